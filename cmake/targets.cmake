@@ -1,0 +1,28 @@
+# smoe_library(NAME sources...): a folder's static library, with the warnings and flags that all of them share.
+function(smoe_flags target)
+  target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})
+  target_compile_options(${target} PRIVATE -Wall -Wextra $<$<BOOL:${SMOE_WERROR}>:-Werror>)
+  if(SMOE_MARCH)
+    target_compile_options(${target} PRIVATE -march=${SMOE_MARCH})
+  endif()
+  if(SMOE_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+    target_link_options(${target} PUBLIC -fsanitize=address,undefined)
+  endif()
+endfunction()
+
+function(smoe_library name)
+  add_library(smoe_${name} STATIC ${ARGN})
+  smoe_flags(smoe_${name})
+endfunction()
+
+# smoe_test(NAME LIBS libs... SOURCES sources...): one GoogleTest binary a folder; ctest lists its cases by name.
+function(smoe_test name)
+  cmake_parse_arguments(ARG "" "" "LIBS;SOURCES" ${ARGN})
+  add_executable(${name}_tests ${ARG_SOURCES})
+  smoe_flags(${name}_tests)
+  target_link_libraries(${name}_tests PRIVATE ${ARG_LIBS} GTest::gtest GTest::gtest_main)
+  target_compile_definitions(${name}_tests PRIVATE SMOE_SOURCE_DIR="${PROJECT_SOURCE_DIR}" SMOE_BINARY_DIR="${PROJECT_BINARY_DIR}")
+  gtest_discover_tests(${name}_tests DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 600
+    ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1")
+endfunction()

@@ -1,0 +1,67 @@
+#include "kernels/arena.h"
+
+#include <algorithm>
+
+namespace smoe {
+namespace {
+constexpr std::size_t alignment = 64;
+constexpr std::size_t smallest_block = std::size_t{1} << 20;
+std::size_t aligned(std::size_t bytes) { return (std::max<std::size_t>(bytes, 1) + alignment - 1) / alignment * alignment; }
+}  // namespace
+
+Arena::Arena(Backend& backend, std::size_t first_block_bytes) : backend_(backend) {
+  if (first_block_bytes) grow(aligned(first_block_bytes));
+}
+
+Arena::~Arena() { release_all(); }
+
+void Arena::release_all() {
+  for (auto& b : blocks_) backend_.release(b.data, b.capacity);
+  blocks_.clear();
+  current_ = before_current_ = 0;
+}
+
+void Arena::grow(std::size_t bytes) {
+  // Blocks double so that a first step of any size needs few of them.
+  const std::size_t capacity = std::max({bytes, smallest_block, blocks_.empty() ? 0 : blocks_.back().capacity});
+  blocks_.push_back({backend_.allocate(capacity), capacity, 0});
+}
+
+Tensor Arena::take(DType type, Shape shape) {
+  const std::size_t bytes = aligned(static_cast<std::size_t>(shape.elements()) * bytes_of(type));
+  if (blocks_.empty()) grow(bytes);
+  while (blocks_[current_].used + bytes > blocks_[current_].capacity) {
+    if (current_ + 1 == blocks_.size()) grow(bytes);
+    before_current_ += blocks_[current_].used;
+    ++current_;
+    blocks_[current_].used = 0;
+  }
+  Block& block = blocks_[current_];
+  void* data = static_cast<std::byte*>(block.data) + block.used;
+  block.used += bytes;
+  high_water_ = std::max(high_water_, before_current_ + block.used);
+  return Tensor(data, type, shape, backend_.device());
+}
+
+void Arena::rewind(Mark mark) {
+  if (blocks_.empty()) return;
+  if (mark.block == 0 && mark.used == 0 && blocks_.size() > 1) {
+    release_all();
+    grow(high_water_);
+    return;
+  }
+  while (current_ > mark.block) {
+    blocks_[current_].used = 0;
+    --current_;
+    before_current_ -= blocks_[current_].used;
+  }
+  blocks_[current_].used = mark.used;
+}
+
+std::size_t Arena::reserved_bytes() const {
+  std::size_t sum = 0;
+  for (const auto& b : blocks_) sum += b.capacity;
+  return sum;
+}
+
+}  // namespace smoe

@@ -1,0 +1,63 @@
+// Bump allocation: a step takes its tensors one after another and gives them all back by rewinding to a mark.
+// Three arenas live in a run: persistent (weights, moments), activations, scratch. Once a step has been seen whole, the
+// arena is one block as large as the step needs, and later steps allocate nothing.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "kernels/backend.h"
+
+namespace smoe {
+
+class Arena {
+ public:
+  struct Mark {
+    std::size_t block = 0, used = 0;
+  };
+
+  Arena(Backend& backend, std::size_t first_block_bytes = 0);
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  // Uninitialised memory, 64-byte aligned. A tensor of zero elements is still not empty().
+  Tensor take(DType type, Shape shape);
+  Tensor take(Shape shape) { return take(DType::f32, shape); }
+
+  Mark mark() const { return {current_, blocks_.empty() ? 0 : blocks_[current_].used}; }
+  // Everything taken since the mark is free again. At the start of the arena, several blocks become one.
+  void rewind(Mark mark);
+
+  std::size_t high_water_bytes() const { return high_water_; }  // most ever in use at once
+  std::size_t reserved_bytes() const;                           // held from the backend
+
+ private:
+  struct Block {
+    void* data;
+    std::size_t capacity, used;
+  };
+  void grow(std::size_t bytes);
+  void release_all();
+
+  Backend& backend_;
+  std::vector<Block> blocks_;
+  std::size_t current_ = 0;
+  std::size_t before_current_ = 0;  // bytes used in the blocks before the current one
+  std::size_t high_water_ = 0;
+};
+
+// Gives back on leaving a scope what was taken inside it.
+class ArenaScope {
+ public:
+  explicit ArenaScope(Arena& arena) : arena_(arena), mark_(arena.mark()) {}
+  ~ArenaScope() { arena_.rewind(mark_); }
+  ArenaScope(const ArenaScope&) = delete;
+  ArenaScope& operator=(const ArenaScope&) = delete;
+
+ private:
+  Arena& arena_;
+  Arena::Mark mark_;
+};
+
+}  // namespace smoe
