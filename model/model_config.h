@@ -1,0 +1,70 @@
+// The shape of a Mixtral model, in Hugging Face's names and with their meaning (MixtralConfig, arXiv 2401.04088).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+
+namespace smoe {
+
+struct ModelConfig {
+  std::optional<std::string> from;  // a Hugging Face directory that weights and shape are taken from
+  std::int64_t vocab_size = 32000;
+  std::int64_t hidden_size = 512;
+  std::int64_t intermediate_size = 1792;  // of one expert
+  std::int64_t num_hidden_layers = 4;
+  std::int64_t num_attention_heads = 8;
+  std::int64_t num_key_value_heads = 2;
+  std::optional<std::int64_t> head_dim;  // absent: hidden_size / num_attention_heads
+  std::int64_t num_local_experts = 8;
+  std::int64_t num_experts_per_tok = 2;
+  std::int64_t max_position_embeddings = 4096;
+  double rope_theta = 1.0e6;
+  double rms_norm_eps = 1.0e-5;
+  double initializer_range = 0.02;             // standard deviation of the initial weights
+  std::optional<std::int64_t> sliding_window;  // query i sees key j where 0 <= i - j < window; absent: all before it
+
+  std::int64_t head_size() const { return head_dim ? *head_dim : hidden_size / num_attention_heads; }
+
+  // Relations between fields that do not hold: key -> what is wrong. Empty: a model of this shape can be built.
+  std::map<std::string, std::string> problems() const;
+
+  bool operator==(const ModelConfig&) const = default;
+
+  // The one list of fields: parsing, printing, comparing and suggestions follow it. Bounds are in interval notation;
+  // the upper ones keep every parameter count inside 63 bits.
+  template <class Self, class Visitor>
+  static void visit_fields(Self& self, Visitor& visit) {
+    visit.text("from", self.from);
+    visit.integer("vocab_size", self.vocab_size, "[1, 2147483647]");
+    visit.integer("hidden_size", self.hidden_size, "[1, 262144]");
+    visit.integer("intermediate_size", self.intermediate_size, "[1, 1048576]");
+    visit.integer("num_hidden_layers", self.num_hidden_layers, "[1, 1024]");
+    visit.integer("num_attention_heads", self.num_attention_heads, "[1, 65536]");
+    visit.integer("num_key_value_heads", self.num_key_value_heads, "[1, 65536]");
+    visit.integer("head_dim", self.head_dim, "[2, 65536]");
+    visit.integer("num_local_experts", self.num_local_experts, "[1, 4096]");
+    visit.integer("num_experts_per_tok", self.num_experts_per_tok, "[1, 4096]");
+    visit.integer("max_position_embeddings", self.max_position_embeddings, "[1, 16777216]");
+    visit.number("rope_theta", self.rope_theta, "(0, inf)");
+    visit.number("rms_norm_eps", self.rms_norm_eps, "(0, 1)");
+    visit.number("initializer_range", self.initializer_range, "[0, inf)");
+    visit.integer("sliding_window", self.sliding_window, "[1, 16777216]");
+  }
+};
+
+// Exact counts of weights. active: what one token passes through, with num_experts_per_tok of the experts.
+struct ParameterCounts {
+  std::int64_t total = 0;
+  std::int64_t active = 0;
+  std::int64_t embedding = 0;  // input embedding and LM head, which are not tied
+  std::int64_t attention = 0;
+  std::int64_t experts = 0;
+  std::int64_t routers = 0;
+  std::int64_t norms = 0;
+};
+
+ParameterCounts count_parameters(const ModelConfig& config);
+
+}  // namespace smoe

@@ -1,0 +1,118 @@
+// The run itself: how long, how large a batch, where results land, when to save, evaluate and log.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace smoe {
+
+enum class DeviceChoice { automatic, cpu, cuda };
+
+inline constexpr auto choices(DeviceChoice) {
+  return std::array<std::pair<DeviceChoice, std::string_view>, 3>{
+      {{DeviceChoice::automatic, "auto"}, {DeviceChoice::cpu, "cpu"}, {DeviceChoice::cuda, "cuda"}}};
+}
+
+enum class PrecisionChoice { automatic, fp32, bf16 };  // automatic: fp32 on cpu, bf16 on cuda
+
+inline constexpr auto choices(PrecisionChoice) {
+  return std::array<std::pair<PrecisionChoice, std::string_view>, 3>{
+      {{PrecisionChoice::automatic, "auto"}, {PrecisionChoice::fp32, "fp32"}, {PrecisionChoice::bf16, "bf16"}}};
+}
+
+enum class Recompute { none, layer, expert };  // what the backward pass computes again instead of keeping
+
+inline constexpr auto choices(Recompute) {
+  return std::array<std::pair<Recompute, std::string_view>, 3>{
+      {{Recompute::none, "none"}, {Recompute::layer, "layer"}, {Recompute::expert, "expert"}}};
+}
+
+struct TrainConfig {
+  std::int64_t steps = 1000;            // 0 writes the starting checkpoint and ends
+  std::int64_t global_batch_size = 32;  // sequences a step, over all ranks
+  std::int64_t micro_batch_size = 4;    // sequences a rank computes at once
+  std::uint64_t seed = 1;
+  DeviceChoice device = DeviceChoice::automatic;
+  PrecisionChoice precision = PrecisionChoice::automatic;
+  std::int64_t threads = 0;  // 0: cores / ranks on the node
+  Recompute recompute = Recompute::none;
+  std::int64_t max_skipped_steps = 5;  // steps with a non-finite loss or gradient, in a row, before the run stops
+  std::string output_dir;              // empty: runs/NAME, NAME being the configuration file's without its extension
+
+  // Relations between fields that do not hold: key -> what is wrong.
+  std::map<std::string, std::string> problems() const {
+    std::map<std::string, std::string> found;
+    if (global_batch_size % micro_batch_size != 0) {
+      found["global_batch_size"] = "found " + std::to_string(global_batch_size) +
+                                   ", expected a multiple of micro_batch_size (" + std::to_string(micro_batch_size) +
+                                   ") times the number of data-parallel ranks";
+    }
+    return found;
+  }
+
+  bool operator==(const TrainConfig&) const = default;
+
+  template <class Self, class Visitor>
+  static void visit_fields(Self& self, Visitor& visit) {
+    visit.integer("steps", self.steps, "[0, 1000000000]");
+    visit.integer("global_batch_size", self.global_batch_size, "[1, 16777216]");
+    visit.integer("micro_batch_size", self.micro_batch_size, "[1, 16777216]");
+    visit.integer("seed", self.seed, "[0, 9223372036854775807]");
+    visit.choice("device", self.device, {DeviceChoice::cuda});
+    visit.choice("precision", self.precision, {PrecisionChoice::bf16});
+    visit.integer("threads", self.threads, "[0, 4096]");
+    visit.choice("recompute", self.recompute, {Recompute::expert});
+    visit.integer("max_skipped_steps", self.max_skipped_steps, "[1, 1000000000]");
+    visit.text("output_dir", self.output_dir);
+  }
+};
+
+struct CheckpointConfig {
+  std::int64_t interval = 500;  // steps
+  std::int64_t keep = 2;        // the latest so many are kept
+  std::string resume = "auto";  // auto: from the latest checkpoint if there is one; never; or a checkpoint's path
+
+  bool operator==(const CheckpointConfig&) const = default;
+
+  template <class Self, class Visitor>
+  static void visit_fields(Self& self, Visitor& visit) {
+    visit.integer("interval", self.interval, "[1, 1000000000]");
+    visit.integer("keep", self.keep, "[1, 1000000]");
+    visit.text("resume", self.resume);
+  }
+};
+
+struct EvalConfig {
+  std::int64_t interval = 500;  // steps
+  std::int64_t batches = 50;    // batches of every source an evaluation
+
+  bool operator==(const EvalConfig&) const = default;
+
+  template <class Self, class Visitor>
+  static void visit_fields(Self& self, Visitor& visit) {
+    visit.integer("interval", self.interval, "[1, 1000000000]");
+    visit.integer("batches", self.batches, "[1, 1000000000]");
+  }
+};
+
+struct LogConfig {
+  std::int64_t interval = 10;  // steps
+  bool tensorboard = true;
+  std::vector<std::int64_t> dump_steps;  // steps, the first is 1, whose gradients and updated weights are written out
+
+  bool operator==(const LogConfig&) const = default;
+
+  template <class Self, class Visitor>
+  static void visit_fields(Self& self, Visitor& visit) {
+    visit.integer("interval", self.interval, "[1, 1000000000]");
+    visit.flag("tensorboard", self.tensorboard);
+    visit.integers("dump_steps", self.dump_steps, "[1, 1000000000]");
+  }
+};
+
+}  // namespace smoe
