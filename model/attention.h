@@ -1,0 +1,41 @@
+// Causal grouped-query self-attention with rotary positions (Mixtral: arXiv 2401.04088; GQA: 2305.13245).
+// The q, k and v projections lie one behind the other in memory, so that one product makes all three.
+#pragma once
+
+#include <string>
+
+#include "model/context.h"
+#include "model/model_config.h"
+#include "parallel/parameter.h"
+
+namespace smoe {
+
+class Attention {
+ public:
+  struct Saved {
+    Tensor x;    // [T,D] the (normed) input
+    Tensor qkv;  // [T, H + 2G, C], q and k rotated
+    Tensor out;  // [T, H, C] before the output projection
+    Tensor lse;  // [H, T]
+  };
+
+  // rope_table [P, C] is filled before the first forward, with room for every position that will be asked for.
+  Attention(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config, int layer);
+
+  // x [T,D] -> y [T,D]. With a cache: one sequence, appended to it, nothing saved for a backward.
+  void forward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& x, KvCache* cache,
+               Saved& saved, const Tensor& y) const;
+  // dx [T,D] is assigned.
+  void backward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& dy, const Saved& saved,
+                const Tensor& dx) const;
+
+ private:
+  AttentionShape shape(const TokenBatch& batch) const;
+
+  std::int64_t heads_, kv_heads_, head_dim_, window_;
+  int layer_;
+  ParameterStack qkv_;  // [(H + 2G) C, D]
+  const Parameter* out_;
+};
+
+}  // namespace smoe

@@ -1,0 +1,75 @@
+// The losses on the router, from the counts and probability sums that the layers return.
+//
+// For E experts, K per token and a group of T tokens, with f_i = assignments to i / (K T), a constant in the gradient,
+// and P_i the mean probability of i:     B = E * sum_i f_i P_i       (Switch: arXiv 2101.03961, eq. 4, for top K)
+// A perfectly balanced layer scores 1; all tokens on the same K experts score E / K. The scopes differ in the group:
+//   micro_batch   everything computed at once; averaged over the accumulation steps
+//   global_batch  P as in micro_batch; f over the accumulation steps of this optimizer step so far (arXiv 2501.11873)
+//   sequence      each sequence alone; averaged over sequences
+//   rank          the tokens of one rank
+//   hf            K * E * sum_i mean_l(f_li) * mean_l(P_li): layers pooled before the product, as transformers does;
+//                 balance scores K, and imbalances of different layers cancel
+// The z loss (ST-MoE: arXiv 2202.08906, eq. 5) is mean_t(logsumexp(logits_t)^2) per layer.
+//
+// Every scope is measured at every step, whichever is trained.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/context.h"
+#include "model/model_config.h"
+#include "model/router.h"
+#include "model/router_config.h"
+
+namespace smoe {
+
+// Averages over the micro-batches of a step. By layer, but hf, which has one value.
+struct BalanceValues {
+  std::vector<double> micro_batch, global_batch, sequence, rank, z;
+  double hf = 0;
+  std::vector<std::vector<double>> load;  // [L][E] share of the step's assignments, each layer sums to 1
+
+  double trained(AuxLossScope scope) const;  // summed over layers (hf: the pooled value)
+  double z_total() const;
+};
+
+// (max load - mean load) / mean load, the worst layer's (MaxVio, arXiv 2408.15664 eq. 4).
+double max_violation(const std::vector<std::vector<double>>& load);
+
+class BalanceLoss {
+ public:
+  BalanceLoss(const ModelConfig& model, const RouterConfig& router);
+
+  // Device tensors [L,N,E], [L,N,E], [L,N] for N sequences, one slice a layer, in `arena`.
+  struct Statistics {
+    Tensor counts, probability_sums, z_sums;
+    RouterStatistics layer(std::int64_t l) const;
+  };
+  Statistics take_statistics(Arena& arena, std::int64_t sequences) const;
+
+  // Forgets the accumulation of the step before. micro_batches: how many this step has.
+  void begin_step(std::int64_t micro_batches);
+  // Between forward and backward of each micro-batch: makes the statistics global, adds to the step's values, and leaves
+  // in `gradients` [L] what backward needs (tables live in `arena`). Losses are divided by the number of micro-batches.
+  void micro_batch(Context& context, const Statistics& statistics, std::int64_t sequence_length, Arena& arena,
+                   std::vector<RouterGradient>& gradients);
+  const BalanceValues& values() const { return values_; }  // of the step, complete after its last micro-batch
+
+ private:
+  double at(const std::vector<float>& table, std::int64_t layer, std::int64_t group, std::int64_t expert, std::int64_t groups) const;
+  void measure(std::int64_t sequences, std::int64_t sequence_length);
+  void fill_gradient(std::int64_t sequences, std::int64_t sequence_length);
+
+  std::int64_t layers_, experts_, experts_per_token_;
+  RouterConfig router_;
+  std::int64_t micro_batches_ = 1, seen_ = 0;
+  std::vector<float> counts_, probability_sums_, z_sums_;  // this micro-batch, on the host
+  std::vector<double> running_counts_;                     // [L,E] over the micro-batches of the step
+  std::vector<double> batch_counts_, batch_probability_;   // [L,E] of this micro-batch
+  std::vector<double> pooled_f_, pooled_p_;                // [E] means over layers, for the hf scope
+  std::vector<float> gradient_;                            // [L, N or 1, E]
+  BalanceValues values_;
+};
+
+}  // namespace smoe

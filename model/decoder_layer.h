@@ -1,0 +1,42 @@
+// One Mixtral layer:  mid = x + attention(norm(x));  y = mid + experts(norm(mid)).
+#pragma once
+
+#include <string>
+
+#include "model/attention.h"
+#include "model/experts.h"
+#include "model/rms_norm.h"
+#include "model/router.h"
+#include "parallel/token_dispatcher.h"
+
+namespace smoe {
+
+class DecoderLayer {
+ public:
+  struct Saved {
+    RmsNorm::Saved input_norm, post_attention_norm;
+    Attention::Saved attention;
+    Router::Saved router;
+    Dispatched dispatched;
+    Experts::Saved experts;
+  };
+
+  DecoderLayer(ParameterSet& parameters, const ModelConfig& config, Backend& backend, const Mesh& mesh, int layer);
+
+  // x [T,D] -> y [T,D]. x must live until backward. statistics may be empty.
+  void forward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& x, KvCache* cache, Saved& saved,
+               const RouterStatistics& statistics, const Tensor& y);
+  // dy [T,D] is overwritten with dx.
+  void backward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const RouterGradient& router_gradient,
+                Saved& saved, const Tensor& dy_then_dx);
+
+ private:
+  RmsNorm input_norm_;
+  Attention attention_;
+  RmsNorm post_attention_norm_;
+  Router router_;
+  TokenDispatcher dispatcher_;
+  Experts experts_;
+};
+
+}  // namespace smoe

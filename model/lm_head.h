@@ -1,0 +1,30 @@
+// The output projection and its cross-entropy, fused over chunks of tokens: the T x V logits never exist whole.
+// While a chunk's logits are in memory their gradient is taken too, so nothing is computed twice.
+#pragma once
+
+#include "model/context.h"
+#include "model/model_config.h"
+#include "parallel/parameter.h"
+
+namespace smoe {
+
+class LmHead {
+ public:
+  LmHead(ParameterSet& parameters, const ModelConfig& config);
+
+  // Sum over the targets of -log softmax(x W^T)[target]; negative targets are masked. x [T,D], targets [T] i32.
+  // losses [T]: each token's, 0 where masked.
+  double loss(Context& context, const Tensor& x, const Tensor& targets, const Tensor& losses) const;
+  // The same, and the gradient of scale * (that sum): dx [T,D] is assigned, the weight's gradient accumulates.
+  double loss_and_gradient(Context& context, const Tensor& x, const Tensor& targets, double scale, const Tensor& losses,
+                           const Tensor& dx) const;
+  // x [N,D] -> logits [N,V], for generation and inspection.
+  void logits(Context& context, const Tensor& x, const Tensor& logits) const;
+
+ private:
+  double run(Context& context, const Tensor& x, const Tensor& targets, const double* scale, const Tensor& losses, const Tensor& dx) const;
+
+  const Parameter& weight_;  // [V,D]
+};
+
+}  // namespace smoe

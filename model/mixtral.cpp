@@ -1,0 +1,101 @@
+#include "model/mixtral.h"
+
+#include <stdexcept>
+
+namespace smoe {
+namespace {
+std::vector<std::unique_ptr<DecoderLayer>> make_layers(ParameterSet& parameters, const ModelConfig& config, Backend& backend,
+                                                       const Mesh& mesh) {
+  std::vector<std::unique_ptr<DecoderLayer>> layers;
+  for (int l = 0; l < config.num_hidden_layers; ++l)
+    layers.push_back(std::make_unique<DecoderLayer>(parameters, config, backend, mesh, l));
+  return layers;
+}
+}  // namespace
+
+Mixtral::Mixtral(const ModelConfig& config, Backend& backend, const Mesh& mesh)
+    : config_(config),
+      backend_(backend),
+      embedding_(parameters_, config),
+      layers_(make_layers(parameters_, config, backend, mesh)),
+      norm_(parameters_, "model.norm.weight", config.hidden_size, config.rms_norm_eps),
+      head_(parameters_, config) {}
+
+void Mixtral::allocate(Arena& persistent, std::int64_t positions, bool with_gradients) {
+  parameters_.allocate(backend_, persistent, with_gradients);
+  rope_table_ = persistent.take({positions, config_.head_size()});
+  backend_.rope_table(config_.rope_theta, rope_table_);
+}
+
+void Mixtral::forward(Context& context, const TokenBatch& batch, Recompute recompute, KvCache* cache, Saved& saved) {
+  const std::int64_t last = (cache ? cache->length : 0) + batch.sequence_length;
+  if (last > rope_table_.dim(0))
+    throw std::logic_error("position " + std::to_string(last - 1) + " is past the " + std::to_string(rope_table_.dim(0)) + " allocated");
+  if (cache && (batch.sequences != 1 || last > cache->capacity))
+    throw std::logic_error("a key-value cache holds one sequence of at most " + std::to_string(cache->capacity) + " positions");
+
+  saved.inputs.resize(layers_.size());
+  saved.layers.resize(layers_.size());
+  Tensor x = embedding_.forward(context, batch.ids);
+  for (std::size_t l = 0; l < layers_.size(); ++l) {
+    saved.inputs[l] = x;
+    const Tensor y = context.activations.take(x.shape());
+    const Arena::Mark mark = context.activations.mark();
+    const RouterStatistics statistics =
+        saved.statistics.counts.empty() ? RouterStatistics{} : saved.statistics.layer(static_cast<std::int64_t>(l));
+    layers_[l]->forward(context, batch, rope_table_, x, cache, saved.layers[l], statistics, y);
+    if (recompute == Recompute::layer) context.activations.rewind(mark);
+    x = y;
+  }
+  if (cache) cache->length = last;
+  saved.hidden = norm_.forward(context, x, saved.norm);
+}
+
+double Mixtral::loss(Context& context, const TokenBatch& batch, Saved& saved) {
+  saved.losses = context.activations.take({batch.tokens()});
+  return head_.loss(context, saved.hidden, batch.targets, saved.losses);
+}
+
+double Mixtral::loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved) {
+  saved.losses = context.activations.take({batch.tokens()});
+  saved.dhidden = context.activations.take(saved.hidden.shape());
+  return head_.loss_and_gradient(context, saved.hidden, batch.targets, scale, saved.losses, saved.dhidden);
+}
+
+void Mixtral::backward(Context& context, const TokenBatch& batch, Recompute recompute,
+                       const std::vector<RouterGradient>& router_gradients, Saved& saved) {
+  const Tensor gradient = saved.dhidden;  // of x after each layer, from here down
+  norm_.backward(context, saved.dhidden, saved.norm, {}, gradient);
+  for (std::size_t l = layers_.size(); l-- > 0;) {
+    const Arena::Mark mark = context.activations.mark();
+    if (recompute == Recompute::layer) {
+      const ArenaScope scope(context.scratch);
+      const Tensor again = context.activations.take(saved.inputs[l].shape());
+      layers_[l]->forward(context, batch, rope_table_, saved.inputs[l], nullptr, saved.layers[l], {}, again);
+    }
+    layers_[l]->backward(context, batch, rope_table_, router_gradients.empty() ? RouterGradient{} : router_gradients[l],
+                         saved.layers[l], gradient);
+    context.activations.rewind(mark);
+  }
+  embedding_.backward(context, batch.ids, gradient);
+}
+
+KvCache Mixtral::make_cache(Arena& arena, std::int64_t capacity) const {
+  KvCache cache;
+  cache.capacity = capacity;
+  for (std::size_t l = 0; l < layers_.size(); ++l) {
+    cache.keys.push_back(arena.take({capacity, config_.num_key_value_heads, config_.head_size()}));
+    cache.values.push_back(arena.take({capacity, config_.num_key_value_heads, config_.head_size()}));
+  }
+  return cache;
+}
+
+double forward_flops_per_token(const ModelConfig& c, std::int64_t sequence_length) {
+  const double d = static_cast<double>(c.hidden_size), q = static_cast<double>(c.num_attention_heads * c.head_size());
+  const double kv = static_cast<double>(c.num_key_value_heads * c.head_size()), s = static_cast<double>(sequence_length);
+  const double experts = static_cast<double>(c.num_local_experts), k = static_cast<double>(c.num_experts_per_tok);
+  const double layer = 2 * d * (q + 2 * kv) + 2 * q * d + 2 * s * q + 2 * d * experts + k * 6 * d * static_cast<double>(c.intermediate_size);
+  return static_cast<double>(c.num_hidden_layers) * layer + 2 * d * static_cast<double>(c.vocab_size);
+}
+
+}  // namespace smoe

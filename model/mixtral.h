@@ -1,0 +1,79 @@
+// The whole model (Mixtral of Experts, arXiv 2401.04088): embedding, decoder layers, final norm, LM head.
+//
+// A training micro-batch is four calls, because the balance losses need every rank's routing before backward starts:
+//   forward -> loss_and_gradient -> (BalanceLoss::micro_batch) -> backward
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "model/balance_loss.h"
+#include "model/context.h"
+#include "model/decoder_layer.h"
+#include "model/embedding.h"
+#include "model/lm_head.h"
+#include "model/model_config.h"
+#include "parallel/parameter.h"
+
+namespace smoe {
+
+enum class Recompute : std::uint8_t {
+  none,   // every activation is kept from forward to backward
+  layer,  // only each layer's input is kept; backward runs the layer's forward again: the same bits, less memory
+};
+
+class Mixtral {
+ public:
+  // What forward leaves for the calls after it.
+  struct Saved {
+    std::vector<Tensor> inputs;               // [L] x of each layer, [T,D]
+    std::vector<DecoderLayer::Saved> layers;  // with recompute, only the last one run is valid
+    RmsNorm::Saved norm;
+    Tensor hidden;     // [T,D] after the final norm: what the LM head reads
+    Tensor dhidden;    // its gradient, from loss_and_gradient
+    Tensor losses;     // [T] each target's cross-entropy
+    BalanceLoss::Statistics statistics;
+  };
+
+  // Parameters are declared here and get memory in allocate().
+  Mixtral(const ModelConfig& config, Backend& backend, const Mesh& mesh);
+  Mixtral(const Mixtral&) = delete;
+  Mixtral& operator=(const Mixtral&) = delete;
+
+  const ModelConfig& config() const { return config_; }
+  ParameterSet& parameters() { return parameters_; }
+  const ParameterSet& parameters() const { return parameters_; }
+
+  // positions: the longest sequence that forward will see. persistent outlives the model.
+  void allocate(Arena& persistent, std::int64_t positions, bool with_gradients);
+
+  // statistics of the routers are collected where saved.statistics has been given tensors. cache: see KvCache.
+  void forward(Context& context, const TokenBatch& batch, Recompute recompute, KvCache* cache, Saved& saved);
+  // Sum over the micro-batch's targets of the cross-entropy.
+  double loss(Context& context, const TokenBatch& batch, Saved& saved);
+  // The same, and the gradient of scale * sum with respect to hidden and to the LM head.
+  double loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved);
+  void backward(Context& context, const TokenBatch& batch, Recompute recompute,
+                const std::vector<RouterGradient>& router_gradients, Saved& saved);
+
+  // Rows of saved.hidden -> logits [N,V].
+  void logits(Context& context, const Tensor& hidden, const Tensor& logits) const { head_.logits(context, hidden, logits); }
+  KvCache make_cache(Arena& arena, std::int64_t capacity) const;
+
+ private:
+  ModelConfig config_;
+  Backend& backend_;
+  ParameterSet parameters_;
+  Embedding embedding_;
+  std::vector<std::unique_ptr<DecoderLayer>> layers_;
+  RmsNorm norm_;
+  LmHead head_;
+  Tensor rope_table_;  // [positions, C]
+};
+
+// Floating-point operations of one token's forward, counting a multiply-add as two. Attention scores are counted causal
+// (half of S x S); norms, softmax and activations are not counted. Training is three times this.
+double forward_flops_per_token(const ModelConfig& config, std::int64_t sequence_length);
+
+}  // namespace smoe

@@ -1,0 +1,50 @@
+// The router: fp32 softmax over all experts, the K largest (lowest index wins a tie), renormalised to sum to one.
+// The language-model loss gives exactly zero gradient to logits that were not chosen; only the balance and z losses
+// reach those. With K = 1 the one weight is always 1, so only they train the router at all.
+#pragma once
+
+#include <string>
+
+#include "model/context.h"
+#include "model/model_config.h"
+#include "parallel/parameter.h"
+
+namespace smoe {
+
+// What one layer's router tells of a micro-batch: sums over the tokens of each of N sequences.
+struct RouterStatistics {
+  Tensor counts;            // [N,E] assignments
+  Tensor probability_sums;  // [N,E]
+  Tensor z_sums;            // [N] sum of logsumexp^2
+};
+
+// What the losses on the router send back into one layer.
+struct RouterGradient {
+  Tensor balance;     // [N or 1, E]: dL/dprobability of every token of a sequence; empty: none
+  double z_scale = 0; // dL/d(sum of logsumexp^2)
+};
+
+class Router {
+ public:
+  struct Saved {
+    Tensor x;              // [T,D]
+    Tensor logits;         // [T,E], kept for inspection only when asked for
+    Tensor probabilities;  // [T,E]
+    Tensor logsumexp;      // [T]
+    Tensor experts;        // [T,K] i32, best first
+    Tensor weights;        // [T,K]
+  };
+
+  Router(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config);
+
+  void forward(Context& context, const Tensor& x, Saved& saved, const RouterStatistics& statistics) const;
+  // dx [T,D] accumulates: the experts' gradient for the same input is already there.
+  void backward(Context& context, const Tensor& dweights, const RouterGradient& gradient, const Saved& saved,
+                const Tensor& dx) const;
+
+ private:
+  std::int64_t experts_, experts_per_token_;
+  const Parameter& gate_;  // [E,D]
+};
+
+}  // namespace smoe

@@ -1,0 +1,106 @@
+#include "parallel/parameter.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "parallel/philox.h"
+
+namespace smoe {
+namespace {
+constexpr std::int64_t alignment = 16;  // floats: every stack starts on a cache line
+
+std::int64_t aligned(std::int64_t n) { return (n + alignment - 1) / alignment * alignment; }
+Tensor part(const Tensor& flat, std::int64_t first, const Shape& shape) {
+  Tensor rows = flat.rows(first, shape.elements());
+  return rows.reshape(shape);
+}
+}  // namespace
+
+Parameter& ParameterSet::add(Parameter parameter) {
+  if (!flat_.empty()) throw std::logic_error("parameters are added before allocate()");
+  if (find(parameter.name)) throw std::logic_error("two parameters are called " + parameter.name);
+  if (parameter.slice.rank() == 0) parameter.slice = parameter.shape;
+  if (parameter.follows_previous && (parameters_.empty() || parameters_.back().replicas != parameter.replicas))
+    throw std::logic_error(parameter.name + " cannot follow a parameter of another replica group");
+  return parameters_.emplace_back(std::move(parameter));
+}
+
+void ParameterSet::allocate(Backend& backend, Arena& arena, bool with_gradients) {
+  if (!flat_.empty()) throw std::logic_error("allocate() runs once");
+  for (Replicas group : all_replica_groups) {
+    std::int64_t total = 0;
+    std::vector<std::pair<Parameter*, std::int64_t>> places;
+    for (auto& p : parameters_) {
+      if (p.replicas != group) continue;
+      if (!p.follows_previous) total = aligned(total);
+      places.emplace_back(&p, total);
+      total += p.slice.elements();
+    }
+    if (places.empty()) continue;
+    FlatBuffer flat{group, arena.take(Shape{aligned(total)}), {}};
+    backend.fill(flat.values, 0.0f);
+    if (with_gradients) {
+      flat.gradients = arena.take(Shape{aligned(total)});
+      backend.fill(flat.gradients, 0.0f);
+    }
+    for (auto& [p, first] : places) {
+      p->value = part(flat.values, first, p->slice);
+      if (with_gradients) p->gradient = part(flat.gradients, first, p->slice);
+    }
+    flat_.push_back(flat);
+  }
+}
+
+void fill_normal(std::uint64_t seed, const Parameter& p, float* out) {
+  const std::int64_t row = p.shape.rank() == 2 ? p.shape[1] : 1;
+  const std::int64_t width = p.slice.rank() == 2 ? p.slice[1] : 1;
+  const std::int64_t elements = p.slice.elements();
+  if (p.initial_std == 0) {
+    std::fill_n(out, elements, 1.0f);
+    return;
+  }
+  const std::uint64_t key = key_of(seed, p.name.data(), p.name.size());
+#pragma omp parallel for schedule(static)
+  for (std::int64_t r = 0; r < elements / width; ++r) {
+    const std::int64_t base = (p.first[0] + r) * row + p.first[1];
+    std::array<float, 4> normals{};
+    std::int64_t block = -1;
+    for (std::int64_t c = 0; c < width; ++c) {
+      const std::int64_t index = base + c;
+      if (index / 4 != block) normals = philox_normal4(key, static_cast<std::uint64_t>(block = index / 4));
+      out[r * width + c] = p.initial_std * normals[static_cast<std::size_t>(index % 4)];
+    }
+  }
+}
+
+void ParameterSet::initialize(Backend& backend, std::uint64_t seed) {
+  std::vector<float> host;
+  for (auto& p : parameters_) {
+    if (backend.device() == Device::cpu) {
+      fill_normal(seed, p, p.value.f32());
+    } else {
+      host.resize(static_cast<std::size_t>(p.slice.elements()));
+      fill_normal(seed, p, host.data());
+      backend.copy_from_host(p.value, host.data());
+    }
+  }
+}
+
+Parameter* ParameterSet::find(std::string_view name) {
+  const auto it = std::find_if(parameters_.begin(), parameters_.end(), [&](const Parameter& p) { return p.name == name; });
+  return it == parameters_.end() ? nullptr : &*it;
+}
+
+std::int64_t ParameterSet::elements() const {
+  std::int64_t n = 0;
+  for (const auto& p : parameters_) n += p.shape.elements();
+  return n;
+}
+
+std::int64_t ParameterSet::local_elements() const {
+  std::int64_t n = 0;
+  for (const auto& p : parameters_) n += p.slice.elements();
+  return n;
+}
+
+}  // namespace smoe

@@ -1,0 +1,52 @@
+// Philox4x32-10 (Salmon et al., SC 2011): a counter-based generator. A number is a pure function of (key, counter), so
+// any rank can produce its own slice of a tensor without producing the rest.
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <numbers>
+
+namespace smoe {
+
+inline std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t counter_low, std::uint64_t counter_high = 0) {
+  std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
+  std::array<std::uint32_t, 4> c = {static_cast<std::uint32_t>(counter_low), static_cast<std::uint32_t>(counter_low >> 32),
+                                    static_cast<std::uint32_t>(counter_high), static_cast<std::uint32_t>(counter_high >> 32)};
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t a = std::uint64_t{0xD2511F53} * c[0], b = std::uint64_t{0xCD9E8D57} * c[2];
+    c = {static_cast<std::uint32_t>(b >> 32) ^ c[1] ^ k0, static_cast<std::uint32_t>(b),
+         static_cast<std::uint32_t>(a >> 32) ^ c[3] ^ k1, static_cast<std::uint32_t>(a)};
+    k0 += 0x9E3779B9;
+    k1 += 0xBB67AE85;
+  }
+  return c;
+}
+
+// Uniform in (0, 1]: never 0, so that its logarithm is finite.
+inline double uniform_open(std::uint32_t bits) { return (static_cast<double>(bits) + 1.0) * 0x1p-32; }
+
+// Four standard normals from one block (Box & Muller 1958).
+inline std::array<float, 4> philox_normal4(std::uint64_t key, std::uint64_t block) {
+  const auto bits = philox(key, block);
+  std::array<float, 4> out;
+  for (std::size_t i = 0; i < 4; i += 2) {
+    const float radius = std::sqrt(-2.0f * std::log(static_cast<float>(uniform_open(bits[i]))));
+    const float angle = 2.0f * std::numbers::pi_v<float> * (static_cast<float>(bits[i + 1] >> 8) * 0x1p-24f);
+    out[i] = radius * std::cos(angle);
+    out[i + 1] = radius * std::sin(angle);
+  }
+  return out;
+}
+
+// A 64-bit key from a seed and a name (FNV-1a, then a finaliser so that near names give far keys).
+inline std::uint64_t key_of(std::uint64_t seed, const char* text, std::size_t length) {
+  std::uint64_t h = 14695981039346656037ull;
+  for (std::size_t i = 0; i < length; ++i) h = (h ^ static_cast<unsigned char>(text[i])) * 1099511628211ull;
+  h ^= seed * 0x9E3779B97F4A7C15ull;
+  h = (h ^ (h >> 30)) * 0xBF58476D1CE4E5B9ull;
+  h = (h ^ (h >> 27)) * 0x94D049BB133111EBull;
+  return h ^ (h >> 31);
+}
+
+}  // namespace smoe
