@@ -64,7 +64,7 @@ double Mixtral::loss_and_gradient(Context& context, const TokenBatch& batch, dou
 
 void Mixtral::backward(Context& context, const TokenBatch& batch, Recompute recompute,
                        const std::vector<RouterGradient>& router_gradients, Saved& saved) {
-  const Tensor gradient = saved.dhidden;  // of x after each layer, from here down
+  const Tensor gradient = context.activations.take(saved.dhidden.shape());  // of x after each layer, from here down
   norm_.backward(context, saved.dhidden, saved.norm, {}, gradient);
   for (std::size_t l = layers_.size(); l-- > 0;) {
     const Arena::Mark mark = context.activations.mark();

@@ -14,14 +14,10 @@
 #include "model/embedding.h"
 #include "model/lm_head.h"
 #include "model/model_config.h"
+#include "model/recompute.h"
 #include "parallel/parameter.h"
 
 namespace smoe {
-
-enum class Recompute : std::uint8_t {
-  none,   // every activation is kept from forward to backward
-  layer,  // only each layer's input is kept; backward runs the layer's forward again: the same bits, less memory
-};
 
 class Mixtral {
  public:

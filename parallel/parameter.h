@@ -24,16 +24,16 @@ inline constexpr std::array all_replica_groups = {Replicas::tensor_parallel, Rep
 
 struct Parameter {
   std::string name;                 // as released: model.layers.0.block_sparse_moe.experts.3.w1.weight
-  Shape shape;                      // of the whole tensor
+  Shape shape{};                    // of the whole tensor
   std::array<std::int64_t, 2> first{};  // where our slice begins in dims 0 and 1
-  Shape slice;                      // what we hold; shape itself where nothing is split
+  Shape slice{};                    // what we hold; shape itself where nothing is split
   Replicas replicas = Replicas::everywhere;
   float initial_std = 0;            // N(0, std^2); 0: all ones (norm weights)
   bool decays = true;               // weight decay: every matrix, never a norm
   bool trainable = true;
   bool follows_previous = false;    // lies right behind the parameter before it, so that both are read as one matrix
-  Tensor value;                     // [slice]
-  Tensor gradient;                  // [slice], empty when not training
+  Tensor value{};                   // [slice]
+  Tensor gradient{};                // [slice], empty when not training
 };
 
 // Parameters that lie one behind the other, read as one tensor: q|k|v rows, or [E, 2F, D] of all experts' w1|w3.

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "model/recompute.h"
+
 namespace smoe {
 
 enum class DeviceChoice { automatic, cpu, cuda };
@@ -25,18 +27,11 @@ inline constexpr auto choices(PrecisionChoice) {
       {{PrecisionChoice::automatic, "auto"}, {PrecisionChoice::fp32, "fp32"}, {PrecisionChoice::bf16, "bf16"}}};
 }
 
-enum class Recompute { none, layer, expert };  // what the backward pass computes again instead of keeping
-
-inline constexpr auto choices(Recompute) {
-  return std::array<std::pair<Recompute, std::string_view>, 3>{
-      {{Recompute::none, "none"}, {Recompute::layer, "layer"}, {Recompute::expert, "expert"}}};
-}
-
 struct TrainConfig {
   std::int64_t steps = 1000;            // 0 writes the starting checkpoint and ends
   std::int64_t global_batch_size = 32;  // sequences a step, over all ranks
   std::int64_t micro_batch_size = 4;    // sequences a rank computes at once
-  std::uint64_t seed = 1;
+  std::int64_t seed = 1;
   DeviceChoice device = DeviceChoice::automatic;
   PrecisionChoice precision = PrecisionChoice::automatic;
   std::int64_t threads = 0;  // 0: cores / ranks on the node
