@@ -1,0 +1,62 @@
+// Cross-entropy over rows of logits, cut into column slices as a vocabulary over several owners is. target < 0: masked.
+#pragma once
+
+#include <algorithm>
+
+#include "tests/reference/matrix.h"
+
+namespace smoe::reference {
+
+template <typename T>
+struct CrossEntropyStatistics {
+  std::vector<T> maxima;         // [N] largest logit of these columns
+  std::vector<T> sums;           // [N] of exp(logit - maximum)
+  std::vector<T> target_logits;  // [N] 0 where the target is masked or not in these columns
+};
+
+// logits [N, Vl] are columns [first, first + Vl) of the vocabulary.
+template <typename T>
+CrossEntropyStatistics<T> cross_entropy_statistics(const Matrix<T>& logits, const Ids& targets, Index first) {
+  CrossEntropyStatistics<T> s{std::vector<T>(logits.rows), std::vector<T>(logits.rows), std::vector<T>(logits.rows)};
+  for (Index n = 0; n < logits.rows; ++n) {
+    double maximum = real_part(logits(n, 0));
+    for (Index v = 1; v < logits.cols; ++v) maximum = std::max(maximum, real_part(logits(n, v)));
+    for (Index v = 0; v < logits.cols; ++v) s.sums[n] += std::exp(logits(n, v) - T(maximum));
+    s.maxima[n] = T(maximum);
+    if (targets[n] >= first && targets[n] < first + logits.cols) s.target_logits[n] = logits(n, targets[n] - first);
+  }
+  return s;
+}
+
+template <typename T>
+struct CrossEntropyLosses {
+  std::vector<T> logsumexp;  // [N]
+  std::vector<T> losses;     // [N] 0 where masked
+};
+
+template <typename T>
+CrossEntropyLosses<T> cross_entropy_losses(const Ids& targets, const CrossEntropyStatistics<T>& s) {
+  CrossEntropyLosses<T> out{std::vector<T>(targets.size()), std::vector<T>(targets.size())};
+  for (std::size_t n = 0; n < targets.size(); ++n) {
+    out.logsumexp[n] = s.maxima[n] + std::log(s.sums[n]);
+    if (targets[n] >= 0) out.losses[n] = out.logsumexp[n] - s.target_logits[n];
+  }
+  return out;
+}
+
+// scale * (softmax - onehot(target)); a masked row is zero.
+template <typename T>
+Matrix<T> cross_entropy_backward(const Matrix<T>& logits, const Ids& targets, Index first,
+                                 const std::vector<T>& logsumexp, double scale) {
+  Matrix<T> dlogits(logits.rows, logits.cols);
+  for (Index n = 0; n < logits.rows; ++n) {
+    if (targets[n] < 0) continue;
+    for (Index v = 0; v < logits.cols; ++v) {
+      const T hit(first + v == targets[n] ? 1 : 0);
+      dlogits(n, v) = T(scale) * (std::exp(logits(n, v) - logsumexp[n]) - hit);
+    }
+  }
+  return dlogits;
+}
+
+}  // namespace smoe::reference

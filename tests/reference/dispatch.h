@@ -1,0 +1,62 @@
+// Sorting assignments by expert, and moving rows there and back.
+#pragma once
+
+#include "tests/reference/matrix.h"
+
+namespace smoe::reference {
+
+// Rows are ordered by expert, inside one by token (and choice).
+struct RoutingMap {
+  Ids row_of;         // [T * K]: row of assignment t * K + k
+  Ids assignment_of;  // [T * K]: the inverse
+  Ids offsets;        // [E + 1]: expert e holds rows [offsets[e], offsets[e + 1])
+};
+
+inline RoutingMap routing_map(const Matrix<std::int32_t>& experts /*[T,K]*/, Index expert_count) {
+  RoutingMap map{Ids(experts.values.size()), {}, {0}};
+  for (std::int32_t e = 0; e < expert_count; ++e) {
+    for (std::size_t assignment = 0; assignment < experts.values.size(); ++assignment)
+      if (experts.values[assignment] == e) {
+        map.row_of[assignment] = static_cast<std::int32_t>(map.assignment_of.size());
+        map.assignment_of.push_back(static_cast<std::int32_t>(assignment));
+      }
+    map.offsets.push_back(static_cast<std::int32_t>(map.assignment_of.size()));
+  }
+  return map;
+}
+
+// rows[r] = x[assignment_of[r] / K]; its transpose is unpermute with no base, and the other way round.
+template <typename T>
+Matrix<T> permute(const Matrix<T>& x, const Ids& assignment_of, Index top_k) {
+  Matrix<T> rows(static_cast<Index>(assignment_of.size()), x.cols);
+  for (Index r = 0; r < rows.rows; ++r)
+    for (Index d = 0; d < x.cols; ++d) rows(r, d) = x(assignment_of[r] / top_k, d);
+  return rows;
+}
+
+// x[t] = base[t] + sum_k rows[row_of[t,k]]
+template <typename T>
+Matrix<T> unpermute(const Matrix<T>& rows, const Ids& row_of, Index top_k, const Matrix<T>& base) {
+  Matrix<T> x = base;
+  for (Index t = 0; t < x.rows; ++t)
+    for (Index k = 0; k < top_k; ++k)
+      for (Index d = 0; d < x.cols; ++d) x(t, d) += rows(row_of[t * top_k + k], d);
+  return x;
+}
+
+// row_weights[row_of[t,k]] = weights[t,k], and back.
+template <typename T>
+std::vector<T> permute_weights(const Matrix<T>& weights, const Ids& row_of) {
+  std::vector<T> row_weights(row_of.size());
+  for (std::size_t a = 0; a < row_of.size(); ++a) row_weights[row_of[a]] = weights.values[a];
+  return row_weights;
+}
+
+template <typename T>
+Matrix<T> unpermute_weights(const std::vector<T>& row_weights, const Ids& row_of, Index top_k) {
+  Matrix<T> weights(static_cast<Index>(row_of.size()) / top_k, top_k);
+  for (std::size_t a = 0; a < row_of.size(); ++a) weights.values[a] = row_weights[row_of[a]];
+  return weights;
+}
+
+}  // namespace smoe::reference

@@ -1,0 +1,148 @@
+// Mixtral's router (arXiv 2401.04088): softmax over all experts, the K largest, renormalised to sum to 1; and the
+// balance statistics and losses that are made of its probabilities.
+#pragma once
+
+#include <algorithm>
+#include <numeric>
+
+#include "tests/reference/matrix.h"
+
+namespace smoe::reference {
+
+template <typename T>
+struct Routing {
+  Matrix<T> probabilities;         // [T, E]
+  std::vector<T> logsumexp;        // [T]
+  Matrix<std::int32_t> experts;    // [T, K], best first; the lowest index wins ties
+  Matrix<T> weights;               // [T, K], sum to 1
+};
+
+template <typename T>
+Routing<T> router_forward(const Matrix<T>& logits, Index top_k) {
+  const Index tokens = logits.rows, E = logits.cols;
+  Routing<T> r{Matrix<T>(tokens, E), std::vector<T>(tokens), Matrix<std::int32_t>(tokens, top_k), Matrix<T>(tokens, top_k)};
+  for (Index t = 0; t < tokens; ++t) {
+    double maximum = real_part(logits(t, 0));
+    for (Index e = 1; e < E; ++e) maximum = std::max(maximum, real_part(logits(t, e)));
+    T total(0);
+    for (Index e = 0; e < E; ++e) total += r.probabilities(t, e) = std::exp(logits(t, e) - T(maximum));
+    for (Index e = 0; e < E; ++e) r.probabilities(t, e) /= total;
+    r.logsumexp[t] = std::log(total) + T(maximum);
+
+    std::vector<std::int32_t> order(E);
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
+      return real_part(logits(t, a)) > real_part(logits(t, b));
+    });
+    T chosen(0);
+    for (Index k = 0; k < top_k; ++k) chosen += r.probabilities(t, order[k]);
+    for (Index k = 0; k < top_k; ++k) {
+      r.experts(t, k) = order[k];
+      r.weights(t, k) = r.probabilities(t, order[k]) / chosen;
+    }
+  }
+  return r;
+}
+
+// dlogits from the three ways a logit reaches the loss:
+//   the renormalised weights, a softmax over the chosen logits alone: w_k * (dw_k - sum_j w_j dw_j), zero elsewhere;
+//   the probabilities, dL/dp[t,e] = balance_gradient(t / (T/N), e): p_e * (g_e - sum_i g_i p_i); [N,E], no rows: none;
+//   the log-sum-exp, z_scale * d(lse^2)/dlogit = z_scale * 2 * lse * p_e.
+template <typename T>
+Matrix<T> router_backward(const Routing<T>& r, const Matrix<T>& dweights, const Matrix<T>& balance_gradient,
+                          double z_scale) {
+  const Index tokens = r.probabilities.rows, E = r.probabilities.cols, K = r.weights.cols;
+  Matrix<T> dlogits(tokens, E);
+  for (Index t = 0; t < tokens; ++t) {
+    T mean(0);
+    for (Index k = 0; k < K; ++k) mean += r.weights(t, k) * dweights(t, k);
+    for (Index k = 0; k < K; ++k) dlogits(t, r.experts(t, k)) += r.weights(t, k) * (dweights(t, k) - mean);
+    if (balance_gradient.rows > 0) {
+      const Index group = t / (tokens / balance_gradient.rows);
+      T expected(0);
+      for (Index e = 0; e < E; ++e) expected += balance_gradient(group, e) * r.probabilities(t, e);
+      for (Index e = 0; e < E; ++e) dlogits(t, e) += r.probabilities(t, e) * (balance_gradient(group, e) - expected);
+    }
+    for (Index e = 0; e < E; ++e) dlogits(t, e) += T(2 * z_scale) * r.logsumexp[t] * r.probabilities(t, e);
+  }
+  return dlogits;
+}
+
+// Sums over N equal groups of consecutive tokens.
+template <typename T>
+struct BalanceStatistics {
+  Matrix<double> counts;       // [N, E] assignments: constants for every derivative
+  Matrix<T> probability_sums;  // [N, E]
+  std::vector<T> z_sums;       // [N] of lse^2
+};
+
+template <typename T>
+BalanceStatistics<T> balance_statistics(const Routing<T>& r, Index groups) {
+  const Index tokens = r.probabilities.rows, E = r.probabilities.cols;
+  BalanceStatistics<T> s{Matrix<double>(groups, E), Matrix<T>(groups, E), std::vector<T>(groups)};
+  for (Index t = 0; t < tokens; ++t) {
+    const Index group = t / (tokens / groups);
+    for (Index k = 0; k < r.experts.cols; ++k) s.counts(group, r.experts(t, k)) += 1;
+    for (Index e = 0; e < E; ++e) s.probability_sums(group, e) += r.probabilities(t, e);
+    s.z_sums[group] += r.logsumexp[t] * r.logsumexp[t];
+  }
+  return s;
+}
+
+// sequence, micro_batch: sum over layers of B = E * sum_i f_i P_i with f and P taken over each sequence (B averaged over
+// them) or over all tokens; a balanced layer scores 1. hf: the value of `transformers`, layers pooled before the product,
+// k * E * sum_i mean_l(f_li) * mean_l(P_li); balance scores k. f: share of assignments, P: mean probability.
+enum class BalanceScope { sequence, micro_batch, hf };
+
+inline Index balance_groups(BalanceScope scope, Index sequences) {
+  return scope == BalanceScope::sequence ? sequences : 1;
+}
+
+// layers: one statistics a layer, over balance_groups(...) groups of equal size.
+template <typename T>
+T balance_loss(BalanceScope scope, const std::vector<BalanceStatistics<T>>& layers, Index tokens, Index top_k) {
+  const Index L = static_cast<Index>(layers.size()), N = layers[0].counts.rows, E = layers[0].counts.cols;
+  const double per_group = double(tokens) / double(N);
+  T loss(0);
+  if (scope == BalanceScope::hf) {
+    for (Index e = 0; e < E; ++e) {
+      double share(0);
+      T probability(0);
+      for (const auto& layer : layers) {
+        share += layer.counts(0, e) / (per_group * double(top_k)) / double(L);
+        probability += layer.probability_sums(0, e) / T(per_group) / T(L);
+      }
+      loss += T(double(top_k * E) * share) * probability;
+    }
+    return loss;
+  }
+  for (const auto& layer : layers)
+    for (Index g = 0; g < N; ++g)
+      for (Index e = 0; e < E; ++e) {
+        const double share = layer.counts(g, e) / (per_group * double(top_k));
+        loss += T(double(E) * share / double(N)) * layer.probability_sums(g, e) / T(per_group);
+      }
+  return loss;
+}
+
+// dloss/dprobability of one token of group g for expert e, in `layer`: [N, E]. f is a constant.
+template <typename T>
+Matrix<T> balance_gradient(BalanceScope scope, const std::vector<BalanceStatistics<T>>& layers, Index layer, Index tokens,
+                           Index top_k) {
+  const Index L = static_cast<Index>(layers.size()), N = layers[0].counts.rows, E = layers[0].counts.cols;
+  const double assignments = double(tokens) / double(N) * double(top_k);
+  Matrix<T> gradient(N, E);
+  for (Index g = 0; g < N; ++g)
+    for (Index e = 0; e < E; ++e) {
+      if (scope == BalanceScope::hf) {
+        double share(0);
+        for (const auto& other : layers) share += other.counts(0, e) / assignments / double(L);
+        gradient(g, e) = T(double(top_k * E) * share / double(L * tokens));
+      } else {
+        gradient(g, e) = T(double(E) * layers[layer].counts(g, e) / assignments / double(tokens));
+      }
+    }
+  return gradient;
+}
+
+}  // namespace smoe::reference
