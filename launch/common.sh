@@ -42,3 +42,12 @@ report_failed_stage() {
     printf '\n%s: failed in the step "%s" (status %d); the lines above say why\n' "$(basename "$0")" "$stage_name" "$status" >&2
   fi
 }
+
+# Elsewhere than on Debian the libraries are taken as given, and cmake says which one it misses.
+install_missing() {
+  if command -v dpkg-query >/dev/null; then
+    "$root/launch/setup"
+  else
+    say "    not a Debian system: installing nothing"
+  fi
+}

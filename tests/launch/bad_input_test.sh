@@ -1,0 +1,384 @@
+#!/usr/bin/env bash
+# What the commands say and do when given something wrong: the message names what was found, the status is 1 (failed)
+# or 2 (wrong usage or configuration), and nothing is left half-written.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/cases.sh"
+
+# ---- material ---------------------------------------------------------------------------------------------------
+
+# A model of a few thousand parameters on byte tokens: config.yaml and its data in shards/.
+write_config() {
+  cat >config.yaml <<'END'
+model:
+  vocab_size: 259
+  hidden_size: 16
+  intermediate_size: 32
+  num_hidden_layers: 1
+  num_attention_heads: 2
+  num_key_value_heads: 1
+  num_local_experts: 4
+  num_experts_per_tok: 2
+  max_position_embeddings: 64
+data:
+  train: [{path: shards, weight: 1.0}]
+  eval: [{path: shards}]
+  sequence_length: 32
+optimizer:
+  learning_rate: 1.0e-3
+train:
+  steps: 2
+  global_batch_size: 4
+  micro_batch_size: 2
+  threads: 1
+  output_dir: run
+checkpoint:
+  interval: 1
+log:
+  interval: 1
+END
+}
+
+write_shards() {
+  for i in $(seq 1 60); do printf '{"text": "document %d of the corpus, with some words in it"}\n' "$i"; done >text.jsonl
+  "$smoe" prepare text.jsonl --out shards --tokenizer bytes --source test
+}
+
+prepared() {
+  write_config
+  write_shards
+}
+
+trained() {
+  prepared
+  "$smoe" train config.yaml
+  [ -f run/checkpoints/latest ] || fail "training left no checkpoint"
+}
+
+latest() { echo "run/checkpoints/$(cat run/checkpoints/latest)"; }
+weights() { find "$(latest)/model" -name '*.safetensors' | sort | head -n 1; }
+
+# replace PATTERN TEXT: edits config.yaml, and fails if there was nothing to edit.
+replace() {
+  grep -q -- "$1" config.yaml || fail "config.yaml has no '$1'"
+  sed -i "s|$1|$2|" config.yaml
+}
+
+# npy_i32 FILE SHAPE VALUE...: e.g. npy_i32 ids.npy '(1, 3)' 5 6 7
+npy_i32() {
+  python3 - "$@" <<'END'
+import struct, sys
+path, shape, values = sys.argv[1], sys.argv[2], [int(v) for v in sys.argv[3:]]
+header = "{'descr': '<i4', 'fortran_order': False, 'shape': %s, }" % shape
+header += " " * (-(len(header) + 11) % 64) + "\n"
+open(path, "wb").write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
+                       + struct.pack("<%di" % len(values), *values))
+END
+}
+
+# safetensors FILE HEADER [BYTES]: a file with that JSON header and so many zero bytes of data.
+safetensors() {
+  python3 - "$@" <<'END'
+import struct, sys
+header = sys.argv[2].encode()
+data = bytes(int(sys.argv[3]) if len(sys.argv) > 3 else 0)
+open(sys.argv[1], "wb").write(struct.pack("<Q", len(header)) + header + data)
+END
+}
+
+# ---- usage ------------------------------------------------------------------------------------------------------
+
+case_no_command() { expect 2 'prepare' 'train' -- "$smoe"; }
+case_unknown_command() { expect 2 'frobnicate' -- "$smoe" frobnicate; }
+case_unknown_option() {
+  write_config
+  expect 2 '--frobnicate' -- "$smoe" train config.yaml --frobnicate
+}
+
+# ---- configuration ----------------------------------------------------------------------------------------------
+
+refuses_config() { expect 2 "$@" -- "$smoe" train config.yaml; absent run; }
+
+case_unknown_key() {
+  write_config
+  replace 'learning_rate:' 'learning_rat:'
+  refuses_config 'config\.yaml:16' 'learning_rat' 'learning_rate'
+}
+case_unknown_section() {
+  write_config
+  replace '^optimizer:' 'optimiser:'
+  refuses_config 'config\.yaml:15' 'optimiser' 'optimizer'
+}
+case_duplicate_key() {
+  write_config
+  replace '  steps: 2' '  steps: 2\n  steps: 3'
+  refuses_config 'config\.yaml:19' 'steps' 'duplicate|twice|again'
+}
+case_mistyped_value() {
+  write_config
+  replace 'hidden_size: 16' 'hidden_size: wide'
+  refuses_config 'config\.yaml:3' 'hidden_size' 'wide' 'integer|whole number'
+}
+case_fraction_for_integer() {
+  write_config
+  replace 'steps: 2' 'steps: 2.5'
+  refuses_config 'steps' '2\.5'
+}
+case_not_finite() {
+  write_config
+  replace '1.0e-3' '.nan'
+  refuses_config 'learning_rate' 'nan' 'finite|number'
+}
+case_out_of_range() {
+  write_config
+  replace 'num_experts_per_tok: 2' 'num_experts_per_tok: 5'
+  refuses_config 'num_experts_per_tok' '5' '4'
+}
+case_heads_do_not_divide() {
+  write_config
+  replace 'num_attention_heads: 2' 'num_attention_heads: 3'
+  refuses_config 'num_attention_heads|hidden_size|num_key_value_heads'
+}
+case_broken_yaml() {
+  write_config
+  echo 'log: [1, 2' >>config.yaml
+  refuses_config 'config\.yaml'
+}
+case_not_available_yet() {
+  write_config
+  echo 'lora: {r: 16}' >>config.yaml
+  refuses_config 'lora' 'not available'
+}
+case_override_unknown_key() {
+  write_config
+  expect 2 'optimizer\.lr|lr' 'optimizer\.' -- "$smoe" train config.yaml optimizer.lr=1e-3
+  absent run
+}
+case_override_without_value() {
+  write_config
+  expect 2 'steps' -- "$smoe" train config.yaml train.steps
+  absent run
+}
+case_missing_config() { expect '1|2' 'nowhere\.yaml' -- "$smoe" train nowhere.yaml; }
+case_config_is_a_directory() {
+  mkdir config.yaml
+  expect '1|2' 'config\.yaml' -- "$smoe" train config.yaml
+}
+
+# ---- prepare ----------------------------------------------------------------------------------------------------
+
+case_prepare_missing_input() {
+  expect 1 'nowhere\.jsonl' -- "$smoe" prepare nowhere.jsonl --out shards --tokenizer bytes
+  absent shards/manifest.json
+}
+case_prepare_bad_json_line() {
+  printf '{"text": "fine"}\n{"text": 7}\n' >text.jsonl
+  expect 1 'text\.jsonl' '2' -- "$smoe" prepare text.jsonl --out shards --tokenizer bytes
+  absent shards/manifest.json
+}
+case_prepare_no_text_field() {
+  printf '{"body": "fine"}\n' >text.jsonl
+  expect 1 'text\.jsonl' 'text' -- "$smoe" prepare text.jsonl --out shards --tokenizer bytes
+  absent shards/manifest.json
+}
+case_prepare_empty_corpus() {
+  : >text.jsonl
+  expect 1 'text\.jsonl|no document|empty' -- "$smoe" prepare text.jsonl --out shards --tokenizer bytes
+  absent shards/manifest.json
+}
+case_prepare_missing_tokenizer() {
+  echo '{"text": "fine"}' >text.jsonl
+  expect '1|2' 'nowhere\.model' -- "$smoe" prepare text.jsonl --out shards --tokenizer nowhere.model
+  absent shards/manifest.json
+}
+case_prepare_broken_tokenizer() {
+  echo '{"text": "fine"}' >text.jsonl
+  echo 'not a model' >tokenizer.model
+  expect 1 'tokenizer\.model' -- "$smoe" prepare text.jsonl --out shards --tokenizer tokenizer.model
+  absent shards/manifest.json
+}
+case_prepare_unwritable_output() {
+  echo '{"text": "fine"}' >text.jsonl
+  : >file
+  expect 1 'file/shards|file' -- "$smoe" prepare text.jsonl --out file/shards --tokenizer bytes
+}
+case_prepare_id_outside_vocabulary() {
+  npy_i32 ids.npy '(4,)' 1 2 300 3
+  expect 1 'ids\.npy' '300' -- "$smoe" prepare ids.npy --out shards --vocab-size 300
+  absent shards/manifest.json
+}
+case_prepare_negative_id() {
+  npy_i32 ids.npy '(4,)' 1 2 -1 3
+  expect 1 'ids\.npy' '-1' -- "$smoe" prepare ids.npy --out shards --vocab-size 300
+  absent shards/manifest.json
+}
+case_prepare_truncated_npy() {
+  npy_i32 ids.npy '(400,)' 1 2 3
+  expect 1 'ids\.npy' -- "$smoe" prepare ids.npy --out shards --vocab-size 300
+  absent shards/manifest.json
+}
+
+# ---- data for training ------------------------------------------------------------------------------------------
+
+refuses_to_train() { expect "$@" -- "$smoe" train config.yaml; absent run/checkpoints/latest; }
+
+case_train_missing_data() {
+  write_config
+  refuses_to_train '1|2' 'shards'
+}
+case_train_corrupt_shard() {
+  prepared
+  flip shards/shard-00000.h5 -40
+  refuses_to_train 1 'shard-00000\.h5' 'sha-?256|hash|checksum'
+}
+case_train_truncated_shard() {
+  prepared
+  truncate -s -100 shards/shard-00000.h5
+  refuses_to_train 1 'shard-00000\.h5'
+}
+case_train_missing_shard() {
+  prepared
+  rm shards/shard-00000.h5
+  refuses_to_train 1 'shard-00000\.h5'
+}
+case_train_broken_manifest() {
+  prepared
+  truncate -s -10 shards/manifest.json
+  refuses_to_train 1 'manifest\.json'
+}
+case_train_other_vocabulary() {
+  prepared
+  replace 'vocab_size: 259' 'vocab_size: 200'
+  refuses_to_train '1|2' '259' '200'
+}
+case_train_too_little_data() {
+  write_config
+  echo '{"text": "short"}' >text.jsonl
+  "$smoe" prepare text.jsonl --out shards --tokenizer bytes
+  refuses_to_train '1|2' 'shards' 'sequence'
+}
+case_train_unwritable_output() {
+  prepared
+  : >file
+  expect 1 'file' -- "$smoe" train config.yaml train.output_dir=file/run
+}
+case_train_missing_start() {
+  prepared
+  expect '1|2' 'nowhere' -- "$smoe" train config.yaml model.from=nowhere
+}
+
+# ---- checkpoints ------------------------------------------------------------------------------------------------
+
+case_resume_changed_shape() {
+  trained
+  before=$(cat run/checkpoints/latest)
+  expect '1|2' 'hidden_size' '16' '32' -- "$smoe" train config.yaml model.hidden_size=32 train.steps=4
+  [ "$(cat run/checkpoints/latest)" = "$before" ] || fail "the earlier checkpoint is no longer the latest"
+}
+case_resume_corrupt_weights() {
+  trained
+  flip "$(weights)" -8
+  expect 1 'safetensors' 'sha-?256|hash|checksum' -- "$smoe" train config.yaml train.steps=4
+}
+case_resume_truncated_state() {
+  trained
+  truncate -s -5 "$(latest)/state.json"
+  expect 1 'state\.json' -- "$smoe" train config.yaml train.steps=4
+}
+case_resume_missing_checkpoint() {
+  prepared
+  expect '1|2' 'nowhere' -- "$smoe" train config.yaml checkpoint.resume=nowhere
+}
+case_disk_full_while_saving() {
+  trained
+  before=$(latest)
+  # No file may grow past 8 KiB: the write of the weights fails as it would on a full disk.
+  full() (
+    trap '' XFSZ
+    ulimit -f 8
+    "$smoe" train config.yaml train.steps=4
+  )
+  expect 1 'safetensors|checkpoint' -- full
+  [ "$(latest)" = "$before" ] || fail "a checkpoint that was not written whole is the latest"
+  expect 0 -- "$smoe" train config.yaml train.steps=4
+}
+
+# ---- models -----------------------------------------------------------------------------------------------------
+
+case_model_missing() {
+  expect '1|2' 'nowhere' -- "$smoe" generate --model nowhere --prompt-ids 1,2,3
+}
+case_model_truncated() {
+  trained
+  truncate -s -64 "$(weights)"
+  expect 1 'safetensors' -- "$smoe" generate --model "$(latest)/model" --prompt-ids 1,2,3 --greedy
+}
+
+refuses_weights() {
+  trained
+  local file
+  file=$(weights)
+  rm -f "$(latest)/manifest.json"
+  safetensors "$file" "$1" "${2:-0}"
+  shift 2
+  expect 1 "$(basename "$file")" "$@" -- "$smoe" generate --model "$(latest)/model" --prompt-ids 1,2,3 --greedy
+}
+case_model_overlapping_tensors() {
+  refuses_weights '{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"b":{"dtype":"F32","shape":[4],"data_offsets":[8,24]}}' 24
+}
+case_model_shape_overflows() {
+  refuses_weights '{"a":{"dtype":"F32","shape":[4194305,4194305,211106198978564],"data_offsets":[0,16]}}' 16
+}
+case_model_duplicate_tensor() {
+  refuses_weights '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}' 16
+}
+case_model_header_longer_than_file() {
+  trained
+  local file
+  file=$(weights)
+  printf '\377\377\377\377\377\000\000\000{}' >"$file"
+  expect 1 "$(basename "$file")" 'header' -- "$smoe" generate --model "$(latest)/model" --prompt-ids 1,2,3 --greedy
+}
+case_model_missing_tensor() {
+  refuses_weights '{"lm_head.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}' 8 'model\.'
+}
+case_generate_id_outside_vocabulary() {
+  trained
+  expect '1|2' '259' -- "$smoe" generate --model run --prompt-ids 1,259 --max-tokens 2
+}
+case_generate_without_prompt() {
+  trained
+  expect 2 'prompt' -- "$smoe" generate --model run
+}
+case_logits_not_npy() {
+  trained
+  echo 'not numbers' >ids.npy
+  expect 1 'ids\.npy' -- "$smoe" logits --model run --tokens ids.npy --out out.safetensors
+  absent out.safetensors
+}
+case_logits_id_outside_vocabulary() {
+  trained
+  npy_i32 ids.npy '(1, 3)' 1 2 259
+  expect 1 'ids\.npy|259' '259' -- "$smoe" logits --model run --tokens ids.npy --out out.safetensors
+  absent out.safetensors
+}
+case_eval_missing_data() {
+  trained
+  expect '1|2' 'nowhere' -- "$smoe" eval --model run --data nowhere
+}
+case_eval_corrupt_shard() {
+  trained
+  flip shards/shard-00000.h5 -40
+  expect 1 'shard-00000\.h5' -- "$smoe" eval --model run --data shards
+}
+case_report_missing_run() {
+  expect '1|2' 'nowhere' -- "$smoe" report nowhere
+}
+case_report_corrupt_metrics() {
+  trained
+  sed -i '1s/.*/{"step": /' run/metrics.jsonl
+  rm -f run/report.html
+  expect 1 'metrics\.jsonl:1' -- "$smoe" report run
+  absent run/report.html
+}
+
+run_case "$@"

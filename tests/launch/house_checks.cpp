@@ -1,0 +1,190 @@
+#include "tests/launch/house_checks.h"
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <regex>
+#include <set>
+#include <sstream>
+#include <stdexcept>
+
+namespace smoe::house {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Whom a folder may include besides itself. A folder that is not here is new to the house: give it its place.
+const std::map<std::string, std::set<std::string>> arrows = {
+    {"kernels", {}},
+    {"data", {}},
+    {"parallel", {"kernels"}},
+    {"model", {"kernels", "parallel"}},
+    {"optim", {"kernels", "parallel"}},
+    {"configs", {}},
+    {"trainer", {"kernels", "parallel", "data", "model", "optim"}},
+    {"launch", {"kernels", "parallel", "data", "model", "optim", "configs", "trainer"}},
+};
+
+struct Library {
+  const char* name;
+  std::regex header;
+  std::set<std::string> folders;
+};
+
+const std::vector<Library>& libraries() {
+  static const std::vector<Library> list = {
+      {"OpenBLAS", std::regex("(cblas|f77blas|lapacke|openblas_config)\\.h"), {"kernels"}},
+      {"CUDA", std::regex("(cuda|cublas|cudnn|curand|cub/|nvtx3/).*"), {"kernels"}},
+      {"MPI", std::regex("mpi\\.h"), {"parallel"}},
+      {"NCCL", std::regex("nccl\\.h"), {"parallel"}},
+      {"HDF5", std::regex("(hdf5|H5[A-Za-z]*|hdf5_hl)\\.h"), {"data"}},
+      {"SentencePiece", std::regex("sentencepiece.*"), {"data"}},
+      {"JSON", std::regex("nlohmann/.*"), {"data"}},
+      {"OpenSSL", std::regex("openssl/.*"), {"data"}},
+      {"xxHash", std::regex("xx(hash|h3)\\.h"), {"data"}},
+      {"PCRE2", std::regex("pcre2.*\\.h"), {"data"}},
+      {"yaml-cpp", std::regex("yaml-cpp/.*"), {"configs"}},
+      {"CLI11", std::regex("CLI/.*"), {"launch"}},
+      {"spdlog", std::regex("spdlog/.*"), {"launch"}},
+      {"fmt", std::regex("fmt/.*"), {"data", "parallel", "model", "optim", "configs", "trainer", "launch"}},
+      {"GoogleTest", std::regex("(gtest|gmock|rapidcheck).*"), {}},
+      {"Google Benchmark", std::regex("benchmark/.*"), {}},
+  };
+  return list;
+}
+
+std::vector<std::string> lines_of(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) throw std::runtime_error("cannot read " + path.string());
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+bool has_extension(const fs::path& path, std::initializer_list<const char*> extensions) {
+  return std::any_of(extensions.begin(), extensions.end(), [&](const char* e) { return path.extension() == e; });
+}
+
+bool is_cpp(const fs::path& path) { return has_extension(path, {".h", ".hpp", ".cpp", ".cu", ".cuh"}); }
+
+bool is_script(const fs::path& path) {
+  if (has_extension(path, {".sh", ".py", ".cmake"}) || path.filename() == "CMakeLists.txt") return true;
+  std::ifstream in(path);
+  std::string first;
+  return std::getline(in, first) && first.starts_with("#!");
+}
+
+bool is_binary(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::string head(4096, '\0');
+  in.read(head.data(), static_cast<std::streamsize>(head.size()));
+  head.resize(static_cast<std::size_t>(in.gcount()));
+  return head.find('\0') != std::string::npos;
+}
+
+std::string at(const fs::path& root, const fs::path& path, std::size_t line, const std::string& what) {
+  return fs::relative(path, root).generic_string() + ":" + std::to_string(line) + ": " + what;
+}
+
+std::string folder_of(const fs::path& root, const fs::path& path) {
+  const fs::path relative = fs::relative(path, root);
+  return std::next(relative.begin()) == relative.end() ? "" : relative.begin()->string();
+}
+
+// What is wrong with `folder` including `header`, or nothing.
+std::string judge(const std::string& folder, const std::string& header) {
+  if (header.starts_with("../") || header.find("/../") != std::string::npos) return "includes are written from the root";
+  const auto slash = header.find('/');
+  const std::string target = slash == std::string::npos ? "" : header.substr(0, slash);
+  if (target == "tests") return folder + " includes a test's header, " + header;
+  if (arrows.contains(target)) {
+    if (target == folder || arrows.at(folder).contains(target)) return "";
+    if (folder == "configs" && header.ends_with("_config.h")) return "";
+    return folder + " may not include " + header + " (arrows: kernels <- parallel <- {model, optim} <- trainer <- launch)";
+  }
+  for (const Library& library : libraries()) {
+    if (std::regex_match(header, library.header) && !library.folders.contains(folder)) {
+      return folder + " may not include " + header + ": " + library.name + " belongs to another folder";
+    }
+  }
+  return "";
+}
+
+}  // namespace
+
+std::vector<fs::path> project_files(const fs::path& root) {
+  static const std::set<std::string> left_out = {".git", "build", "runs", "data/corpus", "__pycache__", ".cache"};
+  std::vector<fs::path> files;
+  for (auto it = fs::recursive_directory_iterator(root); it != fs::recursive_directory_iterator(); ++it) {
+    const std::string relative = fs::relative(it->path(), root).generic_string();
+    if (left_out.contains(relative) || left_out.contains(it->path().filename().string()) ||
+        it->path().extension() == ".pyc") {
+      it.disable_recursion_pending();
+    } else if (it->is_regular_file()) {
+      files.push_back(it->path());
+    }
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+Violations check_include_direction(const fs::path& root) {
+  static const std::regex include(R"(\s*#\s*include\s*[<"]([^>"]+)[>"].*)");
+  Violations found;
+  for (const fs::path& path : project_files(root)) {
+    const std::string folder = folder_of(root, path);
+    if (!is_cpp(path) || folder == "tests") continue;
+    if (!arrows.contains(folder)) {
+      found.push_back(at(root, path, 1, "the folder '" + folder + "' has no place among the arrows"));
+      continue;
+    }
+    const std::vector<std::string> lines = lines_of(path);
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+      std::smatch match;
+      if (!std::regex_match(lines[i], match, include)) continue;
+      if (std::string wrong = judge(folder, match[1]); !wrong.empty()) found.push_back(at(root, path, i + 1, wrong));
+    }
+  }
+  return found;
+}
+
+Violations check_file_length(const fs::path& root, int max_lines) {
+  Violations found;
+  for (const fs::path& path : project_files(root)) {
+    if (!is_cpp(path) && !is_script(path)) continue;
+    const std::size_t lines = lines_of(path).size();
+    if (lines > static_cast<std::size_t>(max_lines)) {
+      found.push_back(at(root, path, lines, "longer than " + std::to_string(max_lines) + " lines"));
+    }
+  }
+  return found;
+}
+
+Violations check_readmes(const fs::path& root) {
+  Violations found;
+  std::set<std::string> folders = {"tests", "docs"};
+  for (const auto& [folder, _] : arrows) folders.insert(folder);
+  for (const std::string& folder : folders) {
+    if (!fs::is_regular_file(root / folder / "README.md")) found.push_back(folder + "/README.md: missing");
+  }
+  return found;
+}
+
+Violations check_machine_names(const fs::path& root) {
+  static const std::regex machine_path(R"((^|[^\w.~/-])/(home|root|work|Users)/\w)");
+  static const std::regex host_name(R"(\b[a-z][a-z0-9]*(-[a-z0-9]+)+\.(internal|local|lan)\b|\.localdomain\b)");
+  Violations found;
+  for (const fs::path& path : project_files(root)) {
+    if (is_binary(path)) continue;
+    const std::vector<std::string> lines = lines_of(path);
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+      if (lines[i].size() > 10'000) continue;  // data, not prose
+      if (std::regex_search(lines[i], machine_path)) found.push_back(at(root, path, i + 1, "a path of one machine"));
+      if (std::regex_search(lines[i], host_name)) found.push_back(at(root, path, i + 1, "a host name"));
+    }
+  }
+  return found;
+}
+
+}  // namespace smoe::house

@@ -1,0 +1,159 @@
+// The checks of house_checks.h: that this tree is clean, and that each check can fail.
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "tests/launch/house_checks.h"
+
+namespace smoe::house {
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path source_root = SMOE_SOURCE_DIR;
+
+std::string joined(const Violations& violations) {
+  std::string text;
+  for (const std::string& violation : violations) text += "\n  " + violation;
+  return text;
+}
+
+// A tree of files that is gone after the test.
+class Tree {
+ public:
+  explicit Tree(const std::string& name) : root_(fs::temp_directory_path() / ("smoe-house-" + name)) {
+    fs::remove_all(root_);
+    fs::create_directories(root_);
+  }
+  ~Tree() { fs::remove_all(root_); }
+  Tree(const Tree&) = delete;
+  Tree& operator=(const Tree&) = delete;
+
+  void write(const std::string& path, const std::string& text) const {
+    fs::create_directories((root_ / path).parent_path());
+    std::ofstream(root_ / path) << text;
+  }
+  const fs::path& root() const { return root_; }
+
+ private:
+  fs::path root_;
+};
+
+TEST(IncludeDirection, ThisTreeIsClean) {
+  const Violations found = check_include_direction(source_root);
+  EXPECT_TRUE(found.empty()) << joined(found);
+}
+
+TEST(IncludeDirection, SeesTheSources) {
+  int sources = 0;
+  for (const fs::path& path : project_files(source_root)) sources += path.extension() == ".cpp";
+  EXPECT_GT(sources, 20) << "the check looked at too few files to mean anything";
+}
+
+struct Arrow {
+  const char* file;
+  const char* include;
+  bool allowed;
+};
+
+class IncludeArrow : public testing::TestWithParam<Arrow> {};
+
+TEST_P(IncludeArrow, IsJudged) {
+  const Arrow& arrow = GetParam();
+  const Tree tree("arrow-" + std::to_string(std::hash<std::string>()(std::string(arrow.file) + arrow.include)));
+  tree.write(arrow.file, std::string("// A file.\n#include ") + arrow.include + "\n");
+  const Violations found = check_include_direction(tree.root());
+  if (arrow.allowed) {
+    EXPECT_TRUE(found.empty()) << joined(found);
+  } else {
+    ASSERT_EQ(found.size(), 1u) << arrow.file << " includes " << arrow.include << " and nothing was said";
+    EXPECT_EQ(found[0].find(std::string(arrow.file) + ":2: "), 0u) << found[0];
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(IncludeDirection, IncludeArrow, testing::Values(
+    // arrows that run back up
+    Arrow{"kernels/gemm.h", "\"parallel/mesh.h\"", false},
+    Arrow{"kernels/cpu/gemm.cpp", "\"model/router.h\"", false},
+    Arrow{"parallel/mesh.cpp", "\"model/router.h\"", false},
+    Arrow{"model/router.h", "\"trainer/trainer.h\"", false},
+    Arrow{"trainer/trainer.cpp", "\"launch/commands.h\"", false},
+    Arrow{"data/sampler.h", "\"kernels/tensor.h\"", false},
+    Arrow{"data/sampler.h", "\"configs/run_config.h\"", false},
+    // siblings
+    Arrow{"model/router.cpp", "\"optim/adamw.h\"", false},
+    Arrow{"optim/adamw.cpp", "\"model/router.h\"", false},
+    Arrow{"model/hf_names.cpp", "\"data/safetensors.h\"", false},
+    Arrow{"trainer/trainer.cpp", "\"configs/run_config.h\"", false},
+    Arrow{"configs/reader.cpp", "\"trainer/trainer.h\"", false},
+    // ways around
+    Arrow{"kernels/gemm.h", "\"../parallel/mesh.h\"", false},
+    Arrow{"launch/main.cpp", "\"tests/reference/mixtral.h\"", false},
+    Arrow{"extras/new.cpp", "\"kernels/tensor.h\"", false},
+    // libraries outside their folder
+    Arrow{"model/experts.cpp", "<mpi.h>", false},
+    Arrow{"parallel/mesh.cpp", "<cblas.h>", false},
+    Arrow{"trainer/metrics.cpp", "<nlohmann/json.hpp>", false},
+    Arrow{"trainer/loader.cpp", "<hdf5.h>", false},
+    Arrow{"launch/generate.cpp", "<sentencepiece_processor.h>", false},
+    Arrow{"launch/main.cpp", "<yaml-cpp/yaml.h>", false},
+    Arrow{"configs/reader.cpp", "<CLI/CLI.hpp>", false},
+    Arrow{"kernels/tensor.cpp", "<fmt/core.h>", false},
+    Arrow{"model/router.cpp", "<gtest/gtest.h>", false},
+    // what is allowed
+    Arrow{"kernels/cpu/gemm.cpp", "<cblas.h>", true},
+    Arrow{"parallel/token_dispatcher.h", "\"kernels/tensor.h\"", true},
+    Arrow{"model/router.cpp", "\"parallel/parameter.h\"", true},
+    Arrow{"optim/adamw.cpp", "\"kernels/backend.h\"", true},
+    Arrow{"configs/run_config.h", "\"model/model_config.h\"", true},
+    Arrow{"trainer/checkpoint.cpp", "\"data/safetensors.h\"", true},
+    Arrow{"launch/main.cpp", "\"configs/run_config.h\"", true},
+    Arrow{"data/shard.cpp", "<hdf5.h>", true},
+    Arrow{"trainer/progress.cpp", "<fmt/format.h>", true},
+    Arrow{"tests/model/router_test.cpp", "\"trainer/trainer.h\"", true}));
+
+TEST(HouseRules, FilesAreShort) {
+  const Violations found = check_file_length(source_root);
+  EXPECT_TRUE(found.empty()) << joined(found);
+}
+
+TEST(HouseRules, LongFileIsFound) {
+  const Tree tree("long");
+  std::string text;
+  for (int i = 0; i < 500; ++i) text += "int x;\n";
+  tree.write("kernels/fits.cpp", text);
+  tree.write("launch/script", "#!/bin/sh\n" + text);
+  tree.write("docs/long.md", text + text);
+  const Violations found = check_file_length(tree.root());
+  ASSERT_EQ(found.size(), 1u) << joined(found);
+  EXPECT_EQ(found[0], "launch/script:501: longer than 500 lines");
+}
+
+TEST(HouseRules, FoldersHaveReadmes) {
+  const Violations found = check_readmes(source_root);
+  EXPECT_TRUE(found.empty()) << joined(found);
+}
+
+TEST(HouseRules, MissingReadmeIsFound) {
+  const Tree tree("readmes");
+  EXPECT_EQ(check_readmes(tree.root()).size(), 10u);
+}
+
+TEST(HouseRules, NothingNamesAMachine) {
+  const Violations found = check_machine_names(source_root);
+  EXPECT_TRUE(found.empty()) << joined(found);
+}
+
+TEST(HouseRules, NameOfAMachineIsFound) {
+  const Tree tree("names");
+  tree.write("docs/a.md", std::string("See /ho") + "me/ada/notes for it.\n");
+  tree.write("docs/b.md", std::string("ssh build-17.inte") + "rnal\n");
+  tree.write("docs/fine.md", "https://example.org/home/page, ~/work/x and data/root/y are fine.\n");
+  const Violations found = check_machine_names(tree.root());
+  ASSERT_EQ(found.size(), 2u) << joined(found);
+  EXPECT_EQ(found[0], "docs/a.md:1: a path of one machine");
+  EXPECT_EQ(found[1], "docs/b.md:1: a host name");
+}
+
+}  // namespace
+}  // namespace smoe::house
