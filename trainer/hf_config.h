@@ -1,0 +1,29 @@
+// config.json of a Hugging Face Mixtral directory, read and written: both generations of transformers (4.x and 5.x).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/model_config.h"
+
+namespace smoe {
+
+struct HfConfig {
+  ModelConfig model;                           // `from` is empty
+  std::optional<double> router_aux_loss_coef;  // in transformers' unit, as found; nothing here uses it
+  std::int32_t bos = 1, eos = 2;               // -1: none
+  std::vector<std::string> warnings;           // what a user should know, e.g. a sliding window in a derived checkpoint
+};
+
+// Throws std::runtime_error that names the file and key where it is absent, malformed, not a Mixtral, or asks for
+// something that would be computed differently here (biases, tied embeddings, scaled rope, another activation).
+HfConfig read_hf_config(const std::filesystem::path& directory);
+
+// config.json and generation_config.json. router_aux_loss_coef goes into transformers' unit:
+// coefficient * layers / K, under which layers that balance alike contribute the same loss.
+void write_hf_config(const std::filesystem::path& directory, const HfConfig& config);
+
+}  // namespace smoe

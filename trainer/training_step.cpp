@@ -1,0 +1,75 @@
+#include "trainer/training_step.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <stdexcept>
+
+namespace smoe {
+
+TrainingStep::TrainingStep(Backend& backend, const Mesh& mesh, Mixtral& model, AdamW& optimizer, const RouterConfig& router,
+                           std::int64_t micro_batch_size, Recompute recompute)
+    : backend_(backend),
+      mesh_(mesh),
+      model_(model),
+      optimizer_(optimizer),
+      router_(router),
+      balance_(model.config(), router),
+      micro_batch_size_(micro_batch_size),
+      recompute_(recompute),
+      activations_(backend),
+      scratch_(backend) {}
+
+double TrainingStep::micro_batch(const StepBatch& batch, std::int64_t first, std::int64_t sequences, double scale) {
+  activations_.rewind({});
+  scratch_.rewind({});
+  Context context = this->context();
+  const auto part = [&](std::span<const std::int32_t> column) {
+    return column.empty() ? column
+                          : column.subspan(static_cast<std::size_t>(first * batch.sequence_length),
+                                           static_cast<std::size_t>(sequences * batch.sequence_length));
+  };
+  const TokenBatch tokens = make_token_batch(backend_, activations_, sequences, batch.sequence_length, part(batch.ids),
+                                             part(batch.targets), part(batch.document_start));
+  saved_.statistics = balance_.take_statistics(activations_, sequences);
+  model_.forward(context, tokens, recompute_, nullptr, saved_);
+  const double loss = model_.loss_and_gradient(context, tokens, scale, saved_);
+  balance_.micro_batch(context, saved_.statistics, batch.sequence_length, activations_, router_gradients_);
+  model_.backward(context, tokens, recompute_, router_gradients_, saved_);
+  return loss;
+}
+
+StepResult TrainingStep::gradients(const StepBatch& batch) {
+  if (batch.sequences % micro_batch_size_ != 0)
+    throw std::logic_error("a rank's share of the global batch must be a multiple of micro_batch_size");
+  const std::int64_t micro_batches = batch.sequences / micro_batch_size_;
+
+  StepResult result;
+  std::array<double, 1> targets{
+      static_cast<double>(std::count_if(batch.targets.begin(), batch.targets.end(), [](std::int32_t t) { return t >= 0; }))};
+  mesh_.group(Axis::dp).all_reduce(targets, Reduce::sum, "step.targets");
+  result.targets = static_cast<std::int64_t>(targets[0]);
+  const double scale = result.targets > 0 ? 1.0 / targets[0] : 0.0;
+
+  balance_.begin_step(micro_batches);
+  std::array<double, 1> loss{0.0};
+  for (std::int64_t m = 0; m < micro_batches; ++m) loss[0] += micro_batch(batch, m * micro_batch_size_, micro_batch_size_, scale);
+  mesh_.group(Axis::dp).all_reduce(loss, Reduce::sum, "step.loss");
+
+  result.lm_loss = loss[0] * scale;
+  result.aux_loss = balance_.values().trained(router_.aux_loss_scope);
+  result.z_loss = balance_.values().z_total();
+  result.loss = result.lm_loss + router_.aux_loss_coef * result.aux_loss + router_.z_loss_coef * result.z_loss;
+  result.grad_norm = optimizer_.gradient_norm(mesh_);
+  result.finite = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
+  return result;
+}
+
+void TrainingStep::apply(const StepResult& result, std::int64_t updates, double learning_rate) {
+  if (result.finite)
+    optimizer_.step(updates, learning_rate, optimizer_.clip_factor(result.grad_norm));
+  else
+    optimizer_.clear_gradients();
+}
+
+}  // namespace smoe

@@ -1,0 +1,67 @@
+// One optimizer step: gradients of all micro-batches, one norm, one clip factor, one update.
+//
+// The language-model loss is divided once, by the step's target count over the whole world; gradients are sums. So a
+// step gives the same gradient (to rounding) however it is cut into micro-batches.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "kernels/arena.h"
+#include "model/balance_loss.h"
+#include "model/mixtral.h"
+#include "optim/adamw.h"
+#include "parallel/mesh.h"
+
+namespace smoe {
+
+// This rank's sequences of a step, on the host, sequence by sequence: [sequences * sequence_length] each.
+struct StepBatch {
+  std::int64_t sequences = 0, sequence_length = 0;
+  std::span<const std::int32_t> ids, targets, document_start;
+};
+
+struct StepResult {
+  std::int64_t targets = 0;  // over the world
+  double lm_loss = 0;        // mean over the targets
+  double aux_loss = 0;       // of the trained scope, summed over layers, before its coefficient
+  double z_loss = 0;         // summed over layers, before its coefficient
+  double loss = 0;           // what was differentiated
+  double grad_norm = 0;      // before clipping
+  bool finite = true;        // false: refused, no weight changed
+};
+
+class TrainingStep {
+ public:
+  // `scratch` and `activations` are rewound between micro-batches.
+  TrainingStep(Backend& backend, const Mesh& mesh, Mixtral& model, AdamW& optimizer, const RouterConfig& router,
+               std::int64_t micro_batch_size, Recompute recompute);
+
+  // Gradients of the whole step, left in the parameters, and their norm. Decides nothing.
+  StepResult gradients(const StepBatch& batch);
+  // Updates the weights, unless the result is not finite: then the gradients are dropped. updates: t of AdamW.
+  void apply(const StepResult& result, std::int64_t updates, double learning_rate);
+
+  const BalanceValues& balance() const { return balance_.values(); }
+  std::size_t activation_bytes() const { return activations_.high_water_bytes() + scratch_.high_water_bytes(); }
+  Context context() { return {backend_, mesh_, activations_, scratch_}; }
+
+ private:
+  double micro_batch(const StepBatch& batch, std::int64_t first, std::int64_t sequences, double scale);
+
+  Backend& backend_;
+  const Mesh& mesh_;
+  Mixtral& model_;
+  AdamW& optimizer_;
+  RouterConfig router_;
+  BalanceLoss balance_;
+  std::int64_t micro_batch_size_;
+  Recompute recompute_;
+  Arena activations_, scratch_;
+  Mixtral::Saved saved_;
+  std::vector<RouterGradient> router_gradients_;
+};
+
+}  // namespace smoe
