@@ -1,0 +1,23 @@
+// One rank's part of a training step, as the loader hands it over and the model consumes it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace smoe {
+
+// A target that does not count in the loss: the first token of another document, or one that a loss mask leaves out.
+inline constexpr std::int32_t masked_target = -100;
+
+// B sequences of S tokens, row-major: entry b * S + t is position t of sequence b.
+struct Batch {
+  std::int64_t step = 0;  // of the run; the first is 1
+  std::int64_t sequences = 0;        // B
+  std::int64_t sequence_length = 0;  // S
+  std::vector<std::int32_t> inputs;          // [B * S] token ids
+  std::vector<std::int32_t> targets;         // [B * S] the token after each input, or masked_target
+  std::vector<std::int32_t> document_start;  // [B * S] position in the sequence of the first token of t's document
+  std::vector<std::int32_t> source;          // [B] index of the data source that the sequence is from
+};
+
+}  // namespace smoe
