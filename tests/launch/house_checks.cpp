@@ -173,7 +173,7 @@ Violations check_readmes(const fs::path& root) {
 
 Violations check_machine_names(const fs::path& root) {
   static const std::regex machine_path(R"((^|[^\w.~/-])/(home|root|work|Users)/\w)");
-  static const std::regex host_name(R"(\b[a-z][a-z0-9]*(-[a-z0-9]+)+\.(internal|local|lan)\b|\.localdomain\b)");
+  static const std::regex host_name(R"(\b[a-z][a-z0-9]*(-[a-z0-9]+)+\.(internal|local|lan|localdomain)\b)");
   Violations found;
   for (const fs::path& path : project_files(root)) {
     if (is_binary(path)) continue;
