@@ -109,4 +109,63 @@ case_corpus_unknown_layout() {
 }
 case_corpus_unknown_domain() { expect 1 'usage' 'politics' -- corpus_extract cooking package out 0; }
 
+# A copy of the scripts around a smoe, a cmake and a corpus that only write down how they were called.
+fake_house() {
+  mkdir -p house/launch
+  cp "$launch/quickstart" "$launch/common.sh" "$launch/setup" house/launch/
+  fake dpkg-query 'printf installed'
+  # shellcheck disable=SC2016
+  fake cmake 'case "$*" in *--build*) mkdir -p build/release && cp "$FAKE_SMOE" build/release/smoe;; esac'
+  cat >house/launch/fetch-corpus <<'END'
+#!/bin/sh
+for domain in prose code; do
+  mkdir -p "$1/text/$domain"
+  echo '{"text": "words"}' | tee "$1/text/$domain/train.jsonl" >"$1/text/$domain/eval.jsonl"
+  echo "stamp of $domain" >"$1/text/$domain/stamp"
+done
+END
+  cat >smoe <<'END'
+#!/bin/sh
+echo "$*" >>"$SMOE_CALLS"
+[ "$1" != "$SMOE_FAILS" ] || { echo "smoe: no"; exit 1; }
+case "$*" in
+  *--train-tokenizer*) mkdir -p data/corpus/tokenizer && : >data/corpus/tokenizer/tokenizer.model;;
+  prepare*) mkdir -p "$4" && : >"$4/shard-00000.h5";;
+esac
+END
+  chmod +x house/launch/fetch-corpus smoe
+  export FAKE_SMOE=$case/smoe SMOE_CALLS=$case/calls SMOE_FAILS=
+}
+calls() { grep -c -- "^$1" "$SMOE_CALLS" || true; }
+
+case_quickstart_takes_every_step() {
+  fake_house
+  expect 0 '==> build' '==> pretrain' 'done in [0-9]+ s' 'Done in' 'report\.html' -- house/launch/quickstart
+  [ "$(calls 'prepare --train-tokenizer 4096 --out data/corpus/tokenizer data/corpus/text/code/train.jsonl data/corpus/text/prose/train.jsonl')" = 1 ] ||
+    fail "the vocabulary was not trained on both domains: $(cat calls)"
+  [ "$(calls 'prepare data/corpus/text/prose/eval.jsonl --out data/corpus/shards/prose/eval --tokenizer data/corpus/tokenizer/tokenizer.model --source prose')" = 1 ] ||
+    fail "held-out prose was not prepared: $(cat calls)"
+  [ "$(calls 'train configs/quickstart.yaml')" = 1 ] || fail "no training"
+  [ "$(calls 'eval --model runs/quickstart --data data/corpus/shards/code/eval data/corpus/shards/prose/eval')" = 1 ] || fail "no evaluation"
+  [ "$(calls 'generate --model runs/quickstart --prompt')" -ge 2 ] || fail "it did not write"
+  [ "$(calls 'report runs/quickstart')" = 1 ] || fail "no report"
+}
+case_quickstart_skips_what_is_done() {
+  fake_house
+  house/launch/quickstart >log
+  : >house/runs/quickstart/kept
+  : >calls
+  house/launch/quickstart >log
+  [ "$(calls prepare)" = 0 ] || fail "prepared again: $(cat calls)"
+  [ -e house/runs/quickstart/kept ] || fail "the run was thrown away"
+  house/launch/quickstart --again >log
+  [ ! -e house/runs/quickstart/kept ] || fail "--again kept the run"
+  [ "$(calls prepare)" = 0 ] || fail "--again prepared again"
+}
+case_quickstart_names_the_failing_step() {
+  fake_house
+  SMOE_FAILS=train expect 1 'smoe: no' 'failed in the step "pretrain' -- house/launch/quickstart
+  [ "$(calls eval)" = 0 ] || fail "it went on after a failure"
+}
+
 run_case "$@"
