@@ -22,16 +22,6 @@ double BalanceValues::trained(AuxLossScope scope) const {
 
 double BalanceValues::z_total() const { return total(z); }
 
-double max_violation(const std::vector<std::vector<double>>& load) {
-  double worst = 0;
-  for (const auto& layer : load) {
-    if (layer.empty()) continue;
-    const double mean = total(layer) / static_cast<double>(layer.size());
-    if (mean > 0) worst = std::max(worst, *std::max_element(layer.begin(), layer.end()) / mean - 1);
-  }
-  return worst;
-}
-
 BalanceLoss::BalanceLoss(const ModelConfig& model, const RouterConfig& router)
     : layers_(model.num_hidden_layers), experts_(model.num_local_experts), experts_per_token_(model.num_experts_per_tok), router_(router) {
   running_counts_.resize(index(layers_ * experts_));

@@ -34,9 +34,6 @@ struct BalanceValues {
   double z_total() const;
 };
 
-// (max load - mean load) / mean load, the worst layer's (MaxVio, arXiv 2408.15664 eq. 4).
-double max_violation(const std::vector<std::vector<double>>& load);
-
 class BalanceLoss {
  public:
   BalanceLoss(const ModelConfig& model, const RouterConfig& router);

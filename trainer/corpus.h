@@ -1,0 +1,39 @@
+// The data of a run: its sources opened and held against the model and against each other.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/data_config.h"
+#include "data/dataset.h"
+#include "data/sampler.h"
+
+namespace smoe {
+
+struct Source {
+  std::string name;  // as the shards call themselves; their directory where that is empty or not unique
+  std::shared_ptr<const Dataset> dataset;
+  double weight = 1.0;
+};
+
+struct CorpusChecks {
+  std::int64_t vocab_size = 0;             // the model's
+  std::filesystem::path model_directory;  // of model.from, whose tokenizer the shards must have been made with; may be empty
+};
+
+// Opens `sources`. Throws std::runtime_error if one is missing, corrupt, too short, or made with another tokenizer or a
+// larger vocabulary than the model's or than the other sources.
+std::vector<Source> open_sources(const std::vector<DataSource>& sources, std::int64_t sequence_length, bool document_masking,
+                                 const CorpusChecks& checks);
+
+// tokenizer.model of the shards, or of the model it starts from: what checkpoints carry along. Empty: neither has one.
+std::vector<std::filesystem::path> tokenizer_files(const std::vector<Source>& sources, const std::filesystem::path& model_directory);
+
+Sampler make_sampler(const std::vector<Source>& sources, std::uint64_t seed, bool shuffle, std::int64_t global_batch_size);
+// Names everything that decides which tokens a step sees: two runs with the same text read the same data.
+std::string describe_stream(const std::vector<Source>& sources, std::uint64_t seed, bool shuffle, std::int64_t global_batch_size);
+
+}  // namespace smoe

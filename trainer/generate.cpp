@@ -1,0 +1,78 @@
+#include "trainer/generate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <stdexcept>
+
+#include "parallel/philox.h"
+
+namespace smoe {
+
+std::int32_t choose_token(std::span<const float> logits, const GenerateOptions& options, std::int64_t position) {
+  const auto best = std::max_element(logits.begin(), logits.end());  // the first of equals
+  if (!std::isfinite(*best)) throw std::runtime_error("the model's logits are not finite; its weights are damaged or its training diverged");
+  if (options.greedy || options.temperature == 0) return static_cast<std::int32_t>(best - logits.begin());
+
+  std::vector<std::int32_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return logits[static_cast<std::size_t>(a)] > logits[static_cast<std::size_t>(b)]; });
+  std::vector<double> weight(order.size());
+  for (std::size_t i = 0; i < order.size(); ++i)
+    weight[i] = std::exp((static_cast<double>(logits[static_cast<std::size_t>(order[i])]) - static_cast<double>(*best)) / options.temperature);
+  const double total = std::accumulate(weight.begin(), weight.end(), 0.0);
+  std::size_t kept = 0;
+  double mass = 0;
+  while (kept < weight.size() && (kept == 0 || mass < options.top_p * total)) mass += weight[kept++];
+
+  constexpr char stream[] = "generate";
+  const auto bits = philox(key_of(options.seed, stream, sizeof stream - 1), static_cast<std::uint64_t>(position));
+  double draw = uniform_open(bits[0]) * mass;
+  for (std::size_t i = 0; i < kept; ++i) {
+    draw -= weight[i];
+    if (draw <= 0) return order[i];
+  }
+  return order[kept - 1];
+}
+
+namespace {
+
+// Logits of the last position after feeding ids at positions cache.length...
+void next_logits(InferenceModel& model, std::span<const std::int32_t> ids, KvCache* cache, std::vector<float>& out) {
+  Context context = model.fresh_context();
+  const auto length = static_cast<std::int64_t>(ids.size());
+  const TokenBatch batch = make_token_batch(context.backend, context.activations, 1, length, ids, {}, {}, cache ? cache->length : 0);
+  Mixtral::Saved saved;
+  model.model().forward(context, batch, Recompute::none, cache, saved);
+  const Tensor logits = context.activations.take({1, model.shape().vocab_size});
+  model.model().logits(context, saved.hidden.rows(length - 1, 1), logits);
+  out.resize(static_cast<std::size_t>(logits.elements()));
+  context.backend.copy_to_host(out.data(), logits);
+}
+
+}  // namespace
+
+std::vector<std::int32_t> generate(InferenceModel& model, std::span<const std::int32_t> prompt, const GenerateOptions& options,
+                                   const std::function<bool(std::int32_t)>& on_token) {
+  if (prompt.empty()) throw std::runtime_error("the prompt is empty: give text, ids, or at least the model's first token (bos)");
+  check_ids(prompt, model.shape().vocab_size, "the prompt");
+
+  const ArenaScope scope(model.persistent());  // the cache goes back when the text is done
+  const auto prompt_length = static_cast<std::int64_t>(prompt.size());
+  KvCache cache;
+  if (options.use_cache) cache = model.model().make_cache(model.persistent(), prompt_length + options.max_tokens);
+  std::vector<std::int32_t> sequence(prompt.begin(), prompt.end()), made;
+  std::vector<float> logits;
+  for (std::int64_t i = 0; i < options.max_tokens; ++i) {
+    const std::span<const std::int32_t> all(sequence);
+    next_logits(model, options.use_cache ? all.subspan(static_cast<std::size_t>(cache.length)) : all, options.use_cache ? &cache : nullptr, logits);
+    const std::int32_t id = choose_token(logits, options, prompt_length + i);
+    if (id == options.eos) break;
+    sequence.push_back(id);
+    made.push_back(id);
+    if (on_token && !on_token(id)) break;
+  }
+  return made;
+}
+
+}  // namespace smoe

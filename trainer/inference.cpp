@@ -1,0 +1,38 @@
+#include "trainer/inference.h"
+
+#include <fmt/format.h>
+
+#include <stdexcept>
+
+#include "trainer/weights.h"
+
+namespace smoe {
+
+InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions, int threads)
+    : config_(read_hf_config(directory)),
+      mesh_(mesh),
+      backend_(make_cpu_backend(threads)),
+      persistent_(*backend_),
+      activations_(*backend_),
+      scratch_(*backend_),
+      model_(config_.model, *backend_, mesh) {
+  if (positions > config_.model.max_position_embeddings)
+    throw std::runtime_error(fmt::format("{}: {} positions are asked for, the model has {} (max_position_embeddings in config.json)",
+                                         directory.string(), positions, config_.model.max_position_embeddings));
+  model_.allocate(persistent_, positions, false);
+  load_weights(directory, *backend_, model_.parameters());
+}
+
+Context InferenceModel::fresh_context() {
+  activations_.rewind({});
+  scratch_.rewind({});
+  return {*backend_, mesh_, activations_, scratch_};
+}
+
+void check_ids(std::span<const std::int32_t> ids, std::int64_t vocabulary, const std::string& where) {
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    if (ids[i] < 0 || ids[i] >= vocabulary)
+      throw std::runtime_error(fmt::format("{}: token {} is {}, expected an id in [0, {})", where, i, ids[i], vocabulary));
+}
+
+}  // namespace smoe

@@ -1,0 +1,42 @@
+// A model read from a Hugging Face directory, for evaluation, generation and inspection: weights and no gradients.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/arena.h"
+#include "model/mixtral.h"
+#include "parallel/mesh.h"
+#include "trainer/hf_config.h"
+
+namespace smoe {
+
+class InferenceModel {
+ public:
+  // positions: the longest sequence that will be seen. Throws std::runtime_error if the directory holds no model that
+  // can be used, or fewer positions than asked for.
+  InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions, int threads = 0);
+
+  const HfConfig& config() const { return config_; }
+  const ModelConfig& shape() const { return config_.model; }
+  Mixtral& model() { return model_; }
+  Backend& backend() { return *backend_; }
+  Arena& persistent() { return persistent_; }
+  // With both arenas rewound: nothing of an earlier call is kept.
+  Context fresh_context();
+
+ private:
+  HfConfig config_;
+  const Mesh& mesh_;
+  std::unique_ptr<Backend> backend_;
+  Arena persistent_, activations_, scratch_;
+  Mixtral model_;
+};
+
+// Throws std::runtime_error that names the position and value of the first id outside [0, vocabulary).
+void check_ids(std::span<const std::int32_t> ids, std::int64_t vocabulary, const std::string& where);
+
+}  // namespace smoe

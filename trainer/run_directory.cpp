@@ -1,0 +1,67 @@
+#include "trainer/run_directory.h"
+
+#include <fcntl.h>
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <stdexcept>
+
+#include "data/files.h"
+
+namespace smoe {
+namespace fs = std::filesystem;
+
+RunDirectory::RunDirectory(const fs::path& path) : path_(path) {
+  make_directories(path_);
+  const fs::path lock = path_ / ".lock";
+  lock_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+  if (lock_ < 0)
+    throw std::runtime_error(fmt::format("{}: cannot be written ({}); choose another train.output_dir", path_.string(), std::strerror(errno)));
+  if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+    std::array<char, 256> holder{};
+    const auto length = ::pread(lock_, holder.data(), holder.size() - 1, 0);
+    const std::string who(holder.data(), length > 0 ? static_cast<std::size_t>(length) : 0);
+    ::close(lock_);
+    throw std::runtime_error(fmt::format("{}: another run is writing here ({}); wait for it, or choose another train.output_dir",
+                                         path_.string(), who.empty() ? "unknown process" : who));
+  }
+  std::array<char, 128> host{};
+  ::gethostname(host.data(), host.size() - 1);
+  const std::string holder = fmt::format("process {} on {}", ::getpid(), host.data());
+  if (::ftruncate(lock_, 0) != 0 || ::pwrite(lock_, holder.data(), holder.size(), 0) < 0)
+    throw std::runtime_error(fmt::format("{}: cannot be written ({})", lock.string(), std::strerror(errno)));
+  log_.emplace(path_ / "train.log");
+}
+
+RunDirectory::~RunDirectory() {
+  if (lock_ >= 0) ::close(lock_);  // releases the lock; the file stays, because removing it would race with a waiter
+}
+
+std::optional<fs::path> RunDirectory::set_aside_earlier_results() {
+  constexpr std::array results = {"checkpoints", "metrics.jsonl", "tensorboard", "dumps", "report.html"};
+  std::optional<fs::path> aside;
+  for (const char* name : results) {
+    if (!fs::exists(path_ / name)) continue;
+    for (int n = 1; !aside; ++n)
+      if (const fs::path candidate = path_ / fmt::format("previous-{}", n); !fs::exists(candidate)) {
+        make_directories(candidate);
+        aside = candidate;
+      }
+    rename_durably(path_ / name, *aside / name);
+  }
+  return aside;
+}
+
+void RunDirectory::write_config(const std::string& yaml) { write_file_atomically(path_ / "config.resolved.yaml", yaml); }
+
+void RunDirectory::log(const std::string& line) {
+  log_->append(fmt::format("{:%Y-%m-%d %H:%M:%S} {}\n", fmt::localtime(std::time(nullptr)), line));
+}
+
+}  // namespace smoe

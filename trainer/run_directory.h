@@ -1,0 +1,38 @@
+// The directory that a run writes into: one job at a time, and nothing of an earlier run is overwritten.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "trainer/append_file.h"
+
+namespace smoe {
+
+class RunDirectory {
+ public:
+  // Makes the directory and takes its lock. Throws std::runtime_error if it cannot be written, or another process
+  // holds it (named in the message).
+  explicit RunDirectory(const std::filesystem::path& path);
+  ~RunDirectory();
+  RunDirectory(const RunDirectory&) = delete;
+  RunDirectory& operator=(const RunDirectory&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
+  std::filesystem::path metrics() const { return path_ / "metrics.jsonl"; }
+  std::filesystem::path tensorboard() const { return path_ / "tensorboard"; }
+  std::filesystem::path dumps() const { return path_ / "dumps"; }
+
+  // For a fresh start where an earlier run left results: they move to previous-1, previous-2, ... Returns where to.
+  std::optional<std::filesystem::path> set_aside_earlier_results();
+  void write_config(const std::string& yaml);  // config.resolved.yaml
+  void log(const std::string& line);           // train.log, with the time of day
+
+ private:
+  std::filesystem::path path_;
+  int lock_ = -1;
+  std::optional<AppendFile> log_;
+};
+
+}  // namespace smoe

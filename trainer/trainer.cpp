@@ -1,0 +1,297 @@
+#include "trainer/trainer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <stdexcept>
+
+#include "data/files.h"
+#include "optim/schedule.h"
+#include "trainer/dump.h"
+#include "trainer/evaluate.h"
+#include "trainer/machine.h"
+#include "trainer/weights.h"
+
+namespace smoe {
+namespace fs = std::filesystem;
+namespace {
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+HfConfig starting_shape(const TrainerConfig& config, const fs::path& from) {
+  if (!from.empty()) return read_hf_config(from);
+  HfConfig hf;
+  hf.model = config.model;
+  return hf;
+}
+
+// In transformers' unit, in which the coefficient of layers that balance alike is that much larger.
+double hf_coefficient(const ModelConfig& model, const RouterConfig& router) {
+  if (router.aux_loss_scope == AuxLossScope::hf) return router.aux_loss_coef;
+  return router.aux_loss_coef * static_cast<double>(model.num_hidden_layers) / static_cast<double>(model.num_experts_per_tok);
+}
+
+// A model that cannot fit is refused here with numbers, instead of by the kernel's out-of-memory killer.
+void require_memory(const ModelConfig& model) {
+  const std::uint64_t needed = training_state_bytes(model), found = physical_memory_bytes();
+  if (found == 0 || needed <= found) return;
+  throw std::runtime_error(fmt::format(
+      "the model needs {:.1f} GiB for weights, gradients and moments ({} parameters), this machine has {:.1f} GiB of memory: "
+      "choose a smaller model", static_cast<double>(needed) / 0x1p30, count_parameters(model).total, static_cast<double>(found) / 0x1p30));
+}
+
+}  // namespace
+
+struct Trainer::Speed {
+  Clock::time_point since = Clock::now();
+  std::int64_t steps = 0, tokens = 0;
+};
+
+std::uint64_t training_state_bytes(const ModelConfig& model) {
+  return 16 * static_cast<std::uint64_t>(count_parameters(model).total);
+}
+
+Trainer::Trainer(TrainerConfig config, const Mesh& mesh, int threads)
+    : config_(std::move(config)),
+      mesh_(mesh),
+      from_(config_.model.from ? find_model_directory(*config_.model.from) : fs::path()),
+      hf_(starting_shape(config_, from_)),
+      backend_(make_cpu_backend(threads)),
+      persistent_(*backend_),
+      model_(hf_.model, *backend_, mesh),
+      speed_(std::make_unique<Speed>()) {
+  const CorpusChecks checks{.vocab_size = hf_.model.vocab_size, .model_directory = from_};
+  const DataConfig& data = config_.data;
+  train_sources_ = open_sources(data.train, data.sequence_length, data.document_masking, checks);
+  eval_sources_ = open_sources(data.eval, data.sequence_length, data.document_masking, checks);
+  if (data.sequence_length > hf_.model.max_position_embeddings)
+    throw std::runtime_error(fmt::format("data.sequence_length: found {}, expected at most the model's max_position_embeddings ({})",
+                                         data.sequence_length, hf_.model.max_position_embeddings));
+  if (!train_sources_.empty() && from_.empty()) {
+    hf_.bos = train_sources_.front().dataset->info().bos;
+    hf_.eos = train_sources_.front().dataset->info().eos;
+  }
+  hf_.router_aux_loss_coef = hf_coefficient(hf_.model, config_.router);
+  require_memory(hf_.model);
+
+  directory_.emplace(config_.train.output_dir);
+  model_.allocate(persistent_, data.sequence_length, true);
+  optimizer_.emplace(*backend_, persistent_, model_.parameters(), config_.optimizer);
+  step_.emplace(*backend_, mesh_, model_, *optimizer_, config_.router, config_.train.micro_batch_size, config_.train.recompute);
+  start();
+}
+
+Trainer::~Trainer() = default;
+
+CheckpointContent Trainer::content() {
+  return {*backend_, model_.parameters(), *optimizer_, hf_, tokenizer_files(train_sources_, from_)};
+}
+
+// Where the run begins: a checkpoint of its own, the weights of model.from, or fresh ones.
+void Trainer::start() {
+  remove_unfinished(directory_->checkpoints());
+  const std::string& choice = config_.checkpoint.resume;
+  std::optional<fs::path> checkpoint;
+  if (choice == "auto") {
+    checkpoint = latest_checkpoint(directory_->checkpoints());
+  } else if (choice != "never") {
+    checkpoint = fs::path(find_model_directory(choice)).parent_path();
+    if (!fs::exists(*checkpoint / "state.json"))
+      throw std::runtime_error(fmt::format(
+          "checkpoint.resume: {} is not a checkpoint (no state.json); to start from its weights alone, use model.from", choice));
+  }
+  if (checkpoint) {
+    resume(*checkpoint);
+  } else {
+    const auto aside = directory_->set_aside_earlier_results();
+    if (!from_.empty())
+      load_weights(from_, *backend_, model_.parameters());
+    else
+      model_.parameters().initialize(*backend_, static_cast<std::uint64_t>(config_.train.seed));
+    state_.stream = describe_stream(train_sources_, static_cast<std::uint64_t>(config_.train.seed), config_.data.shuffle, config_.train.global_batch_size);
+    open_outputs(false);
+    if (aside) say(fmt::format("earlier results were moved to {}", aside->string()));
+    if (!from_.empty()) say(fmt::format("weights from {}", from_.string()));
+  }
+  for (const auto& warning : hf_.warnings) say("warning: " + warning);
+}
+
+void Trainer::resume(const fs::path& checkpoint) {
+  verify_checkpoint(checkpoint);
+  check_same_model(checkpoint, hf_.model);
+  state_ = load_checkpoint(checkpoint, content());
+  saved_step_ = checkpoint.parent_path() == directory_->checkpoints() ? state_.step : -1;
+  open_outputs(true);
+  say(fmt::format("resumed from {} at step {}", checkpoint.string(), state_.step));
+  const std::string stream =
+      describe_stream(train_sources_, static_cast<std::uint64_t>(config_.train.seed), config_.data.shuffle, config_.train.global_batch_size);
+  if (stream != state_.stream)
+    say(fmt::format("warning: the data is not what the checkpoint was trained on, so the order of samples changes here\n"
+                    "  then: {}\n  now:  {}", state_.stream, stream));
+  state_.stream = stream;
+}
+
+void Trainer::open_outputs(bool resumed) {
+  const std::int64_t from_step = resumed ? state_.step : MetricsWriter::fresh_run;
+  directory_->write_config(config_.resolved_yaml);
+  metrics_.emplace(directory_->metrics(), from_step);
+  if (config_.log.tensorboard) tensorboard_.emplace(directory_->tensorboard(), from_step);
+  progress_.emplace(ProgressOptions{.label = "train", .unit = "step", .total = config_.train.steps, .done = state_.step});
+}
+
+void Trainer::say(const std::string& line) {
+  directory_->log(line);
+  if (progress_ && mesh_.is_root()) progress_->say(line);
+}
+
+double Trainer::measure_matrix_rate() {
+  constexpr std::int64_t n = 2048;
+  Context context = step_->context();
+  const Arena::Mark mark = context.scratch.mark();
+  const Tensor a = context.scratch.take({n, n}), b = context.scratch.take({n, n}), c = context.scratch.take({n, n});
+  backend_->fill(a, 1.0f);
+  backend_->fill(b, 1.0f);
+  double best = 0;
+  for (int i = 0; i < 3; ++i) {
+    const auto start = Clock::now();
+    backend_->gemm(Gemm::nt, a, b, c, false);
+    backend_->synchronize();
+    best = std::max(best, 2e-9 * static_cast<double>(n * n * n) / seconds_since(start));
+  }
+  context.scratch.rewind(mark);
+  return best;
+}
+
+bool Trainer::stop_requested() {
+  double received = StopSignals::received();
+  mesh_.group(Axis::world).all_reduce(std::span(&received, 1), Reduce::max, "trainer.stop");
+  return received != 0;
+}
+
+int Trainer::run() {
+  const TrainConfig& train = config_.train;
+  if (train.steps == 0 && saved_step_ != 0) save();
+  if (state_.step >= train.steps) {
+    progress_->finish();
+    say(fmt::format("nothing left to train: step {} of {} is done", state_.step, train.steps));
+    return 0;
+  }
+  say(fmt::format("{} parameters, {} active a token; {} sequences of {} tokens a step", count_parameters(hf_.model).total,
+                  count_parameters(hf_.model).active, train.global_batch_size, config_.data.sequence_length));
+  matrix_gflops_ = measure_matrix_rate();
+  std::vector<std::shared_ptr<const Dataset>> datasets;
+  for (const Source& source : train_sources_) datasets.push_back(source.dataset);
+  loader_.emplace(datasets, make_sampler(train_sources_, static_cast<std::uint64_t>(train.seed), config_.data.shuffle, train.global_batch_size),
+                  mesh_.rank(Axis::dp), mesh_.size(Axis::dp), state_.step + 1);
+
+  *speed_ = Speed{};
+  while (state_.step < train.steps) {
+    if (stop_requested()) {
+      if (saved_step_ != state_.step) save();
+      progress_->finish();
+      say(fmt::format("stopped by a signal after step {}; saved, and the same command goes on from here", state_.step));
+      return preempted_status;
+    }
+    const std::int64_t step = state_.step + 1;
+    const double rate = learning_rate(config_.schedule, config_.optimizer.learning_rate, step, train.steps);
+    const StepResult result = train_step(step);
+    report_step(result, rate);
+    if (state_.skipped_in_a_row >= train.max_skipped_steps)
+      throw std::runtime_error(fmt::format(
+          "{} steps in a row had a loss or gradient that is not finite (train.max_skipped_steps); the weights are those of update {}, "
+          "the last checkpoint is {}: lower optimizer.learning_rate, or look at the data of steps {} to {}",
+          state_.skipped_in_a_row, state_.updates, saved_step_ < 0 ? "none" : checkpoint_name(saved_step_),
+          step - state_.skipped_in_a_row + 1, step));
+    const bool last = step == train.steps;
+    if (!eval_sources_.empty() && (last || step % config_.eval.interval == 0)) evaluate_sources();
+    if (last || step % config_.checkpoint.interval == 0) save();
+  }
+  progress_->finish();
+  return 0;
+}
+
+StepResult Trainer::train_step(std::int64_t step) {
+  const Batch& batch = loader_->next();
+  const StepResult result = step_->gradients({batch.sequences, batch.sequence_length, batch.inputs, batch.targets, batch.document_start});
+  const auto& dumped = config_.log.dump_steps;
+  std::optional<StepDump> dump;
+  if (std::find(dumped.begin(), dumped.end(), step) != dumped.end()) {
+    dump.emplace(directory_->dumps(), step, *backend_, model_.parameters());
+    dump->write_gradients();
+  }
+  step_->apply(result, state_.updates + 1, learning_rate(config_.schedule, config_.optimizer.learning_rate, step, config_.train.steps));
+  if (dump) dump->write_parameters();
+
+  state_.step = step;
+  state_.tokens += config_.train.global_batch_size * config_.data.sequence_length;
+  if (result.finite) {
+    ++state_.updates;
+    state_.skipped_in_a_row = 0;
+  } else {
+    ++state_.skipped;
+    ++state_.skipped_in_a_row;
+  }
+  ++speed_->steps;
+  speed_->tokens += config_.train.global_batch_size * config_.data.sequence_length;
+  return result;
+}
+
+void Trainer::report_step(const StepResult& result, double learning_rate) {
+  const double seconds = seconds_since(speed_->since), tokens = static_cast<double>(speed_->tokens);
+  const double gflops = 3e-9 * forward_flops_per_token(hf_.model, config_.data.sequence_length) * tokens / seconds;
+  progress_->update(state_.step, fmt::format("loss {:.4f}  {} tok/s  {:.1f} GF/s ({:.0f}% of sgemm)", result.lm_loss,
+                                             format_count(tokens / seconds), gflops, 100 * gflops / matrix_gflops_));
+  if (!result.finite)
+    say(fmt::format("warning: step {} refused: loss {}, gradient norm {}; no weight changed", state_.step, result.loss, result.grad_norm));
+  const bool due = state_.step % config_.log.interval == 0 || state_.step == 1 || state_.step == config_.train.steps;
+  if (!due && result.finite) return;
+
+  StepMetrics row;
+  row.step = state_.step;
+  row.tokens = state_.tokens;
+  row.lm_loss = result.lm_loss;
+  row.aux_loss = result.aux_loss;
+  row.z_loss = result.z_loss;
+  row.loss = result.loss;
+  row.grad_norm = result.grad_norm;
+  row.learning_rate = learning_rate;
+  row.tokens_per_sec = tokens / seconds;
+  row.step_seconds = seconds / static_cast<double>(speed_->steps);
+  row.model_gflops = gflops;
+  row.mfu = gflops / matrix_gflops_;
+  row.expert_load = step_->balance().load;
+  row.max_vio = max_violation(row.expert_load);
+  row.peak_memory_bytes = peak_resident_bytes();
+  row.skipped_steps = state_.skipped;
+  metrics_->write(row);
+  if (tensorboard_) tensorboard_->write(row);
+  *speed_ = Speed{};
+}
+
+void Trainer::evaluate_sources() {
+  std::vector<EvalMetrics> rows;
+  for (const Source& source : eval_sources_) {
+    rows.push_back(evaluate(model_, step_->context(), *source.dataset,
+                            {.batches = config_.eval.batches, .sequences = config_.train.micro_batch_size, .name = source.name, .on_progress = {}},
+                            state_.step));
+    say(fmt::format("eval {}: loss {:.4f}, perplexity {:.2f} over {} tokens", source.name, rows.back().loss, rows.back().perplexity, rows.back().tokens));
+  }
+  metrics_->write(rows);
+  if (tensorboard_) tensorboard_->write(rows);
+  speed_->since = Clock::now();  // rates are of training alone
+  speed_->steps = speed_->tokens = 0;
+}
+
+void Trainer::save() {
+  const auto start = Clock::now();
+  metrics_->sync();
+  const fs::path path = save_checkpoint(directory_->checkpoints(), content(), state_, config_.checkpoint.keep);
+  saved_step_ = state_.step;
+  say(fmt::format("saved {} ({:.1f} s)", path.string(), seconds_since(start)));
+  speed_->since = Clock::now();
+  speed_->steps = speed_->tokens = 0;
+}
+
+}  // namespace smoe
