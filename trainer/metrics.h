@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "trainer/append_file.h"
+
 namespace smoe {
 
 constexpr double not_measured = std::numeric_limits<double>::quiet_NaN();
@@ -72,23 +74,17 @@ class MetricsWriter {
   // Opens `file` for appending, having dropped what a run that goes on from `resume_step` will write again: rows of
   // later steps and an unfinished last line. The file is replaced atomically, and only where something is dropped.
   // Throws std::runtime_error if the file cannot be read or written, or a line before the last is not a row.
-  explicit MetricsWriter(std::filesystem::path file, std::int64_t resume_step = fresh_run);
-  ~MetricsWriter();
-  MetricsWriter(const MetricsWriter&) = delete;
-  MetricsWriter& operator=(const MetricsWriter&) = delete;
+  explicit MetricsWriter(const std::filesystem::path& file, std::int64_t resume_step = fresh_run);
 
   // Throws std::runtime_error if the disk is full or failing; the file then ends with the row before.
   void write(const StepMetrics& row);
   void write(std::span<const EvalMetrics> sources);
 
   // Makes the rows so far survive a power cut; call it before a checkpoint becomes the latest.
-  void sync();
+  void sync() { file_.sync(); }
 
  private:
-  void append(const std::string& line);
-
-  std::filesystem::path file_;
-  int descriptor_ = -1;
+  AppendFile file_;
 };
 
 struct MetricsLog {

@@ -47,8 +47,8 @@ struct Terminal {
 };
 
 struct ProgressOptions {
-  std::string label;                        // "train", "eval web", "tokenise"
-  std::string unit;                         // shown with the rate ("step", "doc"); empty: no rate of its own
+  std::string label = {};                   // "train", "eval web", "tokenise"
+  std::string unit = {};                    // shown with the rate ("step", "doc"); empty: no rate of its own
   std::int64_t total = 0;                   // 0: not known, then neither share nor ETA
   std::int64_t done = 0;                    // where a resumed run starts
   double rewrite_seconds = 0.1;             // least time between two rewrites of the line on a terminal

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "trainer/append_file.h"
 #include "trainer/metrics.h"
 
 namespace smoe {
@@ -35,9 +36,6 @@ class TensorBoardWriter {
   // Throws std::runtime_error if the file cannot be written.
   explicit TensorBoardWriter(const std::filesystem::path& directory,
                              std::int64_t resume_step = MetricsWriter::fresh_run);
-  ~TensorBoardWriter();
-  TensorBoardWriter(const TensorBoardWriter&) = delete;
-  TensorBoardWriter& operator=(const TensorBoardWriter&) = delete;
 
   void write(std::int64_t step, std::span<const Scalar> scalars);
   // Bar i of the histogram is `values[i]`, at the position i: a layer's load by expert, say.
@@ -48,13 +46,10 @@ class TensorBoardWriter {
   void write(const StepMetrics& row);
   void write(std::span<const EvalMetrics> sources);
 
-  const std::filesystem::path& file() const { return file_; }
+  const std::string& file() const { return file_.path(); }
 
  private:
-  void append(const std::string& event);
-
-  std::filesystem::path file_;
-  int descriptor_ = -1;
+  AppendFile file_;
 };
 
 }  // namespace smoe

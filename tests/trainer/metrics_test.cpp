@@ -1,0 +1,298 @@
+#include "trainer/metrics.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include <bit>
+#include <cmath>
+#include <functional>
+#include <random>
+#include <vector>
+
+#include "data/files.h"
+#include "data/json.h"
+#include "tests/trainer/scratch_dir.h"
+
+namespace smoe {
+namespace {
+
+StepMetrics sample_row(std::int64_t step) {
+  StepMetrics row;
+  row.step = step;
+  row.tokens = 4096 * step;
+  row.lm_loss = 10.0 / 3.0;
+  row.aux_loss = 4.1;
+  row.z_loss = 12.25;
+  row.loss = 3.4;
+  row.grad_norm = 0.1 + 0.2;
+  row.learning_rate = 3e-4;
+  row.tokens_per_sec = 1234.5;
+  row.mfu = 0.41;
+  row.step_seconds = 3.32;
+  row.max_vio = 0.52;
+  row.expert_load = {{0.38, 0.25, 0.37}, {1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0}};
+  row.peak_memory_bytes = 2'726'297'600;
+  row.skipped_steps = 1;
+  row.model_gflops = 96.5;
+  return row;
+}
+
+EvalMetrics sample_eval(std::int64_t step, const std::string& source) {
+  return {.step = step, .source = source, .loss = 2.5, .perplexity = std::exp(2.5), .tokens = 512, .aux_loss = 4.0,
+          .max_vio = 0.25};
+}
+
+std::string text_of(const std::filesystem::path& file) { return read_file(file, 1 << 20); }
+
+std::string message_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
+TEST(Metrics, RowIsTheDocumentedText) {
+  StepMetrics row = sample_row(7);
+  row.expert_load = {{0.5, 0.5}, {1.0, 0.0}};
+  EXPECT_EQ(to_json_line(row),
+            "{\"step\":7,\"tokens\":28672,\"lm_loss\":3.3333333333333335,\"aux_loss\":4.1,\"z_loss\":12.25,\"loss\":3.4,"
+            "\"grad_norm\":0.30000000000000004,\"learning_rate\":0.0003,\"tokens_per_sec\":1234.5,\"mfu\":0.41,"
+            "\"step_seconds\":3.32,\"max_vio\":0.52,\"model_gflops\":96.5,\"expert_load\":[[0.5,0.5],[1.0,0.0]],"
+            "\"peak_memory_bytes\":2726297600,\"skipped_steps\":1}\n");
+}
+
+TEST(Metrics, EvaluationIsAnObjectBySource) {
+  const std::vector<EvalMetrics> sources = {sample_eval(500, "web"), sample_eval(500, "a \"quoted\"\nname")};
+  const Json row = parse_json(to_json_line(sources), "row");
+  EXPECT_EQ(row.at("step"), 500);
+  EXPECT_EQ(row.at("eval").size(), 2u);
+  EXPECT_EQ(row.at("eval").at("web").at("loss"), 2.5);
+  EXPECT_EQ(row.at("eval").at("web").at("tokens"), 512);
+  EXPECT_TRUE(row.at("eval").contains("a \"quoted\"\nname"));
+  EXPECT_FALSE(row.contains("lm_loss"));
+}
+
+TEST(Metrics, SourceNamesThatAreNotUtf8StillMakeJson) {
+  const std::vector<EvalMetrics> sources = {sample_eval(1, "caf\xe9")};
+  EXPECT_EQ(parse_json(to_json_line(sources), "row").at("eval").size(), 1u);
+}
+
+TEST(Metrics, EvaluationRefusesMixedStepsAndRepeatedSources) {
+  const std::vector<EvalMetrics> mixed = {sample_eval(1, "a"), sample_eval(2, "b")};
+  const std::vector<EvalMetrics> repeated = {sample_eval(1, "a"), sample_eval(1, "a")};
+  EXPECT_THROW(to_json_line(mixed), std::logic_error);
+  EXPECT_THROW(to_json_line(repeated), std::logic_error);
+  EXPECT_THROW(to_json_line(std::vector<EvalMetrics>{}), std::logic_error);
+}
+
+TEST(Metrics, RowsReadBackEqual) {
+  const ScratchDir dir;
+  const std::vector<EvalMetrics> evals = {sample_eval(2, "books"), sample_eval(2, "web")};
+  MetricsWriter writer(dir.path() / "metrics.jsonl");
+  writer.write(sample_row(1));
+  writer.write(sample_row(2));
+  writer.write(evals);
+  writer.sync();
+  const MetricsLog log = read_metrics(dir.path() / "metrics.jsonl");
+  ASSERT_EQ(log.steps.size(), 2u);
+  EXPECT_EQ(log.steps[0], sample_row(1));
+  EXPECT_EQ(log.steps[1], sample_row(2));
+  EXPECT_EQ(log.evals, evals);
+}
+
+TEST(Metrics, FloatsReadBackToTheSameBits) {
+  const ScratchDir dir;
+  std::mt19937_64 random(7);
+  std::vector<double> values = {0.0, -0.0, 5e-324, 1.7976931348623157e308, 1e22, 123456789.0, 0.1};
+  while (values.size() < 500) {
+    const double value = std::bit_cast<double>(random());
+    if (std::isfinite(value)) values.push_back(value);
+  }
+  MetricsWriter writer(dir.path() / "metrics.jsonl");
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    StepMetrics row;
+    row.step = static_cast<std::int64_t>(i);
+    row.loss = values[i];
+    writer.write(row);
+  }
+  const MetricsLog log = read_metrics(dir.path() / "metrics.jsonl");
+  ASSERT_EQ(log.steps.size(), values.size());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    EXPECT_EQ(std::bit_cast<std::uint64_t>(log.steps[i].loss), std::bit_cast<std::uint64_t>(values[i])) << values[i];
+  }
+}
+
+TEST(Metrics, NumbersThatAreNotFiniteAreNull) {
+  StepMetrics row = sample_row(1);
+  row.lm_loss = std::numeric_limits<double>::infinity();
+  row.grad_norm = not_measured;
+  row.expert_load = {{not_measured, 1.0}};
+  const Json json = parse_json(to_json_line(row), "row");
+  EXPECT_TRUE(json.at("lm_loss").is_null());
+  EXPECT_TRUE(json.at("grad_norm").is_null());
+  EXPECT_TRUE(json.at("expert_load")[0][0].is_null());
+
+  const ScratchDir dir;
+  MetricsWriter(dir.path() / "metrics.jsonl").write(row);
+  const StepMetrics back = read_metrics(dir.path() / "metrics.jsonl").steps.at(0);
+  EXPECT_TRUE(std::isnan(back.lm_loss));
+  EXPECT_TRUE(std::isnan(back.grad_norm));
+  EXPECT_TRUE(std::isnan(back.expert_load[0][0]));
+}
+
+TEST(Metrics, MaxViolationIsTheWorstLayers) {
+  using Load = std::vector<std::vector<double>>;
+  EXPECT_DOUBLE_EQ(max_violation(Load{{0.25, 0.25, 0.25, 0.25}}), 0.0);
+  EXPECT_DOUBLE_EQ(max_violation(Load{{1.0, 0.0, 0.0, 0.0}}), 3.0);                    // collapse: experts - 1
+  EXPECT_DOUBLE_EQ(max_violation(Load{{0.25, 0.25, 0.25, 0.25}, {0.5, 0.5, 0.0, 0.0}}), 1.0);
+  EXPECT_DOUBLE_EQ(max_violation(Load{{30.0, 10.0}}), 0.5);                            // counts do as well as shares
+  EXPECT_DOUBLE_EQ(max_violation(Load{{0.0, 0.0}}), 0.0);
+  EXPECT_DOUBLE_EQ(max_violation(Load{}), 0.0);
+}
+
+TEST(Metrics, PeakMemoryGrowsWithWhatIsTouched) {
+  const std::uint64_t before = peak_resident_bytes();
+  ASSERT_GT(before, std::uint64_t{1} << 20);
+  const std::vector<char> touched(before + (std::size_t{64} << 20), 1);  // more than the peak so far, so it must rise
+  EXPECT_EQ(touched[touched.size() / 2], 1);
+  EXPECT_GE(peak_resident_bytes(), before + (std::uint64_t{32} << 20));
+}
+
+TEST(MetricsResume, RowsOfLaterStepsAreDropped) {
+  const ScratchDir dir;
+  const std::filesystem::path file = dir.path() / "metrics.jsonl";
+  {
+    MetricsWriter writer(file);
+    for (std::int64_t step = 1; step <= 4; ++step) writer.write(sample_row(step));
+    writer.write(std::vector<EvalMetrics>{sample_eval(4, "web")});
+  }
+  MetricsWriter writer(file, 2);
+  writer.write(sample_row(3));
+  EXPECT_EQ(text_of(file), to_json_line(sample_row(1)) + to_json_line(sample_row(2)) + to_json_line(sample_row(3)));
+}
+
+TEST(MetricsResume, AHalfLineIsDropped) {
+  const ScratchDir dir;
+  const std::filesystem::path file = dir.path() / "metrics.jsonl";
+  const std::string row = to_json_line(sample_row(1));
+  const std::string next = to_json_line(sample_row(2));
+  for (const std::size_t kept : {std::size_t{1}, std::size_t{9}, next.size() / 2, next.size() - 2}) {
+    write_file_atomically(file, row + next.substr(0, kept));
+    EXPECT_EQ(read_metrics(file).steps.size(), 1u) << kept;
+    MetricsWriter(file, 5).write(sample_row(3));
+    EXPECT_EQ(text_of(file), row + to_json_line(sample_row(3))) << kept;
+  }
+}
+
+TEST(MetricsResume, AWholeLastRowThatLacksItsNewlineIsKept) {
+  const ScratchDir dir;
+  const std::filesystem::path file = dir.path() / "metrics.jsonl";
+  const std::string row = to_json_line(sample_row(1));
+  write_file_atomically(file, row.substr(0, row.size() - 1));
+  MetricsWriter(file, 1).write(sample_row(2));
+  EXPECT_EQ(text_of(file), row + to_json_line(sample_row(2)));
+}
+
+TEST(MetricsResume, AFileThatNeedsNothingDroppedIsNotReplaced) {
+  const ScratchDir dir;
+  const std::filesystem::path file = dir.path() / "metrics.jsonl";
+  MetricsWriter(file).write(sample_row(1));
+  struct stat before {}, after {};
+  ASSERT_EQ(::stat(file.c_str(), &before), 0);
+  MetricsWriter writer(file, 1);
+  ASSERT_EQ(::stat(file.c_str(), &after), 0);
+  EXPECT_EQ(before.st_ino, after.st_ino);
+}
+
+TEST(MetricsResume, AFreshRunStartsEmpty) {
+  const ScratchDir dir;
+  const std::filesystem::path file = dir.path() / "metrics.jsonl";
+  MetricsWriter(file).write(sample_row(1));
+  MetricsWriter(file).write(sample_row(2));
+  EXPECT_EQ(text_of(file), to_json_line(sample_row(2)));
+}
+
+TEST(MetricsReader, UnknownKeysArePassedOverAndAbsentOnesStayDefault) {
+  const ScratchDir dir;
+  const std::filesystem::path file = dir.path() / "metrics.jsonl";
+  write_file_atomically(file, "{\"step\":3,\"lm_loss\":2.5,\"router_gradient_split\":[1,2]}\n");
+  const StepMetrics row = read_metrics(file).steps.at(0);
+  EXPECT_EQ(row.step, 3);
+  EXPECT_EQ(row.lm_loss, 2.5);
+  EXPECT_TRUE(std::isnan(row.aux_loss));
+  EXPECT_TRUE(row.expert_load.empty());
+}
+
+TEST(MetricsBadInput, MissingFileIsNamed) {
+  const ScratchDir dir;
+  const std::filesystem::path file = dir.path() / "metrics.jsonl";
+  const std::string message = message_of([&] { read_metrics(file); });
+  EXPECT_NE(message.find(file.string()), std::string::npos) << message;
+}
+
+TEST(MetricsBadInput, CorruptLineInTheMiddleIsNamedWithItsNumber) {
+  const ScratchDir dir;
+  const std::filesystem::path file = dir.path() / "metrics.jsonl";
+  const std::string row = to_json_line(sample_row(1));
+  for (const std::string bad : {"{\"step\":2,\"lm_loss\":", "not json", "[1,2]", "{\"lm_loss\":2.5}", "{\"step\":-2}",
+                                "{\"step\":2.5}", "{\"step\":\"2\"}", ""}) {
+    const std::string before = row + bad + "\n" + row;
+    write_file_atomically(file, before);
+    const std::string named = file.string() + ":2";
+    const std::string reading = message_of([&] { read_metrics(file); });
+    EXPECT_NE(reading.find(named), std::string::npos) << bad << ": " << reading;
+    const std::string resuming = message_of([&] { MetricsWriter writer(file, 1); });
+    EXPECT_NE(resuming.find(named), std::string::npos) << bad << ": " << resuming;
+    EXPECT_EQ(text_of(file), before) << "a refused file must stay as it was";
+  }
+}
+
+TEST(MetricsBadInput, WrongTypesAreNamed) {
+  const ScratchDir dir;
+  const std::filesystem::path file = dir.path() / "metrics.jsonl";
+  for (const std::string bad : {"{\"step\":1,\"lm_loss\":\"high\"}", "{\"step\":1,\"expert_load\":[1]}",
+                                "{\"step\":1,\"expert_load\":[[\"a\"]]}", "{\"step\":1,\"eval\":3}",
+                                "{\"step\":1,\"eval\":{\"web\":3}}"}) {
+    write_file_atomically(file, bad + "\n");
+    const std::string message = message_of([&] { read_metrics(file); });
+    EXPECT_NE(message.find(file.string() + ":1"), std::string::npos) << bad << ": " << message;
+  }
+}
+
+TEST(MetricsBadInput, DirectoryThatDoesNotExistIsNamed) {
+  const ScratchDir dir;
+  const std::filesystem::path file = dir.path() / "absent" / "metrics.jsonl";
+  const std::string message = message_of([&] { MetricsWriter writer(file); });
+  EXPECT_NE(message.find(file.string()), std::string::npos) << message;
+}
+
+// A limit on the size of files fails a write as a full disk does: after a part of it.
+TEST(MetricsBadInput, AFailedWriteLeavesTheRowsBefore) {
+  const ScratchDir dir;
+  const std::filesystem::path file = dir.path() / "metrics.jsonl";
+  const std::string row = to_json_line(sample_row(1));
+  MetricsWriter writer(file);
+  writer.write(sample_row(1));
+
+  rlimit usual{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &usual), 0);
+  const auto usual_handler = ::signal(SIGXFSZ, SIG_IGN);
+  rlimit small = usual;
+  small.rlim_cur = row.size() + 10;
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  const std::string message = message_of([&] { writer.write(sample_row(2)); });
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &usual), 0);
+  ::signal(SIGXFSZ, usual_handler);
+
+  EXPECT_NE(message.find(file.string()), std::string::npos) << message;
+  EXPECT_EQ(text_of(file), row);
+  writer.write(sample_row(3));
+  EXPECT_EQ(text_of(file), row + to_json_line(sample_row(3)));
+}
+
+}  // namespace
+}  // namespace smoe
