@@ -1,0 +1,67 @@
+// Values and constraints of fields as text: what print_yaml writes and what messages say was expected.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+namespace smoe {
+
+// Intervals are written as in mathematics: "[1, 64]", "(0, inf)", "[0, 1)".
+bool contains(std::string_view interval, std::int64_t value);
+bool contains(std::string_view interval, double value);
+
+// YAML that reads back to the same value. Floats are the shortest decimals that do; text is quoted where it must be.
+std::string yaml_text(bool value);
+std::string yaml_text(std::int64_t value);
+std::string yaml_text(double value);
+std::string yaml_text(const std::string& value);
+
+// True for text that, written without quotes, is a number, a truth value or null and not text.
+bool reads_as_another_type(std::string_view plain);
+
+template <class Enum>
+  requires std::is_enum_v<Enum>
+std::string yaml_text(Enum value) {
+  for (const auto& [choice, name] : choices(value)) {
+    if (choice == value) return std::string(name);
+  }
+  return "invalid";
+}
+
+template <class T>
+std::string yaml_text(const std::optional<T>& value) {
+  return value ? yaml_text(*value) : "null";
+}
+
+template <class T>
+inline constexpr bool is_optional = false;
+template <class T>
+inline constexpr bool is_optional<std::optional<T>> = true;
+
+template <class Enum>
+std::vector<std::string> choice_names() {
+  std::vector<std::string> names;
+  for (const auto& [choice, name] : choices(Enum{})) names.emplace_back(name);
+  return names;
+}
+
+std::string expected_integer(std::string_view interval, bool nullable);
+std::string expected_integers(std::string_view interval);
+std::string expected_number(std::string_view interval);
+std::string expected_choice(const std::vector<std::string>& names);
+std::string expected_text(bool nullable);
+inline constexpr std::string_view expected_flag = "true or false";
+
+std::string joined(const std::vector<std::string>& parts, std::string_view separator = ", ");
+
+// A capability that is not built yet: its key may only keep its default.
+template <class T>
+std::string expected_default(const T& value) {
+  return yaml_text(value) + ": other values are not available yet";
+}
+
+}  // namespace smoe

@@ -1,0 +1,117 @@
+#include "configs/validate.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <initializer_list>
+#include <map>
+
+#include "configs/field_text.h"
+
+namespace smoe {
+namespace {
+
+// Holds every field against its own constraint.
+class RangeChecker {
+ public:
+  RangeChecker(std::string prefix, std::vector<ConfigProblem>& problems)
+      : prefix_(std::move(prefix)), problems_(problems) {}
+
+  template <class Section>
+  void section(const char* name, const Section& value) {
+    RangeChecker inside(prefix_ + name + ".", problems_);
+    Section::visit_fields(value, inside);
+  }
+  void text(const char* name, const std::optional<std::string>& value) {
+    if (value) text(name, *value);
+  }
+  void text(const char* name, const std::string& value) {
+    if (value.empty()) refuse(name, "found nothing, expected text");
+  }
+  void integer(const char* name, const std::optional<std::int64_t>& value, std::string_view interval) {
+    if (value && !contains(interval, *value)) refuse(name, *value, expected_integer(interval, true));
+  }
+  void integer(const char* name, std::int64_t value, std::string_view interval) {
+    if (!contains(interval, value)) refuse(name, value, expected_integer(interval, false));
+  }
+  void number(const char* name, double value, std::string_view interval) {
+    if (!std::isfinite(value) || !contains(interval, value)) refuse(name, value, expected_number(interval));
+  }
+  void flag(const char*, bool) {}
+  template <class Enum>
+  void choice(const char* name, Enum value, std::initializer_list<Enum> not_yet = {}) {
+    if (std::find(not_yet.begin(), not_yet.end(), value) == not_yet.end()) return;
+    refuse(name, fmt::format("found {}, which is not available yet", yaml_text(value)));
+  }
+  template <class T>
+  void not_available(const char*, const T&) {}  // the reader refuses it: only there is the default known
+  void integers(const char* name, const std::vector<std::int64_t>& values, std::string_view interval) {
+    for (std::size_t i = 0; i < values.size(); ++i) integer(fmt::format("{}.{}", name, i).c_str(), values[i], interval);
+  }
+  template <class Struct>
+  void list(const char* name, const std::vector<Struct>& values) {
+    for (std::size_t i = 0; i < values.size(); ++i) section(fmt::format("{}.{}", name, i).c_str(), values[i]);
+  }
+
+ private:
+  template <class T>
+  void refuse(const char* name, const T& found, const std::string& expected) {
+    refuse(name, fmt::format("found {}, expected {}", found, expected));
+  }
+  void refuse(const char* name, std::string message) { problems_.push_back({{}, prefix_ + name, std::move(message)}); }
+
+  std::string prefix_;
+  std::vector<ConfigProblem>& problems_;
+};
+
+}  // namespace
+
+std::vector<ConfigProblem> find_range_problems(const RunConfig& config) {
+  std::vector<ConfigProblem> problems;
+  RangeChecker checker("", problems);
+  RunConfig::visit_fields(config, checker);
+  return problems;
+}
+
+std::vector<ConfigProblem> find_relation_problems(const RunConfig& config, bool resolved_model) {
+  std::vector<ConfigProblem> problems;
+  const auto add = [&](const std::string& key, std::string message) {
+    problems.push_back({{}, key, std::move(message)});
+  };
+  if (resolved_model) {
+    for (const auto& [key, message] : config.model.problems()) add("model." + key, message);
+    if (config.data.sequence_length > config.model.max_position_embeddings) {
+      add("data.sequence_length", fmt::format("found {}, expected at most model.max_position_embeddings ({})",
+                                              config.data.sequence_length, config.model.max_position_embeddings));
+    }
+  }
+  for (const auto& [key, message] : config.train.problems()) add("train." + key, message);
+  if (config.data.train.empty() && config.train.steps > 0) {
+    add("data.train", "found no training data, expected a list such as [{path: data/train}], or train.steps: 0");
+  }
+  return problems;
+}
+
+void validate(const RunConfig& config, const std::string& source) {
+  std::vector<ConfigProblem> problems = find_range_problems(config);
+  if (problems.empty()) problems = find_relation_problems(config, /*resolved_model=*/true);
+  if (!problems.empty()) throw ConfigError(source, std::move(problems));
+}
+
+std::vector<std::string> find_warnings(const RunConfig& config) {
+  std::vector<std::string> warnings;
+  const std::int64_t steps = config.train.steps, warmup = config.schedule.warmup_steps;
+  if (steps > 0 && warmup > steps) {
+    warnings.push_back(fmt::format(
+        "schedule.warmup_steps is {} of {} steps in all: the learning rate ends at {:.0f}% of optimizer.learning_rate",
+        warmup, steps, 100.0 * static_cast<double>(steps) / static_cast<double>(warmup)));
+  }
+  if (config.schedule.type == ScheduleType::wsd &&
+      static_cast<double>(warmup) + config.schedule.decay_ratio * static_cast<double>(steps) > static_cast<double>(steps)) {
+    warnings.push_back("schedule.warmup_steps and the decay of schedule.decay_ratio overlap: nothing is left between them");
+  }
+  return warnings;
+}
+
+}  // namespace smoe

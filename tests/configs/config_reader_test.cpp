@@ -1,0 +1,106 @@
+// What the reader accepts, and what it makes of it.
+#include "configs/validate.h"
+#include "tests/configs/config_test_support.h"
+
+namespace smoe {
+namespace {
+
+TEST(ConfigReader, DefaultsAreThoseOfTheInterface) {
+  const RunConfig config = parse_config(minimal_yaml, "configs/some.name.yaml");
+  RunConfig expected;
+  expected.data.train = {{"shards", 1.0}};
+  expected.train.output_dir = "runs/some.name";
+  EXPECT_EQ(config, expected);
+}
+
+TEST(ConfigReader, EveryKindOfValue) {
+  const RunConfig config = parse_config(R"(
+model: {num_attention_heads: 4, num_key_value_heads: +2, head_dim: 96, sliding_window: 128, rope_theta: 1e4}
+router: {aux_loss_coef: .5, aux_loss_scope: hf, aux_loss_schedule: constant, target_max_vio: null, bias_update_rate: 0,
+         frozen: false}
+data:
+  train:
+    - {path: a/b, weight: 3}
+    - path: "with space"
+  eval: [{path: '12'}]
+  shuffle: false
+optimizer: {learning_rate: 1, epsilon: 1.e-9, weight_decay: 0.}
+schedule: {type: wsd, decay_ratio: 0.25}
+train: {device: cpu, precision: fp32, recompute: layer, output_dir: ~/runs, max_skipped_steps: 3}
+checkpoint: {resume: never}
+log: {dump_steps: [1, 10], tensorboard: false}
+lora: null
+)",
+                                        "c.yaml");
+  EXPECT_EQ(config.model.num_key_value_heads, 2);
+  EXPECT_EQ(config.model.head_size(), 96);
+  EXPECT_EQ(config.model.sliding_window, 128);
+  EXPECT_EQ(config.model.rope_theta, 1e4);
+  EXPECT_EQ(config.router.aux_loss_coef, 0.5);
+  EXPECT_EQ(config.router.aux_loss_scope, AuxLossScope::hf);
+  EXPECT_EQ(config.data.train, (std::vector<DataSource>{{"a/b", 3.0}, {"with space", 1.0}}));
+  EXPECT_EQ(config.data.eval, (std::vector<DataSource>{{"12", 1.0}}));
+  EXPECT_FALSE(config.data.shuffle);
+  EXPECT_EQ(config.optimizer.epsilon, 1e-9);
+  EXPECT_EQ(config.schedule.type, ScheduleType::wsd);
+  EXPECT_EQ(config.train.recompute, Recompute::layer);
+  EXPECT_EQ(config.train.output_dir, "~/runs");
+  EXPECT_EQ(config.train.max_skipped_steps, 3);
+  EXPECT_EQ(config.checkpoint.resume, "never");
+  EXPECT_EQ(config.log.dump_steps, (std::vector<std::int64_t>{1, 10}));
+}
+
+TEST(ConfigReader, WindowsLinesAndByteOrderMark) {
+  EXPECT_EQ(refusal("\xEF\xBB\xBF" "data:\r\n  train: [{path: shards}]\r\n"), "");
+}
+
+TEST(ConfigOverride, ReplacesWhatTheFileSays) {
+  const RunConfig config = with_overrides({"optimizer.learning_rate=1e-3", "train.steps=5", "train.steps=6",
+                                           "log.dump_steps=[2, 3]", "checkpoint.resume=a=b", "model.head_dim=64",
+                                           "model.head_dim=null"});
+  EXPECT_EQ(config.optimizer.learning_rate, 1e-3);
+  EXPECT_EQ(config.train.steps, 6) << "the last of several wins";
+  EXPECT_EQ(config.log.dump_steps, (std::vector<std::int64_t>{2, 3}));
+  EXPECT_EQ(config.checkpoint.resume, "a=b");
+  EXPECT_EQ(config.model.head_dim, std::nullopt);
+}
+
+TEST(ConfigOverride, ListsAsAWholeOrOneEntry) {
+  const RunConfig one = with_overrides({"data.train.0.weight=2", "data.train.1.path=more", "data.eval.0.path=held_out"});
+  EXPECT_EQ(one.data.train, (std::vector<DataSource>{{"shards", 2.0}, {"more", 1.0}}));
+  EXPECT_EQ(one.data.eval, (std::vector<DataSource>{{"held_out", 1.0}}));
+  const RunConfig whole = with_overrides({"data.train=[{path: other}]"});
+  EXPECT_EQ(whole.data.train, (std::vector<DataSource>{{"other", 1.0}}));
+}
+
+TEST(ConfigOverride, MendsAValueThatTheFileHasWrong) {
+  EXPECT_EQ(refusal("train: {steps: many}\n" + minimal_yaml, {"train.steps=3"}), "");
+}
+
+TEST(ConfigModelFrom, LeavesTheShapeToTheDirectory) {
+  const RunConfig config = with_overrides({"model.from=DIR", "data.sequence_length=100000"});
+  EXPECT_EQ(config.model.from, "DIR");
+  RunConfig resolved = config;  // the shape read from DIR does not reach that far
+  try {
+    validate(resolved, "DIR/config.json");
+    FAIL() << "accepted a sequence longer than the model's positions";
+  } catch (const ConfigError& error) {
+    EXPECT_STREQ(error.what(), "DIR/config.json: data.sequence_length: found 100000, expected at most "
+                               "model.max_position_embeddings (4096)");
+  }
+  resolved.model.max_position_embeddings = 131072;
+  EXPECT_NO_THROW(validate(resolved, "DIR/config.json"));
+  resolved.model.vocab_size = 0;
+  EXPECT_THROW(validate(resolved, "DIR/config.json"), ConfigError);
+}
+
+TEST(ConfigWarning, WarmUpThatNeverEnds) {
+  EXPECT_TRUE(find_warnings(with_overrides({"train.steps=100"})).empty());
+  EXPECT_EQ(find_warnings(with_overrides({"train.steps=50"})),
+            (std::vector<std::string>{"schedule.warmup_steps is 100 of 50 steps in all: the learning rate ends at 50% of "
+                                      "optimizer.learning_rate"}));
+  EXPECT_EQ(find_warnings(with_overrides({"train.steps=110", "schedule.type=wsd"})).size(), 1u);
+}
+
+}  // namespace
+}  // namespace smoe

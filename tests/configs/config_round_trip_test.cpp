@@ -1,0 +1,147 @@
+// print_yaml gives text that reads back to the same configuration, whatever the configuration is.
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+// after both of the above, which it builds on
+#include <rapidcheck/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <initializer_list>
+
+#include "configs/field_text.h"
+#include "configs/validate.h"
+#include "configs/yaml_printer.h"
+#include "tests/configs/config_test_support.h"
+
+namespace smoe {
+namespace {
+
+// Visits every field and draws a legal value for it.
+class FieldGenerator {
+ public:
+  template <class Section>
+  void section(const char*, Section& value) {
+    Section::visit_fields(value, *this);
+  }
+  void text(const char*, std::string& value) { value = *any_text(); }
+  void text(const char* name, std::optional<std::string>& value) {
+    if (*rc::gen::inRange(0, 4) == 0) text(name, value.emplace());
+  }
+  void integer(const char*, std::int64_t& value, std::string_view interval) { value = *any_integer(interval); }
+  void integer(const char*, std::optional<std::int64_t>& value, std::string_view interval) {
+    if (*rc::gen::arbitrary<bool>()) value = *any_integer(interval);
+  }
+  void number(const char*, double& value, std::string_view interval) { value = *any_number(interval); }
+  void flag(const char*, bool& value) { value = *rc::gen::arbitrary<bool>(); }
+  template <class Enum>
+  void choice(const char*, Enum& value, std::initializer_list<Enum> not_yet = {}) {
+    std::vector<Enum> available;
+    for (const auto& [choice, name] : choices(value)) {
+      if (std::find(not_yet.begin(), not_yet.end(), choice) == not_yet.end()) available.push_back(choice);
+    }
+    value = *rc::gen::elementOf(available);
+  }
+  template <class T>
+  void not_available(const char*, T&) {}
+  void integers(const char*, std::vector<std::int64_t>& values, std::string_view interval) {
+    values = *rc::gen::container<std::vector<std::int64_t>>(any_integer(interval));
+  }
+  template <class Struct>
+  void list(const char*, std::vector<Struct>& values) {
+    values.resize(*rc::gen::inRange<std::size_t>(1, 4));
+    for (Struct& value : values) Struct::visit_fields(value, *this);
+  }
+
+ private:
+  // Small ones mostly, and any of the 64 bits.
+  static rc::Gen<std::int64_t> any_integer(std::string_view interval) {
+    const std::string bounds(interval);
+    return rc::gen::suchThat(rc::gen::oneOf(rc::gen::inRange<std::int64_t>(1, 100), rc::gen::inRange<std::int64_t>(1, 60000),
+                                            rc::gen::arbitrary<std::int64_t>()),
+                             [bounds](std::int64_t value) { return contains(bounds, value); });
+  }
+  // Any bits that are a finite number of the interval: all magnitudes, subnormal ones too.
+  static rc::Gen<double> any_number(std::string_view interval) {
+    const std::string bounds(interval);
+    return rc::gen::suchThat(rc::gen::map(rc::gen::arbitrary<std::uint64_t>(),
+                                          [bounds](std::uint64_t bits) {
+                                            const double value = std::abs(std::bit_cast<double>(bits));
+                                            return std::isfinite(value) && !contains(bounds, value) ? 1 / (1 + value) : value;
+                                          }),
+                             [bounds](double value) { return std::isfinite(value) && contains(bounds, value); });
+  }
+  // Words that YAML has plans for, and strings of characters that it treats specially.
+  static rc::Gen<std::string> any_text() {
+    const auto pieces = rc::gen::element<std::string>("a", "B", "7", " ", ":", "#", "-", "'", "\"", "\\", "\n", "\t", "{", "}",
+                                                      "[", "]", ",", "&", "*", "!", "|", ">", "%", "@", "`", "\x01", "\x7f",
+                                                      "é", "→", "😀", "~", "?", "=", "<<", "...", "---", "\r", "\xc2\x85");
+    const auto composed = rc::gen::map(rc::gen::nonEmpty(rc::gen::container<std::vector<std::string>>(pieces)),
+                                       [](const std::vector<std::string>& parts) { return joined(parts, ""); });
+    const auto words = rc::gen::element<std::string>("true", "no", "null", "~", "12", "010", "1e3", ".nan", "auto", "a/b.c",
+                                                     "- a", "a: b", "a #b", " a", "a ", "0x1f", "1_0", "<<", "...", "---");
+    return rc::gen::oneOf(composed, words);
+  }
+};
+
+// Every field is legal by itself; the relations between fields are then made to hold.
+RunConfig any_config() {
+  RunConfig config;
+  FieldGenerator generator;
+  RunConfig::visit_fields(config, generator);
+  ModelConfig& model = config.model;
+  if (model.from) {
+    const std::string from = *model.from;
+    model = ModelConfig{};
+    model.from = from;
+  } else {
+    model.num_attention_heads = 8;
+    model.num_key_value_heads = *rc::gen::element<std::int64_t>(1, 2, 4, 8);
+    if (model.head_dim) {
+      *model.head_dim -= *model.head_dim % 2;
+    } else {
+      model.hidden_size = 16 * *rc::gen::inRange<std::int64_t>(1, 1000);
+    }
+    model.num_experts_per_tok = std::min(model.num_experts_per_tok, model.num_local_experts);
+    config.data.sequence_length = std::min(config.data.sequence_length, model.max_position_embeddings);
+  }
+  config.train.micro_batch_size = std::min<std::int64_t>(config.train.micro_batch_size, 1000);
+  config.train.global_batch_size = config.train.micro_batch_size * *rc::gen::inRange<std::int64_t>(1, 100);
+  return config;
+}
+
+RC_GTEST_PROP(ConfigRoundTrip, ParseOfPrintIsIdentity, ()) {
+  const RunConfig config = any_config();
+  const std::string yaml = print_yaml(config);
+  RC_LOG() << yaml;
+  const RunConfig again = parse_config(yaml, "c.yaml");
+  RC_LOG() << joined(differences(config, again), "\n");
+  RC_ASSERT(again == config);
+  RC_ASSERT(print_yaml(again) == yaml);
+}
+
+RC_GTEST_PROP(ConfigRoundTrip, OverridesReadWhatIsPrinted, ()) {
+  const RunConfig config = any_config();
+  std::vector<std::string> overrides;
+  for (const FieldText& field : describe_fields(config)) {
+    if (config.model.from && field.key.starts_with("model.") && field.key != "model.from") continue;
+    overrides.push_back(field.key + "=" + field.value);
+  }
+  RC_ASSERT(parse_config("", "c.yaml", overrides) == config);
+}
+
+TEST(ConfigRoundTrip, PrintsEveryKeyInTheOrderOfTheInterface) {
+  const std::string yaml = print_yaml(parse_config(minimal_yaml, "c.yaml"));
+  EXPECT_TRUE(yaml.starts_with("model:\n  from: null\n  vocab_size: 32000\n")) << yaml;
+  EXPECT_NE(yaml.find("data:\n  train:\n    - {path: shards, weight: 1.0}\n  eval: []\n"), std::string::npos) << yaml;
+  EXPECT_TRUE(yaml.ends_with("  dump_steps: []\nlora: null\n")) << yaml;
+}
+
+TEST(ConfigRoundTrip, ModelFromIsPrintedWithoutTheShape) {
+  RunConfig config = with_overrides({"model.from=DIR"});
+  config.model.hidden_size = 4096;  // as resolved from DIR
+  EXPECT_TRUE(print_yaml(config).starts_with("model:\n  from: DIR\nrouter:\n"));
+  EXPECT_EQ(parse_config(print_yaml(config), "c.yaml").model.from, "DIR");
+}
+
+}  // namespace
+}  // namespace smoe
