@@ -1,0 +1,122 @@
+// The balance losses by their definitions, on routings whose values are known in closed form.
+#include "model/balance_loss.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace smoe {
+namespace {
+
+constexpr std::int64_t experts = 4, length = 8;
+
+class Balance : public ::testing::Test {
+ protected:
+  // One layer's statistics for `sequences` sequences: counts and mean probabilities given for each.
+  BalanceValues measure(const std::vector<std::vector<std::vector<double>>>& shares_of_layers, std::int64_t k, AuxLossScope scope) {
+    ModelConfig model;
+    model.num_hidden_layers = static_cast<std::int64_t>(shares_of_layers.size());
+    model.num_local_experts = experts;
+    model.num_experts_per_tok = k;
+    RouterConfig router;
+    router.aux_loss_coef = 0.5;
+    router.aux_loss_scope = scope;
+    router.z_loss_coef = 0.25;
+    BalanceLoss balance(model, router);
+    const auto sequences = static_cast<std::int64_t>(shares_of_layers[0].size());
+    const auto statistics = balance.take_statistics(arena, sequences);
+    for (std::size_t l = 0; l < shares_of_layers.size(); ++l)
+      for (std::int64_t s = 0; s < sequences; ++s) {
+        for (std::int64_t e = 0; e < experts; ++e) {
+          const double share = shares_of_layers[l][static_cast<std::size_t>(s)][static_cast<std::size_t>(e)];
+          const auto layer = statistics.layer(static_cast<std::int64_t>(l));
+          layer.counts.f32()[s * experts + e] = static_cast<float>(share * static_cast<double>(k * length));
+          layer.probability_sums.f32()[s * experts + e] = static_cast<float>(share * static_cast<double>(length));
+        }
+        statistics.layer(static_cast<std::int64_t>(l)).z_sums.f32()[s] = 3.0f * static_cast<float>(length);
+      }
+    const Mesh mesh = Mesh::single();
+    Arena scratch(*backend);
+    Context context{*backend, mesh, arena, scratch};
+    balance.begin_step(1);
+    balance.micro_batch(context, statistics, length, arena, gradients);
+    return balance.values();
+  }
+
+  std::unique_ptr<Backend> backend = make_cpu_backend(1);
+  Arena arena{*backend};
+  std::vector<RouterGradient> gradients;
+};
+
+const std::vector<double> uniform = {.25, .25, .25, .25}, first_two = {.5, .5, 0, 0}, last_two = {0, 0, .5, .5};
+
+TEST_F(Balance, APerfectlyBalancedLayerScoresOneInEveryScopeAndKInHf) {
+  const auto v = measure({{uniform, uniform}, {uniform, uniform}}, 2, AuxLossScope::micro_batch);
+  for (const auto* scope : {&v.micro_batch, &v.global_batch, &v.sequence, &v.rank})
+    for (double b : *scope) EXPECT_NEAR(b, 1.0, 1e-6);
+  EXPECT_NEAR(v.hf, 2.0, 1e-6);
+  EXPECT_NEAR(v.z_total(), 6.0, 1e-6);
+}
+
+TEST_F(Balance, CollapseOntoKExpertsScoresEOverK) {
+  const auto v = measure({{first_two, first_two}}, 2, AuxLossScope::micro_batch);
+  EXPECT_NEAR(v.micro_batch[0], 2.0, 1e-6);
+  EXPECT_NEAR(v.hf, 4.0, 1e-6);
+}
+
+// What hf hides: two layers collapsed on different pairs look perfect once pooled.
+TEST_F(Balance, HfPoolsLayersSoOppositeCollapsesCancel) {
+  const auto v = measure({{first_two}, {last_two}}, 2, AuxLossScope::hf);
+  EXPECT_NEAR(v.hf, 2.0, 1e-6);
+  EXPECT_NEAR(v.trained(AuxLossScope::micro_batch), 4.0, 1e-6);
+}
+
+// What micro_batch hides and sequence shows: each sequence collapsed, the batch balanced.
+TEST_F(Balance, SequencesAreScoredApart) {
+  const auto v = measure({{first_two, last_two}}, 2, AuxLossScope::sequence);
+  EXPECT_NEAR(v.micro_batch[0], 1.0, 1e-6);
+  EXPECT_NEAR(v.sequence[0], 2.0, 1e-6);
+}
+
+TEST_F(Balance, TheGradientIsTheSlopeInP) {
+  // dB/dp[t,e] = E f_e / T, T = 2 * length tokens, times the coefficient 0.5.
+  measure({{first_two, last_two}}, 2, AuxLossScope::micro_batch);
+  ASSERT_EQ(gradients[0].balance.dim(0), 1);
+  for (int e = 0; e < experts; ++e) EXPECT_NEAR(gradients[0].balance.f32()[e], 0.5 * 4 * 0.25 / 16, 1e-8);
+  measure({{first_two, last_two}}, 2, AuxLossScope::sequence);
+  ASSERT_EQ(gradients[0].balance.dim(0), 2);
+  EXPECT_NEAR(gradients[0].balance.f32()[0], 0.5 * 4 * 0.5 / 16, 1e-8);
+  EXPECT_NEAR(gradients[0].balance.f32()[2], 0.0, 1e-8);
+  EXPECT_NEAR(gradients[0].z_scale, 0.25 / 16, 1e-12);
+}
+
+TEST_F(Balance, GlobalBatchSeesTheAssignmentsOfEarlierMicroBatches) {
+  ModelConfig model;
+  model.num_hidden_layers = 1;
+  model.num_local_experts = experts;
+  model.num_experts_per_tok = 2;
+  RouterConfig router;
+  router.aux_loss_scope = AuxLossScope::global_batch;
+  router.aux_loss_coef = 1.0;
+  BalanceLoss balance(model, router);
+  const Mesh mesh = Mesh::single();
+  Arena scratch(*backend);
+  Context context{*backend, mesh, arena, scratch};
+  balance.begin_step(2);
+  for (const auto& shares : {first_two, last_two}) {
+    const auto statistics = balance.take_statistics(arena, 1);
+    for (int e = 0; e < experts; ++e) {
+      statistics.counts.f32()[e] = static_cast<float>(shares[static_cast<std::size_t>(e)] * 2 * length);
+      statistics.probability_sums.f32()[e] = static_cast<float>(shares[static_cast<std::size_t>(e)] * length);
+    }
+    statistics.z_sums.f32()[0] = 0;
+    balance.micro_batch(context, statistics, length, arena, gradients);
+  }
+  EXPECT_NEAR(balance.values().micro_batch[0], 2.0, 1e-6);          // each collapsed
+  EXPECT_NEAR(balance.values().global_batch[0], (2.0 + 1.0) / 2, 1e-6);  // the second is balanced against the first
+  for (int e = 0; e < experts; ++e) EXPECT_NEAR(gradients[0].balance.f32()[e], 4 * 0.25 / length / 2, 1e-8);
+  for (double load : balance.values().load[0]) EXPECT_NEAR(load, 0.25, 1e-6);
+}
+
+}  // namespace
+}  // namespace smoe

@@ -1,0 +1,92 @@
+#include "parallel/parameter.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "parallel/philox.h"
+
+namespace smoe {
+namespace {
+
+TEST(Philox, KnownAnswersOfTheRandom123Distribution) {
+  // kat_vectors of Random123: philox4x32-10 with all-zero, all-one and digits-of-pi inputs.
+  EXPECT_EQ(philox(0, 0, 0), (std::array<std::uint32_t, 4>{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  EXPECT_EQ(philox(~0ull, ~0ull, ~0ull), (std::array<std::uint32_t, 4>{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+  EXPECT_EQ(philox(0x299f31d0a4093822ull, 0x85a308d3243f6a88ull, 0x0370734413198a2eull),
+            (std::array<std::uint32_t, 4>{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+}
+
+class Parameters : public ::testing::Test {
+ protected:
+  std::unique_ptr<Backend> backend = make_cpu_backend(2);
+  Arena arena{*backend};
+};
+
+TEST_F(Parameters, NormalsHaveTheAskedForMoments) {
+  ParameterSet set;
+  Parameter& p = set.add({.name = "w", .shape = {300, 401}, .initial_std = 0.02f});
+  set.allocate(*backend, arena, false);
+  set.initialize(*backend, 7);
+  double sum = 0, squares = 0, fourth = 0;
+  const std::int64_t n = p.value.elements();
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double x = p.value.f32()[i] / 0.02;
+    sum += x, squares += x * x, fourth += x * x * x * x;
+  }
+  const double root = std::sqrt(static_cast<double>(n));
+  EXPECT_LT(std::abs(sum / root), 4.0);
+  EXPECT_LT(std::abs(squares / static_cast<double>(n) - 1) * root / std::sqrt(2.0), 4.0);
+  EXPECT_NEAR(fourth / static_cast<double>(n), 3.0, 0.15);
+}
+
+TEST_F(Parameters, ASliceHoldsTheSameNumbersAsTheWhole) {
+  constexpr std::int64_t rows = 13, columns = 7;
+  std::vector<float> whole(rows * columns);
+  fill_normal(3, {.name = "w", .shape = {rows, columns}, .slice = {rows, columns}, .initial_std = 1.0f}, whole.data());
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t c = 0; c + 3 <= columns; ++c) {
+      std::vector<float> slice(3);
+      fill_normal(3, {.name = "w", .shape = {rows, columns}, .first = {r, c}, .slice = {1, 3}, .initial_std = 1.0f}, slice.data());
+      for (std::int64_t i = 0; i < 3; ++i) EXPECT_EQ(slice[static_cast<std::size_t>(i)], whole[static_cast<std::size_t>(r * columns + c + i)]);
+    }
+}
+
+TEST_F(Parameters, NamesAndSeedsGiveDifferentNumbers) {
+  const auto first = [&](std::uint64_t seed, const char* name) {
+    float x[4];
+    fill_normal(seed, {.name = name, .shape = {4}, .slice = {4}, .initial_std = 1.0f, .decays = false}, x);
+    return std::vector<float>(x, x + 4);
+  };
+  EXPECT_EQ(first(1, "a"), first(1, "a"));
+  EXPECT_NE(first(1, "a"), first(2, "a"));
+  EXPECT_NE(first(1, "a"), first(1, "b"));
+}
+
+TEST_F(Parameters, AStackIsContiguousAndGroupsAreApart) {
+  ParameterSet set;
+  set.add({.name = "norm", .shape = {5}, .decays = false});
+  const Parameter& q = set.add({.name = "q", .shape = {3, 5}, .replicas = Replicas::tensor_parallel, .initial_std = 1});
+  set.add({.name = "k", .shape = {2, 5}, .replicas = Replicas::tensor_parallel, .initial_std = 1, .follows_previous = true});
+  set.add({.name = "e", .shape = {1, 5}, .replicas = Replicas::expert, .initial_std = 1});
+  set.allocate(*backend, arena, true);
+  set.initialize(*backend, 1);
+  const ParameterStack stack{&q, {5, 5}};
+  EXPECT_EQ(set.find("k")->value.f32(), stack.value().f32() + 15);
+  EXPECT_EQ(set.find("k")->gradient.f32(), stack.gradient().f32() + 15);
+  ASSERT_EQ(set.flat_buffers().size(), 3u);
+  EXPECT_EQ(set.elements(), 5 + 15 + 10 + 5);
+  for (float x : std::vector<float>(set.find("norm")->value.f32(), set.find("norm")->value.f32() + 5)) EXPECT_EQ(x, 1.0f);
+}
+
+TEST_F(Parameters, RefusesARepeatedNameAndAddingLate) {
+  ParameterSet set;
+  set.add({.name = "w", .shape = {2}});
+  EXPECT_THROW(set.add({.name = "w", .shape = {2}}), std::logic_error);
+  set.allocate(*backend, arena, false);
+  EXPECT_THROW(set.add({.name = "v", .shape = {2}}), std::logic_error);
+}
+
+}  // namespace
+}  // namespace smoe
