@@ -4,7 +4,7 @@
 // The sequences of a run are numbered n = (step - 1) * global_batch_size + position. Blending gives each n a source by
 // halving the list of sources again and again: of the first n sequences of a node, floor(n * p + 1/2) are the left
 // half's, p being the left half's share of the weight. Shares are exact in the long run, and after any number of
-// sequences a source is off its share by less than 1 + log2(sources) / 2. The q-th sequence that a source gives is
+// sequences a source is off its share by at most ceil(log2(sources)) / 2. The q-th sequence that a source gives is
 // position q mod N of its epoch q / N, and with shuffling a permutation keyed by (seed, source, epoch) turns the
 // position into a sample (permutation.h). Every epoch visits every sample once.
 #pragma once
