@@ -60,7 +60,7 @@ void fill_normal(std::uint64_t seed, const Parameter& p, float* out) {
     return;
   }
   const std::uint64_t key = key_of(seed, p.name.data(), p.name.size());
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (elements > 65536)
   for (std::int64_t r = 0; r < elements / width; ++r) {
     const std::int64_t base = (p.first[0] + r) * row + p.first[1];
     std::array<float, 4> normals{};

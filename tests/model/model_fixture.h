@@ -1,0 +1,125 @@
+// A real Mixtral beside the reference one, with the same weights: what the tests of this folder compare.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/mixtral.h"
+#include "optim/adamw.h"
+#include "parallel/mesh.h"
+#include "tests/reference/mixtral.h"
+#include "tests/reference/random.h"
+
+namespace smoe {
+
+inline ModelConfig model_config(const reference::ReferenceConfig& c) {
+  ModelConfig m;
+  m.vocab_size = c.vocab;
+  m.hidden_size = c.hidden;
+  m.intermediate_size = c.ffn;
+  m.num_hidden_layers = c.layers;
+  m.num_attention_heads = c.heads;
+  m.num_key_value_heads = c.kv_heads;
+  m.head_dim = c.head_dim;
+  m.num_local_experts = c.experts;
+  m.num_experts_per_tok = c.top_k;
+  m.rope_theta = c.rope_theta;
+  m.rms_norm_eps = c.eps;
+  if (c.window > 0) m.sliding_window = c.window;
+  return m;
+}
+
+inline RouterConfig router_config(const reference::ReferenceConfig& c) {
+  RouterConfig r;
+  r.aux_loss_coef = c.aux_coef;
+  r.z_loss_coef = c.z_coef;
+  switch (c.scope) {
+    case reference::BalanceScope::micro_batch: r.aux_loss_scope = AuxLossScope::micro_batch; break;
+    case reference::BalanceScope::sequence: r.aux_loss_scope = AuxLossScope::sequence; break;
+    case reference::BalanceScope::hf: r.aux_loss_scope = AuxLossScope::hf; break;
+  }
+  return r;
+}
+
+// Weights rounded to float first, so that both compute with the same numbers.
+inline reference::Parameters<double> float_parameters(const reference::ReferenceConfig& config, std::uint64_t seed) {
+  auto p = reference::random_parameters(config, seed);
+  reference::visit_parameters(p, [](const auto&, const auto&, auto& values) {
+    for (double& v : values) v = static_cast<float>(v);
+  });
+  return p;
+}
+
+class RealModel {
+ public:
+  RealModel(const reference::ReferenceConfig& config, const reference::Parameters<double>& weights, std::int64_t positions, int threads = 2)
+      : backend(make_cpu_backend(threads)),
+        persistent(*backend),
+        activations(*backend),
+        scratch(*backend),
+        model(model_config(config), *backend, mesh),
+        router(router_config(config)),
+        balance(model.config(), router) {
+    model.allocate(persistent, positions, true);
+    reference::visit_parameters(weights, [&](const std::string& name, const auto&, const std::vector<double>& values) {
+      const Parameter* p = model.parameters().find(name);
+      ASSERT_NE(p, nullptr) << name;
+      ASSERT_EQ(static_cast<std::size_t>(p->value.elements()), values.size()) << name;
+      std::copy(values.begin(), values.end(), p->value.f32());
+    });
+  }
+
+  struct Losses {
+    double lm, aux, z;
+  };
+  // Forward and backward of one micro-batch that is the whole step; gradients accumulate in the parameters.
+  Losses step(const reference::Batch& batch, Recompute recompute = Recompute::none) {
+    activations.rewind({});
+    scratch.rewind({});
+    Context context{*backend, mesh, activations, scratch};
+    const TokenBatch tokens = make_token_batch(*backend, activations, batch.sequences, batch.sequence_length, batch.tokens, batch.targets,
+                                               batch.document_start);
+    saved.statistics = balance.take_statistics(activations, batch.sequences);
+    model.forward(context, tokens, recompute, nullptr, saved);
+    const double scale = 1.0 / batch.target_count;
+    const double lm = model.loss_and_gradient(context, tokens, scale, saved) * scale;
+    balance.begin_step(1);
+    balance.micro_batch(context, saved.statistics, batch.sequence_length, activations, router_gradients);
+    model.backward(context, tokens, recompute, router_gradients, saved);
+    return {lm, balance.values().trained(router.aux_loss_scope), balance.values().z_total()};
+  }
+  void clear_gradients() {
+    for (const auto& flat : model.parameters().flat_buffers()) backend->fill(flat.gradients, 0.0f);
+  }
+  std::vector<float> gradient(const std::string& name) {
+    const Tensor g = model.parameters().find(name)->gradient;
+    return {g.f32(), g.f32() + g.elements()};
+  }
+
+  Mesh mesh = Mesh::single();
+  std::unique_ptr<Backend> backend;
+  Arena persistent, activations, scratch;
+  Mixtral model;
+  RouterConfig router;
+  BalanceLoss balance;
+  Mixtral::Saved saved;
+  std::vector<RouterGradient> router_gradients;
+};
+
+// Largest difference over the largest expected entry.
+template <class Found, class Expected>
+double relative_error(const Found& found, const Expected& expected) {
+  double worst = 0, largest = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    worst = std::max(worst, std::abs(static_cast<double>(found[i]) - static_cast<double>(expected[i])));
+    largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
+  }
+  return largest > 0 ? worst / largest : worst;
+}
+
+}  // namespace smoe
