@@ -14,6 +14,7 @@ struct ModelCase {
   Index sequences = 2, sequence_length = 5;
   bool documents = false;
   double masked = 0.2;
+  friend std::ostream& operator<<(std::ostream& out, const ModelCase& c) { return out << c.name; }
 };
 
 ReferenceConfig with(std::initializer_list<std::pair<int ReferenceConfig::*, int>> changes, double aux = 0.3,

@@ -1,7 +1,6 @@
 // Every hand-written backward of the reference against the complex-step derivative of its forward.
 #include <gtest/gtest.h>
 
-#include "tests/reference/adamw.h"
 #include "tests/reference/complex_step.h"
 #include "tests/reference/dispatch.h"
 #include "tests/reference/random.h"
@@ -94,6 +93,7 @@ struct AttentionCase {
   const char* name;
   Index heads, kv_heads, window;
   bool documents;
+  friend std::ostream& operator<<(std::ostream& out, const AttentionCase& c) { return out << c.name; }
 };
 
 class ComplexStepAttention : public testing::TestWithParam<AttentionCase> {};
@@ -166,7 +166,12 @@ TEST_P(ComplexStepBalance, LogitsOfEveryLayer) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Scopes, ComplexStepBalance,
-                         testing::Values(BalanceScope::sequence, BalanceScope::micro_batch, BalanceScope::hf));
+                         testing::Values(BalanceScope::sequence, BalanceScope::micro_batch, BalanceScope::hf),
+                         [](const auto& info) {
+                           return info.param == BalanceScope::sequence      ? "sequence"
+                                  : info.param == BalanceScope::micro_batch ? "micro_batch"
+                                                                            : "hf";
+                         });
 
 TEST(ComplexStep, PermuteAndUnpermute) {
   Random random(9);

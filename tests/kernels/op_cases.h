@@ -1,0 +1,176 @@
+// THE case list: the shapes at which every op of kernels/backend.h is held against the reference, and at which it is
+// timed. A case is plain numbers; cases with bench = true are too large for the reference and serve the benchmark.
+// forward() and backward() say what one call of the op costs at least: floating-point operations, and bytes of f32 and
+// i32 that have to be read and written once.
+// Bench shapes are those of a Mixtral of 123M parameters on 4 sequences of 512: T 2048, D 512, F 1792, E 8, K 2,
+// V 32000, H 8, G 2, C 64.
+//
+// The families of attention and of the experts are in op_cases_attention.h and op_cases_moe.h.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace smoe::op_cases {
+
+using Index = std::int64_t;
+
+struct Work {
+  double flops = 0, bytes = 0;
+};
+
+struct ElementwiseCase {
+  std::string name;
+  Index n;
+  bool bench = false;
+  Work forward() const { return {double(n), 12.0 * double(n)}; }  // of add
+};
+
+inline std::vector<ElementwiseCase> elementwise_cases() {
+  return {{"none", 0}, {"one", 1}, {"odd", 1003}, {"large", 100'001}, {"bench_residual", 2048 * 512, true}};
+}
+
+struct EmbeddingCase {
+  std::string name;
+  Index tokens, vocab, hidden;
+  bool one_id = false;  // every token is the same one
+  bool bench = false;
+  Work forward() const { return {0, double(tokens) * (8.0 * double(hidden) + 4)}; }
+  Work backward() const { return {double(tokens * hidden), double(tokens) * (12.0 * double(hidden) + 4)}; }
+};
+
+inline std::vector<EmbeddingCase> embedding_cases() {
+  return {{"no_rows", 0, 11, 8},
+          {"one_row", 1, 11, 5},
+          {"odd", 37, 11, 7},
+          {"same_id_everywhere", 50, 9, 33, true},
+          {"large", 700, 301, 64},
+          {"bench", 2048, 32000, 512, false, true}};
+}
+
+struct RmsNormCase {
+  std::string name;
+  Index tokens, hidden;
+  float epsilon = 1e-5f;
+  double scale = 1;  // of x: 0 leaves epsilon alone under the root
+  bool bench = false;
+  Work forward() const { return {4.0 * double(tokens * hidden), 8.0 * double(tokens * hidden)}; }
+  Work backward() const { return {9.0 * double(tokens * hidden), 16.0 * double(tokens * hidden)}; }
+};
+
+inline std::vector<RmsNormCase> rms_norm_cases() {
+  return {{"no_rows", 0, 8},
+          {"one_row", 1, 512},
+          {"one_column", 9, 1, 0.5f},  // a small epsilon would leave a gradient of rounding alone
+          {"odd", 37, 67},
+          {"large", 530, 256},
+          {"wide", 3, 4097},
+          {"large_epsilon", 20, 48, 0.5f},
+          {"tiny_x", 20, 48, 1e-5f, 1e-4},
+          {"zero_x", 5, 16, 1e-5f, 0},
+          {"huge_x", 20, 48, 1e-5f, 1e4},
+          {"bench", 2048, 512, 1e-5f, 1, true}};
+}
+
+// One linear layer, y = x w^T: nt is its forward, nn and tn the gradients by x and by w.
+struct GemmCase {
+  std::string name;
+  Index rows, out, in;
+  bool bench = false;
+  Work forward() const {
+    return {2.0 * double(rows) * double(out) * double(in), 4.0 * double(rows * in + out * in + rows * out)};
+  }
+};
+
+inline std::vector<GemmCase> gemm_cases() {
+  return {{"no_rows", 0, 5, 8},
+          {"one_row", 1, 33, 17},
+          {"one_by_one", 1, 1, 1},
+          {"one_inner", 19, 7, 1},
+          {"odd", 37, 29, 31},
+          {"router_like", 130, 8, 96},
+          {"large", 257, 129, 300},
+          {"bench_qkv", 2048, 768, 512, true},
+          {"bench_out", 2048, 512, 512, true},
+          {"bench_router", 2048, 8, 512, true},
+          {"bench_lm_head_chunk", 256, 32000, 512, true}};
+}
+
+struct CrossEntropyCase {
+  std::string name;
+  Index rows;
+  std::vector<Index> slices;  // columns of each slice of the vocabulary, in order
+  enum class Mask { none, some, all } mask = Mask::some;
+  double logit_scale = 3;
+  bool bench = false;
+  Index vocab() const {
+    Index total = 0;
+    for (Index columns : slices) total += columns;
+    return total;
+  }
+  Work forward() const { return {3.0 * double(rows * vocab()), 4.0 * double(rows * vocab())}; }
+  Work backward() const { return {3.0 * double(rows * vocab()), 8.0 * double(rows * vocab())}; }
+};
+
+inline std::vector<CrossEntropyCase> cross_entropy_cases() {
+  using Mask = CrossEntropyCase::Mask;
+  return {{"no_rows", 0, {13}},
+          {"one_row", 1, {13}, Mask::none},
+          {"one_column", 6, {1}},
+          {"odd", 37, {259}},
+          {"nothing_masked", 20, {64}, Mask::none},
+          {"all_masked", 20, {64}, Mask::all},
+          {"two_slices", 37, {130, 129}},
+          {"four_odd_slices", 23, {17, 1, 64, 100}},
+          {"large_logits", 20, {257}, Mask::some, 1000},
+          {"equal_logits", 20, {100}, Mask::some, 0},
+          {"large", 70, {4001}},
+          {"bench_chunk", 256, {32000}, Mask::none, 3, true}};
+}
+
+struct RopeCase {
+  std::string name;
+  Index tokens, heads, rotated_heads, head_dim, positions;
+  double theta = 1e6;
+  bool bench = false;
+  Work forward() const {
+    const double rotated = double(tokens * rotated_heads * head_dim);
+    return {3.0 * rotated, 8.0 * rotated};
+  }
+};
+
+inline std::vector<RopeCase> rope_cases() {
+  return {{"no_rows", 0, 3, 2, 4, 5},
+          {"one_row", 1, 3, 2, 8, 5},
+          {"smallest_head", 9, 4, 3, 2, 20},
+          {"nothing_rotated", 9, 4, 0, 6, 20},
+          {"odd_heads", 37, 7, 5, 6, 40, 1e4},
+          {"far_positions", 64, 3, 2, 64, 32768},
+          {"large", 300, 12, 10, 64, 512},
+          {"bench", 2048, 12, 10, 64, 512, 1e6, true}};
+}
+
+struct AdamWCase {
+  std::string name;
+  Index n;
+  int steps = 3;
+  double weight_decay = 0.1, gradient_scale = 1.0;
+  double gradient_size = 1.0;  // 0: a parameter that never receives a gradient
+  bool bench = false;
+  Work forward() const { return {14.0 * double(n), 32.0 * double(n)}; }
+};
+
+inline std::vector<AdamWCase> adamw_cases() {
+  return {{"none", 0},
+          {"one", 1},
+          {"odd", 1003},
+          {"large", 70'001},
+          {"clipped", 500, 3, 0.1, 0.037},
+          {"no_decay", 500, 3, 0.0},
+          {"tiny_gradients", 500, 3, 0.1, 1.0, 1e-12},
+          {"zero_gradients", 500, 3, 0.1, 1.0, 0.0},
+          {"bench", 8 * 3 * 512 * 1792, 1, 0.1, 1.0, 1.0, true}};
+}
+
+}  // namespace smoe::op_cases

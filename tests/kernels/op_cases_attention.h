@@ -1,0 +1,91 @@
+// Cases of attention (see op_cases.h): causal, with documents, windows and grouped heads, and from a cache.
+#pragma once
+
+#include <algorithm>
+
+#include "tests/kernels/op_cases.h"
+
+namespace smoe::op_cases {
+
+struct AttentionCase {
+  std::string name;
+  Index sequences, sequence_length, heads, kv_heads, head_dim;
+  Index window = 0;
+  double document_length = 0;  // mean length of the documents of a sequence; 0: one document each
+  double score_scale = 1;      // a power of two on the queries: a large one makes the softmax pick a single key
+  bool bench = false;
+
+  Index tokens() const { return sequences * sequence_length; }
+  double visible_pairs() const {  // of one head, documents not counted off
+    double pairs = 0;
+    for (Index i = 0; i < sequence_length; ++i) pairs += double(window == 0 ? i + 1 : std::min(i + 1, window));
+    return pairs * double(sequences);
+  }
+  Work forward() const {
+    const double read = double(tokens() * (heads + 2 * kv_heads) * head_dim), written = double(tokens() * heads * head_dim);
+    return {4.0 * double(heads * head_dim) * visible_pairs(), 4.0 * (read + written)};
+  }
+  Work backward() const {
+    const double qkv = double(tokens() * (heads + 2 * kv_heads) * head_dim), out = double(tokens() * heads * head_dim);
+    return {10.0 * double(heads * head_dim) * visible_pairs(), 4.0 * (2 * qkv + 2 * out)};
+  }
+};
+
+inline std::vector<AttentionCase> attention_cases() {
+  return {{"no_rows", 0, 5, 2, 1, 4},
+          {"one_token", 1, 1, 2, 1, 4},
+          {"one_token_each", 7, 1, 4, 2, 8},
+          {"gqa_1_1", 2, 19, 3, 3, 8},
+          {"gqa_4_1", 2, 19, 4, 1, 8},
+          {"gqa_8_2", 1, 33, 8, 2, 16},
+          {"odd_head_dim", 2, 23, 2, 1, 7},
+          {"head_dim_1", 1, 17, 2, 2, 1},
+          {"documents", 3, 41, 4, 2, 8, 0, 6},
+          {"every_token_a_document", 2, 30, 2, 1, 8, 0, 1},
+          {"window_1", 2, 21, 2, 1, 8, 1},
+          {"window_odd", 2, 77, 2, 1, 8, 13},
+          {"window_beyond", 2, 21, 2, 1, 8, 50},
+          {"window_documents", 2, 90, 4, 2, 8, 17, 25},
+          {"sharp", 2, 70, 2, 1, 16, 0, 0, 8},
+          {"many_tiles", 1, 200, 4, 1, 64},
+          {"many_tiles_documents", 2, 200, 2, 1, 64, 0, 60},
+          {"many_tiles_window", 1, 200, 2, 2, 64, 65},
+          {"window_of_a_tile", 1, 260, 1, 1, 32, 64},
+          {"one_above_tiles", 1, 129, 2, 1, 20},
+          {"bench", 4, 512, 8, 2, 64, 0, 0, 1, true},
+          {"bench_one_sequence", 1, 256, 8, 2, 64, 0, 0, 1, true},
+          {"bench_long", 1, 2048, 8, 2, 64, 0, 0, 1, true},
+          {"bench_window", 1, 2048, 8, 2, 64, 256, 0, 1, true}};
+}
+
+// `tokens` new queries behind `past` cached ones, one sequence.
+struct CachedAttentionCase {
+  std::string name;
+  Index past, tokens, capacity, heads, kv_heads, head_dim;
+  Index window = 0;
+  bool bench = false;
+
+  Work forward() const {
+    double pairs = 0;
+    for (Index i = 0; i < tokens; ++i) pairs += double(window == 0 ? past + i + 1 : std::min(past + i + 1, window));
+    const double cache = double(past + tokens) * double(kv_heads * head_dim);
+    return {4.0 * double(heads * head_dim) * pairs,
+            4.0 * (2 * cache + double(tokens * (2 * heads + 2 * kv_heads) * head_dim))};
+  }
+};
+
+inline std::vector<CachedAttentionCase> cached_attention_cases() {
+  return {{"empty_prompt", 0, 0, 4, 2, 1, 4},
+          {"first_token", 0, 1, 4, 2, 1, 4},
+          {"prompt", 0, 37, 40, 4, 2, 8},
+          {"next_token", 37, 1, 40, 4, 1, 8},
+          {"chunk", 23, 9, 40, 4, 2, 7},
+          {"cache_full", 30, 10, 40, 3, 3, 8},
+          {"window_odd", 37, 5, 50, 4, 2, 8, 13},
+          {"window_1", 5, 4, 10, 2, 1, 8, 1},
+          {"window_beyond", 12, 4, 20, 2, 1, 8, 99},
+          {"long", 300, 3, 320, 4, 2, 64},
+          {"bench_decode", 1023, 1, 1024, 8, 2, 64, 0, true}};
+}
+
+}  // namespace smoe::op_cases

@@ -1,0 +1,118 @@
+// Cases of the router, of dispatch and of the experts (see op_cases.h).
+#pragma once
+
+#include <numeric>
+
+#include "tests/kernels/op_cases.h"
+
+namespace smoe::op_cases {
+
+struct RouterCase {
+  std::string name;
+  Index tokens, experts, top_k;
+  Index groups = 1;  // of the balance statistics
+  enum class Logits { random, tied, equal, extreme } logits = Logits::random;
+  bool bench = false;
+  Work forward() const {
+    return {4.0 * double(tokens * experts), 4.0 * double(tokens * (2 * experts + 2 * top_k + 1))};
+  }
+  Work backward() const {
+    return {6.0 * double(tokens * experts), 4.0 * double(tokens * (2 * experts + 3 * top_k + 1))};
+  }
+};
+
+inline std::vector<RouterCase> router_cases() {
+  using Logits = RouterCase::Logits;
+  return {{"no_rows", 0, 8, 2},
+          {"no_rows_grouped", 0, 8, 2, 3},
+          {"one_row", 1, 8, 2},
+          {"one_expert", 9, 1, 1},
+          {"k1", 40, 8, 1, 4},
+          {"k2", 40, 8, 2, 2},
+          {"k3_odd", 39, 7, 3, 3},
+          {"k_equals_e", 20, 5, 5, 4},
+          {"tied", 60, 8, 2, 1, Logits::tied},
+          {"tied_k3", 60, 5, 3, 1, Logits::tied},
+          {"all_equal", 20, 8, 2, 1, Logits::equal},
+          {"extreme", 30, 8, 2, 1, Logits::extreme},
+          {"a_group_a_token", 12, 8, 2, 12},
+          {"many_experts", 50, 64, 8, 2},
+          {"large", 1030, 8, 2, 5},
+          {"bench", 2048, 8, 2, 4, Logits::random, true}};
+}
+
+struct DispatchCase {
+  std::string name;
+  Index tokens, experts, top_k, hidden;
+  enum class Choice { random, first_experts, half_idle } choice = Choice::random;  // first_experts: all choose 0..K-1
+  bool bench = false;
+  Work forward() const { return {0, 4.0 * double(tokens * (top_k + 1) * hidden)}; }                     // permute
+  Work backward() const { return {double(tokens * top_k * hidden), 4.0 * double(tokens * (top_k + 1) * hidden)}; }
+};
+
+inline std::vector<DispatchCase> dispatch_cases() {
+  using Choice = DispatchCase::Choice;
+  return {{"no_rows", 0, 8, 2, 16},
+          {"one_row", 1, 8, 2, 16},
+          {"one_expert", 10, 1, 1, 7},
+          {"k1", 40, 8, 1, 33},
+          {"k2", 40, 8, 2, 33},
+          {"k3_odd", 39, 7, 3, 17},
+          {"k_equals_e", 20, 5, 5, 8},
+          {"one_expert_holds_all", 50, 8, 1, 16, Choice::first_experts},
+          {"two_experts_hold_all", 50, 8, 2, 16, Choice::first_experts},
+          {"half_idle", 50, 8, 2, 16, Choice::half_idle},
+          {"many_experts", 20, 64, 2, 8},
+          {"large", 1030, 8, 2, 64},
+          {"bench", 2048, 8, 2, 512, Choice::random, true}};
+}
+
+// The experts' linear layer: rows[e] rows of expert e, weights [E, out, in].
+struct GroupedGemmCase {
+  std::string name;
+  std::vector<Index> rows;
+  Index out, in;
+  bool bench = false;
+  Index total_rows() const { return std::accumulate(rows.begin(), rows.end(), Index(0)); }
+  Work forward() const {
+    const double R = double(total_rows()), weights = double(Index(rows.size()) * out * in);
+    return {2.0 * R * double(out * in), 4.0 * (R * double(out + in) + weights)};
+  }
+};
+
+inline std::vector<GroupedGemmCase> grouped_gemm_cases() {
+  return {{"no_rows", {0, 0, 0}, 5, 8},
+          {"one_row", {0, 1, 0, 0}, 33, 17},
+          {"one_expert", {23}, 9, 14},
+          {"all_to_the_first", {40, 0, 0, 0}, 16, 24},
+          {"all_to_the_last", {0, 0, 0, 40}, 16, 24},
+          {"uneven_odd", {3, 0, 17, 1, 29, 0, 8}, 13, 19},
+          {"one_row_each", {1, 1, 1, 1, 1, 1, 1, 1}, 31, 7},
+          {"large", {130, 65, 257, 0}, 96, 130},
+          {"bench_w13", {512, 512, 512, 512, 512, 512, 512, 512}, 3584, 512, true},
+          {"bench_w2", {512, 512, 512, 512, 512, 512, 512, 512}, 512, 1792, true},
+          {"bench_w13_skewed", {1400, 900, 700, 500, 300, 200, 90, 6}, 3584, 512, true}};
+}
+
+struct SwigluCase {
+  std::string name;
+  Index rows, ffn;
+  bool weighted = true;
+  double scale = 2;  // of gate and up
+  bool bench = false;
+  Work forward() const { return {7.0 * double(rows * ffn), 12.0 * double(rows * ffn)}; }
+  Work backward() const { return {16.0 * double(rows * ffn), 24.0 * double(rows * ffn)}; }
+};
+
+inline std::vector<SwigluCase> swiglu_cases() {
+  return {{"no_rows", 0, 8},
+          {"one_row", 1, 33},
+          {"one_column", 9, 1},
+          {"odd", 37, 29},
+          {"unweighted", 37, 29, false},
+          {"saturated", 20, 40, true, 60},
+          {"large", 300, 300},
+          {"bench", 4096, 1792, true, 2, true}};
+}
+
+}  // namespace smoe::op_cases
