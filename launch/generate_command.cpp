@@ -1,0 +1,99 @@
+// smoe generate --model DIR [--prompt TEXT | --prompt-ids 1,2,3] [--max-tokens N] [--greedy | --temperature t --top-p p --seed s]
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/tokenizer.h"
+#include "launch/commands.h"
+#include "trainer/checkpoint.h"
+#include "trainer/generate.h"
+#include "trainer/inference.h"
+
+namespace smoe {
+namespace {
+
+struct GenerateArguments {
+  std::string model, prompt, tokenizer, chat;
+  std::vector<std::int32_t> prompt_ids;
+  GenerateOptions options;
+  std::int64_t threads = 0;
+};
+
+std::vector<std::int32_t> encode_prompt(const Tokenizer& tokenizer, const std::string& text) {
+  std::vector<std::int32_t> ids;
+  if (tokenizer.bos() >= 0) ids.push_back(tokenizer.bos());
+  const auto encoded = tokenizer.encode(text);
+  ids.insert(ids.end(), encoded.begin(), encoded.end());
+  return ids;
+}
+
+void generate_text(const GenerateArguments& arguments) {
+  const auto directory = find_model_directory(arguments.model);
+  const auto config = read_hf_config(directory);
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::vector<std::int32_t> prompt = arguments.prompt_ids;
+  if (prompt.empty()) {
+    tokenizer = load_tokenizer(arguments.tokenizer.empty() ? directory.string() : arguments.tokenizer);
+    if (tokenizer->vocab_size() > config.model.vocab_size)
+      throw std::runtime_error(fmt::format("the tokenizer has {} ids, the model in {} only {}: they do not belong together",
+                                           tokenizer->vocab_size(), directory.string(), config.model.vocab_size));
+    prompt = encode_prompt(*tokenizer, arguments.prompt);
+  }
+  const Mesh mesh = Mesh::single();
+  const std::int64_t positions = static_cast<std::int64_t>(prompt.size()) + arguments.options.max_tokens;
+  InferenceModel model(directory, mesh, positions, static_cast<int>(arguments.threads));
+  GenerateOptions options = arguments.options;
+  options.eos = config.eos;
+
+  if (!tokenizer) {  // ids in, ids out
+    const char* separator = "";
+    generate(model, prompt, options, [&](std::int32_t id) {
+      fmt::print("{}{}", separator, id);
+      separator = ",";
+      return std::fflush(stdout) == 0;
+    });
+    fmt::print("\n");
+    return;
+  }
+  StreamDecoder decoder(*tokenizer);
+  std::string text;
+  for (std::int32_t id : prompt) text += decoder.push(id);
+  fmt::print("{}", text);
+  generate(model, prompt, options, [&](std::int32_t id) {
+    fmt::print("{}", decoder.push(id));
+    return std::fflush(stdout) == 0;
+  });
+  fmt::print("{}\n", decoder.finish());
+}
+
+}  // namespace
+
+void add_generate_command(CLI::App& app) {
+  const auto arguments = std::make_shared<GenerateArguments>();
+  GenerateOptions& options = arguments->options;
+  CLI::App* command = app.add_subcommand("generate", "continues a text, streamed from a key-value cache");
+  command->add_option("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory")->required();
+  auto* text = command->add_option("--prompt", arguments->prompt, "text to continue; bos is put in front");
+  command->add_option("--prompt-ids", arguments->prompt_ids, "ids to continue, as they are; ids are printed")->delimiter(',')->excludes(text);
+  command->add_option("--tokenizer", arguments->tokenizer, "tokenizer.model, a directory, or 'bytes'; default: the model's own");
+  command->add_option("--max-tokens", options.max_tokens, "tokens to add")->capture_default_str()->check(CLI::Range(0, 1 << 24));
+  auto* temperature = command->add_option("--temperature", options.temperature, "divides the logits")->capture_default_str()
+                          ->check(CLI::Range(0.0, std::numeric_limits<double>::max()));
+  auto* top_p = command->add_option("--top-p", options.top_p, "draw from the most probable tokens that reach this mass")
+                    ->capture_default_str()->check(CLI::Range(0.0, 1.0));
+  auto* seed = command->add_option("--seed", options.seed, "of the draws")->capture_default_str();
+  command->add_flag("--greedy", options.greedy, "always the most probable token")->excludes(temperature)->excludes(top_p)->excludes(seed);
+  command->add_option("--threads", arguments->threads, "0: all cores")->capture_default_str()->check(CLI::Range(0, 4096));
+  command->add_option("--chat", arguments->chat, "not available yet");
+  command->callback([arguments] {
+    if (!arguments->chat.empty()) throw UsageError("--chat is not available yet; give the whole text with --prompt");
+    generate_text(*arguments);
+  });
+}
+
+}  // namespace smoe
