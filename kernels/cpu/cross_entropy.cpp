@@ -1,0 +1,110 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/cpu/checks.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/vector_math.h"
+
+namespace smoe {
+namespace {
+
+struct RowStatistics {
+  float maximum, sum;
+};
+
+// One pass over memory: a piece that fits the first-level cache is read twice, once for its maximum, once for the
+// exponentials; what was summed before is rescaled when the maximum rises (online softmax).
+RowStatistics row_statistics(const float* row, std::int64_t n) {
+  constexpr std::int64_t piece = 2048;
+  float maximum = -std::numeric_limits<float>::infinity();
+  double total = 0;
+  for (std::int64_t first = 0; first < n; first += piece) {
+    const std::int64_t last = std::min(n, first + piece);
+    float higher = maximum;
+#pragma omp simd reduction(max : higher)
+    for (std::int64_t i = first; i < last; ++i) higher = row[i] > higher ? row[i] : higher;
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (std::int64_t i = first; i < last; ++i) sum += cpu::vector_exp(row[i] - higher);
+    total = total * std::exp(static_cast<double>(maximum) - static_cast<double>(higher)) + static_cast<double>(sum);
+    maximum = higher;
+  }
+  return {maximum, static_cast<float>(total)};
+}
+
+}  // namespace
+
+void CpuBackend::cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first_column,
+                                          const Tensor& maxima, const Tensor& sums, const Tensor& target_logits) {
+  const std::int64_t N = logits.dim(0), V = logits.dim(1);
+  const cpu::Expect expect("cross_entropy_statistics");
+  expect("logits", logits, {N, V});
+  expect.indices("targets", targets, {N});
+  expect("maxima", maxima, {N});
+  expect("sums", sums, {N});
+  expect("target_logits", target_logits, {N});
+  const float* pl = logits.f32();
+  const std::int32_t* target = targets.i32();
+  float *pmax = maxima.f32(), *psum = sums.f32(), *ptarget = target_logits.f32();
+  cpu::for_blocks(threads_, N, cpu::block_rows(V), [=](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) {
+      const float* row = pl + i * V;
+      const auto [maximum, sum] = row_statistics(row, V);
+      const std::int64_t column = target[i] - first_column;
+      pmax[i] = maximum;
+      psum[i] = sum;
+      ptarget[i] = target[i] >= 0 && column >= 0 && column < V ? row[column] : 0.0f;
+    }
+  });
+}
+
+void CpuBackend::cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
+                                      const Tensor& target_logits, const Tensor& logsumexp, const Tensor& losses) {
+  const std::int64_t N = losses.dim(0);
+  const cpu::Expect expect("cross_entropy_losses");
+  expect.indices("targets", targets, {N});
+  expect("maxima", maxima, {N});
+  expect("sums", sums, {N});
+  expect("target_logits", target_logits, {N});
+  expect("logsumexp", logsumexp, {N});
+  expect("losses", losses, {N});
+  const std::int32_t* target = targets.i32();
+  const float *pmax = maxima.f32(), *psum = sums.f32(), *ptarget = target_logits.f32();
+  float *plse = logsumexp.f32(), *ploss = losses.f32();
+  for (std::int64_t i = 0; i < N; ++i) {
+    plse[i] = pmax[i] + std::log(psum[i]);
+    // The sum that the definition asks for, in an order that keeps the digits of a small loss.
+    ploss[i] = target[i] < 0 ? 0.0f : (pmax[i] - ptarget[i]) + std::log(psum[i]);
+  }
+}
+
+void CpuBackend::cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first_column,
+                                        const Tensor& logsumexp, double scale) {
+  const std::int64_t N = logits.dim(0), V = logits.dim(1);
+  const cpu::Expect expect("cross_entropy_backward");
+  expect("logits", logits, {N, V});
+  expect.indices("targets", targets, {N});
+  expect("logsumexp", logsumexp, {N});
+  float* pl = logits.f32();
+  const std::int32_t* target = targets.i32();
+  const float* plse = logsumexp.f32();
+  const auto s = static_cast<float>(scale);
+  cpu::for_blocks(threads_, N, cpu::block_rows(V), [=](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) {
+      float* row = pl + i * V;
+      if (target[i] < 0) {
+        std::fill_n(row, V, 0.0f);
+        continue;
+      }
+      const float lse = plse[i];
+#pragma omp simd
+      for (std::int64_t v = 0; v < V; ++v) row[v] = s * cpu::vector_exp(row[v] - lse);
+      const std::int64_t column = target[i] - first_column;
+      if (column >= 0 && column < V) row[column] -= s;
+    }
+  });
+}
+
+}  // namespace smoe

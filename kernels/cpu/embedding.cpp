@@ -1,0 +1,47 @@
+#include <algorithm>
+
+#include "kernels/cpu/checks.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/vector_math.h"
+
+namespace smoe {
+
+void CpuBackend::embedding_forward(const Tensor& ids, const Tensor& table, const Tensor& out) {
+  const std::int64_t T = out.dim(0), V = table.dim(0), D = out.dim(1);
+  const cpu::Expect expect("embedding_forward");
+  expect.indices("ids", ids, {T});
+  expect("table", table, {V, D});
+  expect("out", out, {T, D});
+  const std::int32_t* id = ids.i32();
+  expect.in_range("ids", id, T, V);
+  const float* from = table.f32();
+  float* to = out.f32();
+  cpu::for_blocks(threads_, T, cpu::block_rows(D), [=](std::int64_t first, std::int64_t last) {
+    for (std::int64_t t = first; t < last; ++t) cpu::copy_row(from + id[t] * D, D, to + t * D);
+  });
+}
+
+// The threads divide the columns: tokens that share an id then add up in token order, on any number of threads.
+void CpuBackend::embedding_backward(const Tensor& ids, const Tensor& dout, const Tensor& dtable) {
+  const std::int64_t T = dout.dim(0), V = dtable.dim(0), D = dout.dim(1);
+  const cpu::Expect expect("embedding_backward");
+  expect.indices("ids", ids, {T});
+  expect("dout", dout, {T, D});
+  expect("dtable", dtable, {V, D});
+  const std::int32_t* id = ids.i32();
+  expect.in_range("ids", id, T, V);
+  const float* from = dout.f32();
+  float* to = dtable.f32();
+  const std::int64_t columns = std::max<std::int64_t>(16, cpu::round_up(cpu::ceil_div(D, threads_), 16));
+  cpu::for_blocks(threads_, D, columns, [=](std::int64_t first, std::int64_t last) {
+    for (std::int64_t t = 0; t < T; ++t) {
+      const float* row = from + t * D;
+      float* sum = to + id[t] * D;
+#pragma omp simd
+      for (std::int64_t d = first; d < last; ++d) sum[d] += row[d];
+    }
+  });
+}
+
+}  // namespace smoe

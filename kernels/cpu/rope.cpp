@@ -1,0 +1,71 @@
+#include <cmath>
+
+#include "kernels/cpu/checks.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/parallel.h"
+
+namespace smoe {
+
+// Frequencies and angles are rounded to f32 where transformers rounds them; only then does the precision rise, so that
+// the table is the exact cosine of the angle that transformers uses.
+void CpuBackend::rope_table(double theta, const Tensor& table) {
+  const std::int64_t P = table.dim(0), C = table.dim(1), half = C / 2;
+  const cpu::Expect expect("rope_table");
+  expect("table", table, {P, C});
+  expect.that(C % 2 == 0, "the head dim must be even");
+  float* to = table.f32();
+  cpu::for_blocks(threads_, P, 64, [=](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = 0; i < half; ++i) {
+      const auto frequency = static_cast<float>(1.0 / std::pow(theta, static_cast<double>(2 * i) / static_cast<double>(C)));
+      for (std::int64_t p = first; p < last; ++p) {
+        const float angle = static_cast<float>(p) * frequency;
+        to[p * C + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
+        to[p * C + half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
+      }
+    }
+  });
+}
+
+namespace {
+
+// Rotates each pair (i, i + C/2) by +angle, or by -angle where direction is -1: the transpose of a rotation.
+void rotate(const char* op, int threads, const Tensor& x, std::int64_t rotated_heads, const Tensor& positions,
+            const Tensor& table, float direction) {
+  const std::int64_t T = x.dim(0), heads = x.dim(1), C = x.dim(2), half = C / 2, P = table.dim(0);
+  const cpu::Expect expect(op);
+  expect("x", x, {T, heads, C});
+  expect.indices("positions", positions, {T});
+  expect("table", table, {P, C});
+  expect.that(C % 2 == 0, "the head dim must be even");
+  expect.that(rotated_heads >= 0 && rotated_heads <= heads, "more rotated heads than heads");
+  const std::int32_t* position = positions.i32();
+  expect.in_range("positions", position, T, P);
+  float* px = x.f32();
+  const float* pt = table.f32();
+  cpu::for_blocks(threads, T, cpu::block_rows(rotated_heads * C), [=](std::int64_t first, std::int64_t last) {
+    for (std::int64_t t = first; t < last; ++t) {
+      const float *cosine = pt + position[t] * C, *sine = cosine + half;
+      for (std::int64_t h = 0; h < rotated_heads; ++h) {
+        float *low = px + (t * heads + h) * C, *high = low + half;
+#pragma omp simd
+        for (std::int64_t i = 0; i < half; ++i) {
+          const float a = low[i], b = high[i], c = cosine[i], s = direction * sine[i];
+          low[i] = a * c - b * s;
+          high[i] = b * c + a * s;
+        }
+      }
+    }
+  });
+}
+
+}  // namespace
+
+void CpuBackend::rope_forward(const Tensor& x, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table) {
+  rotate("rope_forward", threads_, x, rotated_heads, positions, table, 1.0f);
+}
+
+void CpuBackend::rope_backward(const Tensor& dx, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table) {
+  rotate("rope_backward", threads_, dx, rotated_heads, positions, table, -1.0f);
+}
+
+}  // namespace smoe

@@ -1,0 +1,129 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "kernels/cpu/blas.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "tests/kernels/cpu_test_support.h"
+
+namespace smoe {
+namespace {
+
+using test::Floats;
+using test::Ints;
+
+Shape shape_of_a(Gemm kind, std::int64_t m, std::int64_t k) { return kind == Gemm::tn ? Shape{k, m} : Shape{m, k}; }
+Shape shape_of_b(Gemm kind, std::int64_t n, std::int64_t k) { return kind == Gemm::nt ? Shape{n, k} : Shape{k, n}; }
+
+// The largest error against plain loops in double, as a share of what rounding k products and sums may cause.
+double worst_error(Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, const float* b,
+                   const float* before, const float* c) {
+  double worst = 0;
+  for (std::int64_t i = 0; i < m; ++i)
+    for (std::int64_t j = 0; j < n; ++j) {
+      double sum = before ? before[i * n + j] : 0.0, magnitude = std::abs(sum);
+      for (std::int64_t p = 0; p < k; ++p) {
+        const double product = static_cast<double>(kind == Gemm::tn ? a[p * m + i] : a[i * k + p]) *
+                               static_cast<double>(kind == Gemm::nt ? b[j * k + p] : b[p * n + j]);
+        sum += product;
+        magnitude += std::abs(product);
+      }
+      const double bound = static_cast<double>(k + 1) * std::numeric_limits<float>::epsilon() * magnitude;
+      const double error = std::abs(sum - static_cast<double>(c[i * n + j]));
+      if (!(error <= bound * worst)) worst = bound > 0 ? error / bound : error == 0 ? worst : 1e9;
+    }
+  return worst;
+}
+
+struct GemmCase {
+  Gemm kind;
+  std::int64_t m, n, k;
+};
+
+class CpuGemm : public ::testing::TestWithParam<GemmCase> {};
+
+TEST_P(CpuGemm, EqualsPlainLoops) {
+  const auto [kind, m, n, k] = GetParam();
+  for (int threads : {1, 2, 3})
+    for (bool accumulate : {false, true}) {
+      CpuBackend cpu(threads);
+      auto a = Floats::random(shape_of_a(kind, m, k), 1), b = Floats::random(shape_of_b(kind, n, k), 2);
+      auto c = accumulate ? Floats::random({m, n}, 3) : Floats({m, n}, std::nanf(""));
+      auto before = c;
+      cpu.gemm(kind, a, b, c, accumulate);
+      EXPECT_LT(worst_error(kind, m, n, k, &a[0], &b[0], accumulate ? &before[0] : nullptr, &c[0]), 1);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, CpuGemm,
+                         ::testing::Values(GemmCase{Gemm::nt, 1, 1, 1}, GemmCase{Gemm::nt, 7, 5, 3},
+                                           GemmCase{Gemm::nn, 33, 17, 65}, GemmCase{Gemm::tn, 5, 130, 300},
+                                           GemmCase{Gemm::nt, 300, 8, 64}, GemmCase{Gemm::nn, 600, 70, 90},
+                                           GemmCase{Gemm::tn, 515, 129, 65}, GemmCase{Gemm::nt, 4, 900, 64},
+                                           GemmCase{Gemm::nn, 0, 4, 4}, GemmCase{Gemm::nt, 3, 4, 0},
+                                           GemmCase{Gemm::tn, 70, 70, 0}));
+
+TEST(CpuGroupedGemm, EqualsOneProductAnExpert) {
+  const std::vector<std::int32_t> counts = {0, 37, 1, 0, 411, 64, 0};
+  const auto E = static_cast<std::int64_t>(counts.size());
+  std::vector<std::int32_t> sums(counts.size() + 1);
+  for (std::size_t e = 0; e < counts.size(); ++e) sums[e + 1] = sums[e] + counts[e];
+  const std::int64_t R = sums.back(), D = 40, F = 52;
+  Ints offsets({E + 1}, sums);
+  const ExpertRows rows{offsets, sums.data()};
+  for (Gemm kind : {Gemm::nt, Gemm::nn, Gemm::tn})
+    for (bool accumulate : {false, true}) {
+      CpuBackend cpu(2);
+      auto a = Floats::random({R, D}, 1);
+      auto b = Floats::random(kind == Gemm::tn ? Shape{R, F} : kind == Gemm::nt ? Shape{E, F, D} : Shape{E, D, F}, 2);
+      auto c = Floats::random(kind == Gemm::tn ? Shape{E, D, F} : Shape{R, F}, 3);
+      auto before = c;
+      cpu.grouped_gemm(kind, a, b, c, rows, accumulate);
+      for (std::int64_t e = 0; e < E; ++e) {
+        const std::int64_t first = sums[static_cast<std::size_t>(e)], count = counts[static_cast<std::size_t>(e)];
+        const bool tn = kind == Gemm::tn;
+        const std::int64_t at_c = tn ? e * D * F : first * F;
+        EXPECT_LT(worst_error(kind, tn ? D : count, F, tn ? count : D, &a[first * D], tn ? &b[first * F] : &b[e * D * F],
+                              accumulate ? &before[at_c] : nullptr, &c[at_c]),
+                  1);
+      }
+    }
+}
+
+// A tile's edge must not show in the numbers: the split depends on the number of threads.
+TEST(CpuGroupedGemm, SameBitsOnAnyNumberOfThreads) {
+  Ints offsets({3}, {0, 150, 600});
+  const std::vector<std::int32_t> host = {0, 150, 600};
+  auto x = Floats::random({600, 96}, 1), w = Floats::random({2, 160, 96}, 2);
+  std::vector<float> first;
+  for (int threads : {1, 2, 4}) {
+    CpuBackend cpu(threads);
+    Floats y({600, 160});
+    cpu.grouped_gemm(Gemm::nt, x, w, y, {offsets, host.data()}, false);
+    if (first.empty()) first = y.values();
+    EXPECT_EQ(first, y.values()) << threads << " threads";
+  }
+}
+
+TEST(CpuGemmBadInput, NamesTheWrongOperand) {
+  CpuBackend cpu(1);
+  Floats a({3, 4}), b({5, 6}), c({3, 5});
+  try {
+    cpu.gemm(Gemm::nt, a, b, c, false);
+    FAIL();
+  } catch (const std::logic_error& e) {
+    EXPECT_STREQ(e.what(), "gemm: b is [5, 6] f32, expected [5, 4] f32");
+  }
+}
+
+TEST(CpuBlas, TakesAvx512KernelsWhereTheCpuHasThem) {
+  __builtin_cpu_init();
+  if (!__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq"))
+    GTEST_SKIP() << "this CPU has no AVX-512; OpenBLAS runs " << cpu::blas_kernel_name();
+  const std::string name = cpu::blas_kernel_name();
+  EXPECT_TRUE(name == "Cooperlake" || name == "SkylakeX" || name == "SapphireRapids") << name;
+}
+
+}  // namespace
+}  // namespace smoe
