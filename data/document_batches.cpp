@@ -1,0 +1,223 @@
+#include "data/document_batches.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+#include "data/import_jsonl.h"
+#include "data/import_megatron.h"
+#include "data/npy.h"
+
+namespace smoe {
+
+namespace {
+
+constexpr std::size_t batch_bytes = 1 << 20;
+constexpr std::int64_t batch_tokens = 1 << 19;
+
+void end_document(const BatchSettings& settings, TokenRun& run) {
+  if (settings.append_eos) run.ids.push_back(settings.tokenizer->eos());
+  run.document_ends.push_back(run.ids.size());
+}
+
+void check_id(std::int64_t id, std::int64_t vocab_size, const std::string& path, std::int64_t place) {
+  if (id < 0 || id >= vocab_size)
+    throw std::runtime_error(fmt::format("{}: element {} is {}, outside the vocabulary of {} (ids 0 to {})", path, place,
+                                         id, vocab_size, vocab_size - 1));
+}
+
+// Ids [first, first + count) of a file whose read() yields i64, checked.
+template <class IdFile>
+void append_ids(const IdFile& file, const std::string& path, std::int64_t first, std::int64_t count,
+                std::int64_t vocab_size, std::vector<std::int32_t>& ids) {
+  std::vector<std::int64_t> wide(static_cast<std::size_t>(count));
+  file.read(first, count, wide.data());
+  ids.reserve(ids.size() + wide.size());
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t id = wide[static_cast<std::size_t>(i)];
+    check_id(id, vocab_size, path, first + i);
+    ids.push_back(static_cast<std::int32_t>(id));
+  }
+}
+
+}  // namespace
+
+// One open file; next() is null when it is used up.
+class DocumentBatches::Reader {
+ public:
+  virtual ~Reader() = default;
+  virtual TokenizeJob next() = 0;
+};
+
+// The whole file is one document, cut into parts that encode independently.
+class DocumentBatches::TextReader final : public Reader {
+ public:
+  TextReader(const CorpusFile& file, const BatchSettings& settings)
+      : settings_(settings), file_(std::make_shared<MappedFile>(file.path)), text_(text_of(*file_)) {}
+
+  TokenizeJob next() override {
+    if (text_.empty()) {
+      if (!std::exchange(empty_, false)) return nullptr;
+      return [] {
+        TokenRun run;
+        run.empty_documents = 1;
+        return run;
+      };
+    }
+    empty_ = false;
+    const std::size_t end =
+        text_.size() <= batch_bytes ? text_.size() : settings_.tokenizer->next_cut(text_, batch_bytes);
+    const std::string_view part = text_.substr(0, end);
+    text_.remove_prefix(end);
+    return [file = file_, settings = settings_, part, opens = std::exchange(opens_, false), ends = text_.empty()] {
+      TokenRun run;
+      run.ids.reserve(part.size() / 3);
+      settings.tokenizer->encode_part(part, opens, run.ids);
+      if (ends) end_document(settings, run);
+      run.bytes = part.size();
+      return run;
+    };
+  }
+
+ private:
+  BatchSettings settings_;
+  std::shared_ptr<const MappedFile> file_;
+  std::string_view text_;
+  bool opens_ = true, empty_ = true;
+};
+
+class DocumentBatches::JsonlReader final : public Reader {
+ public:
+  JsonlReader(const CorpusFile& file, const BatchSettings& settings) : settings_(settings), file_(file.path) {}
+
+  TokenizeJob next() override {
+    JsonlLines lines;
+    if (!file_.next_lines(batch_bytes, lines)) return nullptr;
+    return [lines, settings = settings_]() mutable {
+      TokenRun run;
+      run.bytes = lines.text.size();
+      run.ids.reserve(lines.text.size() / 3);
+      for (std::string document; lines.next_document(settings.text_field, document);) {
+        if (document.empty()) {
+          ++run.empty_documents;
+          continue;
+        }
+        settings.tokenizer->encode_part(document, true, run.ids);
+        end_document(settings, run);
+      }
+      return run;
+    };
+  }
+
+ private:
+  BatchSettings settings_;
+  JsonlFile file_;
+};
+
+// One dim: one document. Two: one a row.
+class DocumentBatches::NpyReader final : public Reader {
+ public:
+  NpyReader(const CorpusFile& file, const BatchSettings& settings)
+      : vocab_size_(settings.vocab_size), file_(std::make_shared<NpyFile>(file.path)), bytes_(file.bytes) {
+    document_tokens_ = file_->shape().back();
+    documents_ = file_->shape().size() == 2 ? file_->shape().front() : 1;
+  }
+
+  TokenizeJob next() override {
+    if (file_->size() == 0) {
+      if (!std::exchange(empty_, false)) return nullptr;
+      return [documents = documents_] {
+        TokenRun run;
+        run.empty_documents = documents;
+        return run;
+      };
+    }
+    if (first_ == file_->size()) return nullptr;
+    const std::int64_t first = first_, count = std::min(batch_tokens, file_->size() - first);
+    first_ += count;
+    const std::uint64_t bytes_before = std::exchange(bytes_given_, share_of(first_));
+    return [file = file_, vocab_size = vocab_size_, first, count, each = document_tokens_,
+            bytes = bytes_given_ - bytes_before] {
+      TokenRun run;
+      run.bytes = bytes;
+      append_ids(*file, file->path(), first, count, vocab_size, run.ids);
+      for (std::int64_t end = (first / each + 1) * each; end <= first + count; end += each)
+        run.document_ends.push_back(static_cast<std::size_t>(end - first));
+      return run;
+    };
+  }
+
+ private:
+  std::uint64_t share_of(std::int64_t tokens) const {
+    return static_cast<std::uint64_t>(static_cast<double>(bytes_) * static_cast<double>(tokens) /
+                                      static_cast<double>(file_->size()));
+  }
+
+  std::int64_t vocab_size_;
+  std::shared_ptr<const NpyFile> file_;
+  std::uint64_t bytes_, bytes_given_ = 0;
+  std::int64_t documents_ = 0, document_tokens_ = 0, first_ = 0;
+  bool empty_ = true;
+};
+
+class DocumentBatches::MegatronReader final : public Reader {
+ public:
+  MegatronReader(const CorpusFile& file, const BatchSettings& settings)
+      : vocab_size_(settings.vocab_size), file_(std::make_shared<MegatronFile>(file.path)) {}
+
+  TokenizeJob next() override {
+    const std::int64_t first = document_;
+    while (document_ < file_->documents() &&
+           (document_ == first || file_->document_offset(document_ + 1) - file_->document_offset(first) <= batch_tokens))
+      ++document_;
+    if (document_ == first) return nullptr;
+    return [file = file_, vocab_size = vocab_size_, first, last = document_] {
+      TokenRun run;
+      const std::int64_t begin = file->document_offset(first), end = file->document_offset(last);
+      run.bytes = static_cast<std::uint64_t>(end - begin) * file->bytes_per_token();
+      append_ids(*file, file->data_path(), begin, end - begin, vocab_size, run.ids);
+      for (std::int64_t i = first; i < last; ++i) {
+        if (file->document_offset(i + 1) == file->document_offset(i))
+          ++run.empty_documents;
+        else
+          run.document_ends.push_back(static_cast<std::size_t>(file->document_offset(i + 1) - begin));
+      }
+      return run;
+    };
+  }
+
+ private:
+  std::int64_t vocab_size_;
+  std::shared_ptr<const MegatronFile> file_;
+  std::int64_t document_ = 0;
+};
+
+DocumentBatches::DocumentBatches(const std::vector<CorpusFile>& files, BatchSettings settings)
+    : files_(&files), settings_(std::move(settings)) {}
+
+DocumentBatches::~DocumentBatches() = default;
+
+std::unique_ptr<DocumentBatches::Reader> DocumentBatches::open(const CorpusFile& file) const {
+  switch (file.format) {
+    case CorpusFormat::text: return std::make_unique<TextReader>(file, settings_);
+    case CorpusFormat::jsonl: return std::make_unique<JsonlReader>(file, settings_);
+    case CorpusFormat::npy: return std::make_unique<NpyReader>(file, settings_);
+    case CorpusFormat::megatron: return std::make_unique<MegatronReader>(file, settings_);
+    case CorpusFormat::automatic: break;
+  }
+  throw std::logic_error("a corpus file without a format");
+}
+
+TokenizeJob DocumentBatches::next() {
+  for (;;) {
+    if (reader_)
+      if (TokenizeJob job = reader_->next()) return job;
+    reader_.reset();
+    if (next_file_ == files_->size()) return nullptr;
+    reader_ = open((*files_)[next_file_++]);
+  }
+}
+
+}  // namespace smoe

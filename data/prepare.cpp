@@ -1,0 +1,172 @@
+#include "data/prepare.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <deque>
+#include <filesystem>
+#include <optional>
+#include <stdexcept>
+#include <thread>
+
+#include "data/document_batches.h"
+#include "data/files.h"
+#include "data/thread_pool.h"
+#include "data/tokenizer.h"
+
+namespace smoe {
+namespace fs = std::filesystem;
+
+namespace {
+
+void check_vocabulary_is_given(const PrepareOptions& options, const CorpusFiles& corpus) {
+  if (!options.tokenizer.empty() && options.vocab_size != 0)
+    throw std::runtime_error("both a tokenizer and a vocabulary size are given; the tokenizer says the size itself");
+  if (!options.tokenizer.empty()) return;
+  for (const CorpusFile& file : corpus.files)
+    if (!carries_ids(file.format))
+      throw std::runtime_error(fmt::format("{} is read as {} and needs --tokenizer (a tokenizer.model, a directory with "
+                                           "one, or 'bytes')",
+                                           file.path.string(), name_of(file.format)));
+  if (options.vocab_size < 1)
+    throw std::runtime_error("files of ids need --tokenizer or --vocab-size: ids are checked against it");
+}
+
+ShardSetInfo describe(const PrepareOptions& options, const Tokenizer* tokenizer) {
+  ShardSetInfo info;
+  info.source = options.source.empty() ? describe_inputs(options.inputs) : options.source;
+  info.vocab_size = options.vocab_size;
+  info.tokenizer_name = "none";
+  if (tokenizer) {
+    info.tokenizer_sha256 = tokenizer->sha256();
+    info.tokenizer_name = tokenizer->name();
+    info.vocab_size = tokenizer->vocab_size();
+    info.bos = tokenizer->bos();
+    info.eos = tokenizer->eos();
+  }
+  return info;
+}
+
+// The tokenizer's file beside the shards. It is taken back unless the shards are finished.
+class TokenizerCopy {
+ public:
+  TokenizerCopy(const fs::path& directory, const Tokenizer* tokenizer) {
+    if (!tokenizer || tokenizer->file().empty()) return;
+    path_ = directory / tokenizer->file_name();
+    std::error_code ignored;
+    if (fs::exists(path_, ignored)) {
+      if (read_file(path_, tokenizer->file().size() + 1) != tokenizer->file())
+        throw std::runtime_error(fmt::format("{} is another tokenizer; choose another --out", path_.string()));
+      path_.clear();
+      return;
+    }
+    write_file_atomically(path_, tokenizer->file());
+  }
+  ~TokenizerCopy() {
+    std::error_code ignored;
+    if (!path_.empty()) fs::remove(path_, ignored);
+  }
+  void keep() { path_.clear(); }
+
+ private:
+  fs::path path_;
+};
+
+// Joins runs into documents.
+class DocumentSink {
+ public:
+  explicit DocumentSink(ShardWriter& writer) : writer_(&writer) {}
+
+  void add(const TokenRun& run) {
+    std::size_t begin = 0;
+    for (const std::size_t end : run.document_ends) {
+      const std::span<const std::int32_t> ids(run.ids.data() + begin, end - begin);
+      if (begun_.empty()) {
+        writer_->add_document(ids);
+      } else {
+        begun_.insert(begun_.end(), ids.begin(), ids.end());
+        writer_->add_document(begun_);
+        begun_.clear();
+      }
+      begin = end;
+    }
+    begun_.insert(begun_.end(), run.ids.begin() + static_cast<std::ptrdiff_t>(begin), run.ids.end());
+  }
+
+  std::int64_t tokens() const { return writer_->tokens() + static_cast<std::int64_t>(begun_.size()); }
+
+ private:
+  ShardWriter* writer_;
+  std::vector<std::int32_t> begun_;
+};
+
+int thread_count(int wanted) {
+  return wanted > 0 ? wanted : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+// Encodes on many threads and stores in order. A few jobs more than threads are in flight, which bounds the memory.
+void run_jobs(DocumentBatches& batches, int threads, const std::function<void(TokenRun)>& store) {
+  std::deque<std::future<TokenRun>> in_flight;
+  ThreadPool pool(threads);  // after the futures: it ends first, and with it every job
+  for (bool more = true; more || !in_flight.empty();) {
+    while (more && in_flight.size() < static_cast<std::size_t>(threads) * 2 + 2) {
+      TokenizeJob job = batches.next();
+      more = job != nullptr;
+      if (more) in_flight.push_back(pool.submit(std::move(job)));
+    }
+    if (in_flight.empty()) break;
+    TokenRun run = in_flight.front().get();
+    in_flight.pop_front();
+    store(std::move(run));
+  }
+}
+
+}  // namespace
+
+PrepareSummary prepare(const PrepareOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  const CorpusFiles corpus = list_corpus_files(options.inputs, options.format);
+  check_vocabulary_is_given(options, corpus);
+  const std::unique_ptr<Tokenizer> tokenizer = options.tokenizer.empty() ? nullptr : load_tokenizer(options.tokenizer);
+  const bool has_text = std::any_of(corpus.files.begin(), corpus.files.end(),
+                                    [](const CorpusFile& file) { return !carries_ids(file.format); });
+  if (has_text && options.append_eos && tokenizer->eos() < 0)
+    throw std::runtime_error(fmt::format("{} has no end-of-document token; choose --append-eos false",
+                                         options.tokenizer));
+
+  ShardWriter writer(options.out_directory, describe(options, tokenizer.get()), options.shard_tokens);
+  DocumentSink sink(writer);
+  DocumentBatches batches(corpus.files, {tokenizer.get(), tokenizer ? tokenizer->vocab_size() : options.vocab_size,
+                                         options.text_field, options.append_eos});
+  PrepareSummary summary;
+  summary.bytes_total = corpus.bytes();
+  summary.files = static_cast<std::int64_t>(corpus.files.size());
+  summary.skipped_hidden = corpus.skipped_hidden;
+  summary.skipped_binary = corpus.skipped_binary;
+  run_jobs(batches, thread_count(options.threads), [&](const TokenRun& run) {
+    sink.add(run);
+    summary.bytes_done += run.bytes;
+    summary.empty_documents += run.empty_documents;
+    summary.tokens = sink.tokens();
+    summary.documents = writer.documents();
+    summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (options.on_progress) options.on_progress(summary);
+  });
+
+  if (summary.tokens == 0)
+    throw std::runtime_error(fmt::format("no document to store: {} ({} bytes) held neither text nor ids ({} empty "
+                                         "documents, {} binary and {} hidden files were passed over)",
+                                         fmt::join(options.inputs, ", "), summary.bytes_total, summary.empty_documents,
+                                         summary.skipped_binary, summary.skipped_hidden));
+  TokenizerCopy copy(options.out_directory, tokenizer.get());
+  const ShardSetSummary written = writer.finish();
+  copy.keep();
+  summary.tokens = written.tokens;
+  summary.documents = written.documents;
+  summary.shards = written.shards;
+  summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return summary;
+}
+
+}  // namespace smoe

@@ -1,0 +1,83 @@
+#include "data/tokenizer.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <stdexcept>
+
+#include "data/byte_tokenizer.h"
+#include "data/sentencepiece_tokenizer.h"
+#include "data/utf8.h"
+
+namespace smoe {
+namespace fs = std::filesystem;
+
+std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
+  std::vector<std::int32_t> ids;
+  ids.reserve(text.size() / 3 + 4);
+  encode_part(text, true, ids);
+  return ids;
+}
+
+std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
+  StreamDecoder decoder(*this);
+  std::string text;
+  for (const std::int32_t id : ids) text += decoder.push(id);
+  return text + decoder.finish();
+}
+
+std::string StreamDecoder::push(std::int32_t id) {
+  if (id < 0 || id >= tokenizer_->vocab_size())
+    throw std::runtime_error(fmt::format("token id {} is outside the tokenizer's vocabulary of {} (ids 0 to {}); "
+                                         "do the model and the tokenizer belong together?",
+                                         id, tokenizer_->vocab_size(), tokenizer_->vocab_size() - 1));
+  if (!tokenizer_->is_control(id)) {
+    tokenizer_->append_bytes(id, opens_text_, held_);
+    opens_text_ = false;
+  }
+  return take(false);
+}
+
+std::string StreamDecoder::finish() {
+  opens_text_ = true;
+  return take(true);
+}
+
+std::string StreamDecoder::take(bool all) {
+  std::string text;
+  std::string_view rest = held_;
+  while (!rest.empty()) {
+    const Utf8Char next = read_utf8(rest);
+    if (next.cut && !all) break;
+    if (next.bytes > 0) {
+      text += rest.substr(0, static_cast<std::size_t>(next.bytes));
+      rest.remove_prefix(static_cast<std::size_t>(next.bytes));
+    } else {
+      text += "\xEF\xBF\xBD";
+      rest.remove_prefix(1);
+    }
+  }
+  held_.erase(0, held_.size() - rest.size());
+  return text;
+}
+
+std::unique_ptr<Tokenizer> load_tokenizer(const std::string& spec) {
+  if (spec == "bytes") return std::make_unique<ByteTokenizer>();
+  const fs::path path(spec);
+  std::error_code ignored;
+  if (!fs::is_directory(path, ignored)) {
+    if (path.extension() == ".json")
+      throw std::runtime_error(fmt::format("{}: tokenizer.json is not read yet; give the tokenizer.model that belongs "
+                                           "to the model (Mistral and Mixtral ship one), or --tokenizer bytes",
+                                           spec));
+    return std::make_unique<SentencePieceTokenizer>(path);
+  }
+  if (fs::exists(path / "tokenizer.model", ignored))
+    return std::make_unique<SentencePieceTokenizer>(path / "tokenizer.model");
+  if (fs::exists(path / "tokenizer.json", ignored)) return load_tokenizer((path / "tokenizer.json").string());
+  throw std::runtime_error(fmt::format("{} holds no tokenizer.model; put one there, or name the file itself, or use "
+                                       "'bytes' for the byte vocabulary",
+                                       spec));
+}
+
+}  // namespace smoe
