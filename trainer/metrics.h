@@ -21,7 +21,7 @@ constexpr double not_measured = std::numeric_limits<double>::quiet_NaN();
 // One optimizer step. The differentiated loss is `loss`; the other losses are before their coefficients.
 struct StepMetrics {
   std::int64_t step = 0;             // 1 is the first update
-  std::int64_t tokens = 0;           // target tokens seen since the start of the run, over all ranks
+  std::int64_t tokens = 0;           // input tokens trained on since the start of the run, over all ranks
   double lm_loss = not_measured;     // nats, mean over the target tokens of the global batch
   double aux_loss = not_measured;    // balance loss of the trained scope, summed over layers (1.0 a layer is balanced)
   double z_loss = not_measured;      // router z-loss (ST-MoE, arXiv 2202.08906 eq. 5), summed over layers
@@ -29,7 +29,7 @@ struct StepMetrics {
   double grad_norm = not_measured;   // global L2 norm before clipping
   double learning_rate = not_measured;
   double tokens_per_sec = not_measured;
-  double mfu = not_measured;         // share of the device's peak rate, 0 to 1; not measured where no peak is known
+  double mfu = not_measured;         // model_gflops as a share of the machine's matrix rate, 0 to 1
   double step_seconds = not_measured;
   double max_vio = not_measured;     // see max_violation
   std::vector<std::vector<double>> expert_load;  // [layers][experts]: share of the layer's assignments, sums to 1

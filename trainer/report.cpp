@@ -193,7 +193,13 @@ std::string render_report(const std::vector<std::filesystem::path>& run_dirs) {
 }
 
 void write_report(const std::vector<std::filesystem::path>& run_dirs, const std::filesystem::path& out_html) {
-  write_file_atomically(out_html, render_report(run_dirs));
+  const std::string page = render_report(run_dirs);
+  try {
+    write_file_atomically(out_html, page);
+  } catch (const std::runtime_error& error) {  // which names a temporary file
+    throw std::runtime_error(fmt::format("cannot write the report {}: {}; its directory must exist and be writable",
+                                         out_html.string(), error.what()));
+  }
 }
 
 }  // namespace smoe

@@ -44,6 +44,8 @@
     return Number(value.toPrecision(3)) + letters[letter];
   }
 
+  const whole = (value) => isNumber(value) ? value.toLocaleString('en') : '–';
+
   function duration(seconds) {
     if (!isNumber(seconds)) return '–';
     if (seconds < 60) return significant(seconds, 3) + ' s';
@@ -52,7 +54,7 @@
   }
 
   const percent = (value) => isNumber(value) ? (100 * value).toFixed(1) + '%' : '–';
-  const mebibytes = (value) => isNumber(value) && value > 0 ? Math.round(value / 1048576).toLocaleString('en') + ' MiB' : '–';
+  const mebibytes = (value) => isNumber(value) && value > 0 ? whole(Math.round(value / 1048576)) + ' MiB' : '–';
   const last = (values) => values && values.length ? values[values.length - 1] : undefined;
 
   function mean(values) {
@@ -86,7 +88,7 @@
     const planned = new Map(run.config).get('train.steps');
     const tail = column(run, 'lm_loss').slice(-10);
     const items = [
-      ['Steps', short(last(column(run, 'step'))), planned ? 'of ' + short(Number(planned)) : ''],
+      ['Steps', whole(last(column(run, 'step'))), planned ? 'of ' + whole(Number(planned)) : ''],
       ['Tokens', short(last(column(run, 'tokens'))), 'trained on'],
     ];
     if (run.parameters) {
@@ -123,10 +125,13 @@
       return;
     }
     const labels = [...new Set(summaries.flat().map(([label]) => label))];
-    const rows = labels.map((label) => element('tr', {}, element('th', {}, label), ...summaries.map((summary) => {
-      const item = summary.find(([other]) => other === label);
-      return element('td', {class: 'number'}, item ? item[1] : '–');
-    })));
+    const rows = labels.map((label) => {
+      const items = summaries.map((summary) => summary.find(([other]) => other === label) || [label, '–', '']);
+      const notes = new Set(items.map(([, , note]) => note));  // one that all share stands beside the label
+      const soft = (note) => element('span', {class: 'soft'}, ' ' + note);
+      return element('tr', {}, element('th', {}, label, notes.size === 1 ? soft(items[0][2]) : null),
+        ...items.map(([, value, note]) => element('td', {class: 'number'}, value, notes.size > 1 && note ? soft(note) : null)));
+    });
     byId('summary').replaceChildren(table(['', ...runs.map((run, i) => runHeading(i))], rows));
   }
 
@@ -155,14 +160,14 @@
         const source = of(runs[0], name);
         const lowest = Math.min(...source.loss.filter(isNumber));
         const cells = [significant(last(source.loss), 4), significant(last(source.perplexity), 4),
-          significant(lowest, 4) + ' at step ' + source.step[source.loss.indexOf(lowest)],
+          significant(lowest, 4) + ' at step ' + whole(source.step[source.loss.indexOf(lowest)]),
           short(last(source.tokens)), significant(last(source.max_vio), 3)];
         return element('tr', {}, element('th', {}, name), ...cells.map((cell) => element('td', {class: 'number'}, cell)));
       });
     }
     byId('evaluation').replaceChildren(
       element('div', {class: 'section-head'}, element('h2', {}, 'Evaluation'),
-        element('span', {class: 'soft'}, several ? 'last loss by source, in nats a token' : 'last evaluation, in nats a token')),
+        element('span', {class: 'soft'}, several ? 'last loss by source, in nats a token; the lowest in colour' : 'last one of each source, in nats a token')),
       table(headings, rows));
   }
 
@@ -171,8 +176,8 @@
   let charts = [];
   let linking = false;  // one chart is passing its zoom or its cursor on to the others
 
-  // Exponential moving average over rows, unbiased at the start; a gap stays a gap.
-  function smoothed(values, weight) {
+  // Exponential average over rows, unbiased at its start. A gap stays a gap.
+  function averaged(values, weight) {
     let sum = 0, total = 0;
     return values.map((value) => {
       if (!isNumber(value)) return value;
@@ -180,6 +185,12 @@
       total = weight * total + (1 - weight);
       return sum / total;
     });
+  }
+
+  // The mean of the average of what came before and of what comes after: it follows a falling loss without lagging.
+  function smoothed(values, weight) {
+    const before = averaged(values, weight), after = averaged([...values].reverse(), weight).reverse();
+    return before.map((value, i) => isNumber(value) ? (value + after[i]) / 2 : value);
   }
 
   // The evaluation's step as a position on the x axis.
@@ -234,7 +245,7 @@
       {title: 'Gradient norm', unit: 'before clipping', series: runSeries('grad_norm', axis, smoothing)},
       {title: 'Throughput', unit: 'tokens a second', short: true, series: runSeries('tokens_per_sec', axis, smoothing)},
       {title: 'MaxVio', unit: 'worst layer; 0 is balance', series: runSeries('max_vio', axis, smoothing)},
-      {title: 'Balance loss', unit: 'summed over layers', series: runSeries('aux_loss', axis, smoothing)},
+      {title: 'Balance loss', unit: 'summed over layers; 1 a layer is balance', series: runSeries('aux_loss', axis, smoothing)},
       {title: 'Router z-loss', unit: 'summed over layers', series: runSeries('z_loss', axis, smoothing)},
       {title: 'Compute', unit: 'model GFLOP/s', short: true, series: runSeries('model_gflops', axis, smoothing)},
       {title: 'MFU', unit: 'share of the peak rate', series: runSeries('mfu', axis, smoothing)});
@@ -292,7 +303,7 @@
       axes: {
         x: {axisLabelFormatter: short, drawGrid: false, pixelsPerLabel: 70},
         y: {axisLabelFormatter: chart.short ? short : (value) => significant(value, 3), axisLabelWidth: 52,
-          pixelsPerLabel: 38},
+          pixelsPerLabel: 30},
       },
       drawCallback: (me, initial) => {
         if (!initial) link(() => others(me).forEach((other) =>
@@ -350,14 +361,14 @@
   function loadBlock(run, index) {
     const {step, load} = run.expert_load;
     const readout = element('p', {class: 'load-part'}, '');
-    const quietReadout = 'over time: steps ' + step[0] + ' to ' + last(step) + ', one row an expert';
+    const quietReadout = 'steps ' + whole(step[0]) + ' to ' + whole(last(step)) + ', one row an expert';
     readout.textContent = quietReadout;
     const times = last(load).map((unused, layer) => loadOverTime(run, layer, (text) => {
       readout.textContent = text || quietReadout;
     }));
     return element('div', {class: 'card load-run'}, several ? element('h3', {}, runHeading(index)) : null,
       element('div', {class: 'load-grid'},
-        element('div', {}, element('p', {class: 'load-part'}, 'step ' + last(step) + ': share of the layer’s assignments'),
+        element('div', {}, element('p', {class: 'load-part'}, 'step ' + whole(last(step)) + ', per cent of the layer’s assignments'),
           loadTable(last(load))),
         element('div', {}, readout, element('div', {class: 'load-times'}, ...times))));
   }
@@ -388,7 +399,7 @@
     const experts = last(load)[layer].length;
     const canvas = element('canvas', {width: step.length, height: experts, role: 'img',
       'aria-label': 'load of the experts of layer ' + layer + ' over time'});
-    canvas.style.height = Math.min(120, Math.max(40, experts * 7)) + 'px';
+    canvas.style.height = experts * (experts <= 16 ? 7 : experts <= 64 ? 2 : 1) + 'px';
     const context = canvas.getContext('2d');
     const image = context.createImageData(step.length, experts);
     load.forEach((layers, t) => (layers[layer] || []).forEach((share, e) => {
@@ -413,10 +424,11 @@
     if (!keys.length) return byId('configuration').remove();
     const sections = new Map();
     for (const key of keys) {
-      const [section, ...rest] = key.split('.');
+      const [first, ...rest] = key.split('.');
+      const section = rest.length ? first : 'other';
       if (!sections.has(section)) sections.set(section, []);
       const values = configs.map((config) => config.has(key) ? config.get(key) : '–');
-      sections.get(section).push({name: rest.join('.') || section, values, differs: new Set(values).size > 1});
+      sections.get(section).push({name: rest.join('.') || first, values, differs: new Set(values).size > 1});
     }
     const cards = [...sections].map(([section, rows]) => element('div',
       {class: rows.some((row) => row.differs) ? 'card scroll differs' : 'card scroll'}, element('h3', {}, section),

@@ -1,0 +1,37 @@
+// smoe report RUN_DIR... [--out FILE.html]: the HTML report of a run, or of several side by side.
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "launch/commands.h"
+#include "trainer/report.h"
+
+namespace smoe {
+namespace {
+
+struct ReportArguments {
+  std::vector<std::string> runs;
+  std::string out;
+};
+
+void report(const ReportArguments& arguments) {
+  const std::vector<std::filesystem::path> runs(arguments.runs.begin(), arguments.runs.end());
+  const std::filesystem::path out = arguments.out.empty() ? runs.front() / "report.html" : std::filesystem::path(arguments.out);
+  write_report(runs, out);
+  fmt::print("{}\n", out.string());
+}
+
+}  // namespace
+
+void add_report_command(CLI::App& app) {
+  const auto arguments = std::make_shared<ReportArguments>();
+  CLI::App* command = app.add_subcommand("report", "HTML of one run, or of several side by side");
+  command->add_option("RUN_DIR", arguments->runs, "directories that 'smoe train' wrote (train.output_dir)")->required();
+  command->add_option("--out", arguments->out, "file to write; default report.html in the first RUN_DIR");
+  command->callback([arguments] { report(*arguments); });
+}
+
+}  // namespace smoe
