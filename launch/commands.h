@@ -1,0 +1,40 @@
+// The commands of smoe, one file each. add_X_command gives the parser its arguments and the callback that runs it.
+//
+// A callback that returns has done its work: status 0. It ends otherwise by throwing: UsageError or ConfigError for
+// status 2, CLI::RuntimeError(status) for a status of its own whose reason has been told, anything else for status 1.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <stdexcept>
+
+#include "configs/run_config.h"
+#include "parallel/mpi_session.h"
+
+namespace smoe {
+
+// Arguments that the parser lets through and that make no sense together.
+class UsageError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+void add_prepare_command(CLI::App& app);
+void add_train_command(CLI::App& app, MpiSession& session);
+void add_eval_command(CLI::App& app);
+void add_generate_command(CLI::App& app);
+void add_logits_command(CLI::App& app);
+void add_report_command(CLI::App& app);
+
+// Those of the interface that are still to come: listed as such, and refused with status 2.
+void add_unavailable_commands(CLI::App& app);
+
+struct TrainingOptions {
+  bool dry_run = false;  // describe the run and end before its first step
+};
+
+// The run that a valid configuration describes. Returns the exit status: 0, or 18 where it was stopped by a signal
+// after saving. A model that is taken `from` a directory is not resolved yet.
+int run_training(const RunConfig& config, const TrainingOptions& options, MpiSession& session);
+
+}  // namespace smoe

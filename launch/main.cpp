@@ -1,0 +1,120 @@
+// smoe: trains sparse mixture-of-experts language models of the Mixtral family.
+//
+// Exit status: 0 done, 1 failed with a message, 2 wrong usage or configuration, 18 stopped by a signal after saving.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <exception>
+#include <new>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "configs/config_error.h"
+#include "configs/suggest.h"
+#include "launch/commands.h"
+#include "launch/version.h"
+
+namespace smoe {
+namespace {
+
+enum ExitStatus { failed = 1, wrong_usage = 2 };
+
+// Errors that every rank meets alike, as all read the same arguments and the same file: one of them tells.
+int refuse(const MpiSession& session, std::string_view message) {
+  if (session.rank() == 0) fmt::print(stderr, "smoe: error: {}\n", message);
+  return wrong_usage;
+}
+
+// A failure at work may be one rank's alone, while the others wait for it: it takes them along. Rank 0 goes first,
+// so that a failure of all is told once.
+int fail(MpiSession& session, std::string_view message) {
+  if (session.rank() != 0) std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  const std::string rank = session.size() > 1 ? fmt::format(" (rank {})", session.rank()) : "";
+  fmt::print(stderr, "smoe: error{}: {}\n", rank, message);
+  if (session.size() > 1) session.abort(failed);
+  return failed;
+}
+
+std::vector<std::string> command_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  return names;
+}
+
+// The parser would blame the arguments that follow an unknown command.
+void check_command(const CLI::App& app, int argc, char** argv) {
+  const std::vector<std::string> names = command_names(app);
+  const std::string list = fmt::format("{}", fmt::join(names, ", "));
+  if (argc < 2) throw UsageError(fmt::format("no command given, expected one of {}; smoe --help tells more", list));
+  const std::string given = argv[1];
+  if (given.starts_with('-') || std::find(names.begin(), names.end(), given) != names.end()) return;
+  throw UsageError(fmt::format("unknown command '{}', expected one of {}{}", given, list,
+                               did_you_mean(nearest(given, names))));
+}
+
+// Only training spreads over ranks; the other commands would do the same work, and write the same files, in each.
+void keep_to_one_rank(CLI::App& app, const MpiSession& session) {
+  for (CLI::App* command : app.get_subcommands({})) {
+    if (command->get_name() == "train") continue;
+    command->preparse_callback([command, &session](std::size_t) {
+      if (session.size() == 1) return;
+      throw UsageError(fmt::format("'{}' runs in one process, found {}: start it without mpirun", command->get_name(),
+                                   session.size()));
+    });
+  }
+}
+
+std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
+  const auto chosen = app.get_subcommands();
+  const std::string command = chosen.empty() ? "smoe" : "smoe " + chosen.front()->get_name();
+  return fmt::format("{}; {} --help tells more", error.what(), command);
+}
+
+int run(int argc, char** argv, MpiSession& session) {
+  CLI::App app("smoe trains sparse mixture-of-experts language models of the Mixtral family.", "smoe");
+  app.set_version_flag("--version", fmt::format("smoe {}", version()));
+  app.require_subcommand(1);
+  add_prepare_command(app);
+  add_train_command(app, session);
+  add_eval_command(app);
+  add_generate_command(app);
+  add_logits_command(app);
+  add_report_command(app);
+  add_unavailable_commands(app);
+  keep_to_one_rank(app, session);
+  try {
+    check_command(app, argc, argv);
+    app.parse(argc, argv);
+    return 0;
+  } catch (const CLI::RuntimeError& status) {  // a command's own; its reason has been told
+    return status.get_exit_code();
+  } catch (const CLI::Success& request) {  // --help, --version
+    return session.rank() == 0 ? app.exit(request) : 0;
+  } catch (const CLI::ParseError& error) {
+    return refuse(session, usage_message(app, error));
+  } catch (const UsageError& error) {
+    return refuse(session, error.what());
+  } catch (const ConfigError& error) {
+    return refuse(session, error.what());
+  } catch (const std::bad_alloc&) {
+    return fail(session, "out of memory");
+  } catch (const std::exception& error) {
+    return fail(session, error.what());
+  }
+}
+
+}  // namespace
+}  // namespace smoe
+
+int main(int argc, char** argv) {
+  try {
+    smoe::MpiSession session(&argc, &argv);
+    return smoe::run(argc, argv, session);
+  } catch (const std::exception& error) {  // before there is a session, and so a rank
+    fmt::print(stderr, "smoe: error: {}\n", error.what());
+    return smoe::failed;
+  }
+}

@@ -1,0 +1,92 @@
+#include "launch/run_plan.h"
+
+#include <fmt/format.h>
+
+#include <iterator>
+
+#include "model/mixtral.h"
+#include "trainer/machine.h"
+#include "trainer/trainer.h"
+
+namespace smoe {
+namespace {
+
+constexpr double gib = 0x1p30;
+
+// 46702792704 -> 46,702,792,704
+std::string grouped(std::int64_t value) {
+  std::string digits = std::to_string(value);
+  for (auto end = static_cast<std::ptrdiff_t>(digits.size()) - 3; end > 0; end -= 3) {
+    digits.insert(static_cast<std::size_t>(end), ",");
+  }
+  return digits;
+}
+
+// 4.2e12 -> 4.2 TFLOP
+std::string operations(double flops) {
+  static constexpr const char* units[] = {"GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP"};
+  double value = flops / 1e9;
+  std::size_t unit = 0;
+  for (; value >= 1000 && unit + 1 < std::size(units); ++unit) value /= 1000;
+  return fmt::format("{:.1f} {}", value, units[unit]);
+}
+
+std::string line(const char* name, const std::string& text) { return fmt::format("{:<12} {}\n", name, text); }
+
+}  // namespace
+
+std::uint64_t estimated_activation_bytes(const RunConfig& config) {
+  const ModelConfig& model = config.model;
+  const std::int64_t heads = model.num_attention_heads, head_size = model.head_size();
+  const std::int64_t query = heads * head_size, key_value = 2 * model.num_key_value_heads * head_size;
+  const std::int64_t chosen = model.num_experts_per_tok;
+
+  // Values a token that one layer keeps, as its Saved structs name them.
+  const std::int64_t norms = 3 * model.hidden_size;                    // the two norms' outputs, and the sum between them
+  const std::int64_t attention = query + key_value + query + heads;    // qkv, out, lse
+  const std::int64_t router = 2 * model.num_local_experts + 2 * chosen;
+  const std::int64_t experts = chosen * (model.hidden_size + 2 * model.intermediate_size + 3);
+  const std::int64_t layer = norms + attention + router + experts;
+
+  // Every layer's input is kept. Backward works on one layer with about as much scratch as that layer keeps.
+  const std::int64_t kept_layers = config.train.recompute == Recompute::none ? model.num_hidden_layers : 1;
+  const std::int64_t per_token = model.num_hidden_layers * model.hidden_size + kept_layers * layer + layer;
+  const std::int64_t tokens = config.train.micro_batch_size * config.data.sequence_length;
+  return static_cast<std::uint64_t>(per_token) * static_cast<std::uint64_t>(tokens) * sizeof(float);
+}
+
+std::string describe_run(const RunConfig& config, std::int64_t ranks) {
+  const ModelConfig& model = config.model;
+  const TrainConfig& train = config.train;
+  const ParameterCounts counts = count_parameters(model);
+  const std::int64_t step_tokens = train.global_batch_size * config.data.sequence_length;
+  const std::int64_t micro_batches = train.global_batch_size / (train.micro_batch_size * ranks);
+  const double token_flops = 3 * forward_flops_per_token(model, config.data.sequence_length);
+  const double state = static_cast<double>(training_state_bytes(model)) / gib;
+  const double activations = static_cast<double>(estimated_activation_bytes(config)) / gib;
+  const double machine = static_cast<double>(physical_memory_bytes()) / gib;
+
+  std::string text;
+  text += line("model", fmt::format("{} layers of width {}, {} experts of which a token uses {}, vocabulary {}",
+                                    model.num_hidden_layers, model.hidden_size, model.num_local_experts,
+                                    model.num_experts_per_tok, model.vocab_size));
+  text += line("parameters", fmt::format("{} total, {} active for a token", grouped(counts.total), grouped(counts.active)));
+  text += line("", fmt::format("embedding and head {}, attention {}, experts {}, routers {}, norms {}",
+                               grouped(counts.embedding), grouped(counts.attention), grouped(counts.experts),
+                               grouped(counts.routers), grouped(counts.norms)));
+  text += line("step", fmt::format("{} tokens: {} sequences of {}; {} rank(s) x {} micro-batch(es) of {}",
+                                   grouped(step_tokens), train.global_batch_size, config.data.sequence_length, ranks,
+                                   micro_batches, train.micro_batch_size));
+  text += line("run", fmt::format("{} steps, {} tokens", grouped(train.steps), grouped(train.steps * step_tokens)));
+  text += line("arithmetic", fmt::format("{} a step, {} in all", operations(token_flops * static_cast<double>(step_tokens)),
+                                         operations(token_flops * static_cast<double>(step_tokens) *
+                                                    static_cast<double>(train.steps))));
+  text += line("memory", fmt::format("{:.2f} GiB weights, gradients and moments, about {:.2f} GiB activations; "
+                                     "this machine has {:.1f} GiB{}",
+                                     state, activations, machine,
+                                     state + activations > machine ? ": too little" : ""));
+  text += line("output", train.output_dir);
+  return text;
+}
+
+}  // namespace smoe

@@ -1,0 +1,50 @@
+// smoe train CONFIG.yaml [key=value ...] [--print-config | --dry-run]
+#include <fmt/format.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "configs/validate.h"
+#include "configs/yaml_printer.h"
+#include "configs/yaml_reader.h"
+#include "launch/commands.h"
+
+namespace smoe {
+namespace {
+
+struct TrainArguments {
+  std::string config;
+  std::vector<std::string> overrides;
+  bool print_config = false;
+  bool dry_run = false;
+};
+
+void train(const TrainArguments& arguments, MpiSession& session) {
+  const RunConfig config = read_config(arguments.config, arguments.overrides);
+  if (session.rank() == 0) {
+    for (const std::string& warning : find_warnings(config)) fmt::print(stderr, "smoe: warning: {}\n", warning);
+  }
+  if (arguments.print_config) {
+    if (session.rank() == 0) fmt::print("{}", print_yaml(config));
+    return;
+  }
+  const int status = run_training(config, {arguments.dry_run}, session);
+  if (status != 0) throw CLI::RuntimeError(status);
+}
+
+}  // namespace
+
+void add_train_command(CLI::App& app, MpiSession& session) {
+  const auto arguments = std::make_shared<TrainArguments>();
+  CLI::App* command = app.add_subcommand("train", "trains the model that a configuration describes");
+  command->add_option("CONFIG", arguments->config, "YAML file")->required();
+  command->add_option("key=value", arguments->overrides, "overrides, as in optimizer.learning_rate=1e-3");
+  CLI::Option* print_config =
+      command->add_flag("--print-config", arguments->print_config, "print every option as YAML and exit");
+  command->add_flag("--dry-run", arguments->dry_run, "describe the run (parameters, tokens, memory) and exit")
+      ->excludes(print_config);
+  command->callback([arguments, &session] { train(*arguments, session); });
+}
+
+}  // namespace smoe

@@ -1,0 +1,26 @@
+#include <fmt/format.h>
+
+#include "launch/commands.h"
+
+namespace smoe {
+
+void add_unavailable_commands(CLI::App& app) {
+  static constexpr struct {
+    const char* name;
+    const char* does;
+  } commands[] = {
+      {"sweep", "runs a grid or random sweep of train"},
+      {"analyze", "analyses routing by domain, layer and token"},
+      {"upcycle", "makes a Mixtral directory out of a dense one"},
+      {"merge", "folds a LoRA adapter into the weights"},
+      {"plan", "memory, step time and best layouts for a configuration"},
+      {"verify", "compares every parallel layout with one rank"},
+  };
+  for (const auto& [name, does] : commands) {
+    CLI::App* command = app.add_subcommand(name, fmt::format("{} (not available yet)", does));
+    command->allow_extras();  // its arguments are not known yet: the refusal is about the command
+    command->callback([name = name] { throw UsageError(fmt::format("the command '{}' is not available yet", name)); });
+  }
+}
+
+}  // namespace smoe
