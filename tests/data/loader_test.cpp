@@ -1,0 +1,171 @@
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <thread>
+
+#include "data/loader.h"
+#include "tests/data/allocation_counter.h"
+#include "tests/data/shard_fixtures.h"
+
+namespace smoe {
+namespace {
+
+using test::expect_refused;
+using test::ScratchDirectory;
+
+// Two sources of different length, the second in several shards.
+class LoaderBatches : public testing::Test {
+ protected:
+  static constexpr std::int64_t length = 16, global_batch = 12;
+
+  void SetUp() override {
+    test::write_corpus(scratch_ / "a", test::random_corpus(1, 20, 60, 300, true), test::corpus_info());
+    test::write_corpus(scratch_ / "b", test::random_corpus(2, 30, 60, 300, false), test::corpus_info(), 200);
+    for (const char* name : {"a", "b"}) datasets_.push_back(std::make_shared<Dataset>(scratch_ / name, length, true));
+  }
+
+  Sampler sampler(bool shuffle = true) const {
+    return Sampler({{datasets_[0]->samples(), 0.7}, {datasets_[1]->samples(), 0.3}}, 5, shuffle, global_batch);
+  }
+
+  // Batch of a step by the definition: the sampler's references, read one by one.
+  Batch expected(std::int64_t step) const {
+    Batch batch;
+    batch.step = step;
+    batch.sequences = global_batch;
+    batch.sequence_length = length;
+    std::vector<std::int32_t> inputs(length), targets(length), starts(length);
+    for (const SampleRef& ref : sampler().batch(step)) {
+      datasets_[static_cast<std::size_t>(ref.source)]->read(ref.sample, inputs, targets, starts);
+      batch.inputs.insert(batch.inputs.end(), inputs.begin(), inputs.end());
+      batch.targets.insert(batch.targets.end(), targets.begin(), targets.end());
+      batch.document_start.insert(batch.document_start.end(), starts.begin(), starts.end());
+      batch.source.push_back(ref.source);
+    }
+    return batch;
+  }
+
+  static void expect_equal(const Batch& found, const Batch& wanted) {
+    EXPECT_EQ(found.step, wanted.step);
+    EXPECT_EQ(found.sequences, wanted.sequences);
+    EXPECT_EQ(found.sequence_length, wanted.sequence_length);
+    EXPECT_EQ(found.inputs, wanted.inputs);
+    EXPECT_EQ(found.targets, wanted.targets);
+    EXPECT_EQ(found.document_start, wanted.document_start);
+    EXPECT_EQ(found.source, wanted.source);
+  }
+
+  // Steps after which both sources have begun their third epoch.
+  std::int64_t steps_past_two_epochs() const {
+    std::int64_t step = 1;
+    while (sampler().epoch(step, 0) < 2.2 || sampler().epoch(step, 1) < 2.2) ++step;
+    return step;
+  }
+
+  ScratchDirectory scratch_;
+  std::vector<std::shared_ptr<const Dataset>> datasets_;
+};
+
+TEST_F(LoaderBatches, GivesTheSamplersBatchesInOrder) {
+  Loader loader(datasets_, sampler(), 0, 1, 1);
+  for (std::int64_t step = 1; step <= steps_past_two_epochs(); ++step) expect_equal(loader.next(), expected(step));
+}
+
+TEST_F(LoaderBatches, RanksTogetherHaveTheGlobalBatchWhateverTheirNumber) {
+  for (const std::int64_t ranks : {1, 2, 3, 4, 6, 12}) {
+    std::vector<std::unique_ptr<Loader>> loaders;
+    for (std::int64_t rank = 0; rank < ranks; ++rank)
+      loaders.push_back(std::make_unique<Loader>(datasets_, sampler(), rank, ranks, 1));
+    for (std::int64_t step = 1; step <= 5; ++step) {
+      Batch joined;
+      joined.step = step;
+      joined.sequence_length = length;
+      for (const auto& loader : loaders) {
+        const Batch& part = loader->next();
+        EXPECT_EQ(part.sequences, global_batch / ranks);
+        joined.sequences += part.sequences;
+        joined.inputs.insert(joined.inputs.end(), part.inputs.begin(), part.inputs.end());
+        joined.targets.insert(joined.targets.end(), part.targets.begin(), part.targets.end());
+        joined.document_start.insert(joined.document_start.end(), part.document_start.begin(), part.document_start.end());
+        joined.source.insert(joined.source.end(), part.source.begin(), part.source.end());
+      }
+      expect_equal(joined, expected(step));
+    }
+  }
+}
+
+// From whatever step a run is resumed, epoch boundaries of both sources included, it reads what it would have read.
+TEST_F(LoaderBatches, ResumeAtAnyStepContinuesTheStream) {
+  const std::int64_t last = steps_past_two_epochs();
+  for (std::int64_t first = 1; first <= last; ++first) {
+    Loader resumed(datasets_, sampler(), 0, 1, first);
+    expect_equal(resumed.next(), expected(first));
+    expect_equal(resumed.next(), expected(first + 1));
+  }
+}
+
+TEST_F(LoaderBatches, AnyDepthOfReadingAheadGivesTheSame) {
+  for (const std::int64_t prefetch : {1, 2, 7}) {
+    Loader loader(datasets_, sampler(), 0, 1, 1, prefetch);
+    for (std::int64_t step = 1; step <= 10; ++step) expect_equal(loader.next(), expected(step));
+  }
+}
+
+TEST_F(LoaderBatches, BatchStaysValidUntilTheNextCall) {
+  Loader loader(datasets_, sampler(), 0, 1, 1, 1);
+  const Batch& batch = loader.next();
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // time to overwrite it, were that possible
+  expect_equal(batch, expected(1));
+}
+
+TEST_F(LoaderBatches, AllocatesNothingOnceWarm) {
+  Loader loader(datasets_, sampler(), 0, 1, 1);
+  for (int i = 0; i < 5; ++i) loader.next();
+  const std::int64_t before = test::allocations();
+  for (int i = 0; i < 50; ++i) loader.next();
+  EXPECT_EQ(test::allocations(), before);
+}
+
+TEST_F(LoaderBatches, EndsPromptlyWithOrWithoutBatchesTaken) {
+  for (int taken = 0; taken < 4; ++taken) {
+    Loader loader(datasets_, sampler(), 0, 1, 1, 3);
+    for (int i = 0; i < taken; ++i) loader.next();
+  }
+}
+
+TEST_F(LoaderBatches, ArgumentsThatDoNotFitAreLogicErrors) {
+  const auto refused = [&](auto datasets, Sampler with, std::int64_t rank, std::int64_t ranks, std::int64_t first,
+                           std::int64_t prefetch) {
+    EXPECT_THROW(Loader(datasets, with, rank, ranks, first, prefetch), std::logic_error);
+  };
+  refused(datasets_, sampler(), 0, 5, 1, 2);   // 12 sequences over 5 ranks
+  refused(datasets_, sampler(), 2, 2, 1, 2);
+  refused(datasets_, sampler(), -1, 2, 1, 2);
+  refused(datasets_, sampler(), 0, 0, 1, 2);
+  refused(datasets_, sampler(), 0, 1, 0, 2);
+  refused(datasets_, sampler(), 0, 1, 1, 0);
+  refused(std::vector<std::shared_ptr<const Dataset>>{datasets_[0]}, sampler(), 0, 1, 1, 2);
+  refused(std::vector<std::shared_ptr<const Dataset>>{datasets_[1], datasets_[0]}, sampler(), 0, 1, 1, 2);
+  auto other_length = datasets_;
+  other_length[1] = std::make_shared<Dataset>(scratch_ / "b", 8, true);
+  refused(other_length, Sampler({{datasets_[0]->samples(), 1}, {other_length[1]->samples(), 1}}, 5, true, 12), 0, 1, 1, 2);
+}
+
+// The bad token is in sample 2 of a stream read in order: the batches before it arrive, then every call says why not.
+TEST(LoaderBadInput, ErrorsOfTheThreadArriveWithTheirBatch) {
+  const ScratchDirectory scratch;
+  test::write_corpus(scratch / "set", {{std::vector<std::int32_t>(65, 7)}, {}}, test::corpus_info());
+  test::tamper(scratch / "set", [](hid_t file) {
+    std::vector<std::uint16_t> ids(65, 7);
+    ids[40] = 300;
+    test::replace_column(file, "tokens", H5T_STD_U16LE, H5T_NATIVE_UINT16, ids);
+  });
+  const auto dataset = std::make_shared<Dataset>(scratch / "set", 16, true);
+  Loader loader({dataset}, Sampler({{dataset->samples(), 1.0}}, 1, false, 1), 0, 1, 1, 3);
+  EXPECT_EQ(loader.next().step, 1);
+  EXPECT_EQ(loader.next().step, 2);
+  for (int i = 0; i < 3; ++i) expect_refused([&] { loader.next(); }, {"shard-00000.h5", "row 40 is 300"});
+}
+
+}  // namespace
+}  // namespace smoe
