@@ -1,0 +1,112 @@
+// Times the whole training step (forward, loss, balance, backward, norm, clip, AdamW) of the 123.5M-parameter Mixtral:
+// hidden 512, 4 layers, 8 experts of 1792, top 2, vocabulary 32000.
+//
+//   step_bench [--batch 4] [--seq 512] [--threads 2] [--steps 7]
+//
+// Prints one JSON line. The machine's own sgemm rate (2048^3) is measured between the steps, so that the share holds
+// on a machine whose speed changes from minute to minute.
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/cpu/blas.h"
+#include "trainer/training_step.h"
+
+namespace smoe {
+namespace {
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v[v.size() / 2];
+}
+
+struct Options {
+  std::int64_t batch = 4, sequence_length = 512, threads = 2, steps = 7;
+};
+
+Options parse(int argc, char** argv) {
+  Options o;
+  for (int i = 1; i + 1 < argc; i += 2) {
+    const std::string_view name = argv[i];
+    const std::int64_t value = std::atoll(argv[i + 1]);
+    if (name == "--batch") o.batch = value;
+    else if (name == "--seq") o.sequence_length = value;
+    else if (name == "--threads") o.threads = value;
+    else if (name == "--steps") o.steps = value;
+    else std::fprintf(stderr, "unknown option %s\n", argv[i]), std::exit(2);
+  }
+  return o;
+}
+
+int run(const Options& o) {
+  const auto start = Clock::now();
+  ModelConfig config;  // its defaults are this shape
+  const Mesh mesh = Mesh::single();
+  const auto backend = make_cpu_backend(static_cast<int>(o.threads));
+  Arena persistent(*backend);
+  Mixtral model(config, *backend, mesh);
+  model.allocate(persistent, o.sequence_length, true);
+  model.parameters().initialize(*backend, 1);
+  AdamW optimizer(*backend, persistent, model.parameters(), {});
+  TrainingStep step(*backend, mesh, model, optimizer, {}, o.batch, Recompute::none);
+
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(o.batch * o.sequence_length)), targets(ids.size());
+  std::uint64_t state = 1;
+  const auto draw = [&] {
+    state = state * 6364136223846793005ull + 1442695040888963407ull;
+    return static_cast<std::int32_t>((state >> 33) % static_cast<std::uint64_t>(config.vocab_size));
+  };
+  for (auto& id : ids) id = draw();
+  for (auto& id : targets) id = draw();
+  const StepBatch batch{o.batch, o.sequence_length, ids, targets, {}};
+
+  std::int64_t updates = 0;
+  const auto one_step = [&] {
+    const auto begin = Clock::now();
+    const StepResult result = step.gradients(batch);
+    step.apply(result, ++updates, 1e-4);
+    return seconds_since(begin);
+  };
+  constexpr std::int64_t n = 2048;
+  Arena matrices(*backend);
+  const Tensor a = matrices.take({n, n}), b = matrices.take({n, n}), c = matrices.take({n, n});
+  for (std::int64_t i = 0; i < n * n; ++i) a.f32()[i] = b.f32()[i] = static_cast<float>(i % 17) * 0.1f;
+  const auto sgemm = [&] {
+    const auto begin = Clock::now();
+    backend->gemm(Gemm::nt, a, b, c, false);
+    return 2e-9 * static_cast<double>(n * n * n) / seconds_since(begin);
+  };
+
+  one_step();
+  const double first_step = seconds_since(start);
+  one_step();
+  std::vector<double> seconds, rates;
+  for (std::int64_t i = 0; i < o.steps; ++i) {
+    sgemm();
+    for (int r = 0; r < 3; ++r) rates.push_back(sgemm());
+    seconds.push_back(one_step());
+  }
+  const double tokens = static_cast<double>(ids.size()), time = median(seconds), rate = median(rates);
+  const double gflops = 3e-9 * forward_flops_per_token(config, o.sequence_length) * tokens / time;
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  std::printf("{\"what\": \"smoe\", \"kernel\": \"%s\", \"batch\": %ld, \"seq\": %ld, \"threads\": %ld, \"tokens_per_sec\": %.1f, "
+              "\"best_tokens_per_sec\": %.1f, \"gflops\": %.1f, \"sgemm_gflops\": %.1f, \"share_of_sgemm\": %.3f, "
+              "\"peak_rss_mib\": %ld, \"first_step_s\": %.2f}\n",
+              blas_kernel_name().c_str(), o.batch, o.sequence_length, o.threads, tokens / time,
+              tokens / *std::min_element(seconds.begin(), seconds.end()), gflops, rate, gflops / rate, usage.ru_maxrss / 1024, first_step);
+  return 0;
+}
+
+}  // namespace
+}  // namespace smoe
+
+int main(int argc, char** argv) { return smoe::run(smoe::parse(argc, argv)); }
