@@ -19,7 +19,8 @@ struct ReportArguments {
 
 void report(const ReportArguments& arguments) {
   const std::vector<std::filesystem::path> runs(arguments.runs.begin(), arguments.runs.end());
-  const std::filesystem::path out = arguments.out.empty() ? runs.front() / "report.html" : std::filesystem::path(arguments.out);
+  std::filesystem::path out = arguments.out;
+  if (out.empty()) out = runs.front() / "report.html";
   write_report(runs, out);
   fmt::print("{}\n", out.string());
 }

@@ -32,8 +32,8 @@ std::optional<Json> parse_row(std::string_view line, bool finished, const std::s
     return row;
   } catch (const std::runtime_error& error) {
     if (!finished) return std::nullopt;
-    throw std::runtime_error(fmt::format(
-        "{}\n  expected one JSON object with a \"step\" on every line; remove the line, or restore the file", error.what()));
+    throw std::runtime_error(fmt::format("{}\n  expected one JSON object with a \"step\" on every line; remove the "
+                                         "line, or restore the file", error.what()));
   }
 }
 

@@ -85,11 +85,12 @@ Json run_data(const std::filesystem::path& run_dir, const std::string& name) {
   const std::filesystem::path metrics = run_dir / "metrics.jsonl";
   const std::filesystem::path config_file = run_dir / "config.resolved.yaml";
   if (!std::filesystem::is_directory(run_dir)) {
-    throw std::runtime_error(fmt::format("no run directory {}: expected the output_dir of a training run", run_dir.string()));
+    throw std::runtime_error(
+        fmt::format("no run directory {}: expected the output_dir of a training run", run_dir.string()));
   }
   if (!std::filesystem::exists(metrics)) {
-    throw std::runtime_error(fmt::format("no metrics.jsonl in {}: it is not a run directory, or its run has not logged a "
-                                         "step yet (log.interval)", run_dir.string()));
+    throw std::runtime_error(fmt::format("no metrics.jsonl in {}: it is not a run directory, or its run has not logged "
+                                         "a step yet (log.interval)", run_dir.string()));
   }
   const MetricsLog log = read_metrics(metrics);
   std::map<std::int64_t, StepMetrics> steps;

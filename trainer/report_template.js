@@ -120,7 +120,8 @@
     const summaries = runs.map(summaryOf);
     if (!several) {
       const tiles = summaries[0].map(([label, value, note]) =>
-        element('div', {class: 'tile'}, element('dt', {}, label), element('dd', {}, value), note ? element('dd', {}, note) : null));
+        element('div', {class: 'tile'}, element('dt', {}, label), element('dd', {}, value),
+          note ? element('dd', {}, note) : null));
       byId('summary').replaceChildren(element('dl', {class: 'tiles'}, ...tiles));
       return;
     }
@@ -130,7 +131,8 @@
       const notes = new Set(items.map(([, , note]) => note));  // one that all share stands beside the label
       const soft = (note) => element('span', {class: 'soft'}, ' ' + note);
       return element('tr', {}, element('th', {}, label, notes.size === 1 ? soft(items[0][2]) : null),
-        ...items.map(([, value, note]) => element('td', {class: 'number'}, value, notes.size > 1 && note ? soft(note) : null)));
+        ...items.map(([, value, note]) =>
+          element('td', {class: 'number'}, value, notes.size > 1 && note ? soft(note) : null)));
     });
     byId('summary').replaceChildren(table(['', ...runs.map((run, i) => runHeading(i))], rows));
   }
@@ -162,12 +164,14 @@
         const cells = [significant(last(source.loss), 4), significant(last(source.perplexity), 4),
           significant(lowest, 4) + ' at step ' + whole(source.step[source.loss.indexOf(lowest)]),
           short(last(source.tokens)), significant(last(source.max_vio), 3)];
-        return element('tr', {}, element('th', {}, name), ...cells.map((cell) => element('td', {class: 'number'}, cell)));
+        return element('tr', {}, element('th', {}, name),
+          ...cells.map((cell) => element('td', {class: 'number'}, cell)));
       });
     }
     byId('evaluation').replaceChildren(
       element('div', {class: 'section-head'}, element('h2', {}, 'Evaluation'),
-        element('span', {class: 'soft'}, several ? 'last loss by source, in nats a token; the lowest in colour' : 'last one of each source, in nats a token')),
+        element('span', {class: 'soft'}, several ? 'last loss by source, in nats a token; the lowest in colour'
+          : 'last one of each source, in nats a token')),
       table(headings, rows));
   }
 
@@ -245,7 +249,8 @@
       {title: 'Gradient norm', unit: 'before clipping', series: runSeries('grad_norm', axis, smoothing)},
       {title: 'Throughput', unit: 'tokens a second', short: true, series: runSeries('tokens_per_sec', axis, smoothing)},
       {title: 'MaxVio', unit: 'worst layer; 0 is balance', series: runSeries('max_vio', axis, smoothing)},
-      {title: 'Balance loss', unit: 'summed over layers; 1 a layer is balance', series: runSeries('aux_loss', axis, smoothing)},
+      {title: 'Balance loss', unit: 'summed over layers; 1 a layer is balance',
+        series: runSeries('aux_loss', axis, smoothing)},
       {title: 'Router z-loss', unit: 'summed over layers', series: runSeries('z_loss', axis, smoothing)},
       {title: 'Compute', unit: 'model GFLOP/s', short: true, series: runSeries('model_gflops', axis, smoothing)},
       {title: 'MFU', unit: 'share of the peak rate', series: runSeries('mfu', axis, smoothing)});
@@ -279,7 +284,8 @@
     const format = chart.short ? short : (value) => significant(value, 4);
     const plot = element('div', {class: 'plot'}), legend = element('div', {class: 'legend'});
     byId('charts').append(element('div', {class: chart.wide ? 'card chart wide' : 'card chart'},
-      element('div', {class: 'chart-head'}, element('h3', {}, chart.title), element('span', {class: 'soft'}, chart.unit)),
+      element('div', {class: 'chart-head'},
+        element('h3', {}, chart.title), element('span', {class: 'soft'}, chart.unit)),
       legend, plot));
 
     const names = chart.series.map((one, i) => String(i));  // labels may repeat, dygraphs' names may not
@@ -368,7 +374,8 @@
     }));
     return element('div', {class: 'card load-run'}, several ? element('h3', {}, runHeading(index)) : null,
       element('div', {class: 'load-grid'},
-        element('div', {}, element('p', {class: 'load-part'}, 'step ' + whole(last(step)) + ', per cent of the layer’s assignments'),
+        element('div', {},
+          element('p', {class: 'load-part'}, 'step ' + whole(last(step)) + ', per cent of the layer’s assignments'),
           loadTable(last(load))),
         element('div', {}, readout, element('div', {class: 'load-times'}, ...times))));
   }
@@ -408,12 +415,13 @@
     context.putImageData(image, 0, 0);
     canvas.addEventListener('mousemove', (event) => {
       const box = canvas.getBoundingClientRect();
-      const t = Math.min(step.length - 1, Math.max(0, Math.floor((event.clientX - box.left) / box.width * step.length)));
-      const e = Math.min(experts - 1, Math.max(0, Math.floor((event.clientY - box.top) / box.height * experts)));
+      const cell = (share, count) => Math.min(count - 1, Math.max(0, Math.floor(share * count)));
+      const t = cell((event.clientX - box.left) / box.width, step.length);
+      const e = cell((event.clientY - box.top) / box.height, experts);
       tell('layer ' + layer + ', expert ' + e + ', step ' + step[t] + ': ' + percent((load[t][layer] || [])[e]));
     });
     canvas.addEventListener('mouseleave', () => tell(''));
-    return element('figure', {class: 'load-time'}, element('figcaption', {}, element('span', {}, 'layer ' + layer)), canvas);
+    return element('figure', {class: 'load-time'}, element('figcaption', {}, 'layer ' + layer), canvas);
   }
 
   // ---- configuration ----------------------------------------------------------------------------------------------
@@ -430,10 +438,11 @@
       const values = configs.map((config) => config.has(key) ? config.get(key) : '–');
       sections.get(section).push({name: rest.join('.') || first, values, differs: new Set(values).size > 1});
     }
+    const runNames = () => element('thead', {}, element('tr', {}, element('th', {}),
+      ...runs.map((run, i) => element('th', {}, runHeading(i)))));
     const cards = [...sections].map(([section, rows]) => element('div',
       {class: rows.some((row) => row.differs) ? 'card scroll differs' : 'card scroll'}, element('h3', {}, section),
-      element('table', {},
-        several ? element('thead', {}, element('tr', {}, element('th', {}), ...runs.map((run, i) => element('th', {}, runHeading(i))))) : null,
+      element('table', {}, several ? runNames() : null,
         element('tbody', {}, ...rows.map((row) => element('tr', {class: row.differs ? 'differs' : ''},
           element('th', {}, row.name), ...row.values.map((value) => element('td', {}, value))))))));
     const grid = element('div', {class: several ? 'config several only-differing' : 'config'}, ...cards);
