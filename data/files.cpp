@@ -114,7 +114,8 @@ void File::pread_all(void* out, std::size_t bytes, std::uint64_t offset) const {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) refuse("read", path_, errno);
     if (n == 0)
-      throw std::runtime_error(fmt::format("cannot read {}: it ends at byte {}, {} more were expected", path_, offset, bytes));
+      throw std::runtime_error(
+          fmt::format("cannot read {}: it ends at byte {}, {} more were expected", path_, offset, bytes));
     to += n;
     offset += static_cast<std::uint64_t>(n);
     bytes -= static_cast<std::size_t>(n);

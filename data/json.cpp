@@ -50,6 +50,9 @@ class StrictBuilder final : public nlohmann::json_sax<Json> {
       : text_(text), where_(where), limits_(limits), reached_(text.data()) {}
 
   Json build() {
+    // The library takes a NUL byte for the end, and would leave unread whatever hides behind it.
+    const std::size_t nul = text_.find('\0');
+    if (nul != std::string_view::npos) refuse("not valid JSON: a NUL byte", nul);
     const char* end = text_.data() + text_.size();
     Json::sax_parse(TrackedChar(text_.data(), &reached_), TrackedChar(end, &reached_), this);
     return std::move(root_);
@@ -190,9 +193,10 @@ std::string quote_for_message(std::string_view text) {
 }
 
 std::int64_t json_int(const Json& value, std::int64_t min, std::int64_t max, const std::string& where) {
-  const bool fits = value.is_number_unsigned()
-                        ? value.get<std::uint64_t>() <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())
-                        : value.is_number_integer();
+  const bool fits =
+      value.is_number_unsigned()
+          ? value.get<std::uint64_t>() <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())
+          : value.is_number_integer();
   if (fits) {
     const auto number = value.get<std::int64_t>();
     if (number >= min && number <= max) return number;
@@ -212,7 +216,8 @@ JsonReader::JsonReader(const Json& object, std::string where) : object_(&object)
 const Json& JsonReader::at(const std::string& key, const char* expected) const {
   const auto place = object_->find(key);
   if (place == object_->end())
-    throw std::runtime_error(fmt::format("{}: the key {} is missing, expected {}", where_, quote_for_message(key), expected));
+    throw std::runtime_error(
+        fmt::format("{}: the key {} is missing, expected {}", where_, quote_for_message(key), expected));
   return *place;
 }
 
@@ -240,10 +245,10 @@ std::uint64_t JsonReader::require_u64(const std::string& key) const {
 double JsonReader::require_number(const std::string& key) const {
   const Json& value = at(key, "a number");
   if (!value.is_number()) refuse(key, "a number");
-  const double number = value.get<double>();
+  constexpr std::int64_t exact = std::int64_t{1} << 53;  // up to here every integer is a double
+  if (value.is_number_integer()) return static_cast<double>(require_int(key, -exact, exact));
+  const auto number = value.get<double>();
   if (!std::isfinite(number)) refuse(key, "a finite number");
-  constexpr double exact = 9007199254740992.0;  // 2^53: up to here every integer is a double
-  if (value.is_number_integer() && std::abs(number) > exact) refuse(key, "a number that a double holds exactly");
   return number;
 }
 

@@ -20,16 +20,16 @@ using OrderedJson = nlohmann::ordered_json;  // keys as written, for small objec
 
 struct JsonLimits {
   std::uint64_t max_bytes = 64 << 20;
-  std::size_t max_depth = 64;              // of nested arrays and objects
-  std::size_t max_values = 10'000'000;     // bounds the memory that the parsed form takes
+  std::size_t max_depth = 64;           // of nested arrays and objects
+  std::size_t max_values = 10'000'000;  // bounds the memory that the parsed form takes
 };
 
 // `where` opens every message: a file name, or "file:line" for one line of JSONL.
 Json parse_json(std::string_view text, const std::string& where, const JsonLimits& limits = {});
 Json read_json_file(const std::filesystem::path& path, const JsonLimits& limits = {});
 
-// Text of a value; finite numbers read back exactly. Non-finite numbers, which JSON lacks, and invalid UTF-8 are errors.
-// indent < 0: one line.
+// Text of a value; finite numbers read back exactly. Non-finite numbers, which JSON lacks, and invalid UTF-8 are
+// errors. indent < 0: one line.
 std::string dump_json(const Json& value, int indent = -1);
 std::string dump_json(const OrderedJson& value, int indent = -1);
 // Indented by two, with a final newline, in place of what was there (write_file_atomically).
@@ -40,7 +40,8 @@ void write_json_file(const std::filesystem::path& path, const OrderedJson& value
 std::string quote_for_message(std::string_view text);
 
 // One object being read. It knows where it stands, so that every refusal names the file and the key.
-// The Json must outlive the reader. The optional_ forms take an absent key or null as nothing; a wrong type is an error.
+// The Json must outlive the reader. The optional_ forms take an absent key or null as nothing; a wrong type is an
+// error.
 class JsonReader {
  public:
   JsonReader(const Json& object, std::string where);  // throws unless it is an object
@@ -52,7 +53,7 @@ class JsonReader {
   // An integer in [min, max]; 1.0 and true are not integers.
   std::int64_t require_int(const std::string& key, std::int64_t min, std::int64_t max) const;
   std::uint64_t require_u64(const std::string& key) const;
-  // A finite number; an integer that a double cannot hold exactly is refused.
+  // A finite number; an integer beyond +-2^53, where doubles skip some, is refused.
   double require_number(const std::string& key) const;
   bool require_bool(const std::string& key) const;
   const std::string& require_string(const std::string& key) const;

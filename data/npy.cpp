@@ -137,8 +137,8 @@ std::string integer_type(const std::string& descr, const std::string& where) {
   std::string hint;
   if (descr.starts_with('>')) hint = "; convert big-endian values first: a.astype(a.dtype.newbyteorder('<'))";
   if (descr.starts_with("<f")) hint = "; token ids are integers: a.astype('<i4')";
-  throw std::runtime_error(fmt::format("{}: holds values of type {}, expected one of {}{}", where, quote_for_message(descr),
-                                       fmt::join(known, ", "), hint));
+  throw std::runtime_error(fmt::format("{}: holds values of type {}, expected one of {}{}", where,
+                                       quote_for_message(descr), fmt::join(known, ", "), hint));
 }
 
 template <class T>
@@ -147,7 +147,8 @@ void widen(const std::byte* from, std::int64_t count, std::int64_t* out, const s
     T value;
     std::memcpy(&value, from + static_cast<std::size_t>(i) * sizeof value, sizeof value);  // the data may be unaligned
     if (std::is_same_v<T, std::uint64_t> && static_cast<std::int64_t>(value) < 0)
-      throw std::runtime_error(fmt::format("{}: holds the value {}, more than fits a signed 64-bit integer", path, value));
+      throw std::runtime_error(
+          fmt::format("{}: holds the value {}, more than fits a signed 64-bit integer", path, value));
     out[i] = static_cast<std::int64_t>(value);
   }
 }
@@ -169,16 +170,18 @@ NpyFile::NpyFile(const std::filesystem::path& path) : path_(path.string()), map_
   std::memcpy(&length, text.data() + 8, length_bytes);
   const std::size_t start = 8 + length_bytes;
   if (length > kMaxHeaderBytes || length > text.size() - start)
-    throw std::runtime_error(fmt::format("{}: an .npy header of {} bytes in a file of {}: damaged or cut short", path_, length,
-                                         text.size()));
+    throw std::runtime_error(fmt::format("{}: an .npy header of {} bytes in a file of {}: damaged or cut short", path_,
+                                         length, text.size()));
 
   const Header header = HeaderParser(text.substr(start, length), path_).parse();
   type_ = integer_type(header.descr, path_);
   shape_ = header.shape;
   if (header.fortran_order)
-    throw std::runtime_error(path_ + ": is in Fortran order, expected C order; save it again: np.save(f, np.ascontiguousarray(a))");
+    throw std::runtime_error(
+        path_ + ": is in Fortran order, expected C order; save it again: np.save(f, np.ascontiguousarray(a))");
   if (shape_.empty() || shape_.size() > 2)
-    throw std::runtime_error(fmt::format("{}: has {} dims, expected 1 (one document) or 2 (one document a row)", path_, shape_.size()));
+    throw std::runtime_error(
+        fmt::format("{}: has {} dims, expected 1 (one document) or 2 (one document a row)", path_, shape_.size()));
 
   data_ = bytes.subspan(start + length);
   std::uint64_t expected = static_cast<std::uint64_t>(type_[1] - '0');
@@ -186,8 +189,9 @@ NpyFile::NpyFile(const std::filesystem::path& path) : path_(path.string()), map_
   for (const std::int64_t dim : shape_)
     overflow = overflow || __builtin_mul_overflow(expected, static_cast<std::uint64_t>(dim), &expected);
   if (overflow || expected != data_.size())
-    throw std::runtime_error(fmt::format("{}: its shape {} of {} does not match the {} bytes after its header: damaged or cut short",
-                                         path_, shape_, type_, data_.size()));
+    throw std::runtime_error(
+        fmt::format("{}: its shape {} of {} does not match the {} bytes after its header: damaged or cut short", path_,
+                    shape_, type_, data_.size()));
   size_ = static_cast<std::int64_t>(expected) / (type_[1] - '0');
 }
 
@@ -211,7 +215,8 @@ std::vector<std::int64_t> NpyFile::values() const {
   return all;
 }
 
-void write_npy(const std::filesystem::path& path, std::span<const std::int32_t> values, std::int64_t rows, std::int64_t columns) {
+void write_npy(const std::filesystem::path& path, std::span<const std::int32_t> values, std::int64_t rows,
+               std::int64_t columns) {
   std::int64_t elements = 0;
   if (rows < 0 || columns < 0 || __builtin_mul_overflow(rows, columns, &elements) ||
       static_cast<std::uint64_t>(elements) != values.size())

@@ -2,7 +2,6 @@
 #include "data/safetensors.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -28,10 +27,11 @@ struct TypeRow {
   std::uint64_t bytes;
 };
 // In the order of TensorType.
-constexpr std::array<TypeRow, 17> kTypes{{{"BOOL", 1},    {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1},
-                                          {"F8_E8M0", 1}, {"I16", 2}, {"U16", 2}, {"F16", 2},     {"BF16", 2},
-                                          {"I32", 4},     {"U32", 4}, {"F32", 4}, {"C64", 8},     {"F64", 8},
-                                          {"I64", 8},     {"U64", 8}}};
+// clang-format off
+constexpr std::array<TypeRow, 17> kTypes{{
+    {"BOOL", 1}, {"U8", 1}, {"I8", 1}, {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"F8_E8M0", 1}, {"I16", 2}, {"U16", 2}, {"F16", 2},
+    {"BF16", 2}, {"I32", 4}, {"U32", 4}, {"F32", 4}, {"C64", 8}, {"F64", 8}, {"I64", 8}, {"U64", 8}}};
+// clang-format on
 
 const TypeRow& row_of(TensorType type) { return kTypes.at(static_cast<std::size_t>(type)); }
 
@@ -65,7 +65,8 @@ TensorInfo parse_tensor(const std::string& name, const Json& value, const std::s
   const std::uint64_t bytes = tensor_bytes(tensor, fields.where());
   if (tensor.end < tensor.begin || tensor.end - tensor.begin != bytes)
     throw std::runtime_error(fmt::format("{}: data_offsets [{}, {}] do not span the {} bytes of {} {}", fields.where(),
-                                         tensor.begin, tensor.end, bytes, name_of(tensor.type), tensor.shape));
+                                         tensor.begin, tensor.end, bytes, name_of(tensor.type),
+                                         shape_text(tensor.shape)));
   return tensor;
 }
 
@@ -82,16 +83,6 @@ TensorMetadata parse_metadata(const Json& value, const std::string& where) {
 const char* name_of(TensorType type) { return row_of(type).name; }
 std::uint64_t bytes_of(TensorType type) { return row_of(type).bytes; }
 
-std::uint16_t bf16_from_f32(float value) {
-  const auto bits = std::bit_cast<std::uint32_t>(value);
-  // The quiet bit keeps a NaN whose payload lies in the dropped half from turning into infinity.
-  const std::uint32_t nan = (bits >> 16) | 0x40;
-  const std::uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  return static_cast<std::uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? nan : rounded);
-}
-
-float f32_from_bf16(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
-
 float f32_from_f16(std::uint16_t bits) {
   const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000) << 16;
   const std::uint32_t exponent = (bits >> 10) & 0x1f;
@@ -104,16 +95,26 @@ float f32_from_f16(std::uint16_t bits) {
   return std::bit_cast<float>(sign | (widened << 23) | (mantissa << 13));
 }
 
+std::string shape_text(const std::vector<std::int64_t>& shape) {
+  std::string text = "[";
+  for (const std::int64_t dim : shape) {
+    if (text.size() > 1) text += ',';
+    text += std::to_string(dim);
+  }
+  return text += ']';
+}
+
 std::uint64_t tensor_bytes(const TensorSpec& spec, const std::string& where) {
   // A zero dim makes the product zero but excuses no overflow of the others: strides are computed from them too.
   std::int64_t bytes = static_cast<std::int64_t>(bytes_of(spec.type));
   bool empty = false;
   for (const std::int64_t dim : spec.shape) {
-    if (dim < 0) throw std::runtime_error(fmt::format("{}: negative dim in its shape {}", where, spec.shape));
+    if (dim < 0)
+      throw std::runtime_error(fmt::format("{}: negative dim in its shape {}", where, shape_text(spec.shape)));
     empty = empty || dim == 0;
     if (dim != 0 && __builtin_mul_overflow(bytes, dim, &bytes))
-      throw std::runtime_error(
-          fmt::format("{}: its shape {} of {} is larger than any file", where, spec.shape, name_of(spec.type)));
+      throw std::runtime_error(fmt::format("{}: its shape {} of {} is larger than any file", where,
+                                           shape_text(spec.shape), name_of(spec.type)));
   }
   return empty ? 0 : static_cast<std::uint64_t>(bytes);
 }
@@ -138,15 +139,17 @@ SafetensorsHeader SafetensorsHeader::parse(std::string_view text, std::uint64_t 
   for (std::size_t i = 0; i < header.tensors_.size(); ++i) {
     const TensorInfo& tensor = header.tensors_[i];
     if (tensor.begin != reached)
-      throw std::runtime_error(fmt::format("{}: tensor {} begins at byte {}, expected {} where the one before it ends: {}",
-                                           where, quote_for_message(tensor.name), tensor.begin, reached,
-                                           tensor.begin < reached ? "they overlap" : "there is a hole"));
+      throw std::runtime_error(
+          fmt::format("{}: tensor {} begins at byte {}, expected {} where the one before it ends: {}", where,
+                      quote_for_message(tensor.name), tensor.begin, reached,
+                      tensor.begin < reached ? "they overlap" : "there is a hole"));
     reached = tensor.end;
     header.index_.emplace(tensor.name, i);
   }
   if (reached != data_bytes)
     throw std::runtime_error(fmt::format("{}: its tensors take {} bytes, the file holds {} after its header: {}", where,
-                                         reached, data_bytes, reached > data_bytes ? "it is cut short" : "foreign bytes follow"));
+                                         reached, data_bytes,
+                                         reached > data_bytes ? "it is cut short" : "foreign bytes follow"));
   return header;
 }
 
@@ -158,9 +161,10 @@ SafetensorsHeader SafetensorsHeader::read(const File& file) {
         fmt::format("{}: {} bytes, expected at least 8: not a safetensors file, or one cut short", file.path(), size));
   file.pread_all(&length, sizeof length, 0);
   if (length > kMaxHeaderBytes || length > size - sizeof length)
-    throw std::runtime_error(fmt::format("{}: a header of {} bytes in a file of {}, expected at most {}: not a safetensors "
-                                         "file, or one cut short",
-                                         file.path(), length, size, std::min(kMaxHeaderBytes, size - sizeof length)));
+    throw std::runtime_error(
+        fmt::format("{}: a header of {} bytes in a file of {}, expected at most {}: not a safetensors "
+                    "file, or one cut short",
+                    file.path(), length, size, std::min(kMaxHeaderBytes, size - sizeof length)));
   std::string text(length, '\0');
   file.pread_all(text.data(), text.size(), sizeof length);
   SafetensorsHeader header = parse(text, size - sizeof length - length, file.path());

@@ -10,6 +10,7 @@
 // Errors: std::runtime_error for what a file or a disk does, std::logic_error for a caller's wrong name, type or range.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -24,14 +25,23 @@
 
 namespace smoe {
 
+// clang-format off
 enum class TensorType : std::uint8_t {
   boolean, u8, i8, f8_e5m2, f8_e4m3, f8_e8m0, i16, u16, f16, bf16, i32, u32, f32, c64, f64, i64, u64
 };
-const char* name_of(TensorType type);       // as in the header: "BF16"
-std::uint64_t bytes_of(TensorType type);    // of one element
+// clang-format on
+const char* name_of(TensorType type);     // as in the header: "BF16"
+std::uint64_t bytes_of(TensorType type);  // of one element
 
-std::uint16_t bf16_from_f32(float value);   // to nearest, ties to even; NaN stays NaN
-float f32_from_bf16(std::uint16_t bits);
+// To nearest, ties to even; NaN stays NaN. Inline, like its inverse, so that loops over weights vectorise.
+inline std::uint16_t bf16_from_f32(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  // The quiet bit keeps a NaN whose payload lies in the dropped half from turning into infinity.
+  const std::uint32_t nan = (bits >> 16) | 0x40;
+  const std::uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return static_cast<std::uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? nan : rounded);
+}
+inline float f32_from_bf16(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
 float f32_from_f16(std::uint16_t bits);
 
 struct TensorSpec {
@@ -48,6 +58,8 @@ struct TensorInfo : TensorSpec {
   std::int64_t elements() const { return static_cast<std::int64_t>((end - begin) / bytes_of(type)); }
 };
 
+std::string shape_text(const std::vector<std::int64_t>& shape);  // "[2,3]", as in the header
+
 // Throws std::runtime_error that opens with `where` if the shape holds a negative dim or its bytes do not fit 63 bits.
 std::uint64_t tensor_bytes(const TensorSpec& spec, const std::string& where);
 
@@ -62,7 +74,7 @@ class SafetensorsHeader {
 
   const std::vector<TensorInfo>& tensors() const { return tensors_; }
   const TensorMetadata& metadata() const { return metadata_; }
-  const TensorInfo* find(const std::string& name) const;  // null if absent
+  const TensorInfo* find(const std::string& name) const;      // null if absent
   std::uint64_t data_offset() const { return data_offset_; }  // of the first tensor's bytes in the file
 
  private:

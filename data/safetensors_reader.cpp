@@ -27,27 +27,33 @@ void read_widened(const File& file, std::uint64_t offset, float* out, std::int64
 
 SafetensorsReader::SafetensorsReader(const std::filesystem::path& path)
     : file_(File::open_to_read(path)), header_(SafetensorsHeader::read(file_)), map_(file_) {
-  if (header_.data_offset() > map_.bytes().size())
-    throw std::runtime_error(file_.path() + ": the file shrank while it was opened");
+  const std::uint64_t data_bytes = tensors().empty() ? 0 : tensors().back().end;
+  if (map_.bytes().size() != header_.data_offset() + data_bytes)
+    throw std::runtime_error(file_.path() + ": the file changed while it was opened");
 }
 
 const TensorInfo& SafetensorsReader::info(const std::string& name) const {
   const TensorInfo* tensor = find(name);
   if (tensor == nullptr)
-    throw std::runtime_error(fmt::format("{}: no tensor {} among its {}", path(), quote_for_message(name), tensors().size()));
+    throw std::runtime_error(
+        fmt::format("{}: no tensor {} among its {}", path(), quote_for_message(name), tensors().size()));
   return *tensor;
 }
 
 void SafetensorsReader::read_f32(const std::string& name, float* out, std::int64_t first, std::int64_t count) const {
   const TensorInfo& tensor = info(name);
   if (first < 0 || count < 0 || first > tensor.elements() - count)
-    throw std::logic_error(fmt::format("elements {}+{} of tensor {}, which has {}", first, count, name, tensor.elements()));
+    throw std::logic_error(
+        fmt::format("elements {}+{} of tensor {}, which has {}", first, count, name, tensor.elements()));
   const std::uint64_t offset =
       header_.data_offset() + tensor.begin + static_cast<std::uint64_t>(first) * bytes_of(tensor.type);
   switch (tensor.type) {
-    case TensorType::f32: return file_.pread_all(out, static_cast<std::size_t>(count) * sizeof(float), offset);
-    case TensorType::bf16: return read_widened(file_, offset, out, count, f32_from_bf16);
-    case TensorType::f16: return read_widened(file_, offset, out, count, f32_from_f16);
+    case TensorType::f32:
+      return file_.pread_all(out, static_cast<std::size_t>(count) * sizeof(float), offset);
+    case TensorType::bf16:
+      return read_widened(file_, offset, out, count, [](std::uint16_t x) { return f32_from_bf16(x); });
+    case TensorType::f16:
+      return read_widened(file_, offset, out, count, [](std::uint16_t x) { return f32_from_f16(x); });
     default:
       throw std::runtime_error(fmt::format("{}: tensor {} is {}, expected F32, BF16 or F16", path(),
                                            quote_for_message(name), name_of(tensor.type)));

@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -39,8 +38,8 @@ std::string header_bytes(const std::vector<TensorInfo>& tensors, TensorMetadata 
   metadata.try_emplace("format", "pt");
   std::string text = "{\"__metadata__\":" + dump_json(Json(metadata));
   for (const TensorInfo& tensor : tensors)
-    text += fmt::format(R"(,{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", json_text(tensor.name),
-                        name_of(tensor.type), fmt::join(tensor.shape, ","), tensor.begin, tensor.end);
+    text += fmt::format(R"(,{}:{{"dtype":"{}","shape":{},"data_offsets":[{},{}]}})", json_text(tensor.name),
+                        name_of(tensor.type), shape_text(tensor.shape), tensor.begin, tensor.end);
   text += "}";
   text.append((kAlignment - text.size() % kAlignment) % kAlignment, ' ');
   const std::uint64_t length = text.size();
@@ -105,15 +104,17 @@ SafetensorsWriter::~SafetensorsWriter() {
 const TensorInfo& SafetensorsWriter::checked(const std::string& name) const {
   if (!file_.is_open()) throw std::logic_error("write after finish() to " + path());
   const TensorInfo* tensor = header_.find(name);
-  if (tensor == nullptr) throw std::logic_error(fmt::format("no tensor {} was announced for {}", quote_for_message(name), path()));
+  if (tensor == nullptr)
+    throw std::logic_error(fmt::format("no tensor {} was announced for {}", quote_for_message(name), path()));
   return *tensor;
 }
 
-void SafetensorsWriter::write_bytes(const TensorInfo& tensor, std::uint64_t first_byte, const void* data, std::uint64_t bytes) {
+void SafetensorsWriter::write_bytes(const TensorInfo& tensor, std::uint64_t first_byte, const void* data,
+                                    std::uint64_t bytes) {
   const std::uint64_t size = tensor.end - tensor.begin;
   if (first_byte > size || bytes > size - first_byte)
-    throw std::logic_error(fmt::format("bytes {}+{} of tensor {}, which has {}", first_byte, bytes,
-                                       quote_for_message(tensor.name), size));
+    throw std::logic_error(
+        fmt::format("bytes {}+{} of tensor {}, which has {}", first_byte, bytes, quote_for_message(tensor.name), size));
   file_.pwrite_all(data, bytes, header_.data_offset() + tensor.begin + first_byte);
   written_[static_cast<std::size_t>(&tensor - header_.tensors().data())] += bytes;
 }
@@ -126,13 +127,14 @@ void SafetensorsWriter::write_f32(const std::string& name, std::int64_t first_el
   const auto first = static_cast<std::uint64_t>(first_element);
   if (tensor.type == TensorType::f32) return write_bytes(tensor, first * 4, values.data(), values.size_bytes());
   if (tensor.type != TensorType::bf16)
-    throw std::logic_error(fmt::format("f32 values for tensor {} of {}", quote_for_message(name), name_of(tensor.type)));
+    throw std::logic_error(
+        fmt::format("f32 values for tensor {} of {}", quote_for_message(name), name_of(tensor.type)));
 
   constexpr std::size_t chunk = 1 << 16;
   std::vector<std::uint16_t> rounded(std::min(chunk, values.size()));
   for (std::size_t done = 0; done < values.size(); done += chunk) {
     const auto part = values.subspan(done, std::min(chunk, values.size() - done));
-    std::transform(part.begin(), part.end(), rounded.begin(), bf16_from_f32);
+    std::transform(part.begin(), part.end(), rounded.begin(), [](float x) { return bf16_from_f32(x); });
     write_bytes(tensor, (first + done) * 2, rounded.data(), part.size() * 2);
   }
 }

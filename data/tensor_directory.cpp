@@ -1,7 +1,6 @@
 #include "data/tensor_directory.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
@@ -23,8 +22,9 @@ bool present(const fs::path& path) {
 // A plain name of a safetensors file: nothing that leads to another directory, whatever the index says.
 void check_basename(const std::string& name, const std::string& where) {
   if (name.find('/') != std::string::npos || name.find('\0') != std::string::npos || !name.ends_with(".safetensors"))
-    throw std::runtime_error(fmt::format("{}: names the file {}, expected a plain name that ends in .safetensors and has no '/'",
-                                         where, quote_for_message(name)));
+    throw std::runtime_error(
+        fmt::format("{}: names the file {}, expected a plain name that ends in .safetensors and has no '/'", where,
+                    quote_for_message(name)));
 }
 
 // Says what the directory holds instead of safetensors files, if it is something we know.
@@ -38,15 +38,18 @@ void check_basename(const std::string& name, const std::string& where) {
     else if (extension == ".safetensors")
       other = std::max(other, name);
   }
-  const std::string missing = fmt::format("{} holds neither {} nor {}", directory.string(), kSingleWeightsFile, kWeightsIndexFile);
+  const std::string missing =
+      fmt::format("{} holds neither {} nor {}", directory.string(), kSingleWeightsFile, kWeightsIndexFile);
   if (!other.empty())
-    throw std::runtime_error(fmt::format("{}; {} is not part of that layout (a missing index, or another tool's naming). "
-                                         "Fetch the index or save the model again with save_pretrained()",
-                                         missing, quote_for_message(other)));
+    throw std::runtime_error(
+        fmt::format("{}; {} is not part of that layout (a missing index, or another tool's naming). "
+                    "Fetch the index or save the model again with save_pretrained()",
+                    missing, quote_for_message(other)));
   if (!pickle.empty())
-    throw std::runtime_error(fmt::format("{}; {} looks like a pickle, which can run code and is never read. Convert it: load the "
-                                         "model in transformers and save_pretrained(DIR, safe_serialization=True)",
-                                         missing, quote_for_message(pickle)));
+    throw std::runtime_error(
+        fmt::format("{}; {} looks like a pickle, which can run code and is never read. Convert it: load the "
+                    "model in transformers and save_pretrained(DIR, safe_serialization=True)",
+                    missing, quote_for_message(pickle)));
   throw std::runtime_error(missing + ": expected the directory of a model with its weights");
 }
 
@@ -71,7 +74,8 @@ void check_against_index(const SafetensorsReader& reader, const std::set<std::st
   std::string message = fmt::format("{} and {} disagree", reader.path(), kWeightsIndexFile);
   if (!missing.empty()) message += "; the file lacks " + listed(missing);
   if (!unlisted.empty()) message += "; the index does not place there " + listed(unlisted);
-  throw std::runtime_error(message + ". The files are from different saves, or a download is incomplete: fetch them again");
+  throw std::runtime_error(message +
+                           ". The files are from different saves, or a download is incomplete: fetch them again");
 }
 
 }  // namespace
@@ -79,11 +83,13 @@ void check_against_index(const SafetensorsReader& reader, const std::set<std::st
 TensorDirectory::TensorDirectory(const fs::path& directory) : directory_(directory) {
   std::error_code ignored;
   if (!fs::is_directory(directory, ignored))
-    throw std::runtime_error(fmt::format("{} is not a directory, expected the directory of a model", directory.string()));
+    throw std::runtime_error(
+        fmt::format("{} is not a directory, expected the directory of a model", directory.string()));
   const bool single = present(directory / kSingleWeightsFile), sharded = present(directory / kWeightsIndexFile);
   if (single && sharded)
-    throw std::runtime_error(fmt::format("{} holds both {} and {}: which one is meant cannot be known; remove the stale one",
-                                         directory.string(), kSingleWeightsFile, kWeightsIndexFile));
+    throw std::runtime_error(
+        fmt::format("{} holds both {} and {}: which one is meant cannot be known; remove the stale one",
+                    directory.string(), kSingleWeightsFile, kWeightsIndexFile));
   if (single)
     add(SafetensorsReader(directory / kSingleWeightsFile));
   else if (sharded)
@@ -109,8 +115,8 @@ void TensorDirectory::open_sharded() {
   for (const auto& [file, tensors] : by_file)
     if (!present(directory_ / file)) absent.push_back(file);
   if (!absent.empty())
-    throw std::runtime_error(fmt::format("{} lists {} of {} files that are not there: {}. Fetch them", index_path.string(),
-                                         absent.size(), by_file.size(), listed(absent)));
+    throw std::runtime_error(fmt::format("{} lists {} of {} files that are not there: {}. Fetch them",
+                                         index_path.string(), absent.size(), by_file.size(), listed(absent)));
   for (const auto& [file, tensors] : by_file) {
     SafetensorsReader reader(directory_ / file);
     check_against_index(reader, tensors);
@@ -129,7 +135,8 @@ void TensorDirectory::add(SafetensorsReader reader) {
 const SafetensorsReader& TensorDirectory::reader_of(const std::string& name) const {
   const auto place = holder_.find(name);
   if (place == holder_.end())
-    throw std::runtime_error(fmt::format("{}: no tensor {} among its {}", directory_.string(), quote_for_message(name), names_.size()));
+    throw std::runtime_error(
+        fmt::format("{}: no tensor {} among its {}", directory_.string(), quote_for_message(name), names_.size()));
   return readers_[place->second];
 }
 

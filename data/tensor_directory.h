@@ -25,7 +25,7 @@ class TensorDirectory {
   explicit TensorDirectory(const std::filesystem::path& directory);
 
   const std::filesystem::path& path() const { return directory_; }
-  std::vector<std::filesystem::path> files() const;     // weights files, without the index
+  std::vector<std::filesystem::path> files() const;                 // weights files, without the index
   const std::vector<std::string>& names() const { return names_; }  // by file, then in the order of their bytes
   bool contains(const std::string& name) const { return holder_.contains(name); }
   const TensorInfo& info(const std::string& name) const { return reader_of(name).info(name); }

@@ -16,7 +16,8 @@ std::vector<TensorFilePlan> plan_tensor_files(const std::vector<TensorSpec>& ten
   std::unordered_set<std::string> names;
   std::uint64_t used = 0;
   for (const TensorSpec& tensor : tensors) {
-    if (!names.insert(tensor.name).second) throw std::logic_error("two tensors are called " + quote_for_message(tensor.name));
+    if (!names.insert(tensor.name).second)
+      throw std::logic_error("two tensors are called " + quote_for_message(tensor.name));
     const std::uint64_t bytes = tensor_bytes(tensor, "tensor " + quote_for_message(tensor.name));
     if (!plan.back().tensors.empty() && (bytes > max_shard_bytes || used > max_shard_bytes - bytes)) {
       plan.emplace_back();
@@ -51,7 +52,8 @@ TensorDirectoryWriter TensorDirectoryWriter::create(const fs::path& directory, c
   return TensorDirectoryWriter(directory, tensors, max_shard_bytes, true);
 }
 
-TensorDirectoryWriter TensorDirectoryWriter::open_for_slices(const fs::path& directory, const std::vector<TensorSpec>& tensors,
+TensorDirectoryWriter TensorDirectoryWriter::open_for_slices(const fs::path& directory,
+                                                             const std::vector<TensorSpec>& tensors,
                                                              std::uint64_t max_shard_bytes) {
   return TensorDirectoryWriter(directory, tensors, max_shard_bytes, false);
 }
@@ -62,7 +64,8 @@ TensorDirectoryWriter::TensorDirectoryWriter(fs::path directory, std::vector<Ten
   for (const TensorFilePlan& part : plan_tensor_files(tensors_, max_shard_bytes_)) {
     const fs::path path = directory_ / part.file;
     for (const TensorSpec& tensor : part.tensors) holder_.emplace(tensor.name, writers_.size());
-    writers_.push_back(whole_ ? SafetensorsWriter::create(path, part.tensors) : SafetensorsWriter::open_for_slices(path));
+    writers_.push_back(whole_ ? SafetensorsWriter::create(path, part.tensors)
+                              : SafetensorsWriter::open_for_slices(path));
   }
 }
 
@@ -84,15 +87,18 @@ void TensorDirectoryWriter::write_index(const fs::path& directory, const std::ve
 SafetensorsWriter& TensorDirectoryWriter::writer_of(const std::string& name) {
   const auto place = holder_.find(name);
   if (place == holder_.end())
-    throw std::logic_error(fmt::format("no tensor {} was announced for {}", quote_for_message(name), directory_.string()));
+    throw std::logic_error(
+        fmt::format("no tensor {} was announced for {}", quote_for_message(name), directory_.string()));
   return writers_[place->second];
 }
 
-void TensorDirectoryWriter::write_f32(const std::string& name, std::int64_t first_element, std::span<const float> values) {
+void TensorDirectoryWriter::write_f32(const std::string& name, std::int64_t first_element,
+                                      std::span<const float> values) {
   writer_of(name).write_f32(name, first_element, values);
 }
 
-void TensorDirectoryWriter::write_raw(const std::string& name, std::uint64_t first_byte, std::span<const std::byte> bytes) {
+void TensorDirectoryWriter::write_raw(const std::string& name, std::uint64_t first_byte,
+                                      std::span<const std::byte> bytes) {
   writer_of(name).write_raw(name, first_byte, bytes);
 }
 
