@@ -11,6 +11,7 @@
 #include "data/files.h"
 #include "data/json.h"
 #include "tests/trainer/scratch_dir.h"
+#include "trainer/hf_config.h"
 #include "trainer/metrics.h"
 #include "trainer/report_config.h"
 
@@ -209,6 +210,18 @@ TEST(ReportConfig, AShapeTakenFromElsewhereIsReadFromTheCheckpoint) {
   const ScratchDir dir;
   const FlatConfig config = flatten_config("model:\n  from: some/dir\n");
   EXPECT_FALSE(parameters_of_run(config, dir.path()).has_value());
+
+  const fs::path checkpoint = dir.path() / "checkpoints" / "step-000010";
+  make_directories(checkpoint / "model");
+  write_file_atomically(checkpoint / "manifest.json", "{}");
+  write_file_atomically(dir.path() / "checkpoints" / "latest", "step-000010\n");
+  EXPECT_FALSE(parameters_of_run(config, dir.path()).has_value()) << "a damaged checkpoint is no reason to fail";
+
+  HfConfig model;
+  model.model.num_hidden_layers = 3;
+  write_hf_config(checkpoint / "model", model);
+  ASSERT_TRUE(parameters_of_run(config, dir.path()).has_value());
+  EXPECT_EQ(parameters_of_run(config, dir.path())->total, count_parameters(model.model).total);
 }
 
 TEST(ReportBadInput, MissingRunDirectoryIsNamed) {

@@ -1,0 +1,93 @@
+#include "trainer/hf_config.h"
+
+#include <fstream>
+
+#include "tests/trainer/training_fixture.h"
+
+namespace smoe {
+namespace {
+
+class HfConfigTest : public ::testing::Test {
+ protected:
+  HfConfig read(const std::string& text) {
+    std::ofstream(scratch.path() / "config.json") << text;
+    return read_hf_config(scratch.path());
+  }
+  std::string refusal(const std::string& text) {
+    try {
+      read(text);
+    } catch (const std::runtime_error& error) {
+      return error.what();
+    }
+    ADD_FAILURE() << "accepted: " << text;
+    return {};
+  }
+  ScratchDir scratch;
+};
+
+// As the released directories have it (transformers 4), less what is not read.
+std::string released(const std::string& more = "") {
+  return R"({"architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "hidden_act": "silu", "hidden_size": 4096,
+    "intermediate_size": 14336, "max_position_embeddings": 32768, "num_attention_heads": 32, "num_experts_per_tok": 2,
+    "num_hidden_layers": 32, "num_key_value_heads": 8, "num_local_experts": 8, "rms_norm_eps": 1e-05,
+    "rope_theta": 1000000.0, "router_aux_loss_coef": 0.02, "sliding_window": null, "tie_word_embeddings": false,
+    "bos_token_id": 1, "eos_token_id": 2, "vocab_size": 32000)" + more + "}";
+}
+
+TEST_F(HfConfigTest, ReadsTheReleasedMixtral) {
+  const auto config = read(released());
+  EXPECT_EQ(count_parameters(config.model).total, 46702792704);
+  EXPECT_EQ(config.model.rope_theta, 1e6);
+  EXPECT_EQ(config.router_aux_loss_coef, 0.02);
+  EXPECT_TRUE(config.warnings.empty());
+}
+
+TEST_F(HfConfigTest, ReadsThetaWhereTransformers5KeepsIt) {
+  std::string text = released(R"(, "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"})");
+  text.erase(text.find("\"rope_theta\": 1000000.0,"), 24);
+  EXPECT_EQ(read(text).model.rope_theta, 5e5);
+}
+
+TEST_F(HfConfigTest, WhatIsWrittenReadsBackTheSame) {
+  HfConfig config;
+  config.model.head_dim = 48;
+  config.model.sliding_window = 33;
+  config.model.rms_norm_eps = 1e-6;
+  config.bos = -1;
+  config.eos = 7;
+  config.router_aux_loss_coef = 0.04;
+  write_hf_config(scratch.path(), config);
+  const auto found = read_hf_config(scratch.path());
+  EXPECT_EQ(found.model, config.model);
+  EXPECT_EQ(found.bos, -1);
+  EXPECT_EQ(found.eos, 7);
+  EXPECT_EQ(found.router_aux_loss_coef, 0.04);
+  EXPECT_EQ(found.warnings.size(), 1u) << "a sliding window deserves a word";
+}
+
+using HfConfigBadInput = HfConfigTest;
+
+TEST_F(HfConfigBadInput, RefusesWhatWouldBeComputedDifferently) {
+  EXPECT_TRUE(mentions(refusal(released(R"(, "rope_scaling": {"type": "linear", "factor": 2})")), {"config.json", "rope_scaling"}));
+  EXPECT_TRUE(mentions(refusal(released(R"(, "quantization_config": {"bits": 4})")), {"quantization_config"}));
+  std::string tied = released();
+  tied.replace(tied.find("\"tie_word_embeddings\": false"), 28, "\"tie_word_embeddings\": true");
+  EXPECT_TRUE(mentions(refusal(tied), {"tie_word_embeddings", "found true", "expected false"}));
+  std::string llama = released();
+  llama.replace(llama.find("\"mixtral\""), 9, "\"llama\"");
+  EXPECT_TRUE(mentions(refusal(llama), {"model_type", "llama", "mixtral"}));
+}
+
+TEST_F(HfConfigBadInput, RefusesMissingMistypedAndImpossibleValues) {
+  EXPECT_TRUE(mentions(refusal("{}"), {"config.json", "vocab_size"}));
+  EXPECT_TRUE(mentions(refusal("[1"), {"config.json"}));
+  std::string text = released();
+  text.replace(text.find("\"num_experts_per_tok\": 2"), 24, "\"num_experts_per_tok\": 9");
+  EXPECT_TRUE(mentions(refusal(text), {"num_experts_per_tok", "9", "8"}));
+  text = released();
+  text.replace(text.find("\"hidden_size\": 4096"), 19, "\"hidden_size\": 40.5");
+  EXPECT_TRUE(mentions(refusal(text), {"hidden_size"}));
+}
+
+}  // namespace
+}  // namespace smoe

@@ -1,0 +1,151 @@
+// What a user can hand the trainer that it must refuse: the message names file, found and expected, and nothing that was
+// there before is harmed.
+#include <sys/resource.h>
+
+#include <csignal>
+#include <fstream>
+
+#include "tests/trainer/training_fixture.h"
+#include "trainer/inference.h"
+
+namespace smoe {
+namespace {
+
+using TrainerBadInput = TrainingTest;
+namespace fs = std::filesystem;
+
+void flip_byte(const fs::path& path, std::streamoff at) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(at);
+  const char byte = static_cast<char>(file.get() ^ 0x10);
+  file.seekp(at);
+  file.put(byte);
+}
+
+TEST_F(TrainerBadInput, ResumeAgainstAnotherModelShape) {
+  ASSERT_EQ(train(config("run")), 0);
+  const auto before = state_hash("run", 20);
+  auto other = config("run");
+  other.model.hidden_size = 48;
+  other.model.num_local_experts = 8;
+  other.train.steps = 30;
+  EXPECT_TRUE(mentions(error_of([&] { train(other); }),
+                       {"step-000020", "model.hidden_size: the checkpoint has 32, the configuration 48", "num_local_experts", "resume=never"}));
+  EXPECT_EQ(state_hash("run", 20), before);
+}
+
+TEST_F(TrainerBadInput, EveryFileOfACheckpointIsCheckedBeforeItIsUsed) {
+  ASSERT_EQ(train(config("run")), 0);
+  auto longer = config("run");
+  longer.train.steps = 21;
+  for (const char* file : {"model/model.safetensors", "optimizer/model.safetensors", "state.json", "model/config.json"}) {
+    const fs::path path = checkpoint("run", 20) / file;
+    const auto at = static_cast<std::streamoff>(fs::file_size(path) / 2);
+    flip_byte(path, at);
+    EXPECT_TRUE(mentions(error_of([&] { train(longer); }), {file, "SHA-256", "checkpoint.resume=", "step-000010"})) << file;
+    flip_byte(path, at);
+  }
+  const fs::path model = checkpoint("run", 20) / "model" / "model.safetensors";
+  const auto whole = fs::file_size(model);
+  fs::resize_file(model, whole - 1);
+  EXPECT_TRUE(mentions(error_of([&] { train(longer); }), {"model.safetensors", "expected"}));
+  fs::remove(model);
+  EXPECT_TRUE(mentions(error_of([&] { train(longer); }), {"model.safetensors", "missing"}));
+}
+
+TEST_F(TrainerBadInput, OutputDirectoryThatCannotBeMade) {
+  std::ofstream(root() / "file") << "in the way";
+  auto c = config("file/run");
+  EXPECT_TRUE(mentions(error_of([&] { train(c); }), {"file"}));
+}
+
+TEST_F(TrainerBadInput, ASecondRunInTheSameDirectoryIsRefusedAndTheFirstUnharmed) {
+  Trainer first(config("run"), Mesh::single(), 2);
+  EXPECT_TRUE(mentions(error_of([&] { train(config("run")); }), {"another run is writing here", "process"}));
+  EXPECT_EQ(first.run(), 0);
+}
+
+TEST_F(TrainerBadInput, ShardsOfAnotherTokenizer) {
+  write_tiny_corpus(root() / "other", "gamma", 4, 5, 61, "tokenizer-b");
+  auto c = config("run");
+  c.data.train.push_back({.path = (root() / "other").string()});
+  EXPECT_TRUE(mentions(error_of([&] { train(c); }), {"different tokenizers", "other"}));
+  EXPECT_FALSE(fs::exists(root() / "run"));
+}
+
+TEST_F(TrainerBadInput, ShardsOfAnotherTokenizerThanTheModelsOwn) {
+  ASSERT_EQ(train(config("first")), 0);
+  std::ofstream(checkpoint("first", 20) / "model" / "tokenizer.model") << "a tokenizer of its own";
+  auto c = config("second");
+  c.model = ModelConfig{};
+  c.model.from = (checkpoint("first", 20) / "model").string();
+  EXPECT_TRUE(mentions(error_of([&] { train(c); }), {"tokenizer"}));
+  EXPECT_FALSE(fs::exists(root() / "second"));
+}
+
+TEST_F(TrainerBadInput, AVocabularyThatTheModelDoesNotHave) {
+  auto c = config("run");
+  c.model.vocab_size = 60;
+  EXPECT_TRUE(mentions(error_of([&] { train(c); }), {"61", "60"}));
+}
+
+TEST_F(TrainerBadInput, ACorruptShard) {
+  const fs::path shard = root() / "a" / "shard-00000.h5";
+  flip_byte(shard, static_cast<std::streamoff>(fs::file_size(shard) / 2));
+  EXPECT_TRUE(mentions(error_of([&] { train(config("run")); }), {"shard-00000.h5"}));
+  EXPECT_FALSE(fs::exists(root() / "run"));
+}
+
+TEST_F(TrainerBadInput, AModelLargerThanTheMachine) {
+  auto c = config("run");
+  c.model.hidden_size = 1 << 14;
+  c.model.intermediate_size = 1 << 16;
+  c.model.num_hidden_layers = 64;
+  EXPECT_TRUE(mentions(error_of([&] { train(c); }), {"GiB", "this machine has"}));
+}
+
+TEST_F(TrainerBadInput, WeightsThatDoNotFitTheConfigAreListedTogether) {
+  ASSERT_EQ(train(config("first")), 0);
+  const fs::path config_file = checkpoint("first", 20) / "model" / "config.json";
+  std::string text = read_file(config_file, 1 << 20);
+  const auto at = text.find("\"intermediate_size\": 40");
+  ASSERT_NE(at, std::string::npos);
+  text.replace(at, 23, "\"intermediate_size\": 48");
+  write_file_atomically(config_file, text);
+  const auto message = error_of([&] { InferenceModel(config_file.parent_path(), Mesh::single(), 16, 1); });
+  EXPECT_TRUE(mentions(message, {"experts.0.w1.weight: found [40, 32], expected [48, 32]", "and"}));
+}
+
+// A disk that fills while a checkpoint is written, as a limit on the size of files.
+TEST_F(TrainerBadInput, DiskFullWhileSavingLeavesThePreviousCheckpoint) {
+  ASSERT_EQ(train(config("run")), 0);
+  const auto before = state_hash("run", 20);
+  auto longer = config("run");
+  longer.train.steps = 21;
+  Trainer trainer(longer, Mesh::single(), 2);
+  rlimit old{};
+  ::getrlimit(RLIMIT_FSIZE, &old);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  rlimit small = old;
+  small.rlim_cur = fs::file_size(checkpoint("run", 20) / "model" / "model.safetensors") / 2;
+  ::setrlimit(RLIMIT_FSIZE, &small);
+  const auto message = error_of([&] { trainer.run(); });
+  ::setrlimit(RLIMIT_FSIZE, &old);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_TRUE(mentions(message, {"model.safetensors", "bytes"}));
+  EXPECT_FALSE(fs::exists(checkpoint("run", 21)));
+  for (const auto& entry : fs::directory_iterator(root() / "run" / "checkpoints"))
+    EXPECT_EQ(entry.path().filename().string().find(".step"), std::string::npos) << entry.path();
+  EXPECT_EQ(state_hash("run", 20), before);
+  EXPECT_EQ(latest_checkpoint(root() / "run" / "checkpoints"), checkpoint("run", 20));
+}
+
+TEST_F(TrainerBadInput, ADirectoryThatHoldsNoModel) {
+  EXPECT_TRUE(mentions(error_of([&] { find_model_directory(root() / "a"); }), {"no model found", "expected"}));
+  auto c = config("run");
+  c.checkpoint.resume = (root() / "nowhere").string();
+  EXPECT_TRUE(mentions(error_of([&] { train(c); }), {"nowhere"}));
+}
+
+}  // namespace
+}  // namespace smoe
