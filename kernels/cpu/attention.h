@@ -49,10 +49,16 @@ struct AttentionProblem {
   }
 };
 
-// to [columns, rows] = from [rows, columns]^T, row strides given.
+// to [columns, rows] = from [rows, columns]^T, row strides given. Eight rows at a time: their cache lines stay in the
+// first-level cache, and eight neighbours are written at once.
 inline void transpose(const float* from, std::int64_t from_stride, std::int64_t rows, std::int64_t columns, float* to,
                       std::int64_t to_stride) {
-  for (std::int64_t i = 0; i < rows; ++i)
+  std::int64_t i = 0;
+  for (; i + 8 <= rows; i += 8)
+    for (std::int64_t j = 0; j < columns; ++j)
+#pragma GCC unroll 8
+      for (std::int64_t k = 0; k < 8; ++k) to[j * to_stride + i + k] = from[(i + k) * from_stride + j];
+  for (; i < rows; ++i)
     for (std::int64_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
 }
 

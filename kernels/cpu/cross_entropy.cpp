@@ -14,10 +14,11 @@ struct RowStatistics {
   float maximum, sum;
 };
 
-// One pass over memory: a piece that fits the first-level cache is read twice, once for its maximum, once for the
-// exponentials; what was summed before is rescaled when the maximum rises (online softmax).
+// One pass over memory: a piece that lies in the first-level cache is read twice, once for its maximum, once for the
+// exponentials; what was summed before is rescaled when the maximum rises (online softmax). Pieces are added in double,
+// so that the error does not grow with the vocabulary.
 RowStatistics row_statistics(const float* row, std::int64_t n) {
-  constexpr std::int64_t piece = 2048;
+  constexpr std::int64_t piece = 512;
   float maximum = -std::numeric_limits<float>::infinity();
   double total = 0;
   for (std::int64_t first = 0; first < n; first += piece) {
@@ -28,7 +29,8 @@ RowStatistics row_statistics(const float* row, std::int64_t n) {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (std::int64_t i = first; i < last; ++i) sum += cpu::vector_exp(row[i] - higher);
-    total = total * std::exp(static_cast<double>(maximum) - static_cast<double>(higher)) + static_cast<double>(sum);
+    if (higher != maximum) total *= std::exp(static_cast<double>(maximum) - static_cast<double>(higher));
+    total += static_cast<double>(sum);
     maximum = higher;
   }
   return {maximum, static_cast<float>(total)};

@@ -105,17 +105,21 @@ void CpuBackend::grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const
   const float *pa = a.f32(), *pb = b.f32();
   float* pc = c.f32();
   tiles_.clear();
-  // Experts differ in rows, so there are several tiles for each thread, and the small ones come last.
+  // Experts differ in rows, so there are several tiles for each thread, and the small ones come last. Columns are cut
+  // only where rows do not give tiles enough.
   const std::int64_t cut = rows_are_summed ? E * m : R;
   const std::int64_t tile_rows = std::clamp(round_up(ceil_div(cut, 8 * threads_), 32), fewest_rows, most_rows);
+  std::int64_t row_tiles = 0;
+  for (std::int64_t e = 0; e < E; ++e)
+    row_tiles += rows_are_summed ? ceil_div(m, tile_rows) : ceil_div(offsets[e + 1] - offsets[e], tile_rows);
+  const std::int64_t column_parts = ceil_div(4 * threads_, std::max<std::int64_t>(1, row_tiles));
+  const std::int64_t tile_columns = std::max(4 * fewest_columns, ceil_div(n, column_parts));
   for (std::int64_t e = 0; e < E; ++e) {
     const std::int64_t first = offsets[e], count = offsets[e + 1] - first;
-    if (rows_are_summed) {
-      if (count == 0 && accumulate) continue;
-      append_tiles(tiles_, kind, {m, n, count, pa + first * m, pb + first * n, pc + e * m * n}, tile_rows, n);
-    } else {
-      append_tiles(tiles_, kind, {count, n, k, pa + first * k, pb + e * n * k, pc + first * n}, tile_rows, n);
-    }
+    if (rows_are_summed)
+      append_tiles(tiles_, kind, {m, n, count, pa + first * m, pb + first * n, pc + e * m * n}, tile_rows, tile_columns);
+    else
+      append_tiles(tiles_, kind, {count, n, k, pa + first * k, pb + e * n * k, pc + first * n}, tile_rows, tile_columns);
   }
   const Strides stride = strides_of(kind, m, n, k);
   run_tiles(kind, stride.a, stride.b, stride.c, accumulate);
