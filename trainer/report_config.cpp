@@ -86,9 +86,9 @@ std::optional<ParameterCounts> parameters_of_run(const FlatConfig& config, const
   ModelConfig::visit_fields(model, reader);
   if (reader.complete() && model.problems().empty()) return count_parameters(model);
 
-  const std::optional<std::filesystem::path> checkpoint = latest_checkpoint(run_dir / "checkpoints");
-  if (!checkpoint) return std::nullopt;
   try {
+    const std::optional<std::filesystem::path> checkpoint = latest_checkpoint(run_dir / "checkpoints");
+    if (!checkpoint) return std::nullopt;
     return count_parameters(read_hf_config(*checkpoint / "model").model);
   } catch (const std::runtime_error&) {
     return std::nullopt;  // a damaged checkpoint stops a resume; a report of the metrics can do without a count
