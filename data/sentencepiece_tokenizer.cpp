@@ -107,8 +107,10 @@ void SentencePieceTokenizer::find_neighbours(const SentencePieceModel& model) {
 }
 
 bool SentencePieceTokenizer::are_neighbours(char32_t left, char32_t right) const {
+  left = as_written(left);
+  right = as_written(right);
   if (left < 128 && right < 128) return ascii_neighbours_.test(left * 128 + right);
-  return neighbours_.contains(pair_of(as_written(left), as_written(right)));
+  return neighbours_.contains(pair_of(left, right));
 }
 
 std::size_t SentencePieceTokenizer::next_cut(std::string_view text, std::size_t from) const {

@@ -31,11 +31,12 @@ std::string StreamDecoder::push(std::int32_t id) {
     throw std::runtime_error(fmt::format("token id {} is outside the tokenizer's vocabulary of {} (ids 0 to {}); "
                                          "do the model and the tokenizer belong together?",
                                          id, tokenizer_->vocab_size(), tokenizer_->vocab_size() - 1));
-  if (!tokenizer_->is_control(id)) {
+  const bool control = tokenizer_->is_control(id);
+  if (!control) {
     tokenizer_->append_bytes(id, opens_text_, held_);
     opens_text_ = false;
   }
-  return take(false);
+  return take(control);  // no character goes on behind a control id
 }
 
 std::string StreamDecoder::finish() {

@@ -103,6 +103,26 @@ void check(const TrainTokenizerOptions& options, const CorpusFiles& corpus, cons
     throw std::runtime_error(fmt::format("{} exists; remove it or choose another --out", target.string()));
 }
 
+// Makes a directory if it is missing, and takes that away again if nothing was put into it.
+class OutputDirectory {
+ public:
+  explicit OutputDirectory(fs::path path) : path_(std::move(path)) {
+    std::error_code ignored;
+    made_ = !fs::exists(path_, ignored);
+    make_directories(path_);
+  }
+  ~OutputDirectory() {
+    std::error_code ignored;
+    if (made_) fs::remove(path_, ignored);  // fails, as it should, where something is in it
+  }
+  OutputDirectory(const OutputDirectory&) = delete;
+  OutputDirectory& operator=(const OutputDirectory&) = delete;
+
+ private:
+  fs::path path_;
+  bool made_ = false;
+};
+
 }  // namespace
 
 TrainTokenizerSummary train_tokenizer(const TrainTokenizerOptions& options) {
@@ -110,7 +130,7 @@ TrainTokenizerSummary train_tokenizer(const TrainTokenizerOptions& options) {
   const CorpusFiles corpus = list_corpus_files(options.inputs, options.format);
   const fs::path target = fs::path(options.out_directory) / "tokenizer.model";
   check(options, corpus, target);
-  make_directories(options.out_directory);
+  const OutputDirectory directory(options.out_directory);
   AtomicFile file(target);  // before the long work, so that a directory that cannot be written shows now
 
   TrainTokenizerSummary summary;

@@ -1,0 +1,214 @@
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "data/corpus_files.h"
+#include "data/import_jsonl.h"
+#include "data/import_megatron.h"
+#include "tests/data/megatron_fixtures.h"
+#include "tests/data/scratch_files.h"
+
+namespace smoe {
+namespace {
+
+using namespace test;
+
+std::vector<std::string> names_of(const CorpusFiles& corpus) {
+  std::vector<std::string> names;
+  for (const CorpusFile& file : corpus.files)
+    names.push_back(file.path.filename().string() + ":" + name_of(file.format));
+  return names;
+}
+
+TEST(CorpusFiles, TellsFormatsByNameAndMagic) {
+  const ScratchDirectory directory;
+  spill(directory / "a.txt", "text");
+  spill(directory / "b.jsonl", "{}");
+  spill(directory / "c.ndjson", "{}");
+  spill(directory / "d.npy", "");
+  spill(directory / "e.data", "\x93NUMPY...");
+  spill(directory / "f.bin", "binary, but no pair");
+  write_megatron(directory / "g", 8, {{1, 2}, {3}});
+  const auto format = [&](const std::string& name) {
+    return list_corpus_files({(directory / name).string()}, CorpusFormat::automatic).files.at(0).format;
+  };
+  EXPECT_EQ(format("a.txt"), CorpusFormat::text);
+  EXPECT_EQ(format("b.jsonl"), CorpusFormat::jsonl);
+  EXPECT_EQ(format("c.ndjson"), CorpusFormat::jsonl);
+  EXPECT_EQ(format("d.npy"), CorpusFormat::npy);
+  EXPECT_EQ(format("e.data"), CorpusFormat::npy);
+  EXPECT_EQ(format("f.bin"), CorpusFormat::text);
+  for (const char* name : {"g", "g.bin", "g.idx"}) {
+    EXPECT_EQ(format(name), CorpusFormat::megatron) << name;
+    EXPECT_EQ(list_corpus_files({(directory / name).string()}, CorpusFormat::megatron).files.at(0).bytes, 6u);
+  }
+}
+
+TEST(CorpusFiles, WalksADirectoryInOrder) {
+  const ScratchDirectory directory;
+  std::filesystem::create_directories(directory / "sub");
+  std::filesystem::create_directories(directory / ".git");
+  spill(directory / "z.txt", "z");
+  spill(directory / "a.txt", "a");
+  spill(directory / "sub" / "m.jsonl", "{}");
+  spill(directory / ".git" / "config", "hidden");
+  spill(directory / ".hidden", "hidden");
+  spill(directory / "program", std::string("ELF\0\0", 5));
+  write_megatron(directory / "ids", 4, {{1}});
+  std::filesystem::create_symlink("nowhere", directory / "dangling");
+  const CorpusFiles corpus = list_corpus_files({directory.path().string()}, CorpusFormat::automatic);
+  EXPECT_EQ(names_of(corpus),
+            (std::vector<std::string>{"a.txt:text", "ids.idx:megatron", "m.jsonl:jsonl", "z.txt:text"}));
+  EXPECT_EQ(corpus.skipped_hidden, 2);
+  EXPECT_EQ(corpus.skipped_binary, 1);
+  EXPECT_EQ(names_of(list_corpus_files({directory.path().string()}, CorpusFormat::megatron)),
+            std::vector<std::string>{"ids.idx:megatron"});
+}
+
+TEST(CorpusFiles, NamesASourceWithoutDirectories) {
+  EXPECT_EQ(describe_inputs({"/home/x/web.jsonl"}), "web");
+  EXPECT_EQ(describe_inputs({"corpus/books/"}), "books");
+  EXPECT_EQ(describe_inputs({"a.txt", "b.txt", "c.txt"}), "a and 2 more");
+}
+
+TEST(CorpusFilesBadInput, NamesWhatIsMissing) {
+  const ScratchDirectory directory;
+  const auto refused = [&](const std::string& name, CorpusFormat format, std::initializer_list<std::string> pieces) {
+    expect_refused([&] { list_corpus_files({(directory / name).string()}, format); }, pieces);
+  };
+  refused("nowhere.txt", CorpusFormat::automatic, {"nowhere.txt", "No such file"});
+  refused("nowhere", CorpusFormat::megatron, {"nowhere.bin", "No such file"});
+  refused("", CorpusFormat::automatic, {directory.path().string(), "no file"});
+  spill(directory / "x", std::string(4, '\0'));
+  refused("", CorpusFormat::automatic, {"no file", "1 binary"});
+  expect_refused([] { list_corpus_files({}, CorpusFormat::automatic); }, {"no input"});
+  expect_refused([] { corpus_format_of("csv"); }, {"csv", "jsonl"});
+}
+
+TEST(Jsonl, GivesWholeLinesAndTheirNumbers) {
+  const ScratchDirectory directory;
+  std::string text;
+  for (int i = 0; i < 50; ++i) text += "{\"text\": \"" + std::string(static_cast<std::size_t>(i), 'x') + "\"}\n\n";
+  text += "{\"text\": \"last\"}";
+  spill(directory / "a.jsonl", text);
+  for (const std::size_t bytes : {1, 7, 100, 100000}) {
+    JsonlFile file(directory / "a.jsonl");
+    JsonlLines lines;
+    std::string joined, document;
+    std::int64_t line = 1;
+    std::vector<std::string> documents;
+    while (file.next_lines(bytes, lines)) {
+      EXPECT_EQ(lines.first_line, line);
+      line += std::count(lines.text.begin(), lines.text.end(), '\n');
+      joined += lines.text;
+      while (lines.next_document("text", document)) documents.push_back(document);
+    }
+    EXPECT_EQ(joined, text);
+    ASSERT_EQ(documents.size(), 51u);
+    EXPECT_EQ(documents[9], std::string(9, 'x'));
+    EXPECT_EQ(documents[50], "last");
+  }
+}
+
+TEST(JsonlBadInput, NamesFileAndLine) {
+  const ScratchDirectory directory;
+  const auto refused = [&](const std::string& second_line, std::initializer_list<std::string> pieces) {
+    spill(directory / "a.jsonl", "{\"text\": \"fine\"}\n" + second_line + "\n");
+    JsonlFile file(directory / "a.jsonl");
+    JsonlLines lines;
+    ASSERT_TRUE(file.next_lines(1000, lines));
+    std::string document;
+    ASSERT_TRUE(lines.next_document("text", document));
+    expect_refused([&] { lines.next_document("text", document); }, pieces);
+  };
+  refused("{\"text\": ", {"a.jsonl:2"});
+  refused("{\"text\": 7}", {"a.jsonl:2", "text"});
+  refused("{\"body\": \"x\"}", {"a.jsonl:2", "text"});
+  refused("[1]", {"a.jsonl:2", "object"});
+  refused("{\"text\": \"a\", \"text\": \"b\"}", {"a.jsonl:2", "text"});
+  refused("{\"text\": \"\xFF\"}", {"a.jsonl:2"});
+}
+
+TEST(Megatron, ReadsEveryIntegerTypeAndItsDocuments) {
+  const ScratchDirectory directory;
+  const std::vector<std::vector<std::int64_t>> documents = {{1, 2, 3}, {}, {100}, {7, 7}};
+  for (const std::uint8_t dtype : {1, 2, 3, 4, 5, 8}) {
+    for (const bool modes : {false, true}) {
+      write_megatron(directory / "ids", dtype, documents, modes);
+      const MegatronFile file(directory / "ids.idx");
+      ASSERT_EQ(file.documents(), 4);
+      EXPECT_EQ(file.tokens(), 6);
+      for (std::int64_t i = 0; i < 4; ++i) {
+        std::vector<std::int64_t> ids(static_cast<std::size_t>(file.document_offset(i + 1) - file.document_offset(i)));
+        file.read(file.document_offset(i), static_cast<std::int64_t>(ids.size()), ids.data());
+        EXPECT_EQ(ids, documents[static_cast<std::size_t>(i)]);
+      }
+      EXPECT_THROW(file.read(5, 2, nullptr), std::logic_error);
+    }
+  }
+}
+
+TEST(Megatron, JoinsTheSequencesOfADocument) {
+  const ScratchDirectory directory;
+  MegatronIndex index;
+  index.dtype = 4;
+  index.lengths = {2, 0, 3, 1};
+  index.offsets = {0, 8, 8, 20};
+  index.documents = {0, 3, 4};
+  spill(directory / "ids.idx", index.text());
+  std::vector<std::int32_t> data = {1, 2, 3, 4, 5, 6};
+  spill(directory / "ids.bin", std::string(reinterpret_cast<const char*>(data.data()), 24));
+  const MegatronFile file(directory / "ids.idx");
+  EXPECT_EQ(file.documents(), 2);
+  EXPECT_EQ(file.document_offset(1), 5);
+  EXPECT_EQ(file.document_offset(2), 6);
+}
+
+TEST(MegatronBadInput, RefusesWhatDoesNotAddUp) {
+  const ScratchDirectory directory;
+  MegatronIndex good;
+  good.dtype = 8;
+  good.lengths = {3, 2};
+  good.offsets = {0, 6};
+  good.documents = {0, 1, 2};
+  const auto refused = [&](const MegatronIndex& index, std::initializer_list<std::string> pieces) {
+    spill(directory / "ids.idx", index.text());
+    expect_refused([&] { MegatronFile file(directory / "ids.idx"); }, pieces);
+  };
+  const auto changed = [&](auto change) {
+    MegatronIndex index = good;
+    change(index);
+    return index;
+  };
+  spill(directory / "ids.idx", good.text());
+  expect_refused([&] { MegatronFile file(directory / "ids.idx"); }, {"ids.bin", "No such file"});
+  spill(directory / "ids.bin", std::string(10, '\0'));
+  EXPECT_NO_THROW(MegatronFile(directory / "ids.idx"));
+
+  refused(changed([](auto& index) { index.magic = "MMIDIDY"; }), {"ids.idx", "magic"});
+  refused(changed([](auto& index) { index.version = 2; }), {"ids.idx", "version 2"});
+  refused(changed([](auto& index) { index.dtype = 6; }), {"ids.idx", "dtype code 6", "integers"});
+  refused(changed([](auto& index) { index.dtype = 0; }), {"ids.idx", "dtype code 0"});
+  refused(changed([](auto& index) { index.sequences = 1ull << 61; }), {"ids.idx", "2305843009213693952"});
+  refused(changed([](auto& index) { index.bounds = ~0ull; }), {"ids.idx", "18446744073709551615"});
+  refused(changed([](auto& index) { index.bounds = 0; }), {"ids.idx", "0 document bounds"});
+  refused(changed([](auto& index) { index.lengths[1] = -2; }), {"ids.idx", "sequence 1", "-2"});
+  refused(changed([](auto& index) { index.lengths[1] = 3; }), {"ids.idx", "ids.bin has 10"});
+  refused(changed([](auto& index) { index.lengths[1] = 1; }), {"ids.idx", "ids.bin has 10"});
+  refused(changed([](auto& index) { index.offsets[1] = 4; }), {"ids.idx", "begins at byte 4", "ends at 6"});
+  refused(changed([](auto& index) { index.offsets[0] = -6; }), {"ids.idx", "-6"});
+  refused(changed([](auto& index) { index.documents = {0, 2, 1}; }), {"ids.idx", "bound 2 is 1"});
+  refused(changed([](auto& index) { index.documents = {0, 1, 3}; }), {"ids.idx", "bound 2 is 3"});
+  refused(changed([](auto& index) { index.documents = {0, 1, 1}; }), {"ids.idx", "ends at sequence 1"});
+  refused(changed([](auto& index) { index.documents = {1, 1, 2}; }), {"ids.idx", "begins at sequence 1"});
+  const std::string whole = good.text();
+  for (std::size_t bytes = 0; bytes < whole.size(); ++bytes) {
+    spill(directory / "ids.idx", whole.substr(0, bytes));
+    expect_refused([&] { MegatronFile file(directory / "ids.idx"); }, {"ids.idx"});
+  }
+  spill(directory / "ids.idx", whole + "x");
+  expect_refused([&] { MegatronFile file(directory / "ids.idx"); }, {"ids.idx"});
+}
+
+}  // namespace
+}  // namespace smoe
