@@ -24,12 +24,13 @@ bool made_by_intel() {
 // library reads OPENBLAS_CORETYPE in its own constructor; ours has a priority, so it runs before. It keeps its hands
 // off Intel CPUs, which the library knows, and off a choice that the user made.
 __attribute__((constructor(101))) void choose_blas_kernel() {
-  if (std::getenv("OPENBLAS_CORETYPE") || made_by_intel()) return;
+  const char* asked = std::getenv("OPENBLAS_CORETYPE");
+  if ((asked && *asked) || made_by_intel()) return;
   __builtin_cpu_init();
   if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512bw") ||
       !__builtin_cpu_supports("avx512vl"))
     return;
-  setenv("OPENBLAS_CORETYPE", __builtin_cpu_supports("avx512bf16") ? "Cooperlake" : "SkylakeX", 0);
+  setenv("OPENBLAS_CORETYPE", __builtin_cpu_supports("avx512bf16") ? "Cooperlake" : "SkylakeX", 1);
 }
 
 blasint blas_int(std::int64_t value) {
