@@ -289,17 +289,20 @@ case_resume_missing_checkpoint() {
   expect '1|2' 'nowhere' -- "$smoe" train config.yaml checkpoint.resume=nowhere
 }
 case_disk_full_while_saving() {
-  trained
+  local wide=(model.hidden_size=512 model.intermediate_size=512)  # weights of 14 MB
+  prepared
+  "$smoe" train config.yaml "${wide[@]}"
   before=$(latest)
-  # No file may grow past 8 KiB: the write of the weights fails as it would on a full disk.
+  # No file may grow past 8 MiB, which is enough for Open MPI: the write of the weights fails as on a full disk.
   full() (
     trap '' XFSZ
-    ulimit -f 8
-    "$smoe" train config.yaml train.steps=4
+    ulimit -f 8192
+    "$smoe" train config.yaml "${wide[@]}" train.steps=4
   )
-  expect 1 'safetensors|checkpoint' -- full
+  expect 1 'resum' 'safetensors' 'too large|no space|full' -- full
   [ "$(latest)" = "$before" ] || fail "a checkpoint that was not written whole is the latest"
-  expect 0 -- "$smoe" train config.yaml train.steps=4
+  [ "$(find run/checkpoints -mindepth 1 -maxdepth 1 -name '.*' | wc -l)" = 0 ] || fail "half a checkpoint was left behind"
+  expect 0 -- "$smoe" train config.yaml "${wide[@]}" train.steps=4
 }
 
 # ---- models -----------------------------------------------------------------------------------------------------
@@ -310,9 +313,10 @@ case_model_missing() {
 case_model_truncated() {
   trained
   truncate -s -64 "$(weights)"
-  expect 1 'safetensors' -- "$smoe" generate --model "$(latest)/model" --prompt-ids 1,2,3 --greedy
+  expect 1 'safetensors' -- "$smoe" generate --model "$(latest)/model" --prompt-ids 1,2,3 --max-tokens 4 --greedy
 }
 
+# refuses_weights HEADER BYTES PIECE...: generation from weights with that header and so much data is refused.
 refuses_weights() {
   trained
   local file
@@ -320,34 +324,46 @@ refuses_weights() {
   rm -f "$(latest)/manifest.json"
   safetensors "$file" "$1" "${2:-0}"
   shift 2
-  expect 1 "$(basename "$file")" "$@" -- "$smoe" generate --model "$(latest)/model" --prompt-ids 1,2,3 --greedy
+  expect 1 "$@" -- "$smoe" generate --model "$(latest)/model" --prompt-ids 1,2,3 --max-tokens 4 --greedy
 }
 case_model_overlapping_tensors() {
-  refuses_weights '{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"b":{"dtype":"F32","shape":[4],"data_offsets":[8,24]}}' 24
+  refuses_weights '{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"b":{"dtype":"F32","shape":[4],"data_offsets":[8,24]}}' 24 \
+    'model\.safetensors' 'overlap'
 }
 case_model_shape_overflows() {
-  refuses_weights '{"a":{"dtype":"F32","shape":[4194305,4194305,211106198978564],"data_offsets":[0,16]}}' 16
+  refuses_weights '{"a":{"dtype":"F32","shape":[4194305,4194305,211106198978564],"data_offsets":[0,16]}}' 16 \
+    'model\.safetensors' 'shape' '4194305'
 }
 case_model_duplicate_tensor() {
-  refuses_weights '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}' 16
+  refuses_weights '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}' 16 \
+    'model\.safetensors' '"a"' 'twice'
 }
 case_model_header_longer_than_file() {
   trained
   local file
   file=$(weights)
   printf '\377\377\377\377\377\000\000\000{}' >"$file"
-  expect 1 "$(basename "$file")" 'header' -- "$smoe" generate --model "$(latest)/model" --prompt-ids 1,2,3 --greedy
+  expect 1 "$(basename "$file")" 'header' -- "$smoe" generate --model "$(latest)/model" --prompt-ids 1,2,3 --max-tokens 4 --greedy
 }
 case_model_missing_tensor() {
-  refuses_weights '{"lm_head.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}' 8 'model\.'
+  refuses_weights '{"lm_head.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}' 8 \
+    'model\.embed_tokens\.weight: missing' 'experts\.0\.w1\.weight: missing'
 }
 case_generate_id_outside_vocabulary() {
   trained
   expect '1|2' '259' -- "$smoe" generate --model run --prompt-ids 1,259 --max-tokens 2
 }
-case_generate_without_prompt() {
+case_generate_text_without_tokenizer() {
   trained
-  expect 2 'prompt' -- "$smoe" generate --model run
+  expect 1 'tokenizer' 'bytes' -- "$smoe" generate --model run --prompt "Once" --max-tokens 4
+}
+case_generate_two_prompts() {
+  trained
+  expect 2 '--prompt' '--prompt-ids' -- "$smoe" generate --model run --prompt "Once" --prompt-ids 1,2 --max-tokens 4
+}
+case_generate_past_the_longest_sequence() {
+  trained
+  expect '1|2' '64' 'max_position_embeddings' -- "$smoe" generate --model run --prompt-ids 1,2,3 --max-tokens 100
 }
 case_logits_not_npy() {
   trained
