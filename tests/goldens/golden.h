@@ -1,0 +1,173 @@
+// A golden file (make_goldens.py) and a Mixtral that starts from its weights.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "data/json.h"
+#include "data/safetensors.h"
+#include "model/mixtral.h"
+#include "optim/adamw.h"
+#include "optim/schedule.h"
+#include "parallel/mesh.h"
+#include "trainer/training_step.h"
+
+namespace smoe {
+
+inline const std::vector<std::string>& golden_names() {
+  static const std::vector<std::string> names{"mixtral_gqa", "mixtral_odd", "mixtral_window"};
+  return names;
+}
+
+class GoldenFile {
+ public:
+  explicit GoldenFile(const std::string& name) : file(std::string(SMOE_SOURCE_DIR) + "/tests/goldens/" + name + ".safetensors") {
+    const Json json = parse_json(file.metadata().at("config"), file.path());
+    const JsonReader config(json, file.path());
+    read_model(config.require_object("model"));
+    router.aux_loss_scope = AuxLossScope::hf;
+    router.aux_loss_coef = config.require_number("aux_loss_coef");
+
+    const JsonReader o = config.require_object("optimizer");
+    optimizer = {.learning_rate = o.require_number("learning_rate"), .beta1 = o.require_number("beta1"),
+                 .beta2 = o.require_number("beta2"), .epsilon = o.require_number("epsilon"),
+                 .weight_decay = o.require_number("weight_decay"), .max_grad_norm = o.require_number("max_grad_norm")};
+    const JsonReader s = config.require_object("schedule");
+    schedule.type = ScheduleType::cosine;
+    schedule.warmup_steps = s.require_int("warmup_steps", 0, 1000);
+    schedule.min_lr_ratio = s.require_number("min_lr_ratio");
+    steps = s.require_int("steps", 1, 1000);
+
+    const std::vector<std::int64_t> shape = file.info("ids").shape;  // [steps, B, S]
+    sequences = shape.at(1);
+    sequence_length = shape.at(2);
+    ids = column<std::int32_t>("ids", TensorType::i32);
+    targets = column<std::int32_t>("targets", TensorType::i32);
+  }
+
+  // The step's sequences; steps count from 1.
+  StepBatch batch(std::int64_t step) const {
+    const auto tokens = static_cast<std::size_t>(sequences * sequence_length);
+    const std::size_t first = static_cast<std::size_t>(step - 1) * tokens;
+    return {.sequences = sequences, .sequence_length = sequence_length, .ids = std::span(ids).subspan(first, tokens),
+            .targets = std::span(targets).subspan(first, tokens), .document_start = {}};
+  }
+  std::vector<float> values(const std::string& name) const {
+    std::vector<float> out(static_cast<std::size_t>(file.info(name).elements()));
+    file.read_f32(name, out.data(), 0, static_cast<std::int64_t>(out.size()));
+    return out;
+  }
+  std::vector<double> by_step(const std::string& name) const { return column<double>("step." + name, TensorType::f64); }
+
+  SafetensorsReader file;
+  ModelConfig model;
+  RouterConfig router;
+  OptimizerConfig optimizer;
+  ScheduleConfig schedule;
+  std::int64_t steps = 0, sequences = 0, sequence_length = 0;
+  std::vector<std::int32_t> ids, targets;
+
+ private:
+  void read_model(const JsonReader& m) {
+    const auto size = [&](const char* key) { return m.require_int(key, 1, 1 << 20); };
+    model.vocab_size = size("vocab_size");
+    model.hidden_size = size("hidden_size");
+    model.intermediate_size = size("intermediate_size");
+    model.num_hidden_layers = size("num_hidden_layers");
+    model.num_attention_heads = size("num_attention_heads");
+    model.num_key_value_heads = size("num_key_value_heads");
+    model.head_dim = m.optional_int("head_dim", 1, 1 << 20);
+    model.num_local_experts = size("num_local_experts");
+    model.num_experts_per_tok = size("num_experts_per_tok");
+    model.rope_theta = m.require_number("rope_theta");
+    model.rms_norm_eps = m.require_number("rms_norm_eps");
+    model.sliding_window = m.optional_int("sliding_window", 1, 1 << 20);
+  }
+  template <class T>
+  std::vector<T> column(const std::string& name, TensorType type) const {
+    if (file.info(name).type != type) throw std::runtime_error(file.path() + ": " + name + " has another type");
+    const std::span<const std::byte> bytes = file.raw(name);
+    std::vector<T> out(bytes.size() / sizeof(T));
+    std::memcpy(out.data(), bytes.data(), bytes.size());
+    return out;
+  }
+};
+
+class GoldenModel {
+ public:
+  explicit GoldenModel(const GoldenFile& golden, Recompute recompute = Recompute::none, std::int64_t micro_batch_size = 0)
+      : GoldenModel(golden, golden.router, recompute, micro_batch_size) {}
+  // micro_batch_size 0: the whole step at once.
+  GoldenModel(const GoldenFile& golden, const RouterConfig& router, Recompute recompute, std::int64_t micro_batch_size)
+      : golden_(golden), backend(make_cpu_backend(2)), persistent(*backend), model(golden.model, *backend, mesh) {
+    model.allocate(persistent, golden.sequence_length, true);
+    for (Parameter& p : model.parameters()) {
+      const std::vector<float> weight = golden.values("weight." + p.name);
+      if (static_cast<std::int64_t>(weight.size()) != p.value.elements())
+        throw std::runtime_error(golden.file.path() + ": weight." + p.name + " has another size");
+      backend->copy_from_host(p.value, weight.data());
+    }
+    optimizer = std::make_unique<AdamW>(*backend, persistent, model.parameters(), golden.optimizer);
+    step = std::make_unique<TrainingStep>(*backend, mesh, model, *optimizer, router,
+                                          micro_batch_size ? micro_batch_size : golden.sequences, recompute);
+  }
+
+  // One optimizer step, as the schedule has it; steps count from 1.
+  StepResult train(std::int64_t number) {
+    const StepResult result = step->gradients(golden_.batch(number));
+    step->apply(result, number, learning_rate(golden_.schedule, golden_.optimizer.learning_rate, number, golden_.steps));
+    return result;
+  }
+  std::vector<float> on_host(const Tensor& tensor) const {
+    std::vector<float> out(static_cast<std::size_t>(tensor.elements()));
+    backend->copy_to_host(out.data(), tensor);
+    return out;
+  }
+
+ private:
+  const GoldenFile& golden_;
+  Mesh mesh = Mesh::single();
+
+ public:
+  std::unique_ptr<Backend> backend;
+  Arena persistent;
+  Mixtral model;
+  std::unique_ptr<AdamW> optimizer;
+  std::unique_ptr<TrainingStep> step;
+};
+
+// Largest difference over the largest expected entry. NaN anywhere gives infinity.
+inline double deviation(std::span<const float> found, std::span<const float> expected) {
+  if (found.size() != expected.size()) throw std::logic_error("tensors of different sizes are compared");
+  double worst = 0, largest = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    const double difference = std::abs(static_cast<double>(found[i]) - static_cast<double>(expected[i]));
+    if (!std::isfinite(difference)) return std::numeric_limits<double>::infinity();
+    worst = std::max(worst, difference);
+    largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
+  }
+  return largest > 0 ? worst / largest : worst;
+}
+inline double deviation(double found, double expected) { return std::abs(found - expected) / std::abs(expected); }
+
+// The worst of many comparisons, and where it was.
+struct Worst {
+  double value = 0;
+  std::string name = "nothing";
+
+  void add(double other, const std::string& of) {
+    if (!(other <= value)) value = other, name = of;
+  }
+};
+
+}  // namespace smoe
