@@ -70,6 +70,7 @@ class Hdf5Column {
   void read(ColumnType memory_type, std::int64_t offset, void* values, std::size_t count) const;
 
   Hdf5Handle dataset_;
+  Hdf5Handle transfer_;  // settings of reads and writes
   std::string file_, name_;
   ColumnType type_ = ColumnType::u8;
   std::int64_t size_ = 0;

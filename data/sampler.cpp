@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <stdexcept>
@@ -57,7 +58,8 @@ std::int32_t Sampler::build(std::int32_t first, std::int32_t last) {
   nodes_[index].left = left_node;
   nodes_[index].right = right_node;
   // A share that rounds to all of 2^64 leaves the right half at least 2^-64 of the sequences.
-  nodes_[index].left_share = share >= 0x1p64 ? std::numeric_limits<std::uint64_t>::max() : static_cast<std::uint64_t>(share);
+  nodes_[index].left_share =
+      share >= 0x1p64 ? std::numeric_limits<std::uint64_t>::max() : static_cast<std::uint64_t>(share);
   return index;
 }
 

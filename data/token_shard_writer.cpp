@@ -198,8 +198,8 @@ class ShardWriter::Impl {
         std::find_if(ids.begin(), ids.end(), [&](std::int32_t id) { return id < 0 || id >= info_.vocab_size; });
     if (outside != ids.end())
       throw std::runtime_error(
-          fmt::format("document {} (the first is 1): the token at position {} (from 0) is {}, expected an id from 0 to {}, the "
-                      "vocabulary being {}",
+          fmt::format("document {} (the first is 1): the token at position {} (from 0) is {}, expected an id from 0 to "
+                      "{}, the vocabulary being {}",
                       offered_, outside - ids.begin(), *outside, info_.vocab_size - 1, info_.vocab_size));
   }
 

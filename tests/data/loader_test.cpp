@@ -148,7 +148,8 @@ TEST_F(LoaderBatches, ArgumentsThatDoNotFitAreLogicErrors) {
   refused(std::vector<std::shared_ptr<const Dataset>>{datasets_[1], datasets_[0]}, sampler(), 0, 1, 1, 2);
   auto other_length = datasets_;
   other_length[1] = std::make_shared<Dataset>(scratch_ / "b", 8, true);
-  refused(other_length, Sampler({{datasets_[0]->samples(), 1}, {other_length[1]->samples(), 1}}, 5, true, 12), 0, 1, 1, 2);
+  const Sampler fitting({{datasets_[0]->samples(), 1}, {other_length[1]->samples(), 1}}, 5, true, global_batch);
+  refused(other_length, fitting, 0, 1, 1, 2);
 }
 
 // The bad token is in sample 2 of a stream read in order: the batches before it arrive, then every call says why not.

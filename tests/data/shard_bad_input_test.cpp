@@ -108,7 +108,8 @@ TEST_F(ShardBadInput, ExternalLink) {
   std::filesystem::copy_file(shard_, scratch_ / "other.h5");
   tamper(set_, [&](hid_t file) {
     ASSERT_GE(H5Ldelete(file, "tokens", H5P_DEFAULT), 0);
-    ASSERT_GE(H5Lcreate_external((scratch_ / "other.h5").c_str(), "/tokens", file, "tokens", H5P_DEFAULT, H5P_DEFAULT), 0);
+    const std::filesystem::path other = scratch_ / "other.h5";
+    ASSERT_GE(H5Lcreate_external(other.c_str(), "/tokens", file, "tokens", H5P_DEFAULT, H5P_DEFAULT), 0);
   });
   expect_open_refused({"shard-00000.h5", "'tokens'", "link"});
 }
@@ -283,7 +284,8 @@ TEST(ShardWriterBadInput, TokenIdsOutsideTheVocabulary) {
   const ScratchDirectory scratch;
   ShardWriter writer(scratch / "set", test::corpus_info());
   writer.add_document(std::vector<std::int32_t>{0, 299});
-  for (const std::int32_t id : {-1, 300, std::numeric_limits<std::int32_t>::max(), std::numeric_limits<std::int32_t>::min()})
+  using Limits = std::numeric_limits<std::int32_t>;
+  for (const std::int32_t id : {-1, 300, Limits::max(), Limits::min()})
     expect_refused([&] { writer.add_document(std::vector<std::int32_t>{5, 6, id}); },
                    {"document", "position 2", std::to_string(id), "300"});
   expect_refused([&] { writer.add_document(std::vector<std::int32_t>{300}); }, {"document 6"});
@@ -303,7 +305,8 @@ TEST(ShardWriterBadInput, NoTokens) {
 TEST(ShardWriterBadInput, DirectoryThatHoldsShards) {
   const ScratchDirectory scratch;
   test::write_corpus(scratch / "set", {{{5, 6, 7}}, {}}, test::corpus_info());
-  expect_refused([&] { ShardWriter(scratch / "set", test::corpus_info()); }, {"manifest.json", "Choose another directory"});
+  expect_refused([&] { ShardWriter(scratch / "set", test::corpus_info()); },
+                 {"manifest.json", "Choose another directory"});
   EXPECT_EQ(Dataset(scratch / "set", 2, true).tokens(), 3);
 }
 
