@@ -102,18 +102,13 @@ void forward_block(const AttentionProblem& p, std::int64_t b, std::int64_t g, st
 void CpuBackend::run_attention_forward(const AttentionProblem& p) {
   const std::int64_t blocks = p.query_blocks(), lanes = p.sequences * p.kv_heads;
   const auto floats = static_cast<std::size_t>(workspace_floats(p));
-#pragma omp parallel num_threads(threads_) if (blocks * lanes > 1)
-  {
-    cpu::use_serial_blas_in_this_region();
-    float* workspace = per_thread_[static_cast<std::size_t>(omp_get_thread_num())].take<float>(floats);
+  cpu::for_tasks(threads_, blocks * lanes, [&](std::int64_t task) {
     // Late queries see the most keys: they start first.
-#pragma omp for schedule(dynamic, 1)
-    for (std::int64_t task = 0; task < blocks * lanes; ++task) {
-      const std::int64_t block = blocks - 1 - task / lanes, lane = task % lanes;
-      const std::int64_t first = block * p.query_block(), last = std::min(p.queries, first + p.query_block());
-      forward_block(p, lane / p.kv_heads, lane % p.kv_heads, first, last, workspace);
-    }
-  }
+    const std::int64_t block = blocks - 1 - task / lanes, lane = task % lanes;
+    const std::int64_t first = block * p.query_block(), last = std::min(p.queries, first + p.query_block());
+    float* workspace = per_thread_[static_cast<std::size_t>(omp_get_thread_num())].take<float>(floats);
+    forward_block(p, lane / p.kv_heads, lane % p.kv_heads, first, last, workspace);
+  });
 }
 
 void CpuBackend::attention_forward(const AttentionShape& shape, const Tensor& qkv, const Tensor& document_start,

@@ -166,14 +166,11 @@ void CpuBackend::attention_backward(const AttentionShape& shape, const Tensor& q
   float* to = dqkv.f32();
   const Gradients d{lse.f32(), delta, pdout, to, to + H * C, to + (H + G) * C, parts_added};
   const auto floats = static_cast<std::size_t>(workspace_floats(p));
-#pragma omp parallel num_threads(threads_) if (tasks > 1)
-  {
-    cpu::use_serial_blas_in_this_region();
+  // A task waits for tasks of lower number only, and for_tasks has started all of those.
+  cpu::for_tasks(threads_, tasks, [&](std::int64_t task) {
     float* workspace = per_thread_[static_cast<std::size_t>(omp_get_thread_num())].take<float>(floats);
-    // Monotonic: a task may wait for tasks of lower number only, and those have all been started.
-#pragma omp for schedule(monotonic : dynamic, 1)
-    for (std::int64_t task = 0; task < tasks; ++task) backward_block(p, d, task % lanes, task / lanes, workspace);
-  }
+    backward_block(p, d, task % lanes, task / lanes, workspace);
+  });
 }
 
 }  // namespace smoe

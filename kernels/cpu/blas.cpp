@@ -33,6 +33,18 @@ __attribute__((constructor(101))) void choose_blas_kernel() {
   setenv("OPENBLAS_CORETYPE", __builtin_cpu_supports("avx512bf16") ? "Cooperlake" : "SkylakeX", 1);
 }
 
+// While it lives, OpenBLAS uses the calling thread alone, inside a parallel region or outside of one.
+class SerialBlas {
+ public:
+  SerialBlas() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~SerialBlas() { omp_set_num_threads(before_); }
+  SerialBlas(const SerialBlas&) = delete;
+  SerialBlas& operator=(const SerialBlas&) = delete;
+
+ private:
+  int before_;
+};
+
 blasint blas_int(std::int64_t value) {
   if (value > std::int64_t{0x7fffffff}) throw std::length_error("matrix dimension beyond 2^31 - 1");
   return static_cast<blasint>(value);
@@ -40,14 +52,13 @@ blasint blas_int(std::int64_t value) {
 
 }  // namespace
 
-void use_serial_blas_in_this_region() { omp_set_num_threads(1); }
-
 void sgemm(Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda, const float* b,
            std::int64_t ldb, float* c, std::int64_t ldc, bool accumulate) {
   if (k == 0) {
     for (std::int64_t i = 0; i < m && !accumulate; ++i) std::fill_n(c + i * ldc, n, 0.0f);
     return;
   }
+  const SerialBlas serial;
   const auto transpose_a = kind == Gemm::tn ? CblasTrans : CblasNoTrans;
   const auto transpose_b = kind == Gemm::nt ? CblasTrans : CblasNoTrans;
   cblas_sgemm(CblasRowMajor, transpose_a, transpose_b, blas_int(m), blas_int(n), blas_int(k), 1.0f, a, blas_int(lda), b,

@@ -9,10 +9,6 @@
 
 namespace smoe::cpu {
 
-// Call first in every parallel region that calls sgemm: OpenBLAS then uses the calling thread alone, even where the
-// region was given a single thread and so does not look parallel to it. The setting ends with the region.
-void use_serial_blas_in_this_region();
-
 // c [m,n] = or += a b, operands as in enum Gemm; lda, ldb, ldc are row strides.
 void sgemm(Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda, const float* b,
            std::int64_t ldb, float* c, std::int64_t ldc, bool accumulate);

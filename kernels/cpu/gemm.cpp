@@ -49,16 +49,10 @@ void CpuBackend::run_tiles(Gemm kind, std::int64_t lda, std::int64_t ldb, std::i
     const std::int64_t work_x = x.m * x.n * x.k, work_y = y.m * y.n * y.k;
     return work_x != work_y ? work_x > work_y : x.c < y.c;
   });
-  const auto count = static_cast<std::int64_t>(tiles_.size());
-#pragma omp parallel num_threads(threads_) if (count > 1)
-  {
-    cpu::use_serial_blas_in_this_region();
-#pragma omp for schedule(dynamic, 1)
-    for (std::int64_t i = 0; i < count; ++i) {
-      const GemmTile& t = tiles_[static_cast<std::size_t>(i)];
-      cpu::sgemm(kind, t.m, t.n, t.k, t.a, lda, t.b, ldb, t.c, ldc, accumulate);
-    }
-  }
+  cpu::for_tasks(threads_, static_cast<std::int64_t>(tiles_.size()), [&](std::int64_t i) {
+    const GemmTile& t = tiles_[static_cast<std::size_t>(i)];
+    cpu::sgemm(kind, t.m, t.n, t.k, t.a, lda, t.b, ldb, t.c, ldc, accumulate);
+  });
 }
 
 void CpuBackend::gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, bool accumulate) {
