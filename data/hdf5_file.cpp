@@ -22,6 +22,9 @@ constexpr std::size_t max_attribute_bytes = 64 << 10;
 void prepare_library() {
   static std::once_flag once;
   std::call_once(once, [] {
+    // At exit the library would close what a full disk kept it from closing before, and crash on it (1.10.8). Files are
+    // closed explicitly, so there is nothing else for it to do.
+    H5dont_atexit();
     hbool_t thread_safe = false;
     if (H5open() < 0 || H5is_library_threadsafe(&thread_safe) < 0)
       throw std::runtime_error("the HDF5 library does not start");
