@@ -88,6 +88,13 @@ std::unordered_map<std::string, std::string> mixtral_settings(std::int64_t vocab
           {"minloglevel", "2"}};
 }
 
+// The library puts its source line and condition, "trainer.cc(12) [a < b] ", in front of what it has to say.
+std::string reason_of(const sentencepiece::util::Status& status) {
+  const std::string message = status.message();
+  const std::size_t bracket = message.rfind("] ");
+  return bracket == std::string::npos || bracket + 2 == message.size() ? message : message.substr(bracket + 2);
+}
+
 void check(const TrainTokenizerOptions& options, const CorpusFiles& corpus, const fs::path& target) {
   constexpr std::int64_t least = 260, most = 1 << 20;
   if (options.vocab_size < least || options.vocab_size > most)
@@ -150,7 +157,7 @@ TrainTokenizerSummary train_tokenizer(const TrainTokenizerOptions& options) {
   if (!status.ok())
     throw std::runtime_error(fmt::format("SentencePiece could not train a vocabulary of {} on {} bytes of text: {}; "
                                          "give more text, or another size",
-                                         options.vocab_size, lines.bytes(), status.message()));
+                                         options.vocab_size, lines.bytes(), reason_of(status)));
   file.write(model);
   file.commit();
 

@@ -107,7 +107,7 @@ TEST(TrainTokenizerBadInput, LeavesNothingBehind) {
   spill(directory / "bad.jsonl", "{\"text\": \"fine\"}\n{\"text\": \n");
   spill(directory / "text.jsonl", "{\"body\": \"fine\"}\n");
   refused(options("small.txt", 100), {"100", "260"});
-  refused(options("small.txt", 5000), {"5000", "SentencePiece"});
+  refused(options("small.txt", 5000), {"5000", "SentencePiece", "Vocabulary size too high"});
   refused(options("nowhere.txt", 400), {"nowhere.txt"});
   refused(options("empty.txt", 400), {"empty.txt", "no text"});
   refused(options("bad.jsonl", 400), {"bad.jsonl:2"});
