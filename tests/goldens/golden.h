@@ -31,7 +31,8 @@ inline const std::vector<std::string>& golden_names() {
 
 class GoldenFile {
  public:
-  explicit GoldenFile(const std::string& name) : file(std::string(SMOE_SOURCE_DIR) + "/tests/goldens/" + name + ".safetensors") {
+  explicit GoldenFile(const std::string& name)
+      : file(std::string(SMOE_SOURCE_DIR) + "/tests/goldens/" + name + ".safetensors") {
     const Json json = parse_json(file.metadata().at("config"), file.path());
     const JsonReader config(json, file.path());
     read_model(config.require_object("model"));
@@ -105,9 +106,8 @@ class GoldenFile {
 
 class GoldenModel {
  public:
-  explicit GoldenModel(const GoldenFile& golden, Recompute recompute = Recompute::none, std::int64_t micro_batch_size = 0)
-      : GoldenModel(golden, golden.router, recompute, micro_batch_size) {}
-  // micro_batch_size 0: the whole step at once.
+  explicit GoldenModel(const GoldenFile& golden, Recompute recompute = Recompute::none)
+      : GoldenModel(golden, golden.router, recompute, golden.sequences) {}
   GoldenModel(const GoldenFile& golden, const RouterConfig& router, Recompute recompute, std::int64_t micro_batch_size)
       : golden_(golden), backend(make_cpu_backend(2)), persistent(*backend), model(golden.model, *backend, mesh) {
     model.allocate(persistent, golden.sequence_length, true);
@@ -118,14 +118,14 @@ class GoldenModel {
       backend->copy_from_host(p.value, weight.data());
     }
     optimizer = std::make_unique<AdamW>(*backend, persistent, model.parameters(), golden.optimizer);
-    step = std::make_unique<TrainingStep>(*backend, mesh, model, *optimizer, router,
-                                          micro_batch_size ? micro_batch_size : golden.sequences, recompute);
+    step = std::make_unique<TrainingStep>(*backend, mesh, model, *optimizer, router, micro_batch_size, recompute);
   }
 
   // One optimizer step, as the schedule has it; steps count from 1.
   StepResult train(std::int64_t number) {
     const StepResult result = step->gradients(golden_.batch(number));
-    step->apply(result, number, learning_rate(golden_.schedule, golden_.optimizer.learning_rate, number, golden_.steps));
+    const double peak = golden_.optimizer.learning_rate;
+    step->apply(result, number, learning_rate(golden_.schedule, peak, number, golden_.steps));
     return result;
   }
   std::vector<float> on_host(const Tensor& tensor) const {

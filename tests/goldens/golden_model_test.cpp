@@ -28,7 +28,8 @@ TEST_P(Golden, LogitsAndRouterLogits) {
   GoldenModel real(golden);
   Context context = real.step->context();
   const StepBatch step = golden.batch(1);
-  const TokenBatch batch = make_token_batch(*real.backend, context.activations, step.sequences, step.sequence_length, step.ids);
+  const TokenBatch batch =
+      make_token_batch(*real.backend, context.activations, step.sequences, step.sequence_length, step.ids);
   Mixtral::Saved saved;
   real.model.forward(context, batch, Recompute::none, nullptr, saved);
   const Tensor logits = context.activations.take({batch.tokens(), golden.model.vocab_size});
@@ -58,6 +59,26 @@ TEST_P(Golden, LossesAndEveryGradient) {
   expect_within(gradients, gradient_tolerance, "gradients");
 }
 
+// The goldens would notice: a model that differs in one thing is far outside the tolerance.
+TEST_P(Golden, OnePercentMoreBalanceLossIsNoticed) {
+  RouterConfig router = golden.router;
+  router.aux_loss_coef *= 1.01;
+  GoldenModel real(golden, router, Recompute::none, golden.sequences);
+  real.step->gradients(golden.batch(1));
+  Worst routers;
+  for (const Parameter& p : real.model.parameters())
+    if (p.name.ends_with("gate.weight"))
+      routers.add(deviation(real.on_host(p.gradient), golden.values("grad." + p.name)), p.name);
+  EXPECT_GT(routers.value, 2 * gradient_tolerance);
+}
+
+TEST_P(Golden, AnotherWindowIsNoticed) {
+  golden.model.sliding_window = golden.model.sliding_window ? *golden.model.sliding_window + 1
+                                                               : golden.sequence_length - 1;
+  GoldenModel real(golden);
+  EXPECT_GT(deviation(real.step->gradients(golden.batch(1)).lm_loss, golden.by_step("lm_loss")[0]), loss_tolerance);
+}
+
 using GoldenAdamW = GoldenTest;
 TEST_P(GoldenAdamW, TenStepsWithWarmupCosineAndClipping) {
   GoldenModel real(golden);
@@ -84,6 +105,16 @@ TEST_P(GoldenAdamW, TenStepsWithWarmupCosineAndClipping) {
   }
   expect_within(weights, weight_tolerance, "weights after ten steps");
   EXPECT_GT(least_moved, 20 * weight_tolerance) << "weights that hardly move test nothing";
+}
+
+TEST_P(GoldenAdamW, StepsWithoutClippingAreNoticed) {
+  golden.optimizer.max_grad_norm = 0;
+  GoldenModel real(golden);
+  for (std::int64_t step = 1; step <= golden.steps; ++step) real.train(step);
+  Worst weights;
+  for (const Parameter& p : real.model.parameters())
+    weights.add(deviation(real.on_host(p.value), golden.values("after." + p.name)), p.name);
+  EXPECT_GT(weights.value, 10 * weight_tolerance);
 }
 
 using GoldenRecompute = GoldenTest;

@@ -56,8 +56,9 @@ def make_config(shape):
     model = dict(shape["model"])
     theta = model.pop("rope_theta")
     return MixtralConfig(**model, rope_parameters={"rope_type": "default", "rope_theta": theta}, rms_norm_eps=1e-5,
-                         max_position_embeddings=64, router_aux_loss_coef=shape["coefficient"], output_router_logits=True,
-                         attn_implementation="eager", experts_implementation="eager")
+                         max_position_embeddings=64, router_aux_loss_coef=shape["coefficient"],
+                         output_router_logits=True, attn_implementation="eager",
+                         experts_implementation="eager")
 
 
 def released(name, tensor):

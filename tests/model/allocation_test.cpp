@@ -1,5 +1,5 @@
-// A warm training step takes nothing from the heap: every malloc of the process, whichever library or thread it comes
-// from, is counted. (operator new and the backend's allocate end in one of the functions below; tests show that they do.)
+// A warm training step takes nothing from the heap: every malloc of the process is counted, whichever library or thread
+// it comes from. operator new and the backend's allocate end in one of the functions below; tests show that they do.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -121,8 +121,8 @@ struct Setting {
   std::int64_t micro_batch_size;  // of four sequences
   Recompute recompute;
   AuxLossScope scope;
-  // Small: most ops run on one thread; large: on several. At least 64, for heads of 16: some of OpenBLAS 0.3.21's kernels
-  // for small products allocate inside where the result has at most 8 columns, and nothing of ours can keep them from it.
+  // Small: most ops run on one thread; large: on several. At least 64, for heads of 16: some of OpenBLAS 0.3.21's
+  // kernels for small products allocate inside where the result has at most 8 columns, and we cannot keep them from it.
   std::int64_t hidden;
 };
 void PrintTo(const Setting& setting, std::ostream* out) { *out << setting.name; }
