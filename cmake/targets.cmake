@@ -4,6 +4,12 @@ function(smoe_flags target)
   target_compile_options(${target} PRIVATE -Wall -Wextra $<$<BOOL:${SMOE_WERROR}>:-Werror>)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
     target_compile_options(${target} PRIVATE -Wno-restrict)  # GCC 12 warns of std::string concatenation (PR 105651)
+    # With AVX-512, GCC 12.2 stores the constants {c, c, 0, 0} as {c, c, c, c}: it takes a wide constant whose upper
+    # words are zero for a broadcast. Without moves from general to vector registers it does not try.
+    # tests/kernels/toolchain_test.cpp fails where a compiler does this.
+    if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+      target_compile_options(${target} PRIVATE -mtune-ctrl=^inter_unit_moves_to_vec)
+    endif()
   endif()
   if(SMOE_MARCH)
     target_compile_options(${target} PRIVATE -march=${SMOE_MARCH})

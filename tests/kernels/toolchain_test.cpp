@@ -1,0 +1,32 @@
+// Compilers get constants wrong too: GCC 12.2 with AVX-512 stored {c, c, 0, 0} as {c, c, c, c} (see cmake/targets.cmake).
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstdint>
+
+namespace {
+
+template <class T, T... values>
+[[gnu::noinline]] void store(T* out) {
+  const std::array<T, sizeof...(values)> constants{values...};
+  __builtin_memcpy(out, constants.data(), sizeof constants);
+}
+
+template <class T, T... values>
+void expect_stored_whole() {
+  std::array<T, sizeof...(values)> found{};
+  store<T, values...>(found.data());
+  volatile T expected[] = {values...};
+  for (std::size_t i = 0; i < found.size(); ++i) EXPECT_EQ(found[i], expected[i]) << "element " << i << " of " << found.size();
+}
+
+TEST(Toolchain, ConstantArraysAreStoredWhole) {
+  expect_stored_whole<double, 0.5, 0.5, 0.0, 0.0>();
+  expect_stored_whole<double, 0.5, 0.5, 0.5, 0.5, 0.0, 0.0, 0.0, 0.0>();
+  expect_stored_whole<float, 1.0f, 1.0f, 1.0f, 1.0f, 0.0f, 0.0f, 0.0f, 0.0f>();
+  expect_stored_whole<std::int32_t, 3, 3, 3, 3, 0, 0, 0, 0>();
+  expect_stored_whole<std::int64_t, 7, 7, 0, 0>();
+  expect_stored_whole<std::int64_t, -1, -1, -1, -1, 0, 0, 0, 0>();
+}
+
+}  // namespace
