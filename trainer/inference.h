@@ -19,6 +19,7 @@ class InferenceModel {
   // positions: the longest sequence that will be seen. Throws std::runtime_error if the directory holds no model that
   // can be used, or fewer positions than asked for.
   InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions, int threads = 0);
+  InferenceModel(const std::filesystem::path&, const Mesh&&, std::int64_t, int = 0) = delete;  // the mesh must outlive it
 
   const HfConfig& config() const { return config_; }
   const ModelConfig& shape() const { return config_.model; }

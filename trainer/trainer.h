@@ -44,6 +44,7 @@ class Trainer {
   // Opens the data, builds the model and takes the run directory. Nothing is written before everything that the
   // configuration names has been found fit. threads: 0 for all this process may use.
   Trainer(TrainerConfig config, const Mesh& mesh, int threads);
+  Trainer(TrainerConfig, const Mesh&&, int) = delete;  // the mesh must outlive the run
   ~Trainer();
 
   // Trains to the last step. Returns 0, or 18 where a signal asked to stop and the run was saved. Throws

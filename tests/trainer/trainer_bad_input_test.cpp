@@ -60,7 +60,7 @@ TEST_F(TrainerBadInput, OutputDirectoryThatCannotBeMade) {
 }
 
 TEST_F(TrainerBadInput, ASecondRunInTheSameDirectoryIsRefusedAndTheFirstUnharmed) {
-  Trainer first(config("run"), Mesh::single(), 2);
+  Trainer first(config("run"), mesh(), 2);
   EXPECT_TRUE(mentions(error_of([&] { train(config("run")); }), {"another run is writing here", "process"}));
   EXPECT_EQ(first.run(), 0);
 }
@@ -112,7 +112,7 @@ TEST_F(TrainerBadInput, WeightsThatDoNotFitTheConfigAreListedTogether) {
   ASSERT_NE(at, std::string::npos);
   text.replace(at, 23, "\"intermediate_size\": 48");
   write_file_atomically(config_file, text);
-  const auto message = error_of([&] { InferenceModel(config_file.parent_path(), Mesh::single(), 16, 1); });
+  const auto message = error_of([&] { InferenceModel(config_file.parent_path(), mesh(), 16, 1); });
   EXPECT_TRUE(mentions(message, {"experts.0.w1.weight: found [40, 32], expected [48, 32]", "and"}));
 }
 
@@ -122,7 +122,7 @@ TEST_F(TrainerBadInput, DiskFullWhileSavingLeavesThePreviousCheckpoint) {
   const auto before = state_hash("run", 20);
   auto longer = config("run");
   longer.train.steps = 21;
-  Trainer trainer(longer, Mesh::single(), 2);
+  Trainer trainer(longer, mesh(), 2);
   rlimit old{};
   ::getrlimit(RLIMIT_FSIZE, &old);
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);

@@ -114,7 +114,7 @@ TEST_F(TrainerRun, NonFiniteStepsAreRefusedCountedAndEndTheRun) {
   auto c = config("run");
   c.train.max_skipped_steps = 3;
   c.checkpoint.interval = 1;
-  Trainer trainer(c, Mesh::single(), 2);
+  Trainer trainer(c, mesh(), 2);
   Parameter* poisoned = trainer.model().parameters().find("model.norm.weight");
   poisoned->value.f32()[0] = std::numeric_limits<float>::quiet_NaN();
   const Tensor head = trainer.model().parameters().find("lm_head.weight")->value;

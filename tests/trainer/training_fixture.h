@@ -75,6 +75,7 @@ class TrainingTest : public ::testing::Test {
     c.resolved_yaml = "train: {}\n";
     return c;
   }
+  const Mesh& mesh() const { return mesh_; }
   int train(const TrainerConfig& c) const { return Trainer(c, mesh_, 2).run(); }
 
   std::filesystem::path checkpoint(const std::string& output, std::int64_t step) const {
