@@ -4,20 +4,21 @@
 #include <array>
 #include <cstdint>
 
-namespace {
+namespace smoe {
 
+// Not in an anonymous namespace: a function that the compiler knows to run once it may compile for size, and right.
 template <class T, T... values>
-[[gnu::noinline]] void store(T* out) {
-  const std::array<T, sizeof...(values)> constants{values...};
-  __builtin_memcpy(out, constants.data(), sizeof constants);
+[[gnu::noinline]] void store_constants(T* out) {
+  const T constants[] = {values...};
+  __builtin_memcpy(out, constants, sizeof constants);
 }
 
 template <class T, T... values>
 void expect_stored_whole() {
   std::array<T, sizeof...(values)> found{};
-  store<T, values...>(found.data());
-  volatile T expected[] = {values...};
-  for (std::size_t i = 0; i < found.size(); ++i) EXPECT_EQ(found[i], expected[i]) << "element " << i << " of " << found.size();
+  store_constants<T, values...>(found.data());
+  std::size_t i = 0;  // one by one: an array of what is expected would be stored as wrongly
+  ((EXPECT_EQ(found[i], values) << "element " << i << " of " << found.size(), ++i), ...);
 }
 
 TEST(Toolchain, ConstantArraysAreStoredWhole) {
@@ -29,4 +30,4 @@ TEST(Toolchain, ConstantArraysAreStoredWhole) {
   expect_stored_whole<std::int64_t, -1, -1, -1, -1, 0, 0, 0, 0>();
 }
 
-}  // namespace
+}  // namespace smoe
