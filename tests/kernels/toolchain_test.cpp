@@ -18,7 +18,11 @@ void expect_stored_whole() {
   std::array<T, sizeof...(values)> found{};
   store_constants<T, values...>(found.data());
   std::size_t i = 0;  // one by one: an array of what is expected would be stored as wrongly
-  ((EXPECT_EQ(found[i], values) << "element " << i << " of " << found.size(), ++i), ...);
+  const auto expect = [&](T value) {
+    EXPECT_EQ(found[i], value) << "element " << i << " of " << found.size();
+    ++i;
+  };
+  (expect(values), ...);
 }
 
 TEST(Toolchain, ConstantArraysAreStoredWhole) {
