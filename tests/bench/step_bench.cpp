@@ -101,7 +101,7 @@ int run(const Options& o) {
   std::printf("{\"what\": \"smoe\", \"kernel\": \"%s\", \"batch\": %ld, \"seq\": %ld, \"threads\": %ld, \"tokens_per_sec\": %.1f, "
               "\"best_tokens_per_sec\": %.1f, \"gflops\": %.1f, \"sgemm_gflops\": %.1f, \"share_of_sgemm\": %.3f, "
               "\"peak_rss_mib\": %ld, \"first_step_s\": %.2f}\n",
-              blas_kernel_name().c_str(), o.batch, o.sequence_length, o.threads, tokens / time,
+              cpu::blas_kernel_name().c_str(), o.batch, o.sequence_length, o.threads, tokens / time,
               tokens / *std::min_element(seconds.begin(), seconds.end()), gflops, rate, gflops / rate, usage.ru_maxrss / 1024, first_step);
   return 0;
 }

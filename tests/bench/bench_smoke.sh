@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# bench_smoke.sh OP_BENCH BACKEND_H: op_bench --quick succeeds, and prints a line for every op of the op table. No time
+# is looked at.
+set -euo pipefail
+op_bench=$1 backend_h=$2
+
+# Every virtual function but those that only manage memory and order.
+ops=$(sed -n 's/^  virtual [a-z:A-Z*_]* \**\([a-z_]*\)(.*/\1/p' "$backend_h" | grep -vxE 'device|allocate|release|synchronize')
+[ "$(wc -l <<<"$ops")" -ge 30 ] || { echo "only these ops were found in $backend_h:" "$ops"; exit 1; }
+
+output=$("$op_bench" --quick --json)
+status=0
+timed=$(sed -n 's/^{"op": "\([a-z_]*\)", .*"us": [0-9.]*, .*"share": [0-9.]*}$/\1/p' <<<"$output")
+[ "$(wc -l <<<"$timed")" = "$(wc -l <<<"$output")" ] || { echo "lines that are not results:"; grep -v '"share": [0-9.]*}$' <<<"$output"; status=1; }
+missing=$(comm -23 <(sort -u <<<"$ops") <(sort -u <<<"$timed"))
+[ -z "$missing" ] || { echo "not timed:" "$missing"; status=1; }
+unknown=$(comm -13 <(sort -u <<<"$ops") <(sort -u <<<"$timed"))
+[ -z "$unknown" ] || { echo "timed, but not in $backend_h:" "$unknown"; status=1; }
+lines=$("$op_bench" --quick | tail -n +2 | wc -l)
+[ "$lines" = "$(wc -l <<<"$timed")" ] || { echo "the table has $lines lines, --json $(wc -l <<<"$timed")"; status=1; }
+! "$op_bench" --quick --filter no_such_op 2>/dev/null || { echo "a filter that matches nothing succeeds"; status=1; }
+exit $status
