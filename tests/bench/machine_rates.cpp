@@ -10,9 +10,11 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 
 MachineRates::MachineRates(Backend& backend, std::int64_t n, std::int64_t elements, int threads)
     : backend_(backend), arena_(backend), a_(arena_.take({n, n})), b_(arena_.take({n, n})), c_(arena_.take({n, n})),
-      x_(static_cast<std::size_t>(elements)), y_(x_.size(), 1.0f), z_(x_.size(), 2.0f), threads_(threads) {
+      x_(arena_.take({elements})), y_(arena_.take({elements})), z_(arena_.take({elements})), threads_(threads) {
   backend.fill(a_, 0.5f);
   backend.fill(b_, 0.25f);
+  backend.fill(y_, 1.0f);
+  backend.fill(z_, 2.0f);
   multiply_adds();  // the first product and the first walk pay for their memory
   triad();
 }
@@ -26,9 +28,9 @@ double MachineRates::multiply_adds() {
 }
 
 double MachineRates::triad() {
-  const std::int64_t elements = static_cast<std::int64_t>(x_.size());
-  float* x = x_.data();
-  const float *y = y_.data(), *z = z_.data();
+  const std::int64_t elements = x_.elements();
+  float* x = x_.f32();
+  const float *y = y_.f32(), *z = z_.f32();
   const auto start = Clock::now();
 #pragma omp parallel for simd schedule(static) num_threads(threads_)
   for (std::int64_t i = 0; i < elements; ++i) x[i] = y[i] + 3.0f * z[i];

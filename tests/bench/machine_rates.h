@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "kernels/arena.h"
 
@@ -19,8 +18,8 @@ class MachineRates {
  private:
   Backend& backend_;
   Arena arena_;
-  Tensor a_, b_, c_;
-  std::vector<float> x_, y_, z_;
+  Tensor a_, b_, c_;  // of the product
+  Tensor x_, y_, z_;  // of the triad: memory of the backend, since the size of its pages matters
   int threads_;
 };
 

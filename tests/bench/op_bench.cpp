@@ -126,9 +126,10 @@ class Table : public benchmark::BenchmarkReporter {
   }
 
   void ReportRuns(const std::vector<Run>& runs) override {
-    const Run* row = &runs.front();  // a single repetition has no median
-    for (const Run& run : runs)
-      if (run.aggregate_name == "median") row = &run;
+    // Several repetitions are reported twice, as they are and then as aggregates; a single one only as it is.
+    const auto row = std::find_if(runs.begin(), runs.end(),
+                                  [](const Run& run) { return run.repetitions <= 1 || run.aggregate_name == "median"; });
+    if (row == runs.end()) return;
     const std::string name = row->run_name.function_name;
     const std::size_t slash = name.find('/');
     const std::string op = name.substr(0, slash), what = name.substr(slash + 1);
@@ -157,7 +158,8 @@ int run(const Options& options) {
                                                     [&](benchmark::State& state) { bench.measure(state, call); });
     registered->Unit(benchmark::kMicrosecond)->UseRealTime();
     if (options.quick) registered->Iterations(1);
-    else registered->MinTime(options.seconds)->Repetitions(options.repetitions);
+    else registered->MinTime(options.seconds);
+    registered->Repetitions(options.quick ? 1 : options.repetitions);
   }
   Table table(options);
   const std::size_t matched = benchmark::RunSpecifiedBenchmarks(&table, options.filter);
