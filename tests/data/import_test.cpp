@@ -66,7 +66,7 @@ TEST(CorpusFiles, WalksADirectoryInOrder) {
 }
 
 TEST(CorpusFiles, NamesASourceWithoutDirectories) {
-  EXPECT_EQ(describe_inputs({"/home/x/web.jsonl"}), "web");
+  EXPECT_EQ(describe_inputs({"elsewhere/x/web.jsonl"}), "web");
   EXPECT_EQ(describe_inputs({"corpus/books/"}), "books");
   EXPECT_EQ(describe_inputs({"a.txt", "b.txt", "c.txt"}), "a and 2 more");
 }
