@@ -12,7 +12,7 @@ fi
 say() { printf '%s\n' "$*"; }
 
 die() {
-  printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+  printf '%s: %s\n' "launch/$(basename "$0")" "$*" >&2
   exit 1
 }
 
@@ -41,7 +41,7 @@ stage_end() {
 report_failed_stage() {
   local status=$?
   if [ "$status" != 0 ] && [ -n "$stage_name" ]; then
-    printf '\n%s: failed in the step "%s" (status %d); the lines above say why\n' "$(basename "$0")" "$stage_name" "$status" >&2
+    printf '\n%s: failed in the step "%s" (status %d); the lines above say why\n' "launch/$(basename "$0")" "$stage_name" "$status" >&2
   fi
 }
 
