@@ -3,7 +3,7 @@
 namespace smoe {
 
 RmsNorm::RmsNorm(ParameterSet& parameters, const std::string& name, std::int64_t hidden, double epsilon)
-    : weight_(parameters.add({.name = name, .shape = {hidden}, .initial_std = 0, .decays = false})), epsilon_(static_cast<float>(epsilon)) {}
+    : weight_(parameters.add({.name = name, .shape = {hidden}, .initial_mean = 1, .decays = false})), epsilon_(static_cast<float>(epsilon)) {}
 
 Tensor RmsNorm::forward(Context& context, const Tensor& x, Saved& saved) const {
   saved.x = x;

@@ -56,7 +56,7 @@ void fill_normal(std::uint64_t seed, const Parameter& p, float* out) {
   const std::int64_t width = p.slice.rank() == 2 ? p.slice[1] : 1;
   const std::int64_t elements = p.slice.elements();
   if (p.initial_std == 0) {
-    std::fill_n(out, elements, 1.0f);
+    std::fill_n(out, elements, p.initial_mean);
     return;
   }
   const std::uint64_t key = key_of(seed, p.name.data(), p.name.size());
@@ -68,7 +68,7 @@ void fill_normal(std::uint64_t seed, const Parameter& p, float* out) {
     for (std::int64_t c = 0; c < width; ++c) {
       const std::int64_t index = base + c;
       if (index / 4 != block) normals = philox_normal4(key, static_cast<std::uint64_t>(block = index / 4));
-      out[r * width + c] = p.initial_std * normals[static_cast<std::size_t>(index % 4)];
+      out[r * width + c] = p.initial_mean + p.initial_std * normals[static_cast<std::size_t>(index % 4)];
     }
   }
 }

@@ -28,7 +28,7 @@ struct Parameter {
   std::array<std::int64_t, 2> first{};  // where our slice begins in dims 0 and 1
   Shape slice{};                    // what we hold; shape itself where nothing is split
   Replicas replicas = Replicas::everywhere;
-  float initial_std = 0;            // N(0, std^2); 0: all ones (norm weights)
+  float initial_mean = 0, initial_std = 0;  // N(mean, std^2); norm weights start at one, which is mean 1 and std 0
   bool decays = true;               // weight decay: every matrix, never a norm
   bool trainable = true;
   bool follows_previous = false;    // lies right behind the parameter before it, so that both are read as one matrix

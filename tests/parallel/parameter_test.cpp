@@ -66,7 +66,8 @@ TEST_F(Parameters, NamesAndSeedsGiveDifferentNumbers) {
 
 TEST_F(Parameters, AStackIsContiguousAndGroupsAreApart) {
   ParameterSet set;
-  set.add({.name = "norm", .shape = {5}, .decays = false});
+  set.add({.name = "norm", .shape = {5}, .initial_mean = 1, .decays = false});
+  set.add({.name = "zero", .shape = {2, 5}, .initial_std = 0});
   const Parameter& q = set.add({.name = "q", .shape = {3, 5}, .replicas = Replicas::tensor_parallel, .initial_std = 1});
   set.add({.name = "k", .shape = {2, 5}, .replicas = Replicas::tensor_parallel, .initial_std = 1, .follows_previous = true});
   set.add({.name = "e", .shape = {1, 5}, .replicas = Replicas::expert, .initial_std = 1});
@@ -76,8 +77,9 @@ TEST_F(Parameters, AStackIsContiguousAndGroupsAreApart) {
   EXPECT_EQ(set.find("k")->value.f32(), stack.value().f32() + 15);
   EXPECT_EQ(set.find("k")->gradient.f32(), stack.gradient().f32() + 15);
   ASSERT_EQ(set.flat_buffers().size(), 3u);
-  EXPECT_EQ(set.elements(), 5 + 15 + 10 + 5);
+  EXPECT_EQ(set.elements(), 5 + 10 + 15 + 10 + 5);
   for (float x : std::vector<float>(set.find("norm")->value.f32(), set.find("norm")->value.f32() + 5)) EXPECT_EQ(x, 1.0f);
+  for (float x : std::vector<float>(set.find("zero")->value.f32(), set.find("zero")->value.f32() + 10)) EXPECT_EQ(x, 0.0f);
 }
 
 TEST_F(Parameters, RefusesARepeatedNameAndAddingLate) {
