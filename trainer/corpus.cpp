@@ -50,6 +50,17 @@ std::vector<Source> open_sources(const std::vector<DataSource>& wanted, std::int
   return sources;
 }
 
+void require_tokenizer_of(const fs::path& model_directory, const std::vector<Source>& sources) {
+  const fs::path file = model_directory / tokenizer_name;
+  if (!fs::exists(file)) return;
+  const std::string expected = sha256_file(file);
+  for (const Source& source : sources)
+    if (const auto& info = source.dataset->info(); !info.tokenizer_sha256.empty() && info.tokenizer_sha256 != expected)
+      throw std::runtime_error(fmt::format(
+          "{} was prepared with another tokenizer than the model's: its SHA-256 is {} ({}), that of {} is {}. Prepare the data "
+          "again with the model's tokenizer", source.dataset->directory(), info.tokenizer_sha256, info.tokenizer_name, file.string(), expected));
+}
+
 std::vector<fs::path> tokenizer_files(const std::vector<Source>& sources, const fs::path& model_directory) {
   std::vector<fs::path> places;
   if (!model_directory.empty()) places.push_back(model_directory);

@@ -29,6 +29,10 @@ struct CorpusChecks {
 std::vector<Source> open_sources(const std::vector<DataSource>& sources, std::int64_t sequence_length, bool document_masking,
                                  const CorpusChecks& checks);
 
+// Throws std::runtime_error if a source was prepared with another tokenizer than the tokenizer.model of a directory; a
+// directory without one accepts all.
+void require_tokenizer_of(const std::filesystem::path& model_directory, const std::vector<Source>& sources);
+
 // tokenizer.model of the shards, or of the model it starts from: what checkpoints carry along. Empty: neither has one.
 std::vector<std::filesystem::path> tokenizer_files(const std::vector<Source>& sources, const std::filesystem::path& model_directory);
 

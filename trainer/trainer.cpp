@@ -121,6 +121,7 @@ void Trainer::start() {
 void Trainer::resume(const fs::path& checkpoint) {
   verify_checkpoint(checkpoint);
   check_same_model(checkpoint, hf_.model);
+  for (const auto* sources : {&train_sources_, &eval_sources_}) require_tokenizer_of(checkpoint / "model", *sources);
   state_ = load_checkpoint(checkpoint, content());
   saved_step_ = checkpoint.parent_path() == directory_->checkpoints() ? state_.step : -1;
   open_outputs(true);
@@ -172,7 +173,7 @@ bool Trainer::stop_requested() {
 
 int Trainer::run() {
   const TrainConfig& train = config_.train;
-  if (train.steps == 0 && saved_step_ != 0) save();
+  if (train.steps == 0 && saved_step_ != state_.step) save();
   if (state_.step >= train.steps) {
     progress_->finish();
     say(fmt::format("nothing left to train: step {} of {} is done", state_.step, train.steps));

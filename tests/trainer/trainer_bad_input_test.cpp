@@ -83,6 +83,15 @@ TEST_F(TrainerBadInput, ShardsOfAnotherTokenizerThanTheModelsOwn) {
   EXPECT_FALSE(fs::exists(root() / "second"));
 }
 
+TEST_F(TrainerBadInput, ResumeWithShardsOfAnotherTokenizer) {
+  ASSERT_EQ(train(config("run")), 0);
+  std::ofstream(checkpoint("run", 20) / "model" / "tokenizer.model") << "a tokenizer of its own";
+  auto longer = config("run");
+  longer.train.steps = 21;
+  EXPECT_TRUE(mentions(error_of([&] { train(longer); }), {"another tokenizer", "tokenizer.model"}));
+  EXPECT_FALSE(fs::exists(checkpoint("run", 21)));
+}
+
 TEST_F(TrainerBadInput, AVocabularyThatTheModelDoesNotHave) {
   auto c = config("run");
   c.model.vocab_size = 60;
