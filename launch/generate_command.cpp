@@ -1,6 +1,7 @@
 // smoe generate --model DIR [--prompt TEXT | --prompt-ids 1,2,3] [--max-tokens N] [--greedy | --temperature t --top-p p --seed s]
 #include <fmt/format.h>
 
+#include <cmath>
 #include <cstdio>
 #include <limits>
 #include <memory>
@@ -92,6 +93,9 @@ void add_generate_command(CLI::App& app) {
   command->add_option("--chat", arguments->chat, "not available yet");
   command->callback([arguments] {
     if (!arguments->chat.empty()) throw UsageError("--chat is not available yet; give the whole text with --prompt");
+    // Ranges let NaN pass: it is neither below nor above.
+    if (std::isnan(arguments->options.temperature) || std::isnan(arguments->options.top_p))
+      throw UsageError("--temperature and --top-p want numbers, found nan");
     generate_text(*arguments);
   });
 }

@@ -239,9 +239,10 @@ TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointConten
 }
 
 fs::path find_model_directory(const fs::path& argument) {
-  if (fs::exists(argument / "config.json")) return argument;
-  if (fs::exists(argument / "model" / "config.json")) return argument / "model";
-  for (const fs::path& checkpoints : {argument / "checkpoints", argument})
+  const fs::path path = argument.has_filename() ? argument : argument.parent_path();  // without a trailing slash
+  if (fs::exists(path / "config.json")) return path;
+  if (fs::exists(path / "model" / "config.json")) return path / "model";
+  for (const fs::path& checkpoints : {path / "checkpoints", path})
     if (const auto latest = latest_checkpoint(checkpoints)) return *latest / "model";
   throw std::runtime_error(fmt::format(
       "{}: no model found: expected a Hugging Face directory (config.json and safetensors), a checkpoint (step-N), or a run directory "

@@ -361,6 +361,10 @@ case_generate_two_prompts() {
   trained
   expect 2 '--prompt' '--prompt-ids' -- "$smoe" generate --model run --prompt "Once" --prompt-ids 1,2 --max-tokens 4
 }
+case_generate_temperature_not_a_number() {
+  trained
+  expect 2 'temperature' 'nan' -- "$smoe" generate --model run --prompt-ids 1,2 --max-tokens 4 --temperature nan
+}
 case_generate_past_the_longest_sequence() {
   trained
   expect '1|2' '64' 'max_position_embeddings' -- "$smoe" generate --model run --prompt-ids 1,2,3 --max-tokens 100
