@@ -22,7 +22,7 @@ void Arena::release_all() {
 }
 
 void Arena::grow(std::size_t bytes) {
-  // Blocks double so that a first step of any size needs few of them.
+  // A block is no smaller than the one before it, so that a first step of any size needs few of them.
   const std::size_t capacity = std::max({bytes, smallest_block, blocks_.empty() ? 0 : blocks_.back().capacity});
   blocks_.push_back({backend_.allocate(capacity), capacity, 0});
 }

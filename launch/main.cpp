@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <exception>
 #include <new>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -88,6 +90,9 @@ int run(int argc, char** argv, MpiSession& session) {
   try {
     check_command(app, argc, argv);
     app.parse(argc, argv);
+    // A full disk shows only when the last of the output leaves its buffer.
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+      throw std::runtime_error("standard output could not be written to its end (a full disk?)");
     return 0;
   } catch (const CLI::RuntimeError& status) {  // a command's own; its reason has been told
     return status.get_exit_code();

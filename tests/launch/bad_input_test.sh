@@ -93,6 +93,11 @@ case_unknown_option() {
   write_config
   expect 2 '--frobnicate' -- "$smoe" train config.yaml --frobnicate
 }
+case_output_on_a_full_disk() {
+  write_config
+  full() { "$smoe" train config.yaml --print-config >/dev/full; }
+  expect 1 'standard output' -- full
+}
 
 # ---- configuration ----------------------------------------------------------------------------------------------
 
