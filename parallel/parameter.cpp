@@ -22,7 +22,9 @@ Parameter& ParameterSet::add(Parameter parameter) {
   if (parameter.slice.rank() == 0) parameter.slice = parameter.shape;
   if (parameter.follows_previous && (parameters_.empty() || parameters_.back().replicas != parameter.replicas))
     throw std::logic_error(parameter.name + " cannot follow a parameter of another replica group");
-  return parameters_.emplace_back(std::move(parameter));
+  Parameter& added = parameters_.emplace_back(std::move(parameter));
+  by_name_.emplace(added.name, &added);
+  return added;
 }
 
 void ParameterSet::allocate(Backend& backend, Arena& arena, bool with_gradients) {
@@ -87,8 +89,8 @@ void ParameterSet::initialize(Backend& backend, std::uint64_t seed) {
 }
 
 Parameter* ParameterSet::find(std::string_view name) {
-  const auto it = std::find_if(parameters_.begin(), parameters_.end(), [&](const Parameter& p) { return p.name == name; });
-  return it == parameters_.end() ? nullptr : &*it;
+  const auto it = by_name_.find(name);
+  return it == by_name_.end() ? nullptr : it->second;
 }
 
 std::int64_t ParameterSet::elements() const {

@@ -7,6 +7,7 @@
 #include <deque>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "kernels/arena.h"
@@ -76,7 +77,8 @@ class ParameterSet {
   std::int64_t local_elements() const;   // held by this rank
 
  private:
-  std::deque<Parameter> parameters_;
+  std::deque<Parameter> parameters_;  // they never move
+  std::unordered_map<std::string_view, Parameter*> by_name_;
   std::vector<FlatBuffer> flat_;
 };
 

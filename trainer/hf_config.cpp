@@ -74,6 +74,9 @@ HfConfig read_hf_config(const std::filesystem::path& directory) {
   m.rope_theta = read_rope_theta(json);
   m.rms_norm_eps = json.require_number("rms_norm_eps");
   m.initializer_range = json.optional_number("initializer_range").value_or(0.02);
+  if (!(m.rope_theta > 0)) refuse(json, "rope_theta", fmt::format("{}", m.rope_theta), "a number above 0");
+  if (!(m.rms_norm_eps > 0 && m.rms_norm_eps < 1)) refuse(json, "rms_norm_eps", fmt::format("{}", m.rms_norm_eps), "a number in (0, 1)");
+  if (!(m.initializer_range >= 0)) refuse(json, "initializer_range", fmt::format("{}", m.initializer_range), "a number of 0 or more");
   m.sliding_window = json.optional_int("sliding_window", 1, 1 << 24);
   config.router_aux_loss_coef = json.optional_number("router_aux_loss_coef");
   config.bos = read_special(json, "bos_token_id", 1);

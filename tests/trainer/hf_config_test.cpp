@@ -87,6 +87,12 @@ TEST_F(HfConfigBadInput, RefusesMissingMistypedAndImpossibleValues) {
   text = released();
   text.replace(text.find("\"hidden_size\": 4096"), 19, "\"hidden_size\": 40.5");
   EXPECT_TRUE(mentions(refusal(text), {"hidden_size"}));
+  text = released();
+  text.replace(text.find("\"rms_norm_eps\": 1e-05"), 21, "\"rms_norm_eps\": -1");
+  EXPECT_TRUE(mentions(refusal(text), {"rms_norm_eps", "found -1", "(0, 1)"}));
+  text = released();
+  text.replace(text.find("\"rope_theta\": 1000000.0"), 23, "\"rope_theta\": 0");
+  EXPECT_TRUE(mentions(refusal(text), {"rope_theta", "found 0", "above 0"}));
 }
 
 }  // namespace
