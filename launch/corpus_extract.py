@@ -125,10 +125,15 @@ def roff_text(line):
 
 
 def manuals(root):
-    """Manual pages, a page a document: headings and paragraphs of the roff source without its markup."""
+    """Manual pages, a page a document: headings and paragraphs of the roff source without its markup.
+
+    Tables are left out, and so is the note on the translation that ends every page.
+    """
     for path in files(root / "usr/share/man", "*.gz"):
         lines = []
-        for line in read_text(path).splitlines():
+        source = re.sub(r"^\.TS.*?^\.TE", "", read_text(path), flags=re.S | re.M)
+        source = re.sub(r'^\.SH "?ÜBERSETZUNG.*', "", source, flags=re.S | re.M)
+        for line in source.splitlines():
             if not line.startswith((".", "'")):
                 lines.append(roff_text(line))
                 continue
