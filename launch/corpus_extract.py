@@ -117,7 +117,7 @@ def roff_words(line):
 
 def roff_text(line):
     line = re.sub(r'\\["#].*', "", line)
-    line = re.sub(r"\\f(?:\[[^\]]*\]|\([A-Z]{2}|.)|\\s[-+]?\d+|\\[&%:/,|^]|\\[hv]'[^']*'|\\m\[[^\]]*\]", "", line)
+    line = re.sub(r"\\f(?:\[[^\]]*\]|\([A-Z]{2}|.)|\\s[-+]?\d+|\\[&%:/,|^ud]|\\[hv]'[^']*'|\\m\[[^\]]*\]", "", line)
     line = re.sub(r"\\(\(..)", lambda m: ROFF_NAMED.get(m[1], ""), line)
     line = re.sub(r"\\\[(\w\w)\]", lambda m: ROFF_NAMED.get("(" + m[1], ""), line)
     line = re.sub(r"\\\[u([0-9A-F]{4,5})\]", lambda m: chr(int(m[1], 16)), line)
@@ -144,7 +144,8 @@ def manuals(root):
                 lines.append("")
             elif macro in ROFF_TEXT_MACROS and rest:
                 alternates = len(macro) == 3 and macro[1] in "BIR" and macro[2] in "BIR"
-                lines.append(roff_text(("" if alternates else " ").join(roff_words(rest))))
+                words = roff_words(rest)[:1] if macro == ".IP" else roff_words(rest)  # .IP's second is an indent
+                lines.append(roff_text(("" if alternates else " ").join(words)))
         yield re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
 
 
