@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
@@ -52,6 +53,9 @@ void eval(const EvalArguments& arguments) {
     fmt::print("{}", to_json_line(rows));
   else
     print_table(rows);
+  for (const EvalMetrics& row : rows)
+    if (!std::isfinite(row.loss))
+      throw std::runtime_error(fmt::format("the loss on {} is not finite: the weights in {} are damaged or their training diverged", row.source, directory.string()));
 }
 
 }  // namespace

@@ -1,10 +1,12 @@
 #include "trainer/checkpoint.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
+#include <cstdio>
 #include <limits>
 #include <stdexcept>
 
@@ -113,7 +115,14 @@ class HiddenDirectory {
     if (!kept_) fs::remove_all(path_, ignored);
   }
   const fs::path& path() const { return path_; }
+  // Takes the target's name. A directory that has it already changes places with this one in one step, so that at no
+  // moment neither is there, and is then removed as this one would have been.
   void become(const fs::path& target) {
+    if (fs::exists(target) && ::renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) == 0) {
+      fsync_directory(target.parent_path());
+      return;
+    }
+    if (fs::exists(target)) remove_checkpoint(target);  // a file system that cannot exchange
     rename_durably(path_, target);
     kept_ = true;
   }
@@ -138,8 +147,7 @@ fs::path save_checkpoint(const fs::path& directory, const CheckpointContent& con
   write_state(hidden.path() / "state.json", state);
   write_manifest(hidden.path(), state.step);
   for (const char* part : {"model", "optimizer", ""}) fsync_directory(hidden.path() / part);
-  if (fs::exists(target)) remove_checkpoint(target);  // a run that was resumed from before this step saves it again
-  hidden.become(target);
+  hidden.become(target);  // in place of an earlier one, where a run was resumed from before this step
   write_file_atomically(directory / "latest", target.filename().string() + "\n");
 
   const auto all = complete_checkpoints(directory);
@@ -170,7 +178,10 @@ void remove_unfinished(const fs::path& directory) {
   for (const auto& path : stale) fs::remove_all(path);
 }
 
-void verify_checkpoint(const fs::path& checkpoint) {
+namespace {
+
+// Every file of the manifest whose name begins with `part`.
+void verify_files(const fs::path& checkpoint, const std::string& part) {
   const fs::path manifest = checkpoint / "manifest.json";
   const auto bad = [&](const std::string& what) { return std::runtime_error(what + advice(checkpoint)); };
   Json document;
@@ -184,6 +195,7 @@ void verify_checkpoint(const fs::path& checkpoint) {
       const std::string name = file.require_string("file");
       if (name.starts_with("/") || name.find("..") != std::string::npos)
         throw std::runtime_error(fmt::format("{}: {} leads out of the checkpoint", manifest.string(), quote_for_message(name)));
+      if (!name.starts_with(part)) continue;
       const fs::path path = checkpoint / name;
       const auto bytes = file.require_u64("bytes");
       if (!fs::is_regular_file(path)) throw std::runtime_error(fmt::format("{}: missing, expected {} bytes", path.string(), bytes));
@@ -195,6 +207,15 @@ void verify_checkpoint(const fs::path& checkpoint) {
   } catch (const std::runtime_error& error) {
     throw bad(error.what());
   }
+}
+
+}  // namespace
+
+void verify_checkpoint(const fs::path& checkpoint) { verify_files(checkpoint, ""); }
+
+void verify_model_directory(const fs::path& directory) {
+  const fs::path model = fs::weakly_canonical(directory);
+  if (model.filename() == "model" && fs::exists(model.parent_path() / "manifest.json")) verify_files(model.parent_path(), "model/");
 }
 
 void check_same_model(const fs::path& checkpoint, const ModelConfig& expected) {

@@ -55,6 +55,8 @@ void remove_unfinished(const std::filesystem::path& directory);
 // Checks every file against the manifest; throws std::runtime_error that names the first bad file and, where there is
 // one, an earlier checkpoint to resume from.
 void verify_checkpoint(const std::filesystem::path& checkpoint);
+// The same for the files of a checkpoint's model/ alone; any other Hugging Face directory has no manifest and passes.
+void verify_model_directory(const std::filesystem::path& directory);
 // Throws, with one line a field, if the checkpoint's model has another shape.
 void check_same_model(const std::filesystem::path& checkpoint, const ModelConfig& expected);
 // Weights and moments into place. The checkpoint must have been verified.

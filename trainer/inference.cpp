@@ -4,12 +4,24 @@
 
 #include <stdexcept>
 
+#include "trainer/checkpoint.h"
+#include "trainer/machine.h"
 #include "trainer/weights.h"
 
 namespace smoe {
+namespace {
+
+HfConfig checked_config(const std::filesystem::path& directory) {
+  verify_model_directory(directory);
+  HfConfig config = read_hf_config(directory);
+  require_memory(config.model, 4, "weights");
+  return config;
+}
+
+}  // namespace
 
 InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions, int threads)
-    : config_(read_hf_config(directory)),
+    : config_(checked_config(directory)),
       mesh_(mesh),
       backend_(make_cpu_backend(threads)),
       persistent_(*backend_),

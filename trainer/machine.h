@@ -1,16 +1,17 @@
 // What the machine that we run on has.
 #pragma once
 
-#include <unistd.h>
-
 #include <cstdint>
+
+#include "model/model_config.h"
 
 namespace smoe {
 
 // Bytes of memory installed; 0 where the system does not say.
-inline std::uint64_t physical_memory_bytes() {
-  const long pages = ::sysconf(_SC_PHYS_PAGES), size = ::sysconf(_SC_PAGESIZE);
-  return pages > 0 && size > 0 ? static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(size) : 0;
-}
+std::uint64_t physical_memory_bytes();
+
+// Throws std::runtime_error, with numbers, where `bytes_per_parameter` of the model's parameters cannot fit: better
+// than the kernel's out-of-memory killer. purpose: what they are, in words.
+void require_memory(const ModelConfig& model, std::uint64_t bytes_per_parameter, const char* purpose);
 
 }  // namespace smoe

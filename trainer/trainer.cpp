@@ -18,12 +18,15 @@ namespace smoe {
 namespace fs = std::filesystem;
 namespace {
 using Clock = std::chrono::steady_clock;
+constexpr std::uint64_t training_bytes_per_parameter = 16;  // weight, gradient and two moments in fp32
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
+// The shape to train, held against the machine before anything is built.
 HfConfig starting_shape(const TrainerConfig& config, const fs::path& from) {
-  if (!from.empty()) return read_hf_config(from);
   HfConfig hf;
   hf.model = config.model;
+  if (!from.empty()) hf = read_hf_config(from);
+  require_memory(hf.model, training_bytes_per_parameter, "weights, gradients and moments");
   return hf;
 }
 
@@ -31,15 +34,6 @@ HfConfig starting_shape(const TrainerConfig& config, const fs::path& from) {
 double hf_coefficient(const ModelConfig& model, const RouterConfig& router) {
   if (router.aux_loss_scope == AuxLossScope::hf) return router.aux_loss_coef;
   return router.aux_loss_coef * static_cast<double>(model.num_hidden_layers) / static_cast<double>(model.num_experts_per_tok);
-}
-
-// A model that cannot fit is refused here with numbers, instead of by the kernel's out-of-memory killer.
-void require_memory(const ModelConfig& model) {
-  const std::uint64_t needed = training_state_bytes(model), found = physical_memory_bytes();
-  if (found == 0 || needed <= found) return;
-  throw std::runtime_error(fmt::format(
-      "the model needs {:.1f} GiB for weights, gradients and moments ({} parameters), this machine has {:.1f} GiB of memory: "
-      "choose a smaller model", static_cast<double>(needed) / 0x1p30, count_parameters(model).total, static_cast<double>(found) / 0x1p30));
 }
 
 }  // namespace
@@ -50,7 +44,7 @@ struct Trainer::Speed {
 };
 
 std::uint64_t training_state_bytes(const ModelConfig& model) {
-  return 16 * static_cast<std::uint64_t>(count_parameters(model).total);
+  return training_bytes_per_parameter * static_cast<std::uint64_t>(count_parameters(model).total);
 }
 
 Trainer::Trainer(TrainerConfig config, const Mesh& mesh, int threads)
@@ -66,7 +60,7 @@ Trainer::Trainer(TrainerConfig config, const Mesh& mesh, int threads)
   const DataConfig& data = config_.data;
   train_sources_ = open_sources(data.train, data.sequence_length, data.document_masking, checks);
   eval_sources_ = open_sources(data.eval, data.sequence_length, data.document_masking, checks);
-  if (data.sequence_length > hf_.model.max_position_embeddings)
+  if (!train_sources_.empty() && data.sequence_length > hf_.model.max_position_embeddings)
     throw std::runtime_error(fmt::format("data.sequence_length: found {}, expected at most the model's max_position_embeddings ({})",
                                          data.sequence_length, hf_.model.max_position_embeddings));
   if (!train_sources_.empty() && from_.empty()) {
@@ -74,7 +68,6 @@ Trainer::Trainer(TrainerConfig config, const Mesh& mesh, int threads)
     hf_.eos = train_sources_.front().dataset->info().eos;
   }
   hf_.router_aux_loss_coef = hf_coefficient(hf_.model, config_.router);
-  require_memory(hf_.model);
 
   directory_.emplace(config_.train.output_dir);
   model_.allocate(persistent_, data.sequence_length, true);
@@ -106,6 +99,7 @@ void Trainer::start() {
     resume(*checkpoint);
   } else {
     const auto aside = directory_->set_aside_earlier_results();
+    if (!from_.empty()) verify_model_directory(from_);
     if (!from_.empty())
       load_weights(from_, *backend_, model_.parameters());
     else

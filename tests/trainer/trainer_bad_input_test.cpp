@@ -53,6 +53,17 @@ TEST_F(TrainerBadInput, EveryFileOfACheckpointIsCheckedBeforeItIsUsed) {
   EXPECT_TRUE(mentions(error_of([&] { train(longer); }), {"model.safetensors", "missing"}));
 }
 
+TEST_F(TrainerBadInput, ACorruptCheckpointIsNoModelToStartFromOrToUse) {
+  ASSERT_EQ(train(config("run")), 0);
+  const fs::path model = checkpoint("run", 20) / "model";
+  flip_byte(model / "model.safetensors", static_cast<std::streamoff>(fs::file_size(model / "model.safetensors") - 5));
+  EXPECT_TRUE(mentions(error_of([&] { InferenceModel(model, mesh(), 16, 1); }), {"model.safetensors", "SHA-256"}));
+  auto c = config("second");
+  c.model = ModelConfig{};
+  c.model.from = (root() / "run").string();
+  EXPECT_TRUE(mentions(error_of([&] { train(c); }), {"model.safetensors", "SHA-256"}));
+}
+
 TEST_F(TrainerBadInput, OutputDirectoryThatCannotBeMade) {
   std::ofstream(root() / "file") << "in the way";
   auto c = config("file/run");
@@ -115,7 +126,8 @@ TEST_F(TrainerBadInput, AModelLargerThanTheMachine) {
 
 TEST_F(TrainerBadInput, WeightsThatDoNotFitTheConfigAreListedTogether) {
   ASSERT_EQ(train(config("first")), 0);
-  const fs::path config_file = checkpoint("first", 20) / "model" / "config.json";
+  fs::copy(checkpoint("first", 20) / "model", root() / "edited");  // apart from the manifest, which would refuse it first
+  const fs::path config_file = root() / "edited" / "config.json";
   std::string text = read_file(config_file, 1 << 20);
   const auto at = text.find("\"intermediate_size\": 40");
   ASSERT_NE(at, std::string::npos);

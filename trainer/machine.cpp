@@ -1,0 +1,24 @@
+#include "trainer/machine.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <stdexcept>
+
+namespace smoe {
+
+std::uint64_t physical_memory_bytes() {
+  const long pages = ::sysconf(_SC_PHYS_PAGES), size = ::sysconf(_SC_PAGESIZE);
+  return pages > 0 && size > 0 ? static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(size) : 0;
+}
+
+void require_memory(const ModelConfig& model, std::uint64_t bytes_per_parameter, const char* purpose) {
+  const std::int64_t parameters = count_parameters(model).total;
+  const double needed = static_cast<double>(parameters) * static_cast<double>(bytes_per_parameter);
+  const auto found = static_cast<double>(physical_memory_bytes());
+  if (found == 0 || needed <= found) return;
+  throw std::runtime_error(fmt::format("the model needs {:.1f} GiB for {} ({} parameters), this machine has {:.1f} GiB of memory: choose a smaller model",
+                                       needed / 0x1p30, purpose, parameters, found / 0x1p30));
+}
+
+}  // namespace smoe
