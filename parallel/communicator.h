@@ -1,7 +1,13 @@
 // Collectives over one group of ranks. Size 1 is the identity, so no caller asks how large its group is.
 //
 // Order is a rule: every rank of a group calls the same collectives in the same order, from one thread, also where it
-// has nothing to send. The label names the call in diagnostics ("grad.reduce_scatter", "router.counts").
+// has nothing to send. The label names the call in diagnostics ("attention.gather") and in the count of bytes sent; it
+// must be a string literal, because it is kept.
+//
+// Sums are taken in rank order, so the same layout gives the same bits on every run, and every rank of a group gets the
+// same bits. What a rank sends, for a group of n and a buffer of P bytes (all of it, not one rank's part):
+//   all_gather, reduce_scatter   (n - 1) / n * P            all_reduce   2 (n - 1) / n * P, to rounding
+//   all_to_all_v                 the rows that leave        broadcast    (n - 1) * P by the root, nothing by others
 #pragma once
 
 #include <cstdint>
@@ -27,8 +33,13 @@ class Communicator {
   virtual void all_reduce(std::span<double> x, Reduce op, std::string_view label) = 0;
   // out [size * n, ...] = the ranks' in [n, ...], in rank order. in may be this rank's part of out.
   virtual void all_gather(const Tensor& in, const Tensor& out, std::string_view label) = 0;
-  // out [n, ...] = this rank's part of the sum over ranks of in [size * n, ...]. out may be that part of in.
+  // out [n, ...] = this rank's part of the sum over ranks of in [size * n, ...]. out may be that part of in. f32 or i32.
   virtual void reduce_scatter(const Tensor& in, const Tensor& out, std::string_view label) = 0;
+  // The same, in place (the sum replaces this rank's part of x), and returns before it is done, so that the sender
+  // computes meanwhile. x must be left alone until finish_started(), or until two more have been started: at most two
+  // are on their way, because each needs memory for what arrives.
+  virtual void start_reduce_scatter(const Tensor& x, std::string_view label) = 0;
+  virtual void finish_started() = 0;
   // Rows of dim 0: rank r gets send_rows[r] of ours, we get receive_rows[r] of its. in and out must not overlap.
   virtual void all_to_all_v(const Tensor& in, std::span<const std::int64_t> send_rows, const Tensor& out,
                             std::span<const std::int64_t> receive_rows, std::string_view label) = 0;

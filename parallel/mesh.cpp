@@ -1,11 +1,76 @@
 #include "parallel/mesh.h"
 
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "parallel/mpi_communicator.h"
+
 namespace smoe {
+namespace {
+
+// The ranks that share this rank's group along an axis, in order.
+std::vector<int> members(Axis axis, const Layout& layout, int rank) {
+  const auto run = [](int first, int stride, int count) {
+    std::vector<int> ranks;
+    for (int i = 0; i < count; ++i) ranks.push_back(first + i * stride);
+    return ranks;
+  };
+  switch (axis) {
+    case Axis::world: return run(0, 1, layout.ranks);
+    case Axis::dp: return run(rank % layout.tp, layout.tp, layout.dp());
+    case Axis::tp: return run(rank - rank % layout.tp, 1, layout.tp);
+    case Axis::edp: return run(rank % layout.ep, layout.ep, layout.edp());
+    case Axis::ep: return run(rank - rank % layout.ep, 1, layout.ep);
+  }
+  return {};
+}
+
+MPI_Comm make_comm(const std::vector<int>& ranks, Axis axis) {
+  MPI_Group world, group;
+  MPI_Comm_group(MPI_COMM_WORLD, &world);
+  MPI_Group_incl(world, static_cast<int>(ranks.size()), ranks.data(), &group);
+  MPI_Comm comm = MPI_COMM_NULL;
+  const int code = MPI_Comm_create_group(MPI_COMM_WORLD, group, static_cast<int>(axis), &comm);
+  MPI_Group_free(&group);
+  MPI_Group_free(&world);
+  if (code != MPI_SUCCESS) throw std::runtime_error(std::string("MPI could not make the group of axis ") + name_of(axis));
+  return comm;
+}
+
+}  // namespace
+
+const char* name_of(Axis axis) {
+  switch (axis) {
+    case Axis::world: return "world";
+    case Axis::dp: return "dp";
+    case Axis::tp: return "tp";
+    case Axis::edp: return "edp";
+    case Axis::ep: return "ep";
+  }
+  return "?";
+}
 
 Mesh Mesh::single() {
   Mesh mesh;
   std::shared_ptr<Communicator> self = make_self_communicator();
   mesh.groups_.fill(self);
+  return mesh;
+}
+
+Mesh Mesh::over(MpiSession& session, const Layout& layout) {
+  if (!layout.divides() || layout.ranks > session.size() || session.rank() >= layout.ranks)
+    throw std::logic_error("no mesh of " + layout.to_string() + " for rank " + std::to_string(session.rank()) + " of " +
+                           std::to_string(session.size()));
+  Mesh mesh = single();
+  mesh.layout_ = layout;
+  for (const Axis axis : all_axes) {
+    std::vector<int> ranks = members(axis, layout, session.rank());
+    if (ranks.size() == 1) continue;
+    const MPI_Comm comm = make_comm(ranks, axis);
+    mesh.groups_[static_cast<std::size_t>(axis)] = std::make_shared<MpiCommunicator>(comm, name_of(axis), std::move(ranks), session.ledger(),
+                                                                                     *mesh.traffic_, session.checks_calls());
+  }
   return mesh;
 }
 

@@ -1,6 +1,5 @@
-// The ranks of a job, factored twice: dense work (attention, embedding, head) over dp x tp, expert work over edp x ep.
-//   world = dp * tp = edp * ep
-// Groups are handed out by axis name. A mesh is passed by reference; there is no global one.
+// The ranks of a job and their groups, handed out by axis name (layout.h says who is where). A mesh is passed by
+// reference; there is no global one.
 #pragma once
 
 #include <array>
@@ -8,6 +7,9 @@
 #include <memory>
 
 #include "parallel/communicator.h"
+#include "parallel/layout.h"
+#include "parallel/mpi_session.h"
+#include "parallel/traffic.h"
 
 namespace smoe {
 
@@ -18,19 +20,34 @@ enum class Axis : std::uint8_t {
   edp,    // ranks that hold the same experts
   ep,     // ranks that hold different experts and exchange rows
 };
+inline constexpr std::array all_axes = {Axis::world, Axis::dp, Axis::tp, Axis::edp, Axis::ep};
+const char* name_of(Axis axis);
 
 class Mesh {
  public:
   // The layout of a single rank: every axis has size 1.
   static Mesh single();
+  // The first layout.ranks ranks of the job; all of them call this, and no other rank does. Throws std::logic_error for
+  // a layout that does not divide, or more ranks than there are.
+  static Mesh over(MpiSession& session, const Layout& layout);
 
+  const Layout& layout() const { return layout_; }
   Communicator& group(Axis axis) const { return *groups_[static_cast<std::size_t>(axis)]; }
   int size(Axis axis) const { return group(axis).size(); }
   int rank(Axis axis) const { return group(axis).rank(); }
   bool is_root() const { return rank(Axis::world) == 0; }
 
+  // Bytes this rank has sent through any of the groups.
+  Traffic& traffic() const { return *traffic_; }
+
+  // Puts another communicator in an axis's place: how a test plants a fault and sees it found.
+  void replace(Axis axis, std::shared_ptr<Communicator> group) { groups_[static_cast<std::size_t>(axis)] = std::move(group); }
+  std::shared_ptr<Communicator> share(Axis axis) const { return groups_[static_cast<std::size_t>(axis)]; }
+
  private:
-  std::array<std::shared_ptr<Communicator>, 5> groups_;
+  Layout layout_;
+  std::shared_ptr<Traffic> traffic_ = std::make_shared<Traffic>();  // the groups write into it
+  std::array<std::shared_ptr<Communicator>, all_axes.size()> groups_;
 };
 
 }  // namespace smoe

@@ -15,6 +15,8 @@ class SelfCommunicator final : public Communicator {
   void all_reduce(std::span<double>, Reduce, std::string_view) override {}
   void all_gather(const Tensor& in, const Tensor& out, std::string_view label) override { move(in, out, label); }
   void reduce_scatter(const Tensor& in, const Tensor& out, std::string_view label) override { move(in, out, label); }
+  void start_reduce_scatter(const Tensor&, std::string_view) override {}
+  void finish_started() override {}
   void all_to_all_v(const Tensor& in, std::span<const std::int64_t> send_rows, const Tensor& out,
                     std::span<const std::int64_t> receive_rows, std::string_view label) override {
     if (send_rows.size() != 1 || receive_rows.size() != 1 || send_rows[0] != receive_rows[0])

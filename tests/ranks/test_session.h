@@ -1,0 +1,10 @@
+// The MPI session of a test binary that runs under mpirun, and how its tests go over several layouts.
+#pragma once
+
+#include "parallel/mpi_session.h"
+
+namespace smoe {
+
+MpiSession& test_session();
+
+}  // namespace smoe
