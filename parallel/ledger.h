@@ -1,5 +1,5 @@
-// What every rank of this node is doing: one line a rank, in memory that the node's ranks share. The watchdog
-// (watchdog.h) reads it when a collective does not end; a rank that has stopped cannot be asked, but its line is there.
+// What every rank of this node is doing: one line a rank, in memory that the node's ranks share (node_ledger.h). The
+// watchdog (watchdog.h) reads it; a rank that has stopped cannot be asked, but its line is there.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +24,18 @@ class Ledger {
   virtual void enter(const CollectiveCall& call) = 0;
   virtual void waits_for(std::span<const int> world_ranks) = 0;
   virtual void leave() = 0;
+};
+
+// Enters, and leaves also where an exception does.
+class InsideCollective {
+ public:
+  InsideCollective(Ledger& ledger, const CollectiveCall& call) : ledger_(ledger) { ledger_.enter(call); }
+  ~InsideCollective() { ledger_.leave(); }
+  InsideCollective(const InsideCollective&) = delete;
+  InsideCollective& operator=(const InsideCollective&) = delete;
+
+ private:
+  Ledger& ledger_;
 };
 
 }  // namespace smoe

@@ -73,21 +73,19 @@ void require_host(const Tensor& x, std::string_view label) {
 
 class MpiCommunicator::Call {
  public:
-  Call(MpiCommunicator& group, const CollectiveCall& described) : group_(group), label_(described.label) {
+  Call(MpiCommunicator& group, const CollectiveCall& described)
+      : group_(group), inside_(group.ledger_, described), label_(described.label) {
     const std::uint64_t number = group.calls_++;
     tag_ = static_cast<int>((number & 0x3ff) << 12 | (hash_of(described) & 0xfff));
-    group.ledger_.enter(described);
     if (group.check_calls_) group.check_same_call(described, number);
   }
-  ~Call() {
-    group_.traffic_.add(label_, sent_);
-    group_.ledger_.leave();
-  }
+  ~Call() { group_.traffic_.add(label_, sent_); }
   int tag() const { return tag_; }
   void count(std::size_t bytes) { sent_ += static_cast<std::int64_t>(bytes); }
 
  private:
   MpiCommunicator& group_;
+  InsideCollective inside_;
   std::string_view label_;
   int tag_;
   std::int64_t sent_ = 0;
@@ -224,7 +222,7 @@ void MpiCommunicator::reduce_in_place(Call& call, T* x, std::int64_t n, Reduce o
 
 void MpiCommunicator::all_reduce(const Tensor& x, Reduce op, std::string_view label) {
   require_host(x, label);
-  Call call(*this, {"all_reduce", axis_, label, name_of(x.type()), x.elements()});
+  Call call(*this, {op == Reduce::sum ? "all_reduce" : "all_reduce max", axis_, label, name_of(x.type()), x.elements()});
   if (x.type() == DType::i32)
     reduce_in_place(call, x.i32(), x.elements(), op);
   else
@@ -232,7 +230,7 @@ void MpiCommunicator::all_reduce(const Tensor& x, Reduce op, std::string_view la
 }
 
 void MpiCommunicator::all_reduce(std::span<double> x, Reduce op, std::string_view label) {
-  Call call(*this, {"all_reduce", axis_, label, "f64", static_cast<std::int64_t>(x.size())});
+  Call call(*this, {op == Reduce::sum ? "all_reduce" : "all_reduce max", axis_, label, "f64", static_cast<std::int64_t>(x.size())});
   reduce_in_place(call, x.data(), static_cast<std::int64_t>(x.size()), op);
 }
 
@@ -269,7 +267,7 @@ void MpiCommunicator::start_reduce_scatter(const Tensor& x, std::string_view lab
 
 void MpiCommunicator::finish(Started& slot) {
   if (!slot.active) return;
-  ledger_.enter({"finish reduce_scatter", axis_, slot.label, name_of(slot.x.type()), slot.x.elements()});
+  const InsideCollective inside(ledger_, {"finish reduce_scatter", axis_, slot.label, name_of(slot.x.type()), slot.x.elements()});
   peers_of_.assign(slot.requests.size(), 0);
   const std::size_t chunks = slot.requests.size() / static_cast<std::size_t>(2 * (size_ - 1) > 0 ? 2 * (size_ - 1) : 1);
   for (std::size_t i = 0; i < slot.requests.size(); ++i) {
@@ -291,7 +289,6 @@ void MpiCommunicator::finish(Started& slot) {
   else
     reduce(slot.x.f32());
   slot.active = false;
-  ledger_.leave();
 }
 
 void MpiCommunicator::finish_started() {

@@ -1,0 +1,131 @@
+// A job that commits the fault it is asked for; watchdog_test.sh stops its processes from outside and judges its end.
+//   watchdog_ranks CASE LIMIT_SECONDS FOLDER     each rank leaves its process id in FOLDER/pid.RANK
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "parallel/mesh.h"
+
+namespace smoe {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+void sleep_seconds(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
+
+class Job {
+ public:
+  Job(MpiSession& session, double limit)
+      : session_(session), mesh_(Mesh::over(session, {.ranks = session.size()})), world_(mesh_.group(Axis::world)), limit_(limit) {}
+
+  void run(const std::string& fault) {
+    for (int i = 0; i < 20; ++i) step();
+    if (fault == "loop") return loop_for(60);
+    if (fault == "catches_sigterm") {  // as a program that saves when it is asked to end
+      std::signal(SIGTERM, [](int) {});
+      return loop_for(60);
+    }
+    if (fault == "short_loop") return loop_for(limit_ + 2.5);
+    if (fault == "skips") {
+      if (!is_last()) reduce("test.skipped");
+      return barrier("test.next");
+    }
+    if (fault == "calls_another") {
+      if (is_last())
+        world_.broadcast(view(), 0, "test.wrong");
+      else
+        reduce("test.expected");
+      return;
+    }
+    if (fault == "stays_outside") {
+      if (is_last()) sleep_seconds(60);
+      return barrier("test.next");
+    }
+    if (fault == "ends_early") {
+      if (!is_last()) barrier("test.next");
+      return;
+    }
+    if (fault == "long_work") {
+      {
+        const LongWork saving(session_, "saving step 7");
+        const LongWork writing(session_, "writing a shard");
+        if (is_last()) sleep_seconds(limit_ + 1.5);
+        barrier("test.saved");
+      }
+      // The scope's own time must not count against what follows.
+      if (is_last()) sleep_seconds(0.6 * limit_);
+      return barrier("test.after");
+    }
+    if (fault == "stopped_in_long_work") {
+      const LongWork saving(session_, "saving step 7");
+      if (is_last()) sleep_seconds(60);
+      return barrier("test.saved");
+    }
+    if (fault == "busy") return loop_for(10, 0.02);
+    throw std::runtime_error("no such fault: " + fault);
+  }
+
+ private:
+  static double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+  bool is_last() const { return session_.rank() == session_.size() - 1; }
+  Tensor view() { return {numbers_.data(), DType::f32, {static_cast<std::int64_t>(numbers_.size())}}; }
+  void reduce(std::string_view label) { world_.all_reduce(view(), Reduce::max, label); }
+  void barrier(std::string_view label) { world_.barrier(label); }
+  void step() {
+    reduce("test.step");
+    barrier("test.between");
+  }
+
+  // All ranks go on until rank 0 says that the time is over.
+  void loop_for(double seconds, double busy = 0.001) {
+    const auto start = Clock::now();
+    for (std::vector<std::int32_t> go{1}; go[0] != 0;) {
+      for (int i = 0; i < 5; ++i) step();
+      compute(busy);
+      go[0] = seconds_since(start) < seconds;
+      world_.broadcast(Tensor(go.data(), DType::i32, {1}), 0, "test.go");
+    }
+  }
+
+  void compute(double seconds) {
+    const auto start = Clock::now();
+    while (seconds_since(start) < seconds)
+      for (float& x : numbers_) x = 0.5f * x + 1;
+  }
+
+  MpiSession& session_;
+  Mesh mesh_;
+  Communicator& world_;
+  double limit_;
+  std::vector<float> numbers_ = std::vector<float>(3000);
+};
+
+}  // namespace
+}  // namespace smoe
+
+int main(int argc, char** argv) {
+  smoe::MpiSession session(&argc, &argv);
+  if (argc != 4) {
+    std::fprintf(stderr, "watchdog_ranks CASE LIMIT_SECONDS FOLDER\n");
+    return 2;
+  }
+  const double limit = std::stod(argv[2]);
+  session.set_timeout(limit);
+  const std::string file = std::string(argv[3]) + "/pid." + std::to_string(session.rank());
+  std::ofstream(file + ".new") << ::getpid() << '\n';
+  std::rename((file + ".new").c_str(), file.c_str());
+  try {
+    smoe::Job(session, limit).run(argv[1]);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "rank %d: %s\n", session.rank(), error.what());
+    session.abort(1);
+  }
+  return 0;
+}

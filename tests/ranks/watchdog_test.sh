@@ -1,0 +1,161 @@
+#!/bin/bash
+# Commits a fault in a job of ranks and judges how the job ends: named, in time, non-zero, and nothing left behind.
+#   watchdog_test.sh MPIRUN PROGRAM RANKS CASE
+set -u
+mpirun=$1 program=$2 ranks=$3 case=$4
+limit=1
+last=$((ranks - 1))
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+
+now() { date +%s.%N; }
+seconds() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", b - a }'; }
+fail() {
+  echo "FAILED: $*"
+  echo "--- output of the job (status ${status:-none yet})"
+  cat "$folder/output"
+  [ -n "${job:-}" ] && kill -9 "$job" 2>/dev/null
+  cat "$folder"/pid.* 2>/dev/null | xargs -r kill -9 2>/dev/null
+  exit 1
+}
+expect() { grep -Eq -- "$1" "$folder/output" || fail "no line matches: $1"; }
+expect_not() { ! grep -Eq -- "$1" "$folder/output" || fail "a line matches: $1"; }
+pid_of() { cat "$folder/pid.$1"; }
+
+start() {
+  "$mpirun" --oversubscribe --bind-to none -n "$ranks" "$program" "$1" "$limit" "$folder" >"$folder/output" 2>&1 &
+  job=$!
+  for _ in $(seq 400); do
+    [ "$(ls "$folder" | grep -c '^pid\.[0-9]*$')" = "$ranks" ] && return
+    sleep 0.05
+  done
+  fail "the job did not start"
+}
+
+# Waits for the job. Its processes must be gone at once, and the memory they shared too.
+finish() {
+  wait "$job"
+  status=$?
+  ended=$(now)
+  for r in $(seq 0 "$last"); do
+    ! kill -0 "$(pid_of "$r")" 2>/dev/null || fail "rank $r is still there"
+  done
+  ! ls /dev/shm | grep -q "^smoe-$(pid_of 0)-" || fail "shared memory is left behind: $(ls /dev/shm)"
+}
+
+# The job has failed within the limit + 1 s of the given moment; mpirun itself may take another second to end.
+expect_stalled() {
+  [ "$status" -ne 0 ] || fail "the job ended with status 0"
+  took=$(seconds "$1" "$ended")
+  echo "from the fault to the end of mpirun: $took s with a limit of $limit s, status $status"
+  awk -v t="$took" -v l="$limit" 'BEGIN { exit !(t >= l - 0.2 && t <= l + 2.2) }' || fail "the job took $took s to end"
+  [ "$(grep -c 'smoe: no progress on node' "$folder/output")" = 1 ] || fail "not one report"
+  for r in $(seq 0 "$last"); do expect "^    rank $r: number [0-9]+: [a-z_ ]+ '[a-z.]+' over world"; done
+}
+expect_unharmed() {
+  [ "$status" -eq 0 ] || fail "the job ended with status $status"
+  expect_not 'no progress'
+}
+others=$([ "$ranks" = 2 ] && echo 'rank 0 waits' || echo "ranks 0[0-9, ]* and $((last - 1)) wait")
+
+case $case in
+  a_rank_that_stops)
+    limit=2
+    start loop
+    sleep 0.3
+    from=$(now)
+    kill -STOP "$(pid_of "$last")"
+    finish
+    expect_stalled "$from"
+    expect "rank $last does not answer: its process is stopped \(pid $(pid_of "$last")"
+    expect "$others for rank $last in number [0-9]+: [a-z_ ]+ 'test"
+    expect_not 'diverged'
+    ;;
+  a_rank_that_stops_where_sigterm_is_caught)
+    start catches_sigterm
+    sleep 0.3
+    from=$(now)
+    kill -STOP "$(pid_of 0)"
+    finish
+    expect_stalled "$from"
+    expect "rank 0 does not answer: its process is stopped"
+    ;;
+  a_rank_that_skips_a_collective)
+    start skips
+    from=$(now)
+    finish
+    expect_stalled "$from"
+    expect "rank $last diverged: it is not in all_reduce max 'test.skipped' over world, but in number 41: barrier 'test.next' over world"
+    expect "$others for rank $last in number 41: all_reduce max 'test.skipped' over world, 3000 of f32"
+    [ "$ranks" = 2 ] || expect_not 'rank [^'"$last"'] diverged'
+    expect_not 'does not answer'
+    ;;
+  a_rank_that_calls_another_collective)
+    start calls_another
+    from=$(now)
+    finish
+    expect_stalled "$from"
+    expect "rank $last diverged: it is not in all_reduce max 'test.expected' over world, but in number 41: broadcast 'test.wrong' over world"
+    ;;
+  a_rank_that_calls_another_collective_is_refused_at_once)
+    export SMOE_CHECK_COLLECTIVES=1
+    limit=30
+    start calls_another
+    from=$(now)
+    finish
+    [ "$status" -ne 0 ] || fail "the job ended with status 0"
+    awk -v t="$(seconds "$from" "$ended")" 'BEGIN { exit !(t < 4) }' || fail "not at once"
+    expect 'the ranks of a group called different collectives'
+    for r in $(seq 0 $((last - 1))); do expect "^  rank $r: all_reduce max 'test.expected' over world, 3000 of f32"; done
+    expect "^  rank $last: broadcast 'test.wrong' over world, 3000 of f32"
+    expect_not 'no progress'
+    ;;
+  a_rank_that_stays_outside)
+    start stays_outside
+    from=$(now)
+    finish
+    expect_stalled "$from"
+    expect "rank $last diverged: it is not in barrier 'test.next' over world, but outside any collective, for 1"
+    expect "^    rank $last: number 40: barrier 'test.between' over world, done 1\.[0-9] s ago"
+    ;;
+  a_rank_that_ends_early)
+    start ends_early
+    from=$(now)
+    finish
+    expect_stalled "$from"
+    expect "rank $last diverged: it is not in barrier 'test.next' over world, but at the end of the program"
+    ;;
+  long_work_may_pass_the_limit)
+    start long_work
+    finish
+    expect_unharmed
+    ;;
+  a_rank_that_stops_in_long_work)
+    start stopped_in_long_work
+    sleep 0.3
+    from=$(now)
+    kill -STOP "$(pid_of "$last")"
+    finish
+    expect_stalled "$from"
+    expect "rank $last does not answer: its process is stopped"
+    expect "^    rank $last: .*, while saving step 7"
+    ;;
+  all_ranks_stopped_and_continued)
+    start short_loop
+    sleep 0.3
+    pids=$(cat "$folder"/pid.*)
+    kill -STOP $pids
+    sleep $((limit + 1))
+    kill -CONT $pids
+    finish
+    expect_unharmed
+    ;;
+  ranks_that_share_few_cores)
+    limit=3
+    start busy
+    finish
+    expect_unharmed
+    ;;
+  *) fail "no such case: $case" ;;
+esac
+echo passed
