@@ -128,22 +128,21 @@ void MpiCommunicator::receive(const Call& call, Bytes bytes, int from, std::vect
 void MpiCommunicator::wait(std::vector<MPI_Request>& requests) {
   using Clock = std::chrono::steady_clock;
   constexpr int busy_polls = 200;
-  constexpr auto patience = std::chrono::milliseconds(20);
-  Clock::time_point start{};
-  bool named = false;
+  constexpr auto patience = std::chrono::milliseconds(20), name_again_after = std::chrono::milliseconds(100);
+  Clock::time_point nap_from{}, name_from{};
   for (int polls = 0;; ++polls) {
     int done = 0;
     require(MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done, MPI_STATUSES_IGNORE), "waiting for other ranks");
     if (done) break;
     if (polls < busy_polls) continue;
     ::sched_yield();
-    if (polls % 64 != 0) continue;
-    if (start == Clock::time_point{}) start = Clock::now();
-    if (Clock::now() - start < patience) continue;
+    const Clock::time_point now = Clock::now();
+    if (nap_from == Clock::time_point{}) nap_from = name_from = now + patience;
+    if (now < nap_from) continue;
     const timespec nap{0, 100'000};
-    ::nanosleep(&nap, nullptr);
-    if (named && polls % 4096 != 0) continue;
-    named = true;
+    if (polls % 64 == 0) ::nanosleep(&nap, nullptr);
+    if (now < name_from) continue;
+    name_from = now + name_again_after;
     awaited_.clear();
     for (std::size_t i = 0; i < requests.size(); ++i) {
       int complete = 0;

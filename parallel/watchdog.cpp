@@ -155,7 +155,7 @@ void Watchdog::end_job() {
 void Watchdog::end_after_report() {
   for (double waited = 0; waited < reporter_patience && !ledger_.is_reported(); waited += period)
     if (!sleep(period)) return;
-  if (sleep(other_nodes_report + 2 * period)) ::_exit(1);
+  if (sleep((other_nodes_ ? other_nodes_report : 0) + 2 * period)) ::_exit(1);
 }
 
 }  // namespace smoe

@@ -1,5 +1,6 @@
 // A job that commits the fault it is asked for; watchdog_test.sh stops its processes from outside and judges its end.
-//   watchdog_ranks CASE LIMIT_SECONDS FOLDER     each rank leaves its process id in FOLDER/pid.RANK
+//   watchdog_ranks CASE LIMIT_SECONDS FOLDER
+// Each rank leaves its process id in FOLDER/pid.RANK when it comes to the place of the fault.
 #include <unistd.h>
 
 #include <chrono>
@@ -22,11 +23,19 @@ void sleep_seconds(double seconds) { std::this_thread::sleep_for(std::chrono::du
 
 class Job {
  public:
-  Job(MpiSession& session, double limit)
-      : session_(session), mesh_(Mesh::over(session, {.ranks = session.size()})), world_(mesh_.group(Axis::world)), limit_(limit) {}
+  Job(MpiSession& session, double limit, std::string folder)
+      : session_(session), mesh_(Mesh::over(session, {.ranks = session.size()})), world_(mesh_.group(Axis::world)), limit_(limit),
+        folder_(std::move(folder)) {}
 
   void run(const std::string& fault) {
     for (int i = 0; i < 20; ++i) step();
+    if (fault == "stopped_in_long_work") {
+      const LongWork saving(session_, "saving step 7");
+      leave_pid();
+      if (is_last()) sleep_seconds(60);
+      return barrier("test.saved");
+    }
+    leave_pid();
     if (fault == "loop") return loop_for(60);
     if (fault == "catches_sigterm") {  // as a program that saves when it is asked to end
       std::signal(SIGTERM, [](int) {});
@@ -63,17 +72,17 @@ class Job {
       if (is_last()) sleep_seconds(0.6 * limit_);
       return barrier("test.after");
     }
-    if (fault == "stopped_in_long_work") {
-      const LongWork saving(session_, "saving step 7");
-      if (is_last()) sleep_seconds(60);
-      return barrier("test.saved");
-    }
     if (fault == "busy") return loop_for(10, 0.02);
     throw std::runtime_error("no such fault: " + fault);
   }
 
  private:
   static double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+  void leave_pid() const {
+    const std::string file = folder_ + "/pid." + std::to_string(session_.rank());
+    std::ofstream(file + ".new") << ::getpid() << '\n';
+    std::rename((file + ".new").c_str(), file.c_str());
+  }
   bool is_last() const { return session_.rank() == session_.size() - 1; }
   Tensor view() { return {numbers_.data(), DType::f32, {static_cast<std::int64_t>(numbers_.size())}}; }
   void reduce(std::string_view label) { world_.all_reduce(view(), Reduce::max, label); }
@@ -104,6 +113,7 @@ class Job {
   Mesh mesh_;
   Communicator& world_;
   double limit_;
+  std::string folder_;
   std::vector<float> numbers_ = std::vector<float>(3000);
 };
 
@@ -118,11 +128,8 @@ int main(int argc, char** argv) {
   }
   const double limit = std::stod(argv[2]);
   session.set_timeout(limit);
-  const std::string file = std::string(argv[3]) + "/pid." + std::to_string(session.rank());
-  std::ofstream(file + ".new") << ::getpid() << '\n';
-  std::rename((file + ".new").c_str(), file.c_str());
   try {
-    smoe::Job(session, limit).run(argv[1]);
+    smoe::Job(session, limit, argv[3]).run(argv[1]);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "rank %d: %s\n", session.rank(), error.what());
     session.abort(1);
