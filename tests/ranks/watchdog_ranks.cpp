@@ -41,7 +41,13 @@ class Job {
       std::signal(SIGTERM, [](int) {});
       return loop_for(60);
     }
-    if (fault == "short_loop") return loop_for(limit_ + 2.5);
+    if (fault == "slow_steps") {  // in which the other ranks wait for the last one most of the time
+      for (int i = 0; i < 7; ++i) {
+        if (is_last()) sleep_seconds(0.3 * limit_);
+        step();
+      }
+      return;
+    }
     if (fault == "skips") {
       if (!is_last()) reduce("test.skipped");
       return barrier("test.next");
@@ -65,11 +71,17 @@ class Job {
       {
         const LongWork saving(session_, "saving step 7");
         const LongWork writing(session_, "writing a shard");
-        if (is_last()) sleep_seconds(limit_ + 1.5);
+        if (is_last()) sleep_seconds(limit_ + 0.5);
         barrier("test.saved");
       }
-      // The scope's own time must not count against what follows.
-      if (is_last()) sleep_seconds(0.6 * limit_);
+      // Also where only the rank at work holds it. Its end gives those who wait the whole limit again.
+      if (is_last()) {
+        {
+          const LongWork saving(session_, "saving step 8");
+          sleep_seconds(limit_ + 0.5);
+        }
+        sleep_seconds(0.6 * limit_);
+      }
       return barrier("test.after");
     }
     if (fault == "busy") return loop_for(10, 0.02);

@@ -150,7 +150,8 @@ case $case in
     expect "^    rank $last: .*, while saving step 7"
     ;;
   all_ranks_stopped_and_continued)
-    start short_loop
+    start slow_steps
+    sleep 0.5
     pids=$(cat "$folder"/pid.*)
     kill -STOP $pids
     sleep $((limit + 1))
