@@ -15,12 +15,12 @@ namespace smoe {
 
 class Loader::Impl {
  public:
-  Impl(std::vector<std::shared_ptr<const Dataset>> datasets, Sampler sampler, std::int64_t dp_rank,
+  Impl(std::vector<std::shared_ptr<const Dataset>> datasets, Sampler sampler, std::int64_t micro_batch_size, std::int64_t dp_rank,
        std::int64_t dp_size, std::int64_t first_step, std::int64_t prefetch)
-      : datasets_(std::move(datasets)), sampler_(std::move(sampler)), step_(first_step) {
-    check_arguments(dp_rank, dp_size, first_step, prefetch);
+      : datasets_(std::move(datasets)), sampler_(std::move(sampler)), micro_batch_size_(micro_batch_size), dp_rank_(dp_rank),
+        dp_size_(dp_size), step_(first_step) {
+    check_arguments(micro_batch_size, dp_rank, dp_size, first_step, prefetch);
     sequences_ = sampler_.global_batch_size() / dp_size;
-    first_position_ = dp_rank * sequences_;
     const std::int64_t length = datasets_[0]->sequence_length();
     // One more than is read ahead: the batch that the caller holds.
     for (std::int64_t i = 0; i <= prefetch; ++i) {
@@ -51,7 +51,7 @@ class Loader::Impl {
   }
 
  private:
-  void check_arguments(std::int64_t dp_rank, std::int64_t dp_size, std::int64_t first_step,
+  void check_arguments(std::int64_t micro_batch_size, std::int64_t dp_rank, std::int64_t dp_size, std::int64_t first_step,
                        std::int64_t prefetch) const {
     if (datasets_.empty() || datasets_.size() != sampler_.sources().size())
       throw std::logic_error(
@@ -68,9 +68,9 @@ class Loader::Impl {
     }
     if (dp_size < 1 || dp_rank < 0 || dp_rank >= dp_size)
       throw std::logic_error(fmt::format("Loader: data-parallel rank {} of {}", dp_rank, dp_size));
-    if (sampler_.global_batch_size() % dp_size != 0)
-      throw std::logic_error(fmt::format("Loader: a global batch of {} sequences does not divide over {} ranks",
-                                         sampler_.global_batch_size(), dp_size));
+    if (micro_batch_size < 1 || sampler_.global_batch_size() % (dp_size * micro_batch_size) != 0)
+      throw std::logic_error(fmt::format("Loader: a global batch of {} sequences does not divide over {} ranks of {} at once",
+                                         sampler_.global_batch_size(), dp_size, micro_batch_size));
     if (first_step < 1) throw std::logic_error(fmt::format("Loader: first step {}", first_step));
     if (prefetch < 1) throw std::logic_error(fmt::format("Loader: prefetch {}", prefetch));
   }
@@ -98,13 +98,18 @@ class Loader::Impl {
     }
   }
 
+  // In the global batch, of this rank's b-th sequence.
+  std::int64_t position_of(std::int64_t b) const {
+    return (b / micro_batch_size_ * dp_size_ + dp_rank_) * micro_batch_size_ + b % micro_batch_size_;
+  }
+
   // False if told to stop halfway.
   bool read_batch(Batch& batch, const std::stop_token& stop) const {
     batch.step = step_;
     const auto length = static_cast<std::size_t>(batch.sequence_length);
     for (std::int64_t b = 0; b < sequences_; ++b) {
       if (stop.stop_requested()) return false;
-      const SampleRef ref = sampler_.at(step_, first_position_ + b);
+      const SampleRef ref = sampler_.at(step_, position_of(b));
       const auto row = static_cast<std::size_t>(b) * length;
       datasets_[static_cast<std::size_t>(ref.source)]->read(
           ref.sample, std::span(batch.inputs).subspan(row, length), std::span(batch.targets).subspan(row, length),
@@ -116,7 +121,8 @@ class Loader::Impl {
 
   std::vector<std::shared_ptr<const Dataset>> datasets_;
   Sampler sampler_;
-  std::int64_t sequences_ = 0, first_position_ = 0;  // of this rank, in the global batch
+  std::int64_t micro_batch_size_, dp_rank_, dp_size_;
+  std::int64_t sequences_ = 0;                       // of this rank, a step
   std::int64_t step_;                                // the thread's: of the batch being read
 
   std::mutex mutex_;  // for all below
@@ -129,9 +135,9 @@ class Loader::Impl {
   std::jthread thread_;  // last, so that it is joined before what it uses goes away
 };
 
-Loader::Loader(std::vector<std::shared_ptr<const Dataset>> datasets, Sampler sampler, std::int64_t dp_rank,
-               std::int64_t dp_size, std::int64_t first_step, std::int64_t prefetch)
-    : impl_(std::make_unique<Impl>(std::move(datasets), std::move(sampler), dp_rank, dp_size, first_step, prefetch)) {}
+Loader::Loader(std::vector<std::shared_ptr<const Dataset>> datasets, Sampler sampler, std::int64_t micro_batch_size,
+               std::int64_t dp_rank, std::int64_t dp_size, std::int64_t first_step, std::int64_t prefetch)
+    : impl_(std::make_unique<Impl>(std::move(datasets), std::move(sampler), micro_batch_size, dp_rank, dp_size, first_step, prefetch)) {}
 Loader::~Loader() = default;
 
 const Batch& Loader::next() { return impl_->next(); }

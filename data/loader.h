@@ -11,16 +11,17 @@
 
 namespace smoe {
 
-// Rank r of n takes sequences [r * B, (r + 1) * B) of each global batch, B = global_batch_size / n: the ranks' batches
-// in order are the global batch whatever n is.
+// The global batch is cut into micro-steps of n * M sequences, M = micro_batch_size, and of each rank r of n takes
+// sequences [r * M, (r + 1) * M). So what all ranks together compute at once are neighbours in the global batch, and
+// the same ones wherever n * M is the same.
 //
 // Once warm it allocates nothing of its own. Errors: std::logic_error for arguments that do not fit together;
 // what goes wrong on the thread is thrown by the next() that would have returned the batch, and by those after it.
 class Loader {
  public:
   // datasets[i] is source i of the sampler; all have the same sequence length. prefetch: batches read ahead, at least 1.
-  Loader(std::vector<std::shared_ptr<const Dataset>> datasets, Sampler sampler, std::int64_t dp_rank,
-         std::int64_t dp_size, std::int64_t first_step, std::int64_t prefetch = 2);
+  Loader(std::vector<std::shared_ptr<const Dataset>> datasets, Sampler sampler, std::int64_t micro_batch_size,
+         std::int64_t dp_rank, std::int64_t dp_size, std::int64_t first_step, std::int64_t prefetch = 2);
   ~Loader();  // stops the thread after the sequence that it is reading
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;

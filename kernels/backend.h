@@ -69,9 +69,13 @@ class Backend {
   virtual double sum(const Tensor& x) = 0;             // accumulated in double, in an order that is fixed
   virtual double sum_of_squares(const Tensor& x) = 0;  // likewise
 
-  // ---- embedding: out[t] = table[ids[t]] ----
-  virtual void embedding_forward(const Tensor& ids /*[T] i32*/, const Tensor& table /*[V,D]*/, const Tensor& out /*[T,D]*/) = 0;
-  virtual void embedding_backward(const Tensor& ids, const Tensor& dout /*[T,D]*/, const Tensor& dtable /*[V,D] +=*/) = 0;
+  // ---- embedding: out[t] = table[ids[t] - first] ----
+  // table [Vl,D] holds rows [first, first + Vl) of a vocabulary; ids in [0, vocabulary) outside them give rows of zeros
+  // and take no gradient: they are another rank's.
+  virtual void embedding_forward(const Tensor& ids /*[T] i32*/, const Tensor& table, std::int64_t first, std::int64_t vocabulary,
+                                 const Tensor& out /*[T,D]*/) = 0;
+  virtual void embedding_backward(const Tensor& ids, const Tensor& dout /*[T,D]*/, std::int64_t first, std::int64_t vocabulary,
+                                  const Tensor& dtable /*[Vl,D] +=*/) = 0;
 
   // ---- RMSNorm (Zhang & Sennrich 2019): y = x * rstd * weight, rstd = 1 / sqrt(mean(x^2) + epsilon) ----
   virtual void rms_norm_forward(const Tensor& x /*[T,D]*/, const Tensor& weight /*[D]*/, float epsilon,
@@ -155,6 +159,8 @@ class Backend {
   // Per row: the maximum, sum exp(logit - maximum), and the target's logit (0 where it is not in these columns).
   virtual void cross_entropy_statistics(const Tensor& logits, const Tensor& targets /*[N] i32*/, std::int64_t first,
                                         const Tensor& maxima, const Tensor& sums, const Tensor& target_logits) = 0;
+  // The same of all columns, from those of P ranges of them: parts [P,3,N], of each range maxima, sums, target logits.
+  virtual void cross_entropy_merge(const Tensor& parts, const Tensor& maxima, const Tensor& sums, const Tensor& target_logits) = 0;
   // logsumexp = maximum + log(sum); losses = logsumexp - target_logit, 0 where masked.
   virtual void cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
                                     const Tensor& target_logits, const Tensor& logsumexp, const Tensor& losses) = 0;
@@ -167,7 +173,7 @@ class Backend {
                      const Tensor& second_moment) = 0;
 };
 
-// threads: how many this backend may use; 0: all the process may.
+// threads: how many this backend, and the thread that makes it, may use; 0: all the process may.
 std::unique_ptr<Backend> make_cpu_backend(int threads = 0);
 
 }  // namespace smoe

@@ -9,7 +9,8 @@
 #include <stdexcept>
 
 #include "configs/run_config.h"
-#include "parallel/mpi_session.h"
+#include "launch/job.h"
+#include "parallel/layout.h"
 
 namespace smoe {
 
@@ -20,7 +21,7 @@ class UsageError : public std::runtime_error {
 };
 
 void add_prepare_command(CLI::App& app);
-void add_train_command(CLI::App& app, MpiSession& session);
+void add_train_command(CLI::App& app, Job& job);
 void add_eval_command(CLI::App& app);
 void add_generate_command(CLI::App& app);
 void add_logits_command(CLI::App& app);
@@ -33,8 +34,13 @@ struct TrainingOptions {
   bool dry_run = false;  // describe the run and end before its first step
 };
 
+// The configuration with the shape that model.from stands for; model.from stays, because weights come from there.
+RunConfig resolve_model(RunConfig config);
+// As many ranks, divided as the configuration says.
+Layout layout_of(const RunConfig& config, int ranks);
+
 // The run that a valid configuration describes. Returns the exit status: 0, or 18 where it was stopped by a signal
 // after saving. A model that is taken `from` a directory is not resolved yet.
-int run_training(const RunConfig& config, const TrainingOptions& options, MpiSession& session);
+int run_training(const RunConfig& config, const TrainingOptions& options, Job& job);
 
 }  // namespace smoe

@@ -17,16 +17,27 @@
 #include "configs/config_error.h"
 #include "configs/suggest.h"
 #include "launch/commands.h"
+#include "launch/job.h"
 #include "launch/version.h"
+#include "parallel/agreement.h"
 
 namespace smoe {
 namespace {
 
 enum ExitStatus { failed = 1, wrong_usage = 2 };
 
-// Errors that every rank meets alike, as all read the same arguments and the same file: one of them tells.
-int refuse(const MpiSession& session, std::string_view message) {
-  if (session.rank() == 0) fmt::print(stderr, "smoe: error: {}\n", message);
+void tell(const Job& job, std::string_view message) {
+  if (job.is_root()) fmt::print(stderr, "smoe: error: {}\n", message);
+}
+
+// Arguments that make no sense. All ranks were given the same, or should have been: those that were not are waiting
+// where the others would first agree, and learn it there.
+int refuse(Job& job, const std::string& message) {
+  try {
+    job.agree("launch.configuration", [&] { throw UsageError(message); });
+  } catch (const std::exception& error) {
+    tell(job, error.what());
+  }
   return wrong_usage;
 }
 
@@ -58,13 +69,12 @@ void check_command(const CLI::App& app, int argc, char** argv) {
 }
 
 // Only training spreads over ranks; the other commands would do the same work, and write the same files, in each.
-void keep_to_one_rank(CLI::App& app, const MpiSession& session) {
+void keep_to_one_rank(CLI::App& app, const Job& job) {
   for (CLI::App* command : app.get_subcommands({})) {
     if (command->get_name() == "train") continue;
-    command->preparse_callback([command, &session](std::size_t) {
-      if (session.size() == 1) return;
-      throw UsageError(fmt::format("'{}' runs in one process, found {}: start it without mpirun", command->get_name(),
-                                   session.size()));
+    command->preparse_callback([command, &job](std::size_t) {
+      if (job.ranks() == 1) return;
+      throw UsageError(fmt::format("'{}' runs in one process, found {}: start it without mpirun", command->get_name(), job.ranks()));
     });
   }
 }
@@ -75,18 +85,18 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
   return fmt::format("{}; {} --help tells more", error.what(), command);
 }
 
-int run(int argc, char** argv, MpiSession& session) {
+int run(int argc, char** argv, Job& job) {
   CLI::App app("smoe trains sparse mixture-of-experts language models of the Mixtral family.", "smoe");
   app.set_version_flag("--version", fmt::format("smoe {}", version()));
   app.require_subcommand(1);
   add_prepare_command(app);
-  add_train_command(app, session);
+  add_train_command(app, job);
   add_eval_command(app);
   add_generate_command(app);
   add_logits_command(app);
   add_report_command(app);
   add_unavailable_commands(app);
-  keep_to_one_rank(app, session);
+  keep_to_one_rank(app, job);
   try {
     check_command(app, argc, argv);
     app.parse(argc, argv);
@@ -97,17 +107,20 @@ int run(int argc, char** argv, MpiSession& session) {
   } catch (const CLI::RuntimeError& status) {  // a command's own; its reason has been told
     return status.get_exit_code();
   } catch (const CLI::Success& request) {  // --help, --version
-    return session.rank() == 0 ? app.exit(request) : 0;
+    return job.is_root() ? app.exit(request) : 0;
   } catch (const CLI::ParseError& error) {
-    return refuse(session, usage_message(app, error));
+    return refuse(job, usage_message(app, error));
+  } catch (const SharedFailure& failure) {  // every rank has this one
+    tell(job, failure.what());
+    return failure.status();
   } catch (const UsageError& error) {
-    return refuse(session, error.what());
+    return refuse(job, error.what());
   } catch (const ConfigError& error) {
-    return refuse(session, error.what());
+    return refuse(job, error.what());
   } catch (const std::bad_alloc&) {
-    return fail(session, "out of memory");
+    return fail(job.session(), "out of memory");
   } catch (const std::exception& error) {
-    return fail(session, error.what());
+    return fail(job.session(), error.what());
   }
 }
 
@@ -117,7 +130,8 @@ int run(int argc, char** argv, MpiSession& session) {
 int main(int argc, char** argv) {
   try {
     smoe::MpiSession session(&argc, &argv);
-    return smoe::run(argc, argv, session);
+    smoe::Job job(session);
+    return smoe::run(argc, argv, job);
   } catch (const std::exception& error) {  // before there is a session, and so a rank
     fmt::print(stderr, "smoe: error: {}\n", error.what());
     return smoe::failed;

@@ -35,7 +35,7 @@ std::string line(const char* name, const std::string& text) { return fmt::format
 
 }  // namespace
 
-std::uint64_t estimated_activation_bytes(const RunConfig& config) {
+std::uint64_t estimated_activation_bytes(const RunConfig& config, const Layout& layout) {
   const ModelConfig& model = config.model;
   const std::int64_t heads = model.num_attention_heads, head_size = model.head_size();
   const std::int64_t query = heads * head_size, key_value = 2 * model.num_key_value_heads * head_size;
@@ -50,20 +50,22 @@ std::uint64_t estimated_activation_bytes(const RunConfig& config) {
 
   // Every layer's input is kept. Backward works on one layer with about as much scratch as that layer keeps.
   const std::int64_t kept_layers = config.train.recompute == Recompute::none ? model.num_hidden_layers : 1;
-  const std::int64_t per_token = model.num_hidden_layers * model.hidden_size + kept_layers * layer + layer;
+  // With tp, tokens or heads are divided; what attention reads of all tokens is not. Experts are taken to be balanced.
+  const std::int64_t gathered = layout.tp > 1 ? (kept_layers + 1) * model.hidden_size : 0;
+  const std::int64_t per_token = (model.num_hidden_layers * model.hidden_size + kept_layers * layer + layer) / layout.tp + gathered;
   const std::int64_t tokens = config.train.micro_batch_size * config.data.sequence_length;
   return static_cast<std::uint64_t>(per_token) * static_cast<std::uint64_t>(tokens) * sizeof(float);
 }
 
-std::string describe_run(const RunConfig& config, std::int64_t ranks) {
+std::string describe_run(const RunConfig& config, const Layout& layout) {
   const ModelConfig& model = config.model;
   const TrainConfig& train = config.train;
   const ParameterCounts counts = count_parameters(model);
   const std::int64_t step_tokens = train.global_batch_size * config.data.sequence_length;
-  const std::int64_t micro_batches = train.global_batch_size / (train.micro_batch_size * ranks);
+  const std::int64_t micro_batches = train.global_batch_size / (train.micro_batch_size * layout.dp());
   const double token_flops = 3 * forward_flops_per_token(model, config.data.sequence_length);
-  const double state = static_cast<double>(training_state_bytes(model)) / gib;
-  const double activations = static_cast<double>(estimated_activation_bytes(config)) / gib;
+  const double state = static_cast<double>(training_state_bytes(model, layout)) / gib;
+  const double activations = static_cast<double>(estimated_activation_bytes(config, layout)) / gib;
   const double machine = static_cast<double>(physical_memory_bytes()) / gib;
 
   std::string text;
@@ -74,14 +76,15 @@ std::string describe_run(const RunConfig& config, std::int64_t ranks) {
   text += line("", fmt::format("embedding and head {}, attention {}, experts {}, routers {}, norms {}",
                                grouped(counts.embedding), grouped(counts.attention), grouped(counts.experts),
                                grouped(counts.routers), grouped(counts.norms)));
-  text += line("step", fmt::format("{} tokens: {} sequences of {}; {} rank(s) x {} micro-batch(es) of {}",
-                                   grouped(step_tokens), train.global_batch_size, config.data.sequence_length, ranks,
+  text += line("step", fmt::format("{} tokens: {} sequences of {}; dp {} x {} micro-batch(es) of {}",
+                                   grouped(step_tokens), train.global_batch_size, config.data.sequence_length, layout.dp(),
                                    micro_batches, train.micro_batch_size));
+  text += line("ranks", fmt::format("{}: dp {} x tp {}, experts edp {} x ep {}", layout.ranks, layout.dp(), layout.tp, layout.edp(), layout.ep));
   text += line("run", fmt::format("{} steps, {} tokens", grouped(train.steps), grouped(train.steps * step_tokens)));
   text += line("arithmetic", fmt::format("{} a step, {} in all", operations(token_flops * static_cast<double>(step_tokens)),
                                          operations(token_flops * static_cast<double>(step_tokens) *
                                                     static_cast<double>(train.steps))));
-  text += line("memory", fmt::format("{:.2f} GiB weights, gradients and moments, about {:.2f} GiB activations; "
+  text += line("memory", fmt::format("{:.2f} GiB a rank for weights, gradients and moments, about {:.2f} GiB for activations; "
                                      "this machine has {:.1f} GiB{}",
                                      state, activations, machine,
                                      state + activations > machine ? ": too little" : ""));

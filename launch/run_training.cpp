@@ -11,27 +11,11 @@
 #include "trainer/checkpoint.h"
 #include "trainer/corpus.h"
 #include "trainer/hf_config.h"
+#include "trainer/layout_check.h"
 #include "trainer/trainer.h"
 
 namespace smoe {
 namespace {
-
-// One process for now: a larger world is refused before anything is allocated or written.
-void require_one_rank(const MpiSession& session) {
-  if (session.size() == 1) return;
-  throw UsageError(fmt::format("training over {} ranks is not available yet: start one process (mpirun -n 1, or no mpirun)", session.size()));
-}
-
-// The configuration with the shape that model.from stands for.
-RunConfig resolve_model(RunConfig config) {
-  if (!config.model.from) return config;
-  const auto from = config.model.from;
-  const std::filesystem::path directory = find_model_directory(*from);
-  config.model = read_hf_config(directory).model;
-  validate(config, (directory / "config.json").string());
-  config.model.from = from;
-  return config;
-}
 
 // Opens what is there; what is not is told, because a plan is often made before the data.
 void describe_data(const RunConfig& config) {
@@ -52,15 +36,43 @@ void describe_data(const RunConfig& config) {
 
 }  // namespace
 
-int run_training(const RunConfig& given, const TrainingOptions& options, MpiSession& session) {
-  require_one_rank(session);
-  const RunConfig config = resolve_model(given);
+RunConfig resolve_model(RunConfig config) {
+  if (!config.model.from) return config;
+  const auto from = config.model.from;
+  const std::filesystem::path directory = find_model_directory(*from);
+  config.model = read_hf_config(directory).model;
+  validate(config, (directory / "config.json").string());
+  config.model.from = from;
+  return config;
+}
+
+Layout layout_of(const RunConfig& config, int ranks) {
+  return {.ranks = ranks, .tp = static_cast<int>(config.parallel.tp), .ep = static_cast<int>(config.parallel.ep)};
+}
+
+int run_training(const RunConfig& given, const TrainingOptions& options, Job& job) {
+  RunConfig config;
+  Layout layout;
+  job.agree("launch.layout", [&] {
+    config = resolve_model(given);
+    layout = layout_of(config, job.ranks());
+    try {
+      require_layout(config.model, {config.data.sequence_length, config.train.global_batch_size, config.train.micro_batch_size}, layout);
+    } catch (const std::runtime_error& error) {
+      throw UsageError(error.what());
+    }
+  });
   if (options.dry_run) {
-    fmt::print("{}", describe_run(config, session.size()));
-    describe_data(config);
+    job.agree("launch.dry_run", [&] {
+      if (!job.is_root()) return;
+      fmt::print("{}", describe_run(config, layout));
+      describe_data(config);
+    });
     return 0;
   }
-  const Mesh mesh = Mesh::single();
+  job.require_same_everywhere(print_yaml(given));
+  const int threads = job.claim_threads(config.train.threads);
+  const Mesh mesh = Mesh::over(job.session(), layout);
   Trainer trainer({.model = config.model,
                    .router = config.router,
                    .data = config.data,
@@ -70,8 +82,9 @@ int run_training(const RunConfig& given, const TrainingOptions& options, MpiSess
                    .checkpoint = config.checkpoint,
                    .eval = config.eval,
                    .log = config.log,
-                   .resolved_yaml = print_yaml(given)},
-                  mesh, static_cast<int>(config.train.threads));
+                   .resolved_yaml = print_yaml(given),
+                   .ranks_on_node = job.session().local_size()},
+                  mesh, threads);
   return trainer.run();
 }
 

@@ -20,22 +20,23 @@ struct TrainArguments {
   bool dry_run = false;
 };
 
-void train(const TrainArguments& arguments, MpiSession& session) {
-  const RunConfig config = read_config(arguments.config, arguments.overrides);
-  if (session.rank() == 0) {
+void train(const TrainArguments& arguments, Job& job) {
+  RunConfig config;
+  job.agree("launch.configuration", [&] { config = read_config(arguments.config, arguments.overrides); });
+  if (job.is_root()) {
     for (const std::string& warning : find_warnings(config)) fmt::print(stderr, "smoe: warning: {}\n", warning);
   }
   if (arguments.print_config) {
-    if (session.rank() == 0) fmt::print("{}", print_yaml(config));
+    if (job.is_root()) fmt::print("{}", print_yaml(config));
     return;
   }
-  const int status = run_training(config, {arguments.dry_run}, session);
+  const int status = run_training(config, {arguments.dry_run}, job);
   if (status != 0) throw CLI::RuntimeError(status);
 }
 
 }  // namespace
 
-void add_train_command(CLI::App& app, MpiSession& session) {
+void add_train_command(CLI::App& app, Job& job) {
   const auto arguments = std::make_shared<TrainArguments>();
   CLI::App* command = app.add_subcommand("train", "trains the model that a configuration describes");
   command->add_option("CONFIG", arguments->config, "YAML file")->required();
@@ -44,7 +45,7 @@ void add_train_command(CLI::App& app, MpiSession& session) {
       command->add_flag("--print-config", arguments->print_config, "print every option as YAML and exit");
   command->add_flag("--dry-run", arguments->dry_run, "describe the run (parameters, tokens, memory) and exit")
       ->excludes(print_config);
-  command->callback([arguments, &session] { train(*arguments, session); });
+  command->callback([arguments, &job] { train(*arguments, job); });
 }
 
 }  // namespace smoe

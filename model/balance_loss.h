@@ -11,7 +11,9 @@
 //                 balance scores K, and imbalances of different layers cancel
 // The z loss (ST-MoE: arXiv 2202.08906, eq. 5) is mean_t(logsumexp(logits_t)^2) per layer.
 //
-// Every scope is measured at every step, whichever is trained.
+// Every scope is measured at every step, whichever is trained. Counts and sums are made global before anything is
+// multiplied, so value and gradient do not depend on the layout: those of `sequence` never do, those of the others
+// (but `rank`, which is an average over ranks) only on how many sequences are computed at once, dp * micro_batch_size.
 #pragma once
 
 #include <cstdint>
@@ -38,32 +40,41 @@ class BalanceLoss {
  public:
   BalanceLoss(const ModelConfig& model, const RouterConfig& router);
 
-  // Device tensors [L,N,E], [L,N,E], [L,N] for N sequences, one slice a layer, in `arena`.
+  // Device tensors [L,N,E], [L,N,E], [L,N], one slice a layer: sums over N runs of this rank's tokens, none of which
+  // crosses from one sequence into the next.
   struct Statistics {
     Tensor counts, probability_sums, z_sums;
+    std::int64_t sequences = 0, sequence_length = 0;  // of the whole micro-batch, as the tp group has it
+    std::int64_t run = 0;                             // tokens of a run
     RouterStatistics layer(std::int64_t l) const;
   };
-  Statistics take_statistics(Arena& arena, std::int64_t sequences) const;
+  Statistics take_statistics(Context& context, std::int64_t sequences, std::int64_t sequence_length) const;
 
   // Forgets the accumulation of the step before. micro_batches: how many this step has.
   void begin_step(std::int64_t micro_batches);
-  // Between forward and backward of each micro-batch: makes the statistics global, adds to the step's values, and leaves
-  // in `gradients` [L] what backward needs (tables live in `arena`). Losses are divided by the number of micro-batches.
-  void micro_batch(Context& context, const Statistics& statistics, std::int64_t sequence_length, Arena& arena,
-                   std::vector<RouterGradient>& gradients);
+  // Between forward and backward of each micro-batch: makes the statistics global (one all-reduce over the world for all
+  // layers, and before it one over the tp group, which shares sequences), adds to the step's values, and leaves in
+  // `gradients` [L] what backward needs (tables live in the activations). Losses are divided by the number of micro-batches.
+  void micro_batch(Context& context, const Statistics& statistics, std::vector<RouterGradient>& gradients);
   const BalanceValues& values() const { return values_; }  // of the step, complete after its last micro-batch
 
  private:
-  double at(const std::vector<float>& table, std::int64_t layer, std::int64_t group, std::int64_t expert, std::int64_t groups) const;
-  void measure(std::int64_t sequences, std::int64_t sequence_length);
-  void fill_gradient(std::int64_t sequences, std::int64_t sequence_length);
+  // This micro-batch over the whole world, in the order of the all-reduce.
+  struct Totals;
+  std::int64_t layer_numbers() const { return 2 * experts_ + 3; }
+  void gather_runs(Context& context, const Statistics& statistics);
+  void sum_own(Context& context, const Statistics& statistics);
+  void measure();
+  void fill_gradient(Context& context, const Statistics& statistics);
 
   std::int64_t layers_, experts_, experts_per_token_;
   RouterConfig router_;
   std::int64_t micro_batches_ = 1, seen_ = 0;
-  std::vector<float> counts_, probability_sums_, z_sums_;  // this micro-batch, on the host
+  std::vector<float> counts_, probability_sums_, z_sums_;  // [L,N,E], [L,N,E], [L,N] of this rank, on the host
+  std::vector<double> sequence_sums_;                      // [L,B,2E] counts and probabilities of each sequence of the tp group
+  std::vector<double> own_;                                // [L,2E] counts and probabilities of this rank
+  std::vector<double> world_;                              // see Totals
   std::vector<double> running_counts_;                     // [L,E] over the micro-batches of the step
-  std::vector<double> batch_counts_, batch_probability_;   // [L,E] of this micro-batch
   std::vector<double> pooled_f_, pooled_p_;                // [E] means over layers, for the hf scope
   std::vector<float> gradient_;                            // [L, N or 1, E]
   BalanceValues values_;

@@ -5,7 +5,7 @@
 namespace smoe {
 namespace {
 Tensor upload(Backend& backend, Arena& arena, std::span<const std::int32_t> values, std::int64_t tokens) {
-  if (values.empty()) return {};
+  if (values.empty() && tokens > 0) return {};
   if (static_cast<std::int64_t>(values.size()) != tokens) throw std::logic_error("a micro-batch's columns differ in length");
   Tensor t = arena.take(DType::i32, {tokens});
   backend.copy_from_host(t, values.data());

@@ -25,7 +25,8 @@ struct Context {
   Arena& scratch;      // lives inside one layer
 };
 
-// One micro-batch on the device. T = sequences * sequence_length tokens, sequence by sequence.
+// One micro-batch on the device. T = sequences * sequence_length tokens, sequence by sequence. The ranks of a tp group
+// have the same micro-batch, and each works on T/tp of its tokens (parallel/token_split.h).
 struct TokenBatch {
   std::int64_t sequences = 0, sequence_length = 0;
   Tensor ids;             // [T] i32

@@ -23,10 +23,10 @@ class DecoderLayer {
 
   DecoderLayer(ParameterSet& parameters, const ModelConfig& config, Backend& backend, const Mesh& mesh, int layer);
 
-  // x [T,D] -> y [T,D]. x must live until backward. statistics may be empty.
+  // x [T/tp,D] -> y [T/tp,D]. x must live until backward. statistics may be empty.
   void forward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& x, KvCache* cache, Saved& saved,
                const RouterStatistics& statistics, const Tensor& y);
-  // dy [T,D] is overwritten with dx.
+  // dy [T/tp,D] is overwritten with dx.
   void backward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const RouterGradient& router_gradient,
                 Saved& saved, const Tensor& dy_then_dx);
 

@@ -1,19 +1,27 @@
 #include "model/embedding.h"
 
+#include "model/vocabulary_split.h"
+#include "parallel/token_split.h"
+
 namespace smoe {
 
-Embedding::Embedding(ParameterSet& parameters, const ModelConfig& config)
-    : table_(parameters.add({.name = "model.embed_tokens.weight", .shape = {config.vocab_size, config.hidden_size},
-                             .replicas = Replicas::tensor_parallel, .initial_std = static_cast<float>(config.initializer_range)})) {}
+Embedding::Embedding(ParameterSet& parameters, const ModelConfig& config, const Mesh& mesh)
+    : table_(parameters.add(vocabulary_parameter("model.embed_tokens.weight", config, mesh))), vocabulary_(config.vocab_size) {}
 
 Tensor Embedding::forward(Context& context, const Tensor& ids) const {
-  Tensor y = context.activations.take({ids.dim(0), table_.slice[1]});
-  context.backend.embedding_forward(ids, table_.value, y);
+  const TokenSplit split(context.mesh);
+  const Tensor y = context.activations.take({split.local(ids.dim(0)), table_.slice[1]});
+  const ArenaScope scope(context.scratch);
+  const Tensor term = split.term(context.scratch, y);
+  context.backend.embedding_forward(ids, table_.value, table_.first[0], vocabulary_, term);
+  split.sum_back(term, y, "embedding.sum");
   return y;
 }
 
 void Embedding::backward(Context& context, const Tensor& ids, const Tensor& dy) const {
-  context.backend.embedding_backward(ids, dy, table_.gradient);
+  const ArenaScope scope(context.scratch);
+  const Tensor all = TokenSplit(context.mesh).gather(context.scratch, dy, "embedding.gather_gradient");
+  context.backend.embedding_backward(ids, all, table_.first[0], vocabulary_, table_.gradient);
 }
 
 }  // namespace smoe

@@ -1,4 +1,5 @@
-// Token embedding: y[t] = table[ids[t]].
+// Token embedding: y[t] = table[ids[t]]. With tensor parallelism each rank holds a run of the vocabulary's rows: it looks
+// up all T ids of the micro-batch, and the sum over ranks leaves each with the rows of its own tokens.
 #pragma once
 
 #include "model/context.h"
@@ -9,13 +10,14 @@ namespace smoe {
 
 class Embedding {
  public:
-  Embedding(ParameterSet& parameters, const ModelConfig& config);
+  Embedding(ParameterSet& parameters, const ModelConfig& config, const Mesh& mesh);
 
-  Tensor forward(Context& context, const Tensor& ids) const;  // ids [T] i32 -> [T,D]
-  void backward(Context& context, const Tensor& ids, const Tensor& dy) const;
+  Tensor forward(Context& context, const Tensor& ids) const;  // ids [T] i32 -> [T/tp,D]
+  void backward(Context& context, const Tensor& ids, const Tensor& dy) const;  // dy [T/tp,D]
 
  private:
-  const Parameter& table_;  // [V,D]
+  const Parameter& table_;  // [V,D], rows split over tp
+  std::int64_t vocabulary_;
 };
 
 }  // namespace smoe

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "model/vocabulary_split.h"
+#include "parallel/token_split.h"
+
 namespace smoe {
 namespace {
 // Enough rows for the products to run at full rate and for the weight's gradient to be read and written seldom; few
@@ -15,9 +18,8 @@ std::int64_t chunk_rows(std::int64_t tokens, std::int64_t vocabulary) {
 }
 }  // namespace
 
-LmHead::LmHead(ParameterSet& parameters, const ModelConfig& config)
-    : weight_(parameters.add({.name = "lm_head.weight", .shape = {config.vocab_size, config.hidden_size},
-                              .replicas = Replicas::tensor_parallel, .initial_std = static_cast<float>(config.initializer_range)})) {}
+LmHead::LmHead(ParameterSet& parameters, const ModelConfig& config, const Mesh& mesh)
+    : weight_(parameters.add(vocabulary_parameter("lm_head.weight", config, mesh))), largest_slice_(largest_vocabulary_slice(config, mesh)) {}
 
 double LmHead::loss(Context& context, const Tensor& x, const Tensor& targets, const Tensor& losses) const {
   return run(context, x, targets, nullptr, losses, {});
@@ -28,26 +30,38 @@ double LmHead::loss_and_gradient(Context& context, const Tensor& x, const Tensor
   return run(context, x, targets, &scale, losses, dx);
 }
 
-double LmHead::run(Context& context, const Tensor& x, const Tensor& targets, const double* scale, const Tensor& losses,
-                   const Tensor& dx) const {
+double LmHead::run(Context& context, const Tensor& local, const Tensor& targets, const double* scale, const Tensor& losses,
+                   const Tensor& dlocal) const {
   Backend& backend = context.backend;
+  Communicator& group = context.mesh.group(Axis::tp);
+  const TokenSplit split(context.mesh);
   const ArenaScope scope(context.scratch);
   Arena& scratch = context.scratch;
-  const std::int64_t tokens = x.dim(0), vocabulary = weight_.slice[0], first = weight_.first[0];
-  const std::int64_t rows = chunk_rows(tokens, vocabulary);
-  const Tensor chunk = scratch.take({rows, vocabulary});
-  const Tensor maxima = scratch.take({rows}), sums = scratch.take({rows}), target_logits = scratch.take({rows}), lse = scratch.take({rows});
+  const Tensor x = split.gather(scratch, local, "head.gather");
+  const Tensor dx = scale ? split.term(scratch, dlocal) : Tensor{};
+  const std::int64_t tokens = x.dim(0), first = weight_.first[0], ranks = group.size();
+  const std::int64_t rows = chunk_rows(tokens, largest_slice_);
+  const Tensor chunk = scratch.take({rows * weight_.slice[0]}), own = scratch.take({3 * rows}), merged = scratch.take({3 * rows});
+  const Tensor parts = scratch.take({3 * rows * ranks}), lse = scratch.take({rows});
   for (std::int64_t begin = 0; begin < tokens; begin += rows) {
     const std::int64_t n = std::min(rows, tokens - begin);
-    const Tensor xs = x.rows(begin, n), ts = targets.rows(begin, n), logits = chunk.rows(0, n);
+    const Tensor xs = x.rows(begin, n), ts = targets.rows(begin, n);
+    const Tensor logits = chunk.rows(0, n * weight_.slice[0]).reshape({n, weight_.slice[0]});
+    Tensor maxima = own.rows(0, n), sums = own.rows(n, n), target_logits = own.rows(2 * n, n);
     backend.gemm(Gemm::nt, xs, weight_.value, logits, false);
-    backend.cross_entropy_statistics(logits, ts, first, maxima.rows(0, n), sums.rows(0, n), target_logits.rows(0, n));
-    backend.cross_entropy_losses(ts, maxima.rows(0, n), sums.rows(0, n), target_logits.rows(0, n), lse.rows(0, n), losses.rows(begin, n));
+    backend.cross_entropy_statistics(logits, ts, first, maxima, sums, target_logits);
+    if (ranks > 1) {
+      group.all_gather(own.rows(0, 3 * n), parts.rows(0, 3 * n * ranks), "head.statistics");
+      maxima = merged.rows(0, n), sums = merged.rows(n, n), target_logits = merged.rows(2 * n, n);
+      backend.cross_entropy_merge(parts.rows(0, 3 * n * ranks).reshape({ranks, 3, n}), maxima, sums, target_logits);
+    }
+    backend.cross_entropy_losses(ts, maxima, sums, target_logits, lse.rows(0, n), losses.rows(begin, n));
     if (!scale) continue;
     backend.cross_entropy_backward(logits, ts, first, lse.rows(0, n), *scale);
     backend.gemm(Gemm::nn, logits, weight_.value, dx.rows(begin, n), false);
     backend.gemm(Gemm::tn, logits, xs, weight_.gradient, true);
   }
+  if (scale) split.sum_back(dx, dlocal, "head.sum_gradient");
   return backend.sum(losses);
 }
 

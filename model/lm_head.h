@@ -1,5 +1,8 @@
 // The output projection and its cross-entropy, fused over chunks of tokens: the T x V logits never exist whole.
 // While a chunk's logits are in memory their gradient is taken too, so nothing is computed twice.
+//
+// With tensor parallelism each rank holds the logits of a run of the vocabulary for all T tokens. Of each token the
+// ranks exchange three numbers (maximum, sum of exponentials, the target's logit), never logits.
 #pragma once
 
 #include "model/context.h"
@@ -10,21 +13,22 @@ namespace smoe {
 
 class LmHead {
  public:
-  LmHead(ParameterSet& parameters, const ModelConfig& config);
+  LmHead(ParameterSet& parameters, const ModelConfig& config, const Mesh& mesh);
 
-  // Sum over the targets of -log softmax(x W^T)[target]; negative targets are masked. x [T,D], targets [T] i32.
-  // losses [T]: each token's, 0 where masked.
+  // Sum over the targets of -log softmax(x W^T)[target]; negative targets are masked. x [T/tp,D], targets [T] i32.
+  // losses [T]: each token's, 0 where masked. The same on every rank of a tp group.
   double loss(Context& context, const Tensor& x, const Tensor& targets, const Tensor& losses) const;
-  // The same, and the gradient of scale * (that sum): dx [T,D] is assigned, the weight's gradient accumulates.
+  // The same, and the gradient of scale * (that sum): dx [T/tp,D] is assigned, the weight's gradient accumulates.
   double loss_and_gradient(Context& context, const Tensor& x, const Tensor& targets, double scale, const Tensor& losses,
                            const Tensor& dx) const;
-  // x [N,D] -> logits [N,V], for generation and inspection.
+  // x [N,D] -> logits [N,V], for generation and inspection; tp = 1.
   void logits(Context& context, const Tensor& x, const Tensor& logits) const;
 
  private:
   double run(Context& context, const Tensor& x, const Tensor& targets, const double* scale, const Tensor& losses, const Tensor& dx) const;
 
-  const Parameter& weight_;  // [V,D]
+  const Parameter& weight_;  // [V,D], rows split over tp
+  std::int64_t largest_slice_;
 };
 
 }  // namespace smoe

@@ -5,10 +5,12 @@
 namespace smoe {
 namespace {
 std::vector<std::unique_ptr<DecoderLayer>> make_layers(ParameterSet& parameters, const ModelConfig& config, Backend& backend,
-                                                       const Mesh& mesh) {
+                                                       const Mesh& mesh, std::vector<std::size_t>& first_parameters) {
   std::vector<std::unique_ptr<DecoderLayer>> layers;
-  for (int l = 0; l < config.num_hidden_layers; ++l)
+  for (int l = 0; l < config.num_hidden_layers; ++l) {
+    first_parameters.push_back(parameters.size());
     layers.push_back(std::make_unique<DecoderLayer>(parameters, config, backend, mesh, l));
+  }
   return layers;
 }
 }  // namespace
@@ -16,13 +18,15 @@ std::vector<std::unique_ptr<DecoderLayer>> make_layers(ParameterSet& parameters,
 Mixtral::Mixtral(const ModelConfig& config, Backend& backend, const Mesh& mesh)
     : config_(config),
       backend_(backend),
-      embedding_(parameters_, config),
-      layers_(make_layers(parameters_, config, backend, mesh)),
+      mesh_(mesh),
+      embedding_(parameters_, config, mesh),
+      layers_(make_layers(parameters_, config, backend, mesh, layer_parameters_)),
+      last_parameters_(parameters_.size()),
       norm_(parameters_, "model.norm.weight", config.hidden_size, config.rms_norm_eps),
-      head_(parameters_, config) {}
+      head_(parameters_, config, mesh) {}
 
 void Mixtral::allocate(Arena& persistent, std::int64_t positions, bool with_gradients) {
-  parameters_.allocate(backend_, persistent, with_gradients);
+  parameters_.allocate(backend_, persistent, mesh_, with_gradients);
   rope_table_ = persistent.take({positions, config_.head_size()});
   backend_.rope_table(config_.rope_theta, rope_table_);
 }
@@ -63,9 +67,10 @@ double Mixtral::loss_and_gradient(Context& context, const TokenBatch& batch, dou
 }
 
 void Mixtral::backward(Context& context, const TokenBatch& batch, Recompute recompute,
-                       const std::vector<RouterGradient>& router_gradients, Saved& saved) {
+                       const std::vector<RouterGradient>& router_gradients, Saved& saved, GradientReducer* reducer) {
   const Tensor gradient = context.activations.take(saved.dhidden.shape());  // of x after each layer, from here down
   norm_.backward(context, saved.dhidden, saved.norm, {}, gradient);
+  if (reducer) reducer->complete_from(last_parameters_);
   for (std::size_t l = layers_.size(); l-- > 0;) {
     const Arena::Mark mark = context.activations.mark();
     if (recompute == Recompute::layer) {
@@ -76,6 +81,7 @@ void Mixtral::backward(Context& context, const TokenBatch& batch, Recompute reco
     layers_[l]->backward(context, batch, rope_table_, router_gradients.empty() ? RouterGradient{} : router_gradients[l],
                          saved.layers[l], gradient);
     context.activations.rewind(mark);
+    if (reducer) reducer->complete_from(layer_parameters_[l]);
   }
   embedding_.backward(context, batch.ids, gradient);
 }

@@ -15,6 +15,7 @@
 #include "model/lm_head.h"
 #include "model/model_config.h"
 #include "model/recompute.h"
+#include "parallel/gradient_reducer.h"
 #include "parallel/parameter.h"
 
 namespace smoe {
@@ -23,12 +24,12 @@ class Mixtral {
  public:
   // What forward leaves for the calls after it.
   struct Saved {
-    std::vector<Tensor> inputs;               // [L] x of each layer, [T,D]
+    std::vector<Tensor> inputs;               // [L] x of each layer, [T/tp,D]
     std::vector<DecoderLayer::Saved> layers;  // with recompute, only the last one run is valid
     RmsNorm::Saved norm;
-    Tensor hidden;     // [T,D] after the final norm: what the LM head reads
+    Tensor hidden;     // [T/tp,D] after the final norm: what the LM head reads
     Tensor dhidden;    // its gradient, from loss_and_gradient
-    Tensor losses;     // [T] each target's cross-entropy
+    Tensor losses;     // [T] each target's cross-entropy, the same on every rank of a tp group
     BalanceLoss::Statistics statistics;
   };
 
@@ -50,8 +51,9 @@ class Mixtral {
   double loss(Context& context, const TokenBatch& batch, Saved& saved);
   // The same, and the gradient of scale * sum with respect to hidden and to the LM head.
   double loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved);
-  void backward(Context& context, const TokenBatch& batch, Recompute recompute,
-                const std::vector<RouterGradient>& router_gradients, Saved& saved);
+  // reducer: given on the step's last micro-batch, it is told which gradients are complete as backward goes on.
+  void backward(Context& context, const TokenBatch& batch, Recompute recompute, const std::vector<RouterGradient>& router_gradients,
+                Saved& saved, GradientReducer* reducer = nullptr);
 
   // Rows of saved.hidden -> logits [N,V].
   void logits(Context& context, const Tensor& hidden, const Tensor& logits) const { head_.logits(context, hidden, logits); }
@@ -61,8 +63,11 @@ class Mixtral {
   ModelConfig config_;
   Backend& backend_;
   ParameterSet parameters_;
+  const Mesh& mesh_;
   Embedding embedding_;
+  std::vector<std::size_t> layer_parameters_;  // index of each layer's first parameter
   std::vector<std::unique_ptr<DecoderLayer>> layers_;
+  std::size_t last_parameters_;  // of the norm and the head
   RmsNorm norm_;
   LmHead head_;
   Tensor rope_table_;  // [positions, C]

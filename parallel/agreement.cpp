@@ -27,14 +27,21 @@ void together(Communicator& group, std::string_view label, const std::function<v
   group.all_reduce(failures, Reduce::sum, label);
   const int speaker = group.size() - static_cast<int>(lowest[0]);
 
-  std::array<std::int32_t, 2> about{static_cast<std::int32_t>(message.size()), status};
-  group.broadcast(Tensor(about.data(), DType::i32, {2}), speaker, label);
-  std::vector<std::int32_t> text(static_cast<std::size_t>(about[0]) / 4 + 1);
-  if (group.rank() == speaker) std::memcpy(text.data(), message.data(), message.size());
-  group.broadcast(Tensor(text.data(), DType::i32, {static_cast<std::int64_t>(text.size())}), speaker, label);
-  std::string shared(reinterpret_cast<const char*>(text.data()), static_cast<std::size_t>(about[0]));
-  if (static_cast<int>(failures[0]) < group.size()) shared = "rank " + std::to_string(speaker) + ": " + shared;
-  throw SharedFailure(shared, about[1]);
+  std::array<double, 1> shared_status{static_cast<double>(group.rank() == speaker ? status : 0)};
+  group.all_reduce(shared_status, Reduce::sum, label);
+  std::string shared = broadcast_text(group, message, speaker, label);
+  if (speaker != 0 && static_cast<int>(failures[0]) < group.size()) shared = "rank " + std::to_string(speaker) + ": " + shared;
+  throw SharedFailure(shared, static_cast<int>(shared_status[0]));
+}
+
+std::string broadcast_text(Communicator& group, const std::string& text, int root, std::string_view label) {
+  if (group.size() == 1) return text;
+  std::array<std::int32_t, 1> length{static_cast<std::int32_t>(text.size())};
+  group.broadcast(Tensor(length.data(), DType::i32, {1}), root, label);
+  std::vector<std::int32_t> words(static_cast<std::size_t>(length[0]) / 4 + 1);
+  if (group.rank() == root) std::memcpy(words.data(), text.data(), text.size());
+  group.broadcast(Tensor(words.data(), DType::i32, {static_cast<std::int64_t>(words.size())}), root, label);
+  return {reinterpret_cast<const char*>(words.data()), static_cast<std::size_t>(length[0])};
 }
 
 }  // namespace smoe

@@ -1,4 +1,4 @@
-// How the ranks are divided. Data parallelism is what remains: dp = ranks / tp.
+// How the ranks are divided (parallel/layout.h). Data parallelism is what remains: dp = ranks / tp, edp = ranks / ep.
 #pragma once
 
 #include <cstdint>
@@ -8,13 +8,15 @@ namespace smoe {
 struct ParallelConfig {
   std::int64_t tp = 1;  // tensor parallel ranks
   std::int64_t ep = 1;  // expert parallel ranks
+  double timeout = 60;  // seconds that a rank may wait for others before the job ends; 0: for ever
 
   bool operator==(const ParallelConfig&) const = default;
 
   template <class Self, class Visitor>
   static void visit_fields(Self& self, Visitor& visit) {
-    visit.not_available("tp", self.tp);
-    visit.not_available("ep", self.ep);
+    visit.integer("tp", self.tp, "[1, 65536]");
+    visit.integer("ep", self.ep, "[1, 65536]");
+    visit.number("timeout", self.timeout, "[0, 86400]");
   }
 };
 

@@ -9,7 +9,7 @@ namespace smoe {
 namespace {
 constexpr std::int64_t alignment = 16;  // floats: every stack starts on a cache line
 
-std::int64_t aligned(std::int64_t n) { return (n + alignment - 1) / alignment * alignment; }
+std::int64_t aligned(std::int64_t n, std::int64_t unit = alignment) { return (n + unit - 1) / unit * unit; }
 Tensor part(const Tensor& flat, std::int64_t first, const Shape& shape) {
   Tensor rows = flat.rows(first, shape.elements());
   return rows.reshape(shape);
@@ -22,32 +22,34 @@ Parameter& ParameterSet::add(Parameter parameter) {
   if (parameter.slice.rank() == 0) parameter.slice = parameter.shape;
   if (parameter.follows_previous && (parameters_.empty() || parameters_.back().replicas != parameter.replicas))
     throw std::logic_error(parameter.name + " cannot follow a parameter of another replica group");
+  parameter.index = parameters_.size();
   Parameter& added = parameters_.emplace_back(std::move(parameter));
   by_name_.emplace(added.name, &added);
   return added;
 }
 
-void ParameterSet::allocate(Backend& backend, Arena& arena, bool with_gradients) {
+void ParameterSet::allocate(Backend& backend, Arena& arena, const Mesh& mesh, bool with_gradients) {
   if (!flat_.empty()) throw std::logic_error("allocate() runs once");
   for (Replicas group : all_replica_groups) {
     std::int64_t total = 0;
-    std::vector<std::pair<Parameter*, std::int64_t>> places;
     for (auto& p : parameters_) {
       if (p.replicas != group) continue;
       if (!p.follows_previous) total = aligned(total);
-      places.emplace_back(&p, total);
+      p.place = total;
       total += p.slice.elements();
     }
-    if (places.empty()) continue;
-    FlatBuffer flat{group, arena.take(Shape{aligned(total)}), {}};
+    if (total == 0) continue;
+    const Shape whole{aligned(total, alignment * mesh.size(axis_of(group)))};
+    FlatBuffer flat{group, arena.take(whole), {}};
     backend.fill(flat.values, 0.0f);
     if (with_gradients) {
-      flat.gradients = arena.take(Shape{aligned(total)});
+      flat.gradients = arena.take(whole);
       backend.fill(flat.gradients, 0.0f);
     }
-    for (auto& [p, first] : places) {
-      p->value = part(flat.values, first, p->slice);
-      if (with_gradients) p->gradient = part(flat.gradients, first, p->slice);
+    for (auto& p : parameters_) {
+      if (p.replicas != group) continue;
+      p.value = part(flat.values, p.place, p.slice);
+      if (with_gradients) p.gradient = part(flat.gradients, p.place, p.slice);
     }
     flat_.push_back(flat);
   }

@@ -12,6 +12,7 @@
 
 #include "kernels/arena.h"
 #include "kernels/backend.h"
+#include "parallel/mesh.h"
 
 namespace smoe {
 
@@ -22,6 +23,10 @@ enum class Replicas : std::uint8_t {
   expert,           // split over ep: replicas lie along edp
 };
 inline constexpr std::array all_replica_groups = {Replicas::tensor_parallel, Replicas::everywhere, Replicas::expert};
+// The one rule of gradients: a parameter's gradient is the sum over the ranks of this axis.
+constexpr Axis axis_of(Replicas replicas) {
+  return replicas == Replicas::tensor_parallel ? Axis::dp : replicas == Replicas::expert ? Axis::edp : Axis::world;
+}
 
 struct Parameter {
   std::string name;                 // as released: model.layers.0.block_sparse_moe.experts.3.w1.weight
@@ -33,6 +38,8 @@ struct Parameter {
   bool decays = true;               // weight decay: every matrix, never a norm
   bool trainable = true;
   bool follows_previous = false;    // lies right behind the parameter before it, so that both are read as one matrix
+  std::size_t index = 0;            // its place in the set
+  std::int64_t place = 0;           // where its slice begins in the flat buffer of its group
   Tensor value{};                   // [slice]
   Tensor gradient{};                // [slice], empty when not training
 };
@@ -48,7 +55,7 @@ struct ParameterStack {
 // One flat buffer a replica group: what gets reduced, clipped and updated.
 struct FlatBuffer {
   Replicas replicas;
-  Tensor values;     // [n]
+  Tensor values;     // [n], n a multiple of 16 times the group's size, so that every rank of it can own an equal part
   Tensor gradients;  // [n], empty when not training
 };
 
@@ -61,7 +68,7 @@ class ParameterSet {
   // The returned reference stays valid. The order of calls is the order of collectives. Throws on a repeated name.
   Parameter& add(Parameter parameter);
   // Gives every parameter its place in the flat buffers, values (and gradients) zeroed. Once, after the last add.
-  void allocate(Backend& backend, Arena& arena, bool with_gradients);
+  void allocate(Backend& backend, Arena& arena, const Mesh& mesh, bool with_gradients);
   // N(0, std^2) from a counter-based generator keyed by (seed, name) at the element's global index: the same numbers
   // whatever slice a rank holds.
   void initialize(Backend& backend, std::uint64_t seed);

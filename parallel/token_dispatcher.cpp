@@ -1,40 +1,150 @@
 #include "parallel/token_dispatcher.h"
 
 #include <stdexcept>
+#include <string>
 
 namespace smoe {
+namespace {
+
+// [n] as [n, 1], so that the ops on rows move weights too.
+Tensor as_rows(const Tensor& x) { return x.rank() == 1 ? x.reshape({x.dim(0), 1}) : x; }
+
+}  // namespace
 
 TokenDispatcher::TokenDispatcher(Backend& backend, const Mesh& mesh, std::int64_t experts, std::int64_t experts_per_token)
-    : backend_(backend), experts_(experts), experts_per_token_(experts_per_token) {
-  if (mesh.size(Axis::ep) != 1) throw std::logic_error("this dispatcher serves a mesh with ep = 1");
+    : backend_(backend),
+      group_(mesh.group(Axis::ep)),
+      experts_(experts),
+      local_experts_(experts / group_.size()),
+      experts_per_token_(experts_per_token) {
+  if (local_experts_ * group_.size() != experts)
+    throw std::logic_error(std::to_string(experts) + " experts do not divide over " + std::to_string(group_.size()) + " ranks");
 }
 
-Tensor TokenDispatcher::dispatch(Arena& keep, const Tensor& x, const Tensor& experts, const Tensor& weights, Dispatched& out) {
-  const std::int64_t tokens = x.dim(0), rows = tokens * experts_per_token_;
+void TokenDispatcher::plan_exchange(Arena& keep, Dispatched& out) {
+  const std::int64_t ranks = group_.size();
+  const auto n = static_cast<std::size_t>(experts_);
+  sent_counts_.resize(n);
+  received_counts_.resize(n);
+  for (std::size_t e = 0; e < n; ++e) sent_counts_[e] = out.rows.host[e + 1] - out.rows.host[e];
+  const Shape table{ranks, local_experts_};  // [rank of the ep group, its experts]; then [sender, own experts]
+  out.sent.assign(static_cast<std::size_t>(ranks), 1);
+  group_.all_to_all_v(Tensor(sent_counts_.data(), DType::i32, table), out.sent, Tensor(received_counts_.data(), DType::i32, table), out.sent,
+                      "moe.counts");
+
+  const auto local = static_cast<std::size_t>(local_experts_);
+  out.received.assign(static_cast<std::size_t>(ranks), 0);
+  std::fill(out.sent.begin(), out.sent.end(), 0);
+  std::int64_t arriving = 0;
+  for (std::size_t q = 0; q < out.sent.size(); ++q)
+    for (std::size_t e = 0; e < local; ++e) {
+      out.sent[q] += sent_counts_[q * local + e];
+      out.received[q] += received_counts_[q * local + e];
+      arriving += received_counts_[q * local + e];
+    }
+
+  // Arrivals lie by sender and, of one sender, by expert; experts want all their rows together, senders in order.
+  order_.resize(static_cast<std::size_t>(arriving));
+  inverse_.resize(static_cast<std::size_t>(arriving));
+  std::vector<std::int32_t>& offsets = sent_counts_;  // done with: reused for the offsets of the own experts
+  offsets.assign(local + 1, 0);
+  std::int32_t place = 0;
+  for (std::size_t e = 0; e < local; ++e) {
+    std::int32_t arrival = 0;
+    for (std::size_t q = 0; q < out.received.size(); ++q)
+      for (std::size_t f = 0; f < local; ++f) {
+        const std::int32_t count = received_counts_[q * local + f];
+        if (f == e)
+          for (std::int32_t i = 0; i < count; ++i, ++place) {
+            order_[static_cast<std::size_t>(place)] = arrival + i;
+            inverse_[static_cast<std::size_t>(arrival + i)] = place;
+          }
+        arrival += count;
+      }
+    offsets[e + 1] = place;
+  }
+  out.arrival_of = keep.take(DType::i32, {arriving});
+  out.place_of = keep.take(DType::i32, {arriving});
+  backend_.copy_from_host(out.arrival_of, order_.data());
+  backend_.copy_from_host(out.place_of, inverse_.data());
+  out.rows.offsets = keep.take(DType::i32, {local_experts_ + 1});
+  backend_.copy_from_host(out.rows.offsets, offsets.data());
+  out.rows.host = out.rows.offsets.i32();
+}
+
+void TokenDispatcher::send(Arena& scratch, const Tensor& by_expert, const Dispatched& dispatched, const Tensor& by_own_expert,
+                           std::string_view label) {
+  const ArenaScope scope(scratch);
+  const Tensor to = as_rows(by_own_expert), from = as_rows(by_expert), by_sender = scratch.take(to.shape());
+  group_.all_to_all_v(from, dispatched.sent, by_sender, dispatched.received, label);
+  backend_.permute(by_sender, dispatched.arrival_of, 1, to);
+}
+
+void TokenDispatcher::bring_back(Arena& scratch, const Tensor& by_own_expert, const Dispatched& dispatched, const Tensor& by_expert,
+                                 std::string_view label) {
+  const ArenaScope scope(scratch);
+  const Tensor from = as_rows(by_own_expert), to = as_rows(by_expert), by_sender = scratch.take(from.shape());
+  backend_.permute(from, dispatched.place_of, 1, by_sender);
+  group_.all_to_all_v(by_sender, dispatched.received, to, dispatched.sent, label);
+}
+
+Tensor TokenDispatcher::dispatch(Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts, const Tensor& weights, Dispatched& out) {
+  const std::int64_t tokens = x.dim(0), assignments = tokens * experts_per_token_;
   out.row_of = keep.take(DType::i32, {tokens, experts_per_token_});
-  out.assignment_of = keep.take(DType::i32, {rows});
+  out.assignment_of = keep.take(DType::i32, {assignments});
   out.rows.offsets = keep.take(DType::i32, {experts_ + 1});
   out.rows.host = out.rows.offsets.i32();
-  out.row_weights = keep.take({rows});
   backend_.routing_map(experts, out.row_of, out.assignment_of, out.rows);
-  backend_.permute_weights(weights, out.row_of, out.row_weights);
-  Tensor permuted = keep.take({rows, x.dim(1)});
-  backend_.permute(x, out.assignment_of, experts_per_token_, permuted);
-  return permuted;
+  if (!exchanges()) {
+    out.row_weights = keep.take({assignments});
+    backend_.permute_weights(weights, out.row_of, out.row_weights);
+    const Tensor rows = keep.take({assignments, x.dim(1)});
+    backend_.permute(x, out.assignment_of, experts_per_token_, rows);
+    return rows;
+  }
+  plan_exchange(keep, out);
+  const std::int64_t arriving = out.arrival_of.dim(0);
+  out.row_weights = keep.take({arriving});
+  const Tensor rows = keep.take({arriving, x.dim(1)});
+  const ArenaScope scope(scratch);
+  const Tensor weights_by_expert = scratch.take({assignments}), by_expert = scratch.take({assignments, x.dim(1)});
+  backend_.permute_weights(weights, out.row_of, weights_by_expert);
+  backend_.permute(x, out.assignment_of, experts_per_token_, by_expert);
+  send(scratch, weights_by_expert, out, out.row_weights, "moe.weights");
+  send(scratch, by_expert, out, rows, "moe.dispatch");
+  return rows;
 }
 
-void TokenDispatcher::dispatch_backward(const Tensor& drows, const Tensor& drow_weights, const Dispatched& dispatched,
+void TokenDispatcher::dispatch_backward(Arena& scratch, const Tensor& drows, const Tensor& drow_weights, const Dispatched& dispatched,
                                         const Tensor& dx, const Tensor& dweights) {
-  backend_.unpermute(drows, dispatched.row_of, {}, dx);
-  backend_.unpermute_weights(drow_weights, dispatched.row_of, dweights);
+  if (!exchanges()) {
+    backend_.unpermute(drows, dispatched.row_of, {}, dx);
+    backend_.unpermute_weights(drow_weights, dispatched.row_of, dweights);
+    return;
+  }
+  const ArenaScope scope(scratch);
+  const std::int64_t assignments = dispatched.assignment_of.dim(0);
+  const Tensor dweights_by_expert = scratch.take({assignments}), by_expert = scratch.take({assignments, dx.dim(1)});
+  bring_back(scratch, drow_weights, dispatched, dweights_by_expert, "moe.weights_backward");
+  bring_back(scratch, drows, dispatched, by_expert, "moe.dispatch_backward");
+  backend_.unpermute(by_expert, dispatched.row_of, {}, dx);
+  backend_.unpermute_weights(dweights_by_expert, dispatched.row_of, dweights);
 }
 
-void TokenDispatcher::combine(const Tensor& rows, const Dispatched& dispatched, const Tensor& base, const Tensor& y) {
-  backend_.unpermute(rows, dispatched.row_of, base, y);
+void TokenDispatcher::combine(Arena& scratch, const Tensor& rows, const Dispatched& dispatched, const Tensor& base, const Tensor& y) {
+  if (!exchanges()) return backend_.unpermute(rows, dispatched.row_of, base, y);
+  const ArenaScope scope(scratch);
+  const Tensor by_expert = scratch.take({dispatched.assignment_of.dim(0), y.dim(1)});
+  bring_back(scratch, rows, dispatched, by_expert, "moe.combine");
+  backend_.unpermute(by_expert, dispatched.row_of, base, y);
 }
 
-void TokenDispatcher::combine_backward(const Tensor& dy, const Dispatched& dispatched, const Tensor& drows) {
-  backend_.permute(dy, dispatched.assignment_of, experts_per_token_, drows);
+void TokenDispatcher::combine_backward(Arena& scratch, const Tensor& dy, const Dispatched& dispatched, const Tensor& drows) {
+  if (!exchanges()) return backend_.permute(dy, dispatched.assignment_of, experts_per_token_, drows);
+  const ArenaScope scope(scratch);
+  const Tensor by_expert = scratch.take({dispatched.assignment_of.dim(0), dy.dim(1)});
+  backend_.permute(dy, dispatched.assignment_of, experts_per_token_, by_expert);
+  send(scratch, by_expert, dispatched, drows, "moe.combine_backward");
 }
 
 }  // namespace smoe

@@ -1,8 +1,16 @@
 // Takes tokens to their experts and back: a permutation, and an all-to-all where ep > 1. The only place that knows of
-// expert parallelism. Dropless: every assignment is computed, whatever the load.
+// expert parallelism. Dropless: every assignment is computed, whatever the load; a rank may send or get no row at all.
 //
-// T tokens, K experts per token, R rows arriving at this rank's experts (T * K on one rank), D hidden.
+// T tokens of this rank, K experts per token, R rows arriving at this rank's experts (T * K where ep = 1), D hidden.
+// Rank e of the ep group holds experts [e E/ep, (e + 1) E/ep). With ep > 1 a row's way out is:
+//   x [T,D] -> rows by expert [T*K,D] -> (all-to-all) -> rows by sender [R,D] -> rows by own expert [R,D]
+// and its way back the same in reverse; each is the other's backward. Inside an expert, rows are in the order of the
+// tokens over the whole ep group.
 #pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
 
 #include "kernels/arena.h"
 #include "kernels/backend.h"
@@ -12,32 +20,48 @@ namespace smoe {
 
 // What dispatch leaves for combine and for both backwards.
 struct Dispatched {
-  Tensor row_of;         // [T,K] i32: the row of each assignment
-  Tensor assignment_of;  // [R] i32: its inverse, t * K + k
-  ExpertRows rows;       // where each local expert's rows lie
+  Tensor row_of;         // [T,K] i32: the row of each assignment, among this rank's rows by expert
+  Tensor assignment_of;  // [T*K] i32: its inverse, t * K + k
+  ExpertRows rows;       // where each own expert's rows lie
   Tensor row_weights;    // [R] routing weight of each row
+
+  // Where ep > 1: rows to and from each rank of the ep group, and the two orders of what arrives.
+  std::vector<std::int64_t> sent, received;
+  Tensor arrival_of;  // [R] i32: of each row by own expert, its place among the rows by sender
+  Tensor place_of;    // [R] i32: the inverse
 };
 
 class TokenDispatcher {
  public:
+  // Throws std::logic_error unless the experts divide over the ep group.
   TokenDispatcher(Backend& backend, const Mesh& mesh, std::int64_t experts, std::int64_t experts_per_token);
 
-  std::int64_t local_experts() const { return experts_; }
+  std::int64_t local_experts() const { return local_experts_; }
+  std::int64_t first_expert() const { return group_.rank() * local_experts_; }
 
   // x [T,D], experts [T,K] i32, weights [T,K] -> rows [R,D], sorted by expert, in `keep` with all of `out`.
-  Tensor dispatch(Arena& keep, const Tensor& x, const Tensor& experts, const Tensor& weights, Dispatched& out);
+  Tensor dispatch(Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts, const Tensor& weights, Dispatched& out);
   // dx [T,D] and dweights [T,K] are assigned.
-  void dispatch_backward(const Tensor& drows, const Tensor& drow_weights, const Dispatched& dispatched, const Tensor& dx,
+  void dispatch_backward(Arena& scratch, const Tensor& drows, const Tensor& drow_weights, const Dispatched& dispatched, const Tensor& dx,
                          const Tensor& dweights);
 
   // y[t] = base[t] + the sum of its K rows (their weights were applied by the experts). base may be empty or y.
-  void combine(const Tensor& rows, const Dispatched& dispatched, const Tensor& base, const Tensor& y);
+  void combine(Arena& scratch, const Tensor& rows, const Dispatched& dispatched, const Tensor& base, const Tensor& y);
   // drows [R,D] is assigned.
-  void combine_backward(const Tensor& dy, const Dispatched& dispatched, const Tensor& drows);
+  void combine_backward(Arena& scratch, const Tensor& dy, const Dispatched& dispatched, const Tensor& drows);
 
  private:
+  bool exchanges() const { return group_.size() > 1; }
+  // Counts first: how many rows each rank sends to each expert decides everything else.
+  void plan_exchange(Arena& keep, Dispatched& out);
+  // Rows (or weights) by expert [T*K, ...] -> by own expert [R, ...], and back.
+  void send(Arena& scratch, const Tensor& by_expert, const Dispatched& dispatched, const Tensor& by_own_expert, std::string_view label);
+  void bring_back(Arena& scratch, const Tensor& by_own_expert, const Dispatched& dispatched, const Tensor& by_expert, std::string_view label);
+
   Backend& backend_;
-  std::int64_t experts_, experts_per_token_;
+  Communicator& group_;
+  std::int64_t experts_, local_experts_, experts_per_token_;
+  std::vector<std::int32_t> sent_counts_, received_counts_, order_, inverse_;  // host, reused from call to call
 };
 
 }  // namespace smoe

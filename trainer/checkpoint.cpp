@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdio>
 #include <limits>
@@ -14,6 +15,7 @@
 #include "data/json.h"
 #include "data/sha256.h"
 #include "data/tensor_directory.h"
+#include "parallel/agreement.h"
 #include "trainer/weights.h"
 
 namespace smoe {
@@ -50,20 +52,36 @@ void copy_durably(const fs::path& from, const fs::path& to) {
   file.commit();
 }
 
-void write_moments(const fs::path& directory, const CheckpointContent& content) {
-  auto specs = tensor_specs(content.parameters, first_moment_prefix);
-  const auto second = tensor_specs(content.parameters, second_moment_prefix);
+// Which files there are and how long: the same on every rank.
+std::vector<TensorSpec> moment_specs(const CheckpointContent& content) {
+  auto specs = tensor_specs(content.config.model, content.backend, first_moment_prefix);
+  const auto second = tensor_specs(content.config.model, content.backend, second_moment_prefix);
   specs.insert(specs.end(), second.begin(), second.end());
-  auto writer = TensorDirectoryWriter::create(directory, specs);
-  write_slices(writer, content.backend, content.parameters, [&](const Parameter& p) { return content.optimizer.first_moment(p); }, first_moment_prefix);
-  write_slices(writer, content.backend, content.parameters, [&](const Parameter& p) { return content.optimizer.second_moment(p); }, second_moment_prefix);
-  writer.finish();
+  return specs;
 }
 
-void write_model(const fs::path& directory, const CheckpointContent& content) {
-  auto writer = TensorDirectoryWriter::create(directory, tensor_specs(content.parameters));
-  write_slices(writer, content.backend, content.parameters, [](const Parameter& p) { return p.value; });
-  writer.finish();
+PartsOf first_moments(const CheckpointContent& content) {
+  return shard_parts(content.optimizer.shards(), [&](std::size_t flat) { return content.optimizer.first_moments(flat); });
+}
+PartsOf second_moments(const CheckpointContent& content) {
+  return shard_parts(content.optimizer.shards(), [&](std::size_t flat) { return content.optimizer.second_moments(flat); });
+}
+
+// This rank's part of model/ and optimizer/. Returns how many elements that was.
+std::int64_t write_owned(const fs::path& checkpoint, const CheckpointContent& content) {
+  auto model = TensorDirectoryWriter::open_for_slices(checkpoint / "model", tensor_specs(content.config.model, content.backend));
+  std::int64_t elements = write_parts(model, content.backend, content.parameters,
+                                      owned_parts(content.parameters, content.optimizer.shards(), &FlatBuffer::values));
+  model.finish();
+  auto moments = TensorDirectoryWriter::open_for_slices(checkpoint / "optimizer", moment_specs(content));
+  elements += write_parts(moments, content.backend, content.parameters, first_moments(content), first_moment_prefix);
+  elements += write_parts(moments, content.backend, content.parameters, second_moments(content), second_moment_prefix);
+  moments.finish();
+  return elements;
+}
+
+// What stands beside the tensors in model/.
+void write_model_files(const fs::path& directory, const CheckpointContent& content) {
   write_hf_config(directory, content.config);
   if (content.tokenizer_files.empty()) return;
   for (const auto& file : content.tokenizer_files) copy_durably(file, directory / file.filename());
@@ -137,23 +155,41 @@ class HiddenDirectory {
 std::string checkpoint_name(std::int64_t step) { return fmt::format("step-{:06}", step); }
 
 fs::path save_checkpoint(const fs::path& directory, const CheckpointContent& content, const TrainingState& state, std::int64_t keep) {
-  make_directories(directory);
-  const fs::path target = directory / checkpoint_name(state.step);
-  HiddenDirectory hidden(directory / ("." + target.filename().string() + ".unfinished"));
-  make_directories(hidden.path() / "model");
-  make_directories(hidden.path() / "optimizer");
-  write_model(hidden.path() / "model", content);
-  write_moments(hidden.path() / "optimizer", content);
-  write_state(hidden.path() / "state.json", state);
-  write_manifest(hidden.path(), state.step);
-  for (const char* part : {"model", "optimizer", ""}) fsync_directory(hidden.path() / part);
-  hidden.become(target);  // in place of an earlier one, where a run was resumed from before this step
-  write_file_atomically(directory / "latest", target.filename().string() + "\n");
+  Communicator& world = content.mesh.group(Axis::world);
+  const bool root = content.mesh.is_root();
+  const fs::path target = directory / checkpoint_name(state.step), unfinished = directory / ("." + target.filename().string() + ".unfinished");
+  const auto model_specs = tensor_specs(content.config.model, content.backend), optimizer_specs = moment_specs(content);
+  std::optional<HiddenDirectory> hidden;  // the root's, removed where anything fails
 
-  const auto all = complete_checkpoints(directory);
-  std::int64_t kept = 0;
-  for (const auto& [step, path] : all)
-    if (path != target && ++kept >= keep) remove_checkpoint(path);
+  together(world, "checkpoint.lay_out", [&] {
+    if (!root) return;
+    make_directories(directory);
+    hidden.emplace(unfinished);
+    for (const char* part : {"model", "optimizer"}) make_directories(unfinished / part);
+    TensorDirectoryWriter::lay_out(unfinished / "model", model_specs);
+    TensorDirectoryWriter::lay_out(unfinished / "optimizer", optimizer_specs);
+  });
+  std::array<double, 1> written{0.0};
+  together(world, "checkpoint.write", [&] { written[0] = static_cast<double>(write_owned(unfinished, content)); });
+  world.all_reduce(written, Reduce::sum, "checkpoint.written");
+  together(world, "checkpoint.commit", [&] {
+    if (!root) return;
+    const double expected = 3.0 * static_cast<double>(count_parameters(content.config.model).total);
+    if (written[0] != expected)
+      throw std::logic_error(fmt::format("the ranks own {} elements of weights and moments together, expected {}", written[0], expected));
+    TensorDirectoryWriter::write_index(unfinished / "model", model_specs);
+    TensorDirectoryWriter::write_index(unfinished / "optimizer", optimizer_specs);
+    write_model_files(unfinished / "model", content);
+    write_state(unfinished / "state.json", state);
+    write_manifest(unfinished, state.step);
+    for (const char* part : {"model", "optimizer", ""}) fsync_directory(unfinished / part);
+    hidden->become(target);  // in place of an earlier one, where a run was resumed from before this step
+    write_file_atomically(directory / "latest", target.filename().string() + "\n");
+
+    std::int64_t kept = 0;
+    for (const auto& [step, path] : complete_checkpoints(directory))
+      if (path != target && ++kept >= keep) remove_checkpoint(path);
+  });
   return target;
 }
 
@@ -243,10 +279,10 @@ void check_same_model(const fs::path& checkpoint, const ModelConfig& expected) {
 }
 
 TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointContent& content) {
-  load_weights(checkpoint / "model", content.backend, content.parameters);
+  load_weights(checkpoint / "model", content.backend, content.config.model, content.parameters);
   const TensorDirectory moments(checkpoint / "optimizer");
-  read_slices(moments, content.backend, content.parameters, [&](const Parameter& p) { return content.optimizer.first_moment(p); }, first_moment_prefix);
-  read_slices(moments, content.backend, content.parameters, [&](const Parameter& p) { return content.optimizer.second_moment(p); }, second_moment_prefix);
+  read_parts(moments, content.backend, content.parameters, first_moments(content), first_moment_prefix);
+  read_parts(moments, content.backend, content.parameters, second_moments(content), second_moment_prefix);
 
   const fs::path path = checkpoint / "state.json";
   const Json document = read_json_file(path);

@@ -4,6 +4,9 @@
 // Nothing is ever half there: a checkpoint is written in a hidden directory, every file and directory is synced, the
 // directory is renamed, and `latest` is replaced atomically. Old ones are removed after that. A file's SHA-256 is in the
 // manifest and is checked before anything is loaded.
+//
+// The files know nothing of ranks: tensors are whole, and every rank writes what it owns, and reads what it needs, at
+// known places of the same files. So a checkpoint of any layout resumes on any other.
 #pragma once
 
 #include <cstdint>
@@ -36,6 +39,7 @@ struct CheckpointContent {
   Backend& backend;
   ParameterSet& parameters;
   AdamW& optimizer;
+  const Mesh& mesh;
   HfConfig config;
   std::vector<std::filesystem::path> tokenizer_files;  // copied into model/
 };
@@ -43,7 +47,8 @@ struct CheckpointContent {
 std::string checkpoint_name(std::int64_t step);  // "step-000500"
 
 // Writes DIR/step-N, points `latest` at it, and removes all but the newest `keep`. Throws std::runtime_error, leaving
-// every earlier checkpoint as it was, if the disk is full or fails. Returns the checkpoint's path.
+// every earlier checkpoint as it was, if the disk is full or fails. Returns the checkpoint's path. All ranks call it,
+// with one directory that all of them see, and fail together.
 std::filesystem::path save_checkpoint(const std::filesystem::path& directory, const CheckpointContent& content,
                                       const TrainingState& state, std::int64_t keep);
 
@@ -59,7 +64,7 @@ void verify_checkpoint(const std::filesystem::path& checkpoint);
 void verify_model_directory(const std::filesystem::path& directory);
 // Throws, with one line a field, if the checkpoint's model has another shape.
 void check_same_model(const std::filesystem::path& checkpoint, const ModelConfig& expected);
-// Weights and moments into place. The checkpoint must have been verified.
+// Weights and moments into place, of this rank. The checkpoint must have been verified.
 TrainingState load_checkpoint(const std::filesystem::path& checkpoint, const CheckpointContent& content);
 
 // The Hugging Face directory that a --model or model.from argument means: itself, step-N/model, or a run's latest.

@@ -2,36 +2,48 @@
 
 #include <fmt/format.h>
 
+#include "parallel/agreement.h"
 #include "trainer/weights.h"
 
 namespace smoe {
 namespace {
 const std::string gradient_prefix = "grad.", parameter_prefix = "param.";
-
-std::vector<TensorSpec> both(const ParameterSet& parameters) {
-  auto specs = tensor_specs(parameters, gradient_prefix);
-  const auto values = tensor_specs(parameters, parameter_prefix);
-  specs.insert(specs.end(), values.begin(), values.end());
-  return specs;
 }
 
-std::filesystem::path file_in(const std::filesystem::path& directory, std::int64_t step) {
-  make_directories(directory);
-  return directory / fmt::format("step-{:06}.safetensors", step);
+StepDump::StepDump(const std::filesystem::path& directory, std::int64_t step, Backend& backend, const ModelConfig& model,
+                   const ParameterSet& parameters, const Shards& shards, const Mesh& mesh)
+    : backend_(backend), parameters_(parameters), shards_(shards), mesh_(mesh) {
+  Communicator& world = mesh.group(Axis::world);
+  std::string laid_out;
+  together(world, "dump.lay_out", [&] {
+    if (!mesh.is_root()) return;
+    make_directories(directory);
+    path_.emplace(directory / fmt::format("step-{:06}.safetensors", step));
+    auto specs = tensor_specs(model, backend, gradient_prefix);
+    const auto values = tensor_specs(model, backend, parameter_prefix);
+    specs.insert(specs.end(), values.begin(), values.end());
+    SafetensorsWriter::lay_out(path_->path(), specs);
+    laid_out = path_->path().string();
+  });
+  laid_out = broadcast_text(world, laid_out, 0, "dump.path");
+  together(world, "dump.open", [&] { writer_.emplace(SafetensorsWriter::open_for_slices(laid_out)); });
 }
-}  // namespace
-
-StepDump::StepDump(const std::filesystem::path& directory, std::int64_t step, Backend& backend, const ParameterSet& parameters)
-    : backend_(backend), parameters_(parameters), path_(file_in(directory, step)), writer_(SafetensorsWriter::create(path_.path(), both(parameters))) {}
 
 void StepDump::write_gradients() {
-  write_slices(writer_, backend_, parameters_, [](const Parameter& p) { return p.gradient; }, gradient_prefix);
+  together(mesh_.group(Axis::world), "dump.gradients", [&] {
+    write_parts(*writer_, backend_, parameters_, owned_parts(parameters_, shards_, &FlatBuffer::gradients), gradient_prefix);
+  });
 }
 
 void StepDump::write_parameters() {
-  write_slices(writer_, backend_, parameters_, [](const Parameter& p) { return p.value; }, parameter_prefix);
-  writer_.finish();
-  path_.commit();
+  Communicator& world = mesh_.group(Axis::world);
+  together(world, "dump.parameters", [&] {
+    write_parts(*writer_, backend_, parameters_, owned_parts(parameters_, shards_, &FlatBuffer::values), parameter_prefix);
+    writer_->finish();
+  });
+  together(world, "dump.commit", [&] {
+    if (path_) path_->commit();
+  });
 }
 
 }  // namespace smoe

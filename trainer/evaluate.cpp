@@ -1,6 +1,7 @@
 #include "trainer/evaluate.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <vector>
 
@@ -10,17 +11,19 @@ EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, co
   const std::int64_t length = dataset.sequence_length();
   const std::int64_t samples =
       options.batches ? std::min(dataset.samples(), options.batches * options.sequences) : dataset.samples();
+  Communicator& dp = context.mesh.group(Axis::dp);
+  const std::int64_t at_once = options.sequences * dp.size();
   std::vector<std::int32_t> ids, targets, document_start;
   RouterConfig measured;
   measured.aux_loss_coef = 0;  // the balance is measured, nothing is trained
   BalanceLoss balance(model.config(), measured);
-  balance.begin_step((samples + options.sequences - 1) / options.sequences);
+  balance.begin_step((samples + at_once - 1) / at_once);
   std::vector<RouterGradient> unused;
   Mixtral::Saved saved;
-  double loss = 0;
-  std::int64_t tokens = 0;
-  for (std::int64_t first = 0; first < samples; first += options.sequences) {
-    const std::int64_t sequences = std::min(options.sequences, samples - first);
+  std::array<double, 2> sums{0.0, 0.0};  // of losses and of targets
+  for (std::int64_t done = 0; done < samples; done += at_once) {
+    // Ranks for which nothing is left still take part: the experts they hold may be wanted by others.
+    const std::int64_t first = std::min(samples, done + dp.rank() * options.sequences), sequences = std::min(options.sequences, samples - first);
     for (auto* column : {&ids, &targets, &document_start}) column->resize(static_cast<std::size_t>(sequences * length));
     for (std::int64_t s = 0; s < sequences; ++s) {
       const auto row = [&](std::vector<std::int32_t>& column) {
@@ -31,19 +34,20 @@ EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, co
     context.activations.rewind({});
     context.scratch.rewind({});
     const TokenBatch batch = make_token_batch(context.backend, context.activations, sequences, length, ids, targets, document_start);
-    saved.statistics = balance.take_statistics(context.activations, sequences);
+    saved.statistics = balance.take_statistics(context, sequences, length);
     // Nothing is kept for a backward, so each layer's activations make room for the next one's.
     model.forward(context, batch, Recompute::layer, nullptr, saved);
-    loss += model.loss(context, batch, saved);
-    balance.micro_batch(context, saved.statistics, length, context.activations, unused);
-    tokens += std::count_if(targets.begin(), targets.end(), [](std::int32_t t) { return t >= 0; });
-    if (options.on_progress) options.on_progress(first + sequences, samples);
+    sums[0] += model.loss(context, batch, saved);
+    balance.micro_batch(context, saved.statistics, unused);
+    sums[1] += static_cast<double>(std::count_if(targets.begin(), targets.end(), [](std::int32_t t) { return t >= 0; }));
+    if (options.on_progress) options.on_progress(std::min(samples, done + at_once), samples);
   }
+  dp.all_reduce(sums, Reduce::sum, "evaluate.loss");
   EvalMetrics metrics;
   metrics.step = step;
   metrics.source = options.name;
-  metrics.tokens = tokens;
-  metrics.loss = tokens ? loss / static_cast<double>(tokens) : 0.0;
+  metrics.tokens = static_cast<std::int64_t>(sums[1]);
+  metrics.loss = metrics.tokens ? sums[0] / sums[1] : 0.0;
   metrics.perplexity = std::exp(metrics.loss);
   metrics.aux_loss = balance.values().trained(AuxLossScope::micro_batch);
   metrics.max_vio = max_violation(balance.values().load);

@@ -20,7 +20,8 @@ struct EvaluateOptions {
   std::function<void(std::int64_t, std::int64_t)> on_progress;
 };
 
-// Rewinds the context's arenas. `step` goes into the result unchanged.
+// Rewinds the context's arenas. `step` goes into the result unchanged. All ranks call it; the dp ranks divide the samples,
+// and each gets the result of the whole: its loss does not depend on how many they are.
 EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, const EvaluateOptions& options, std::int64_t step);
 
 }  // namespace smoe

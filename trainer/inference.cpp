@@ -14,7 +14,7 @@ namespace {
 HfConfig checked_config(const std::filesystem::path& directory) {
   verify_model_directory(directory);
   HfConfig config = read_hf_config(directory);
-  require_memory(config.model, 4, "weights");
+  require_memory(config.model, 4 * static_cast<std::uint64_t>(count_parameters(config.model).total), "weights");
   return config;
 }
 
@@ -32,7 +32,7 @@ InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mes
     throw std::runtime_error(fmt::format("{}: {} positions are asked for, the model has {} (max_position_embeddings in config.json)",
                                          directory.string(), positions, config_.model.max_position_embeddings));
   model_.allocate(persistent_, positions, false);
-  load_weights(directory, *backend_, model_.parameters());
+  load_weights(directory, *backend_, config_.model, model_.parameters());
 }
 
 Context InferenceModel::fresh_context() {

@@ -12,9 +12,19 @@ std::uint64_t physical_memory_bytes() {
   return pages > 0 && size > 0 ? static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(size) : 0;
 }
 
-void require_memory(const ModelConfig& model, std::uint64_t bytes_per_parameter, const char* purpose) {
+std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layout) {
+  const ParameterCounts counts = count_parameters(model);
+  const auto bytes = [](std::int64_t parameters, int split, int replicas) {
+    const auto held = static_cast<std::uint64_t>(parameters) / static_cast<std::uint64_t>(split);
+    return 8 * held + 8 * held / static_cast<std::uint64_t>(replicas);
+  };
+  return bytes(counts.embedding + counts.attention, layout.tp, layout.dp()) + bytes(counts.experts, layout.ep, layout.edp()) +
+         bytes(counts.routers + counts.norms, 1, layout.ranks);
+}
+
+void require_memory(const ModelConfig& model, std::uint64_t bytes, const char* purpose) {
   const std::int64_t parameters = count_parameters(model).total;
-  const double needed = static_cast<double>(parameters) * static_cast<double>(bytes_per_parameter);
+  const auto needed = static_cast<double>(bytes);
   const auto found = static_cast<double>(physical_memory_bytes());
   if (found == 0 || needed <= found) return;
   throw std::runtime_error(fmt::format("the model needs {:.1f} GiB for {} ({} parameters), this machine has {:.1f} GiB of memory: choose a smaller model",

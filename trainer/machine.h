@@ -4,14 +4,19 @@
 #include <cstdint>
 
 #include "model/model_config.h"
+#include "parallel/layout.h"
 
 namespace smoe {
 
 // Bytes of memory installed; 0 where the system does not say.
 std::uint64_t physical_memory_bytes();
 
-// Throws std::runtime_error, with numbers, where `bytes_per_parameter` of the model's parameters cannot fit: better
-// than the kernel's out-of-memory killer. purpose: what they are, in words.
-void require_memory(const ModelConfig& model, std::uint64_t bytes_per_parameter, const char* purpose);
+// Bytes of weights, gradients and moments that one rank of a layout holds in training, in fp32: 4 + 4 + 8 / d for each
+// parameter of its slice, d being the number of ranks with the same slice.
+std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layout);
+
+// Throws std::runtime_error, with numbers, where so many bytes cannot fit: better than the kernel's out-of-memory killer.
+// bytes: of all this machine's ranks together. purpose: what they are, in words.
+void require_memory(const ModelConfig& model, std::uint64_t bytes, const char* purpose);
 
 }  // namespace smoe

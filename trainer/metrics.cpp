@@ -60,8 +60,9 @@ std::string to_json_line(const StepMetrics& row) {
   for (std::size_t layer = 0; layer < row.expert_load.size(); ++layer) {
     line += (layer == 0 ? "" : ",") + list(row.expert_load[layer]);
   }
-  return line + fmt::format("],\"peak_memory_bytes\":{},\"skipped_steps\":{}}}\n", row.peak_memory_bytes,
-                            row.skipped_steps);
+  line += fmt::format("],\"peak_memory_bytes\":{},\"skipped_steps\":{}", row.peak_memory_bytes, row.skipped_steps);
+  if (!row.bytes_sent.empty()) line += ",\"bytes_sent\":" + Json(row.bytes_sent).dump();
+  return line + "}\n";
 }
 
 std::string to_json_line(std::span<const EvalMetrics> sources) {

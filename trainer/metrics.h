@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <limits>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -36,6 +37,7 @@ struct StepMetrics {
   std::uint64_t peak_memory_bytes = 0;
   std::int64_t skipped_steps = 0;    // steps refused since the start of the run because a gradient was not finite
   double model_gflops = not_measured;  // 1e9 model floating-point operations a second (no recompute counted)
+  std::map<std::string, std::int64_t> bytes_sent;  // by this step from rank 0 to others, by collective; absent with one rank
 
   bool operator==(const StepMetrics&) const = default;
 };

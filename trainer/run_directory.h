@@ -1,4 +1,5 @@
-// The directory that a run writes into: one job at a time, and nothing of an earlier run is overwritten.
+// The directory that a run writes into: one job at a time, and nothing of an earlier run is overwritten. All ranks know
+// where things are; one of them, the root, holds the directory and writes everything but the tensors.
 #pragma once
 
 #include <filesystem>
@@ -9,6 +10,15 @@
 
 namespace smoe {
 
+struct RunPaths {
+  std::filesystem::path root;
+
+  std::filesystem::path checkpoints() const { return root / "checkpoints"; }
+  std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
+  std::filesystem::path tensorboard() const { return root / "tensorboard"; }
+  std::filesystem::path dumps() const { return root / "dumps"; }
+};
+
 class RunDirectory {
  public:
   // Makes the directory and takes its lock. Throws std::runtime_error if it cannot be written, or another process
@@ -17,12 +27,6 @@ class RunDirectory {
   ~RunDirectory();
   RunDirectory(const RunDirectory&) = delete;
   RunDirectory& operator=(const RunDirectory&) = delete;
-
-  const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
-  std::filesystem::path metrics() const { return path_ / "metrics.jsonl"; }
-  std::filesystem::path tensorboard() const { return path_ / "tensorboard"; }
-  std::filesystem::path dumps() const { return path_ / "dumps"; }
 
   // For a fresh start where an earlier run left results: they move to previous-1, previous-2, ... Returns where to.
   std::optional<std::filesystem::path> set_aside_earlier_results();

@@ -9,8 +9,10 @@
 
 #include "data/files.h"
 #include "optim/schedule.h"
+#include "parallel/agreement.h"
 #include "trainer/dump.h"
 #include "trainer/evaluate.h"
+#include "trainer/layout_check.h"
 #include "trainer/machine.h"
 #include "trainer/weights.h"
 
@@ -18,17 +20,7 @@ namespace smoe {
 namespace fs = std::filesystem;
 namespace {
 using Clock = std::chrono::steady_clock;
-constexpr std::uint64_t training_bytes_per_parameter = 16;  // weight, gradient and two moments in fp32
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-// The shape to train, held against the machine before anything is built.
-HfConfig starting_shape(const TrainerConfig& config, const fs::path& from) {
-  HfConfig hf;
-  hf.model = config.model;
-  if (!from.empty()) hf = read_hf_config(from);
-  require_memory(hf.model, training_bytes_per_parameter, "weights, gradients and moments");
-  return hf;
-}
 
 // In transformers' unit, in which the coefficient of layers that balance alike is that much larger.
 double hf_coefficient(const ModelConfig& model, const RouterConfig& router) {
@@ -43,21 +35,26 @@ struct Trainer::Speed {
   std::int64_t steps = 0, tokens = 0;
 };
 
-std::uint64_t training_state_bytes(const ModelConfig& model) {
-  return training_bytes_per_parameter * static_cast<std::uint64_t>(count_parameters(model).total);
+Trainer::Trainer(TrainerConfig config, const Mesh& mesh, int threads)
+    : config_(std::move(config)), mesh_(mesh), paths_{config_.train.output_dir}, speed_(std::make_unique<Speed>()) {
+  together(mesh_.group(Axis::world), "trainer.open", [&] { open(threads); });
+  start();
 }
 
-Trainer::Trainer(TrainerConfig config, const Mesh& mesh, int threads)
-    : config_(std::move(config)),
-      mesh_(mesh),
-      from_(config_.model.from ? find_model_directory(*config_.model.from) : fs::path()),
-      hf_(starting_shape(config_, from_)),
-      backend_(make_cpu_backend(threads)),
-      persistent_(*backend_),
-      model_(hf_.model, *backend_, mesh),
-      speed_(std::make_unique<Speed>()) {
-  const CorpusChecks checks{.vocab_size = hf_.model.vocab_size, .model_directory = from_};
+Trainer::~Trainer() = default;
+
+// Everything that may be found unfit, and no collective.
+void Trainer::open(int threads) {
+  hf_.model = config_.model;
+  if (config_.model.from) {
+    from_ = find_model_directory(*config_.model.from);
+    hf_ = read_hf_config(from_);
+  }
+  require_memory(hf_.model, training_state_bytes(hf_.model, mesh_.layout()) * static_cast<std::uint64_t>(config_.ranks_on_node),
+                 "weights, gradients and moments");
   const DataConfig& data = config_.data;
+  require_layout(hf_.model, {data.sequence_length, config_.train.global_batch_size, config_.train.micro_batch_size}, mesh_.layout());
+  const CorpusChecks checks{.vocab_size = hf_.model.vocab_size, .model_directory = from_};
   train_sources_ = open_sources(data.train, data.sequence_length, data.document_masking, checks);
   eval_sources_ = open_sources(data.eval, data.sequence_length, data.document_masking, checks);
   if (!train_sources_.empty() && data.sequence_length > hf_.model.max_position_embeddings)
@@ -69,76 +66,93 @@ Trainer::Trainer(TrainerConfig config, const Mesh& mesh, int threads)
   }
   hf_.router_aux_loss_coef = hf_coefficient(hf_.model, config_.router);
 
-  directory_.emplace(config_.train.output_dir);
-  model_.allocate(persistent_, data.sequence_length, true);
-  optimizer_.emplace(*backend_, persistent_, model_.parameters(), config_.optimizer);
-  step_.emplace(*backend_, mesh_, model_, *optimizer_, config_.router, config_.train.micro_batch_size, config_.train.recompute);
-  start();
+  if (is_root()) directory_.emplace(paths_.root);
+  backend_ = make_cpu_backend(threads);
+  persistent_.emplace(*backend_);
+  model_.emplace(hf_.model, *backend_, mesh_);
+  model_->allocate(*persistent_, data.sequence_length, true);
+  optimizer_.emplace(*backend_, *persistent_, model_->parameters(), mesh_, config_.optimizer);
+  step_.emplace(*backend_, mesh_, *model_, *optimizer_, config_.router, config_.train.micro_batch_size, config_.train.recompute);
 }
-
-Trainer::~Trainer() = default;
 
 CheckpointContent Trainer::content() {
-  return {*backend_, model_.parameters(), *optimizer_, hf_, tokenizer_files(train_sources_, from_)};
+  return {*backend_, model_->parameters(), *optimizer_, mesh_, hf_, tokenizer_files(train_sources_, from_)};
 }
 
-// Where the run begins: a checkpoint of its own, the weights of model.from, or fresh ones.
-void Trainer::start() {
-  remove_unfinished(directory_->checkpoints());
+std::string Trainer::stream() const {
+  return describe_stream(train_sources_, static_cast<std::uint64_t>(config_.train.seed), config_.data.shuffle, config_.train.global_batch_size);
+}
+
+std::optional<fs::path> Trainer::find_checkpoint() const {
   const std::string& choice = config_.checkpoint.resume;
-  std::optional<fs::path> checkpoint;
-  if (choice == "auto") {
-    checkpoint = latest_checkpoint(directory_->checkpoints());
-  } else if (choice != "never") {
-    checkpoint = fs::path(find_model_directory(choice)).parent_path();
-    if (!fs::exists(*checkpoint / "state.json"))
-      throw std::runtime_error(fmt::format(
-          "checkpoint.resume: {} is not a checkpoint (no state.json); to start from its weights alone, use model.from", choice));
-  }
-  if (checkpoint) {
-    resume(*checkpoint);
-  } else {
-    const auto aside = directory_->set_aside_earlier_results();
-    if (!from_.empty()) verify_model_directory(from_);
-    if (!from_.empty())
-      load_weights(from_, *backend_, model_.parameters());
-    else
-      model_.parameters().initialize(*backend_, static_cast<std::uint64_t>(config_.train.seed));
-    state_.stream = describe_stream(train_sources_, static_cast<std::uint64_t>(config_.train.seed), config_.data.shuffle, config_.train.global_batch_size);
-    open_outputs(false);
-    if (aside) say(fmt::format("earlier results were moved to {}", aside->string()));
-    if (!from_.empty()) say(fmt::format("weights from {}", from_.string()));
-  }
+  if (choice == "never") return std::nullopt;
+  if (choice == "auto") return latest_checkpoint(paths_.checkpoints());
+  const fs::path checkpoint = find_model_directory(choice).parent_path();
+  if (!fs::exists(checkpoint / "state.json"))
+    throw std::runtime_error(fmt::format(
+        "checkpoint.resume: {} is not a checkpoint (no state.json); to start from its weights alone, use model.from", choice));
+  return checkpoint;
+}
+
+// Where the run begins: a checkpoint of its own, the weights of model.from, or fresh ones. The root decides and checks.
+void Trainer::start() {
+  Communicator& world = mesh_.group(Axis::world);
+  std::string chosen;
+  together(world, "trainer.choose", [&] {
+    if (!is_root()) return;
+    remove_unfinished(paths_.checkpoints());
+    const auto checkpoint = find_checkpoint();
+    if (checkpoint) {
+      verify_checkpoint(*checkpoint);
+      check_same_model(*checkpoint, hf_.model);
+      for (const auto* sources : {&train_sources_, &eval_sources_}) require_tokenizer_of(*checkpoint / "model", *sources);
+      chosen = checkpoint->string();
+    } else if (!from_.empty()) {
+      verify_model_directory(from_);
+    }
+  });
+  chosen = broadcast_text(world, chosen, 0, "trainer.choose");
+  together(world, "trainer.start", [&] { chosen.empty() ? begin_afresh() : resume(chosen); });
   for (const auto& warning : hf_.warnings) say("warning: " + warning);
 }
 
+void Trainer::begin_afresh() {
+  std::optional<fs::path> aside;
+  if (is_root()) aside = directory_->set_aside_earlier_results();
+  if (from_.empty())
+    model_->parameters().initialize(*backend_, static_cast<std::uint64_t>(config_.train.seed));
+  else
+    load_weights(from_, *backend_, hf_.model, model_->parameters());
+  state_.stream = stream();
+  open_outputs(false);
+  if (aside) say(fmt::format("earlier results were moved to {}", aside->string()));
+  if (!from_.empty()) say(fmt::format("weights from {}", from_.string()));
+}
+
 void Trainer::resume(const fs::path& checkpoint) {
-  verify_checkpoint(checkpoint);
-  check_same_model(checkpoint, hf_.model);
-  for (const auto* sources : {&train_sources_, &eval_sources_}) require_tokenizer_of(checkpoint / "model", *sources);
   state_ = load_checkpoint(checkpoint, content());
-  saved_step_ = checkpoint.parent_path() == directory_->checkpoints() ? state_.step : -1;
+  saved_step_ = checkpoint.parent_path() == paths_.checkpoints() ? state_.step : -1;
   open_outputs(true);
   say(fmt::format("resumed from {} at step {}", checkpoint.string(), state_.step));
-  const std::string stream =
-      describe_stream(train_sources_, static_cast<std::uint64_t>(config_.train.seed), config_.data.shuffle, config_.train.global_batch_size);
-  if (stream != state_.stream)
+  if (const std::string now = stream(); now != state_.stream) {
     say(fmt::format("warning: the data is not what the checkpoint was trained on, so the order of samples changes here\n"
-                    "  then: {}\n  now:  {}", state_.stream, stream));
-  state_.stream = stream;
+                    "  then: {}\n  now:  {}", state_.stream, now));
+    state_.stream = now;
+  }
 }
 
 void Trainer::open_outputs(bool resumed) {
+  if (!is_root()) return;
   const std::int64_t from_step = resumed ? state_.step : MetricsWriter::fresh_run;
   directory_->write_config(config_.resolved_yaml);
-  metrics_.emplace(directory_->metrics(), from_step);
-  if (config_.log.tensorboard) tensorboard_.emplace(directory_->tensorboard(), from_step);
+  metrics_.emplace(paths_.metrics(), from_step);
+  if (config_.log.tensorboard) tensorboard_.emplace(paths_.tensorboard(), from_step);
   progress_.emplace(ProgressOptions{.label = "train", .unit = "step", .total = config_.train.steps, .done = state_.step});
 }
 
 void Trainer::say(const std::string& line) {
-  directory_->log(line);
-  if (progress_ && mesh_.is_root()) progress_->say(line);
+  if (directory_) directory_->log(line);
+  if (progress_) progress_->say(line);
 }
 
 double Trainer::measure_matrix_rate() {
@@ -149,6 +163,7 @@ double Trainer::measure_matrix_rate() {
   backend_->fill(a, 1.0f);
   backend_->fill(b, 1.0f);
   double best = 0;
+  mesh_.group(Axis::world).barrier("trainer.matrix_rate");  // the ranks share machines: all are measured at once
   for (int i = 0; i < 3; ++i) {
     const auto start = Clock::now();
     backend_->gemm(Gemm::nt, a, b, c, false);
@@ -156,6 +171,7 @@ double Trainer::measure_matrix_rate() {
     best = std::max(best, 2e-9 * static_cast<double>(n * n * n) / seconds_since(start));
   }
   context.scratch.rewind(mark);
+  mesh_.group(Axis::world).all_reduce(std::span(&best, 1), Reduce::sum, "trainer.matrix_rate");
   return best;
 }
 
@@ -169,29 +185,30 @@ int Trainer::run() {
   const TrainConfig& train = config_.train;
   if (train.steps == 0 && saved_step_ != state_.step) save();
   if (state_.step >= train.steps) {
-    progress_->finish();
+    if (progress_) progress_->finish();
     say(fmt::format("nothing left to train: step {} of {} is done", state_.step, train.steps));
     return 0;
   }
   say(fmt::format("{} parameters, {} active a token; {} sequences of {} tokens a step", count_parameters(hf_.model).total,
                   count_parameters(hf_.model).active, train.global_batch_size, config_.data.sequence_length));
+  if (mesh_.layout().ranks > 1) say(fmt::format("{} ranks: {}", mesh_.layout().ranks, mesh_.layout().to_string()));
   matrix_gflops_ = measure_matrix_rate();
   std::vector<std::shared_ptr<const Dataset>> datasets;
   for (const Source& source : train_sources_) datasets.push_back(source.dataset);
   loader_.emplace(datasets, make_sampler(train_sources_, static_cast<std::uint64_t>(train.seed), config_.data.shuffle, train.global_batch_size),
-                  mesh_.rank(Axis::dp), mesh_.size(Axis::dp), state_.step + 1);
+                  train.micro_batch_size, mesh_.rank(Axis::dp), mesh_.size(Axis::dp), state_.step + 1);
 
   *speed_ = Speed{};
   while (state_.step < train.steps) {
     if (stop_requested()) {
       if (saved_step_ != state_.step) save();
-      progress_->finish();
+      if (progress_) progress_->finish();
       say(fmt::format("stopped by a signal after step {}; saved, and the same command goes on from here", state_.step));
       return preempted_status;
     }
     const std::int64_t step = state_.step + 1;
     const double rate = learning_rate(config_.schedule, config_.optimizer.learning_rate, step, train.steps);
-    const StepResult result = train_step(step);
+    const StepResult result = train_step(step, rate);
     report_step(result, rate);
     if (state_.skipped_in_a_row >= train.max_skipped_steps)
       throw std::runtime_error(fmt::format(
@@ -203,20 +220,21 @@ int Trainer::run() {
     if (!eval_sources_.empty() && (last || step % config_.eval.interval == 0)) evaluate_sources();
     if (last || step % config_.checkpoint.interval == 0) save();
   }
-  progress_->finish();
+  if (progress_) progress_->finish();
   return 0;
 }
 
-StepResult Trainer::train_step(std::int64_t step) {
+StepResult Trainer::train_step(std::int64_t step, double learning_rate) {
   const Batch& batch = loader_->next();
+  mesh_.traffic().reset();
   const StepResult result = step_->gradients({batch.sequences, batch.sequence_length, batch.inputs, batch.targets, batch.document_start});
   const auto& dumped = config_.log.dump_steps;
   std::optional<StepDump> dump;
   if (std::find(dumped.begin(), dumped.end(), step) != dumped.end()) {
-    dump.emplace(directory_->dumps(), step, *backend_, model_.parameters());
+    dump.emplace(paths_.dumps(), step, *backend_, hf_.model, model_->parameters(), optimizer_->shards(), mesh_);
     dump->write_gradients();
   }
-  step_->apply(result, state_.updates + 1, learning_rate(config_.schedule, config_.optimizer.learning_rate, step, config_.train.steps));
+  step_->apply(result, state_.updates + 1, learning_rate);
   if (dump) dump->write_parameters();
 
   state_.step = step;
@@ -234,13 +252,16 @@ StepResult Trainer::train_step(std::int64_t step) {
 }
 
 void Trainer::report_step(const StepResult& result, double learning_rate) {
+  const bool due = state_.step % config_.log.interval == 0 || state_.step == 1 || state_.step == config_.train.steps;
+  double peak_memory = static_cast<double>(peak_resident_bytes());
+  if (due || !result.finite) mesh_.group(Axis::world).all_reduce(std::span(&peak_memory, 1), Reduce::max, "trainer.peak_memory");
+  if (!is_root()) return;
   const double seconds = seconds_since(speed_->since), tokens = static_cast<double>(speed_->tokens);
   const double gflops = 3e-9 * forward_flops_per_token(hf_.model, config_.data.sequence_length) * tokens / seconds;
   progress_->update(state_.step, fmt::format("loss {:.4f}  {} tok/s  {:.1f} GF/s ({:.0f}% of sgemm)", result.lm_loss,
                                              format_count(tokens / seconds), gflops, 100 * gflops / matrix_gflops_));
   if (!result.finite)
     say(fmt::format("warning: step {} refused: loss {}, gradient norm {}; no weight changed", state_.step, result.loss, result.grad_norm));
-  const bool due = state_.step % config_.log.interval == 0 || state_.step == 1 || state_.step == config_.train.steps;
   if (!due && result.finite) return;
 
   StepMetrics row;
@@ -258,8 +279,10 @@ void Trainer::report_step(const StepResult& result, double learning_rate) {
   row.mfu = gflops / matrix_gflops_;
   row.expert_load = step_->balance().load;
   row.max_vio = max_violation(row.expert_load);
-  row.peak_memory_bytes = peak_resident_bytes();
+  row.peak_memory_bytes = static_cast<std::uint64_t>(peak_memory);
   row.skipped_steps = state_.skipped;
+  for (const Traffic::Line& line : mesh_.traffic().lines())
+    if (line.bytes > 0) row.bytes_sent[std::string(line.label)] = line.bytes;
   metrics_->write(row);
   if (tensorboard_) tensorboard_->write(row);
   *speed_ = Speed{};
@@ -268,12 +291,12 @@ void Trainer::report_step(const StepResult& result, double learning_rate) {
 void Trainer::evaluate_sources() {
   std::vector<EvalMetrics> rows;
   for (const Source& source : eval_sources_) {
-    rows.push_back(evaluate(model_, step_->context(), *source.dataset,
+    rows.push_back(evaluate(*model_, step_->context(), *source.dataset,
                             {.batches = config_.eval.batches, .sequences = config_.train.micro_batch_size, .name = source.name, .on_progress = {}},
                             state_.step));
     say(fmt::format("eval {}: loss {:.4f}, perplexity {:.2f} over {} tokens", source.name, rows.back().loss, rows.back().perplexity, rows.back().tokens));
   }
-  metrics_->write(rows);
+  if (metrics_) metrics_->write(rows);
   if (tensorboard_) tensorboard_->write(rows);
   speed_->since = Clock::now();  // rates are of training alone
   speed_->steps = speed_->tokens = 0;
@@ -281,8 +304,8 @@ void Trainer::evaluate_sources() {
 
 void Trainer::save() {
   const auto start = Clock::now();
-  metrics_->sync();
-  const fs::path path = save_checkpoint(directory_->checkpoints(), content(), state_, config_.checkpoint.keep);
+  if (metrics_) metrics_->sync();
+  const fs::path path = save_checkpoint(paths_.checkpoints(), content(), state_, config_.checkpoint.keep);
   saved_step_ = state_.step;
   say(fmt::format("saved {} ({:.1f} s)", path.string(), seconds_since(start)));
   speed_->since = Clock::now();

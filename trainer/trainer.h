@@ -37,8 +37,11 @@ struct TrainerConfig {
   EvalConfig eval;
   LogConfig log;
   std::string resolved_yaml;  // for config.resolved.yaml
+  int ranks_on_node = 1;      // they share its memory
 };
 
+// All ranks make one and run it; what fails on one of them fails on all (SharedFailure, parallel/agreement.h). The root
+// holds the run directory and writes everything but the tensors of checkpoints and dumps, which all ranks write.
 class Trainer {
  public:
   // Opens the data, builds the model and takes the run directory. Nothing is written before everything that the
@@ -52,34 +55,40 @@ class Trainer {
   int run();
 
   const TrainingState& state() const { return state_; }
-  Mixtral& model() { return model_; }
+  Mixtral& model() { return *model_; }
 
  private:
   struct Speed;  // what happened since the last row of metrics
 
+  bool is_root() const { return mesh_.is_root(); }
+  void open(int threads);
   void start();
+  std::optional<std::filesystem::path> find_checkpoint() const;
   void resume(const std::filesystem::path& checkpoint);
+  void begin_afresh();
   void open_outputs(bool resumed);
-  StepResult train_step(std::int64_t step);
+  StepResult train_step(std::int64_t step, double learning_rate);
   void report_step(const StepResult& result, double learning_rate);
   void evaluate_sources();
   void save();
   bool stop_requested();
   void say(const std::string& line);
   double measure_matrix_rate();
+  std::string stream() const;
   CheckpointContent content();
 
   TrainerConfig config_;
   const Mesh& mesh_;
+  RunPaths paths_;
   std::filesystem::path from_;  // resolved model.from, or empty
   std::vector<Source> train_sources_, eval_sources_;
   HfConfig hf_;
   std::unique_ptr<Backend> backend_;
-  Arena persistent_;
-  Mixtral model_;
+  std::optional<Arena> persistent_;
+  std::optional<Mixtral> model_;
   std::optional<AdamW> optimizer_;
   std::optional<TrainingStep> step_;
-  std::optional<RunDirectory> directory_;
+  std::optional<RunDirectory> directory_;  // this and the three below: the root's alone
   std::optional<MetricsWriter> metrics_;
   std::optional<TensorBoardWriter> tensorboard_;
   std::optional<Progress> progress_;
@@ -87,11 +96,8 @@ class Trainer {
   StopSignals signals_;
   TrainingState state_;
   std::int64_t saved_step_ = -1;
-  double matrix_gflops_ = 0;  // this machine's own rate, the denominator of mfu
+  double matrix_gflops_ = 0;  // of all ranks' cores together, the denominator of mfu
   std::unique_ptr<Speed> speed_;
 };
-
-// Bytes of weights, gradients and moments of a model in training.
-std::uint64_t training_state_bytes(const ModelConfig& model);
 
 }  // namespace smoe

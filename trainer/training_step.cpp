@@ -13,6 +13,7 @@ TrainingStep::TrainingStep(Backend& backend, const Mesh& mesh, Mixtral& model, A
       mesh_(mesh),
       model_(model),
       optimizer_(optimizer),
+      reducer_(backend, mesh, model.parameters(), optimizer.shards()),
       router_(router),
       balance_(model.config(), router),
       micro_batch_size_(micro_batch_size),
@@ -20,7 +21,7 @@ TrainingStep::TrainingStep(Backend& backend, const Mesh& mesh, Mixtral& model, A
       activations_(backend),
       scratch_(backend) {}
 
-double TrainingStep::micro_batch(const StepBatch& batch, std::int64_t first, std::int64_t sequences, double scale) {
+double TrainingStep::micro_batch(const StepBatch& batch, std::int64_t first, std::int64_t sequences, double scale, bool last) {
   activations_.rewind({});
   scratch_.rewind({});
   Context context = this->context();
@@ -31,16 +32,16 @@ double TrainingStep::micro_batch(const StepBatch& batch, std::int64_t first, std
   };
   const TokenBatch tokens = make_token_batch(backend_, activations_, sequences, batch.sequence_length, part(batch.ids),
                                              part(batch.targets), part(batch.document_start));
-  saved_.statistics = balance_.take_statistics(activations_, sequences);
+  saved_.statistics = balance_.take_statistics(context, sequences, batch.sequence_length);
   model_.forward(context, tokens, recompute_, nullptr, saved_);
   const double loss = model_.loss_and_gradient(context, tokens, scale, saved_);
-  balance_.micro_batch(context, saved_.statistics, batch.sequence_length, activations_, router_gradients_);
-  model_.backward(context, tokens, recompute_, router_gradients_, saved_);
+  balance_.micro_batch(context, saved_.statistics, router_gradients_);
+  model_.backward(context, tokens, recompute_, router_gradients_, saved_, last ? &reducer_ : nullptr);
   return loss;
 }
 
 StepResult TrainingStep::gradients(const StepBatch& batch) {
-  if (batch.sequences % micro_batch_size_ != 0)
+  if (batch.sequences <= 0 || batch.sequences % micro_batch_size_ != 0)
     throw std::logic_error("a rank's share of the global batch must be a multiple of micro_batch_size");
   const std::int64_t micro_batches = batch.sequences / micro_batch_size_;
 
@@ -53,7 +54,9 @@ StepResult TrainingStep::gradients(const StepBatch& batch) {
 
   balance_.begin_step(micro_batches);
   std::array<double, 1> loss{0.0};
-  for (std::int64_t m = 0; m < micro_batches; ++m) loss[0] += micro_batch(batch, m * micro_batch_size_, micro_batch_size_, scale);
+  for (std::int64_t m = 0; m < micro_batches; ++m)
+    loss[0] += micro_batch(batch, m * micro_batch_size_, micro_batch_size_, scale, m + 1 == micro_batches);
+  reducer_.finish();
   mesh_.group(Axis::dp).all_reduce(loss, Reduce::sum, "step.loss");
 
   result.lm_loss = loss[0] * scale;
@@ -66,10 +69,10 @@ StepResult TrainingStep::gradients(const StepBatch& batch) {
 }
 
 void TrainingStep::apply(const StepResult& result, std::int64_t updates, double learning_rate) {
-  if (result.finite)
-    optimizer_.step(updates, learning_rate, optimizer_.clip_factor(result.grad_norm));
-  else
-    optimizer_.clear_gradients();
+  if (!result.finite) return reducer_.clear_all();
+  optimizer_.step(updates, learning_rate, optimizer_.clip_factor(result.grad_norm));
+  reducer_.clear_unowned();
+  reducer_.gather_values();
 }
 
 }  // namespace smoe

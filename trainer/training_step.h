@@ -1,7 +1,7 @@
 // One optimizer step: gradients of all micro-batches, one norm, one clip factor, one update.
 //
 // The language-model loss is divided once, by the step's target count over the whole world; gradients are sums. So a
-// step gives the same gradient (to rounding) however it is cut into micro-batches.
+// step gives the same gradient (to rounding) however it is cut into micro-batches and divided over ranks.
 #pragma once
 
 #include <cstdint>
@@ -13,11 +13,13 @@
 #include "model/balance_loss.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
+#include "parallel/gradient_reducer.h"
 #include "parallel/mesh.h"
 
 namespace smoe {
 
-// This rank's sequences of a step, on the host, sequence by sequence: [sequences * sequence_length] each.
+// This rank's sequences of a step, on the host, sequence by sequence: [sequences * sequence_length] each. The ranks of a
+// tp group have the same ones.
 struct StepBatch {
   std::int64_t sequences = 0, sequence_length = 0;
   std::span<const std::int32_t> ids, targets, document_start;
@@ -39,9 +41,11 @@ class TrainingStep {
   TrainingStep(Backend& backend, const Mesh& mesh, Mixtral& model, AdamW& optimizer, const RouterConfig& router,
                std::int64_t micro_batch_size, Recompute recompute);
 
-  // Gradients of the whole step, left in the parameters, and their norm. Decides nothing.
+  // Gradients of the whole step and their norm. Each rank is left with the sums of what it owns; gather_gradients()
+  // completes them everywhere. Decides nothing.
   StepResult gradients(const StepBatch& batch);
-  // Updates the weights, unless the result is not finite: then the gradients are dropped. updates: t of AdamW.
+  void gather_gradients() { reducer_.gather_gradients(); }
+  // Updates the weights on every rank, unless the result is not finite: then the gradients are dropped. updates: t of AdamW.
   void apply(const StepResult& result, std::int64_t updates, double learning_rate);
 
   const BalanceValues& balance() const { return balance_.values(); }
@@ -49,12 +53,13 @@ class TrainingStep {
   Context context() { return {backend_, mesh_, activations_, scratch_}; }
 
  private:
-  double micro_batch(const StepBatch& batch, std::int64_t first, std::int64_t sequences, double scale);
+  double micro_batch(const StepBatch& batch, std::int64_t first, std::int64_t sequences, double scale, bool last);
 
   Backend& backend_;
   const Mesh& mesh_;
   Mixtral& model_;
   AdamW& optimizer_;
+  GradientReducer reducer_;
   RouterConfig router_;
   BalanceLoss balance_;
   std::int64_t micro_batch_size_;

@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "model/mixtral.h"
+
 namespace smoe {
 namespace {
 
@@ -32,9 +34,8 @@ bool replace(std::string& name, std::string_view from, std::string_view to) {
 }
 
 // The place of a parameter among the fused names: w1's rows stand before w3's in gate_up_proj [E,2F,D].
-std::optional<Place> fused_place(const Parameter& p, std::int64_t experts) {
-  std::string name = p.name;
-  if (replace(name, ".block_sparse_moe.gate.", ".mlp.gate.")) return Place{name, dims_of(p.shape), 0};
+std::optional<Place> fused_place(std::string name, const std::vector<std::int64_t>& shape, std::int64_t experts) {
+  if (replace(name, ".block_sparse_moe.gate.", ".mlp.gate.")) return Place{name, shape, 0};
   constexpr std::string_view marker = ".block_sparse_moe.experts.";
   const auto at = name.find(marker);
   if (at == std::string::npos) return std::nullopt;
@@ -42,23 +43,28 @@ std::optional<Place> fused_place(const Parameter& p, std::int64_t experts) {
   std::size_t digits = 0;
   const std::int64_t expert = std::stoll(name.substr(at + marker.size()), &digits);
   const std::string matrix = name.substr(at + marker.size() + digits + 1, 2);
-  const std::int64_t elements = p.shape.elements(), rows = p.shape[0], columns = p.shape[1];
+  const std::int64_t rows = shape[0], columns = shape[1], elements = rows * columns;
   if (matrix == "w2") return Place{prefix + "down_proj", {experts, rows, columns}, expert * elements};
   return Place{prefix + "gate_up_proj", {experts, 2 * rows, columns}, (2 * expert + (matrix == "w3")) * elements};
 }
 
 std::string text(const std::vector<std::int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
-// Calls move(first element on disk, first element in the slice, count) for each contiguous piece of a slice.
+// Calls move(first element on disk, first of the part, count) for each contiguous piece of elements [first, first + count)
+// of a parameter's slice.
 template <class Move>
-void for_each_piece(const Parameter& p, Move&& move) {
+void for_each_piece(const Parameter& p, std::int64_t first, std::int64_t count, Move&& move) {
   const std::int64_t width = p.shape.rank() == 2 ? p.shape[1] : 1, slice_width = p.slice.rank() == 2 ? p.slice[1] : 1;
-  const std::int64_t rows = p.slice.elements() / slice_width;
   if (slice_width == width) {
-    move(p.first[0] * width, 0, p.slice.elements());
+    move(p.first[0] * width + first, 0, count);
     return;
   }
-  for (std::int64_t r = 0; r < rows; ++r) move((p.first[0] + r) * width + p.first[1], r * slice_width, slice_width);
+  for (std::int64_t done = 0; done < count;) {
+    const std::int64_t row = (first + done) / slice_width, column = (first + done) % slice_width;
+    const std::int64_t n = std::min(slice_width - column, count - done);
+    move((p.first[0] + row) * width + p.first[1] + column, done, n);
+    done += n;
+  }
 }
 
 // A tensor's values where the host can reach them: in place on the CPU, through `staging` from a device.
@@ -82,44 +88,45 @@ class HostView {
   float* data_;
 };
 
-std::int64_t count_experts(const ParameterSet& parameters) {
-  std::int64_t experts = 0;
+template <class Writer>
+std::int64_t write_all(Writer& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of, const std::string& prefix) {
+  std::vector<float> staging;
+  std::int64_t elements = 0;
   for (const Parameter& p : parameters)
-    if (p.name.find("model.layers.0.block_sparse_moe.gate.") == 0) experts = p.shape[0];
-  return experts;
+    for (const SlicePart& part : parts_of(p)) {
+      const HostView host(backend, part.numbers, staging);
+      host.fetch();
+      for_each_piece(p, part.first, part.numbers.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
+        writer.write_f32(prefix + p.name, on_disk, std::span<const float>(host.data() + here, static_cast<std::size_t>(count)));
+        elements += count;
+      });
+    }
+  return elements;
 }
 
-template <class Writer>
-void write_all(Writer& writer, Backend& backend, const ParameterSet& parameters, const TensorOf& tensor_of, const std::string& prefix) {
-  std::vector<float> staging;
-  for (const Parameter& p : parameters) {
-    const HostView host(backend, tensor_of(p), staging);
-    host.fetch();
-    for_each_piece(p, [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
-      writer.write_f32(prefix + p.name, on_disk, std::span<const float>(host.data() + here, static_cast<std::size_t>(count)));
-    });
-  }
+std::vector<std::int64_t> dims_in(const TensorDirectory& directory, const std::string& name) {
+  return directory.contains(name) ? directory.info(name).shape : std::vector<std::int64_t>{};
 }
 
 }  // namespace
 
-void load_weights(const std::filesystem::path& directory, Backend& backend, ParameterSet& parameters) {
+void load_weights(const std::filesystem::path& directory, Backend& backend, const ModelConfig& model, ParameterSet& parameters) {
   const TensorDirectory files(directory);
-  const std::int64_t experts = count_experts(parameters);
+  const auto place_of = [&](const std::string& name, const std::vector<std::int64_t>& shape) {
+    if (!files.contains(name))
+      if (auto fused = fused_place(name, shape, model.num_local_experts); fused && files.contains(fused->tensor)) return *fused;
+    return Place{name, shape, 0};
+  };
   std::vector<std::string> problems;
   std::set<std::string> used;
-  std::vector<Place> places;
-  for (const Parameter& p : parameters) {
-    Place place{p.name, dims_of(p.shape), 0};
-    if (!files.contains(place.tensor))
-      if (const auto fused = fused_place(p, experts); fused && files.contains(fused->tensor)) place = *fused;
+  for (const TensorSpec& p : tensor_specs(model, backend)) {
+    const Place place = place_of(p.name, p.shape);
     if (!files.contains(place.tensor)) {
       problems.push_back(fmt::format("{}: missing, expected {}", p.name, text(place.shape)));
     } else if (const auto& info = files.info(place.tensor); info.shape != place.shape && !used.contains(place.tensor)) {
       problems.push_back(fmt::format("{}: found {}, expected {}", place.tensor, text(info.shape), text(place.shape)));
     }
     used.insert(place.tensor);
-    places.push_back(std::move(place));
   }
   for (const auto& name : files.names())
     if (!used.contains(name) && name.find("rotary_emb.inv_freq") == std::string::npos)
@@ -133,46 +140,67 @@ void load_weights(const std::filesystem::path& directory, Backend& backend, Para
   }
 
   std::vector<float> staging;
-  std::size_t i = 0;
   for (const Parameter& p : parameters) {
-    const Place& place = places[i++];
+    const Place place = place_of(p.name, dims_of(p.shape));
     const HostView host(backend, p.value, staging);
-    for_each_piece(p, [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
+    for_each_piece(p, 0, p.slice.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
       files.read_f32(place.tensor, host.data() + here, place.first + on_disk, count);
     });
     host.store();
   }
 }
 
-std::vector<TensorSpec> tensor_specs(const ParameterSet& parameters, const std::string& prefix) {
+PartsOf owned_parts(const ParameterSet& parameters, const Shards& shards, Tensor FlatBuffer::*which) {
+  return [&parameters, &shards, which](const Parameter& p) {
+    std::vector<SlicePart> parts;
+    const Tensor& flat = parameters.flat_buffers()[shards.flat_of(p)].*which;
+    shards.for_each_owned(p, [&](std::int64_t first, std::int64_t count, std::int64_t) { parts.push_back({first, flat.rows(p.place + first, count)}); });
+    return parts;
+  };
+}
+
+PartsOf shard_parts(const Shards& shards, std::function<Tensor(std::size_t)> shard_of) {
+  return [&shards, shard_of = std::move(shard_of)](const Parameter& p) {
+    std::vector<SlicePart> parts;
+    const Tensor shard = shard_of(shards.flat_of(p));
+    shards.for_each_owned(p, [&](std::int64_t first, std::int64_t count, std::int64_t at) { parts.push_back({first, shard.rows(at, count)}); });
+    return parts;
+  };
+}
+
+std::vector<TensorSpec> tensor_specs(const ModelConfig& model, Backend& backend, const std::string& prefix) {
+  const Mesh whole = Mesh::single();
+  const Mixtral declared(model, backend, whole);  // without memory
   std::vector<TensorSpec> specs;
-  for (const Parameter& p : parameters) specs.push_back({prefix + p.name, TensorType::f32, dims_of(p.shape)});
+  for (const Parameter& p : declared.parameters()) specs.push_back({prefix + p.name, TensorType::f32, dims_of(p.shape)});
   return specs;
 }
 
-void write_slices(TensorDirectoryWriter& writer, Backend& backend, const ParameterSet& parameters, const TensorOf& tensor_of,
-                  const std::string& prefix) {
-  write_all(writer, backend, parameters, tensor_of, prefix);
+std::int64_t write_parts(TensorDirectoryWriter& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
+                         const std::string& prefix) {
+  return write_all(writer, backend, parameters, parts_of, prefix);
 }
 
-void write_slices(SafetensorsWriter& writer, Backend& backend, const ParameterSet& parameters, const TensorOf& tensor_of,
-                  const std::string& prefix) {
-  write_all(writer, backend, parameters, tensor_of, prefix);
+std::int64_t write_parts(SafetensorsWriter& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
+                         const std::string& prefix) {
+  return write_all(writer, backend, parameters, parts_of, prefix);
 }
 
-void read_slices(const TensorDirectory& directory, Backend& backend, const ParameterSet& parameters, const TensorOf& tensor_of,
-                 const std::string& prefix) {
+void read_parts(const TensorDirectory& directory, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
+                const std::string& prefix) {
   std::vector<float> staging;
   for (const Parameter& p : parameters) {
     const std::string name = prefix + p.name;
-    if (!directory.contains(name) || directory.info(name).shape != dims_of(p.shape))
+    if (const auto found = dims_in(directory, name); !directory.contains(name) || found != dims_of(p.shape))
       throw std::runtime_error(fmt::format("{}: {}: expected a tensor of shape {}, found {}", directory.path().string(), name,
-                                           text(dims_of(p.shape)), directory.contains(name) ? text(directory.info(name).shape) : "none"));
-    const HostView host(backend, tensor_of(p), staging);
-    for_each_piece(p, [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
-      directory.read_f32(name, host.data() + here, on_disk, count);
-    });
-    host.store();
+                                           text(dims_of(p.shape)), directory.contains(name) ? text(found) : "none"));
+    for (const SlicePart& part : parts_of(p)) {
+      const HostView host(backend, part.numbers, staging);
+      for_each_piece(p, part.first, part.numbers.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
+        directory.read_f32(name, host.data() + here, on_disk, count);
+      });
+      host.store();
+    }
   }
 }
 

@@ -9,25 +9,39 @@
 
 #include "data/tensor_directory.h"
 #include "kernels/backend.h"
+#include "model/model_config.h"
 #include "parallel/parameter.h"
+#include "parallel/shards.h"
 
 namespace smoe {
 
-// Fills every parameter's slice. Throws one std::runtime_error that lists all tensors that are missing, left over or of
-// another shape. f32, bf16 and f16 are converted to f32.
-void load_weights(const std::filesystem::path& directory, Backend& backend, ParameterSet& parameters);
+// Fills every parameter's slice. Throws one std::runtime_error that lists all tensors of the whole model that are missing,
+// left over or of another shape. f32, bf16 and f16 are converted to f32.
+void load_weights(const std::filesystem::path& directory, Backend& backend, const ModelConfig& model, ParameterSet& parameters);
 
-// Which tensor of a parameter to move: its value, a gradient, a moment. Must have the slice's shape.
-using TensorOf = std::function<Tensor(const Parameter&)>;
+// A run of the elements of a parameter's slice, and where its numbers lie.
+struct SlicePart {
+  std::int64_t first = 0;  // element of the slice
+  Tensor numbers;          // [n]
+};
+// Which numbers of a parameter to move.
+using PartsOf = std::function<std::vector<SlicePart>(const Parameter&)>;
 
-// One f32 tensor a parameter, called prefix + its name, of its global shape.
-std::vector<TensorSpec> tensor_specs(const ParameterSet& parameters, const std::string& prefix = {});
-// Writes this rank's slices of them; reads them back.
-void write_slices(TensorDirectoryWriter& writer, Backend& backend, const ParameterSet& parameters, const TensorOf& tensor_of,
-                  const std::string& prefix = {});
-void write_slices(SafetensorsWriter& writer, Backend& backend, const ParameterSet& parameters, const TensorOf& tensor_of,
-                  const std::string& prefix = {});
-void read_slices(const TensorDirectory& directory, Backend& backend, const ParameterSet& parameters, const TensorOf& tensor_of,
-                 const std::string& prefix = {});
+// What this rank owns of the values or the gradients, in place in the flat buffers.
+PartsOf owned_parts(const ParameterSet& parameters, const Shards& shards, Tensor FlatBuffer::*which);
+// What it owns of a tensor that has its shard of each flat buffer, as the moments do.
+PartsOf shard_parts(const Shards& shards, std::function<Tensor(std::size_t flat)> shard_of);
+
+// One f32 tensor for every parameter of the whole model, called prefix + its name, of its global shape: the same list on
+// every rank of every layout, while a rank's ParameterSet names only the experts that it holds.
+std::vector<TensorSpec> tensor_specs(const ModelConfig& model, Backend& backend, const std::string& prefix = {});
+
+// Writes the parts of this rank; all ranks' together are the whole. Returns how many elements.
+std::int64_t write_parts(TensorDirectoryWriter& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
+                         const std::string& prefix = {});
+std::int64_t write_parts(SafetensorsWriter& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
+                         const std::string& prefix = {});
+void read_parts(const TensorDirectory& directory, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
+                const std::string& prefix = {});
 
 }  // namespace smoe

@@ -11,6 +11,9 @@ CpuBackend::CpuBackend(int threads)
 
 CpuBackend::~CpuBackend() = default;
 
-std::unique_ptr<Backend> make_cpu_backend(int threads) { return std::make_unique<CpuBackend>(threads); }
+std::unique_ptr<Backend> make_cpu_backend(int threads) {
+  if (threads > 0) omp_set_num_threads(threads);  // for the few loops outside this folder
+  return std::make_unique<CpuBackend>(threads);
+}
 
 }  // namespace smoe

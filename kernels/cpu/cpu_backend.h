@@ -36,8 +36,8 @@ class CpuBackend final : public Backend {
   double sum(const Tensor& x) override;
   double sum_of_squares(const Tensor& x) override;
 
-  void embedding_forward(const Tensor& ids, const Tensor& table, const Tensor& out) override;
-  void embedding_backward(const Tensor& ids, const Tensor& dout, const Tensor& dtable) override;
+  void embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first, std::int64_t vocabulary, const Tensor& out) override;
+  void embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first, std::int64_t vocabulary, const Tensor& dtable) override;
 
   void rms_norm_forward(const Tensor& x, const Tensor& weight, float epsilon, const Tensor& y, const Tensor& rstd) override;
   void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rstd,
@@ -79,6 +79,7 @@ class CpuBackend final : public Backend {
 
   void cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first, const Tensor& maxima,
                                 const Tensor& sums, const Tensor& target_logits) override;
+  void cross_entropy_merge(const Tensor& parts, const Tensor& maxima, const Tensor& sums, const Tensor& target_logits) override;
   void cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums, const Tensor& target_logits,
                             const Tensor& logsumexp, const Tensor& losses) override;
   void cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first, const Tensor& logsumexp,

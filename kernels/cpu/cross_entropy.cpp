@@ -62,6 +62,32 @@ void CpuBackend::cross_entropy_statistics(const Tensor& logits, const Tensor& ta
   });
 }
 
+// Sums in double, and in the order of the ranges: every rank that merges the same parts gets the same bits.
+void CpuBackend::cross_entropy_merge(const Tensor& parts, const Tensor& maxima, const Tensor& sums, const Tensor& target_logits) {
+  const std::int64_t P = parts.dim(0), N = maxima.dim(0);
+  const cpu::Expect expect("cross_entropy_merge");
+  expect("parts", parts, {P, 3, N});
+  expect("maxima", maxima, {N});
+  expect("sums", sums, {N});
+  expect("target_logits", target_logits, {N});
+  expect.that(P >= 1, "at least one range of columns");
+  const float* part = parts.f32();
+  float *pmax = maxima.f32(), *psum = sums.f32(), *ptarget = target_logits.f32();
+  for (std::int64_t i = 0; i < N; ++i) {
+    float maximum = part[i];
+    for (std::int64_t p = 1; p < P; ++p) maximum = std::max(maximum, part[3 * p * N + i]);
+    double sum = 0, target = 0;
+    for (std::int64_t p = 0; p < P; ++p) {
+      const float* of = part + 3 * p * N;
+      sum += static_cast<double>(of[N + i]) * std::exp(static_cast<double>(of[i]) - static_cast<double>(maximum));
+      target += static_cast<double>(of[2 * N + i]);
+    }
+    pmax[i] = maximum;
+    psum[i] = static_cast<float>(sum);
+    ptarget[i] = static_cast<float>(target);
+  }
+}
+
 void CpuBackend::cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
                                       const Tensor& target_logits, const Tensor& logsumexp, const Tensor& losses) {
   const std::int64_t N = losses.dim(0);

@@ -41,13 +41,13 @@ void add_embedding(std::vector<OpCall>& calls, const EmbeddingCase& c) {
   const std::string what = fmt::format("T{} V{} D{}", c.tokens, c.vocab, c.hidden);
   const Shape activations{c.tokens, c.hidden}, table{c.vocab, c.hidden};
   calls.push_back({"embedding_forward", what, c.forward(), [=](Inputs& in) {
-    return [&b = in.backend(), ids = in.ids({c.tokens}, c.vocab), table = in.uniform(table), out = in.output(activations)] {
-      b.embedding_forward(ids, table, out);
+    return [&b = in.backend(), vocab = c.vocab, ids = in.ids({c.tokens}, c.vocab), table = in.uniform(table), out = in.output(activations)] {
+      b.embedding_forward(ids, table, 0, vocab, out);
     };
   }});
   calls.push_back({"embedding_backward", what, c.backward(), [=](Inputs& in) {
-    return [&b = in.backend(), ids = in.ids({c.tokens}, c.vocab), dout = in.uniform(activations), dtable = in.output(table)] {
-      b.embedding_backward(ids, dout, dtable);
+    return [&b = in.backend(), vocab = c.vocab, ids = in.ids({c.tokens}, c.vocab), dout = in.uniform(activations), dtable = in.output(table)] {
+      b.embedding_backward(ids, dout, 0, vocab, dtable);
     };
   }});
 }
@@ -109,6 +109,13 @@ void add_cross_entropy(std::vector<OpCall>& calls, const CrossEntropyCase& c) {
     return [&b = in.backend(), logits = in.uniform({N, V}, scale), targets = in.ids({N}, V), maxima = in.output({N}),
             sums = in.output({N}), target_logits = in.output({N})] {
       b.cross_entropy_statistics(logits, targets, 0, maxima, sums, target_logits);
+    };
+  }});
+  constexpr Index ranges = 4;
+  const double merged = static_cast<double>(ranges * N);
+  calls.push_back({"cross_entropy_merge", what, {3.0 * merged, 12.0 * merged}, [=](Inputs& in) {
+    return [&b = in.backend(), parts = in.uniform({ranges, 3, N}), maxima = in.output({N}), sums = in.output({N}), target_logits = in.output({N})] {
+      b.cross_entropy_merge(parts, maxima, sums, target_logits);
     };
   }});
   calls.push_back({"cross_entropy_losses", what, {3.0 * static_cast<double>(N), 24.0 * static_cast<double>(N)}, [=](Inputs& in) {

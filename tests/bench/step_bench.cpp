@@ -55,7 +55,7 @@ int run(const Options& o) {
   Mixtral model(config, *backend, mesh);
   model.allocate(persistent, o.sequence_length, true);
   model.parameters().initialize(*backend, 1);
-  AdamW optimizer(*backend, persistent, model.parameters(), {});
+  AdamW optimizer(*backend, persistent, model.parameters(), mesh, {});
   TrainingStep step(*backend, mesh, model, optimizer, {}, o.batch, Recompute::none);
 
   std::vector<std::int32_t> ids(static_cast<std::size_t>(o.batch * o.sequence_length)), targets(ids.size());

@@ -67,28 +67,35 @@ class LoaderBatches : public testing::Test {
 };
 
 TEST_F(LoaderBatches, GivesTheSamplersBatchesInOrder) {
-  Loader loader(datasets_, sampler(), 0, 1, 1);
+  Loader loader(datasets_, sampler(), 4, 0, 1, 1);
   for (std::int64_t step = 1; step <= steps_past_two_epochs(); ++step) expect_equal(loader.next(), expected(step));
 }
 
+// Micro-step by micro-step, the ranks' sequences in order are the global batch: so what is computed at once are the same
+// sequences on any number of ranks that have equally many of them together.
 TEST_F(LoaderBatches, RanksTogetherHaveTheGlobalBatchWhateverTheirNumber) {
-  for (const std::int64_t ranks : {1, 2, 3, 4, 6, 12}) {
+  for (const auto& [ranks, micro] : {std::pair<std::int64_t, std::int64_t>{1, 4}, {2, 2}, {2, 3}, {3, 2}, {4, 1}, {4, 3}, {6, 1}, {12, 1}}) {
     std::vector<std::unique_ptr<Loader>> loaders;
     for (std::int64_t rank = 0; rank < ranks; ++rank)
-      loaders.push_back(std::make_unique<Loader>(datasets_, sampler(), rank, ranks, 1));
+      loaders.push_back(std::make_unique<Loader>(datasets_, sampler(), micro, rank, ranks, 1));
     for (std::int64_t step = 1; step <= 5; ++step) {
+      std::vector<const Batch*> parts;
+      for (const auto& loader : loaders) parts.push_back(&loader->next());
       Batch joined;
       joined.step = step;
       joined.sequence_length = length;
-      for (const auto& loader : loaders) {
-        const Batch& part = loader->next();
-        EXPECT_EQ(part.sequences, global_batch / ranks);
-        joined.sequences += part.sequences;
-        joined.inputs.insert(joined.inputs.end(), part.inputs.begin(), part.inputs.end());
-        joined.targets.insert(joined.targets.end(), part.targets.begin(), part.targets.end());
-        joined.document_start.insert(joined.document_start.end(), part.document_start.begin(), part.document_start.end());
-        joined.source.insert(joined.source.end(), part.source.begin(), part.source.end());
-      }
+      for (std::int64_t first = 0; first < global_batch / ranks; first += micro)
+        for (const Batch* part : parts) {
+          EXPECT_EQ(part->sequences, global_batch / ranks);
+          joined.sequences += micro;
+          const auto append = [&](auto& to, const auto& from, std::int64_t width) {
+            to.insert(to.end(), from.begin() + first * width, from.begin() + (first + micro) * width);
+          };
+          append(joined.inputs, part->inputs, length);
+          append(joined.targets, part->targets, length);
+          append(joined.document_start, part->document_start, length);
+          append(joined.source, part->source, 1);
+        }
       expect_equal(joined, expected(step));
     }
   }
@@ -98,7 +105,7 @@ TEST_F(LoaderBatches, RanksTogetherHaveTheGlobalBatchWhateverTheirNumber) {
 TEST_F(LoaderBatches, ResumeAtAnyStepContinuesTheStream) {
   const std::int64_t last = steps_past_two_epochs();
   for (std::int64_t first = 1; first <= last; ++first) {
-    Loader resumed(datasets_, sampler(), 0, 1, first);
+    Loader resumed(datasets_, sampler(), 4, 0, 1, first);
     expect_equal(resumed.next(), expected(first));
     expect_equal(resumed.next(), expected(first + 1));
   }
@@ -106,20 +113,20 @@ TEST_F(LoaderBatches, ResumeAtAnyStepContinuesTheStream) {
 
 TEST_F(LoaderBatches, AnyDepthOfReadingAheadGivesTheSame) {
   for (const std::int64_t prefetch : {1, 2, 7}) {
-    Loader loader(datasets_, sampler(), 0, 1, 1, prefetch);
+    Loader loader(datasets_, sampler(), 4, 0, 1, 1, prefetch);
     for (std::int64_t step = 1; step <= 10; ++step) expect_equal(loader.next(), expected(step));
   }
 }
 
 TEST_F(LoaderBatches, BatchStaysValidUntilTheNextCall) {
-  Loader loader(datasets_, sampler(), 0, 1, 1, 1);
+  Loader loader(datasets_, sampler(), 4, 0, 1, 1, 1);
   const Batch& batch = loader.next();
   std::this_thread::sleep_for(std::chrono::milliseconds(50));  // time to overwrite it, were that possible
   expect_equal(batch, expected(1));
 }
 
 TEST_F(LoaderBatches, AllocatesNothingOnceWarm) {
-  Loader loader(datasets_, sampler(), 0, 1, 1);
+  Loader loader(datasets_, sampler(), 4, 0, 1, 1);
   for (int i = 0; i < 5; ++i) loader.next();
   const std::int64_t before = test::allocations();
   for (int i = 0; i < 50; ++i) loader.next();
@@ -128,16 +135,18 @@ TEST_F(LoaderBatches, AllocatesNothingOnceWarm) {
 
 TEST_F(LoaderBatches, EndsPromptlyWithOrWithoutBatchesTaken) {
   for (int taken = 0; taken < 4; ++taken) {
-    Loader loader(datasets_, sampler(), 0, 1, 1, 3);
+    Loader loader(datasets_, sampler(), 4, 0, 1, 1, 3);
     for (int i = 0; i < taken; ++i) loader.next();
   }
 }
 
 TEST_F(LoaderBatches, ArgumentsThatDoNotFitAreLogicErrors) {
   const auto refused = [&](auto datasets, Sampler with, std::int64_t rank, std::int64_t ranks, std::int64_t first,
-                           std::int64_t prefetch) {
-    EXPECT_THROW(Loader(datasets, with, rank, ranks, first, prefetch), std::logic_error);
+                           std::int64_t prefetch, std::int64_t micro_batch_size = 1) {
+    EXPECT_THROW(Loader(datasets, with, micro_batch_size, rank, ranks, first, prefetch), std::logic_error);
   };
+  refused(datasets_, sampler(), 0, 3, 1, 2, 3);  // 12 sequences over 3 ranks of 3 at once
+  refused(datasets_, sampler(), 0, 1, 1, 2, 0);
   refused(datasets_, sampler(), 0, 5, 1, 2);   // 12 sequences over 5 ranks
   refused(datasets_, sampler(), 2, 2, 1, 2);
   refused(datasets_, sampler(), -1, 2, 1, 2);
@@ -162,7 +171,7 @@ TEST(LoaderBadInput, ErrorsOfTheThreadArriveWithTheirBatch) {
     test::replace_column(file, "tokens", H5T_STD_U16LE, H5T_NATIVE_UINT16, ids);
   });
   const auto dataset = std::make_shared<Dataset>(scratch / "set", 16, true);
-  Loader loader({dataset}, Sampler({{dataset->samples(), 1.0}}, 1, false, 1), 0, 1, 1, 3);
+  Loader loader({dataset}, Sampler({{dataset->samples(), 1.0}}, 1, false, 1), 1, 0, 1, 1, 3);
   EXPECT_EQ(loader.next().step, 1);
   EXPECT_EQ(loader.next().step, 2);
   for (int i = 0; i < 3; ++i) expect_refused([&] { loader.next(); }, {"shard-00000.h5", "row 40 is 300"});

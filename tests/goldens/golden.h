@@ -117,7 +117,7 @@ class GoldenModel {
         throw std::runtime_error(golden.file.path() + ": weight." + p.name + " has another size");
       backend->copy_from_host(p.value, weight.data());
     }
-    optimizer = std::make_unique<AdamW>(*backend, persistent, model.parameters(), golden.optimizer);
+    optimizer = std::make_unique<AdamW>(*backend, persistent, model.parameters(), mesh, golden.optimizer);
     step = std::make_unique<TrainingStep>(*backend, mesh, model, *optimizer, router, micro_batch_size, recompute);
   }
 

@@ -53,7 +53,7 @@ TEST_P(BackendNan, EmbeddingBackward) {
   const Tensor dtable = ws_.f32(numbers(6, 4));
   Matrix<double> dout = numbers(3, 4);
   for (Index c = 0; c < 4; ++c) dout(1, c) = nan;
-  backend_->embedding_backward(ws_.i32({3}, {5, 2, 0}), ws_.f32(dout), dtable);
+  backend_->embedding_backward(ws_.i32({3}, {5, 2, 0}), ws_.f32(dout), 0, 6, dtable);
   expect_rows("dtable", dtable, 6, in_row(2));
 }
 

@@ -50,11 +50,30 @@ void check_embedding(Backend& backend, const EmbeddingCase& c, Report& report) {
   const Matrix<double> table = f32_matrix(random, c.vocab, c.hidden), dout = f32_matrix(random, c.tokens, c.hidden);
   Matrix<double> dtable = f32_matrix(random, c.vocab, c.hidden);
   const Tensor tids = ws.i32({c.tokens}, ids), out = ws.output({c.tokens, c.hidden}), tdtable = ws.f32(dtable);
-  backend.embedding_forward(tids, ws.f32(table), out);
-  report.exact("out", ws.read(out), reference::embedding_forward(ids, table).values);
-  backend.embedding_backward(tids, ws.f32(dout), tdtable);
+  backend.embedding_forward(tids, ws.f32(table), 0, c.vocab, out);
+  const Matrix<double> whole = reference::embedding_forward(ids, table);
+  report.exact("out", ws.read(out), whole.values);
+
+  // Two ranks that hold a part of the rows each: their results add up to the whole, and gradients stay apart.
+  const Index split = c.vocab / 3;
+  Matrix<double> sum(c.tokens, c.hidden), parts = dtable;
+  for (const auto& [first, last] : {std::pair<Index, Index>{0, split}, {split, c.vocab}}) {
+    if (first == last) continue;
+    const Matrix<double> rows = reference::rows(table, first, last - first), start = reference::rows(dtable, first, last - first);
+    backend.embedding_forward(tids, ws.f32(rows), first, c.vocab, out);
+    const Values part = ws.read(out);
+    for (std::size_t i = 0; i < part.size(); ++i) sum.values[i] += part[i];
+    const Tensor tpart = ws.f32(start);
+    backend.embedding_backward(tids, ws.f32(dout), first, c.vocab, tpart);
+    const Values found = ws.read(tpart);
+    std::copy(found.begin(), found.end(), parts.values.begin() + first * c.hidden);
+  }
+  report.exact("sum of the parts of out", sum.values, whole.values);
+
+  backend.embedding_backward(tids, ws.f32(dout), 0, c.vocab, tdtable);
   reference::embedding_backward(ids, dout, dtable);
   report.close("dtable", ws.read(tdtable), dtable.values, summed);
+  report.close("parts of dtable", parts.values, dtable.values, summed);
 }
 
 void check_rms_norm(Backend& backend, const RmsNormCase& c, Report& report) {
@@ -125,6 +144,7 @@ void check_cross_entropy(Backend& backend, const CrossEntropyCase& c, Report& re
   // Each slice by itself, as the owner of a part of the vocabulary does.
   reference::CrossEntropyStatistics<double> merged{Values(c.rows, -1e30), Values(c.rows), Values(c.rows)};
   std::vector<Tensor> slices;
+  Values parts;  // of all slices, as the ranks would send them to each other
   Index first = 0;
   for (const Index columns : c.slices) {
     const Matrix<double> slice = reference::columns(logits, first, columns);
@@ -136,6 +156,10 @@ void check_cross_entropy(Backend& backend, const CrossEntropyCase& c, Report& re
     report.exact("maxima" + at, ws.read(maxima), truth.maxima);
     report.close("sums" + at, ws.read(sums), truth.sums, summed);
     report.exact("target logits" + at, ws.read(target_logits), truth.target_logits);
+    for (const Tensor& t : {maxima, sums, target_logits}) {
+      const Values values = ws.read(t);
+      parts.insert(parts.end(), values.begin(), values.end());
+    }
     for (Index n = 0; n < c.rows; ++n) {
       const double top = std::max(merged.maxima[n], truth.maxima[n]);
       merged.sums[n] =
@@ -145,6 +169,12 @@ void check_cross_entropy(Backend& backend, const CrossEntropyCase& c, Report& re
     }
     first += columns;
   }
+  const Tensor maxima = ws.output({c.rows}), sums = ws.output({c.rows}), target_logits = ws.output({c.rows});
+  backend.cross_entropy_merge(ws.f32({static_cast<Index>(c.slices.size()), 3, c.rows}, parts), maxima, sums, target_logits);
+  report.exact("merged maxima", ws.read(maxima), merged.maxima);
+  report.close("merged sums", ws.read(sums), merged.sums, summed);
+  report.exact("merged target logits", ws.read(target_logits), merged.target_logits);
+
   const auto truth = reference::cross_entropy_losses(targets, merged);
   const Tensor logsumexp = ws.output({c.rows}), losses = ws.output({c.rows});
   backend.cross_entropy_losses(ttargets, ws.f32({c.rows}, merged.maxima), ws.f32({c.rows}, merged.sums),

@@ -74,8 +74,8 @@ TEST(CpuBackendBadInput, IdsOutsideTheTableAreRefused) {
   Floats table({10, 4}), out({2, 4});
   for (std::int32_t id : {-1, 10}) {
     Ints ids({2}, {3, id});
-    EXPECT_THROW(cpu.embedding_forward(ids, table, out), std::logic_error);
-    EXPECT_THROW(cpu.embedding_backward(ids, out, table), std::logic_error);
+    EXPECT_THROW(cpu.embedding_forward(ids, table, 0, 10, out), std::logic_error);
+    EXPECT_THROW(cpu.embedding_backward(ids, out, 0, 10, table), std::logic_error);
   }
 }
 
@@ -184,8 +184,8 @@ TEST(CpuBackend, ZeroRowsAreLegal) {
   Ints ids({0}), experts({0, 2}), offsets({5}), assignments({0});
   cpu.add(x, x, x);
   EXPECT_EQ(cpu.sum(x), 0.0);
-  cpu.embedding_forward(ids, table, x);
-  cpu.embedding_backward(ids, x, table);
+  cpu.embedding_forward(ids, table, 0, 9, x);
+  cpu.embedding_backward(ids, x, 0, 9, table);
   cpu.rms_norm_forward(x, weight, 1e-5f, x, stats);
   cpu.rms_norm_backward(x, x, weight, stats, x, x, weight);
   cpu.router_forward(logits, logits, stats, experts, weights);

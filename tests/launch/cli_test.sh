@@ -43,7 +43,7 @@ dry_run() { expect 0 "${@:2}" -- "$smoe" train "$configs/$1" --dry-run; absent r
 case_dry_run_counts_8x7b() { dry_run mixtral-8x7b.yaml '46,702,792,704 total, 12,879,925,248 active' '1,048,576 tokens'; }
 case_dry_run_counts_8x22b() { dry_run mixtral-8x22b.yaml '140,620,634,112 total, 39,152,031,744 active'; }
 case_dry_run_of_the_quickstart() {
-  dry_run quickstart.yaml '12,200,192 total' '1,024 tokens: 4 sequences of 256' 'GiB weights, gradients and moments'
+  dry_run quickstart.yaml '12,200,192 total' '1,024 tokens: 4 sequences of 256' 'GiB a rank for weights, gradients and moments'
 }
 case_warm_up_longer_than_the_run() {
   expect 0 'smoe: warning: schedule.warmup_steps is 100 of 20 steps' -- \

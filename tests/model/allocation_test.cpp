@@ -151,7 +151,7 @@ TEST_P(Allocation, WarmStepsTakeNothingFromTheHeap) {
   Mixtral model(config, *backend, mesh);
   model.allocate(persistent, length, true);
   model.parameters().initialize(*backend, 1);
-  AdamW optimizer(*backend, persistent, model.parameters(), {});
+  AdamW optimizer(*backend, persistent, model.parameters(), mesh, {});
   TrainingStep step(*backend, mesh, model, optimizer, router, setting.micro_batch_size, setting.recompute);
 
   // Ids drift towards one value, so that loads shift between experts while the steps are counted.

@@ -24,7 +24,10 @@ class Balance : public ::testing::Test {
     router.z_loss_coef = 0.25;
     BalanceLoss balance(model, router);
     const auto sequences = static_cast<std::int64_t>(shares_of_layers[0].size());
-    const auto statistics = balance.take_statistics(arena, sequences);
+    const Mesh mesh = Mesh::single();
+    Arena scratch(*backend);
+    Context context{*backend, mesh, arena, scratch};
+    const auto statistics = balance.take_statistics(context, sequences, length);
     for (std::size_t l = 0; l < shares_of_layers.size(); ++l)
       for (std::int64_t s = 0; s < sequences; ++s) {
         for (std::int64_t e = 0; e < experts; ++e) {
@@ -35,11 +38,8 @@ class Balance : public ::testing::Test {
         }
         statistics.layer(static_cast<std::int64_t>(l)).z_sums.f32()[s] = 3.0f * static_cast<float>(length);
       }
-    const Mesh mesh = Mesh::single();
-    Arena scratch(*backend);
-    Context context{*backend, mesh, arena, scratch};
     balance.begin_step(1);
-    balance.micro_batch(context, statistics, length, arena, gradients);
+    balance.micro_batch(context, statistics, gradients);
     return balance.values();
   }
 
@@ -104,13 +104,13 @@ TEST_F(Balance, GlobalBatchSeesTheAssignmentsOfEarlierMicroBatches) {
   Context context{*backend, mesh, arena, scratch};
   balance.begin_step(2);
   for (const auto& shares : {first_two, last_two}) {
-    const auto statistics = balance.take_statistics(arena, 1);
+    const auto statistics = balance.take_statistics(context, 1, length);
     for (int e = 0; e < experts; ++e) {
       statistics.counts.f32()[e] = static_cast<float>(shares[static_cast<std::size_t>(e)] * 2 * length);
       statistics.probability_sums.f32()[e] = static_cast<float>(shares[static_cast<std::size_t>(e)] * length);
     }
     statistics.z_sums.f32()[0] = 0;
-    balance.micro_batch(context, statistics, length, arena, gradients);
+    balance.micro_batch(context, statistics, gradients);
   }
   EXPECT_NEAR(balance.values().micro_batch[0], 2.0, 1e-6);          // each collapsed
   EXPECT_NEAR(balance.values().global_batch[0], (2.0 + 1.0) / 2, 1e-6);  // the second is balanced against the first

@@ -84,12 +84,12 @@ class RealModel {
     Context context{*backend, mesh, activations, scratch};
     const TokenBatch tokens = make_token_batch(*backend, activations, batch.sequences, batch.sequence_length, batch.tokens, batch.targets,
                                                batch.document_start);
-    saved.statistics = balance.take_statistics(activations, batch.sequences);
+    saved.statistics = balance.take_statistics(context, batch.sequences, batch.sequence_length);
     model.forward(context, tokens, recompute, nullptr, saved);
     const double scale = 1.0 / batch.target_count;
     const double lm = model.loss_and_gradient(context, tokens, scale, saved) * scale;
     balance.begin_step(1);
-    balance.micro_batch(context, saved.statistics, batch.sequence_length, activations, router_gradients);
+    balance.micro_batch(context, saved.statistics, router_gradients);
     model.backward(context, tokens, recompute, router_gradients, saved);
     return {lm, balance.values().trained(router.aux_loss_scope), balance.values().z_total()};
   }

@@ -22,12 +22,13 @@ class Parameters : public ::testing::Test {
  protected:
   std::unique_ptr<Backend> backend = make_cpu_backend(2);
   Arena arena{*backend};
+  const Mesh mesh = Mesh::single();
 };
 
 TEST_F(Parameters, NormalsHaveTheAskedForMoments) {
   ParameterSet set;
   Parameter& p = set.add({.name = "w", .shape = {300, 401}, .initial_std = 0.02f});
-  set.allocate(*backend, arena, false);
+  set.allocate(*backend, arena, mesh, false);
   set.initialize(*backend, 7);
   double sum = 0, squares = 0, fourth = 0;
   const std::int64_t n = p.value.elements();
@@ -71,7 +72,7 @@ TEST_F(Parameters, AStackIsContiguousAndGroupsAreApart) {
   const Parameter& q = set.add({.name = "q", .shape = {3, 5}, .replicas = Replicas::tensor_parallel, .initial_std = 1});
   set.add({.name = "k", .shape = {2, 5}, .replicas = Replicas::tensor_parallel, .initial_std = 1, .follows_previous = true});
   set.add({.name = "e", .shape = {1, 5}, .replicas = Replicas::expert, .initial_std = 1});
-  set.allocate(*backend, arena, true);
+  set.allocate(*backend, arena, mesh, true);
   set.initialize(*backend, 1);
   const ParameterStack stack{&q, {5, 5}};
   EXPECT_EQ(set.find("k")->value.f32(), stack.value().f32() + 15);
@@ -86,7 +87,7 @@ TEST_F(Parameters, RefusesARepeatedNameAndAddingLate) {
   ParameterSet set;
   set.add({.name = "w", .shape = {2}});
   EXPECT_THROW(set.add({.name = "w", .shape = {2}}), std::logic_error);
-  set.allocate(*backend, arena, false);
+  set.allocate(*backend, arena, mesh, false);
   EXPECT_THROW(set.add({.name = "v", .shape = {2}}), std::logic_error);
 }
 

@@ -86,6 +86,12 @@ T sum_of_squares(const std::vector<T>& x) {
   return total;
 }
 
+// Rows [first, first + count) of m.
+template <typename T>
+Matrix<T> rows(const Matrix<T>& m, Index first, Index count) {
+  return {count, m.cols, std::vector<T>(m.values.begin() + first * m.cols, m.values.begin() + (first + count) * m.cols)};
+}
+
 // Columns [first, first + count) of m, and the reverse.
 template <typename T>
 Matrix<T> columns(const Matrix<T>& m, Index first, Index count) {

@@ -65,6 +65,15 @@ TEST(Metrics, RowIsTheDocumentedText) {
             "\"peak_memory_bytes\":2726297600,\"skipped_steps\":1}\n");
 }
 
+TEST(Metrics, BytesSentAreAnObjectByCollectiveAndReadBack) {
+  const ScratchDir dir;
+  StepMetrics row = sample_row(3);
+  row.bytes_sent = {{"moe.dispatch", 4096}, {"weights.all_gather", 1'000'000'000'000}};
+  EXPECT_NE(to_json_line(row).find("\"bytes_sent\":{\"moe.dispatch\":4096,\"weights.all_gather\":1000000000000}}\n"), std::string::npos);
+  MetricsWriter(dir.path() / "metrics.jsonl").write(row);
+  EXPECT_EQ(read_metrics(dir.path() / "metrics.jsonl").steps.front(), row);
+}
+
 TEST(Metrics, EvaluationIsAnObjectBySource) {
   const std::vector<EvalMetrics> sources = {sample_eval(500, "web"), sample_eval(500, "a \"quoted\"\nname")};
   const Json row = parse_json(to_json_line(sources), "row");

@@ -1,0 +1,42 @@
+// Sums gradients over the ranks that hold replicas, and spreads updated weights. With Shards, this is ZeRO stage 1.
+//
+// Buckets are reduce-scattered while backward goes on: backward says from which parameter on the gradients are
+// complete, which only ever moves down, and every bucket that is complete by then is started.
+#pragma once
+
+#include <cstddef>
+
+#include "kernels/backend.h"
+#include "parallel/shards.h"
+
+namespace smoe {
+
+class GradientReducer {
+ public:
+  GradientReducer(Backend& backend, const Mesh& mesh, ParameterSet& parameters, const Shards& shards);
+
+  // The gradients of this parameter and of all after it in the set will not change again in this step.
+  void complete_from(std::size_t parameter);
+  // The rest, and waits: then each rank has the sums of what it owns, and rubbish in what it does not.
+  void finish();
+
+  // After the update: every rank gets the weights that the others own.
+  void gather_values();
+  // The whole summed gradient on every rank, for dumps and comparisons.
+  void gather_gradients();
+  // Zeroes the gradients, ready for the next step. What the optimizer has used it has zeroed already.
+  void clear_unowned();
+  void clear_all();
+
+ private:
+  Tensor whole(const Bucket& bucket, Tensor FlatBuffer::*which) const;
+  void gather(Tensor FlatBuffer::*which, std::string_view label);
+
+  Backend& backend_;
+  const Mesh& mesh_;
+  ParameterSet& parameters_;
+  const Shards& shards_;
+  std::size_t started_ = 0;  // buckets, of this step
+};
+
+}  // namespace smoe
