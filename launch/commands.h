@@ -22,6 +22,7 @@ class UsageError : public std::runtime_error {
 
 void add_prepare_command(CLI::App& app);
 void add_train_command(CLI::App& app, Job& job);
+void add_verify_command(CLI::App& app, Job& job);
 void add_eval_command(CLI::App& app);
 void add_generate_command(CLI::App& app);
 void add_logits_command(CLI::App& app);

@@ -68,10 +68,10 @@ void check_command(const CLI::App& app, int argc, char** argv) {
                                did_you_mean(nearest(given, names))));
 }
 
-// Only training spreads over ranks; the other commands would do the same work, and write the same files, in each.
+// Only training and its verification spread over ranks; the other commands would do the same work, and write the same files, in each.
 void keep_to_one_rank(CLI::App& app, const Job& job) {
   for (CLI::App* command : app.get_subcommands({})) {
-    if (command->get_name() == "train") continue;
+    if (command->get_name() == "train" || command->get_name() == "verify") continue;
     command->preparse_callback([command, &job](std::size_t) {
       if (job.ranks() == 1) return;
       throw UsageError(fmt::format("'{}' runs in one process, found {}: start it without mpirun", command->get_name(), job.ranks()));
@@ -91,6 +91,7 @@ int run(int argc, char** argv, Job& job) {
   app.require_subcommand(1);
   add_prepare_command(app);
   add_train_command(app, job);
+  add_verify_command(app, job);
   add_eval_command(app);
   add_generate_command(app);
   add_logits_command(app);

@@ -14,7 +14,6 @@ void add_unavailable_commands(CLI::App& app) {
       {"upcycle", "makes a Mixtral directory out of a dense one"},
       {"merge", "folds a LoRA adapter into the weights"},
       {"plan", "memory, step time and best layouts for a configuration"},
-      {"verify", "compares every parallel layout with one rank"},
   };
   for (const auto& [name, does] : commands) {
     CLI::App* command = app.add_subcommand(name, fmt::format("{} (not available yet)", does));

@@ -7,8 +7,9 @@
 
 namespace smoe {
 
-AdamW::AdamW(Backend& backend, Arena& persistent, ParameterSet& parameters, const Mesh& mesh, const OptimizerConfig& config)
-    : backend_(backend), parameters_(parameters), config_(config), shards_(parameters, mesh) {
+AdamW::AdamW(Backend& backend, Arena& persistent, ParameterSet& parameters, const Mesh& mesh, const OptimizerConfig& config,
+             std::int64_t bucket_elements)
+    : backend_(backend), parameters_(parameters), config_(config), shards_(parameters, mesh, bucket_elements) {
   const auto& flats = parameters.flat_buffers();
   for (std::size_t f = 0; f < flats.size(); ++f) {
     if (flats[f].gradients.empty()) throw std::logic_error("AdamW needs parameters that were allocated with gradients");

@@ -21,7 +21,8 @@ namespace smoe {
 class AdamW {
  public:
   // Moments are taken from `persistent` and start at zero. The set must have been allocated with gradients.
-  AdamW(Backend& backend, Arena& persistent, ParameterSet& parameters, const Mesh& mesh, const OptimizerConfig& config);
+  AdamW(Backend& backend, Arena& persistent, ParameterSet& parameters, const Mesh& mesh, const OptimizerConfig& config,
+        std::int64_t bucket_elements = Shards::default_bucket_elements);
 
   // What of the buffers is this rank's to update.
   const Shards& shards() const { return shards_; }

@@ -64,6 +64,7 @@ Mesh Mesh::over(MpiSession& session, const Layout& layout) {
                            std::to_string(session.size()));
   Mesh mesh = single();
   mesh.layout_ = layout;
+  mesh.session_ = &session;
   for (const Axis axis : all_axes) {
     std::vector<int> ranks = members(axis, layout, session.rank());
     if (ranks.size() == 1) continue;

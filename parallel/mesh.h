@@ -32,6 +32,7 @@ class Mesh {
   static Mesh over(MpiSession& session, const Layout& layout);
 
   const Layout& layout() const { return layout_; }
+  MpiSession* session() const { return session_; }  // null for a single rank's
   Communicator& group(Axis axis) const { return *groups_[static_cast<std::size_t>(axis)]; }
   int size(Axis axis) const { return group(axis).size(); }
   int rank(Axis axis) const { return group(axis).rank(); }
@@ -46,6 +47,7 @@ class Mesh {
 
  private:
   Layout layout_;
+  MpiSession* session_ = nullptr;
   std::shared_ptr<Traffic> traffic_ = std::make_shared<Traffic>();  // the groups write into it
   std::array<std::shared_ptr<Communicator>, all_axes.size()> groups_;
 };

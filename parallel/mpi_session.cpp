@@ -131,7 +131,7 @@ void MpiSession::abort(int status) {
   std::abort();
 }
 
-LongWork::LongWork(MpiSession& session, std::string_view name) : ledger_(session.node_ledger_) {
+LongWork::LongWork(MpiSession* session, std::string_view name) : ledger_(session ? session->node_ledger_ : nullptr) {
   if (ledger_) outer_ = ledger_->set_work(name);
 }
 

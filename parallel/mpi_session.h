@@ -59,7 +59,7 @@ class MpiSession {
 // in which they wait for that work. May be nested; reports name the innermost.
 class LongWork {
  public:
-  LongWork(MpiSession& session, std::string_view name);
+  LongWork(MpiSession* session, std::string_view name);  // no session: does nothing
   ~LongWork();
   LongWork(const LongWork&) = delete;
   LongWork& operator=(const LongWork&) = delete;

@@ -37,6 +37,7 @@ struct Trainer::Speed {
 
 Trainer::Trainer(TrainerConfig config, const Mesh& mesh, int threads)
     : config_(std::move(config)), mesh_(mesh), paths_{config_.train.output_dir}, speed_(std::make_unique<Speed>()) {
+  const LongWork work(mesh_.session(), "starting the run");  // hashes of data and checkpoints, weights to read
   together(mesh_.group(Axis::world), "trainer.open", [&] { open(threads); });
   start();
 }
@@ -304,6 +305,7 @@ void Trainer::evaluate_sources() {
 
 void Trainer::save() {
   const auto start = Clock::now();
+  const LongWork work(mesh_.session(), "saving a checkpoint");
   if (metrics_) metrics_->sync();
   const fs::path path = save_checkpoint(paths_.checkpoints(), content(), state_, config_.checkpoint.keep);
   saved_step_ = state_.step;

@@ -30,7 +30,7 @@ class Job {
   void run(const std::string& fault) {
     for (int i = 0; i < 20; ++i) step();
     if (fault == "stopped_in_long_work") {
-      const LongWork saving(session_, "saving step 7");
+      const LongWork saving(&session_, "saving step 7");
       leave_pid();
       if (is_last()) sleep_seconds(60);
       return barrier("test.saved");
@@ -69,7 +69,7 @@ class Job {
     }
     if (fault == "long_work") {
       {
-        const LongWork saving(session_, "saving step 7");
+        const LongWork saving(&session_, "saving step 7");
         const LongWork writing(session_, "writing a shard");
         if (is_last()) sleep_seconds(limit_ + 0.5);
         barrier("test.saved");
@@ -77,7 +77,7 @@ class Job {
       // Also where only the rank at work holds it. Its end gives those who wait the whole limit again.
       if (is_last()) {
         {
-          const LongWork saving(session_, "saving step 8");
+          const LongWork saving(&session_, "saving step 8");
           sleep_seconds(limit_ + 0.5);
         }
         sleep_seconds(0.6 * limit_);

@@ -1,0 +1,112 @@
+// smoe verify CONFIG.yaml [key=value ...], under mpirun: a small copy of the configuration's model at every layout of
+// the ranks it is given, against one rank.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "configs/field_text.h"
+#include "configs/yaml_reader.h"
+#include "launch/commands.h"
+#include "trainer/equivalence.h"
+#include "trainer/layout_check.h"
+
+namespace smoe {
+namespace {
+
+struct VerifyArguments {
+  std::string config;
+  std::vector<std::string> overrides;
+  std::int64_t steps = 3;
+};
+
+// The same heads, experts and rules, at a size that a step of every layout takes no time. What the numbers of a user's
+// run depend on stays: how many heads, key-value heads, experts, top-k, scopes, coefficients, clipping, recomputation.
+EquivalenceCase shrink(const RunConfig& config, int ranks, std::int64_t steps) {
+  EquivalenceCase c;
+  c.model = config.model;
+  c.model.from.reset();
+  c.model.head_dim = std::min<std::int64_t>(config.model.head_size(), 8);
+  c.model.hidden_size = std::min<std::int64_t>(config.model.hidden_size, 64);
+  c.model.intermediate_size = std::min<std::int64_t>(config.model.intermediate_size, 80);
+  c.model.num_hidden_layers = std::min<std::int64_t>(config.model.num_hidden_layers, 2);
+  c.model.vocab_size = std::min<std::int64_t>(config.model.vocab_size, 211);  // divides over no number of ranks
+  c.model.initializer_range = 0.15;  // a small model's, for its routing to matter
+  if (config.model.sliding_window) c.model.sliding_window = std::min<std::int64_t>(*config.model.sliding_window, 11);
+  c.router = config.router;
+  if (c.router.aux_loss_scope == AuxLossScope::rank) c.router.aux_loss_scope = AuxLossScope::micro_batch;
+  c.optimizer = config.optimizer;
+  c.optimizer.learning_rate = std::min(config.optimizer.learning_rate, 1e-3);
+  c.optimizer.epsilon = std::max(config.optimizer.epsilon, 1e-5);  // updates that are nothing but rounding do not decide
+  c.sequence_length = std::lcm<std::int64_t>(ranks, 8) * std::max<std::int64_t>(1, 24 / std::lcm<std::int64_t>(ranks, 8));
+  c.at_once = 2 * ranks;
+  c.accumulation = config.train.global_batch_size > config.train.micro_batch_size ? 2 : 1;
+  c.steps = steps;
+  c.seed = static_cast<std::uint64_t>(config.train.seed);
+  c.documents = config.data.document_masking;
+  c.masked = 0.2;
+  c.masked_unevenly = true;
+  c.recompute = config.train.recompute;
+  return c;
+}
+
+std::string row(const Layout& layout, const Deviations& d, bool fits) {
+  return fmt::format("{:<20} {:>9.1e} {:>9.1e} {:>9.1e} {:>9.1e} {:>9.1e} {:>9.1e}  {}  {}\n", layout.to_string(), d.lm_loss.value, d.aux_loss.value,
+                     d.z_loss.value, d.grad_norm.value, d.gradient.value, d.weight.value, fits ? "ok " : "BAD", d.gradient.tensor);
+}
+
+void verify(const VerifyArguments& arguments, Job& job) {
+  RunConfig config;
+  job.agree("launch.configuration", [&] { config = resolve_model(read_config(arguments.config, arguments.overrides)); });
+  job.session().set_timeout(config.parallel.timeout);
+  const EquivalenceCase what = shrink(config, job.ranks(), arguments.steps);
+  const BatchShape batch{what.sequence_length, what.at_once * what.accumulation, 1};
+  const CaseRun one_rank = run_case(what, Mesh::single(), 1);
+  if (job.is_root()) {
+    fmt::print("{} steps of a small copy ({} layers of width {}, {} heads, {} key-value heads, {} experts, top {}; {} scope) on {} rank(s)\n"
+               "against one rank. Largest deviations: losses and norm of their value, gradients and weights of the tensor's largest entry.\n\n",
+               what.steps, what.model.num_hidden_layers, what.model.hidden_size, what.model.num_attention_heads, what.model.num_key_value_heads,
+               what.model.num_local_experts, what.model.num_experts_per_tok, yaml_text(what.router.aux_loss_scope), job.ranks());
+    fmt::print("{:<20} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}       {}\n", "layout", "lm loss", "balance", "z loss", "norm", "gradient", "weight",
+               "worst gradient");
+  }
+
+  const Tolerances tolerances;
+  std::vector<std::string> bad;
+  int checked = 0;
+  for (const Layout& layout : layouts_of(job.ranks())) {
+    if (const auto problems = layout_problems(what.model, batch, layout); !problems.empty()) {
+      if (job.is_root()) fmt::print("{:<20} does not fit the model: {}\n", layout.to_string(), problems.front());
+      continue;
+    }
+    const Mesh mesh = Mesh::over(job.session(), layout);
+    const Deviations d = compare(run_case(what, mesh, 1), one_rank, mesh);
+    const auto found = violations(d, tolerances);
+    for (const std::string& violation : found) bad.push_back(layout.to_string() + ": " + violation);
+    if (job.is_root()) fmt::print("{}", row(layout, d, found.empty()));
+    ++checked;
+  }
+  if (job.is_root())
+    fmt::print("{:<20} {:>9.0e} {:>9.0e} {:>9.0e} {:>9.0e} {:>9.0e} {:>9.0e}\n\n", "allowed", tolerances.loss, tolerances.loss, tolerances.loss,
+               tolerances.grad_norm, tolerances.gradient, tolerances.weight);
+  job.agree("verify.result", [&] {
+    if (!bad.empty()) throw std::runtime_error(fmt::format("layouts that do not compute what one rank does:\n  {}", fmt::join(bad, "\n  ")));
+  });
+  if (job.is_root()) fmt::print("all {} layouts compute what one rank does\n", checked);
+}
+
+}  // namespace
+
+void add_verify_command(CLI::App& app, Job& job) {
+  const auto arguments = std::make_shared<VerifyArguments>();
+  CLI::App* command = app.add_subcommand("verify", "holds every layout of the ranks it is given (mpirun -n N) against one rank");
+  command->add_option("CONFIG", arguments->config, "YAML file; its data is not read")->required();
+  command->add_option("key=value", arguments->overrides, "overrides, as in router.aux_loss_scope=sequence");
+  command->add_option("--steps", arguments->steps, "training steps to compare")->check(CLI::Range(1, 1000))->capture_default_str();
+  command->callback([arguments, &job] { verify(*arguments, job); });
+}
+
+}  // namespace smoe

@@ -1,0 +1,176 @@
+// The equivalence matrix: every layout of as many ranks as this job has, against one rank, in fp32.
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <map>
+#include <ostream>
+#include <string>
+
+#include "tests/ranks/faulty_communicators.h"
+#include "tests/ranks/test_session.h"
+#include "trainer/equivalence.h"
+
+namespace smoe {
+namespace {
+
+struct Case {
+  const char* name;
+  EquivalenceCase what;
+  // Which experts of a layer must be without tokens, or have them all, for the case to be what its name says.
+  void (*check)(const StepNumbers& step) = nullptr;
+};
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+
+EquivalenceCase basic() {
+  EquivalenceCase c;
+  c.model.vocab_size = 67;  // not a multiple of any tp
+  c.model.hidden_size = 48;
+  c.model.intermediate_size = 40;
+  c.model.num_hidden_layers = 2;
+  c.model.num_attention_heads = 16;
+  c.model.num_key_value_heads = 8;
+  c.model.head_dim = 4;
+  c.model.num_local_experts = 8;
+  c.model.initializer_range = 0.15;  // large enough for the routing to matter
+  c.router.aux_loss_coef = 0.3;
+  c.router.z_loss_coef = 0.02;
+  c.optimizer.learning_rate = 1e-3;
+  // Adam divides a gradient by its own size; where that is nothing but rounding, so is the update. The larger epsilon
+  // keeps such entries from deciding.
+  c.optimizer.epsilon = 1e-5;
+  c.sequence_length = 24;
+  c.at_once = 8;
+  return c;
+}
+
+// Every token gets a large first component, which survives the layers; gates that read it prefer or avoid an expert.
+EquivalenceCase with_preferences(std::map<std::int64_t, float> preference_of_expert) {
+  EquivalenceCase c = basic();
+  c.adjust = [preference_of_expert](Parameter& p) {
+    const std::int64_t width = p.slice.rank() == 2 ? p.slice[1] : 1;
+    if (p.name == "model.embed_tokens.weight")
+      for (std::int64_t r = 0; r < p.slice[0]; ++r) p.value.f32()[r * width] = 2.0f;
+    const bool writes = p.name.find(".o_proj.") != std::string::npos || p.name.find(".w2.") != std::string::npos;
+    if (writes && p.first[0] == 0)  // no layer changes it
+      for (std::int64_t column = 0; column < width; ++column) p.value.f32()[column] = 0.0f;
+    if (p.name.find(".gate.weight") != std::string::npos)
+      for (const auto& [expert, preference] : preference_of_expert) p.value.f32()[expert * width] = preference;
+  };
+  return c;
+}
+
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  all.push_back({"plain", basic()});
+  {
+    auto c = basic();
+    c.accumulation = 3;
+    all.push_back({"accumulation", c});
+    c.router.aux_loss_scope = AuxLossScope::micro_batch;
+    c.recompute = Recompute::layer;
+    all.push_back({"micro_batch_scope_recompute", c});
+  }
+  {
+    auto c = basic();
+    c.documents = true;
+    c.masked = 0.4;
+    c.masked_unevenly = true;
+    all.push_back({"documents_and_targets_masked_unevenly", c});
+    c.router.aux_loss_scope = AuxLossScope::sequence;
+    c.accumulation = 2;
+    all.push_back({"sequence_scope", c});
+  }
+  {
+    auto c = basic();
+    c.router.aux_loss_scope = AuxLossScope::hf;
+    c.router.aux_loss_coef = 3;
+    c.router.z_loss_coef = 0.5;
+    c.optimizer.max_grad_norm = 0.05;  // every step is clipped
+    all.push_back({"large_balance_losses_hf_scope", c});
+  }
+  all.push_back({"an_expert_without_tokens", with_preferences({{3, -5.0f}}), [](const StepNumbers& step) {
+                   for (const auto& layer : step.expert_load) EXPECT_EQ(layer[3], 0.0);
+                 }});
+  all.push_back({"ranks_without_tokens", with_preferences({{4, -5.0f}, {5, -5.0f}, {6, -5.0f}, {7, -5.0f}}), [](const StepNumbers& step) {
+                   for (const auto& layer : step.expert_load)
+                     for (std::size_t e = 4; e < 8; ++e) EXPECT_EQ(layer[e], 0.0);
+                 }});
+  {
+    auto c = with_preferences({{5, 5.0f}});
+    c.model.num_experts_per_tok = 1;
+    all.push_back({"one_expert_gets_all", c, [](const StepNumbers& step) {
+                     for (const auto& layer : step.expert_load) EXPECT_EQ(layer[5], 1.0);
+                   }});
+  }
+  {
+    auto c = basic();
+    c.model.sliding_window = 7;
+    c.model.num_experts_per_tok = 3;
+    c.documents = true;
+    all.push_back({"window_top_3", c});
+  }
+  return all;
+}
+
+// The run of one rank, the same numbers on every rank that makes it.
+const CaseRun& one_rank(const Case& c) {
+  static std::map<std::string, CaseRun> runs;
+  const auto known = runs.find(c.name);
+  return known != runs.end() ? known->second : runs.emplace(c.name, run_case(c.what, Mesh::single(), 1)).first->second;
+}
+
+class equivalence : public ::testing::TestWithParam<Case> {};
+
+TEST_P(equivalence, every_layout_equals_one_rank) {
+  const Case& c = GetParam();
+  const CaseRun& expected = one_rank(c);
+  if (c.check) c.check(expected.steps.front());
+  EXPECT_GT(expected.steps.front().grad_norm, 1e-3) << "nothing is compared where nothing happens";
+  for (const Layout& layout : layouts_of(test_session().size())) {
+    const Mesh mesh = Mesh::over(test_session(), layout);
+    const Deviations d = compare(run_case(c.what, mesh, 1), expected, mesh);
+    for (const std::string& violation : violations(d)) ADD_FAILURE() << layout.to_string() << ": " << violation;
+    if (mesh.is_root())
+      std::printf("%-40s %-18s loss %.1e aux %.1e z %.1e norm %.1e gradient %.1e weight %.1e\n", c.name, layout.to_string().c_str(), d.lm_loss.value,
+                  d.aux_loss.value, d.z_loss.value, d.grad_norm.value, d.gradient.value, d.weight.value);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(cases, equivalence, ::testing::ValuesIn(cases()), [](const auto& info) { return std::string(info.param.name); });
+
+// The two rules that implementations most often get wrong, planted: the matrix must see them, in the gradients, where
+// the loss of the first step is right.
+template <class Plant>
+void expect_found(const Plant& plant, bool (*concerned)(const Layout&), const char* tensor) {
+  const Case c{"accumulation", cases()[1].what};
+  const CaseRun& expected = one_rank(c);
+  int found = 0;
+  for (const Layout& layout : layouts_of(test_session().size())) {
+    if (!concerned(layout)) continue;
+    Mesh mesh = Mesh::over(test_session(), layout);
+    plant(mesh);
+    CaseRun run = run_case(c.what, mesh, 1);
+    run.steps.resize(1);
+    const Deviations d = compare(run, expected, mesh);
+    EXPECT_LT(d.lm_loss.value, 1e-6) << layout.to_string() << ": the first loss is before any gradient";
+    EXPECT_GT(d.gradient.value, 1e-2) << layout.to_string();
+    EXPECT_GT(d.grad_norm.value, 1e-6) << layout.to_string();
+    EXPECT_FALSE(violations(d).empty());
+    EXPECT_NE(d.gradient.tensor.find(tensor), std::string::npos) << layout.to_string() << ": " << d.gradient.tensor;
+    ++found;
+  }
+  EXPECT_GT(found, 0) << "run with two ranks or more";
+}
+
+TEST(equivalence_finds, a_mean_over_replicas_of_experts_where_a_sum_belongs) {
+  expect_found([](Mesh& mesh) { mesh.replace(Axis::edp, std::make_shared<MeanCommunicator>(mesh.share(Axis::edp))); },
+               [](const Layout& layout) { return layout.edp() > 1; }, ".experts.");
+}
+
+TEST(equivalence_finds, a_missing_reduction_of_the_router) {
+  expect_found([](Mesh& mesh) { mesh.replace(Axis::world, std::make_shared<UnreducedCommunicator>(mesh.share(Axis::world))); },
+               [](const Layout& layout) { return layout.ranks > 1; }, "");
+}
+
+}  // namespace
+}  // namespace smoe

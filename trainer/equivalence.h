@@ -1,0 +1,80 @@
+// The same few training steps at a layout of many ranks and on one rank, held against each other: losses, balance
+// losses, every gradient, the gradient norm, the updated weights. The field's worst bugs give the right loss and wrong
+// gradients; this is what finds them.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "model/model_config.h"
+#include "model/recompute.h"
+#include "model/router_config.h"
+#include "optim/optimizer_config.h"
+#include "parallel/mesh.h"
+#include "parallel/parameter.h"
+
+namespace smoe {
+
+// What to train on. Tokens are made up, from the seed.
+struct EquivalenceCase {
+  ModelConfig model;
+  RouterConfig router;
+  OptimizerConfig optimizer;
+  std::int64_t sequence_length = 16;
+  std::int64_t at_once = 8;       // sequences over all dp ranks; a multiple of dp
+  std::int64_t accumulation = 1;  // micro-batches a step
+  std::int64_t steps = 3;
+  std::uint64_t seed = 1;
+  bool documents = false;       // sequences hold several documents, and attention stays inside each
+  double masked = 0;            // share of targets without loss
+  bool masked_unevenly = false;  // whole sequences without any target as well, other ones with all
+  Recompute recompute = Recompute::none;
+  std::int64_t bucket_elements = 4096;  // small, so that a small model has many buckets too
+  // Changes initial weights, slice by slice, by global index: to force a routing.
+  std::function<void(Parameter&)> adjust;
+};
+
+// Of one step, on this rank: its slices, gradients summed over replicas and before clipping, weights after the update.
+struct StepNumbers {
+  double lm_loss = 0, aux_loss = 0, z_loss = 0, grad_norm = 0;
+  std::vector<std::vector<double>> expert_load;      // [L][E]
+  std::vector<std::vector<float>> gradients, weights;  // by parameter, in the order of the set
+};
+
+struct CaseRun {
+  struct Slice {
+    std::string name;
+    Shape shape, slice;
+    std::array<std::int64_t, 2> first{};
+  };
+  std::vector<Slice> parameters;
+  std::vector<StepNumbers> steps;
+};
+
+// All ranks of the mesh call it. Throws std::logic_error if the case does not fit the layout.
+CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads);
+
+// Largest deviations over all steps and ranks, the same on every rank. Losses and norm relative to their value;
+// gradients and weights relative to the largest entry of the whole tensor.
+struct Deviations {
+  struct Worst {
+    double value = 0;
+    std::string tensor;  // for gradients and weights
+    std::int64_t step = 0;
+  };
+  Worst lm_loss, aux_loss, z_loss, grad_norm, gradient, weight;
+};
+Deviations compare(const CaseRun& found, const CaseRun& one_rank, const Mesh& mesh);
+
+// What fp32 arithmetic in another order may do, and nothing else.
+struct Tolerances {
+  double loss = 1e-6, grad_norm = 1e-6, gradient = 1e-5, weight = 1e-5;
+};
+// One sentence for each deviation that is too large; empty: the layout is equivalent.
+std::vector<std::string> violations(const Deviations& deviations, const Tolerances& tolerances = {});
+
+}  // namespace smoe
