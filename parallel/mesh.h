@@ -31,6 +31,9 @@ class Mesh {
   // a layout that does not divide, or more ranks than there are.
   static Mesh over(MpiSession& session, const Layout& layout);
 
+  // The place of one rank of a layout without the others: what it would hold can be asked, collectives throw.
+  static Mesh placed(const Layout& layout, int rank);
+
   const Layout& layout() const { return layout_; }
   MpiSession* session() const { return session_; }  // null for a single rank's
   Communicator& group(Axis axis) const { return *groups_[static_cast<std::size_t>(axis)]; }

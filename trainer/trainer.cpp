@@ -157,7 +157,7 @@ void Trainer::say(const std::string& line) {
 }
 
 double Trainer::measure_matrix_rate() {
-  constexpr std::int64_t n = 2048;
+  constexpr std::int64_t n = 1024;  // large enough for the full rate, and over in milliseconds
   Context context = step_->context();
   const Arena::Mark mark = context.scratch.mark();
   const Tensor a = context.scratch.take({n, n}), b = context.scratch.take({n, n}), c = context.scratch.take({n, n});
@@ -165,7 +165,7 @@ double Trainer::measure_matrix_rate() {
   backend_->fill(b, 1.0f);
   double best = 0;
   mesh_.group(Axis::world).barrier("trainer.matrix_rate");  // the ranks share machines: all are measured at once
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < 5; ++i) {
     const auto start = Clock::now();
     backend_->gemm(Gemm::nt, a, b, c, false);
     backend_->synchronize();

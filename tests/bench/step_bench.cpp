@@ -2,6 +2,7 @@
 // hidden 512, 4 layers, 8 experts of 1792, top 2, vocabulary 32000.
 //
 //   step_bench [--batch 4] [--seq 512] [--threads 2] [--steps 7]
+//   mpirun -n 2 step_bench [--tp 1] [--ep 2] [--threads 1] ...     threads of each rank; the batch is of all together
 //
 // Prints one JSON line. The machine's own sgemm rate (2048^3) is measured between the steps, so that the share holds
 // on a machine whose speed changes from minute to minute.
@@ -11,6 +12,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,7 +31,7 @@ double median(std::vector<double> v) {
 }
 
 struct Options {
-  std::int64_t batch = 4, sequence_length = 512, threads = 2, steps = 7;
+  std::int64_t batch = 4, sequence_length = 512, threads = 2, steps = 7, tp = 1, ep = 1;
 };
 
 Options parse(int argc, char** argv) {
@@ -41,22 +43,26 @@ Options parse(int argc, char** argv) {
     else if (name == "--seq") o.sequence_length = value;
     else if (name == "--threads") o.threads = value;
     else if (name == "--steps") o.steps = value;
+    else if (name == "--tp") o.tp = value;
+    else if (name == "--ep") o.ep = value;
     else std::fprintf(stderr, "unknown option %s\n", argv[i]), std::exit(2);
   }
   return o;
 }
 
-int run(const Options& o) {
+int run(const Options& o, MpiSession& session) {
   const auto start = Clock::now();
   ModelConfig config;  // its defaults are this shape
-  const Mesh mesh = Mesh::single();
+  const Mesh mesh = Mesh::over(session, {.ranks = session.size(), .tp = static_cast<int>(o.tp), .ep = static_cast<int>(o.ep)});
+  Communicator& world = mesh.group(Axis::world);
   const auto backend = make_cpu_backend(static_cast<int>(o.threads));
   Arena persistent(*backend);
   Mixtral model(config, *backend, mesh);
   model.allocate(persistent, o.sequence_length, true);
   model.parameters().initialize(*backend, 1);
   AdamW optimizer(*backend, persistent, model.parameters(), mesh, {});
-  TrainingStep step(*backend, mesh, model, optimizer, {}, o.batch, Recompute::none);
+  const std::int64_t dp = mesh.size(Axis::dp), sequences = o.batch / dp;
+  TrainingStep step(*backend, mesh, model, optimizer, {}, sequences, Recompute::none);
 
   std::vector<std::int32_t> ids(static_cast<std::size_t>(o.batch * o.sequence_length)), targets(ids.size());
   std::uint64_t state = 1;
@@ -66,10 +72,16 @@ int run(const Options& o) {
   };
   for (auto& id : ids) id = draw();
   for (auto& id : targets) id = draw();
-  const StepBatch batch{o.batch, o.sequence_length, ids, targets, {}};
+  const auto part = [&](const std::vector<std::int32_t>& all) {
+    return std::span(all).subspan(static_cast<std::size_t>(mesh.rank(Axis::dp) * sequences * o.sequence_length),
+                                  static_cast<std::size_t>(sequences * o.sequence_length));
+  };
+  const StepBatch batch{sequences, o.sequence_length, part(ids), part(targets), {}};
 
   std::int64_t updates = 0;
   const auto one_step = [&] {
+    world.barrier("bench.step");
+    mesh.traffic().reset();
     const auto begin = Clock::now();
     const StepResult result = step.gradients(batch);
     step.apply(result, ++updates, 1e-4);
@@ -79,10 +91,13 @@ int run(const Options& o) {
   Arena matrices(*backend);
   const Tensor a = matrices.take({n, n}), b = matrices.take({n, n}), c = matrices.take({n, n});
   for (std::int64_t i = 0; i < n * n; ++i) a.f32()[i] = b.f32()[i] = static_cast<float>(i % 17) * 0.1f;
-  const auto sgemm = [&] {
+  const auto sgemm = [&] {  // on all ranks at once, added up
+    world.barrier("bench.sgemm");
     const auto begin = Clock::now();
     backend->gemm(Gemm::nt, a, b, c, false);
-    return 2e-9 * static_cast<double>(n * n * n) / seconds_since(begin);
+    double rate = 2e-9 * static_cast<double>(n * n * n) / seconds_since(begin);
+    world.all_reduce(std::span(&rate, 1), Reduce::sum, "bench.sgemm");
+    return rate;
   };
 
   one_step();
@@ -96,17 +111,23 @@ int run(const Options& o) {
   }
   const double tokens = static_cast<double>(ids.size()), time = median(seconds), rate = median(rates);
   const double gflops = 3e-9 * forward_flops_per_token(config, o.sequence_length) * tokens / time;
+  const std::int64_t sent = mesh.traffic().total();
+  if (!mesh.is_root()) return 0;
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  std::printf("{\"what\": \"smoe\", \"kernel\": \"%s\", \"batch\": %ld, \"seq\": %ld, \"threads\": %ld, \"tokens_per_sec\": %.1f, "
+  std::printf("{\"what\": \"smoe\", \"kernel\": \"%s\", \"batch\": %ld, \"seq\": %ld, \"threads\": %ld, \"ranks\": %d, \"tp\": %ld, \"ep\": %ld, \"tokens_per_sec\": %.1f, "
               "\"best_tokens_per_sec\": %.1f, \"gflops\": %.1f, \"sgemm_gflops\": %.1f, \"share_of_sgemm\": %.3f, "
-              "\"peak_rss_mib\": %ld, \"first_step_s\": %.2f}\n",
-              cpu::blas_kernel_name().c_str(), o.batch, o.sequence_length, o.threads, tokens / time,
-              tokens / *std::min_element(seconds.begin(), seconds.end()), gflops, rate, gflops / rate, usage.ru_maxrss / 1024, first_step);
+              "\"peak_rss_mib\": %ld, \"first_step_s\": %.2f, \"bytes_sent\": %ld}\n",
+              cpu::blas_kernel_name().c_str(), o.batch, o.sequence_length, o.threads, session.size(), o.tp, o.ep, tokens / time,
+              tokens / *std::min_element(seconds.begin(), seconds.end()), gflops, rate, gflops / rate, usage.ru_maxrss / 1024, first_step, sent);
   return 0;
 }
 
 }  // namespace
 }  // namespace smoe
 
-int main(int argc, char** argv) { return smoe::run(smoe::parse(argc, argv)); }
+int main(int argc, char** argv) {
+  const smoe::Options options = smoe::parse(argc, argv);
+  smoe::MpiSession session(&argc, &argv);
+  return smoe::run(options, session);
+}

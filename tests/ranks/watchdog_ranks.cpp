@@ -70,7 +70,7 @@ class Job {
     if (fault == "long_work") {
       {
         const LongWork saving(&session_, "saving step 7");
-        const LongWork writing(session_, "writing a shard");
+        const LongWork writing(&session_, "writing a shard");
         if (is_last()) sleep_seconds(limit_ + 0.5);
         barrier("test.saved");
       }

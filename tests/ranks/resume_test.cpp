@@ -1,0 +1,158 @@
+// Whole runs at several layouts: one interrupted and resumed at another layout goes on with the numbers of the
+// uninterrupted run, over epoch boundaries and with experts split; at the same layout, with its bits.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+#include "parallel/agreement.h"
+#include "tests/ranks/test_session.h"
+#include "tests/trainer/training_fixture.h"
+
+namespace smoe {
+namespace {
+namespace fs = std::filesystem;
+
+class LayoutRuns : public ::testing::Test {
+ protected:
+  LayoutRuns() {
+    if (is_root()) {
+      write_tiny_corpus(own_.path() / "a", "alpha", 1, 12);
+      write_tiny_corpus(own_.path() / "b", "beta", 2, 7);
+      write_tiny_corpus(own_.path() / "held-out", "alpha", 3, 4);
+    }
+    root_ = broadcast_text(world(), own_.path().string(), 0, "test.root");
+  }
+  ~LayoutRuns() override { world().barrier("test.over"); }  // before the root removes the directory
+
+  static bool is_root() { return test_session().rank() == 0; }
+  Communicator& world() const { return everyone_.group(Axis::world); }
+
+  TrainerConfig config(const std::string& output, const Layout& layout, std::int64_t steps) const {
+    TrainerConfig c;
+    c.model.vocab_size = 61;
+    c.model.hidden_size = 32;
+    c.model.intermediate_size = 24;
+    c.model.num_hidden_layers = 2;
+    c.model.num_attention_heads = c.model.num_key_value_heads = 8;
+    c.model.max_position_embeddings = 64;
+    c.router.z_loss_coef = 0.001;
+    c.data.train = {{.path = (root_ / "a").string(), .weight = 2.0}, {.path = (root_ / "b").string(), .weight = 1.0}};
+    c.data.eval = {{.path = (root_ / "held-out").string()}};
+    c.data.sequence_length = 16;
+    c.optimizer.learning_rate = 1e-3;
+    c.optimizer.epsilon = 1e-5;
+    c.schedule.type = ScheduleType::constant;  // that of a run of 5 steps is that of one of 10
+    c.schedule.warmup_steps = 4;
+    c.train.steps = steps;
+    c.train.global_batch_size = 16;
+    c.train.micro_batch_size = 8 / layout.dp();
+    c.train.output_dir = (root_ / output).string();
+    c.checkpoint.interval = 5;
+    c.eval.interval = 5;
+    c.eval.batches = 3;
+    c.log.interval = 1;
+    c.log.tensorboard = false;
+    c.resolved_yaml = "train: {}\n";
+    return c;
+  }
+
+  // All ranks of the job call it; those of the layout train.
+  void train(const std::string& output, const Layout& layout, std::int64_t steps) {
+    if (test_session().rank() < layout.ranks) {
+      const Mesh mesh = Mesh::over(test_session(), layout);
+      EXPECT_EQ(Trainer(config(output, layout, steps), mesh, 1).run(), 0);
+    }
+    world().barrier("test.trained");
+  }
+  MetricsLog metrics(const std::string& output) const { return read_metrics(root_ / output / "metrics.jsonl"); }
+  std::string state_hash(const std::string& output, std::int64_t step) const {
+    const fs::path checkpoint = root_ / output / "checkpoints" / checkpoint_name(step);
+    return sha256_file(checkpoint / "model" / "model.safetensors") + sha256_file(checkpoint / "optimizer" / "model.safetensors");
+  }
+
+  fs::path root_;
+
+ private:
+  ScratchDir own_;
+  Mesh everyone_ = Mesh::over(test_session(), {.ranks = test_session().size()});
+};
+
+TEST_F(LayoutRuns, AnyLayoutGoesOnFromAnyOthersCheckpoint) {
+  const int ranks = test_session().size();
+  const std::vector<std::pair<Layout, Layout>> pairs = {
+      {{.ranks = 1}, {.ranks = ranks, .ep = ranks}},
+      {{.ranks = ranks, .ep = ranks}, {.ranks = 1}},
+      {{.ranks = ranks}, {.ranks = ranks, .tp = ranks}},
+      {{.ranks = ranks, .tp = ranks}, {.ranks = ranks, .ep = 2}},
+      {{.ranks = ranks, .tp = 2, .ep = 2}, {.ranks = ranks, .tp = 2, .ep = ranks}},
+      {{.ranks = ranks, .tp = 2, .ep = ranks}, {.ranks = ranks / 2, .ep = ranks / 2}},
+      {{.ranks = ranks / 2, .tp = ranks / 2}, {.ranks = ranks, .tp = 2, .ep = 2}},
+      {{.ranks = 2, .ep = 2}, {.ranks = 2, .tp = 2}},
+      {{.ranks = 2, .tp = 2, .ep = 2}, {.ranks = ranks}},
+      {{.ranks = 1}, {.ranks = ranks, .tp = ranks, .ep = ranks}},
+      {{.ranks = ranks, .tp = ranks, .ep = ranks}, {.ranks = 2}},
+      {{.ranks = ranks, .ep = 2}, {.ranks = ranks, .ep = 2}},
+  };
+  train("whole", {.ranks = 1}, 10);
+  const MetricsLog whole = metrics("whole");
+  ASSERT_EQ(whole.steps.size(), 10u);
+  EXPECT_LT(whole.steps.back().lm_loss, whole.steps.front().lm_loss) << "equal numbers prove little where nothing is learned";
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    const auto& [first, second] = pairs[i];
+    SCOPED_TRACE(std::to_string(first.ranks) + " ranks, " + first.to_string() + ", then " + std::to_string(second.ranks) + " ranks, " + second.to_string());
+    const std::string output = "pair-" + std::to_string(i);
+    train(output, first, 5);
+    train(output, second, 10);
+    const MetricsLog resumed = metrics(output);
+    ASSERT_EQ(resumed.steps.size(), 10u);
+    for (std::size_t s = 0; s < 10; ++s) {
+      EXPECT_NEAR(resumed.steps[s].lm_loss, whole.steps[s].lm_loss, 1e-5 * whole.steps[s].lm_loss) << "step " << s + 1;
+      EXPECT_NEAR(resumed.steps[s].aux_loss, whole.steps[s].aux_loss, 1e-5 * whole.steps[s].aux_loss) << "step " << s + 1;
+      EXPECT_NEAR(resumed.steps[s].grad_norm, whole.steps[s].grad_norm, 1e-5 * whole.steps[s].grad_norm) << "step " << s + 1;
+      EXPECT_EQ(resumed.steps[s].tokens, whole.steps[s].tokens);
+    }
+  }
+}
+
+TEST_F(LayoutRuns, ResumedAtTheSameLayoutTheBitsAreTheSame) {
+  const int ranks = test_session().size();
+  for (const Layout& layout : {Layout{.ranks = ranks, .ep = ranks}, Layout{.ranks = ranks, .tp = 2, .ep = ranks}, Layout{.ranks = ranks, .tp = ranks, .ep = 2}}) {
+    SCOPED_TRACE(layout.to_string());
+    const std::string name = layout.to_string();
+    train(name + "-whole", layout, 10);
+    train(name + "-halves", layout, 5);
+    train(name + "-halves", layout, 10);
+    EXPECT_EQ(state_hash(name + "-whole", 10), state_hash(name + "-halves", 10));
+    const MetricsLog whole = metrics(name + "-whole"), halves = metrics(name + "-halves");
+    ASSERT_EQ(whole.steps.size(), halves.steps.size());
+    for (std::size_t s = 0; s < whole.steps.size(); ++s) EXPECT_EQ(whole.steps[s].lm_loss, halves.steps[s].lm_loss);
+  }
+}
+
+// Held-out loss is of the same samples whatever the layout, also where they do not divide over the ranks.
+TEST_F(LayoutRuns, EvaluationDoesNotDependOnTheLayout) {
+  const auto evaluated = [&](const std::string& output, const Layout& layout, std::int64_t micro) {
+    if (test_session().rank() < layout.ranks) {
+      const Mesh mesh = Mesh::over(test_session(), layout);
+      auto c = config(output, layout, 1);
+      c.train.micro_batch_size = micro;
+      c.eval.batches = 7;
+      EXPECT_EQ(Trainer(c, mesh, 1).run(), 0);
+    }
+    world().barrier("test.trained");
+    return metrics(output).evals.front();
+  };
+  const int ranks = test_session().size();
+  const EvalMetrics one = evaluated("one", {.ranks = 1}, 1);
+  EXPECT_GT(one.tokens, 0);
+  for (const Layout& layout : {Layout{.ranks = ranks, .ep = ranks}, Layout{.ranks = ranks, .tp = 2, .ep = ranks}, Layout{.ranks = ranks, .tp = ranks}}) {
+    const EvalMetrics many = evaluated(layout.to_string(), layout, 1);
+    EXPECT_EQ(many.tokens, one.tokens) << layout.to_string();
+    EXPECT_NEAR(many.loss, one.loss, 1e-5 * one.loss) << layout.to_string();
+  }
+}
+
+}  // namespace
+}  // namespace smoe

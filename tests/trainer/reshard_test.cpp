@@ -1,0 +1,188 @@
+// Weights and moments written by the ranks of one layout and read by those of another: every ordered pair of the layouts
+// of 1, 2, 4 and 8 ranks, bit for bit, in one process.
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "data/sha256.h"
+#include "data/tensor_directory.h"
+#include "model/mixtral.h"
+#include "optim/adamw.h"
+#include "parallel/philox.h"
+#include "tests/trainer/scratch_dir.h"
+#include "trainer/machine.h"
+#include "trainer/weights.h"
+
+namespace smoe {
+namespace {
+
+ModelConfig small_model() {
+  ModelConfig c;
+  c.vocab_size = 37;  // divides over no tp
+  c.hidden_size = 24;
+  c.intermediate_size = 20;
+  c.num_hidden_layers = 2;
+  c.num_attention_heads = 8;
+  c.num_key_value_heads = 8;
+  c.head_dim = 2;
+  c.num_local_experts = 8;
+  return c;
+}
+
+std::vector<Layout> all_layouts() {
+  std::vector<Layout> all;
+  for (const int ranks : {1, 2, 4, 8})
+    for (const Layout& layout : layouts_of(ranks)) all.push_back(layout);
+  return all;
+}
+
+// A number that tells what it is: parameter, global index, and which of weight and moments.
+float number(const Parameter& p, std::int64_t global_index, int kind) {
+  const std::uint64_t bits = key_of(static_cast<std::uint64_t>(global_index * 3 + kind), p.name.data(), p.name.size());
+  return std::bit_cast<float>(static_cast<std::uint32_t>(bits >> 40) | 0x3f000000u);
+}
+
+std::int64_t global_index(const Parameter& p, std::int64_t in_slice) {
+  const std::int64_t width = p.shape.rank() == 2 ? p.shape[1] : 1, slice_width = p.slice.rank() == 2 ? p.slice[1] : 1;
+  return (p.first[0] + in_slice / slice_width) * width + p.first[1] + in_slice % slice_width;
+}
+
+// One rank's model and optimizer, as a checkpoint sees them.
+class Holder {
+ public:
+  Holder(const Layout& layout, int rank, std::int64_t bucket_elements)
+      : mesh_(Mesh::placed(layout, rank)), model_(small_model(), backend(), mesh_) {
+    model_.allocate(arena_, 8, true);
+    optimizer_.emplace(backend(), arena_, model_.parameters(), mesh_, OptimizerConfig{}, bucket_elements);
+  }
+  static Backend& backend() {
+    static const auto one = make_cpu_backend(1);
+    return *one;
+  }
+  ParameterSet& parameters() { return model_.parameters(); }
+  const Shards& shards() const { return optimizer_->shards(); }
+  const Arena& arena() const { return arena_; }
+
+  // Weights, first and second moments.
+  PartsOf parts(int kind) {
+    if (kind == 0) return owned_parts(parameters(), shards(), &FlatBuffer::values);
+    return shard_parts(shards(), [this, kind](std::size_t flat) { return kind == 1 ? optimizer_->first_moments(flat) : optimizer_->second_moments(flat); });
+  }
+  void fill() {
+    for (int kind = 0; kind < 3; ++kind)
+      for (const Parameter& p : parameters())
+        for (const SlicePart& part : parts(kind)(p))
+          for (std::int64_t i = 0; i < part.numbers.elements(); ++i) part.numbers.f32()[i] = number(p, global_index(p, part.first + i), kind);
+  }
+  // How many numbers are not what they should be, and how many there are.
+  std::pair<std::int64_t, std::int64_t> wrong() {
+    std::int64_t wrong = 0, seen = 0;
+    for (const Parameter& p : parameters())
+      for (std::int64_t i = 0; i < p.value.elements(); ++i, ++seen) wrong += p.value.f32()[i] != number(p, global_index(p, i), 0);
+    for (int kind = 1; kind < 3; ++kind)
+      for (const Parameter& p : parameters())
+        for (const SlicePart& part : parts(kind)(p))
+          for (std::int64_t i = 0; i < part.numbers.elements(); ++i, ++seen)
+            wrong += part.numbers.f32()[i] != number(p, global_index(p, part.first + i), kind);
+    return {wrong, seen};
+  }
+
+ private:
+  Mesh mesh_;
+  Arena arena_{backend()};
+  Mixtral model_;
+  std::optional<AdamW> optimizer_;
+};
+
+std::vector<std::unique_ptr<Holder>> ranks_of(const Layout& layout, std::int64_t bucket_elements = 640) {
+  std::vector<std::unique_ptr<Holder>> ranks;
+  for (int r = 0; r < layout.ranks; ++r) ranks.push_back(std::make_unique<Holder>(layout, r, bucket_elements));
+  return ranks;
+}
+
+const std::array<std::string, 3> prefixes = {"", "exp_avg.", "exp_avg_sq."};
+
+std::vector<TensorSpec> all_specs() {
+  std::vector<TensorSpec> specs;
+  for (const std::string& prefix : prefixes)
+    for (auto& spec : tensor_specs(small_model(), Holder::backend(), prefix)) specs.push_back(spec);
+  return specs;
+}
+
+TEST(Reshard, EveryOrderedPairOfLayoutsRoundTripsToTheBit) {
+  const ScratchDir scratch;
+  const auto specs = all_specs();
+  std::set<std::string> hashes;
+  std::vector<std::filesystem::path> written;
+  for (const Layout& layout : all_layouts()) {
+    const auto directory = scratch.path() / std::to_string(written.size());
+    std::filesystem::create_directory(directory);
+    TensorDirectoryWriter::lay_out(directory, specs);
+    std::int64_t elements = 0;
+    for (const auto& rank : ranks_of(layout)) {
+      rank->fill();
+      auto writer = TensorDirectoryWriter::open_for_slices(directory, specs);
+      for (int kind = 0; kind < 3; ++kind)
+        elements += write_parts(writer, Holder::backend(), rank->parameters(), rank->parts(kind), prefixes[static_cast<std::size_t>(kind)]);
+      writer.finish();
+    }
+    EXPECT_EQ(elements, 3 * count_parameters(small_model()).total) << layout.to_string() << ": each number is written by one rank";
+    hashes.insert(sha256_file(directory / "model.safetensors"));
+    written.push_back(directory);
+  }
+  EXPECT_EQ(hashes.size(), 1u) << "the file does not depend on who wrote it";
+
+  int pairs = 0;
+  for (const Layout& reader : all_layouts()) {
+    auto ranks = ranks_of(reader, 1 << 20);  // other buckets than the writers', for whom nothing may depend on them
+    for (const auto& directory : written) {
+      const TensorDirectory files(directory);
+      for (const auto& rank : ranks) {
+        for (const FlatBuffer& flat : rank->parameters().flat_buffers()) Holder::backend().fill(flat.values, -1.0f);
+        read_parts(files, Holder::backend(), rank->parameters(), [](const Parameter& p) { return std::vector<SlicePart>{{0, p.value.reshape({p.value.elements()})}}; });
+        for (int kind = 1; kind < 3; ++kind)
+          read_parts(files, Holder::backend(), rank->parameters(), rank->parts(kind), prefixes[static_cast<std::size_t>(kind)]);
+        const auto [wrong, seen] = rank->wrong();
+        ASSERT_EQ(wrong, 0) << "written as " << directory << ", read as " << reader.to_string();
+        ASSERT_GT(seen, 0);
+      }
+      ++pairs;
+    }
+  }
+  EXPECT_EQ(pairs, 30 * 30);  // the 20 layouts with tp * ep <= ranks among them: 400 pairs
+}
+
+// ZeRO-1: weights and gradients whole, moments divided by the number of ranks that hold replicas.
+TEST(Reshard, MemoryOfARankIsFourAndFourAndEightOverDBytesAParameter) {
+  ModelConfig model = small_model();
+  for (const Layout& layout : all_layouts())
+    for (int r = 0; r < layout.ranks; ++r) {
+      const Mesh mesh = Mesh::placed(layout, r);
+      Arena arena(Holder::backend());
+      ModelConfig larger = model;
+      larger.hidden_size = 256, larger.intermediate_size = 512, larger.vocab_size = 4096, larger.head_dim = 32;
+      Mixtral whole(larger, Holder::backend(), mesh);
+      whole.allocate(arena, 8, true);
+      const AdamW optimizer(Holder::backend(), arena, whole.parameters(), mesh, {});
+      const auto expected = static_cast<double>(training_state_bytes(larger, layout));
+      EXPECT_NEAR(static_cast<double>(arena.high_water_bytes()), expected, 0.002 * expected + 16384) << layout.to_string() << " rank " << r;
+    }
+}
+
+TEST(Reshard, APlacedMeshHasNobodyToTalkTo) {
+  const Mesh mesh = Mesh::placed({.ranks = 8, .tp = 2, .ep = 4}, 5);
+  EXPECT_EQ(mesh.rank(Axis::dp), 2);
+  EXPECT_EQ(mesh.rank(Axis::tp), 1);
+  EXPECT_EQ(mesh.rank(Axis::edp), 1);
+  EXPECT_EQ(mesh.rank(Axis::ep), 1);
+  EXPECT_THROW(mesh.group(Axis::ep).barrier("test"), std::logic_error);
+  EXPECT_THROW(Mesh::placed({.ranks = 8, .tp = 3}, 0), std::logic_error);
+  EXPECT_THROW(Mesh::placed({.ranks = 8}, 8), std::logic_error);
+}
+
+}  // namespace
+}  // namespace smoe
