@@ -6,13 +6,13 @@ set -euo pipefail
 configs=$root/configs
 
 case_help_lists_every_command() {
-  expect 0 prepare train eval generate logits report 'sweep.*not available yet' -- "$smoe" --help
+  expect 0 prepare train verify eval generate logits report 'sweep.*not available yet' -- "$smoe" --help
   expect 0 CONFIG key=value --print-config --dry-run -- "$smoe" train --help
 }
 case_version() { expect 0 '^smoe [0-9]+\.[0-9]+\.[0-9]+$' -- "$smoe" --version; }
 case_commands_to_come() {
   local command
-  for command in sweep analyze upcycle merge plan verify; do
+  for command in sweep analyze upcycle merge plan; do
     expect 2 "smoe: error: the command '$command' is not available yet" -- "$smoe" "$command" anything --option value
   done
 }
@@ -45,6 +45,31 @@ case_dry_run_counts_8x22b() { dry_run mixtral-8x22b.yaml '140,620,634,112 total,
 case_dry_run_of_the_quickstart() {
   dry_run quickstart.yaml '12,200,192 total' '1,024 tokens: 4 sequences of 256' 'GiB a rank for weights, gradients and moments'
 }
+# Over ranks. Two may be more than the machine's slots.
+ranks() { mpirun --oversubscribe --bind-to none -n "$@"; }
+case_verify_finds_every_layout_of_one_rank_equal() { expect 0 'all 1 layouts compute what one rank does' -- "$smoe" verify "$configs/quickstart.yaml"; }
+case_verify_finds_every_layout_of_four_ranks_equal() {
+  expect 0 'dp 4 tp 1 ep 4 .* ok ' 'dp 2 tp 2 ep 4 .* ok ' 'dp 1 tp 4 ep 1 +does not fit the model: model.num_key_value_heads is 2' \
+    'all 6 layouts compute what one rank does' -- ranks 4 "$smoe" verify "$configs/quickstart.yaml"
+}
+case_verify_takes_overrides() {
+  expect 0 'sequence scope' 'all 4 layouts' -- ranks 2 "$smoe" verify "$configs/quickstart.yaml" router.aux_loss_scope=sequence router.z_loss_coef=0.1
+}
+case_dry_run_over_ranks_speaks_once() {
+  expect 0 'dp 4 x tp 1, experts edp 2 x ep 2' 'GiB a rank' -- ranks 4 "$smoe" train "$configs/quickstart.yaml" --dry-run parallel.ep=2 train.micro_batch_size=1
+  [ "$(ranks 2 "$smoe" train "$configs/quickstart.yaml" --print-config parallel.ep=2 | grep -c '^model:')" = 1 ] || fail "every rank printed the configuration"
+}
+case_layouts_that_do_not_fit_are_refused_with_those_that_do() {
+  expect 2 'parallel.tp=4 parallel.ep=1 do not fit' 'num_key_value_heads is 2, which parallel.tp = 4 does not divide' \
+    'layouts of 4 rank\(s\) that fit:' 'parallel.tp=2 parallel.ep=4  \(dp 2 tp 2 ep 4\)' -- \
+    ranks 4 "$smoe" train "$configs/quickstart.yaml" parallel.tp=4 train.micro_batch_size=1
+  expect 2 'the number of ranks is 1, which parallel.ep = 2 does not divide' 'parallel.tp=1 parallel.ep=1' -- \
+    "$smoe" train "$configs/quickstart.yaml" parallel.ep=2
+  expect 2 'global_batch_size is 4, expected a multiple of 8: train.micro_batch_size \(4\) times dp' -- ranks 2 "$smoe" train "$configs/quickstart.yaml"
+  absent runs
+}
+case_other_commands_keep_to_one_process() { expect 2 "'eval' runs in one process, found 2" -- ranks 2 "$smoe" eval --model x --data y; }
+
 case_warm_up_longer_than_the_run() {
   expect 0 'smoe: warning: schedule.warmup_steps is 100 of 20 steps' -- \
     "$smoe" train "$configs/quickstart.yaml" train.steps=20 --print-config

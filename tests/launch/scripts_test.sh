@@ -119,6 +119,7 @@ fake_house() {
   mkdir -p house/launch
   cp "$launch/quickstart" "$launch/common.sh" "$launch/setup" house/launch/
   fake dpkg-query 'printf installed'
+  fake nproc 'echo 2'
   # shellcheck disable=SC2016
   fake cmake 'case "$*" in *--build*) mkdir -p build/release && cp "$FAKE_SMOE" build/release/smoe;; esac'
   cat >house/launch/fetch-corpus <<'END'
@@ -150,10 +151,17 @@ case_quickstart_takes_every_step() {
     fail "the vocabulary was not trained on both domains: $(cat calls)"
   [ "$(calls 'prepare data/corpus/text/prose/eval.jsonl --out data/corpus/shards/prose/eval --tokenizer data/corpus/tokenizer/tokenizer.model --source prose')" = 1 ] ||
     fail "held-out prose was not prepared: $(cat calls)"
-  [ "$(calls 'train configs/quickstart.yaml')" = 1 ] || fail "no training"
+  [ "$(calls 'train configs/quickstart.yaml train.output_dir=runs/quickstart parallel.ep=2 train.micro_batch_size=2')" = 2 ] ||
+    fail "no training over two ranks: $(cat calls)"
   [ "$(calls 'eval --model runs/quickstart --data data/corpus/shards/code/eval data/corpus/shards/prose/eval')" = 1 ] || fail "no evaluation"
   [ "$(calls 'generate --model runs/quickstart --prompt')" -ge 2 ] || fail "it did not write"
   [ "$(calls 'report runs/quickstart')" = 1 ] || fail "no report"
+}
+case_quickstart_on_one_core_trains_in_one_process() {
+  fake_house
+  fake nproc 'echo 1'
+  expect 0 'Done in' -- house/launch/quickstart
+  [ "$(calls train)" = 1 ] && [ "$(calls 'train .*parallel')" = 0 ] || fail "not in one process: $(cat calls)"
 }
 case_quickstart_skips_what_is_done() {
   fake_house
