@@ -24,7 +24,7 @@ class Dataset::Impl {
     check_fit(checks);
     for (const ShardEntry& entry : manifest_.shards) {
       first_token_.push_back(tokens_);
-      shards_.emplace_back(std::filesystem::path(directory) / entry.file, manifest_.info, entry);
+      shards_.emplace_back(std::filesystem::path(directory) / entry.file, manifest_.info, entry, checks.verified);
       tokens_ += entry.tokens;
     }
     ids_.resize(static_cast<std::size_t>(sequence_length_ + 1));

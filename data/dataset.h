@@ -18,6 +18,7 @@ namespace smoe {
 struct DatasetChecks {
   std::string tokenizer_sha256;  // empty: any. Shards that name no tokenizer pass too
   std::int64_t vocab_size = 0;   // at least the shards'; 0: any
+  bool verified = false;         // another process of this job on this node has compared the files' SHA-256 just now
 };
 
 // Opening reads every file once, to compare its SHA-256 with the manifest's before HDF5 sees it, and keeps the shards

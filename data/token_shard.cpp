@@ -13,11 +13,12 @@ namespace smoe {
 namespace {
 
 // The file is hashed whole before HDF5 may open it.
-Hdf5File open_verified(const std::filesystem::path& path, const ShardEntry& entry) {
+Hdf5File open_verified(const std::filesystem::path& path, const ShardEntry& entry, bool verified) {
   if (!std::filesystem::exists(path))
     throw std::runtime_error(
         fmt::format("{} is missing: the manifest beside it lists it. Copy it back, or prepare the data again",
                     path.string()));
+  if (verified) return Hdf5File::open_to_read(path);
   const std::string found = sha256_file(path);
   if (found != entry.sha256)
     throw std::runtime_error(
@@ -65,8 +66,8 @@ void write_shard_attributes(Hdf5File& file, const ShardSetInfo& info) {
   file.write_attribute("source", info.source);
 }
 
-TokenShard::TokenShard(const std::filesystem::path& path, const ShardSetInfo& info, const ShardEntry& entry)
-    : file_(open_verified(path, entry)), vocab_size_(info.vocab_size) {
+TokenShard::TokenShard(const std::filesystem::path& path, const ShardSetInfo& info, const ShardEntry& entry, bool verified)
+    : file_(open_verified(path, entry, verified)), vocab_size_(info.vocab_size) {
   const std::vector<std::string> members = file_.members();  // refuses links that lead elsewhere, before any is opened
   check_attributes(file_, info);
   tokens_ = file_.open_column("tokens", std::array{ColumnType::u16, ColumnType::u32});

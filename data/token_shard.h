@@ -22,7 +22,8 @@ namespace smoe {
 // Errors: std::runtime_error with the file, what was found, what was expected. Reading is thread-safe.
 class TokenShard {
  public:
-  TokenShard(const std::filesystem::path& path, const ShardSetInfo& info, const ShardEntry& entry);
+  // verified: another process of this job on this node has compared the SHA-256 just now, so it is not done again.
+  TokenShard(const std::filesystem::path& path, const ShardSetInfo& info, const ShardEntry& entry, bool verified = false);
 
   std::int64_t tokens() const { return tokens_.size(); }
   // [documents + 1], non-decreasing, from 0 to tokens().

@@ -39,7 +39,7 @@ void require_one_tokenizer(const std::vector<Source>& sources) {
 
 std::vector<Source> open_sources(const std::vector<DataSource>& wanted, std::int64_t sequence_length, bool document_masking,
                                  const CorpusChecks& checks) {
-  DatasetChecks dataset_checks{.tokenizer_sha256 = {}, .vocab_size = checks.vocab_size};
+  DatasetChecks dataset_checks{.tokenizer_sha256 = {}, .vocab_size = checks.vocab_size, .verified = checks.verified};
   if (const fs::path file = checks.model_directory / tokenizer_name; !checks.model_directory.empty() && fs::exists(file))
     dataset_checks.tokenizer_sha256 = sha256_file(file);
   std::vector<Source> sources;

@@ -22,6 +22,7 @@ struct Source {
 struct CorpusChecks {
   std::int64_t vocab_size = 0;             // the model's
   std::filesystem::path model_directory;  // of model.from, whose tokenizer the shards must have been made with; may be empty
+  bool verified = false;                  // another process of this job on this node has checked the files' SHA-256
 };
 
 // Opens `sources`. Throws std::runtime_error if one is missing, corrupt, too short, or made with another tokenizer or a

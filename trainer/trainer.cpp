@@ -38,14 +38,22 @@ struct Trainer::Speed {
 Trainer::Trainer(TrainerConfig config, const Mesh& mesh, int threads)
     : config_(std::move(config)), mesh_(mesh), paths_{config_.train.output_dir}, speed_(std::make_unique<Speed>()) {
   const LongWork work(mesh_.session(), "starting the run");  // hashes of data and checkpoints, weights to read
-  together(mesh_.group(Axis::world), "trainer.open", [&] { open(threads); });
+  Communicator& world = mesh_.group(Axis::world);
+  together(world, "trainer.check", [&] { check(); });
+  // The first rank of each node hashes the shards; the others take its word.
+  const bool first_of_node = !mesh_.session() || mesh_.session()->local_rank() == 0;
+  together(world, "trainer.hash", [&] { if (first_of_node) open_data(false); });
+  together(world, "trainer.open", [&] {
+    if (!first_of_node) open_data(true);
+    build(threads);
+  });
   start();
 }
 
 Trainer::~Trainer() = default;
 
-// Everything that may be found unfit, and no collective.
-void Trainer::open(int threads) {
+// Everything that may be found unfit before anything is opened or allocated. No collective, here and in the two below.
+void Trainer::check() {
   hf_.model = config_.model;
   if (config_.model.from) {
     from_ = find_model_directory(*config_.model.from);
@@ -53,9 +61,12 @@ void Trainer::open(int threads) {
   }
   require_memory(hf_.model, training_state_bytes(hf_.model, mesh_.layout()) * static_cast<std::uint64_t>(config_.ranks_on_node),
                  "weights, gradients and moments");
+  require_layout(hf_.model, {config_.data.sequence_length, config_.train.global_batch_size, config_.train.micro_batch_size}, mesh_.layout());
+}
+
+void Trainer::open_data(bool verified) {
   const DataConfig& data = config_.data;
-  require_layout(hf_.model, {data.sequence_length, config_.train.global_batch_size, config_.train.micro_batch_size}, mesh_.layout());
-  const CorpusChecks checks{.vocab_size = hf_.model.vocab_size, .model_directory = from_};
+  const CorpusChecks checks{.vocab_size = hf_.model.vocab_size, .model_directory = from_, .verified = verified};
   train_sources_ = open_sources(data.train, data.sequence_length, data.document_masking, checks);
   eval_sources_ = open_sources(data.eval, data.sequence_length, data.document_masking, checks);
   if (!train_sources_.empty() && data.sequence_length > hf_.model.max_position_embeddings)
@@ -65,13 +76,15 @@ void Trainer::open(int threads) {
     hf_.bos = train_sources_.front().dataset->info().bos;
     hf_.eos = train_sources_.front().dataset->info().eos;
   }
-  hf_.router_aux_loss_coef = hf_coefficient(hf_.model, config_.router);
+}
 
+void Trainer::build(int threads) {
+  hf_.router_aux_loss_coef = hf_coefficient(hf_.model, config_.router);
   if (is_root()) directory_.emplace(paths_.root);
   backend_ = make_cpu_backend(threads);
   persistent_.emplace(*backend_);
   model_.emplace(hf_.model, *backend_, mesh_);
-  model_->allocate(*persistent_, data.sequence_length, true);
+  model_->allocate(*persistent_, config_.data.sequence_length, true);
   optimizer_.emplace(*backend_, *persistent_, model_->parameters(), mesh_, config_.optimizer);
   step_.emplace(*backend_, mesh_, *model_, *optimizer_, config_.router, config_.train.micro_batch_size, config_.train.recompute);
 }

@@ -61,7 +61,9 @@ class Trainer {
   struct Speed;  // what happened since the last row of metrics
 
   bool is_root() const { return mesh_.is_root(); }
-  void open(int threads);
+  void check();
+  void open_data(bool verified);
+  void build(int threads);
   void start();
   std::optional<std::filesystem::path> find_checkpoint() const;
   void resume(const std::filesystem::path& checkpoint);
