@@ -13,6 +13,7 @@
 #include <cstring>
 #include <stdexcept>
 #include <utility>
+#include <vector>
 
 namespace smoe {
 namespace fs = std::filesystem;
@@ -58,11 +59,16 @@ fs::path parent_of(const fs::path& path) {
   return parent.empty() ? fs::path(".") : parent;
 }
 
+constexpr std::size_t random_hex_length = 16;
+
 std::string random_hex() {
   std::uint64_t bits = 0;
   if (::getrandom(&bits, sizeof bits, 0) != static_cast<ssize_t>(sizeof bits)) refuse("draw", "a random name", errno);
-  return fmt::format("{:016x}", bits);
+  return fmt::format("{:0{}x}", bits, random_hex_length);
 }
+
+// Cut, so that a name near the longest allowed (255) stays allowed.
+std::string temporary_prefix(const std::string& name) { return fmt::format(".{}.tmp-", name.substr(0, 200)); }
 
 }  // namespace
 
@@ -177,8 +183,7 @@ TemporaryPath::TemporaryPath(fs::path target) : target_(std::move(target)) {
   const std::string name = target_.filename().string();
   if (name.empty() || name == "." || name == "..")
     throw std::runtime_error(fmt::format("cannot write {}: it names no file", target_.string()));
-  // Cut, so that a name near the longest allowed (255) stays allowed.
-  path_ = parent_of(target_) / fmt::format(".{}.tmp-{}", name.substr(0, 200), random_hex());
+  path_ = parent_of(target_) / (temporary_prefix(name) + random_hex());
 }
 
 TemporaryPath::~TemporaryPath() {
@@ -188,6 +193,19 @@ TemporaryPath::~TemporaryPath() {
 void TemporaryPath::commit() {
   rename_durably(path_, target_);
   committed_ = true;
+}
+
+void remove_temporaries(const fs::path& target) {
+  const std::string prefix = temporary_prefix(target.filename().string());
+  std::error_code error;
+  std::vector<fs::path> stale;
+  for (fs::directory_iterator it(parent_of(target), error), end; !error && it != end; it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    if (name.starts_with(prefix) && name.size() == prefix.size() + random_hex_length &&
+        name.find_first_not_of("0123456789abcdef", prefix.size()) == std::string::npos)
+      stale.push_back(it->path());
+  }
+  for (const auto& path : stale) fs::remove(path, error);
 }
 
 AtomicFile::AtomicFile(const fs::path& path) : temporary_(path), file_(File::create(temporary_.path())) {}

@@ -82,6 +82,9 @@ class TemporaryPath {
   bool committed_ = false;
 };
 
+// Removes what killed writers of `target` left under such names; only for who knows that nobody else is writing it.
+void remove_temporaries(const std::filesystem::path& target);
+
 // A file written front to back that appears under its name only when commit() has made it durable.
 class AtomicFile {
  public:

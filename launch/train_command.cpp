@@ -9,6 +9,7 @@
 #include "configs/yaml_printer.h"
 #include "configs/yaml_reader.h"
 #include "launch/commands.h"
+#include "trainer/signals.h"
 
 namespace smoe {
 namespace {
@@ -30,6 +31,8 @@ void train(const TrainArguments& arguments, Job& job) {
     if (job.is_root()) fmt::print("{}", print_yaml(config));
     return;
   }
+  // Until the process ends: a signal that comes twice, or late, must not turn the end of a saved run into a death.
+  [[maybe_unused]] static const auto* const signals = new StopSignals;
   const int status = run_training(config, {arguments.dry_run}, job);
   if (status != 0) throw CLI::RuntimeError(status);
 }

@@ -212,6 +212,7 @@ void remove_unfinished(const fs::path& directory) {
     if (name.starts_with(".step-") && (name.ends_with(".unfinished") || name.ends_with(".removed"))) stale.push_back(it->path());
   }
   for (const auto& path : stale) fs::remove_all(path);
+  remove_temporaries(directory / "latest");
 }
 
 namespace {

@@ -36,6 +36,7 @@ RunDirectory::RunDirectory(const fs::path& path) : path_(path) {
   const std::string holder = fmt::format("process {} on {}", ::getpid(), host.data());
   if (::ftruncate(lock_, 0) != 0 || ::pwrite(lock_, holder.data(), holder.size(), 0) < 0)
     throw std::runtime_error(fmt::format("{}: cannot be written ({})", lock.string(), std::strerror(errno)));
+  for (const char* file : {"config.resolved.yaml", "metrics.jsonl"}) remove_temporaries(path_ / file);  // of killed runs
   log_.emplace(path_ / "train.log");
 }
 

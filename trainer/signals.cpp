@@ -5,12 +5,14 @@
 namespace smoe {
 namespace {
 volatile std::sig_atomic_t last_signal = 0;
+int alive = 0;
 struct sigaction previous_term, previous_usr1;
 
 void on_signal(int number) { last_signal = number; }
 }  // namespace
 
 StopSignals::StopSignals() {
+  if (alive++ > 0) return;
   last_signal = 0;
   struct sigaction action {};
   action.sa_handler = on_signal;
@@ -21,6 +23,7 @@ StopSignals::StopSignals() {
 }
 
 StopSignals::~StopSignals() {
+  if (--alive > 0) return;
   sigaction(SIGTERM, &previous_term, nullptr);
   sigaction(SIGUSR1, &previous_usr1, nullptr);
 }

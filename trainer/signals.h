@@ -6,7 +6,7 @@ namespace smoe {
 
 inline constexpr int preempted_status = 18;
 
-// Installs the handlers for as long as it lives, and puts the earlier ones back.
+// Installs the handlers for as long as it lives, and puts the earlier ones back. May be nested: the outermost counts.
 class StopSignals {
  public:
   StopSignals();

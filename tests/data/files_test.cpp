@@ -53,6 +53,16 @@ TEST(Files, AtomicFileShowsNothingBeforeCommitAndLeavesNothingWithoutIt) {
   EXPECT_EQ(scratch.entries(), 1u);
 }
 
+TEST(Files, TemporariesOfKilledWritersAreRemovedAndNothingElse) {
+  ScratchDirectory scratch;
+  for (const char* name : {".f.tmp-0123456789abcdef", ".f.tmp-0123456789abcde", ".f.tmp-0123456789abcdeg", ".g.tmp-0123456789abcdef", "f"})
+    spill(scratch / name, "content");
+  remove_temporaries(scratch / "f");
+  EXPECT_FALSE(fs::exists(scratch / ".f.tmp-0123456789abcdef"));
+  EXPECT_EQ(scratch.entries(), 4u);
+  remove_temporaries(scratch / "no such directory" / "f");
+}
+
 TEST(Files, WritingOverASymlinkReplacesTheLinkAndSparesItsTarget) {
   ScratchDirectory scratch;
   spill(scratch / "elsewhere", "precious");

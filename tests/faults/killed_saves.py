@@ -1,0 +1,213 @@
+#!/usr/bin/env python3
+"""Breaks one save at every system call that it makes: a kill at the call, or an error of a full or failing disk from it.
+
+    killed_saves.py SMOE [--stride N] [--offset N] [--ranks R] [--kinds kill error] [--scenes new again]
+
+The save is of step 6, by a run that goes on from step 5; then step 5 is removed. Scene `new`: there is no step 6 yet.
+Scene `again`: there is one, left by a kill before `latest` was written, and the two change places.
+After a kill the checkpoints that have a name must be whole. An error must end the run with status 1 and name the file
+and the reason, and leave step 5 as it was. In every case the same command, given again, must reach the unbroken run's
+bits. Needs strace; status 77 without it.
+"""
+
+import argparse
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+from jobs import Failure, Workplace, main, require_same, require_whole_checkpoints, run_to_end, tail
+
+CALLS = ["write", "pwrite64", "fsync", "fdatasync", "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "mkdir",
+         "mkdirat", "openat", "ftruncate", "fallocate"]
+# What a full or failing disk answers. Exchanging two directories has its own way round a refusal.
+ERRORS = {"write": "ENOSPC", "pwrite64": "ENOSPC", "fallocate": "ENOSPC", "ftruncate": "ENOSPC", "mkdir": "ENOSPC", "openat": "ENOSPC",
+          "rename": "ENOSPC", "fsync": "EIO"}
+REASONS = {"ENOSPC": "No space left on device", "EIO": "Input/output error"}
+SMALLER = ["model.num_hidden_layers=1", "model.num_local_experts=2", "log.tensorboard=false"]  # fewer tensors to write
+HIDDEN = "checkpoints/.step-000006.unfinished"
+
+
+class Call:
+    """One call of the save: which of its kind it is in the life of its thread, and what it touches."""
+
+    def __init__(self, name, ordinal, line):
+        self.name, self.ordinal, self.line = name, ordinal, line
+        self.where = normal(line)
+
+    def may_fail(self):
+        if self.name not in ERRORS or " = -1" in self.line:
+            return False
+        return self.name != "openat" or "O_CREAT" in self.line
+
+    def file(self):
+        """The name of the file that it is about, without a temporary's decoration."""
+        path = re.search(r'</([^>]*)>|"([^"]*)"', self.line)
+        name = (path.group(1) or path.group(2)).rsplit("/", 1)[-1]
+        return re.sub(r"^\.(.*)\.tmp-[0-9a-f]{16}$", r"\1", name)
+
+
+def normal(line):
+    """The call without what differs from run to run: names drawn by chance, descriptors, values."""
+    line = re.sub(r"tmp-[0-9a-f]{16}", "tmp", line)
+    paths = re.findall(r'</([^>]*)>|"(/[^"]*)"', line)
+    name = line.split("(")[0]
+    return name + " " + " ".join(re.sub(r"^.*?/(checkpoints|metrics)", r"\1", a or b) for a, b in paths[:2])
+
+
+def calls_of(trace):
+    """All calls of the first thread in a trace, in order."""
+    found, counts, first = [], {}, None
+    for line in trace.read_text(errors="replace").splitlines():
+        match = re.match(r"(\d+) +(\w+)\(", line)
+        if not match:
+            continue
+        first = first or match.group(1)
+        if match.group(1) != first:
+            continue
+        name = match.group(2)
+        counts[name] = counts.get(name, 0) + 1
+        found.append(Call(name, counts[name], line[match.start(2):]))
+    return found
+
+
+class Saves:
+    def __init__(self, place, scene, ranks):
+        self.place, self.scene, self.ranks = place, scene, ranks
+        self.base = place.path / f"base-{scene}-{ranks}"
+        self.oracle = place.path / f"oracle-{scene}-{ranks}"
+        self.run, self.trace, self.log = (place.path / f"{name}-{scene}-{ranks}" for name in ("run", "trace", "log"))
+        self.drifted = 0
+        self.prepare()
+
+    def command(self, run, steps=6, keep=1, traced=None, inject=()):
+        command = self.place.train(run, [*SMALLER, f"train.steps={steps}", f"checkpoint.keep={keep}", f"parallel.ep={self.ranks}"])
+        strace = ["strace", "-f", "-qq", "-y", "-s", "64", "-o", str(self.trace), "-e", "trace=" + ",".join(CALLS), *inject]
+        if self.ranks == 1:
+            return command if traced is None else [*strace, *command]
+        mpirun = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(self.ranks)]
+        if traced is None:
+            return [*mpirun, *command]
+        plain = shlex.join(command)
+        return [*mpirun, "bash", "-c", f'[ "$OMPI_COMM_WORLD_RANK" != {traced} ] || exec {shlex.join(strace)} {plain}; exec {plain}']
+
+    def prepare(self):
+        def expect_done(command):
+            if run_to_end(command, self.log) != 0:
+                raise Failure(f"an unbroken run failed\n{tail(self.log)}")
+
+        expect_done(self.command(self.base, steps=5))
+        self.place.copy(self.base, self.oracle)
+        expect_done(self.command(self.oracle))
+        if self.scene == "again":
+            expect_done(self.command(self.base, keep=2))
+            (self.base / "checkpoints/latest").write_text("step-000005\n")
+
+    def fresh_start(self):
+        """Everything as it was, down to Open MPI's own folders: the numbers of the calls hang on them."""
+        self.place.copy(self.base, self.run)
+        shutil.rmtree(self.place.sessions)
+        self.place.sessions.mkdir()
+        self.log.write_text("")
+
+    def calls_of_save(self, rank):
+        """The calls of an unbroken save, from its first to its last."""
+        self.fresh_start()
+        if run_to_end(self.command(self.run, traced=rank), self.log) != 0:
+            raise Failure(f"a traced run failed\n{tail(self.log)}")
+        require_same(self.run, self.oracle)
+        calls = calls_of(self.trace)
+        inside = [i for i, call in enumerate(calls) if HIDDEN in call.line or "checkpoints/latest" in call.line.replace(".latest", "latest")
+                  or ".removed" in call.line]
+        begin = next(i for i in inside if HIDDEN in calls[i].line and calls[i].name.startswith(("mkdir", "openat", "unlink")))
+        return calls[begin:inside[-1] + 1]
+
+    def attempt(self, call, rank, effect):
+        """The run with this effect at this call. Returns its status, or None where the call's number had drifted."""
+        for _ in range(5):
+            self.fresh_start()
+            inject = ["-e", f"inject={call.name}:{effect}:when={call.ordinal}"]
+            status = run_to_end(self.command(self.run, traced=rank, inject=inject), self.log)
+            met = [c for c in calls_of(self.trace) if c.name == call.name][call.ordinal - 1:call.ordinal]
+            if met and met[0].where == call.where:
+                return status
+            self.drifted += 1
+        return None
+
+    def go_on(self, what):
+        self.log.write_text("")
+        if (status := run_to_end(self.command(self.run), self.log)) != 0:
+            raise Failure(f"{what}: the command, given again, ended with status {status}\n{tail(self.log)}")
+        try:
+            require_same(self.run, self.oracle)
+        except Failure as failure:
+            raise Failure(f"{what}: {failure}") from None
+
+    def kill(self, call, rank):
+        what = f"killed at {call.line}"
+        status = self.attempt(call, rank, "signal=SIGKILL")
+        if status is None:
+            return False
+        if status == 0:
+            raise Failure(f"{what}: it ended with status 0")
+        require_whole_checkpoints(self.run)
+        self.go_on(what)
+        return True
+
+    def fail(self, call, rank):
+        error = ERRORS[call.name]
+        what = f"{error} from {call.line}"
+        status = self.attempt(call, rank, f"error={error}")
+        if status is None:
+            return False
+        said = self.log.read_text()
+        if status == 0:  # only for what is tried another way
+            require_same(self.run, self.oracle)
+            raise Failure(f"{what}: it ended with status 0 and said nothing")
+        if status != 1:
+            raise Failure(f"{what}: status {status}, expected 1\n{tail(self.log)}")
+        if self.ranks > 1 and said.count("smoe: error") != 1:
+            raise Failure(f"{what}: expected one message from one rank\n{tail(self.log)}")
+        for piece in (REASONS[error], call.file()):
+            if piece not in said:
+                raise Failure(f"{what}: no '{piece}' in the message\n{tail(self.log)}")
+        require_whole_checkpoints(self.run)
+        self.go_on(what)
+        return True
+
+
+def work():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("smoe")
+    parser.add_argument("--stride", type=int, default=1)
+    parser.add_argument("--offset", type=int, default=0)
+    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--kinds", nargs="+", default=["kill", "error"])
+    parser.add_argument("--scenes", nargs="+", default=["new", "again"])
+    options = parser.parse_args()
+    if not shutil.which("strace") or subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True).returncode != 0:
+        print("skipped: strace is not here, or may not trace")
+        return 77
+    with Workplace(options.smoe) as place:
+        for scene in options.scenes:
+            saves = Saves(place, scene, options.ranks)
+            for rank in range(options.ranks):
+                calls = saves.calls_of_save(rank)
+                for kind, act in (("kill", saves.kill), ("error", saves.fail)):
+                    if kind not in options.kinds:
+                        continue
+                    points = calls if kind == "kill" else [call for call in calls if call.may_fail()]
+                    chosen = points[options.offset % options.stride::options.stride]
+                    done = sum(act(call, rank) for call in chosen)
+                    print(f"scene {scene}, rank {rank} of {options.ranks}: {kind} at {done} of the {len(points)} calls of a save: "
+                          f"every run bit-identical after going on", flush=True)
+                    if done < len(chosen):
+                        raise Failure(f"{len(chosen) - done} calls were not met: their numbers drift")
+            if saves.drifted:
+                print(f"{saves.drifted} attempts met another call than was meant and were made again")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(work))
