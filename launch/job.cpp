@@ -53,7 +53,7 @@ void Job::require_same_everywhere(const std::string& configuration) {
     if (!std::equal(own.begin(), own.begin() + 4, all.begin()))
       throw UsageError("this rank runs another smoe binary than rank 0: install the same one on every node");
     if (!std::equal(own.begin() + 4, own.end(), all.begin() + 4))
-      throw UsageError("this rank was given another configuration than rank 0 (compare smoe train ... --print-config on both nodes)");
+      throw UsageError("this rank was given another configuration than rank 0, or other options (compare smoe train ... --print-config on both nodes)");
   });
 }
 

@@ -70,7 +70,6 @@ int run_training(const RunConfig& given, const TrainingOptions& options, Job& jo
     });
     return 0;
   }
-  job.require_same_everywhere(print_yaml(given));
   job.session().set_timeout(config.parallel.timeout);
   const int threads = job.claim_threads(config.train.threads);
   const Mesh mesh = Mesh::over(job.session(), layout);
