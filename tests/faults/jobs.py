@@ -59,7 +59,7 @@ class Workplace:
         if kind is not None and kind is not SystemExit:
             print(f"the runs are kept in {self.path}", file=sys.stderr)
         else:
-            shutil.rmtree(self.path)
+            shutil.rmtree(self.path, ignore_errors=True)  # Open MPI's helpers may still be clearing up theirs
 
     def train(self, run, overrides=()):
         return [str(self.smoe), "train", str(self.config), f"train.output_dir={run}", *overrides]

@@ -11,6 +11,7 @@ bits. Needs strace; status 77 without it.
 """
 
 import argparse
+import os
 import re
 import shlex
 import shutil
@@ -67,13 +68,47 @@ def calls_of(trace):
     return found
 
 
+def require_durable_order(calls):
+    """What no kill can show and a power cut would: every file is synced after its last write and before its directory
+    gets its name, the name is synced before `latest` speaks of it, and `latest` itself is written, synced, renamed, synced."""
+    def last(what, before):
+        found = [i for i, call in enumerate(calls[:before]) if what(call)]
+        if not found:
+            raise Failure(f"no such call in the save: {what.__doc__}")
+        return found[-1]
+
+    def of(names, piece, ending=""):
+        def what(call):
+            return call.name in names and piece in call.line and (not ending or re.search(ending, call.line))
+        what.__doc__ = f"{names} of {piece}{ending}"
+        return what
+
+    end = len(calls)
+    renamed = last(of(("rename", "renameat2"), HIDDEN, r'/step-000006"'), end)
+    files = {match.group(1) for call in calls[:renamed] if call.name == "pwrite64" and (match := re.search(rf"<([^>]*{HIDDEN}[^>]*)>", call.line))}
+    if len(files) < 5:
+        raise Failure(f"only {len(files)} files were written in the save")
+    for file in files:
+        if last(of(("fsync",), f"<{file}>"), renamed) < last(of(("pwrite64",), f"<{file}>"), renamed):
+            raise Failure(f"{file} is not synced after its last write")
+    for folder in ("", "/model", "/optimizer"):
+        last(of(("fsync",), f"{HIDDEN}{folder}>"), renamed)
+    pointed = last(of(("rename",), ".latest.tmp-"), end)
+    order = [renamed, last(of(("fsync",), "/checkpoints>"), pointed), last(of(("fsync",), ".latest.tmp-"), pointed), pointed]
+    if order != sorted(order) or last(of(("fsync",), "/checkpoints>"), end) < pointed:
+        raise Failure(f"the checkpoint's name, its sync and `latest` come in the wrong order: {[calls[i].line for i in order]}")
+    removed = [i for i, call in enumerate(calls) if ".removed" in call.line]
+    if removed and removed[0] < pointed:
+        raise Failure("an earlier checkpoint is removed before `latest` names the new one")
+
+
 class Saves:
     def __init__(self, place, scene, ranks):
         self.place, self.scene, self.ranks = place, scene, ranks
         self.base = place.path / f"base-{scene}-{ranks}"
         self.oracle = place.path / f"oracle-{scene}-{ranks}"
         self.run, self.trace, self.log = (place.path / f"{name}-{scene}-{ranks}" for name in ("run", "trace", "log"))
-        self.drifted, self.missed = 0, []
+        self.drifted, self.missed, self.starts = 0, [], 0
         self.prepare()
 
     def command(self, run, steps=6, keep=1, traced=None, inject=()):
@@ -103,8 +138,10 @@ class Saves:
     def fresh_start(self):
         """Everything as it was, down to Open MPI's own folders: the numbers of the calls hang on them."""
         self.place.copy(self.base, self.run)
-        shutil.rmtree(self.place.sessions)
-        self.place.sessions.mkdir()
+        self.starts += 1
+        sessions = self.place.sessions / f"{self.starts:05}"
+        sessions.mkdir(exist_ok=True)
+        os.environ["TMPDIR"] = str(sessions)
         self.log.write_text("")
 
     def calls_of_save(self, rank):
@@ -117,7 +154,10 @@ class Saves:
         inside = [i for i, call in enumerate(calls) if HIDDEN in call.line or "checkpoints/latest" in call.line.replace(".latest", "latest")
                   or ".removed" in call.line]
         begin = next(i for i in inside if HIDDEN in calls[i].line and calls[i].name.startswith(("mkdir", "openat", "unlink")))
-        return calls[begin:inside[-1] + 1]
+        calls = calls[begin:inside[-1] + 1]
+        if self.ranks == 1:
+            require_durable_order(calls)
+        return calls
 
     def attempt(self, call, rank, effect):
         """The run with this effect at this call. Returns its status, or None where the call's number had drifted."""
