@@ -9,6 +9,7 @@
 #include "tests/ranks/faulty_communicators.h"
 #include "tests/ranks/test_session.h"
 #include "trainer/equivalence.h"
+#include "trainer/layout_check.h"
 
 namespace smoe {
 namespace {
@@ -109,6 +110,14 @@ std::vector<Case> cases() {
     c.documents = true;
     all.push_back({"window_top_3", c});
   }
+  {
+    auto c = basic();  // no power of two anywhere
+    c.model.num_attention_heads = c.model.num_key_value_heads = c.model.num_local_experts = 6;
+    c.at_once = 12;
+    c.accumulation = 2;
+    c.masked = 0.3;
+    all.push_back({"six_heads_six_experts", c});
+  }
   return all;
 }
 
@@ -127,6 +136,8 @@ TEST_P(equivalence, every_layout_equals_one_rank) {
   if (c.check) c.check(expected.steps.front());
   EXPECT_GT(expected.steps.front().grad_norm, 1e-3) << "nothing is compared where nothing happens";
   for (const Layout& layout : layouts_of(test_session().size())) {
+    const BatchShape batch{c.what.sequence_length, c.what.at_once * c.what.accumulation, 1};
+    ASSERT_EQ(layout_problems(c.what.model, batch, layout), std::vector<std::string>{}) << "this case is for other numbers of ranks";
     const Mesh mesh = Mesh::over(test_session(), layout);
     const Deviations d = compare(run_case(c.what, mesh, 1), expected, mesh);
     for (const std::string& violation : violations(d)) ADD_FAILURE() << layout.to_string() << ": " << violation;
