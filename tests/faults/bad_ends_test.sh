@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Jobs of ranks that cannot begin: each ends by itself, soon, on all ranks, with one message that says what is wrong and
-# the status of that kind of failure, and leaves what was there as it was. Nothing may hang.
+# Jobs of ranks that cannot begin, or go on: each ends by itself, soon, on all ranks, with one message that says what is
+# wrong and the status of that kind of failure, and leaves what was there as it was. Nothing may hang.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../launch/cases.sh"
 . "$root/tests/faults/common.sh"
@@ -21,7 +21,7 @@ refuses() {
 }
 
 prepared() {
-  export OMP_NUM_THREADS=1
+  export OMP_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
   make_fault_run "$smoe" "$PWD"
 }
 # A run of two ranks with checkpoints of step 1 and 2.
@@ -32,10 +32,19 @@ trained() {
 fingerprint() { find run -type f -not -name .lock -not -name train.log -exec sha256sum {} + | sort; }
 # A refused job leaves a finished run as it was.
 unharmed() { [ "$(fingerprint)" = "$before" ] || fail "the refused job changed the run: $(diff <(echo "$before") <(fingerprint))"; }
+# A process that has ended may still wait to be collected by its parent.
+is_alive() {
+  local stat
+  { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
+  [[ "${stat##*) }" != [ZX]* ]]
+}
+# Of the job last put in the background.
 wait_for_step() {
-  local waited
+  local waited rows
   for waited in $(seq 600); do
-    [ "$(grep -c lm_loss run/metrics.jsonl 2>/dev/null)" -ge "$1" ] && return
+    rows=$(grep -c lm_loss run/metrics.jsonl 2>/dev/null) || rows=0
+    [ "$rows" -lt "$1" ] || return 0
+    kill -0 $! 2>/dev/null || break
     sleep 0.05
   done
   fail "step $1 did not come: $(cat first.log)"
@@ -196,6 +205,20 @@ case_output_directory_that_is_not_shared() {
   absent run/checkpoints/latest
   [ -z "$(find run -name '*.unfinished')" ] || fail "half a checkpoint was left behind"
 }
+case_rank_that_stops_answering() {
+  prepared
+  train parallel.ep=2 train.steps=2000 checkpoint.interval=5 parallel.timeout=2 >first.log 2>&1 &
+  local first=$! holder status=0
+  wait_for_step 7
+  holder=$(sed -E 's/process ([0-9]+) .*/\1/' run/.lock)  # rank 0
+  kill -STOP "$holder"
+  wait "$first" || status=$?
+  cat first.log
+  [ "$status" = 1 ] || fail "status $status, expected 1"
+  grep -qE 'rank 0.*(stopped|no sign of life)' first.log || fail "rank 0 is not named"
+  ! is_alive "$holder" || fail "the stopped rank is still there"
+  expect 0 'resumed from' -- train parallel.ep=2 train.steps=10
+}
 case_mpirun_killed() {
   prepared
   train parallel.ep=2 train.steps=2000 checkpoint.interval=5 >first.log 2>&1 &
@@ -206,7 +229,7 @@ case_mpirun_killed() {
   kill -9 "$mpirun_of_it"
   wait "$start" && fail "it ended with 0"
   for waited in $(seq 100); do
-    [ -e "/proc/$holder" ] || break
+    is_alive "$holder" || break
     sleep 0.05
   done
   [ "$waited" -lt 100 ] || fail "rank 0 outlived mpirun by 5 s"

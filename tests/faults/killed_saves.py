@@ -210,6 +210,8 @@ class Saves:
             if piece not in said:
                 raise Failure(f"{what}: no '{piece}' in the message\n{tail(self.log)}")
         require_whole_checkpoints(self.run)
+        if half := list((self.run / "checkpoints").glob(".*.unfinished")):
+            raise Failure(f"{what}: left {half} behind")
         self.go_on(what)
         return True
 
