@@ -141,7 +141,8 @@ case_binaries_that_differ() {
 case_checkpoint_of_another_model() {
   trained
   before=$(fingerprint)
-  refuses 1 'step-000002' 'hidden_size: the checkpoint has 64, the configuration 32' -- train parallel.ep=2 train.steps=4 model.hidden_size=32
+  refuses 1 'step-000002' 'hidden_size: the checkpoint has 64, the configuration 32' -- \
+    train parallel.ep=2 train.steps=4 model.hidden_size=32
   unharmed
 }
 case_checkpoint_without_a_tensor_file() {
@@ -173,7 +174,8 @@ case_layout_that_does_not_fit() {
   refuses 2 'num_local_experts is 8.*ep = 3|parallel\.ep = 3' 'layouts of 2 rank\(s\) that fit:' 'parallel\.tp=1 parallel\.ep=2' \
     'parallel\.tp=2 parallel\.ep=1' -- train parallel.ep=3
   refuses 2 'train\.global_batch_size is 6' 'parallel\.tp=2' -- train parallel.ep=2 train.global_batch_size=6
-  ranks=8 refuses 2 'num_attention_heads is 4, which parallel\.tp = 8' 'layouts of 8 rank\(s\) that fit:' -- train parallel.tp=8 train.micro_batch_size=1
+  ranks=8 refuses 2 'num_attention_heads is 4, which parallel\.tp = 8' 'layouts of 8 rank\(s\) that fit:' -- \
+    train parallel.tp=8 train.micro_batch_size=1
   absent run
 }
 # Rank 1 works in another folder, where the relative path leads nowhere.

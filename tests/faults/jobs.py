@@ -65,7 +65,8 @@ class Workplace:
         return [str(self.smoe), "train", str(self.config), f"train.output_dir={run}", *overrides]
 
     def train_ranks(self, run, layout, overrides=(), mpirun="mpirun"):
-        return [str(mpirun), "--oversubscribe", "--bind-to", "none", "-n", str(layout.ranks), *self.train(run, [*layout.overrides(), *overrides])]
+        return [str(mpirun), "--oversubscribe", "--bind-to", "none", "-n", str(layout.ranks),
+                *self.train(run, [*layout.overrides(), *overrides])]
 
     def copy(self, source, target):
         shutil.rmtree(target, ignore_errors=True)
@@ -113,7 +114,8 @@ def rows(run):
 def checkpoint_hashes(run):
     """Every file under checkpoints/ with its SHA-256, whatever it is: nothing may be missing, and nothing left over."""
     root = run / "checkpoints"
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(root.rglob("*")) if path.is_file()}
+    files = [path for path in sorted(root.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def litter(run):
@@ -128,7 +130,8 @@ def require_same(run, oracle):
     for row, expected in zip(mine, theirs):
         if row != expected:
             keys = [key for key in expected if row.get(key) != expected[key]]
-            raise Failure(f"{run}/metrics.jsonl, step {expected['step']}: {keys} differ: {[row.get(k) for k in keys]}, expected {[expected[k] for k in keys]}")
+            raise Failure(f"{run}/metrics.jsonl, step {expected['step']}: {keys} differ: "
+                          f"{[row.get(key) for key in keys]}, expected {[expected[key] for key in keys]}")
     if len(mine) != len(theirs):
         raise Failure(f"{run}/metrics.jsonl: {len(mine)} rows, expected {len(theirs)}")
     found, expected = checkpoint_hashes(run), checkpoint_hashes(oracle)
@@ -163,7 +166,7 @@ def is_alive(pid):
 
 
 class Job:
-    """mpirun with its ranks, in the background; output goes to the end of the log."""
+    """mpirun with its ranks, in the background; the log holds its output and nothing of earlier jobs."""
 
     def __init__(self, command, log):
         self.log = Path(log)

@@ -85,7 +85,8 @@ def require_durable_order(calls):
 
     end = len(calls)
     renamed = last(of(("rename", "renameat2"), HIDDEN, r'/step-000006"'), end)
-    files = {match.group(1) for call in calls[:renamed] if call.name == "pwrite64" and (match := re.search(rf"<([^>]*{HIDDEN}[^>]*)>", call.line))}
+    written = [re.search(rf"<([^>]*{HIDDEN}[^>]*)>", call.line) for call in calls[:renamed] if call.name == "pwrite64"]
+    files = {match.group(1) for match in written if match}
     if len(files) < 5:
         raise Failure(f"only {len(files)} files were written in the save")
     for file in files:

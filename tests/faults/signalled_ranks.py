@@ -16,7 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-from jobs import Failure, Job, Layout, Workplace, last_step, main, make_oracle, require_same, require_whole_checkpoints, resumed_at, run_to_end, tail
+from jobs import (Failure, Job, Layout, Workplace, last_step, main, make_oracle, require_same, require_whole_checkpoints,
+                  resumed_at, run_to_end, tail)
 
 WRAPPER = Path(__file__).resolve().parents[2] / "launch/mpirun"
 # How the job was started, who gets the signal, and which.
