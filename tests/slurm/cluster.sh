@@ -55,28 +55,41 @@ SlurmdLogFile=$1/%n.log
 END
 }
 
+# stop_cluster_after PID: for a test that is killed and cannot clean up. Runs aside, as nobody's child.
+stop_cluster_after() {
+  while kill -0 "$1"; do env -u SLURM_CONF sleep 1; done
+  stop_cluster
+  rm -rf "$(dirname "$SLURM_CONF")"
+}
+
 # start_cluster FOLDER: a new folder, which should be gone after stop_cluster.
 start_cluster() {
   mkdir -p "$1/state" "$1/spool-n1" "$1/spool-n2"
   write_slurm_conf "$1"
   export SLURM_CONF=$1/slurm.conf
+  (stop_cluster_after $$ &) >/dev/null 2>&1 </dev/null
   slurmctld -D -c >"$1/slurmctld.out" 2>&1 &
   slurmd -D -N n1 >"$1/n1.out" 2>&1 &
   slurmd -D -N n2 >"$1/n2.out" 2>&1 &
-  for _ in $(seq 100); do
-    if [ "$(sinfo -h -N -p main -o %t 2>/dev/null | grep -c '^idle$')" = 2 ]; then return; fi
+  local deadline=$((SECONDS + 20))
+  while [ $SECONDS -lt $deadline ]; do
+    if [ "$(timeout 2 sinfo -h -N -p main -o %t 2>/dev/null | grep -c '^idle$')" = 2 ]; then return; fi
     sleep 0.2
   done
   tail -n 20 "$1"/*.out "$1"/*.log
   fail "the cluster did not start"
 }
 
-# Every process of the cluster and of its jobs is known by its environment.
+# The daemons, and whatever their jobs started, are known by their environment. slurmstepd overwrites its own, and is
+# known by the log that it writes to.
 cluster_processes() {
-  local environment
-  for environment in /proc/[0-9]*/environ; do
-    if grep -qzxF "SLURM_CONF=$SLURM_CONF" "$environment" 2>/dev/null; then basename "$(dirname "$environment")"; fi
-  done
+  local process
+  {
+    grep -lszxF "SLURM_CONF=$SLURM_CONF" /proc/[0-9]*/environ || true
+    for process in $(grep -lsx slurmstepd /proc/[0-9]*/comm || true); do
+      if ls -l "${process%comm}fd" 2>/dev/null | grep -qF " $(dirname "$SLURM_CONF")/"; then echo "$process"; fi
+    done
+  } | cut -d / -f 3
 }
 
 # Not by Slurm's own means, which need a cluster that is well.
@@ -87,7 +100,7 @@ stop_cluster() {
     processes=$(cluster_processes)
     [ -n "$processes" ] || return 0
     # shellcheck disable=SC2086
-    kill -$signal $processes 2>/dev/null
+    kill -$signal $processes 2>/dev/null || true
     for _ in $(seq 20); do
       [ -n "$(cluster_processes)" ] || return 0
       sleep 0.1
