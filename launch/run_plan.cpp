@@ -57,7 +57,7 @@ std::uint64_t estimated_activation_bytes(const RunConfig& config, const Layout& 
   return static_cast<std::uint64_t>(per_token) * static_cast<std::uint64_t>(tokens) * sizeof(float);
 }
 
-std::string describe_run(const RunConfig& config, const Layout& layout) {
+std::string describe_run(const RunConfig& config, const Layout& layout, int ranks_on_node) {
   const ModelConfig& model = config.model;
   const TrainConfig& train = config.train;
   const ParameterCounts counts = count_parameters(model);
@@ -84,10 +84,10 @@ std::string describe_run(const RunConfig& config, const Layout& layout) {
   text += line("arithmetic", fmt::format("{} a step, {} in all", operations(token_flops * static_cast<double>(step_tokens)),
                                          operations(token_flops * static_cast<double>(step_tokens) *
                                                     static_cast<double>(train.steps))));
+  const double needed = (state + activations) * ranks_on_node;
   text += line("memory", fmt::format("{:.2f} GiB a rank for weights, gradients and moments, about {:.2f} GiB for activations; "
-                                     "this machine has {:.1f} GiB{}",
-                                     state, activations, machine,
-                                     state + activations > machine ? ": too little" : ""));
+                                     "{} rank(s) here need {:.2f} GiB, this machine has {:.1f} GiB{}",
+                                     state, activations, ranks_on_node, needed, machine, needed > machine ? ": too little" : ""));
   text += line("output", train.output_dir);
   return text;
 }

@@ -15,6 +15,7 @@ std::uint64_t estimated_activation_bytes(const RunConfig& config, const Layout& 
 
 // Parameters (exact), tokens and arithmetic of a step, memory beside what this machine has. Several lines.
 // config.model holds its shape: a model taken `from` a directory has been resolved.
-std::string describe_run(const RunConfig& config, const Layout& layout);
+// ranks_on_node: how many share this machine.
+std::string describe_run(const RunConfig& config, const Layout& layout, int ranks_on_node);
 
 }  // namespace smoe

@@ -62,15 +62,16 @@ int run_training(const RunConfig& given, const TrainingOptions& options, Job& jo
       throw UsageError(error.what());
     }
   });
+  job.session().set_timeout(config.parallel.timeout);
   if (options.dry_run) {
+    const LongWork work(&job.session(), "describing the run");  // hashes of the data
     job.agree("launch.dry_run", [&] {
       if (!job.is_root()) return;
-      fmt::print("{}", describe_run(config, layout));
+      fmt::print("{}", describe_run(config, layout, job.session().local_size()));
       describe_data(config);
     });
     return 0;
   }
-  job.session().set_timeout(config.parallel.timeout);
   const int threads = job.claim_threads(config.train.threads);
   const Mesh mesh = Mesh::over(job.session(), layout);
   Trainer trainer({.model = config.model,

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "configs/field_text.h"
+#include "configs/yaml_printer.h"
 #include "configs/yaml_reader.h"
 #include "launch/commands.h"
 #include "trainer/equivalence.h"
@@ -53,49 +54,66 @@ EquivalenceCase shrink(const RunConfig& config, int ranks, std::int64_t steps) {
   return c;
 }
 
-std::string row(const Layout& layout, const Deviations& d, bool fits) {
-  return fmt::format("{:<20} {:>9.1e} {:>9.1e} {:>9.1e} {:>9.1e} {:>9.1e} {:>9.1e}  {}  {}\n", layout.to_string(), d.lm_loss.value, d.aux_loss.value,
+void print_heading(const RunConfig& config, const EquivalenceCase& what, int ranks) {
+  fmt::print("{} steps of a small copy ({} layers of width {}, {} heads, {} key-value heads, {} experts, top {}; {} scope) on {} rank(s)\n"
+             "against one rank. Largest deviations: losses and norm of their value, gradients and weights of the tensor's largest entry.\n",
+             what.steps, what.model.num_hidden_layers, what.model.hidden_size, what.model.num_attention_heads, what.model.num_key_value_heads,
+             what.model.num_local_experts, what.model.num_experts_per_tok, yaml_text(what.router.aux_loss_scope), ranks);
+  if (config.router.aux_loss_scope != what.router.aux_loss_scope)
+    fmt::print("router.aux_loss_scope {} depends on the layout by its definition: {} stands in for it.\n",
+               yaml_text(config.router.aux_loss_scope), yaml_text(what.router.aux_loss_scope));
+  fmt::print("\n{:<24} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}       {}\n", "layout", "lm loss", "balance", "z loss", "norm", "gradient", "weight",
+             "worst gradient");
+}
+
+std::string row(const std::string& title, const Deviations& d, bool fits) {
+  return fmt::format("{:<24} {:>9.1e} {:>9.1e} {:>9.1e} {:>9.1e} {:>9.1e} {:>9.1e}  {}  {}\n", title, d.lm_loss.value, d.aux_loss.value,
                      d.z_loss.value, d.grad_norm.value, d.gradient.value, d.weight.value, fits ? "ok " : "BAD", d.gradient.tensor);
 }
 
 void verify(const VerifyArguments& arguments, Job& job) {
   RunConfig config;
   job.agree("launch.configuration", [&] { config = resolve_model(read_config(arguments.config, arguments.overrides)); });
+  job.require_same_everywhere(fmt::format("verify {}\n{}", arguments.steps, print_yaml(config)));
   job.session().set_timeout(config.parallel.timeout);
-  const EquivalenceCase what = shrink(config, job.ranks(), arguments.steps);
-  const BatchShape batch{what.sequence_length, what.at_once * what.accumulation, 1};
-  const CaseRun one_rank = run_case(what, Mesh::single(), 1);
-  if (job.is_root()) {
-    fmt::print("{} steps of a small copy ({} layers of width {}, {} heads, {} key-value heads, {} experts, top {}; {} scope) on {} rank(s)\n"
-               "against one rank. Largest deviations: losses and norm of their value, gradients and weights of the tensor's largest entry.\n\n",
-               what.steps, what.model.num_hidden_layers, what.model.hidden_size, what.model.num_attention_heads, what.model.num_key_value_heads,
-               what.model.num_local_experts, what.model.num_experts_per_tok, yaml_text(what.router.aux_loss_scope), job.ranks());
-    fmt::print("{:<20} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}       {}\n", "layout", "lm loss", "balance", "z loss", "norm", "gradient", "weight",
-               "worst gradient");
-  }
+  // The second has one sequence at a time, which the ranks of a tp group then share.
+  const EquivalenceCase whole = shrink(config, job.ranks(), arguments.steps);
+  EquivalenceCase split = whole;
+  split.at_once = 1;
+  const CaseRun whole_on_one = run_case(whole, Mesh::single(), 1), split_on_one = run_case(split, Mesh::single(), 1);
+  if (job.is_root()) print_heading(config, whole, job.ranks());
 
-  const Tolerances tolerances;
   std::vector<std::string> bad;
   int checked = 0;
   for (const Layout& layout : layouts_of(job.ranks())) {
-    if (const auto problems = layout_problems(what.model, batch, layout); !problems.empty()) {
-      if (job.is_root()) fmt::print("{:<20} does not fit the model: {}\n", layout.to_string(), problems.front());
+    const BatchShape batch{whole.sequence_length, whole.at_once, 1};
+    if (const auto problems = layout_problems(whole.model, batch, layout); !problems.empty()) {
+      if (job.is_root()) fmt::print("{:<24} does not fit the model: {}\n", layout.to_string(), problems.front());
       continue;
     }
     const Mesh mesh = Mesh::over(job.session(), layout);
-    const Deviations d = compare(run_case(what, mesh, 1), one_rank, mesh);
-    const auto found = violations(d, tolerances);
-    for (const std::string& violation : found) bad.push_back(layout.to_string() + ": " + violation);
-    if (job.is_root()) fmt::print("{}", row(layout, d, found.empty()));
+    const auto hold = [&](const std::string& title, const EquivalenceCase& what, const CaseRun& one_rank) {
+      const Deviations d = compare(run_case(what, mesh, 1), one_rank, mesh);
+      const auto found = violations(d);
+      for (const std::string& violation : found) bad.push_back(title + ": " + violation);
+      if (job.is_root()) fmt::print("{}", row(title, d, found.empty()));
+    };
+    hold(layout.to_string(), whole, whole_on_one);
+    if (layout.dp() == 1 && layout.tp > 1) hold(layout.to_string() + " split", split, split_on_one);
     ++checked;
   }
+  const Tolerances allowed;
   if (job.is_root())
-    fmt::print("{:<20} {:>9.0e} {:>9.0e} {:>9.0e} {:>9.0e} {:>9.0e} {:>9.0e}\n\n", "allowed", tolerances.loss, tolerances.loss, tolerances.loss,
-               tolerances.grad_norm, tolerances.gradient, tolerances.weight);
+    fmt::print("{:<24} {:>9.0e} {:>9.0e} {:>9.0e} {:>9.0e} {:>9.0e} {:>9.0e}\n\n", "allowed", allowed.loss, allowed.loss, allowed.loss,
+               allowed.grad_norm, allowed.gradient, allowed.weight);
   job.agree("verify.result", [&] {
     if (!bad.empty()) throw std::runtime_error(fmt::format("layouts that do not compute what one rank does:\n  {}", fmt::join(bad, "\n  ")));
   });
-  if (job.is_root()) fmt::print("all {} layouts compute what one rank does\n", checked);
+  if (!job.is_root()) return;
+  if (job.ranks() == 1)
+    fmt::print("one rank was held against itself; to see other layouts, start it over ranks: mpirun -n 4 smoe verify {}\n", arguments.config);
+  else
+    fmt::print("{} layout(s) of {} ranks compute what one rank does\n", checked, job.ranks());
 }
 
 }  // namespace

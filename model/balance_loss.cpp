@@ -190,6 +190,7 @@ void BalanceLoss::fill_gradient(Context& context, const Statistics& statistics) 
   const std::int64_t first = TokenSplit(context.mesh).first(statistics.sequences * statistics.sequence_length);
   const double own_tokens = static_cast<double>(local);
   const std::int64_t groups = router_.aux_loss_scope == AuxLossScope::sequence ? statistics.counts.dim(1) : 1;
+  if (statistics.sequences == 0) return gradient_.assign(index(layers_ * groups * experts_), 0.0f);
   gradient_.resize(index(layers_ * groups * experts_));
   for (std::int64_t l = 0; l < layers_; ++l)
     for (std::int64_t g = 0; g < groups; ++g)

@@ -11,7 +11,8 @@
 
 namespace smoe {
 
-// What one layer's router tells of a micro-batch: sums over the tokens of each of N sequences.
+// What one layer's router tells of a micro-batch: sums over N runs of this rank's tokens (balance_loss.h), which are its
+// sequences where tp = 1.
 struct RouterStatistics {
   Tensor counts;            // [N,E] assignments
   Tensor probability_sums;  // [N,E]
@@ -20,7 +21,7 @@ struct RouterStatistics {
 
 // What the losses on the router send back into one layer.
 struct RouterGradient {
-  Tensor balance;     // [N or 1, E]: dL/dprobability of every token of a sequence; empty: none
+  Tensor balance;     // [N or 1, E]: dL/dprobability of every token of a run; empty: none
   double z_scale = 0; // dL/d(sum of logsumexp^2)
 };
 

@@ -10,17 +10,18 @@ namespace smoe {
 void together(Communicator& group, std::string_view label, const std::function<void()>& work, const StatusOf& status_of) {
   if (group.size() == 1) return work();
   std::string message;
+  bool failed = false;
   int status = 0;
   try {
     work();
   } catch (const SharedFailure&) {
     throw;  // all ranks have it already
   } catch (const std::exception& error) {
+    failed = true;
     status = status_of ? status_of(error) : 1;
     message = error.what();
   }
   // The lowest rank that failed speaks for all; how many failed tells whether the failure is its own.
-  const bool failed = status != 0;
   std::array<double, 1> lowest{failed ? static_cast<double>(group.size() - group.rank()) : 0.0}, failures{failed ? 1.0 : 0.0};
   group.all_reduce(lowest, Reduce::max, label);
   if (lowest[0] == 0) return;

@@ -24,7 +24,8 @@ class SharedFailure : public std::runtime_error {
 using StatusOf = std::function<int(const std::exception&)>;
 
 // Calls work() on every rank of the group and returns when all have succeeded. If any threw a std::exception, throws
-// SharedFailure on all. work must call no collective that a failure before it would skip: others would wait there.
+// SharedFailure on all. work must call no collective that a failure before it would skip: others would wait there; a
+// together() inside it must be over the same group.
 // In a group of one, exceptions pass unchanged. status_of turns the exception into an exit status; 1 without it.
 void together(Communicator& group, std::string_view label, const std::function<void()>& work, const StatusOf& status_of = {});
 

@@ -6,8 +6,9 @@
 //
 // Sums are taken in rank order, so the same layout gives the same bits on every run, and every rank of a group gets the
 // same bits. What a rank sends, for a group of n and a buffer of P bytes (all of it, not one rank's part):
-//   all_gather, reduce_scatter   (n - 1) / n * P            all_reduce   2 (n - 1) / n * P, to rounding
-//   all_to_all_v                 the rows that leave        broadcast    (n - 1) * P by the root, nothing by others
+//   all_gather, reduce_scatter   (n - 1) / n * P            all_reduce   2 (n - 1) / n * P, to rounding; of fewer than
+//   all_to_all_v                 the rows that leave                     1024 elements (n - 1) * P, which is one round
+//   broadcast                    (n - 1) * P by the root, nothing by others
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,7 @@
 
 namespace smoe {
 
-enum class Reduce : std::uint8_t { sum, max };
+enum class Reduce : std::uint8_t { sum, max };  // max of a NaN and a number may be either
 
 class Communicator {
  public:

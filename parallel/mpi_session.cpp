@@ -83,6 +83,11 @@ MpiSession::MpiSession(int* argc, char*** argv) : checks_calls_(wants_checks()),
     throw std::runtime_error("MPI could not be initialised; run alone or through mpirun, and check the Open MPI installation");
   if (provided < MPI_THREAD_MULTIPLE)
     throw std::runtime_error("this MPI library was built without threads; smoe needs MPI_THREAD_MULTIPLE");
+  // Messages are told apart by 23 bits of tag (mpi_communicator.h); MPI promises 15, libraries in use have 31.
+  int* largest_tag = nullptr;
+  int found = 0;
+  MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &largest_tag, &found);
+  if (!found || *largest_tag < (1 << 23)) throw std::runtime_error("this MPI library has too few message tags: smoe needs 2^23");
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);
   if (size_ > 1) start_watchdog();

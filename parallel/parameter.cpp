@@ -95,16 +95,4 @@ Parameter* ParameterSet::find(std::string_view name) {
   return it == by_name_.end() ? nullptr : it->second;
 }
 
-std::int64_t ParameterSet::elements() const {
-  std::int64_t n = 0;
-  for (const auto& p : parameters_) n += p.shape.elements();
-  return n;
-}
-
-std::int64_t ParameterSet::local_elements() const {
-  std::int64_t n = 0;
-  for (const auto& p : parameters_) n += p.slice.elements();
-  return n;
-}
-
 }  // namespace smoe

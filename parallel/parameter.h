@@ -80,8 +80,6 @@ class ParameterSet {
   std::size_t size() const { return parameters_.size(); }
   Parameter* find(std::string_view name);
   const std::vector<FlatBuffer>& flat_buffers() const { return flat_; }
-  std::int64_t elements() const;         // of the whole model
-  std::int64_t local_elements() const;   // held by this rank
 
  private:
   std::deque<Parameter> parameters_;  // they never move

@@ -68,12 +68,13 @@ PartsOf second_moments(const CheckpointContent& content) {
 }
 
 // This rank's part of model/ and optimizer/. Returns how many elements that was.
-std::int64_t write_owned(const fs::path& checkpoint, const CheckpointContent& content) {
-  auto model = TensorDirectoryWriter::open_for_slices(checkpoint / "model", tensor_specs(content.config.model, content.backend));
+std::int64_t write_owned(const fs::path& checkpoint, const CheckpointContent& content, const std::vector<TensorSpec>& model_specs,
+                         const std::vector<TensorSpec>& optimizer_specs) {
+  auto model = TensorDirectoryWriter::open_for_slices(checkpoint / "model", model_specs);
   std::int64_t elements = write_parts(model, content.backend, content.parameters,
                                       owned_parts(content.parameters, content.optimizer.shards(), &FlatBuffer::values));
   model.finish();
-  auto moments = TensorDirectoryWriter::open_for_slices(checkpoint / "optimizer", moment_specs(content));
+  auto moments = TensorDirectoryWriter::open_for_slices(checkpoint / "optimizer", optimizer_specs);
   elements += write_parts(moments, content.backend, content.parameters, first_moments(content), first_moment_prefix);
   elements += write_parts(moments, content.backend, content.parameters, second_moments(content), second_moment_prefix);
   moments.finish();
@@ -170,7 +171,7 @@ fs::path save_checkpoint(const fs::path& directory, const CheckpointContent& con
     TensorDirectoryWriter::lay_out(unfinished / "optimizer", optimizer_specs);
   });
   std::array<double, 1> written{0.0};
-  together(world, "checkpoint.write", [&] { written[0] = static_cast<double>(write_owned(unfinished, content)); });
+  together(world, "checkpoint.write", [&] { written[0] = static_cast<double>(write_owned(unfinished, content, model_specs, optimizer_specs)); });
   world.all_reduce(written, Reduce::sum, "checkpoint.written");
   together(world, "checkpoint.commit", [&] {
     if (!root) return;
@@ -253,6 +254,25 @@ void verify_checkpoint(const fs::path& checkpoint) { verify_files(checkpoint, ""
 void verify_model_directory(const fs::path& directory) {
   const fs::path model = fs::weakly_canonical(directory);
   if (model.filename() == "model" && fs::exists(model.parent_path() / "manifest.json")) verify_files(model.parent_path(), "model/");
+}
+
+std::string fingerprint_model_directory(const fs::path& directory) {
+  constexpr std::uint64_t sample = std::uint64_t{1} << 20;
+  std::string parts = sha256_file(directory / "config.json");
+  if (const fs::path manifest = fs::weakly_canonical(directory).parent_path() / "manifest.json";
+      fs::weakly_canonical(directory).filename() == "model" && fs::exists(manifest)) {
+    parts += sha256_file(manifest);
+  } else {
+    for (const fs::path& path : TensorDirectory(directory).files()) {
+      const File file = File::open_to_read(path);
+      const std::uint64_t size = file.size(), length = std::min(size, sample);
+      std::string bytes(2 * length, '\0');
+      file.pread_all(bytes.data(), length, 0);
+      file.pread_all(bytes.data() + length, length, size - length);
+      parts += fmt::format("{} {} {}", path.filename().string(), size, sha256_hex(bytes));
+    }
+  }
+  return sha256_hex(parts);
 }
 
 void check_same_model(const fs::path& checkpoint, const ModelConfig& expected) {

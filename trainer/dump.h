@@ -31,6 +31,7 @@ class StepDump {
   const Mesh& mesh_;
   std::optional<TemporaryPath> path_;  // the root's
   std::optional<SafetensorsWriter> writer_;
+  LongWork work_;  // twice the model is written
 };
 
 }  // namespace smoe

@@ -133,7 +133,7 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
   return run;
 }
 
-Deviations compare(const CaseRun& found, const CaseRun& one_rank, const Mesh& mesh) {
+Deviations compare(const CaseRun& found, const CaseRun& one_rank, const Mesh& mesh, const std::function<bool(const std::string&)>& only) {
   std::unordered_map<std::string, std::size_t> places;
   for (std::size_t i = 0; i < one_rank.parameters.size(); ++i) places.emplace(one_rank.parameters[i].name, i);
   Deviations worst;
@@ -146,6 +146,7 @@ Deviations compare(const CaseRun& found, const CaseRun& one_rank, const Mesh& me
     keep_worse(worst.grad_norm, relative(a.grad_norm, b.grad_norm), step);
     for (std::size_t i = 0; i < found.parameters.size(); ++i) {
       const CaseRun::Slice& place = found.parameters[i];
+      if (only && !only(place.name)) continue;
       const std::size_t whole = places.at(place.name);
       keep_worse(worst.gradient, deviation(a.gradients[i], place, b.gradients[whole]), step, place.name);
       keep_worse(worst.weight, deviation(a.weights[i], place, b.weights[whole]), step, place.name);

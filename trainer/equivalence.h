@@ -34,7 +34,7 @@ struct EquivalenceCase {
   bool masked_unevenly = false;  // whole sequences without any target as well, other ones with all
   Recompute recompute = Recompute::none;
   std::int64_t bucket_elements = 4096;  // small, so that a small model has many buckets too
-  // Changes initial weights, slice by slice, by global index: to force a routing.
+  // Sees every parameter once it has its initial values, and may change them: to force a routing.
   std::function<void(Parameter&)> adjust;
 };
 
@@ -68,7 +68,8 @@ struct Deviations {
   };
   Worst lm_loss, aux_loss, z_loss, grad_norm, gradient, weight;
 };
-Deviations compare(const CaseRun& found, const CaseRun& one_rank, const Mesh& mesh);
+// only: of which tensors; empty: all.
+Deviations compare(const CaseRun& found, const CaseRun& one_rank, const Mesh& mesh, const std::function<bool(const std::string&)>& only = {});
 
 // What fp32 arithmetic in another order may do, and nothing else.
 struct Tolerances {

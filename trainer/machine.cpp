@@ -22,13 +22,13 @@ std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layou
          bytes(counts.routers + counts.norms, 1, layout.ranks);
 }
 
-void require_memory(const ModelConfig& model, std::uint64_t bytes, const char* purpose) {
+void require_memory(const ModelConfig& model, std::uint64_t bytes, const char* purpose, const std::string& advice) {
   const std::int64_t parameters = count_parameters(model).total;
   const auto needed = static_cast<double>(bytes);
   const auto found = static_cast<double>(physical_memory_bytes());
   if (found == 0 || needed <= found) return;
-  throw std::runtime_error(fmt::format("the model needs {:.1f} GiB for {} ({} parameters), this machine has {:.1f} GiB of memory: choose a smaller model",
-                                       needed / 0x1p30, purpose, parameters, found / 0x1p30));
+  throw std::runtime_error(fmt::format("the model needs {:.1f} GiB here for {} ({} parameters), this machine has {:.1f} GiB of memory: choose a "
+                                       "smaller model{}", needed / 0x1p30, purpose, parameters, found / 0x1p30, advice));
 }
 
 }  // namespace smoe

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "model/model_config.h"
 #include "parallel/layout.h"
@@ -16,7 +17,7 @@ std::uint64_t physical_memory_bytes();
 std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layout);
 
 // Throws std::runtime_error, with numbers, where so many bytes cannot fit: better than the kernel's out-of-memory killer.
-// bytes: of all this machine's ranks together. purpose: what they are, in words.
-void require_memory(const ModelConfig& model, std::uint64_t bytes, const char* purpose);
+// bytes: of all this machine's ranks together. purpose: what they are, in words. advice: what else would help.
+void require_memory(const ModelConfig& model, std::uint64_t bytes, const char* purpose, const std::string& advice = {});
 
 }  // namespace smoe

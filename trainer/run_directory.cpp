@@ -16,10 +16,17 @@
 
 namespace smoe {
 namespace fs = std::filesystem;
+namespace {
+constexpr const char* lock_name = ".lock";
+}
+
+std::string read_run_lock(const fs::path& run_directory) {
+  return fs::exists(run_directory / lock_name) ? read_file(run_directory / lock_name, 4096) : "none";
+}
 
 RunDirectory::RunDirectory(const fs::path& path) : path_(path) {
   make_directories(path_);
-  const fs::path lock = path_ / ".lock";
+  const fs::path lock = path_ / lock_name;
   lock_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
   if (lock_ < 0)
     throw std::runtime_error(fmt::format("{}: cannot be written ({}); choose another train.output_dir", path_.string(), std::strerror(errno)));
@@ -34,7 +41,8 @@ RunDirectory::RunDirectory(const fs::path& path) : path_(path) {
   std::array<char, 128> host{};
   ::gethostname(host.data(), host.size() - 1);
   const std::string holder = fmt::format("process {} on {}", ::getpid(), host.data());
-  if (::ftruncate(lock_, 0) != 0 || ::pwrite(lock_, holder.data(), holder.size(), 0) < 0)
+  // Synced, so that ranks on other nodes read it.
+  if (::ftruncate(lock_, 0) != 0 || ::pwrite(lock_, holder.data(), holder.size(), 0) < 0 || ::fsync(lock_) != 0)
     throw std::runtime_error(fmt::format("{}: cannot be written ({})", lock.string(), std::strerror(errno)));
   for (const char* file : {"config.resolved.yaml", "metrics.jsonl"}) remove_temporaries(path_ / file);  // of killed runs
   log_.emplace(path_ / "train.log");

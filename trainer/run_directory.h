@@ -19,6 +19,9 @@ struct RunPaths {
   std::filesystem::path dumps() const { return root / "dumps"; }
 };
 
+// Who holds a run directory, as its lock says: the same text on all ranks, if they see the same directory.
+std::string read_run_lock(const std::filesystem::path& run_directory);
+
 class RunDirectory {
  public:
   // Makes the directory and takes its lock. Throws std::runtime_error if it cannot be written, or another process

@@ -60,7 +60,8 @@ void Trainer::check() {
     hf_ = read_hf_config(from_);
   }
   require_memory(hf_.model, training_state_bytes(hf_.model, mesh_.layout()) * static_cast<std::uint64_t>(config_.ranks_on_node),
-                 "weights, gradients and moments");
+                 "weights, gradients and moments",
+                 config_.ranks_on_node == 1 ? std::string() : fmt::format(", fewer than {} ranks on it, or larger parallel.ep and parallel.tp", config_.ranks_on_node));
   require_layout(hf_.model, {config_.data.sequence_length, config_.train.global_batch_size, config_.train.micro_batch_size}, mesh_.layout());
 }
 
@@ -108,9 +109,30 @@ std::optional<fs::path> Trainer::find_checkpoint() const {
   return checkpoint;
 }
 
+// Ranks on different nodes may see different files under the same name: all would train, on nothing that anybody meant.
+void Trainer::require_same_inputs() {
+  Communicator& world = mesh_.group(Axis::world);
+  const auto compare = [&](const char* what, const std::string& own) {
+    const std::string roots = broadcast_text(world, own, 0, "trainer.inputs");
+    together(world, "trainer.inputs", [&] {
+      if (own != roots) throw std::runtime_error(fmt::format("{} not what rank 0 sees\n  here:   {}\n  rank 0: {}", what, own, roots));
+    });
+  };
+  std::string data, weights, holder;
+  together(world, "trainer.describe", [&] {
+    data = fmt::format("{}; evaluation: {}", stream(), describe_stream(eval_sources_, 0, false, 0));
+    if (!from_.empty()) weights = fingerprint_model_directory(from_);
+  });
+  compare("data.train or data.eval is", data);
+  compare("the directory of model.from is", weights);
+  together(world, "trainer.lock", [&] { holder = read_run_lock(paths_.root); });
+  compare("train.output_dir must be one directory that all ranks see: its lock is", holder);
+}
+
 // Where the run begins: a checkpoint of its own, the weights of model.from, or fresh ones. The root decides and checks.
 void Trainer::start() {
   Communicator& world = mesh_.group(Axis::world);
+  require_same_inputs();
   std::string chosen;
   together(world, "trainer.choose", [&] {
     if (!is_root()) return;
@@ -126,6 +148,15 @@ void Trainer::start() {
     }
   });
   chosen = broadcast_text(world, chosen, 0, "trainer.choose");
+  // All have read before the root writes: an earlier run's weights may lie where its results are moved from.
+  together(world, "trainer.load", [&] {
+    if (!chosen.empty())
+      state_ = load_checkpoint(chosen, content());
+    else if (!from_.empty())
+      load_weights(from_, *backend_, hf_.model, model_->parameters());
+    else
+      model_->parameters().initialize(*backend_, static_cast<std::uint64_t>(config_.train.seed));
+  });
   together(world, "trainer.start", [&] { chosen.empty() ? begin_afresh() : resume(chosen); });
   for (const auto& warning : hf_.warnings) say("warning: " + warning);
 }
@@ -133,10 +164,6 @@ void Trainer::start() {
 void Trainer::begin_afresh() {
   std::optional<fs::path> aside;
   if (is_root()) aside = directory_->set_aside_earlier_results();
-  if (from_.empty())
-    model_->parameters().initialize(*backend_, static_cast<std::uint64_t>(config_.train.seed));
-  else
-    load_weights(from_, *backend_, hf_.model, model_->parameters());
   state_.stream = stream();
   open_outputs(false);
   if (aside) say(fmt::format("earlier results were moved to {}", aside->string()));
@@ -144,7 +171,6 @@ void Trainer::begin_afresh() {
 }
 
 void Trainer::resume(const fs::path& checkpoint) {
-  state_ = load_checkpoint(checkpoint, content());
   saved_step_ = checkpoint.parent_path() == paths_.checkpoints() ? state_.step : -1;
   open_outputs(true);
   say(fmt::format("resumed from {} at step {}", checkpoint.string(), state_.step));
@@ -224,12 +250,14 @@ int Trainer::run() {
     const double rate = learning_rate(config_.schedule, config_.optimizer.learning_rate, step, train.steps);
     const StepResult result = train_step(step, rate);
     report_step(result, rate);
-    if (state_.skipped_in_a_row >= train.max_skipped_steps)
+    together(mesh_.group(Axis::world), "trainer.skipped", [&] {
+      if (state_.skipped_in_a_row < train.max_skipped_steps) return;
       throw std::runtime_error(fmt::format(
           "{} steps in a row had a loss or gradient that is not finite (train.max_skipped_steps); the weights are those of update {}, "
           "the last checkpoint is {}: lower optimizer.learning_rate, or look at the data of steps {} to {}",
           state_.skipped_in_a_row, state_.updates, saved_step_ < 0 ? "none" : checkpoint_name(saved_step_),
           step - state_.skipped_in_a_row + 1, step));
+    });
     const bool last = step == train.steps;
     if (!eval_sources_.empty() && (last || step % config_.eval.interval == 0)) evaluate_sources();
     if (last || step % config_.checkpoint.interval == 0) save();

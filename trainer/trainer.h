@@ -64,6 +64,7 @@ class Trainer {
   void check();
   void open_data(bool verified);
   void build(int threads);
+  void require_same_inputs();
   void start();
   std::optional<std::filesystem::path> find_checkpoint() const;
   void resume(const std::filesystem::path& checkpoint);

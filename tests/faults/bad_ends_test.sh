@@ -202,10 +202,51 @@ case_data_missing_on_one_rank() {
 case_output_directory_that_is_not_shared() {
   prepared
   mkdir elsewhere
-  refuses 1 'rank 1: ' 'unfinished' -- job -n 1 "$smoe" train "$PWD/config.yaml" parallel.ep=2 train.steps=2 : \
+  refuses 1 'rank 1: train.output_dir must be one directory that all ranks see' 'here: +none' 'rank 0: process' -- \
+    job -n 1 "$smoe" train "$PWD/config.yaml" parallel.ep=2 train.steps=2 : \
     -n 1 --wdir "$PWD/elsewhere" "$smoe" train "$PWD/config.yaml" parallel.ep=2 train.steps=2
-  absent run/checkpoints/latest
-  [ -z "$(find run -name '*.unfinished')" ] || fail "half a checkpoint was left behind"
+  absent run/checkpoints run/metrics.jsonl
+}
+# The same name leads to other files on another node: all would train, and nobody would know on what.
+case_data_that_differ() {
+  prepared
+  sed -i "s|path: $PWD/|path: |" config.yaml
+  mkdir elsewhere
+  cp -r verse elsewhere/
+  head -n 40 prose.jsonl >fewer.jsonl
+  "$smoe" prepare fewer.jsonl --out elsewhere/prose --tokenizer bytes --source prose
+  refuses 1 'rank 1: data.train or data.eval is not what rank 0 sees' 'here: ' 'rank 0: ' -- job -n 1 "$smoe" train "$PWD/config.yaml" parallel.ep=2 : \
+    -n 1 --wdir "$PWD/elsewhere" "$smoe" train "$PWD/config.yaml" parallel.ep=2
+  absent run/checkpoints run/metrics.jsonl
+}
+case_starts_that_differ() {
+  trained
+  mkdir elsewhere
+  cp -r run/checkpoints/step-000001/model start
+  cp -r run/checkpoints/step-000002/model elsewhere/start
+  rm -rf run
+  sed -i -e '/^model:/,/^router:/{/^  /d}' -e 's/^model:/model: {from: start}/' config.yaml
+  refuses 1 'rank 1: the directory of model.from is not what rank 0 sees' -- \
+    job -n 1 "$smoe" train "$PWD/config.yaml" parallel.ep=2 : \
+    -n 1 --wdir "$PWD/elsewhere" "$smoe" train "$PWD/config.yaml" parallel.ep=2
+  absent run/checkpoints run/metrics.jsonl
+}
+# Weights of the run that is being set aside are read before they move.
+case_start_from_the_run_that_is_set_aside() {
+  trained
+  sed -i -e '/^model:/,/^router:/{/^  /d}' -e 's/^model:/model: {from: run}/' config.yaml
+  expect 0 'earlier results were moved to run/previous-1' 'weights from run/checkpoints/step-000002/model' -- \
+    train parallel.ep=2 train.steps=1 checkpoint.resume=never
+  [ "$(cat run/checkpoints/latest)" = step-000001 ] || fail "no checkpoint of the new run"
+}
+case_verified_configurations_that_differ() {
+  prepared
+  refuses 2 'rank 1: .*another configuration' -- job -n 1 "$smoe" verify config.yaml : -n 1 "$smoe" verify config.yaml router.aux_loss_coef=0.1
+  refuses 2 'rank 1: .*another configuration' -- job -n 1 "$smoe" train config.yaml parallel.ep=2 : -n 1 "$smoe" verify config.yaml parallel.ep=2
+}
+case_too_many_refused_steps() {
+  prepared
+  refuses 1 '5 steps in a row had a loss or gradient that is not finite' -- train parallel.ep=2 optimizer.learning_rate=1e30 schedule.warmup_steps=0
 }
 case_rank_that_stops_answering() {
   prepared

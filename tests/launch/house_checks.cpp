@@ -46,7 +46,6 @@ const std::vector<Library>& libraries() {
       {"PCRE2", std::regex("pcre2.*\\.h"), {"data"}},
       {"yaml-cpp", std::regex("yaml-cpp/.*"), {"configs"}},
       {"CLI11", std::regex("CLI/.*"), {"launch"}},
-      {"spdlog", std::regex("spdlog/.*"), {"launch"}},
       {"fmt", std::regex("fmt/.*"), {"data", "parallel", "model", "optim", "configs", "trainer", "launch"}},
       {"GoogleTest", std::regex("(gtest|gmock|rapidcheck).*"), {}},
       {"Google Benchmark", std::regex("benchmark/.*"), {}},

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "parallel/communicator.h"
@@ -51,12 +52,35 @@ class MeanCommunicator final : public PassingCommunicator {
   std::vector<Tensor> means_;
 };
 
-// Leaves each rank with the gradients of its own tokens.
-class UnreducedCommunicator final : public PassingCommunicator {
+// Leaves each rank with the gradients of its own tokens in some places, and sums everywhere else.
+class LeavingOutCommunicator final : public PassingCommunicator {
  public:
-  using PassingCommunicator::PassingCommunicator;
-  void start_reduce_scatter(const Tensor&, std::string_view) override {}
-  void finish_started() override {}
+  // left_out: gradients that are not summed; may be filled later.
+  LeavingOutCommunicator(std::shared_ptr<Communicator> real, const std::vector<Tensor>& left_out)
+      : PassingCommunicator(std::move(real)), left_out_(left_out) {}
+
+  void start_reduce_scatter(const Tensor& x, std::string_view label) override {
+    const std::int64_t part = x.elements() / size();
+    const Tensor own = x.rows(rank() * part, part);
+    own_.push_back({own, {own.f32(), own.f32() + part}});
+    real_->start_reduce_scatter(x, label);
+  }
+  void finish_started() override {
+    real_->finish_started();
+    for (const auto& [part, before] : own_)
+      for (std::int64_t i = 0; i < part.elements(); ++i)
+        if (is_left_out(part.f32() + i)) part.f32()[i] = before[static_cast<std::size_t>(i)];
+    own_.clear();
+  }
+
+ private:
+  bool is_left_out(const float* place) const {
+    for (const Tensor& gradient : left_out_)
+      if (place >= gradient.f32() && place < gradient.f32() + gradient.elements()) return true;
+    return false;
+  }
+  const std::vector<Tensor>& left_out_;
+  std::vector<std::pair<Tensor, std::vector<float>>> own_;
 };
 
 }  // namespace smoe

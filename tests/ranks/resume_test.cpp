@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 
 #include "parallel/agreement.h"
 #include "tests/ranks/test_session.h"
@@ -129,6 +131,30 @@ TEST_F(LayoutRuns, ResumedAtTheSameLayoutTheBitsAreTheSame) {
     ASSERT_EQ(whole.steps.size(), halves.steps.size());
     for (std::size_t s = 0; s < whole.steps.size(); ++s) EXPECT_EQ(whole.steps[s].lm_loss, halves.steps[s].lm_loss);
   }
+}
+
+// What is not finite on one rank is refused by all: nobody's weights change, and the run ends with one message.
+TEST_F(LayoutRuns, AStepThatOneRankCannotFinishChangesNoWeightOnAny) {
+  const int ranks = test_session().size();
+  const Layout layout{.ranks = ranks, .tp = 2, .ep = ranks};
+  const Mesh mesh = Mesh::over(test_session(), layout);
+  auto c = config("poisoned", layout, 10);
+  c.train.max_skipped_steps = 3;
+  Trainer trainer(c, mesh, 1);
+  if (test_session().rank() == 1) trainer.model().parameters().find("model.norm.weight")->value.f32()[0] = std::numeric_limits<float>::quiet_NaN();
+  std::vector<std::vector<float>> before;
+  for (const FlatBuffer& flat : trainer.model().parameters().flat_buffers()) before.emplace_back(flat.values.f32(), flat.values.f32() + flat.values.elements());
+  try {
+    trainer.run();
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const SharedFailure& failure) {
+    EXPECT_TRUE(mentions(failure.what(), {"3 steps in a row", "max_skipped_steps"}));
+  }
+  std::size_t i = 0;
+  for (const FlatBuffer& flat : trainer.model().parameters().flat_buffers())
+    EXPECT_EQ(std::memcmp(before[i++].data(), flat.values.data(), flat.values.bytes()), 0);
+  EXPECT_EQ(trainer.state().updates, 0);
+  EXPECT_EQ(trainer.state().skipped, 3);
 }
 
 // Held-out loss is of the same samples whatever the layout, also where they do not divide over the ranks.
