@@ -117,7 +117,7 @@ case_corpus_unknown_domain() { expect 1 'usage' 'politics' -- corpus_extract coo
 # A copy of the scripts around a smoe, a cmake and a corpus that only write down how they were called.
 fake_house() {
   mkdir -p house/launch
-  cp "$launch/quickstart" "$launch/common.sh" "$launch/setup" house/launch/
+  cp "$launch/quickstart" "$launch/common.sh" "$launch/setup" "$launch/mpirun" house/launch/
   fake dpkg-query 'printf installed'
   fake nproc 'echo 2'
   # shellcheck disable=SC2016
