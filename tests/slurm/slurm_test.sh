@@ -100,9 +100,9 @@ case_trains_over_two_nodes_and_resumes_after_usr1() {
 
 case_requeues_before_its_time_is_up() {
   prepare_case
-  submit 100000 run --time=1 --signal=B:USR1@50
+  submit 100000 run --time=2
   within 30 trains_in run
-  within 70 output_has 'status 18; requeueing the job'  # Slurm looks at the time twice a minute
+  within 70 output_has 'status 18; requeueing the job'  # due at once, but Slurm looks twice a minute
   expect_all_saved run
   within 15 job_is 'Restarts=1 '
 }
