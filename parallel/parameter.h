@@ -28,6 +28,12 @@ constexpr Axis axis_of(Replicas replicas) {
   return replicas == Replicas::tensor_parallel ? Axis::dp : replicas == Replicas::expert ? Axis::edp : Axis::world;
 }
 
+// Where element i of a slice lies in the whole tensor: both row-major, [n] or [rows, columns], the slice's corner at first.
+inline std::int64_t global_index(const Shape& shape, const Shape& slice, const std::array<std::int64_t, 2>& first, std::int64_t i) {
+  const std::int64_t width = shape.rank() == 2 ? shape[1] : 1, slice_width = slice.rank() == 2 ? slice[1] : 1;
+  return (first[0] + i / slice_width) * width + first[1] + i % slice_width;
+}
+
 struct Parameter {
   std::string name;                 // as released: model.layers.0.block_sparse_moe.experts.3.w1.weight
   Shape shape{};                    // of the whole tensor

@@ -70,10 +70,8 @@ double relative(double found, double expected) {
 double deviation(const std::vector<float>& slice, const CaseRun::Slice& place, const std::vector<float>& whole) {
   double largest = 0, worst = 0;
   for (const float x : whole) largest = std::max(largest, std::abs(static_cast<double>(x)));
-  const std::int64_t width = place.shape.rank() == 2 ? place.shape[1] : 1, slice_width = place.slice.rank() == 2 ? place.slice[1] : 1;
   for (std::size_t i = 0; i < slice.size(); ++i) {
-    const std::int64_t row = static_cast<std::int64_t>(i) / slice_width, column = static_cast<std::int64_t>(i) % slice_width;
-    const auto at = static_cast<std::size_t>((place.first[0] + row) * width + place.first[1] + column);
+    const auto at = static_cast<std::size_t>(global_index(place.shape, place.slice, place.first, static_cast<std::int64_t>(i)));
     const double difference = std::abs(static_cast<double>(slice[i]) - static_cast<double>(whole[at]));
     if (std::isnan(difference)) return INFINITY;
     worst = std::max(worst, difference);

@@ -54,15 +54,11 @@ std::string text(const std::vector<std::int64_t>& shape) { return fmt::format("[
 // of a parameter's slice.
 template <class Move>
 void for_each_piece(const Parameter& p, std::int64_t first, std::int64_t count, Move&& move) {
-  const std::int64_t width = p.shape.rank() == 2 ? p.shape[1] : 1, slice_width = p.slice.rank() == 2 ? p.slice[1] : 1;
-  if (slice_width == width) {
-    move(p.first[0] * width + first, 0, count);
-    return;
-  }
+  const bool whole_rows = p.slice.rank() != 2 || p.slice[1] == p.shape[1];
+  const std::int64_t row = whole_rows ? p.slice.elements() : p.slice[1];  // what lies together on disk
   for (std::int64_t done = 0; done < count;) {
-    const std::int64_t row = (first + done) / slice_width, column = (first + done) % slice_width;
-    const std::int64_t n = std::min(slice_width - column, count - done);
-    move((p.first[0] + row) * width + p.first[1] + column, done, n);
+    const std::int64_t n = std::min(row - (first + done) % row, count - done);
+    move(global_index(p.shape, p.slice, p.first, first + done), done, n);
     done += n;
   }
 }

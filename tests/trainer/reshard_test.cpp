@@ -46,9 +46,11 @@ float number(const Parameter& p, std::int64_t global_index, int kind) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(bits >> 40) | 0x3f000000u);
 }
 
-std::int64_t global_index(const Parameter& p, std::int64_t in_slice) {
-  const std::int64_t width = p.shape.rank() == 2 ? p.shape[1] : 1, slice_width = p.slice.rank() == 2 ? p.slice[1] : 1;
-  return (p.first[0] + in_slice / slice_width) * width + p.first[1] + in_slice % slice_width;
+// By hand, and not as the code under test does it.
+std::int64_t place_in_whole(const Parameter& p, std::int64_t in_slice) {
+  if (p.shape.rank() == 1) return p.first[0] + in_slice;
+  const std::int64_t row = in_slice / p.slice[1], column = in_slice - row * p.slice[1];
+  return (p.first[0] + row) * p.shape[1] + (p.first[1] + column);
 }
 
 // One rank's model and optimizer, as a checkpoint sees them.
@@ -76,18 +78,18 @@ class Holder {
     for (int kind = 0; kind < 3; ++kind)
       for (const Parameter& p : parameters())
         for (const SlicePart& part : parts(kind)(p))
-          for (std::int64_t i = 0; i < part.numbers.elements(); ++i) part.numbers.f32()[i] = number(p, global_index(p, part.first + i), kind);
+          for (std::int64_t i = 0; i < part.numbers.elements(); ++i) part.numbers.f32()[i] = number(p, place_in_whole(p, part.first + i), kind);
   }
   // How many numbers are not what they should be, and how many there are.
   std::pair<std::int64_t, std::int64_t> wrong() {
     std::int64_t wrong = 0, seen = 0;
     for (const Parameter& p : parameters())
-      for (std::int64_t i = 0; i < p.value.elements(); ++i, ++seen) wrong += p.value.f32()[i] != number(p, global_index(p, i), 0);
+      for (std::int64_t i = 0; i < p.value.elements(); ++i, ++seen) wrong += p.value.f32()[i] != number(p, place_in_whole(p, i), 0);
     for (int kind = 1; kind < 3; ++kind)
       for (const Parameter& p : parameters())
         for (const SlicePart& part : parts(kind)(p))
           for (std::int64_t i = 0; i < part.numbers.elements(); ++i, ++seen)
-            wrong += part.numbers.f32()[i] != number(p, global_index(p, part.first + i), kind);
+            wrong += part.numbers.f32()[i] != number(p, place_in_whole(p, part.first + i), kind);
     return {wrong, seen};
   }
 
