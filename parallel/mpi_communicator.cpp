@@ -106,26 +106,27 @@ MpiCommunicator::~MpiCommunicator() {
   if (!finalized) MPI_Comm_free(&comm_);
 }
 
-void MpiCommunicator::send(Call& call, Bytes bytes, int to, std::vector<MPI_Request>& requests) {
+void MpiCommunicator::send(Call& call, Bytes bytes, int to, Messages& messages) {
   call.count(bytes.size);
   for (std::size_t done = 0; done < bytes.size; done += largest_message) {
     const int n = static_cast<int>(std::min(largest_message, bytes.size - done));
-    require(MPI_Isend(bytes.data + done, n, MPI_BYTE, to, call.tag(), comm_, &requests.emplace_back()), "MPI_Isend");
-    peers_of_.push_back(world_ranks_[static_cast<std::size_t>(to)]);
+    require(MPI_Isend(bytes.data + done, n, MPI_BYTE, to, call.tag(), comm_, &messages.requests.emplace_back()), "MPI_Isend");
+    messages.peers.push_back(world_ranks_[static_cast<std::size_t>(to)]);
   }
 }
 
-void MpiCommunicator::receive(const Call& call, Bytes bytes, int from, std::vector<MPI_Request>& requests) {
+void MpiCommunicator::receive(const Call& call, Bytes bytes, int from, Messages& messages) {
   for (std::size_t done = 0; done < bytes.size; done += largest_message) {
     const int n = static_cast<int>(std::min(largest_message, bytes.size - done));
-    require(MPI_Irecv(bytes.data + done, n, MPI_BYTE, from, call.tag(), comm_, &requests.emplace_back()), "MPI_Irecv");
-    peers_of_.push_back(world_ranks_[static_cast<std::size_t>(from)]);
+    require(MPI_Irecv(bytes.data + done, n, MPI_BYTE, from, call.tag(), comm_, &messages.requests.emplace_back()), "MPI_Irecv");
+    messages.peers.push_back(world_ranks_[static_cast<std::size_t>(from)]);
   }
 }
 
 // Polls, because waiting inside the library would keep a whole core busy where ranks share cores, and because whom we
 // wait for is worth knowing.
-void MpiCommunicator::wait(std::vector<MPI_Request>& requests) {
+void MpiCommunicator::wait(Messages& messages) {
+  auto& [requests, peers] = messages;
   using Clock = std::chrono::steady_clock;
   constexpr int busy_polls = 200;
   constexpr auto patience = std::chrono::milliseconds(20), name_again_after = std::chrono::milliseconds(100);
@@ -147,21 +148,26 @@ void MpiCommunicator::wait(std::vector<MPI_Request>& requests) {
     for (std::size_t i = 0; i < requests.size(); ++i) {
       int complete = 0;
       require(MPI_Request_get_status(requests[i], &complete, MPI_STATUS_IGNORE), "waiting for other ranks");
-      if (!complete && std::find(awaited_.begin(), awaited_.end(), peers_of_[i]) == awaited_.end()) awaited_.push_back(peers_of_[i]);
+      if (!complete && std::find(awaited_.begin(), awaited_.end(), peers[i]) == awaited_.end()) awaited_.push_back(peers[i]);
     }
     ledger_.waits_for(awaited_);
   }
   requests.clear();
-  peers_of_.clear();
+  peers.clear();
 }
 
 // Sends outgoing(q) to each other rank q of the group and receives incoming(q) from it. Parts of no bytes are not sent.
 template <class Outgoing, class Incoming>
-void MpiCommunicator::exchange(Call& call, const Outgoing& outgoing, const Incoming& incoming) {
+void MpiCommunicator::post(Call& call, const Outgoing& outgoing, const Incoming& incoming, Messages& messages) {
   // Each rank begins with the one after it, so that not all of them send to the same one first.
-  for (int i = 1; i < size_; ++i) receive(call, incoming((rank_ + size_ - i) % size_), (rank_ + size_ - i) % size_, requests_);
-  for (int i = 1; i < size_; ++i) send(call, outgoing((rank_ + i) % size_), (rank_ + i) % size_, requests_);
-  wait(requests_);
+  for (int i = 1; i < size_; ++i) receive(call, incoming((rank_ + size_ - i) % size_), (rank_ + size_ - i) % size_, messages);
+  for (int i = 1; i < size_; ++i) send(call, outgoing((rank_ + i) % size_), (rank_ + i) % size_, messages);
+}
+
+template <class Outgoing, class Incoming>
+void MpiCommunicator::exchange(Call& call, const Outgoing& outgoing, const Incoming& incoming) {
+  post(call, outgoing, incoming, messages_);
+  wait(messages_);
 }
 
 void MpiCommunicator::check_same_call(const CollectiveCall& described, std::uint64_t number) {
@@ -179,12 +185,11 @@ void MpiCommunicator::check_same_call(const CollectiveCall& described, std::uint
   const int tag = check_tag | static_cast<int>(number & 0x3ff);
   for (int q = 0; q < size_; ++q) {
     if (q == rank_) continue;
-    require(MPI_Irecv(&all[static_cast<std::size_t>(q)], sizeof(Description), MPI_BYTE, q, tag, comm_, &requests_.emplace_back()), "MPI_Irecv");
-    peers_of_.push_back(world_ranks_[static_cast<std::size_t>(q)]);
-    require(MPI_Isend(&mine, sizeof(Description), MPI_BYTE, q, tag, comm_, &requests_.emplace_back()), "MPI_Isend");
-    peers_of_.push_back(world_ranks_[static_cast<std::size_t>(q)]);
+    require(MPI_Irecv(&all[static_cast<std::size_t>(q)], sizeof(Description), MPI_BYTE, q, tag, comm_, &messages_.requests.emplace_back()), "MPI_Irecv");
+    require(MPI_Isend(&mine, sizeof(Description), MPI_BYTE, q, tag, comm_, &messages_.requests.emplace_back()), "MPI_Isend");
+    messages_.peers.insert(messages_.peers.end(), 2, world_ranks_[static_cast<std::size_t>(q)]);
   }
-  wait(requests_);
+  wait(messages_);
   for (const Description& other : all) {
     if (other.hash == mine.hash) continue;
     std::string message = "the ranks of a group called different collectives (number " + std::to_string(number) + " over " + std::string(axis_) + "):";
@@ -196,6 +201,21 @@ void MpiCommunicator::check_same_call(const CollectiveCall& described, std::uint
 std::byte* MpiCommunicator::staging(std::size_t bytes) {
   if (staging_.size() < bytes) staging_.resize(bytes);
   return staging_.data();
+}
+
+// What the other ranks sent lies in arrived, n elements for each rank of the group.
+template <class T>
+void MpiCommunicator::reduce_arrived(T* out, const T* own, const T* arrived, std::int64_t n, Reduce op) const {
+  std::vector<const T*> parts(world_ranks_.size());
+  for (int q = 0; q < size_; ++q) parts[static_cast<std::size_t>(q)] = q == rank_ ? own : arrived + q * n;
+  reduce_parts(out, parts, n, op);
+}
+
+void MpiCommunicator::sum_arrived(const Tensor& out, const Tensor& own, const std::byte* arrived) const {
+  if (own.type() == DType::i32)
+    reduce_arrived(out.i32(), own.i32(), reinterpret_cast<const std::int32_t*>(arrived), own.elements(), Reduce::sum);
+  else
+    reduce_arrived(out.f32(), own.f32(), reinterpret_cast<const float*>(arrived), own.elements(), Reduce::sum);
 }
 
 // Every rank sums one part of x and then hands it to the others. Few numbers are cheaper to send whole.
@@ -210,9 +230,7 @@ void MpiCommunicator::reduce_in_place(Call& call, T* x, std::int64_t n, Reduce o
   exchange(
       call, [&](int q) { return Bytes{reinterpret_cast<std::byte*>(x + first_of(q)), static_cast<std::size_t>(count_of(q)) * sizeof(T)}; },
       [&](int q) { return Bytes{reinterpret_cast<std::byte*>(arrived + q * mine), static_cast<std::size_t>(mine) * sizeof(T)}; });
-  std::vector<const T*> parts(world_ranks_.size());
-  for (int q = 0; q < size_; ++q) parts[static_cast<std::size_t>(q)] = q == rank_ ? own : arrived + q * mine;
-  reduce_parts(own, parts, mine, op);
+  reduce_arrived(own, own, arrived, mine, op);
   if (n < few) return;
   exchange(
       call, [&](int) { return Bytes{reinterpret_cast<std::byte*>(own), static_cast<std::size_t>(mine) * sizeof(T)}; },
@@ -259,34 +277,16 @@ void MpiCommunicator::start_reduce_scatter(const Tensor& x, std::string_view lab
   if (slot.arrived.size() < part * static_cast<std::size_t>(size_)) slot.arrived.resize(part * static_cast<std::size_t>(size_));
   auto* data = static_cast<std::byte*>(x.data());
   const auto at = [&](std::byte* all, int q) { return Bytes{all + part * static_cast<std::size_t>(q), part}; };
-  for (int i = 1; i < size_; ++i) receive(call, at(slot.arrived.data(), (rank_ + size_ - i) % size_), (rank_ + size_ - i) % size_, slot.requests);
-  for (int i = 1; i < size_; ++i) send(call, at(data, (rank_ + i) % size_), (rank_ + i) % size_, slot.requests);
-  peers_of_.clear();
+  post(call, [&](int q) { return at(data, q); }, [&](int q) { return at(slot.arrived.data(), q); }, slot.messages);
 }
 
 void MpiCommunicator::finish(Started& slot) {
   if (!slot.active) return;
   const InsideCollective inside(ledger_, {"finish reduce_scatter", axis_, slot.label, name_of(slot.x.type()), slot.x.elements()});
-  peers_of_.assign(slot.requests.size(), 0);
-  const std::size_t chunks = slot.requests.size() / static_cast<std::size_t>(2 * (size_ - 1) > 0 ? 2 * (size_ - 1) : 1);
-  for (std::size_t i = 0; i < slot.requests.size(); ++i) {
-    const int step = static_cast<int>(i / chunks);  // receives in the order of ranks before us, then sends to those after
-    const int q = step < size_ - 1 ? (rank_ + size_ - 1 - step) % size_ : (rank_ + step - size_ + 2) % size_;
-    peers_of_[i] = world_ranks_[static_cast<std::size_t>(q)];
-  }
-  wait(slot.requests);
+  wait(slot.messages);
   const std::int64_t part = slot.x.elements() / size_;
-  const auto reduce = [&](auto* x) {
-    using T = std::remove_pointer_t<decltype(x)>;
-    std::vector<const T*> parts(world_ranks_.size());
-    for (int q = 0; q < size_; ++q)
-      parts[static_cast<std::size_t>(q)] = q == rank_ ? x + rank_ * part : reinterpret_cast<const T*>(slot.arrived.data()) + q * part;
-    reduce_parts(x + rank_ * part, parts, part, Reduce::sum);
-  };
-  if (slot.x.type() == DType::i32)
-    reduce(slot.x.i32());
-  else
-    reduce(slot.x.f32());
+  const Tensor own = slot.x.reshape({slot.x.elements()}).rows(rank_ * part, part);
+  sum_arrived(own, own, slot.arrived.data());
   slot.active = false;
 }
 
@@ -306,16 +306,7 @@ void MpiCommunicator::reduce_scatter(const Tensor& in, const Tensor& out, std::s
   exchange(call, [&](int q) { return Bytes{data + part * static_cast<std::size_t>(q), part}; },
            [&](int q) { return Bytes{arrived + part * static_cast<std::size_t>(q), part}; });
   const std::int64_t n = out.elements();
-  const auto reduce = [&](auto* x, auto* sum) {
-    using T = std::remove_pointer_t<decltype(x)>;
-    std::vector<const T*> parts(world_ranks_.size());
-    for (int q = 0; q < size_; ++q) parts[static_cast<std::size_t>(q)] = q == rank_ ? x + q * n : reinterpret_cast<const T*>(arrived) + q * n;
-    reduce_parts(sum, parts, n, Reduce::sum);
-  };
-  if (in.type() == DType::i32)
-    reduce(in.i32(), out.i32());
-  else
-    reduce(in.f32(), out.f32());
+  sum_arrived(out, in.reshape({in.elements()}).rows(rank_ * n, n), arrived);
 }
 
 void MpiCommunicator::all_to_all_v(const Tensor& in, std::span<const std::int64_t> send_rows, const Tensor& out,

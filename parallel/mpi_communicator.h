@@ -51,22 +51,32 @@ class MpiCommunicator final : public Communicator {
     std::byte* data = nullptr;
     std::size_t size = 0;
   };
+  // Messages on their way, and the rank of the world at each one's other end.
+  struct Messages {
+    std::vector<MPI_Request> requests;
+    std::vector<int> peers;
+  };
   // A reduce-scatter whose messages are on their way.
   struct Started {
     Tensor x;
     std::string_view label;
-    std::vector<MPI_Request> requests;
+    Messages messages;
     std::vector<std::byte> arrived;
     bool active = false;
   };
 
   template <class Outgoing, class Incoming>
+  void post(Call& call, const Outgoing& outgoing, const Incoming& incoming, Messages& messages);
+  template <class Outgoing, class Incoming>
   void exchange(Call& call, const Outgoing& outgoing, const Incoming& incoming);
   template <class T>
   void reduce_in_place(Call& call, T* x, std::int64_t n, Reduce op);
-  void send(Call& call, Bytes bytes, int to, std::vector<MPI_Request>& requests);
-  void receive(const Call& call, Bytes bytes, int from, std::vector<MPI_Request>& requests);
-  void wait(std::vector<MPI_Request>& requests);
+  template <class T>
+  void reduce_arrived(T* out, const T* own, const T* arrived, std::int64_t n, Reduce op) const;
+  void sum_arrived(const Tensor& out, const Tensor& own, const std::byte* arrived) const;
+  void send(Call& call, Bytes bytes, int to, Messages& messages);
+  void receive(const Call& call, Bytes bytes, int from, Messages& messages);
+  void wait(Messages& messages);
   void check_same_call(const CollectiveCall& described, std::uint64_t number);
   void finish(Started& started);
   std::byte* staging(std::size_t bytes);
@@ -79,8 +89,7 @@ class MpiCommunicator final : public Communicator {
   bool check_calls_;
   int rank_ = 0, size_ = 1;
   std::uint64_t calls_ = 0;
-  std::vector<MPI_Request> requests_;
-  std::vector<int> peers_of_;  // world rank of requests_[i]
+  Messages messages_;  // of the collective that this rank is in
   std::vector<int> awaited_;
   std::vector<std::byte> staging_;
   std::array<Started, 2> started_;
