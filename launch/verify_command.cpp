@@ -42,7 +42,8 @@ EquivalenceCase shrink(const RunConfig& config, int ranks, std::int64_t steps) {
   c.optimizer = config.optimizer;
   c.optimizer.learning_rate = std::min(config.optimizer.learning_rate, 1e-3);
   c.optimizer.epsilon = std::max(config.optimizer.epsilon, 1e-5);  // updates that are nothing but rounding do not decide
-  c.sequence_length = std::lcm<std::int64_t>(ranks, 8) * std::max<std::int64_t>(1, 24 / std::lcm<std::int64_t>(ranks, 8));
+  const std::int64_t divisible = std::lcm<std::int64_t>(ranks, 8);  // by every tp
+  c.sequence_length = divisible * std::max<std::int64_t>(1, 24 / divisible);
   c.at_once = 2 * ranks;
   c.accumulation = config.train.global_batch_size > config.train.micro_batch_size ? 2 : 1;
   c.steps = steps;

@@ -28,7 +28,7 @@ double BalanceValues::z_total() const { return total(z); }
 BalanceLoss::BalanceLoss(const ModelConfig& model, const RouterConfig& router)
     : layers_(model.num_hidden_layers), experts_(model.num_local_experts), experts_per_token_(model.num_experts_per_tok), router_(router) {
   running_counts_.resize(index(layers_ * experts_));
-  own_.resize(index(layers_ * 2 * experts_));
+  own_counts_.resize(index(layers_ * experts_));
   pooled_f_.resize(index(experts_));
   pooled_p_.resize(index(experts_));
   for (auto* v : {&values_.micro_batch, &values_.global_batch, &values_.sequence, &values_.rank, &values_.z}) v->resize(index(layers_));
@@ -40,6 +40,8 @@ BalanceLoss::BalanceLoss(const ModelConfig& model, const RouterConfig& router)
 struct BalanceLoss::Totals {
   std::vector<double>& numbers;
   std::int64_t layers, experts;
+
+  static std::size_t numbers_of(std::int64_t layers, std::int64_t experts) { return index(layers * (2 * experts + 3) + 3); }
 
   double* layer(std::int64_t l) const { return numbers.data() + l * (2 * experts + 3); }
   double* counts(std::int64_t l) const { return layer(l); }
@@ -117,7 +119,7 @@ void BalanceLoss::gather_runs(Context& context, const Statistics& statistics) {
 
 // This rank's terms of the totals, and the totals.
 void BalanceLoss::sum_own(Context& context, const Statistics& statistics) {
-  world_.assign(index(layers_ * layer_numbers() + 3), 0.0);
+  world_.assign(Totals::numbers_of(layers_, experts_), 0.0);
   const Totals totals{world_, layers_, experts_};
   const std::int64_t runs = statistics.counts.dim(1), sequences = statistics.sequences;
   const double tokens = static_cast<double>(TokenSplit(context.mesh).local(sequences * statistics.sequence_length));
@@ -137,8 +139,8 @@ void BalanceLoss::sum_own(Context& context, const Statistics& statistics) {
         by_sequence += sums[e] * sums[experts_ + e];
       }
       by_rank += count * probability;
-      totals.counts(l)[e] = own_[index(l * 2 * experts_ + e)] = count;
-      totals.probabilities(l)[e] = own_[index((l * 2 + 1) * experts_ + e)] = probability;
+      totals.counts(l)[e] = own_counts_[index(l * experts_ + e)] = count;
+      totals.probabilities(l)[e] = probability;
     }
     for (std::int64_t r = 0; r < runs; ++r) totals.z(l) += z_sums_[index(l * runs + r)];
     if (tokens > 0) totals.ranks_balance(l) = experts / (k * tokens * tokens) * by_rank;
@@ -199,7 +201,7 @@ void BalanceLoss::fill_gradient(Context& context, const Statistics& statistics) 
         switch (router_.aux_loss_scope) {
           case AuxLossScope::micro_batch: value = experts * totals.counts(l)[e] / (k * tokens) / tokens; break;
           case AuxLossScope::rank:
-            value = experts * own_[index(l * 2 * experts_ + e)] / (k * own_tokens) / own_tokens / totals.ranks();
+            value = experts * own_counts_[index(l * experts_ + e)] / (k * own_tokens) / own_tokens / totals.ranks();
             break;
           case AuxLossScope::global_batch:
             value = experts * running_counts_[index(l * experts_ + e)] / (k * tokens * static_cast<double>(seen_)) / tokens;

@@ -61,7 +61,6 @@ class BalanceLoss {
  private:
   // This micro-batch over the whole world, in the order of the all-reduce.
   struct Totals;
-  std::int64_t layer_numbers() const { return 2 * experts_ + 3; }
   void gather_runs(Context& context, const Statistics& statistics);
   void sum_own(Context& context, const Statistics& statistics);
   void measure();
@@ -72,7 +71,7 @@ class BalanceLoss {
   std::int64_t micro_batches_ = 1, seen_ = 0;
   std::vector<float> counts_, probability_sums_, z_sums_;  // [L,N,E], [L,N,E], [L,N] of this rank, on the host
   std::vector<double> sequence_sums_;                      // [L,B,2E] counts and probabilities of each sequence of the tp group
-  std::vector<double> own_;                                // [L,2E] counts and probabilities of this rank
+  std::vector<double> own_counts_;                         // [L,E] of this rank
   std::vector<double> world_;                              // see Totals
   std::vector<double> running_counts_;                     // [L,E] over the micro-batches of the step
   std::vector<double> pooled_f_, pooled_p_;                // [E] means over layers, for the hf scope

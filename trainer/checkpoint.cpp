@@ -52,14 +52,6 @@ void copy_durably(const fs::path& from, const fs::path& to) {
   file.commit();
 }
 
-// Which files there are and how long: the same on every rank.
-std::vector<TensorSpec> moment_specs(const CheckpointContent& content) {
-  auto specs = tensor_specs(content.config.model, content.backend, first_moment_prefix);
-  const auto second = tensor_specs(content.config.model, content.backend, second_moment_prefix);
-  specs.insert(specs.end(), second.begin(), second.end());
-  return specs;
-}
-
 PartsOf first_moments(const CheckpointContent& content) {
   return shard_parts(content.optimizer.shards(), [&](std::size_t flat) { return content.optimizer.first_moments(flat); });
 }
@@ -159,7 +151,8 @@ fs::path save_checkpoint(const fs::path& directory, const CheckpointContent& con
   Communicator& world = content.mesh.group(Axis::world);
   const bool root = content.mesh.is_root();
   const fs::path target = directory / checkpoint_name(state.step), unfinished = directory / ("." + target.filename().string() + ".unfinished");
-  const auto model_specs = tensor_specs(content.config.model, content.backend), optimizer_specs = moment_specs(content);
+  const auto model_specs = tensor_specs(content.config.model, content.backend);
+  const auto optimizer_specs = tensor_specs(content.config.model, content.backend, {first_moment_prefix, second_moment_prefix});
   std::optional<HiddenDirectory> hidden;  // the root's, removed where anything fails
 
   together(world, "checkpoint.lay_out", [&] {
@@ -218,6 +211,13 @@ void remove_unfinished(const fs::path& directory) {
 
 namespace {
 
+// The checkpoint whose model/ this is, if it is one's.
+std::optional<fs::path> checkpoint_of(const fs::path& model_directory) {
+  const fs::path model = fs::weakly_canonical(model_directory);
+  if (model.filename() != "model" || !fs::exists(model.parent_path() / "manifest.json")) return std::nullopt;
+  return model.parent_path();
+}
+
 // Every file of the manifest whose name begins with `part`.
 void verify_files(const fs::path& checkpoint, const std::string& part) {
   const fs::path manifest = checkpoint / "manifest.json";
@@ -252,16 +252,14 @@ void verify_files(const fs::path& checkpoint, const std::string& part) {
 void verify_checkpoint(const fs::path& checkpoint) { verify_files(checkpoint, ""); }
 
 void verify_model_directory(const fs::path& directory) {
-  const fs::path model = fs::weakly_canonical(directory);
-  if (model.filename() == "model" && fs::exists(model.parent_path() / "manifest.json")) verify_files(model.parent_path(), "model/");
+  if (const auto checkpoint = checkpoint_of(directory)) verify_files(*checkpoint, "model/");
 }
 
 std::string fingerprint_model_directory(const fs::path& directory) {
   constexpr std::uint64_t sample = std::uint64_t{1} << 20;
   std::string parts = sha256_file(directory / "config.json");
-  if (const fs::path manifest = fs::weakly_canonical(directory).parent_path() / "manifest.json";
-      fs::weakly_canonical(directory).filename() == "model" && fs::exists(manifest)) {
-    parts += sha256_file(manifest);
+  if (const auto checkpoint = checkpoint_of(directory)) {
+    parts += sha256_file(*checkpoint / "manifest.json");
   } else {
     for (const fs::path& path : TensorDirectory(directory).files()) {
       const File file = File::open_to_read(path);

@@ -94,10 +94,6 @@ CheckpointContent Trainer::content() {
   return {*backend_, model_->parameters(), *optimizer_, mesh_, hf_, tokenizer_files(train_sources_, from_)};
 }
 
-std::string Trainer::stream() const {
-  return describe_stream(train_sources_, static_cast<std::uint64_t>(config_.train.seed), config_.data.shuffle, config_.train.global_batch_size);
-}
-
 std::optional<fs::path> Trainer::find_checkpoint() const {
   const std::string& choice = config_.checkpoint.resume;
   if (choice == "never") return std::nullopt;
@@ -120,7 +116,8 @@ void Trainer::require_same_inputs() {
   };
   std::string data, weights, holder;
   together(world, "trainer.describe", [&] {
-    data = fmt::format("{}; evaluation: {}", stream(), describe_stream(eval_sources_, 0, false, 0));
+    stream_ = describe_stream(train_sources_, static_cast<std::uint64_t>(config_.train.seed), config_.data.shuffle, config_.train.global_batch_size);
+    data = fmt::format("{}; evaluation: {}", stream_, describe_stream(eval_sources_, 0, false, 0));
     if (!from_.empty()) weights = fingerprint_model_directory(from_);
   });
   compare("data.train or data.eval is", data);
@@ -164,7 +161,7 @@ void Trainer::start() {
 void Trainer::begin_afresh() {
   std::optional<fs::path> aside;
   if (is_root()) aside = directory_->set_aside_earlier_results();
-  state_.stream = stream();
+  state_.stream = stream_;
   open_outputs(false);
   if (aside) say(fmt::format("earlier results were moved to {}", aside->string()));
   if (!from_.empty()) say(fmt::format("weights from {}", from_.string()));
@@ -174,10 +171,10 @@ void Trainer::resume(const fs::path& checkpoint) {
   saved_step_ = checkpoint.parent_path() == paths_.checkpoints() ? state_.step : -1;
   open_outputs(true);
   say(fmt::format("resumed from {} at step {}", checkpoint.string(), state_.step));
-  if (const std::string now = stream(); now != state_.stream) {
+  if (stream_ != state_.stream) {
     say(fmt::format("warning: the data is not what the checkpoint was trained on, so the order of samples changes here\n"
-                    "  then: {}\n  now:  {}", state_.stream, now));
-    state_.stream = now;
+                    "  then: {}\n  now:  {}", state_.stream, stream_));
+    state_.stream = stream_;
   }
 }
 
@@ -250,20 +247,24 @@ int Trainer::run() {
     const double rate = learning_rate(config_.schedule, config_.optimizer.learning_rate, step, train.steps);
     const StepResult result = train_step(step, rate);
     report_step(result, rate);
-    together(mesh_.group(Axis::world), "trainer.skipped", [&] {
-      if (state_.skipped_in_a_row < train.max_skipped_steps) return;
-      throw std::runtime_error(fmt::format(
-          "{} steps in a row had a loss or gradient that is not finite (train.max_skipped_steps); the weights are those of update {}, "
-          "the last checkpoint is {}: lower optimizer.learning_rate, or look at the data of steps {} to {}",
-          state_.skipped_in_a_row, state_.updates, saved_step_ < 0 ? "none" : checkpoint_name(saved_step_),
-          step - state_.skipped_in_a_row + 1, step));
-    });
+    if (state_.skipped_in_a_row >= train.max_skipped_steps) stop_refusing();
     const bool last = step == train.steps;
     if (!eval_sources_.empty() && (last || step % config_.eval.interval == 0)) evaluate_sources();
     if (last || step % config_.checkpoint.interval == 0) save();
   }
   if (progress_) progress_->finish();
   return 0;
+}
+
+// Every rank has refused the same steps, and all of them come here: one speaks for all.
+void Trainer::stop_refusing() {
+  together(mesh_.group(Axis::world), "trainer.skipped", [&] {
+    throw std::runtime_error(fmt::format(
+        "{} steps in a row had a loss or gradient that is not finite (train.max_skipped_steps); the weights are those of update {}, "
+        "the last checkpoint is {}: lower optimizer.learning_rate, or look at the data of steps {} to {}",
+        state_.skipped_in_a_row, state_.updates, saved_step_ < 0 ? "none" : checkpoint_name(saved_step_),
+        state_.step - state_.skipped_in_a_row + 1, state_.step));
+  });
 }
 
 StepResult Trainer::train_step(std::int64_t step, double learning_rate) {

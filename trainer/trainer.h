@@ -70,6 +70,7 @@ class Trainer {
   void resume(const std::filesystem::path& checkpoint);
   void begin_afresh();
   void open_outputs(bool resumed);
+  void stop_refusing();  // throws
   StepResult train_step(std::int64_t step, double learning_rate);
   void report_step(const StepResult& result, double learning_rate);
   void evaluate_sources();
@@ -77,7 +78,6 @@ class Trainer {
   bool stop_requested();
   void say(const std::string& line);
   double measure_matrix_rate();
-  std::string stream() const;
   CheckpointContent content();
 
   TrainerConfig config_;
@@ -85,6 +85,7 @@ class Trainer {
   RunPaths paths_;
   std::filesystem::path from_;  // resolved model.from, or empty
   std::vector<Source> train_sources_, eval_sources_;
+  std::string stream_;  // what decides the order of the data (describe_stream)
   HfConfig hf_;
   std::unique_ptr<Backend> backend_;
   std::optional<Arena> persistent_;

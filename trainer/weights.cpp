@@ -164,11 +164,12 @@ PartsOf shard_parts(const Shards& shards, std::function<Tensor(std::size_t)> sha
   };
 }
 
-std::vector<TensorSpec> tensor_specs(const ModelConfig& model, Backend& backend, const std::string& prefix) {
+std::vector<TensorSpec> tensor_specs(const ModelConfig& model, Backend& backend, const std::vector<std::string>& prefixes) {
   const Mesh whole = Mesh::single();
   const Mixtral declared(model, backend, whole);  // without memory
   std::vector<TensorSpec> specs;
-  for (const Parameter& p : declared.parameters()) specs.push_back({prefix + p.name, TensorType::f32, dims_of(p.shape)});
+  for (const std::string& prefix : prefixes)
+    for (const Parameter& p : declared.parameters()) specs.push_back({prefix + p.name, TensorType::f32, dims_of(p.shape)});
   return specs;
 }
 

@@ -108,12 +108,7 @@ std::vector<std::unique_ptr<Holder>> ranks_of(const Layout& layout, std::int64_t
 
 const std::array<std::string, 3> prefixes = {"", "exp_avg.", "exp_avg_sq."};
 
-std::vector<TensorSpec> all_specs() {
-  std::vector<TensorSpec> specs;
-  for (const std::string& prefix : prefixes)
-    for (auto& spec : tensor_specs(small_model(), Holder::backend(), prefix)) specs.push_back(spec);
-  return specs;
-}
+std::vector<TensorSpec> all_specs() { return tensor_specs(small_model(), Holder::backend(), {prefixes.begin(), prefixes.end()}); }
 
 TEST(Reshard, EveryOrderedPairOfLayoutsRoundTripsToTheBit) {
   const ScratchDir scratch;
