@@ -169,7 +169,7 @@ TEST(HouseRules, NameOfAMachineIsFound) {
   const Tree tree("names");
   tree.write("docs/a.md", std::string("See /ho") + "me/ada/notes for it.\n");
   tree.write("docs/b.md", std::string("ssh build-17.inte") + "rnal\n");
-  tree.write("docs/fine.md", "https://example.org/home/page, ~/work/x and data/root/y are fine.\n");
+  tree.write("docs/fine.md", "https://example.org/home/page, ~/home/x and data/root/y are fine.\n");
   const Violations found = check_machine_names(tree.root());
   ASSERT_EQ(found.size(), 2u) << joined(found);
   EXPECT_EQ(found[0], "docs/a.md:1: a path of one machine");
