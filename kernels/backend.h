@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "kernels/tensor.h"
 
@@ -50,10 +51,19 @@ struct AdamWStep {
   double gradient_scale;    // the clip factor, folded in: the gradient read is g * gradient_scale
 };
 
+// What computes here, and the rate that nothing computed here can pass.
+struct DeviceProfile {
+  std::string name;            // "AMD EPYC 9R14 (AVX-512, BF16)"
+  std::string product_kernel;  // what computes matrix products: "OpenBLAS Cooperlake"
+  double peak_flops = 0;       // a second, of all threads together: the arithmetic units alone, without memory or library
+  std::string peak_form;       // how that was reached: "AVX-512"
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
   virtual Device device() const = 0;
+  virtual DeviceProfile measure_profile() = 0;  // takes milliseconds
 
   // ---- memory ----
   virtual void* allocate(std::size_t bytes) = 0;  // 64-byte aligned or better; throws std::bad_alloc

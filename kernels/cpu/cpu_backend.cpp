@@ -2,6 +2,8 @@
 
 #include <omp.h>
 
+#include "kernels/cpu/blas.h"
+#include "kernels/cpu/core_rate.h"
 #include "kernels/cpu/gemm_tile.h"
 
 namespace smoe {
@@ -10,6 +12,12 @@ CpuBackend::CpuBackend(int threads)
     : threads_(threads > 0 ? threads : omp_get_max_threads()), per_thread_(static_cast<std::size_t>(threads_)) {}
 
 CpuBackend::~CpuBackend() = default;
+
+DeviceProfile CpuBackend::measure_profile() {
+  const cpu::CoreRate cores = cpu::measure_core_rate(threads_);
+  return {cpu::cpu_name() + " (" + cpu::to_string(cpu::cpu_features()) + ")", "OpenBLAS " + cpu::blas_kernel_name(),
+          cores.flops_per_second, cores.form};
+}
 
 std::unique_ptr<Backend> make_cpu_backend(int threads) {
   if (threads > 0) omp_set_num_threads(threads);  // for the few loops outside this folder

@@ -22,6 +22,7 @@ class CpuBackend final : public Backend {
   ~CpuBackend() override;
 
   Device device() const override { return Device::cpu; }
+  DeviceProfile measure_profile() override;
   int threads() const { return threads_; }
 
   void* allocate(std::size_t bytes) override;
