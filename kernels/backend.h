@@ -54,6 +54,7 @@ struct AdamWStep {
 // What computes here, and the rate that nothing computed here can pass.
 struct DeviceProfile {
   std::string name;            // "AMD EPYC 9R14 (AVX-512, BF16)"
+  int threads = 1;             // of this process
   std::string product_kernel;  // what computes matrix products: "OpenBLAS Cooperlake"
   double peak_flops = 0;       // a second, of all threads together: the arithmetic units alone, without memory or library
   std::string peak_form;       // how that was reached: "AVX-512"

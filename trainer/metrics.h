@@ -30,7 +30,8 @@ struct StepMetrics {
   double grad_norm = not_measured;   // global L2 norm before clipping
   double learning_rate = not_measured;
   double tokens_per_sec = not_measured;
-  double mfu = not_measured;         // model_gflops as a share of the machine's matrix rate, 0 to 1
+  double mfu = not_measured;         // model_gflops as a share of the arithmetic units' own rate, 0 to 1
+  double share_of_product = not_measured;  // model_gflops over the rate of a 2048^3 product, 0 to about 1
   double step_seconds = not_measured;
   double max_vio = not_measured;     // see max_violation
   std::vector<std::vector<double>> expert_load;  // [layers][experts]: share of the layer's assignments, sums to 1

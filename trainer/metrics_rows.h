@@ -29,6 +29,7 @@ void visit_numbers(Row& row, Visitor&& visit) {
     visit("learning_rate", row.learning_rate);
     visit("tokens_per_sec", row.tokens_per_sec);
     visit("mfu", row.mfu);
+    visit("share_of_product", row.share_of_product);
     visit("step_seconds", row.step_seconds);
     visit("max_vio", row.max_vio);
     visit("model_gflops", row.model_gflops);

@@ -99,7 +99,8 @@
     if (measured(run, 'model_gflops')) {
       items.push(['Compute', short(median(column(run, 'model_gflops'))), 'model GFLOP/s, median']);
     }
-    if (measured(run, 'mfu')) items.push(['MFU', percent(median(column(run, 'mfu'))), 'of the peak rate, median']);
+    if (measured(run, 'mfu')) items.push(['MFU', percent(median(column(run, 'mfu'))), 'of the peak rate, median' +
+      (measured(run, 'share_of_product') ? '; ' + percent(median(column(run, 'share_of_product'))) + ' of a product\'s' : '')]);
     items.push(['Time in steps', duration(trainingSeconds(run)), '']);
     items.push(['MaxVio', significant(last(column(run, 'max_vio')), 3), 'at the last step; 0 is balance']);
     items.push(['Peak memory', mebibytes(last(column(run, 'peak_memory_bytes'))), 'resident']);

@@ -166,6 +166,7 @@ void TensorBoardWriter::write(const StepMetrics& row) {
       {"throughput/step_seconds", row.step_seconds},
       {"throughput/model_gflops", row.model_gflops},
       {"throughput/mfu", row.mfu},
+      {"throughput/share_of_product", row.share_of_product},
       {"throughput/peak_memory_mib", static_cast<double>(row.peak_memory_bytes) / (1024.0 * 1024.0)},
   };
   write(row.step, scalars);

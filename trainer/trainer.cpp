@@ -192,26 +192,6 @@ void Trainer::say(const std::string& line) {
   if (progress_) progress_->say(line);
 }
 
-double Trainer::measure_matrix_rate() {
-  constexpr std::int64_t n = 1024;  // large enough for the full rate, and over in milliseconds
-  Context context = step_->context();
-  const Arena::Mark mark = context.scratch.mark();
-  const Tensor a = context.scratch.take({n, n}), b = context.scratch.take({n, n}), c = context.scratch.take({n, n});
-  backend_->fill(a, 1.0f);
-  backend_->fill(b, 1.0f);
-  double best = 0;
-  mesh_.group(Axis::world).barrier("trainer.matrix_rate");  // the ranks share machines: all are measured at once
-  for (int i = 0; i < 5; ++i) {
-    const auto start = Clock::now();
-    backend_->gemm(Gemm::nt, a, b, c, false);
-    backend_->synchronize();
-    best = std::max(best, 2e-9 * static_cast<double>(n * n * n) / seconds_since(start));
-  }
-  context.scratch.rewind(mark);
-  mesh_.group(Axis::world).all_reduce(std::span(&best, 1), Reduce::sum, "trainer.matrix_rate");
-  return best;
-}
-
 bool Trainer::stop_requested() {
   double received = StopSignals::received();
   mesh_.group(Axis::world).all_reduce(std::span(&received, 1), Reduce::max, "trainer.stop");
@@ -229,7 +209,8 @@ int Trainer::run() {
   say(fmt::format("{} parameters, {} active a token; {} sequences of {} tokens a step", count_parameters(hf_.model).total,
                   count_parameters(hf_.model).active, train.global_batch_size, config_.data.sequence_length));
   if (mesh_.layout().ranks > 1) say(fmt::format("{} ranks: {}", mesh_.layout().ranks, mesh_.layout().to_string()));
-  matrix_gflops_ = measure_matrix_rate();
+  rates_ = measure_machine_rates(*backend_, mesh_.group(Axis::world), config_.ranks_on_node);
+  for (const std::string& line : describe(rates_)) say(line);
   std::vector<std::shared_ptr<const Dataset>> datasets;
   for (const Source& source : train_sources_) datasets.push_back(source.dataset);
   loader_.emplace(datasets, make_sampler(train_sources_, static_cast<std::uint64_t>(train.seed), config_.data.shuffle, train.global_batch_size),
@@ -301,8 +282,8 @@ void Trainer::report_step(const StepResult& result, double learning_rate) {
   if (!is_root()) return;
   const double seconds = seconds_since(speed_->since), tokens = static_cast<double>(speed_->tokens);
   const double gflops = 3e-9 * forward_flops_per_token(hf_.model, config_.data.sequence_length) * tokens / seconds;
-  progress_->update(state_.step, fmt::format("loss {:.4f}  {} tok/s  {:.1f} GF/s ({:.0f}% of sgemm)", result.lm_loss,
-                                             format_count(tokens / seconds), gflops, 100 * gflops / matrix_gflops_));
+  progress_->update(state_.step, fmt::format("loss {:.4f}  {} tok/s  {:.1f} GF/s ({:.0f}% of the cores)", result.lm_loss,
+                                             format_count(tokens / seconds), gflops, 1e11 * gflops / rates_.peak_flops));
   if (!result.finite)
     say(fmt::format("warning: step {} refused: loss {}, gradient norm {}; no weight changed", state_.step, result.loss, result.grad_norm));
   if (!due && result.finite) return;
@@ -319,7 +300,8 @@ void Trainer::report_step(const StepResult& result, double learning_rate) {
   row.tokens_per_sec = tokens / seconds;
   row.step_seconds = seconds / static_cast<double>(speed_->steps);
   row.model_gflops = gflops;
-  row.mfu = gflops / matrix_gflops_;
+  row.mfu = 1e9 * gflops / rates_.peak_flops;
+  row.share_of_product = 1e9 * gflops / rates_.product_flops;
   row.expert_load = step_->balance().load;
   row.max_vio = max_violation(row.expert_load);
   row.peak_memory_bytes = static_cast<std::uint64_t>(peak_memory);

@@ -16,6 +16,7 @@
 #include "parallel/mesh.h"
 #include "trainer/checkpoint.h"
 #include "trainer/corpus.h"
+#include "trainer/machine_rates.h"
 #include "trainer/metrics.h"
 #include "trainer/progress.h"
 #include "trainer/run_directory.h"
@@ -77,7 +78,6 @@ class Trainer {
   void save();
   bool stop_requested();
   void say(const std::string& line);
-  double measure_matrix_rate();
   CheckpointContent content();
 
   TrainerConfig config_;
@@ -100,7 +100,7 @@ class Trainer {
   StopSignals signals_;
   TrainingState state_;
   std::int64_t saved_step_ = -1;
-  double matrix_gflops_ = 0;  // of all ranks' cores together, the denominator of mfu
+  MachineRates rates_;
   std::unique_ptr<Speed> speed_;
 };
 

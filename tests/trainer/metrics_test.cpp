@@ -30,6 +30,7 @@ StepMetrics sample_row(std::int64_t step) {
   row.learning_rate = 3e-4;
   row.tokens_per_sec = 1234.5;
   row.mfu = 0.41;
+  row.share_of_product = 0.5;
   row.step_seconds = 3.32;
   row.max_vio = 0.52;
   row.expert_load = {{0.38, 0.25, 0.37}, {1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0}};
@@ -60,7 +61,7 @@ TEST(Metrics, RowIsTheDocumentedText) {
   row.expert_load = {{0.5, 0.5}, {1.0, 0.0}};
   EXPECT_EQ(to_json_line(row),
             "{\"step\":7,\"tokens\":28672,\"lm_loss\":3.3333333333333335,\"aux_loss\":4.1,\"z_loss\":12.25,\"loss\":3.4,"
-            "\"grad_norm\":0.30000000000000004,\"learning_rate\":0.0003,\"tokens_per_sec\":1234.5,\"mfu\":0.41,"
+            "\"grad_norm\":0.30000000000000004,\"learning_rate\":0.0003,\"tokens_per_sec\":1234.5,\"mfu\":0.41,\"share_of_product\":0.5,"
             "\"step_seconds\":3.32,\"max_vio\":0.52,\"model_gflops\":96.5,\"expert_load\":[[0.5,0.5],[1.0,0.0]],"
             "\"peak_memory_bytes\":2726297600,\"skipped_steps\":1}\n");
 }

@@ -34,6 +34,7 @@ TEST_F(TrainerRun, LearnsAndWritesEverythingItPromises) {
   EXPECT_NEAR(row.loss, row.lm_loss + 0.01 * row.aux_loss + 0.001 * row.z_loss, 1e-9);
   EXPECT_GT(row.peak_memory_bytes, 1u << 20);
   EXPECT_GT(row.mfu, 0.0);
+  EXPECT_GT(row.share_of_product, 0.0);
   ASSERT_EQ(rows.evals.size(), 2u);
   EXPECT_EQ(rows.evals.back().source, "alpha");
   for (const char* file : {"config.resolved.yaml", "metrics.jsonl", "train.log", "tensorboard", "checkpoints/latest", "dumps/step-000001.safetensors"})

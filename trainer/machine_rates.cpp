@@ -1,0 +1,69 @@
+#include "trainer/machine_rates.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <span>
+
+#include "kernels/arena.h"
+
+namespace smoe {
+namespace {
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+constexpr std::int64_t n = 2048, slab = 256;
+constexpr double product_seconds = 0.06;
+
+// Rows of a product of n^3, a slab at a time for as long as that takes: a slow product does not hold up the start of a
+// run, and the slabs of a fast one are its tiles.
+double measure_product(Backend& backend) {
+  Arena arena(backend);
+  const Tensor a = arena.take({slab, n}), b = arena.take({n, n}), c = arena.take({slab, n});
+  backend.fill(a, 1.0f);
+  backend.fill(b, 1.0f);
+  double best = 0;
+  const auto start = Clock::now();
+  for (int slabs = 0; slabs < 3 || seconds_since(start) < product_seconds; ++slabs) {
+    const auto begin = Clock::now();
+    backend.gemm(Gemm::nt, a, b, c, false);
+    backend.synchronize();
+    best = std::max(best, 2.0 * slab * n * n / seconds_since(begin));
+  }
+  return best;
+}
+
+double cores_per_thread(int threads) {
+  return std::min(1.0, static_cast<double>(std::max(1l, ::sysconf(_SC_NPROCESSORS_ONLN))) / threads);
+}
+
+}  // namespace
+
+MachineRates measure_machine_rates(Backend& backend, Communicator& world, int ranks_on_node) {
+  MachineRates rates;
+  world.barrier("machine_rates");
+  rates.device = backend.measure_profile();
+  const double part = backend.device() == Device::cpu ? cores_per_thread(rates.device.threads * ranks_on_node) : 1.0;
+  world.barrier("machine_rates");
+  double totals[] = {rates.device.peak_flops * part, measure_product(backend)};
+  world.all_reduce(std::span(totals), Reduce::sum, "machine_rates");
+  rates.peak_flops = totals[0];
+  rates.product_flops = totals[1];
+  return rates;
+}
+
+std::vector<std::string> describe(const MachineRates& rates) {
+  const DeviceProfile& device = rates.device;
+  std::vector<std::string> lines{fmt::format("{}, {} thread(s) a rank; cores {:.0f} GF/s ({} multiply-adds), products of 2048^3 {:.0f} GF/s ({:.0f}%) by {}",
+                                             device.name, device.threads, 1e-9 * rates.peak_flops, device.peak_form, 1e-9 * rates.product_flops,
+                                             100 * rates.product_share(), device.product_kernel)};
+  if (rates.product_share() < least_product_share)
+    lines.push_back(fmt::format("warning: matrix products run at {:.0f}% of what the cores can do, expected at least {:.0f}%: another program holds "
+                                "the cores, or {} does not suit this CPU (OPENBLAS_CORETYPE names its kernels: Haswell, SkylakeX, Cooperlake)",
+                                100 * rates.product_share(), 100 * least_product_share, device.product_kernel));
+  return lines;
+}
+
+}  // namespace smoe
