@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "parallel/normals.h"
 #include "parallel/philox.h"
 
 namespace smoe {
@@ -64,16 +65,16 @@ void fill_normal(std::uint64_t seed, const Parameter& p, float* out) {
     return;
   }
   const std::uint64_t key = key_of(seed, p.name.data(), p.name.size());
+  // Rows that are whole follow each other in the stream: they are cut as suits the threads.
+  const bool whole_rows = width == row;
+  const std::int64_t piece = whole_rows ? 16384 : width, pieces = (elements + piece - 1) / piece;
+  const std::int64_t step = whole_rows ? piece : row, start = p.first[0] * row + p.first[1];
 #pragma omp parallel for schedule(static) if (elements > 65536)
-  for (std::int64_t r = 0; r < elements / width; ++r) {
-    const std::int64_t base = (p.first[0] + r) * row + p.first[1];
-    std::array<float, 4> normals{};
-    std::int64_t block = -1;
-    for (std::int64_t c = 0; c < width; ++c) {
-      const std::int64_t index = base + c;
-      if (index / 4 != block) normals = philox_normal4(key, static_cast<std::uint64_t>(block = index / 4));
-      out[r * width + c] = p.initial_mean + p.initial_std * normals[static_cast<std::size_t>(index % 4)];
-    }
+  for (std::int64_t i = 0; i < pieces; ++i) {
+    const std::int64_t count = std::min(piece, elements - i * piece);
+    float* to = out + i * piece;
+    standard_normals(key, start + i * step, count, to);
+    for (std::int64_t c = 0; c < count; ++c) to[c] = p.initial_mean + p.initial_std * to[c];
   }
 }
 

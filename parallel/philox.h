@@ -3,9 +3,7 @@
 #pragma once
 
 #include <array>
-#include <cmath>
 #include <cstdint>
-#include <numbers>
 
 namespace smoe {
 
@@ -25,19 +23,6 @@ inline std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t coun
 
 // Uniform in (0, 1]: never 0, so that its logarithm is finite.
 inline double uniform_open(std::uint32_t bits) { return (static_cast<double>(bits) + 1.0) * 0x1p-32; }
-
-// Four standard normals from one block (Box & Muller 1958).
-inline std::array<float, 4> philox_normal4(std::uint64_t key, std::uint64_t block) {
-  const auto bits = philox(key, block);
-  std::array<float, 4> out;
-  for (std::size_t i = 0; i < 4; i += 2) {
-    const float radius = std::sqrt(-2.0f * std::log(static_cast<float>(uniform_open(bits[i]))));
-    const float angle = 2.0f * std::numbers::pi_v<float> * (static_cast<float>(bits[i + 1] >> 8) * 0x1p-24f);
-    out[i] = radius * std::cos(angle);
-    out[i + 1] = radius * std::sin(angle);
-  }
-  return out;
-}
 
 // A 64-bit key from a seed and a name (FNV-1a, then a finaliser so that near names give far keys).
 inline std::uint64_t key_of(std::uint64_t seed, const char* text, std::size_t length) {

@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <vector>
 
+#include "parallel/normals.h"
 #include "parallel/philox.h"
 
 namespace smoe {
@@ -16,6 +19,44 @@ TEST(Philox, KnownAnswersOfTheRandom123Distribution) {
   EXPECT_EQ(philox(~0ull, ~0ull, ~0ull), (std::array<std::uint32_t, 4>{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
   EXPECT_EQ(philox(0x299f31d0a4093822ull, 0x85a308d3243f6a88ull, 0x0370734413198a2eull),
             (std::array<std::uint32_t, 4>{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+}
+
+// The definition, with the C library in double.
+double normal_by_definition(std::uint64_t key, std::int64_t i) {
+  const auto bits = philox(key, static_cast<std::uint64_t>(i / 4));
+  const auto pair = static_cast<std::size_t>(i % 4 / 2 * 2);
+  const double radius = std::sqrt(-2 * std::log(uniform_open(bits[pair]))), angle = 2 * std::numbers::pi * (bits[pair + 1] >> 8) * 0x1p-24;
+  return radius * (i % 2 == 0 ? std::cos(angle) : std::sin(angle));
+}
+
+TEST(Normals, AreBoxAndMullersOfThePhiloxStream) {
+  for (const std::uint64_t key : {1ull, 0x9e3779b97f4a7c15ull}) {
+    std::vector<float> numbers(400'000);
+    standard_normals(key, 0, 400'000, numbers.data());
+    double worst = 0;
+    for (std::int64_t i = 0; i < 400'000; ++i)
+      worst = std::max(worst, std::abs(numbers[static_cast<std::size_t>(i)] - normal_by_definition(key, i)));
+    EXPECT_LT(worst, 2e-6);  // 4 roundings of a float at 6, the largest of so many numbers
+  }
+}
+
+TEST(Normals, AnyPieceOfTheStreamIsThePieceOfTheWhole) {
+  std::vector<float> whole(1000);
+  standard_normals(5, 0, 1000, whole.data());
+  for (std::int64_t first : {0, 1, 3, 4, 126, 127, 128, 129, 500})
+    for (std::int64_t count : {0, 1, 2, 5, 127, 128, 300}) {
+      std::vector<float> piece(static_cast<std::size_t>(count));
+      standard_normals(5, first, count, piece.data());
+      EXPECT_TRUE(std::equal(piece.begin(), piece.end(), whole.begin() + first)) << first << " " << count;
+    }
+}
+
+// Beyond 2^32 blocks the counter's second word counts.
+TEST(Normals, OfLargeTensorsAreBoxAndMullersToo) {
+  const std::int64_t first = (std::int64_t{1} << 34) - 3;
+  float numbers[8];
+  standard_normals(9, first, 8, numbers);
+  for (std::int64_t i = 0; i < 8; ++i) EXPECT_NEAR(numbers[i], normal_by_definition(9, first + i), 2e-6);
 }
 
 class Parameters : public ::testing::Test {
