@@ -5,15 +5,16 @@
 
 #include <limits>
 
-#include "kernels/cpu/blas.h"
 #include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/product.h"
 #include "kernels/cpu/vector_math.h"
 
 namespace smoe {
 namespace {
 
 using cpu::AttentionProblem;
+using cpu::ProductKernel;
 
 // Turns a row of scores into exp(score - maximum) where the query sees the key and 0 elsewhere, and moves the running
 // maximum, sum and output along. Columns [first, last) are seen.
@@ -54,6 +55,7 @@ void forward_block(const AttentionProblem& p, std::int64_t b, std::int64_t g, st
   float *q = carve(rows * C), *output = carve(rows * C), *maxima = carve(rows), *sums = carve(rows);
   float *keys_t = carve(C * key_block), *scores = carve(cpu::score_rows * key_block);
 
+  const ProductKernel kernel = cpu::product_kernel_for(Gemm::nn, cpu::score_rows);
   const float scale = p.scale();
   for (std::int64_t row = 0; row < rows; ++row) {
     const float* from = p.q + (b * p.queries + first + row % n) * p.q_stride + (g * p.group() + row / n) * C;
@@ -72,7 +74,7 @@ void forward_block(const AttentionProblem& p, std::int64_t b, std::int64_t g, st
     cpu::transpose(keys, p.kv_stride, columns, C, keys_t, columns);
     for (std::int64_t row0 = 0; row0 < rows; row0 += cpu::score_rows) {
       const std::int64_t count = std::min(cpu::score_rows, rows - row0);
-      cpu::sgemm(Gemm::nn, count, columns, C, q + row0 * C, C, keys_t, columns, scores, columns, false);
+      cpu::product(kernel, Gemm::nn, count, columns, C, q + row0 * C, C, keys_t, columns, scores, columns, false);
       for (std::int64_t row = row0; row < row0 + count; ++row) {
         const std::int64_t i = first + row % n;
         const std::int64_t seen_first = std::clamp<std::int64_t>(p.first_key(b, i) - j0, 0, columns);
@@ -83,7 +85,7 @@ void forward_block(const AttentionProblem& p, std::int64_t b, std::int64_t g, st
         else
           online_softmax(score, columns, seen_first, seen_last, maxima[row], sums[row], output + row * C, C);
       }
-      cpu::sgemm(Gemm::nn, count, C, columns, scores, columns, values, p.kv_stride, output + row0 * C, C, true);
+      cpu::product(kernel, Gemm::nn, count, C, columns, scores, columns, values, p.kv_stride, output + row0 * C, C, true);
     }
   }
 

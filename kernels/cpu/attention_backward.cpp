@@ -11,15 +11,16 @@
 #include <thread>
 
 #include "kernels/cpu/attention.h"
-#include "kernels/cpu/blas.h"
 #include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/product.h"
 #include "kernels/cpu/vector_math.h"
 
 namespace smoe {
 namespace {
 
 using cpu::AttentionProblem;
+using cpu::ProductKernel;
 
 struct Gradients {
   const float *lse, *delta;  // [H, T]
@@ -79,6 +80,7 @@ void backward_block(const AttentionProblem& p, const Gradients& d, std::int64_t 
   float *dk = carve(columns * C), *dv = carve(columns * C);
   float *scores = carve(cpu::score_rows * columns), *dp = carve(cpu::score_rows * columns);
 
+  const ProductKernel kernel = cpu::product_kernel_for(Gemm::nn, cpu::score_rows);
   const float scale = p.scale();
   const std::int64_t key_offset = (b * p.queries + j0) * p.kv_stride + g * C;
   cpu::transpose(p.k + key_offset, p.kv_stride, columns, C, keys_t, columns);
@@ -104,8 +106,8 @@ void backward_block(const AttentionProblem& p, const Gradients& d, std::int64_t 
     }
     for (std::int64_t row0 = 0; row0 < rows; row0 += cpu::score_rows) {
       const std::int64_t count = std::min(cpu::score_rows, rows - row0);
-      cpu::sgemm(Gemm::nn, count, columns, C, q + row0 * C, C, keys_t, columns, scores, columns, false);
-      cpu::sgemm(Gemm::nn, count, columns, C, dout + row0 * C, C, values_t, columns, dp, columns, false);
+      cpu::product(kernel, Gemm::nn, count, columns, C, q + row0 * C, C, keys_t, columns, scores, columns, false);
+      cpu::product(kernel, Gemm::nn, count, columns, C, dout + row0 * C, C, values_t, columns, dp, columns, false);
       for (std::int64_t row = row0; row < row0 + count; ++row) {
         const std::int64_t i = first + row % n, h = g * p.group() + row / n;
         const std::int64_t seen_first = std::clamp<std::int64_t>(p.first_key(b, i) - j0, 0, columns);
@@ -114,9 +116,9 @@ void backward_block(const AttentionProblem& p, const Gradients& d, std::int64_t 
         probabilities_and_gradient(scores + (row - row0) * columns, dp + (row - row0) * columns, columns, seen_first,
                                    seen_last, d.lse[at], d.delta[at]);
       }
-      cpu::sgemm(Gemm::tn, columns, C, count, scores, columns, dout + row0 * C, C, dv, C, true);
-      cpu::sgemm(Gemm::tn, columns, C, count, dp, columns, q + row0 * C, C, dk, C, true);
-      cpu::sgemm(Gemm::nn, count, C, columns, dp, columns, scaled_keys, C, dq + row0 * C, C, false);
+      cpu::product(ProductKernel::library, Gemm::tn, columns, C, count, scores, columns, dout + row0 * C, C, dv, C, true);
+      cpu::product(ProductKernel::library, Gemm::tn, columns, C, count, dp, columns, q + row0 * C, C, dk, C, true);
+      cpu::product(kernel, Gemm::nn, count, C, columns, dp, columns, scaled_keys, C, dq + row0 * C, C, false);
     }
     add_in_turn(p, d, lane, block, key_block_index - first_seen / p.key_block(), dq, rows);
   }

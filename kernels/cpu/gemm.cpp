@@ -1,8 +1,7 @@
-// Matrix products: cut into tiles, each one sgemm on one thread, handed out largest first. Every output tile belongs to
+// Matrix products: cut into tiles, each one computed by one thread, handed out largest first. Every output tile belongs to
 // one task, so sums have one order; and a thread that falls behind delays one tile, not the whole product.
 #include <algorithm>
 
-#include "kernels/cpu/blas.h"
 #include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/gemm_tile.h"
@@ -38,7 +37,7 @@ void append_tiles(std::vector<GemmTile>& tiles, Gemm kind, const GemmTile& whole
     for (std::int64_t j = 0; j < whole.n; j += columns)
       tiles.push_back({std::min(rows, whole.m - i), std::min(columns, whole.n - j), whole.k,
                        whole.a + (kind == Gemm::tn ? i : i * stride.a), whole.b + (kind == Gemm::nt ? j * stride.b : j),
-                       whole.c + i * stride.c + j});
+                       whole.c + i * stride.c + j, whole.kernel});
 }
 
 
@@ -51,7 +50,7 @@ void CpuBackend::run_tiles(Gemm kind, std::int64_t lda, std::int64_t ldb, std::i
   });
   cpu::for_tasks(threads_, static_cast<std::int64_t>(tiles_.size()), [&](std::int64_t i) {
     const GemmTile& t = tiles_[static_cast<std::size_t>(i)];
-    cpu::sgemm(kind, t.m, t.n, t.k, t.a, lda, t.b, ldb, t.c, ldc, accumulate);
+    cpu::product(t.kernel, kind, t.m, t.n, t.k, t.a, lda, t.b, ldb, t.c, ldc, accumulate);
   });
 }
 
@@ -61,7 +60,7 @@ void CpuBackend::gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor&
   expect("a", a, kind == Gemm::tn ? Shape{k, m} : Shape{m, k});
   expect("b", b, kind == Gemm::nt ? Shape{n, k} : Shape{k, n});
   expect("c", c, {m, n});
-  const GemmTile whole{m, n, k, a.f32(), b.f32(), c.f32()};
+  const GemmTile whole{m, n, k, a.f32(), b.f32(), c.f32(), cpu::product_kernel_for(kind, m)};
   const Strides stride = strides_of(kind, m, n, k);
   tiles_.clear();
   if (m * n * k <= 64 * 64 * 64) {
@@ -111,9 +110,9 @@ void CpuBackend::grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const
   for (std::int64_t e = 0; e < E; ++e) {
     const std::int64_t first = offsets[e], count = offsets[e + 1] - first;
     if (rows_are_summed)
-      append_tiles(tiles_, kind, {m, n, count, pa + first * m, pb + first * n, pc + e * m * n}, tile_rows, tile_columns);
+      append_tiles(tiles_, kind, {m, n, count, pa + first * m, pb + first * n, pc + e * m * n, cpu::product_kernel_for(kind, m)}, tile_rows, tile_columns);
     else
-      append_tiles(tiles_, kind, {count, n, k, pa + first * k, pb + e * n * k, pc + first * n}, tile_rows, tile_columns);
+      append_tiles(tiles_, kind, {count, n, k, pa + first * k, pb + e * n * k, pc + first * n, cpu::product_kernel_for(kind, count)}, tile_rows, tile_columns);
   }
   const Strides stride = strides_of(kind, m, n, k);
   run_tiles(kind, stride.a, stride.b, stride.c, accumulate);

@@ -1,0 +1,31 @@
+#include "kernels/cpu/product.h"
+
+#include <stdexcept>
+
+#include "kernels/cpu/blas.h"
+
+namespace smoe::cpu {
+
+// The few rows' kernel is written for AVX2. On AVX-512 the library's kernels are twice as wide.
+ProductKernel product_kernel_for(Gemm kind, std::int64_t rows, const CpuFeatures& features) {
+  if (kind == Gemm::nt && rows <= most_dot_rows) return ProductKernel::dots;
+  if (kind != Gemm::tn && rows <= most_few_rows && features.avx2_fma && !features.avx512) return ProductKernel::few_rows;
+  return ProductKernel::library;
+}
+
+ProductKernel product_kernel_for(Gemm kind, std::int64_t rows) {
+  static const CpuFeatures features = cpu_features();
+  return product_kernel_for(kind, rows, features);
+}
+
+void product(ProductKernel kernel, Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda,
+             const float* b, std::int64_t ldb, float* c, std::int64_t ldc, bool accumulate) {
+  switch (kernel) {
+    case ProductKernel::library: return sgemm(kind, m, n, k, a, lda, b, ldb, c, ldc, accumulate);
+    case ProductKernel::few_rows: return few_rows_product(kind, m, n, k, a, lda, b, ldb, c, ldc, accumulate);
+    case ProductKernel::dots: return dot_product(m, n, k, a, lda, b, ldb, c, ldc, accumulate);
+  }
+  throw std::logic_error("unknown product kernel");
+}
+
+}  // namespace smoe::cpu
