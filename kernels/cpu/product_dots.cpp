@@ -10,32 +10,28 @@ using Size = std::int64_t;
 
 float sum_of(V8 v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
 
-// Rows of x times `columns` rows of W at once: enough sums for the adders to be busy, and streams for the memory.
-template <int rows, int columns>
-void dots(Size k, const float* a, Size lda, const float* b, Size ldb, float* c, Size ldc, bool accumulate) {
-  V8 sum[rows][columns] = {};
-  Size p = 0;
-  for (; p + 8 <= k; p += 8)
+// One row of W after the other: a single stream, which the hardware foresees across rows. Four sums along it keep the
+// adders busy.
+template <int rows>
+void product_of_rows(Size n, Size k, const float* a, Size lda, const float* b, Size ldb, float* c, Size ldc, bool accumulate) {
+  for (Size j = 0; j < n; ++j) {
+    const float* w = b + j * ldb;
+    V8 sum[rows][4] = {};
+    Size p = 0;
+    for (; p + 32 <= k; p += 32)
 #pragma GCC unroll 4
-    for (int j = 0; j < columns; ++j) {
-      const V8 w = load8(b + j * ldb + p);
+      for (int u = 0; u < 4; ++u) {
+        const V8 part = load8(w + p + 8 * u);
 #pragma GCC unroll 2
-      for (int i = 0; i < rows; ++i) sum[i][j] += w * load8(a + i * lda + p);
-    }
-  for (int i = 0; i < rows; ++i)
-    for (int j = 0; j < columns; ++j) {
-      float total = sum_of(sum[i][j]);
-      for (Size q = p; q < k; ++q) total += a[i * lda + q] * b[j * ldb + q];
+        for (int i = 0; i < rows; ++i) sum[i][u] += part * load8(a + i * lda + p + 8 * u);
+      }
+    for (int i = 0; i < rows; ++i) {
+      float total = sum_of((sum[i][0] + sum[i][1]) + (sum[i][2] + sum[i][3]));
+      for (Size q = p; q < k; ++q) total += a[i * lda + q] * w[q];
       float& to = c[i * ldc + j];
       to = accumulate ? to + total : total;
     }
-}
-
-template <int rows>
-void product_of_rows(Size n, Size k, const float* a, Size lda, const float* b, Size ldb, float* c, Size ldc, bool accumulate) {
-  Size j = 0;
-  for (; j + 4 <= n; j += 4) dots<rows, 4>(k, a, lda, b + j * ldb, ldb, c + j, ldc, accumulate);
-  for (; j < n; ++j) dots<rows, 1>(k, a, lda, b + j * ldb, ldb, c + j, ldc, accumulate);
+  }
 }
 
 }  // namespace
