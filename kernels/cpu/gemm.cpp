@@ -1,6 +1,7 @@
 // Matrix products: cut into tiles, each one computed by one thread, handed out largest first. Every output tile belongs to
 // one task, so sums have one order; and a thread that falls behind delays one tile, not the whole product.
 #include <algorithm>
+#include <limits>
 
 #include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -14,9 +15,12 @@ using cpu::ceil_div;
 using cpu::GemmTile;
 using cpu::round_up;
 
-constexpr std::int64_t most_rows = 512;      // of a tile: more gains nothing,
-constexpr std::int64_t fewest_rows = 128;    // fewer costs: each tile packs its operands anew
-constexpr std::int64_t fewest_columns = 64;  // likewise
+// Numbers of C that a tile has, about: more would gain little, fewer cost packing. As long as there are few threads the cut
+// depends on the sizes alone, so that products have the same bits on any number of them: at a tile's edges a library adds
+// in another order.
+constexpr std::int64_t tile_area = 512 * 512;
+constexpr int few_threads = 8;
+constexpr std::int64_t fewest_rows = 64, fewest_columns = 64;
 
 struct Strides {
   std::int64_t a, b, c;
@@ -26,20 +30,34 @@ Strides strides_of(Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k) {
   return {kind == Gemm::tn ? m : k, kind == Gemm::nt ? k : n, n};
 }
 
-// Cuts one product into tiles of about rows x columns.
-void append_tiles(std::vector<GemmTile>& tiles, Gemm kind, const GemmTile& whole, std::int64_t rows, std::int64_t columns) {
+std::int64_t tile_count(std::int64_t area, int threads) {
+  return ceil_div(area * std::max(1, threads / few_threads), tile_area);
+}
+
+// Cuts one product into about `count` equal tiles, fewer where they would be too small. Each packs its rows of A and its columns of B anew, so of the ways to
+// make that many the one is taken that packs least: as near to squares as it goes.
+void append_tiles(std::vector<GemmTile>& tiles, Gemm kind, const GemmTile& whole, std::int64_t count) {
   if (whole.m == 0 || whole.n == 0) return;
+  std::int64_t row_parts = 1, column_parts = 1;
+  for (std::int64_t least = std::numeric_limits<std::int64_t>::max(); count > 1; --count) {
+    for (std::int64_t across = 1; across <= count; ++across) {
+      const std::int64_t down = count / across, packed = across * whole.m + down * whole.n;
+      if (across * down != count || packed >= least || whole.m < down * fewest_rows || whole.n < across * fewest_columns) continue;
+      least = packed;
+      row_parts = down;
+      column_parts = across;
+    }
+    if (row_parts * column_parts > 1) break;
+  }
+  // In multiples of the vector width.
+  const std::int64_t rows = round_up(ceil_div(whole.m, row_parts), 16), columns = round_up(ceil_div(whole.n, column_parts), 16);
   const Strides stride = strides_of(kind, whole.m, whole.n, whole.k);
-  // Equal parts, in multiples of the vector width.
-  rows = round_up(ceil_div(whole.m, ceil_div(whole.m, rows)), 16);
-  columns = round_up(ceil_div(whole.n, ceil_div(whole.n, columns)), 16);
   for (std::int64_t i = 0; i < whole.m; i += rows)
     for (std::int64_t j = 0; j < whole.n; j += columns)
       tiles.push_back({std::min(rows, whole.m - i), std::min(columns, whole.n - j), whole.k,
                        whole.a + (kind == Gemm::tn ? i : i * stride.a), whole.b + (kind == Gemm::nt ? j * stride.b : j),
                        whole.c + i * stride.c + j, whole.kernel});
 }
-
 
 }  // namespace
 
@@ -63,15 +81,8 @@ void CpuBackend::gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor&
   const GemmTile whole{m, n, k, a.f32(), b.f32(), c.f32(), cpu::product_kernel_for(kind, m)};
   const Strides stride = strides_of(kind, m, n, k);
   tiles_.clear();
-  if (m * n * k <= 64 * 64 * 64) {
-    append_tiles(tiles_, kind, whole, std::max<std::int64_t>(1, m), std::max<std::int64_t>(1, n));
-  } else {
-    // As many tiles as the threads can share evenly: rows first, columns where there are too few rows.
-    const std::int64_t parts = round_up(ceil_div(m, most_rows), threads_);
-    const std::int64_t row_parts = std::clamp<std::int64_t>(m / fewest_rows, 1, parts);
-    const std::int64_t column_parts = std::min(ceil_div(parts, row_parts), std::max<std::int64_t>(1, n / fewest_columns));
-    append_tiles(tiles_, kind, whole, ceil_div(m, row_parts), ceil_div(n, column_parts));
-  }
+  // A multiple of four: two and four threads share them evenly.
+  append_tiles(tiles_, kind, whole, m * n * k <= 64 * 64 * 64 ? 1 : round_up(tile_count(m * n, threads_), 4));
   run_tiles(kind, stride.a, stride.b, stride.c, accumulate);
 }
 
@@ -98,21 +109,14 @@ void CpuBackend::grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const
   const float *pa = a.f32(), *pb = b.f32();
   float* pc = c.f32();
   tiles_.clear();
-  // Experts differ in rows, so there are several tiles for each thread, and the small ones come last. Columns are cut
-  // only where rows do not give tiles enough.
-  const std::int64_t cut = rows_are_summed ? E * m : R;
-  const std::int64_t tile_rows = std::clamp(round_up(ceil_div(cut, 8 * threads_), 32), fewest_rows, most_rows);
-  std::int64_t row_tiles = 0;
-  for (std::int64_t e = 0; e < E; ++e)
-    row_tiles += rows_are_summed ? ceil_div(m, tile_rows) : ceil_div(offsets[e + 1] - offsets[e], tile_rows);
-  const std::int64_t column_parts = ceil_div(4 * threads_, std::max<std::int64_t>(1, row_tiles));
-  const std::int64_t tile_columns = std::max(4 * fewest_columns, ceil_div(n, column_parts));
   for (std::int64_t e = 0; e < E; ++e) {
     const std::int64_t first = offsets[e], count = offsets[e + 1] - first;
     if (rows_are_summed)
-      append_tiles(tiles_, kind, {m, n, count, pa + first * m, pb + first * n, pc + e * m * n, cpu::product_kernel_for(kind, m)}, tile_rows, tile_columns);
+      append_tiles(tiles_, kind, {m, n, count, pa + first * m, pb + first * n, pc + e * m * n, cpu::product_kernel_for(kind, m)},
+                   tile_count(m * n, threads_));
     else
-      append_tiles(tiles_, kind, {count, n, k, pa + first * k, pb + e * n * k, pc + first * n, cpu::product_kernel_for(kind, count)}, tile_rows, tile_columns);
+      append_tiles(tiles_, kind, {count, n, k, pa + first * k, pb + e * n * k, pc + first * n, cpu::product_kernel_for(kind, count)},
+                   tile_count(count * n, threads_));
   }
   const Strides stride = strides_of(kind, m, n, k);
   run_tiles(kind, stride.a, stride.b, stride.c, accumulate);

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <tuple>
+#include <utility>
 
 #include "kernels/cpu/blas.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -95,17 +97,36 @@ TEST(CpuGroupedGemm, EqualsOneProductAnExpert) {
 
 // A tile's edge must not show in the numbers: the split depends on the number of threads.
 TEST(CpuGroupedGemm, SameBitsOnAnyNumberOfThreads) {
-  Ints offsets({3}, {0, 150, 600});
-  const std::vector<std::int32_t> host = {0, 150, 600};
-  auto x = Floats::random({600, 96}, 1), w = Floats::random({2, 160, 96}, 2);
-  std::vector<float> first;
-  for (int threads : {1, 2, 4}) {
-    CpuBackend cpu(threads);
-    Floats y({600, 160});
-    cpu.grouped_gemm(Gemm::nt, x, w, y, {offsets, host.data()}, false);
-    if (first.empty()) first = y.values();
-    EXPECT_EQ(first, y.values()) << threads << " threads";
-  }
+  const std::vector<std::int32_t> host = {0, 150, 600, 700, 1100};
+  Ints offsets({5}, host);
+  for (const auto& [n, k] : {std::pair{160, 96}, {512, 200}, {770, 64}, {1000, 520}})
+    for (Gemm kind : {Gemm::nt, Gemm::nn, Gemm::tn}) {
+      auto a = Floats::random({1100, k}, 1);
+      auto b = Floats::random(kind == Gemm::tn ? Shape{1100, n} : kind == Gemm::nt ? Shape{4, n, k} : Shape{4, k, n}, 2);
+      std::vector<float> first;
+      for (int threads : {1, 2, 3, 4, 8}) {
+        CpuBackend cpu(threads);
+        Floats c(kind == Gemm::tn ? Shape{4, k, n} : Shape{1100, n});
+        cpu.grouped_gemm(kind, a, b, c, {offsets, host.data()}, false);
+        if (first.empty()) first = c.values();
+        EXPECT_EQ(first, c.values()) << threads << " threads, kind " << static_cast<int>(kind) << ", n " << n << ", k " << k;
+      }
+    }
+}
+
+TEST(CpuGemm, SameBitsOnAnyNumberOfThreads) {
+  for (const auto& [m, n, k] : {std::tuple{1024, 768, 256}, {256, 4100, 200}, {2048, 8, 300}, {130, 520, 700}})
+    for (Gemm kind : {Gemm::nt, Gemm::nn, Gemm::tn}) {
+      auto a = Floats::random(shape_of_a(kind, m, k), 1), b = Floats::random(shape_of_b(kind, n, k), 2);
+      std::vector<float> first;
+      for (int threads : {1, 2, 3, 4, 8}) {
+        CpuBackend cpu(threads);
+        Floats c({m, n});
+        cpu.gemm(kind, a, b, c, false);
+        if (first.empty()) first = c.values();
+        EXPECT_EQ(first, c.values()) << threads << " threads, kind " << static_cast<int>(kind) << ", m " << m << ", n " << n << ", k " << k;
+      }
+    }
 }
 
 TEST(CpuGemmBadInput, NamesTheWrongOperand) {
