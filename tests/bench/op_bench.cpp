@@ -50,11 +50,6 @@ Options parse(int argc, char** argv) {
   return o;
 }
 
-// What an op can reach at best is set by the slower of arithmetic and memory. CPUs do 5 to 15 flops in the time of one
-// byte; the ops of the list do at most 4 a byte, or at least 40.
-enum class Bound { matrix, memory };
-Bound bound_of(const Work& work) { return work.flops > 16 * work.bytes ? Bound::matrix : Bound::memory; }
-
 // One op's calls. Ops bound by memory walk through several sets of tensors, so that no cache holds them, as the triad
 // does; ops bound by arithmetic reuse one.
 class Prepared {

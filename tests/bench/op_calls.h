@@ -13,7 +13,6 @@
 namespace smoe::bench {
 
 using op_cases::Index;
-using op_cases::Work;
 
 // Tensors on the backend for one call, with reproducible contents.
 class Inputs {

@@ -12,27 +12,26 @@ using namespace op_cases;
 
 void add_elementwise(std::vector<OpCall>& calls, const ElementwiseCase& c) {
   const std::string what = fmt::format("n{}", c.n);
-  const double n = static_cast<double>(c.n);
   const auto host = std::make_shared<std::vector<float>>(static_cast<std::size_t>(c.n));
-  calls.push_back({"copy_to_host", what, {0, 8 * n}, [c, host](Inputs& in) {
+  calls.push_back({"copy_to_host", what, op_work::copy(c.n), [c, host](Inputs& in) {
     return [&b = in.backend(), from = in.uniform({c.n}), host] { b.copy_to_host(host->data(), from); };
   }});
-  calls.push_back({"copy_from_host", what, {0, 8 * n}, [c, host](Inputs& in) {
+  calls.push_back({"copy_from_host", what, op_work::copy(c.n), [c, host](Inputs& in) {
     return [&b = in.backend(), to = in.output({c.n}), host] { b.copy_from_host(to, host->data()); };
   }});
-  calls.push_back({"copy", what, {0, 8 * n}, [c](Inputs& in) {
+  calls.push_back({"copy", what, op_work::copy(c.n), [c](Inputs& in) {
     return [&b = in.backend(), to = in.output({c.n}), from = in.uniform({c.n})] { b.copy(to, from); };
   }});
-  calls.push_back({"fill", what, {0, 4 * n}, [c](Inputs& in) {
+  calls.push_back({"fill", what, op_work::fill(c.n), [c](Inputs& in) {
     return [&b = in.backend(), to = in.output({c.n})] { b.fill(to, 1.0f); };
   }});
   calls.push_back({"add", what, c.forward(), [c](Inputs& in) {
     return [&b = in.backend(), x = in.uniform({c.n}), y = in.uniform({c.n}), out = in.output({c.n})] { b.add(x, y, out); };
   }});
-  calls.push_back({"sum", what, {n, 4 * n}, [c](Inputs& in) {
+  calls.push_back({"sum", what, op_work::sum(c.n), [c](Inputs& in) {
     return [&b = in.backend(), x = in.uniform({c.n})] { b.sum(x); };
   }});
-  calls.push_back({"sum_of_squares", what, {2 * n, 4 * n}, [c](Inputs& in) {
+  calls.push_back({"sum_of_squares", what, op_work::sum_of_squares(c.n), [c](Inputs& in) {
     return [&b = in.backend(), x = in.uniform({c.n})] { b.sum_of_squares(x); };
   }});
 }
@@ -85,7 +84,7 @@ void add_gemm(std::vector<OpCall>& calls, const GemmCase& c) {
 void add_rope(std::vector<OpCall>& calls, const RopeCase& c) {
   const std::string what = fmt::format("T{} heads {} of {} C{}", c.tokens, c.rotated_heads, c.heads, c.head_dim);
   const Shape table{c.positions, c.head_dim};
-  calls.push_back({"rope_table", fmt::format("P{} C{}", c.positions, c.head_dim), {0, 4.0 * static_cast<double>(table.elements())},
+  calls.push_back({"rope_table", fmt::format("P{} C{}", c.positions, c.head_dim), op_work::rope_table(table.elements()),
                    [=](Inputs& in) {
     return [&b = in.backend(), theta = c.theta, table = in.output(table)] { b.rope_table(theta, table); };
   }});
@@ -112,13 +111,12 @@ void add_cross_entropy(std::vector<OpCall>& calls, const CrossEntropyCase& c) {
     };
   }});
   constexpr Index ranges = 4;
-  const double merged = static_cast<double>(ranges * N);
-  calls.push_back({"cross_entropy_merge", what, {3.0 * merged, 12.0 * merged}, [=](Inputs& in) {
+  calls.push_back({"cross_entropy_merge", what, op_work::cross_entropy_merge(ranges, N), [=](Inputs& in) {
     return [&b = in.backend(), parts = in.uniform({ranges, 3, N}), maxima = in.output({N}), sums = in.output({N}), target_logits = in.output({N})] {
       b.cross_entropy_merge(parts, maxima, sums, target_logits);
     };
   }});
-  calls.push_back({"cross_entropy_losses", what, {3.0 * static_cast<double>(N), 24.0 * static_cast<double>(N)}, [=](Inputs& in) {
+  calls.push_back({"cross_entropy_losses", what, op_work::cross_entropy_losses(N), [=](Inputs& in) {
     return [&b = in.backend(), targets = in.ids({N}, V), maxima = in.uniform({N}), sums = in.constant({N}, 100),
             target_logits = in.uniform({N}), logsumexp = in.output({N}), losses = in.output({N})] {
       b.cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses);

@@ -39,8 +39,7 @@ void add_router(std::vector<OpCall>& calls, const RouterCase& c) {
       b.router_backward(r.probabilities, r.logsumexp, r.experts, r.weights, dweights, balance, 0.01, dlogits);
     };
   }});
-  const Work read_once{static_cast<double>(T * (E + K + 2)), 4.0 * static_cast<double>(T * (E + K + 1))};
-  calls.push_back({"balance_statistics", fmt::format("{} N{}", what, N), read_once, [=](Inputs& in) {
+  calls.push_back({"balance_statistics", fmt::format("{} N{}", what, N), op_work::balance_statistics(T, E, K), [=](Inputs& in) {
     return [&b = in.backend(), r = routed(in, T, E, K), counts = in.output({N, E}), sums = in.output({N, E}),
             z_sums = in.output({N})] { b.balance_statistics(r.probabilities, r.logsumexp, r.experts, counts, sums, z_sums); };
   }});
@@ -70,8 +69,7 @@ Map mapped(Inputs& in, const DispatchCase& c) {
 void add_dispatch(std::vector<OpCall>& calls, const DispatchCase& c) {
   const Index T = c.tokens, K = c.top_k, R = T * K, D = c.hidden;
   const std::string what = fmt::format("T{} E{} K{} D{}", T, c.experts, K, D);
-  const Work three_an_assignment{0, 12.0 * static_cast<double>(R)};
-  calls.push_back({"routing_map", what, three_an_assignment, [=](Inputs& in) {
+  calls.push_back({"routing_map", what, op_work::routing_map(R), [=](Inputs& in) {
     return [&b = in.backend(), m = unmapped(in, c)] { b.routing_map(m.experts, m.row_of, m.assignment_of, m.rows); };
   }});
   calls.push_back({"permute", what, c.forward(), [=](Inputs& in) {
@@ -84,12 +82,12 @@ void add_dispatch(std::vector<OpCall>& calls, const DispatchCase& c) {
       b.unpermute(rows, m.row_of, {}, x);
     };
   }});
-  calls.push_back({"permute_weights", what, three_an_assignment, [=](Inputs& in) {
+  calls.push_back({"permute_weights", what, op_work::permute_weights(R), [=](Inputs& in) {
     return [&b = in.backend(), m = mapped(in, c), weights = in.uniform({T, K}), row_weights = in.output({R})] {
       b.permute_weights(weights, m.row_of, row_weights);
     };
   }});
-  calls.push_back({"unpermute_weights", what, three_an_assignment, [=](Inputs& in) {
+  calls.push_back({"unpermute_weights", what, op_work::permute_weights(R), [=](Inputs& in) {
     return [&b = in.backend(), m = mapped(in, c), row_weights = in.uniform({R}), weights = in.output({T, K})] {
       b.unpermute_weights(row_weights, m.row_of, weights);
     };

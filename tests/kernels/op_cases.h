@@ -1,7 +1,6 @@
 // THE case list: the shapes at which every op of kernels/backend.h is held against the reference, and at which it is
 // timed. A case is plain numbers; cases with bench = true are too large for the reference and serve the benchmark.
-// forward() and backward() say what one call of the op costs at least: floating-point operations, and bytes of f32 and
-// i32 that have to be read and written once.
+// forward() and backward() are the work of one call (kernels/op_work.h).
 // Bench shapes are those of a Mixtral of 123M parameters on 4 sequences of 512: T 2048, D 512, F 1792, E 8, K 2,
 // V 32000, H 8, G 2, C 64.
 //
@@ -12,19 +11,17 @@
 #include <string>
 #include <vector>
 
+#include "kernels/op_work.h"
+
 namespace smoe::op_cases {
 
 using Index = std::int64_t;
-
-struct Work {
-  double flops = 0, bytes = 0;
-};
 
 struct ElementwiseCase {
   std::string name;
   Index n;
   bool bench = false;
-  Work forward() const { return {double(n), 12.0 * double(n)}; }  // of add
+  Work forward() const { return op_work::add(n); }
 };
 
 inline std::vector<ElementwiseCase> elementwise_cases() {
@@ -36,8 +33,8 @@ struct EmbeddingCase {
   Index tokens, vocab, hidden;
   bool one_id = false;  // every token is the same one
   bool bench = false;
-  Work forward() const { return {0, double(tokens) * (8.0 * double(hidden) + 4)}; }
-  Work backward() const { return {double(tokens * hidden), double(tokens) * (12.0 * double(hidden) + 4)}; }
+  Work forward() const { return op_work::embedding_forward(tokens, hidden); }
+  Work backward() const { return op_work::embedding_backward(tokens, hidden); }
 };
 
 inline std::vector<EmbeddingCase> embedding_cases() {
@@ -55,8 +52,8 @@ struct RmsNormCase {
   float epsilon = 1e-5f;
   double scale = 1;  // of x: 0 leaves epsilon alone under the root
   bool bench = false;
-  Work forward() const { return {4.0 * double(tokens * hidden), 8.0 * double(tokens * hidden)}; }
-  Work backward() const { return {9.0 * double(tokens * hidden), 16.0 * double(tokens * hidden)}; }
+  Work forward() const { return op_work::rms_norm_forward(tokens, hidden); }
+  Work backward() const { return op_work::rms_norm_backward(tokens, hidden); }
 };
 
 inline std::vector<RmsNormCase> rms_norm_cases() {
@@ -78,9 +75,7 @@ struct GemmCase {
   std::string name;
   Index rows, out, in;
   bool bench = false;
-  Work forward() const {
-    return {2.0 * double(rows) * double(out) * double(in), 4.0 * double(rows * in + out * in + rows * out)};
-  }
+  Work forward() const { return op_work::gemm(rows, out, in); }
 };
 
 inline std::vector<GemmCase> gemm_cases() {
@@ -109,8 +104,8 @@ struct CrossEntropyCase {
     for (Index columns : slices) total += columns;
     return total;
   }
-  Work forward() const { return {3.0 * double(rows * vocab()), 4.0 * double(rows * vocab())}; }
-  Work backward() const { return {3.0 * double(rows * vocab()), 8.0 * double(rows * vocab())}; }
+  Work forward() const { return op_work::cross_entropy_statistics(rows, vocab()); }
+  Work backward() const { return op_work::cross_entropy_backward(rows, vocab()); }
 };
 
 inline std::vector<CrossEntropyCase> cross_entropy_cases() {
@@ -134,10 +129,7 @@ struct RopeCase {
   Index tokens, heads, rotated_heads, head_dim, positions;
   double theta = 1e6;
   bool bench = false;
-  Work forward() const {
-    const double rotated = double(tokens * rotated_heads * head_dim);
-    return {3.0 * rotated, 8.0 * rotated};
-  }
+  Work forward() const { return op_work::rope(tokens, rotated_heads, head_dim); }
 };
 
 inline std::vector<RopeCase> rope_cases() {
@@ -158,7 +150,7 @@ struct AdamWCase {
   double weight_decay = 0.1, gradient_scale = 1.0;
   double gradient_size = 1.0;  // 0: a parameter that never receives a gradient
   bool bench = false;
-  Work forward() const { return {14.0 * double(n), 32.0 * double(n)}; }
+  Work forward() const { return op_work::adamw(n); }
 };
 
 inline std::vector<AdamWCase> adamw_cases() {

@@ -1,8 +1,6 @@
 // Cases of attention (see op_cases.h): causal, with documents, windows and grouped heads, and from a cache.
 #pragma once
 
-#include <algorithm>
-
 #include "tests/kernels/op_cases.h"
 
 namespace smoe::op_cases {
@@ -16,19 +14,8 @@ struct AttentionCase {
   bool bench = false;
 
   Index tokens() const { return sequences * sequence_length; }
-  double visible_pairs() const {  // of one head, documents not counted off
-    double pairs = 0;
-    for (Index i = 0; i < sequence_length; ++i) pairs += double(window == 0 ? i + 1 : std::min(i + 1, window));
-    return pairs * double(sequences);
-  }
-  Work forward() const {
-    const double read = double(tokens() * (heads + 2 * kv_heads) * head_dim), written = double(tokens() * heads * head_dim);
-    return {4.0 * double(heads * head_dim) * visible_pairs(), 4.0 * (read + written)};
-  }
-  Work backward() const {
-    const double qkv = double(tokens() * (heads + 2 * kv_heads) * head_dim), out = double(tokens() * heads * head_dim);
-    return {10.0 * double(heads * head_dim) * visible_pairs(), 4.0 * (2 * qkv + 2 * out)};
-  }
+  Work forward() const { return op_work::attention_forward(sequences, sequence_length, heads, kv_heads, head_dim, window); }
+  Work backward() const { return op_work::attention_backward(sequences, sequence_length, heads, kv_heads, head_dim, window); }
 };
 
 inline std::vector<AttentionCase> attention_cases() {
@@ -65,13 +52,7 @@ struct CachedAttentionCase {
   Index window = 0;
   bool bench = false;
 
-  Work forward() const {
-    double pairs = 0;
-    for (Index i = 0; i < tokens; ++i) pairs += double(window == 0 ? past + i + 1 : std::min(past + i + 1, window));
-    const double cache = double(past + tokens) * double(kv_heads * head_dim);
-    return {4.0 * double(heads * head_dim) * pairs,
-            4.0 * (2 * cache + double(tokens * (2 * heads + 2 * kv_heads) * head_dim))};
-  }
+  Work forward() const { return op_work::attention_cached(tokens, past, heads, kv_heads, head_dim, window); }
 };
 
 inline std::vector<CachedAttentionCase> cached_attention_cases() {

@@ -1,6 +1,7 @@
 // Cases of the router, of dispatch and of the experts (see op_cases.h).
 #pragma once
 
+#include <algorithm>
 #include <numeric>
 
 #include "tests/kernels/op_cases.h"
@@ -13,12 +14,8 @@ struct RouterCase {
   Index groups = 1;  // of the balance statistics
   enum class Logits { random, tied, equal, extreme } logits = Logits::random;
   bool bench = false;
-  Work forward() const {
-    return {4.0 * double(tokens * experts), 4.0 * double(tokens * (2 * experts + 2 * top_k + 1))};
-  }
-  Work backward() const {
-    return {6.0 * double(tokens * experts), 4.0 * double(tokens * (2 * experts + 3 * top_k + 1))};
-  }
+  Work forward() const { return op_work::router_forward(tokens, experts, top_k); }
+  Work backward() const { return op_work::router_backward(tokens, experts, top_k); }
 };
 
 inline std::vector<RouterCase> router_cases() {
@@ -46,8 +43,8 @@ struct DispatchCase {
   Index tokens, experts, top_k, hidden;
   enum class Choice { random, first_experts, half_idle } choice = Choice::random;  // first_experts: all choose 0..K-1
   bool bench = false;
-  Work forward() const { return {0, 4.0 * double(tokens * (top_k + 1) * hidden)}; }                     // permute
-  Work backward() const { return {double(tokens * top_k * hidden), 4.0 * double(tokens * (top_k + 1) * hidden)}; }
+  Work forward() const { return op_work::permute(tokens, top_k, hidden); }
+  Work backward() const { return op_work::unpermute(tokens, top_k, hidden); }
 };
 
 inline std::vector<DispatchCase> dispatch_cases() {
@@ -75,8 +72,8 @@ struct GroupedGemmCase {
   bool bench = false;
   Index total_rows() const { return std::accumulate(rows.begin(), rows.end(), Index(0)); }
   Work forward() const {
-    const double R = double(total_rows()), weights = double(Index(rows.size()) * out * in);
-    return {2.0 * R * double(out * in), 4.0 * (R * double(out + in) + weights)};
+    const auto with_rows = std::count_if(rows.begin(), rows.end(), [](Index of_expert) { return of_expert > 0; });
+    return op_work::grouped_gemm(with_rows, total_rows(), out, in);
   }
 };
 
@@ -100,8 +97,8 @@ struct SwigluCase {
   bool weighted = true;
   double scale = 2;  // of gate and up
   bool bench = false;
-  Work forward() const { return {7.0 * double(rows * ffn), 12.0 * double(rows * ffn)}; }
-  Work backward() const { return {16.0 * double(rows * ffn), 24.0 * double(rows * ffn)}; }
+  Work forward() const { return op_work::swiglu_forward(rows, ffn); }
+  Work backward() const { return op_work::swiglu_backward(rows, ffn); }
 };
 
 inline std::vector<SwigluCase> swiglu_cases() {
