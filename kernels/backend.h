@@ -65,6 +65,10 @@ class Backend {
   virtual ~Backend() = default;
   virtual Device device() const = 0;
   virtual DeviceProfile measure_profile() = 0;  // takes milliseconds
+  // Bytes a second of a = b + 3 c on all threads, `room` (f32, any contents) cut into the three arrays (McCalpin's STREAM
+  // triad): 12 bytes an element, without the line that a store reads first. room is the backend's own memory, since
+  // the size of its pages matters, and more of it than the caches hold.
+  virtual double measure_memory_rate(const Tensor& room) = 0;
 
   // ---- memory ----
   virtual void* allocate(std::size_t bytes) = 0;  // 64-byte aligned or better; throws std::bad_alloc

@@ -23,6 +23,7 @@ class CpuBackend final : public Backend {
 
   Device device() const override { return Device::cpu; }
   DeviceProfile measure_profile() override;
+  double measure_memory_rate(const Tensor& room) override;
   int threads() const { return threads_; }
 
   void* allocate(std::size_t bytes) override;

@@ -1,0 +1,32 @@
+// What this machine reaches at the moment of asking: the rates that a step or an op is held against. Machines change
+// speed from minute to minute, so these are taken between the measurements that they judge, on the same backend.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/arena.h"
+
+namespace smoe {
+
+class Yardstick {
+ public:
+  static constexpr std::int64_t product_size = 2048;                           // 48 MiB
+  static constexpr std::int64_t triad_elements = 3 * (std::int64_t{16} << 20);  // 192 MiB: more than caches hold
+
+  // n: of the square matrices. elements: of the triad's three arrays together.
+  explicit Yardstick(Backend& backend, std::int64_t n = product_size, std::int64_t elements = triad_elements);
+  // Bytes of a default one.
+  static constexpr std::uint64_t bytes = 4 * (3 * product_size * product_size + triad_elements);
+
+  double cores();    // flop/s of the arithmetic units alone (DeviceProfile::peak_flops)
+  double product();  // flop/s of one n x n x n product, the backend's own
+  double memory();   // bytes/s of Backend::measure_memory_rate
+
+ private:
+  Backend& backend_;
+  Arena arena_;
+  Tensor a_, b_, c_;  // of the product
+  Tensor room_;       // of the triad
+};
+
+}  // namespace smoe
