@@ -40,17 +40,18 @@ done
 values() { sed -n 's/.*"'"$2"'": \([0-9.]*\).*/\1/p' "$results/$1"; }
 median() { sort -g | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
 median_of() { values "$1" "$2" | median; }
+percent() { values "$1" "$2" | awk '{ print 100 * $1 }' | median; }
 # Inside each round, since the machine's speed changes between rounds.
 ratio() { paste <(values "$1" "$2") <(values one "$2") | awk '{ print $1 / $2 }' | median; }
 
 printf 'medians of %d rounds, %d steps each, 4 x 512 tokens, 123.5M parameters\n' "$rounds" "$steps"
-printf '%-28s%10s%10s%8s%8s%12s%12s%12s\n' "" tokens/s of_one sgemm share of_share RSS_MiB sent_MB
+printf '%-28s%10s%10s%8s%9s%8s%9s%10s%10s%10s\n' "" tokens/s of_one cores of_cores sgemm of_sgemm of_share RSS_MiB sent_MB
 for name in one $layouts; do
   case $name in
     one) title="1 process, $ranks threads" ;;
     *) title="$ranks ranks, tp ${name%:*} ep ${name#*:}" ;;
   esac
-  printf '%-28s%10.1f%10.2f%8.1f%7.0f%%%12.2f%12.0f%12.1f\n' "$title" "$(median_of "$name" tokens_per_sec)" "$(ratio "$name" tokens_per_sec)" \
-    "$(median_of "$name" sgemm_gflops)" "$(values "$name" share_of_sgemm | awk '{ print 100 * $1 }' | median)" "$(ratio "$name" share_of_sgemm)" \
+  printf '%-28s%10.1f%10.2f%8.1f%8.0f%%%8.1f%8.0f%%%10.2f%10.0f%10.1f\n' "$title" "$(median_of "$name" tokens_per_sec)" "$(ratio "$name" tokens_per_sec)" \
+    "$(median_of "$name" core_gflops)" "$(percent "$name" share_of_cores)" "$(median_of "$name" sgemm_gflops)" "$(percent "$name" share_of_sgemm)" "$(ratio "$name" share_of_cores)" \
     "$(median_of "$name" peak_rss_mib)" "$(values "$name" bytes_sent | awk '{ print $1 / 1e6 }' | median)"
 done

@@ -76,20 +76,23 @@ values() { sed -n 's/.*"'"$2"'": \([0-9.]*\).*/\1/p' "$results/$1"; }  # values 
 median() { sort -g | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
 median_of() { values "$1" "$2" | median; }
 
+# The cores' own rate is what smoe measured in the same round: Python cannot keep numbers in registers.
+share_of_cores() { paste <(values "$2" gflops) <(values "$1" core_gflops) | awk '{ print 100 * $1 / $2 }' | median; }
+
 # The ratio is taken inside each round, since the machine's speed changes between rounds; then its median.
 ratio() { paste <(values "$1" tokens_per_sec) <(values "$2" tokens_per_sec) | awk '{ print $1 / $2 }' | median; }
 
 [ -z "$python" ] || say "$(sed -n '1s/.*\("torch".*\)}/\1/p' "$results/4x512.transformers")"
 say "medians of $rounds rounds, $steps steps each, $threads threads"
-printf '%-8s%-24s%10s%8s%8s%9s%10s%9s%14s\n' shape step tokens/s GF/s sgemm share RSS_MiB first_s smoe_is
+printf '%-8s%-24s%10s%8s%8s%9s%8s%9s%10s%9s%10s\n' shape step tokens/s GF/s cores of_cores sgemm of_sgemm RSS_MiB first_s smoe_is
 for shape in 4x512 1x256; do
   for name in smoe transformers transformers-fused transformers-compile; do
     key=$shape.$name
     [ -s "$results/$key" ] || continue
     faster=
     [ "$name" = smoe ] || faster=$(printf '%.2fx' "$(ratio "$shape.smoe" "$key")")
-    printf '%-8s%-24s%10.1f%8.1f%8.1f%8.0f%%%10.0f%9.1f%14s\n' "$shape" "$name" "$(median_of "$key" tokens_per_sec)" \
-      "$(median_of "$key" gflops)" "$(median_of "$key" sgemm_gflops)" \
+    printf '%-8s%-24s%10.1f%8.1f%8.1f%8.0f%%%8.1f%8.0f%%%10.0f%9.1f%10s\n' "$shape" "$name" "$(median_of "$key" tokens_per_sec)" \
+      "$(median_of "$key" gflops)" "$(median_of "$shape.smoe" core_gflops)" "$(share_of_cores "$shape.smoe" "$key")" "$(median_of "$key" sgemm_gflops)" \
       "$(values "$key" share_of_sgemm | awk '{ print 100 * $1 }' | median)" "$(median_of "$key" peak_rss_mib)" \
       "$(median_of "$key" first_step_s)" "$faster"
   done

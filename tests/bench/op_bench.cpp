@@ -1,5 +1,6 @@
 // Times every op of the op table at the bench cases and holds it against what the machine reaches in the same moment:
-// its matrix rate (2048^3) where an op computes, its memory rate (triad) where it moves numbers.
+// its cores' own rate where an op computes, with the share of a product of 2048^3 beside it; its memory rate (triad) where
+// it moves numbers.
 //
 //   op_bench [--threads N] [--filter REGEX] [--repetitions 5] [--seconds 0.05] [--json] [--quick]
 //
@@ -16,7 +17,7 @@
 #include <optional>
 #include <stdexcept>
 
-#include "tests/bench/machine_rates.h"
+#include "kernels/yardstick.h"
 #include "tests/bench/op_calls.h"
 
 namespace smoe::bench {
@@ -72,12 +73,12 @@ class Prepared {
 };
 
 // Google Benchmark calls measure() several times an op: to find how many iterations fill the time, then once a
-// repetition. Each time the machine's rate is taken just before and just after.
+// repetition. Each time the machine's rates are taken just before and just after.
 class Bench {
  public:
   explicit Bench(const Options& o)
       : working_set_(o.quick ? 0 : std::size_t{192} << 20), backend_(make_cpu_backend(o.threads)),
-        rates_(*backend_, o.quick ? 64 : 2048, o.quick ? 4096 : std::int64_t{16} << 20, o.threads) {}
+        yardstick_(*backend_, o.quick ? 64 : Yardstick::product_size, o.quick ? 3 * 4096 : Yardstick::triad_elements) {}
 
   void measure(benchmark::State& state, const OpCall& call) {
     if (prepared_for_ != &call) {
@@ -86,26 +87,28 @@ class Bench {
       prepared_for_ = &call;
     }
     const Bound bound = bound_of(call.work);
-    const auto ceiling = [&] { return bound == Bound::matrix ? rates_.multiply_adds() : rates_.triad(); };
-    const double before = ceiling();
+    const auto ceiling = [&] { return bound == Bound::matrix ? yardstick_.cores() : yardstick_.memory(); };
+    const auto product = [&] { return bound == Bound::matrix ? yardstick_.product() : 0.0; };
+    const double product_before = product(), before = ceiling();
     prepared_->run();  // the yardstick has emptied the caches and woken the threads
     for (auto _ : state) {
       prepared_->run();
     }
     backend_->synchronize();
-    const double rate = (before + ceiling()) / 2;
+    const double rate = (before + ceiling()) / 2, product_rate = (product_before + product()) / 2;
     const double work = static_cast<double>(state.iterations()) * (bound == Bound::matrix ? call.work.flops : call.work.bytes);
     using benchmark::Counter;
     state.counters["giga"] = Counter(1e-9 * work, Counter::kIsRate);
     state.counters["share"] = Counter(work / rate, Counter::kIsRate);
     state.counters["ceiling"] = 1e-9 * rate;
+    state.counters["of_product"] = Counter(bound == Bound::matrix ? work / product_rate : 0.0, Counter::kIsRate);
     state.SetLabel(bound == Bound::matrix ? "matrix" : "memory");
   }
 
  private:
   std::size_t working_set_;  // bytes, as much as the triad's three arrays
   std::unique_ptr<Backend> backend_;
-  MachineRates rates_;
+  Yardstick yardstick_;
   const OpCall* prepared_for_ = nullptr;
   std::optional<Prepared> prepared_;
 };
@@ -116,7 +119,8 @@ class Table : public benchmark::BenchmarkReporter {
   explicit Table(const Options& options) : options_(options) {}
 
   bool ReportContext(const Context&) override {
-    if (!options_.json) fmt::print("{:<26}{:<60}{:>12} {:>15}{:>9} {:<7}{:>7}\n", "op", "shape", "us", "rate", "ceiling", "of", "share");
+    if (!options_.json)
+      fmt::print("{:<26}{:<60}{:>12} {:>15}{:>9} {:<7}{:>7}{:>11}\n", "op", "shape", "us", "rate", "ceiling", "of", "share", "of_product");
     return true;
   }
 
@@ -129,15 +133,16 @@ class Table : public benchmark::BenchmarkReporter {
     const std::size_t slash = name.find('/');
     const std::string op = name.substr(0, slash), what = name.substr(slash + 1);
     const double us = row->GetAdjustedRealTime(), giga = row->counters.at("giga"), share = row->counters.at("share"),
-                 ceiling = row->counters.at("ceiling");
+                 ceiling = row->counters.at("ceiling"), of_product = row->counters.at("of_product");
     const bool matrix = row->report_label == "matrix";
     if (options_.json)
       fmt::print("{{\"op\": \"{}\", \"shape\": \"{}\", \"threads\": {}, \"us\": {:.2f}, \"bound\": \"{}\", \"{}\": {:.2f}, "
-                 "\"ceiling\": {:.2f}, \"share\": {:.3f}}}\n",
-                 op, what, options_.threads, us, row->report_label, matrix ? "gflops" : "gbs", giga, ceiling, share);
+                 "\"ceiling\": {:.2f}, {}\"share\": {:.3f}}}\n",
+                 op, what, options_.threads, us, row->report_label, matrix ? "gflops" : "gbs", giga, ceiling,
+                 matrix ? fmt::format("\"share_of_product\": {:.3f}, ", of_product) : "", share);
     else
-      fmt::print("{:<26}{:<60}{:>12.1f} {:>8.1f} {:<6}{:>9.1f} {:<7}{:>6.0f}%\n", op, what, us, giga, matrix ? "GF/s" : "GB/s",
-                 ceiling, row->report_label, 100 * share);
+      fmt::print("{:<26}{:<60}{:>12.1f} {:>8.1f} {:<6}{:>9.1f} {:<7}{:>6.0f}%{:>11}\n", op, what, us, giga, matrix ? "GF/s" : "GB/s",
+                 ceiling, matrix ? "cores" : "memory", 100 * share, matrix ? fmt::format("{:.0f}%", 100 * of_product) : "");
     std::fflush(stdout);
   }
 

@@ -4,7 +4,7 @@
 //   step_bench [--batch 4] [--seq 512] [--threads 2] [--steps 7]
 //   mpirun -n 2 step_bench [--tp 1] [--ep 2] [--threads 1] ...     threads of each rank; the batch is of all together
 //
-// Prints one JSON line. The machine's own sgemm rate (2048^3) is measured between the steps, so that the share holds
+// Prints one JSON line. The cores' own rate and a product of 2048^3 are measured between the steps, so that the shares hold
 // on a machine whose speed changes from minute to minute.
 #include <sys/resource.h>
 
@@ -17,7 +17,7 @@
 #include <string_view>
 #include <vector>
 
-#include "kernels/cpu/blas.h"
+#include "kernels/yardstick.h"
 #include "trainer/training_step.h"
 
 namespace smoe {
@@ -87,39 +87,38 @@ int run(const Options& o, MpiSession& session) {
     step.apply(result, ++updates, 1e-4);
     return seconds_since(begin);
   };
-  constexpr std::int64_t n = 2048;
-  Arena matrices(*backend);
-  const Tensor a = matrices.take({n, n}), b = matrices.take({n, n}), c = matrices.take({n, n});
-  for (std::int64_t i = 0; i < n * n; ++i) a.f32()[i] = b.f32()[i] = static_cast<float>(i % 17) * 0.1f;
-  const auto sgemm = [&] {  // on all ranks at once, added up
-    world.barrier("bench.sgemm");
-    const auto begin = Clock::now();
-    backend->gemm(Gemm::nt, a, b, c, false);
-    double rate = 2e-9 * static_cast<double>(n * n * n) / seconds_since(begin);
-    world.all_reduce(std::span(&rate, 1), Reduce::sum, "bench.sgemm");
-    return rate;
-  };
-
   one_step();
   const double first_step = seconds_since(start);
   one_step();
-  std::vector<double> seconds, rates;
+
+  Yardstick yardstick(*backend, Yardstick::product_size, 3);  // nothing here asks for the memory's rate
+  const auto gflops_of = [&](double (Yardstick::*measure)()) {  // on all ranks at once, added up
+    world.barrier("bench.yardstick");
+    double rate = 1e-9 * (yardstick.*measure)();
+    world.all_reduce(std::span(&rate, 1), Reduce::sum, "bench.yardstick");
+    return rate;
+  };
+  std::vector<double> seconds, products, cores;
   for (std::int64_t i = 0; i < o.steps; ++i) {
-    sgemm();
-    for (int r = 0; r < 3; ++r) rates.push_back(sgemm());
+    gflops_of(&Yardstick::product);  // the first after a step pays for cold caches
+    for (int r = 0; r < 3; ++r) {
+      products.push_back(gflops_of(&Yardstick::product));
+      cores.push_back(gflops_of(&Yardstick::cores));
+    }
     seconds.push_back(one_step());
   }
-  const double tokens = static_cast<double>(ids.size()), time = median(seconds), rate = median(rates);
+  const double tokens = static_cast<double>(ids.size()), time = median(seconds), product = median(products), core = median(cores);
   const double gflops = 3e-9 * forward_flops_per_token(config, o.sequence_length) * tokens / time;
   const std::int64_t sent = mesh.traffic().total();
   if (!mesh.is_root()) return 0;
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   std::printf("{\"what\": \"smoe\", \"kernel\": \"%s\", \"batch\": %ld, \"seq\": %ld, \"threads\": %ld, \"ranks\": %d, \"tp\": %ld, \"ep\": %ld, \"tokens_per_sec\": %.1f, "
-              "\"best_tokens_per_sec\": %.1f, \"gflops\": %.1f, \"sgemm_gflops\": %.1f, \"share_of_sgemm\": %.3f, "
+              "\"best_tokens_per_sec\": %.1f, \"gflops\": %.1f, \"core_gflops\": %.1f, \"share_of_cores\": %.3f, "
+              "\"sgemm_gflops\": %.1f, \"share_of_sgemm\": %.3f, "
               "\"peak_rss_mib\": %ld, \"first_step_s\": %.2f, \"bytes_sent\": %ld}\n",
-              cpu::blas_kernel_name().c_str(), o.batch, o.sequence_length, o.threads, session.size(), o.tp, o.ep, tokens / time,
-              tokens / *std::min_element(seconds.begin(), seconds.end()), gflops, rate, gflops / rate, usage.ru_maxrss / 1024, first_step, sent);
+              backend->measure_profile().product_kernel.c_str(), o.batch, o.sequence_length, o.threads, session.size(), o.tp, o.ep, tokens / time,
+              tokens / *std::min_element(seconds.begin(), seconds.end()), gflops, core, gflops / core, product, gflops / product, usage.ru_maxrss / 1024, first_step, sent);
   return 0;
 }
 
