@@ -26,6 +26,7 @@ void add_verify_command(CLI::App& app, Job& job);
 void add_eval_command(CLI::App& app);
 void add_generate_command(CLI::App& app);
 void add_logits_command(CLI::App& app);
+void add_bench_command(CLI::App& app);
 void add_report_command(CLI::App& app);
 
 // Those of the interface that are still to come: listed as such, and refused with status 2.

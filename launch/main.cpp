@@ -95,6 +95,7 @@ int run(int argc, char** argv, Job& job) {
   add_eval_command(app);
   add_generate_command(app);
   add_logits_command(app);
+  add_bench_command(app);
   add_report_command(app);
   add_unavailable_commands(app);
   keep_to_one_rank(app, job);

@@ -394,6 +394,30 @@ case_eval_corrupt_shard() {
   flip shards/shard-00000.h5 -40
   expect 1 'shard-00000\.h5' -- "$smoe" eval --model run --data shards
 }
+case_bench_bad_configuration() {
+  write_config
+  replace 'hidden_size: 16' 'hidden_size: wide'
+  expect 2 'config\.yaml:3' 'hidden_size' 'wide' -- "$smoe" bench config.yaml
+}
+case_bench_unknown_override() {
+  write_config
+  expect 2 'optimizer\.lr' -- "$smoe" bench config.yaml optimizer.lr=1
+}
+case_bench_missing_config() { expect '1|2' 'nowhere\.yaml' -- "$smoe" bench nowhere.yaml; }
+case_bench_no_steps() {
+  write_config
+  expect 2 '--steps' '0' -- "$smoe" bench config.yaml --steps 0
+}
+case_bench_missing_start() {
+  write_config
+  expect '1|2' 'nowhere' -- "$smoe" bench config.yaml model.from=nowhere
+}
+case_bench_more_than_the_machine_has() {
+  write_config
+  expect 1 'the model needs .* GiB here for .*activations' 'this machine has' 'train\.micro_batch_size' -- \
+    "$smoe" bench config.yaml model.hidden_size=65536 model.intermediate_size=262144 model.num_local_experts=64
+  expect 1 'this machine has' -- "$smoe" bench config.yaml train.micro_batch_size=16777216 train.global_batch_size=16777216
+}
 case_report_missing_run() {
   expect '1|2' 'nowhere' -- "$smoe" report nowhere
 }

@@ -6,7 +6,7 @@ set -euo pipefail
 configs=$root/configs
 
 case_help_lists_every_command() {
-  expect 0 prepare train verify eval generate logits report 'sweep.*not available yet' -- "$smoe" --help
+  expect 0 prepare train verify eval generate logits bench report 'sweep.*not available yet' -- "$smoe" --help
   expect 0 CONFIG key=value --print-config --dry-run -- "$smoe" train --help
 }
 case_version() { expect 0 '^smoe [0-9]+\.[0-9]+\.[0-9]+$' -- "$smoe" --version; }
@@ -68,7 +68,35 @@ case_layouts_that_do_not_fit_are_refused_with_those_that_do() {
   expect 2 'global_batch_size is 4, expected a multiple of 8: train.micro_batch_size \(4\) times dp' -- ranks 2 "$smoe" train "$configs/quickstart.yaml"
   absent runs
 }
-case_other_commands_keep_to_one_process() { expect 2 "'eval' runs in one process, found 2" -- ranks 2 "$smoe" eval --model x --data y; }
+# The quickstart's model, small: its data need not be there.
+bench() {
+  "$smoe" bench "$configs/quickstart.yaml" model.hidden_size=64 model.intermediate_size=64 model.num_hidden_layers=1 model.vocab_size=512 \
+    data.sequence_length=64 train.micro_batch_size=2 --threads 1 --steps 1 "$@"
+}
+case_bench_says_what_bounds_the_step() {
+  expect 0 '^device .* 1 thread' '^rates .*cores .* GF/s' '256 tokens: 2 micro-batch\(es\) of 2 x 64 and one update' '^speed .* of the cores \(mfu\)' \
+    '^adamw ' '^grouped_gemm +tn E8 R256' 'in no op' 'of the step|bounds the step' '^Generation' -- bench
+  absent runs
+}
+case_bench_as_json() {
+  bench --json 2>/dev/null >bench.json
+  python3 - "$root" <<'END' || fail "bench --json is not what docs/formats.md says"
+import json, sys
+lines = open("bench.json").read().splitlines()
+(row,) = [json.loads(line) for line in lines]
+assert row["tokens"] == 256 and row["micro_batches"] == 2 and row["threads"] == 1, row
+assert abs(sum(op["seconds"] for op in row["ops"]) + row["outside_seconds"] - row["step_seconds"]) < 1e-9, row
+assert 0 < row["mfu"] < 1 and row["generation"]["tokens_per_sec"] > 0 and row["sentence"], row
+documented = open(sys.argv[1] + "/docs/formats.md").read().split("## smoe bench --json")[1].split("\n## ")[0]
+assert all("`%s`" % key in documented for key in [*row, *row["ops"][0], *row["generation"]])
+END
+}
+case_bench_help_says_that_it_needs_no_data() { expect 0 'tokens and weights are random' --json --steps --threads -- "$smoe" bench --help; }
+
+case_other_commands_keep_to_one_process() {
+  expect 2 "'eval' runs in one process, found 2" -- ranks 2 "$smoe" eval --model x --data y
+  expect 2 "'bench' runs in one process, found 2: start it without mpirun" -- ranks 2 "$smoe" bench "$configs/quickstart.yaml"
+}
 
 case_warm_up_longer_than_the_run() {
   expect 0 'smoe: warning: schedule.warmup_steps is 100 of 20 steps' -- \

@@ -1,0 +1,63 @@
+// smoe bench CONFIG.yaml [key=value ...] [--json] [--steps N] [--threads N]
+#include <fmt/format.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "configs/yaml_reader.h"
+#include "kernels/yardstick.h"
+#include "launch/commands.h"
+#include "launch/run_plan.h"
+#include "trainer/machine.h"
+#include "trainer/progress.h"
+#include "trainer/step_profile_text.h"
+
+namespace smoe {
+namespace {
+
+struct BenchArguments {
+  std::string config;
+  std::vector<std::string> overrides;
+  std::int64_t steps = 5;
+  std::optional<std::int64_t> threads;
+  bool json = false;
+};
+
+void bench(const BenchArguments& arguments) {
+  const RunConfig config = resolve_model(read_config(arguments.config, arguments.overrides));
+  const Layout one_rank{};
+  const TrainConfig& train = config.train;
+  require_memory(config.model, training_state_bytes(config.model, one_rank) + estimated_activation_bytes(config, one_rank) + Yardstick::bytes,
+                 "weights, gradients, moments, activations and the arrays that rates are measured on", ", or a smaller train.micro_batch_size");
+  Progress progress({.label = "bench", .unit = "step", .total = arguments.steps + 2});
+  const StepProfile profile = profile_step({.model = config.model,
+                                            .router = config.router,
+                                            .optimizer = config.optimizer,
+                                            .recompute = train.recompute,
+                                            .sequence_length = config.data.sequence_length,
+                                            .micro_batch_size = train.micro_batch_size,
+                                            .micro_batches = train.global_batch_size / train.micro_batch_size,
+                                            .steps = arguments.steps,
+                                            .threads = static_cast<int>(arguments.threads.value_or(train.threads)),
+                                            .on_progress = [&](std::int64_t done, std::int64_t) { progress.update(done); }});
+  progress.finish();
+  fmt::print("{}", arguments.json ? to_json_line(profile) : describe(profile));
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app) {
+  const auto arguments = std::make_shared<BenchArguments>();
+  CLI::App* command = app.add_subcommand("bench", "times a configuration's training step op by op, against what the cores and the memory can do");
+  command->add_option("CONFIG", arguments->config, "YAML file; its data is not read: tokens and weights are random")->required();
+  command->add_option("key=value", arguments->overrides, "overrides, as in train.micro_batch_size=8");
+  command->add_option("--steps", arguments->steps, "steps that are timed, of one micro-batch and one update each")
+      ->check(CLI::Range(1, 1000))->capture_default_str();
+  command->add_option("--threads", arguments->threads, "0: all cores that the process may use; default: train.threads")->check(CLI::Range(0, 4096));
+  command->add_flag("--json", arguments->json, "one JSON object on stdout");
+  command->callback([arguments] { bench(*arguments); });
+}
+
+}  // namespace smoe

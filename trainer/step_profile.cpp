@@ -1,0 +1,227 @@
+#include "trainer/step_profile.h"
+
+#include <algorithm>
+#include <chrono>
+#include <ctime>
+#include <map>
+#include <memory>
+#include <span>
+#include <utility>
+
+#include "kernels/yardstick.h"
+#include "model/mixtral.h"
+#include "optim/adamw.h"
+#include "parallel/philox.h"
+#include "trainer/metrics.h"
+#include "trainer/training_step.h"
+
+namespace smoe {
+namespace {
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }  // of all threads
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  const std::size_t middle = values.size() / 2;
+  return values.size() % 2 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+}
+
+std::vector<std::int32_t> random_ids(std::int64_t count, std::int64_t vocabulary, std::uint64_t key) {
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    ids[i] = static_cast<std::int32_t>(philox(key, i)[0] % static_cast<std::uint64_t>(vocabulary));
+  return ids;
+}
+
+// Times of the same ops in several steps, by op and shape.
+class OpMedians {
+ public:
+  void add(const std::vector<OpTime>& times) {
+    for (const OpTime& time : times) {
+      auto& [first, seconds] = ops_.try_emplace({time.op, time.shape}, time, std::vector<double>()).first->second;
+      seconds.push_back(time.seconds);
+    }
+  }
+  std::vector<OpTime> take() {
+    std::vector<OpTime> ops;
+    for (auto& [key, entry] : ops_) {
+      entry.first.seconds = median(entry.second);
+      ops.push_back(std::move(entry.first));
+    }
+    return ops;
+  }
+
+ private:
+  std::map<std::pair<std::string, std::string>, std::pair<OpTime, std::vector<double>>> ops_;
+};
+
+// The model in training, on random tokens, and the clock beside it.
+class Workbench {
+ public:
+  explicit Workbench(const StepProfileCase& what)
+      : what_(what), cpu_(make_cpu_backend(what.threads)), timed_(*cpu_), persistent_(timed_), model_(what.model, timed_, mesh_) {
+    model_.allocate(persistent_, what.sequence_length + what.generated, true);
+    model_.parameters().initialize(timed_, 1);
+    optimizer_ = std::make_unique<AdamW>(timed_, persistent_, model_.parameters(), mesh_, what.optimizer);
+    step_ = std::make_unique<TrainingStep>(timed_, mesh_, model_, *optimizer_, what.router, what.micro_batch_size, what.recompute);
+    const std::int64_t tokens = what.micro_batch_size * what.sequence_length;
+    ids_ = random_ids(tokens, what.model.vocab_size, 1);
+    targets_ = random_ids(tokens, what.model.vocab_size, 2);
+  }
+
+  Backend& backend() { return *cpu_; }
+
+  struct Times {
+    double gradients = 0, apply = 0;  // of the clock on the wall
+    double cpu = 0;
+    std::vector<OpTime> ops;
+  };
+  Times step() {
+    Times times;
+    timed_.reset();
+    const double cpu = cpu_seconds();
+    const auto start = Clock::now();
+    const StepResult result = step_->gradients({what_.micro_batch_size, what_.sequence_length, ids_, targets_, {}});
+    times.gradients = seconds_since(start);
+    step_->apply(result, ++updates_, learning_rate);
+    timed_.synchronize();
+    times.apply = seconds_since(start) - times.gradients;
+    times.cpu = cpu_seconds() - cpu;
+    times.ops = timed_.times();
+    return times;
+  }
+
+  GenerationProfile generate() {
+    GenerationProfile found;
+    const ModelConfig& model = what_.model;
+    const ParameterCounts counts = count_parameters(model);
+    found.tokens = what_.generated;
+    found.past = std::max<std::int64_t>(1, what_.sequence_length - what_.generated);
+    // The input embedding is read a row at a time.
+    found.bytes = 4.0 * static_cast<double>(counts.active - model.vocab_size * model.hidden_size + model.hidden_size);
+    const ArenaScope scope(persistent_);
+    KvCache cache = model_.make_cache(persistent_, found.past + found.tokens);
+    forward(std::span(ids_).first(static_cast<std::size_t>(found.past)), cache);
+    std::vector<double> seconds;
+    for (std::int64_t i = 0; i < found.tokens; ++i) {
+      const auto start = Clock::now();
+      forward(std::span(ids_).subspan(static_cast<std::size_t>(i) % ids_.size(), 1), cache);
+      seconds.push_back(seconds_since(start));
+    }
+    found.seconds = median(seconds);
+    return found;
+  }
+
+ private:
+  // As trainer/generate.cpp computes the logits of the last position.
+  void forward(std::span<const std::int32_t> ids, KvCache& cache) {
+    Context context = step_->context();
+    context.activations.rewind({});
+    context.scratch.rewind({});
+    const auto length = static_cast<std::int64_t>(ids.size());
+    const TokenBatch batch = make_token_batch(timed_, context.activations, 1, length, ids, {}, {}, cache.length);
+    Mixtral::Saved saved;
+    model_.forward(context, batch, Recompute::none, &cache, saved);
+    const Tensor logits = context.activations.take({1, what_.model.vocab_size});
+    model_.logits(context, saved.hidden.rows(length - 1, 1), logits);
+    logits_.resize(static_cast<std::size_t>(logits.elements()));
+    timed_.copy_to_host(logits_.data(), logits);
+  }
+
+  static constexpr double learning_rate = 1e-4;  // the configuration's may be one at which random tokens diverge
+  const StepProfileCase& what_;
+  Mesh mesh_ = Mesh::single();
+  std::unique_ptr<Backend> cpu_;
+  TimedBackend timed_;
+  Arena persistent_;
+  Mixtral model_;
+  std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<TrainingStep> step_;
+  std::vector<std::int32_t> ids_, targets_;
+  std::vector<float> logits_;
+  std::int64_t updates_ = 0;
+};
+
+double seconds_of(const std::vector<OpTime>& ops, bool update) {
+  double seconds = 0;
+  for (const OpTime& op : ops)
+    if (is_update(op) == update) seconds += op.seconds;
+  return seconds;
+}
+
+}  // namespace
+
+bool is_update(const OpTime& op) { return op.op == "adamw" || op.op == "sum_of_squares"; }
+
+double share_of_ceiling(const OpTime& op, const Ceilings& ceilings) {
+  if (op.seconds <= 0) return 0;
+  return (bound_of(op.work) == Bound::matrix ? op.work.flops / ceilings.core_flops : op.work.bytes / ceilings.memory_bytes) / op.seconds;
+}
+
+StepProfile profile_step(const StepProfileCase& what) {
+  Workbench bench(what);
+  Yardstick yardstick(bench.backend());
+  const std::int64_t total = what.steps + 2;
+  const auto done = [&](std::int64_t steps) {
+    if (what.on_progress) what.on_progress(steps, total);
+  };
+  for (std::int64_t i = 1; i <= 2; ++i) {  // the first takes its memory from the system, the second joins its arenas
+    bench.step();
+    done(i);
+  }
+
+  OpMedians ops;
+  std::vector<double> cores, products, memory, outside_micro_batch, outside_update, cpu_shares;
+  for (std::int64_t i = 0; i < what.steps; ++i) {
+    yardstick.product();  // the first after a step pays for cold caches
+    for (int r = 0; r < 3; ++r) {
+      cores.push_back(yardstick.cores());
+      products.push_back(yardstick.product());
+      memory.push_back(yardstick.memory());
+    }
+    const Workbench::Times times = bench.step();
+    // The gradient's norm is taken at the end of gradients(), and belongs to the update.
+    double norm = 0, update = 0;
+    for (const OpTime& op : times.ops) {
+      if (op.op == "sum_of_squares") norm += op.seconds;
+      if (op.op == "adamw") update += op.seconds;
+    }
+    outside_micro_batch.push_back(times.gradients - norm - seconds_of(times.ops, false));
+    outside_update.push_back(times.apply - update);
+    cpu_shares.push_back(times.cpu / (times.gradients + times.apply));
+    ops.add(times.ops);
+    done(i + 3);
+  }
+
+  StepProfile profile;
+  profile.device = bench.backend().measure_profile();
+  profile.ceilings = {median(cores), median(products), median(memory)};
+  const ParameterCounts counts = count_parameters(what.model);
+  profile.parameters = counts.total;
+  profile.active_parameters = counts.active;
+  profile.micro_batch_size = what.micro_batch_size;
+  profile.sequence_length = what.sequence_length;
+  profile.micro_batches = what.micro_batches;
+  profile.model_flops = 3 * forward_flops_per_token(what.model, what.sequence_length) * static_cast<double>(profile.tokens());
+  profile.ops = ops.take();
+  // A clock that is read twice is not negative time; a median taken of its own may be.
+  const double outside_a_micro_batch = std::max(0.0, median(outside_micro_batch)), outside_an_update = std::max(0.0, median(outside_update));
+  profile.micro_batch_seconds = seconds_of(profile.ops, false) + outside_a_micro_batch;
+  profile.update_seconds = seconds_of(profile.ops, true) + outside_an_update;
+  profile.outside_seconds = static_cast<double>(what.micro_batches) * outside_a_micro_batch + outside_an_update;
+  for (OpTime& op : profile.ops) {
+    if (is_update(op)) continue;
+    op.calls *= what.micro_batches;
+    op.seconds *= static_cast<double>(what.micro_batches);
+    op.work = static_cast<double>(what.micro_batches) * op.work;
+  }
+  std::sort(profile.ops.begin(), profile.ops.end(), [](const OpTime& a, const OpTime& b) { return a.seconds > b.seconds; });
+  profile.cpu_share = std::min(1.0, median(cpu_shares) / profile.device.threads);
+  if (what.generated > 0) profile.generation = bench.generate();
+  profile.peak_memory_bytes = peak_resident_bytes();
+  return profile;
+}
+
+}  // namespace smoe
