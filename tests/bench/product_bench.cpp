@@ -8,14 +8,14 @@
 // --symbol: of the CBLAS convention; dnnl_sgemm is oneDNN's, a name that ends in _ Fortran's. --coretype: the kernels that
 // an OpenBLAS is told to use (OPENBLAS_CORETYPE): "chosen" for what smoe would choose here; without it, its own choice.
 // Prints one JSON line a shape: the best of 9 repetitions of --seconds each, on operands that were just used. The best, as
-// the cores' own rate is: on a machine that others use too, the rest measures them.
+// the cores' own rate is, and one thread by its own CPU time: on a machine that others use too, the rest measures them.
 #include <dlfcn.h>
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -31,7 +31,14 @@
 
 namespace smoe::bench {
 namespace {
-using Clock = std::chrono::steady_clock;
+
+// Seconds, from some start. A single thread's clock stands while the thread waits for a core; several threads also wait for
+// one another, which counts.
+double now(int threads) {
+  timespec time{};
+  clock_gettime(threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
 
 struct Product {
   const char* what;
@@ -192,12 +199,12 @@ void require_correct(const Call& call) {
   }
 }
 
-double time_of(const Product& p, const Call& call, double seconds, const float* a, const float* b, float* c) {
+double time_of(const Product& p, const Call& call, int threads, double seconds, const float* a, const float* b, float* c) {
   constexpr int repetitions = 9;
   const auto run = [&](std::int64_t times) {
-    const auto start = Clock::now();
+    const double start = now(threads);
     for (std::int64_t i = 0; i < times; ++i) call(p, a, b, c);
-    return std::chrono::duration<double>(Clock::now() - start).count() / static_cast<double>(times);
+    return (now(threads) - start) / static_cast<double>(times);
   };
   run(1);
   const auto times = std::max<std::int64_t>(1, static_cast<std::int64_t>(seconds / std::max(run(2), 1e-7)));
@@ -226,7 +233,7 @@ int run(const Options& o) {
     backend->fill(b, 0.25f);
     backend->fill(c, 0.0f);
     const double before = cpu::measure_core_rate(o.threads).flops_per_second;
-    const double seconds = time_of(p, call, o.seconds, a.f32(), b.f32(), c.f32());
+    const double seconds = time_of(p, call, o.threads, o.seconds, a.f32(), b.f32(), c.f32());
     const double cores = std::max(before, cpu::measure_core_rate(o.threads).flops_per_second);
     const double rate = op_work::gemm(p.m, p.n, p.k).flops / seconds;
     fmt::print("{{\"shape\": \"{}\", \"what\": \"{}\", \"threads\": {}, \"us\": {:.2f}, \"gflops\": {:.2f}, \"core_gflops\": {:.2f}, \"share\": {:.3f}}}\n",
