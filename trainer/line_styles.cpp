@@ -44,7 +44,7 @@ LineStyle line_style(std::size_t line) {
   // Steps of the golden ratio never come back to a hue and leave no wide gap; each round has a lightness beside it.
   const double hue = std::fmod(0.07 + 0.6180339887498949 * static_cast<double>(further), 1.0);
   const double step = static_cast<double>(round % 3);
-  return {hex(hue, 0.75, 0.30 + 0.06 * step), hex(hue, 0.70, 0.78 - 0.06 * step), dashes[round % dashes.size()]};
+  return {hex(hue, 0.75, 0.26 + 0.05 * step), hex(hue, 0.70, 0.78 - 0.06 * step), dashes[round % dashes.size()]};
 }
 
 }  // namespace smoe
