@@ -8,7 +8,7 @@
 namespace smoe {
 namespace {
 
-constexpr std::size_t shown = 10;
+constexpr std::size_t problems_shown = 10;
 
 // The file from top to bottom, then what is missing from it, then the command line.
 auto reading_order(const ConfigProblem& problem) {
@@ -33,11 +33,11 @@ std::string line_of(const std::string& source, const ConfigProblem& problem) {
 
 std::string summary(const std::string& source, const std::vector<ConfigProblem>& problems) {
   std::string text;
-  for (std::size_t i = 0; i < std::min(shown, problems.size()); ++i) {
+  for (std::size_t i = 0; i < std::min(problems_shown, problems.size()); ++i) {
     if (i > 0) text += "\n";
     text += line_of(source, problems[i]);
   }
-  if (problems.size() > shown) text += fmt::format("\nand {} more", problems.size() - shown);
+  if (problems.size() > problems_shown) text += fmt::format("\nand {} more", problems.size() - problems_shown);
   return text;
 }
 

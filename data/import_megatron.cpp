@@ -26,7 +26,7 @@ T load(const char* at) {
   return value;
 }
 
-constexpr std::uint64_t header_bytes = 9 + 8 + 1 + 8 + 8;
+constexpr std::uint64_t index_header_bytes = 9 + 8 + 1 + 8 + 8;
 
 // 0 for a code that is no integer type.
 std::uint64_t bytes_of_dtype(std::uint8_t code) {
@@ -57,8 +57,8 @@ MegatronFile::MegatronFile(const fs::path& index) {
 }
 
 void MegatronFile::read_index(std::string_view text, const std::string& path) {
-  if (text.size() < header_bytes)
-    refuse(path, fmt::format("{} bytes, a Megatron index has a header of {}", text.size(), header_bytes));
+  if (text.size() < index_header_bytes)
+    refuse(path, fmt::format("{} bytes, a Megatron index has a header of {}", text.size(), index_header_bytes));
   if (text.substr(0, megatron_magic.size()) != megatron_magic) refuse(path, "does not begin with the magic MMIDIDX");
   const char* at = text.data() + megatron_magic.size();
   if (const auto version = load<std::uint64_t>(at); version != 1)
@@ -68,16 +68,16 @@ void MegatronFile::read_index(std::string_view text, const std::string& path) {
   if (item_bytes_ == 0)
     refuse(path, fmt::format("dtype code {}, token ids are integers (codes 1 to 5 and 8)", dtype_));
   const auto sequences = load<std::uint64_t>(at + 9), bounds = load<std::uint64_t>(at + 17);
-  const std::uint64_t rest = text.size() - header_bytes;
+  const std::uint64_t rest = text.size() - index_header_bytes;
   if (sequences > rest / 12 || bounds > rest / 8 || bounds == 0)
     refuse(path, fmt::format("{} sequences and {} document bounds do not fit into its {} bytes", sequences, bounds,
                              text.size()));
-  const std::uint64_t expected = header_bytes + sequences * 12 + bounds * 8;
+  const std::uint64_t expected = index_header_bytes + sequences * 12 + bounds * 8;
   if (text.size() != expected && text.size() != expected + sequences)  // with one mode byte a sequence
     refuse(path, fmt::format("{} bytes, {} sequences and {} document bounds make {}", text.size(), sequences, bounds,
                              expected));
 
-  const char* lengths = text.data() + header_bytes;
+  const char* lengths = text.data() + index_header_bytes;
   const char* offsets = lengths + sequences * 4;
   const char* documents = offsets + sequences * 8;
   const std::uint64_t data_bytes = data_.bytes().size();

@@ -17,8 +17,8 @@ namespace smoe {
 namespace {
 
 constexpr std::string_view kMagic("\x93NUMPY", 6);
-constexpr std::size_t kAlignment = 64;
-constexpr std::size_t kMaxHeaderBytes = 1 << 16;
+constexpr std::size_t kNpyAlignment = 64;
+constexpr std::size_t kMaxNpyHeaderBytes = 1 << 16;
 
 struct Header {
   std::string descr;
@@ -169,7 +169,7 @@ NpyFile::NpyFile(const std::filesystem::path& path) : path_(path.string()), map_
   std::uint32_t length = 0;
   std::memcpy(&length, text.data() + 8, length_bytes);
   const std::size_t start = 8 + length_bytes;
-  if (length > kMaxHeaderBytes || length > text.size() - start)
+  if (length > kMaxNpyHeaderBytes || length > text.size() - start)
     throw std::runtime_error(fmt::format("{}: an .npy header of {} bytes in a file of {}: damaged or cut short", path_,
                                          length, text.size()));
 
@@ -223,7 +223,7 @@ void write_npy(const std::filesystem::path& path, std::span<const std::int32_t> 
     throw std::logic_error(fmt::format("{} values for an array of [{}, {}]", values.size(), rows, columns));
   std::string header = fmt::format("{{'descr': '<i4', 'fortran_order': False, 'shape': ({}, {}), }}", rows, columns);
   const std::size_t before = kMagic.size() + 2 + 2;  // magic, version, length
-  header.append(kAlignment - 1 - (before + header.size()) % kAlignment, ' ');
+  header.append(kNpyAlignment - 1 - (before + header.size()) % kNpyAlignment, ' ');
   header += '\n';
   const auto length = static_cast<std::uint16_t>(header.size());
 

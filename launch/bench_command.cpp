@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,11 +20,11 @@ struct BenchArguments {
   std::string config;
   std::vector<std::string> overrides;
   std::int64_t steps = 5;
-  std::optional<std::int64_t> threads;
+  std::int64_t threads = 0;
   bool json = false;
 };
 
-void bench(const BenchArguments& arguments) {
+void bench(const BenchArguments& arguments, bool threads_given) {
   const RunConfig config = resolve_model(read_config(arguments.config, arguments.overrides));
   const Layout one_rank{};
   const TrainConfig& train = config.train;
@@ -40,7 +39,7 @@ void bench(const BenchArguments& arguments) {
                                             .micro_batch_size = train.micro_batch_size,
                                             .micro_batches = train.global_batch_size / train.micro_batch_size,
                                             .steps = arguments.steps,
-                                            .threads = static_cast<int>(arguments.threads.value_or(train.threads)),
+                                            .threads = static_cast<int>(threads_given ? arguments.threads : train.threads),
                                             .on_progress = [&](std::int64_t done, std::int64_t) { progress.update(done); }});
   progress.finish();
   fmt::print("{}", arguments.json ? to_json_line(profile) : describe(profile));
@@ -48,16 +47,15 @@ void bench(const BenchArguments& arguments) {
 
 }  // namespace
 
-void add_bench_command(CLI::App& app) {
+void add_bench_command(CommandLine& line) {
   const auto arguments = std::make_shared<BenchArguments>();
-  CLI::App* command = app.add_subcommand("bench", "times a configuration's training step op by op, against what the cores and the memory can do");
-  command->add_option("CONFIG", arguments->config, "YAML file; its data is not read: tokens and weights are random")->required();
-  command->add_option("key=value", arguments->overrides, "overrides, as in train.micro_batch_size=8");
-  command->add_option("--steps", arguments->steps, "steps that are timed, of one micro-batch and one update each")
-      ->check(CLI::Range(1, 1000))->capture_default_str();
-  command->add_option("--threads", arguments->threads, "0: all cores that the process may use; default: train.threads")->check(CLI::Range(0, 4096));
-  command->add_flag("--json", arguments->json, "one JSON object on stdout");
-  command->callback([arguments] { bench(*arguments); });
+  const Command command = line.command("bench", "times a configuration's training step op by op, against what the cores and the memory can do");
+  command.option("CONFIG", arguments->config, "YAML file; its data is not read: tokens and weights are random").required();
+  command.option("key=value", arguments->overrides, "overrides, as in train.micro_batch_size=8");
+  command.option("--steps", arguments->steps, "steps that are timed, of one micro-batch and one update each").range(1, 1000).show_default();
+  const Option threads = command.option("--threads", arguments->threads, "0: all cores that the process may use; default: train.threads").range(0, 4096);
+  command.flag("--json", arguments->json, "one JSON object on stdout");
+  command.runs([arguments, threads] { bench(*arguments, threads.given()); });
 }
 
 }  // namespace smoe

@@ -1,36 +1,27 @@
 // The commands of smoe, one file each. add_X_command gives the parser its arguments and the callback that runs it.
 //
 // A callback that returns has done its work: status 0. It ends otherwise by throwing: UsageError or ConfigError for
-// status 2, CLI::RuntimeError(status) for a status of its own whose reason has been told, anything else for status 1.
+// status 2, EndsWith(status) for a status of its own whose reason has been told, anything else for status 1.
 #pragma once
 
-#include <CLI/CLI.hpp>
-
-#include <stdexcept>
-
 #include "configs/run_config.h"
+#include "launch/command_line.h"
 #include "launch/job.h"
 #include "parallel/layout.h"
 
 namespace smoe {
 
-// Arguments that the parser lets through and that make no sense together.
-class UsageError : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
-
-void add_prepare_command(CLI::App& app);
-void add_train_command(CLI::App& app, Job& job);
-void add_verify_command(CLI::App& app, Job& job);
-void add_eval_command(CLI::App& app);
-void add_generate_command(CLI::App& app);
-void add_logits_command(CLI::App& app);
-void add_bench_command(CLI::App& app);
-void add_report_command(CLI::App& app);
+void add_prepare_command(CommandLine& line);
+void add_train_command(CommandLine& line, Job& job);
+void add_verify_command(CommandLine& line, Job& job);
+void add_eval_command(CommandLine& line);
+void add_generate_command(CommandLine& line);
+void add_logits_command(CommandLine& line);
+void add_bench_command(CommandLine& line);
+void add_report_command(CommandLine& line);
 
 // Those of the interface that are still to come: listed as such, and refused with status 2.
-void add_unavailable_commands(CLI::App& app);
+void add_unavailable_commands(CommandLine& line);
 
 struct TrainingOptions {
   bool dry_run = false;  // describe the run and end before its first step

@@ -60,17 +60,17 @@ void eval(const EvalArguments& arguments) {
 
 }  // namespace
 
-void add_eval_command(CLI::App& app) {
+void add_eval_command(CommandLine& line) {
   const auto arguments = std::make_shared<EvalArguments>();
-  CLI::App* command = app.add_subcommand("eval", "loss, perplexity and routing balance on token shards, by source");
-  command->add_option("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory")->required();
-  command->add_option("--data", arguments->data, "directories of token shards")->required();
-  command->add_option("--seq", arguments->sequence_length, "tokens a sample (at most what the model has positions for)")
-      ->capture_default_str()->check(CLI::Range(1, 1 << 24));
-  command->add_option("--batch", arguments->sequences, "samples computed at once")->capture_default_str()->check(CLI::Range(1, 1 << 20));
-  command->add_option("--threads", arguments->threads, "0: all cores")->capture_default_str()->check(CLI::Range(0, 4096));
-  command->add_flag("--json", arguments->json, "one JSON object on stdout");
-  command->callback([arguments] { eval(*arguments); });
+  const Command command = line.command("eval", "loss, perplexity and routing balance on token shards, by source");
+  command.option("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
+  command.option("--data", arguments->data, "directories of token shards").required();
+  command.option("--seq", arguments->sequence_length, "tokens a sample (at most what the model has positions for)")
+      .show_default().range(1, 1 << 24);
+  command.option("--batch", arguments->sequences, "samples computed at once").show_default().range(1, 1 << 20);
+  command.option("--threads", arguments->threads, "0: all cores").show_default().range(0, 4096);
+  command.flag("--json", arguments->json, "one JSON object on stdout");
+  command.runs([arguments] { eval(*arguments); });
 }
 
 }  // namespace smoe

@@ -74,24 +74,24 @@ void generate_text(const GenerateArguments& arguments) {
 
 }  // namespace
 
-void add_generate_command(CLI::App& app) {
+void add_generate_command(CommandLine& line) {
   const auto arguments = std::make_shared<GenerateArguments>();
   GenerateOptions& options = arguments->options;
-  CLI::App* command = app.add_subcommand("generate", "continues a text, streamed from a key-value cache");
-  command->add_option("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory")->required();
-  auto* text = command->add_option("--prompt", arguments->prompt, "text to continue; bos is put in front");
-  command->add_option("--prompt-ids", arguments->prompt_ids, "ids to continue, as they are; ids are printed")->delimiter(',')->excludes(text);
-  command->add_option("--tokenizer", arguments->tokenizer, "tokenizer.model, a directory, or 'bytes'; default: the model's own");
-  command->add_option("--max-tokens", options.max_tokens, "tokens to add")->capture_default_str()->check(CLI::Range(0, 1 << 24));
-  auto* temperature = command->add_option("--temperature", options.temperature, "divides the logits")->capture_default_str()
-                          ->check(CLI::Range(0.0, std::numeric_limits<double>::max()));
-  auto* top_p = command->add_option("--top-p", options.top_p, "draw from the most probable tokens that reach this mass")
-                    ->capture_default_str()->check(CLI::Range(0.0, 1.0));
-  auto* seed = command->add_option("--seed", options.seed, "of the draws")->capture_default_str();
-  command->add_flag("--greedy", options.greedy, "always the most probable token")->excludes(temperature)->excludes(top_p)->excludes(seed);
-  command->add_option("--threads", arguments->threads, "0: all cores")->capture_default_str()->check(CLI::Range(0, 4096));
-  command->add_option("--chat", arguments->chat, "not available yet");
-  command->callback([arguments] {
+  const Command command = line.command("generate", "continues a text, streamed from a key-value cache");
+  command.option("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
+  const Option text = command.option("--prompt", arguments->prompt, "text to continue; bos is put in front");
+  command.option("--prompt-ids", arguments->prompt_ids, "ids to continue, as they are; ids are printed").delimiter(',').excludes(text);
+  command.option("--tokenizer", arguments->tokenizer, "tokenizer.model, a directory, or 'bytes'; default: the model's own");
+  command.option("--max-tokens", options.max_tokens, "tokens to add").show_default().range(0, 1 << 24);
+  const Option temperature = command.option("--temperature", options.temperature, "divides the logits")
+                                 .show_default().real_range(0.0, std::numeric_limits<double>::max());
+  const Option top_p = command.option("--top-p", options.top_p, "draw from the most probable tokens that reach this mass")
+                           .show_default().real_range(0.0, 1.0);
+  const Option seed = command.option("--seed", options.seed, "of the draws").show_default();
+  command.flag("--greedy", options.greedy, "always the most probable token").excludes(temperature).excludes(top_p).excludes(seed);
+  command.option("--threads", arguments->threads, "0: all cores").show_default().range(0, 4096);
+  command.option("--chat", arguments->chat, "not available yet");
+  command.runs([arguments] {
     if (!arguments->chat.empty()) throw UsageError("--chat is not available yet; give the whole text with --prompt");
     // Ranges let NaN pass: it is neither below nor above.
     if (std::isnan(arguments->options.temperature) || std::isnan(arguments->options.top_p))

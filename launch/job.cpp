@@ -10,7 +10,7 @@
 
 #include "configs/config_error.h"
 #include "data/sha256.h"
-#include "launch/commands.h"
+#include "launch/command_line.h"
 #include "parallel/agreement.h"
 
 namespace smoe {
@@ -33,7 +33,7 @@ std::vector<int> cores_in(const cpu_set_t& set) {
 }  // namespace
 
 int status_of(const std::exception& error) {
-  const bool usage = dynamic_cast<const UsageError*>(&error) || dynamic_cast<const ConfigError*>(&error) || dynamic_cast<const CLI::ParseError*>(&error);
+  const bool usage = dynamic_cast<const UsageError*>(&error) || dynamic_cast<const ConfigError*>(&error);
   return usage ? 2 : 1;
 }
 

@@ -73,14 +73,14 @@ void logits(const LogitsArguments& arguments) {
 
 }  // namespace
 
-void add_logits_command(CLI::App& app) {
+void add_logits_command(CommandLine& line) {
   const auto arguments = std::make_shared<LogitsArguments>();
-  CLI::App* command = app.add_subcommand("logits", "logits and router logits of given ids, for comparison with other software");
-  command->add_option("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory")->required();
-  command->add_option("--tokens", arguments->tokens, ".npy file of [B,S] ids")->required();
-  command->add_option("--out", arguments->out, "safetensors file: logits [B,S,V] and router_logits.N [B*S,E], f32")->required();
-  command->add_option("--threads", arguments->threads, "0: all cores")->capture_default_str()->check(CLI::Range(0, 4096));
-  command->callback([arguments] { logits(*arguments); });
+  const Command command = line.command("logits", "logits and router logits of given ids, for comparison with other software");
+  command.option("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
+  command.option("--tokens", arguments->tokens, ".npy file of [B,S] ids").required();
+  command.option("--out", arguments->out, "safetensors file: logits [B,S,V] and router_logits.N [B*S,E], f32").required();
+  command.option("--threads", arguments->threads, "0: all cores").show_default().range(0, 4096);
+  command.runs([arguments] { logits(*arguments); });
 }
 
 }  // namespace smoe

@@ -16,6 +16,7 @@
 
 #include "configs/config_error.h"
 #include "configs/suggest.h"
+#include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/job.h"
 #include "launch/version.h"
@@ -51,15 +52,10 @@ int fail(MpiSession& session, std::string_view message) {
   return failed;
 }
 
-std::vector<std::string> command_names(const CLI::App& app) {
-  std::vector<std::string> names;
-  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
-  return names;
-}
-
 // The parser would blame the arguments that follow an unknown command.
-void check_command(const CLI::App& app, int argc, char** argv) {
-  const std::vector<std::string> names = command_names(app);
+void check_command(const CommandLine& line, int argc, char** argv) {
+  std::vector<std::string> names;
+  for (const Command& command : line.commands()) names.push_back(command.name());
   const std::string list = fmt::format("{}", fmt::join(names, ", "));
   if (argc < 2) throw UsageError(fmt::format("no command given, expected one of {}; smoe --help tells more", list));
   const std::string given = argv[1];
@@ -69,49 +65,36 @@ void check_command(const CLI::App& app, int argc, char** argv) {
 }
 
 // Only training and its verification spread over ranks; the other commands would do the same work, and write the same files, in each.
-void keep_to_one_rank(CLI::App& app, const Job& job) {
-  for (CLI::App* command : app.get_subcommands({})) {
-    if (command->get_name() == "train" || command->get_name() == "verify") continue;
-    command->preparse_callback([command, &job](std::size_t) {
+void keep_to_one_rank(const CommandLine& line, const Job& job) {
+  for (const Command& command : line.commands()) {
+    if (command.name() == "train" || command.name() == "verify") continue;
+    command.before_parsing([name = command.name(), &job] {
       if (job.ranks() == 1) return;
-      throw UsageError(fmt::format("'{}' runs in one process, found {}: start it without mpirun", command->get_name(), job.ranks()));
+      throw UsageError(fmt::format("'{}' runs in one process, found {}: start it without mpirun", name, job.ranks()));
     });
   }
 }
 
-std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
-  const auto chosen = app.get_subcommands();
-  const std::string command = chosen.empty() ? "smoe" : "smoe " + chosen.front()->get_name();
-  return fmt::format("{}; {} --help tells more", error.what(), command);
-}
-
 int run(int argc, char** argv, Job& job) {
-  CLI::App app("smoe trains sparse mixture-of-experts language models of the Mixtral family.", "smoe");
-  app.set_version_flag("--version", fmt::format("smoe {}", version()));
-  app.require_subcommand(1);
-  add_prepare_command(app);
-  add_train_command(app, job);
-  add_verify_command(app, job);
-  add_eval_command(app);
-  add_generate_command(app);
-  add_logits_command(app);
-  add_bench_command(app);
-  add_report_command(app);
-  add_unavailable_commands(app);
-  keep_to_one_rank(app, job);
+  CommandLine line("smoe trains sparse mixture-of-experts language models of the Mixtral family.", "smoe",
+                   fmt::format("smoe {}", version()));
+  add_prepare_command(line);
+  add_train_command(line, job);
+  add_verify_command(line, job);
+  add_eval_command(line);
+  add_generate_command(line);
+  add_logits_command(line);
+  add_bench_command(line);
+  add_report_command(line);
+  add_unavailable_commands(line);
+  keep_to_one_rank(line, job);
   try {
-    check_command(app, argc, argv);
-    app.parse(argc, argv);
+    check_command(line, argc, argv);
+    if (const int status = line.run(argc, argv, job.is_root()); status != 0) return status;
     // A full disk shows only when the last of the output leaves its buffer.
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
       throw std::runtime_error("standard output could not be written to its end (a full disk?)");
     return 0;
-  } catch (const CLI::RuntimeError& status) {  // a command's own; its reason has been told
-    return status.get_exit_code();
-  } catch (const CLI::Success& request) {  // --help, --version
-    return job.is_root() ? app.exit(request) : 0;
-  } catch (const CLI::ParseError& error) {
-    return refuse(job, usage_message(app, error));
   } catch (const SharedFailure& failure) {  // every rank has this one
     tell(job, failure.what());
     return failure.status();

@@ -62,42 +62,42 @@ void tokenize(const PrepareArguments& arguments) {
 
 }  // namespace
 
-void add_prepare_command(CLI::App& app) {
+void add_prepare_command(CommandLine& line) {
   const auto arguments = std::make_shared<PrepareArguments>();
   PrepareOptions& options = arguments->options;
-  CLI::App* command = app.add_subcommand(
+  const Command command = line.command(
       "prepare", "turns files into token shards, or trains a SentencePiece vocabulary on them");
-  command->add_option("INPUT", options.inputs, "files, or directories that stand for all files below them")->required();
-  command->add_option("--out", options.out_directory, "directory of the shards, or of the trained tokenizer.model")
-      ->required();
-  CLI::Option* tokenizer = command->add_option(
+  command.option("INPUT", options.inputs, "files, or directories that stand for all files below them").required();
+  command.option("--out", options.out_directory, "directory of the shards, or of the trained tokenizer.model")
+      .required();
+  const Option tokenizer = command.option(
       "--tokenizer", options.tokenizer, "a tokenizer.model, a directory that holds one, or 'bytes'");
-  CLI::Option* vocab_size =
-      command->add_option("--vocab-size", options.vocab_size, "in place of a tokenizer, for files that hold ids")
-          ->check(CLI::Range(std::int64_t{1}, std::int64_t{0x7FFFFFFF}))
-          ->excludes(tokenizer);
-  CLI::Option* train =
-      command->add_option("--train-tokenizer", arguments->train_vocab_size,
+  const Option vocab_size =
+      command.option("--vocab-size", options.vocab_size, "in place of a tokenizer, for files that hold ids")
+          .range(1, 0x7FFFFFFF)
+          .excludes(tokenizer);
+  const Option train =
+      command.option("--train-tokenizer", arguments->train_vocab_size,
                           "train a vocabulary of this size in Mixtral's settings, write OUT/tokenizer.model and end")
-          ->check(CLI::Range(std::int64_t{260}, std::int64_t{1} << 20))
-          ->excludes(tokenizer)
-          ->excludes(vocab_size);
-  command->add_option("--format", arguments->format, "of the input; auto goes by each file's name and first bytes")
-      ->check(CLI::IsMember({"auto", "text", "jsonl", "npy", "megatron"}))
-      ->capture_default_str();
-  command->add_option("--text-field", options.text_field, "key of a JSONL line's text")->capture_default_str();
-  command->add_option("--source", options.source, "where the documents come from, for the manifest");
-  command->add_option("--shard-tokens", options.shard_tokens, "most tokens a shard")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40))
-      ->capture_default_str();
-  command->add_option("--append-eos", options.append_eos, "end every text with eos; ids are stored as they are")
-      ->capture_default_str();
-  command->add_option("--threads", options.threads, "that tokenize; 0: one a core")
-      ->check(CLI::Range(0, 4096))
-      ->capture_default_str();
-  command->callback([arguments, tokenizer, vocab_size, train] {
-    if (*train) return train_vocabulary(*arguments);
-    if (!*tokenizer && !*vocab_size)
+          .range(260, 1 << 20)
+          .excludes(tokenizer)
+          .excludes(vocab_size);
+  command.option("--format", arguments->format, "of the input; auto goes by each file's name and first bytes")
+      .one_of({"auto", "text", "jsonl", "npy", "megatron"})
+      .show_default();
+  command.option("--text-field", options.text_field, "key of a JSONL line's text").show_default();
+  command.option("--source", options.source, "where the documents come from, for the manifest");
+  command.option("--shard-tokens", options.shard_tokens, "most tokens a shard")
+      .range(1, std::int64_t{1} << 40)
+      .show_default();
+  command.option("--append-eos", options.append_eos, "end every text with eos; ids are stored as they are")
+      .show_default();
+  command.option("--threads", options.threads, "that tokenize; 0: one a core")
+      .range(0, 4096)
+      .show_default();
+  command.runs([arguments, tokenizer, vocab_size, train] {
+    if (train.given()) return train_vocabulary(*arguments);
+    if (!tokenizer.given() && !vocab_size.given())
       throw UsageError("prepare needs --tokenizer (or --vocab-size for files of ids), or --train-tokenizer");
     tokenize(*arguments);
   });

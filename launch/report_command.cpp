@@ -27,12 +27,12 @@ void report(const ReportArguments& arguments) {
 
 }  // namespace
 
-void add_report_command(CLI::App& app) {
+void add_report_command(CommandLine& line) {
   const auto arguments = std::make_shared<ReportArguments>();
-  CLI::App* command = app.add_subcommand("report", "HTML of one run, or of several side by side");
-  command->add_option("RUN_DIR", arguments->runs, "directories that 'smoe train' wrote (train.output_dir)")->required();
-  command->add_option("--out", arguments->out, "file to write; default report.html in the first RUN_DIR");
-  command->callback([arguments] { report(*arguments); });
+  const Command command = line.command("report", "HTML of one run, or of several side by side");
+  command.option("RUN_DIR", arguments->runs, "directories that 'smoe train' wrote (train.output_dir)").required();
+  command.option("--out", arguments->out, "file to write; default report.html in the first RUN_DIR");
+  command.runs([arguments] { report(*arguments); });
 }
 
 }  // namespace smoe

@@ -36,21 +36,21 @@ void train(const TrainArguments& arguments, Job& job) {
   // Until the process ends: a signal that comes twice, or late, must not turn the end of a saved run into a death.
   [[maybe_unused]] static const auto* const signals = new StopSignals;
   const int status = run_training(config, {arguments.dry_run}, job);
-  if (status != 0) throw CLI::RuntimeError(status);
+  if (status != 0) throw EndsWith(status);
 }
 
 }  // namespace
 
-void add_train_command(CLI::App& app, Job& job) {
+void add_train_command(CommandLine& line, Job& job) {
   const auto arguments = std::make_shared<TrainArguments>();
-  CLI::App* command = app.add_subcommand("train", "trains the model that a configuration describes");
-  command->add_option("CONFIG", arguments->config, "YAML file")->required();
-  command->add_option("key=value", arguments->overrides, "overrides, as in optimizer.learning_rate=1e-3");
-  CLI::Option* print_config =
-      command->add_flag("--print-config", arguments->print_config, "print every option as YAML and exit");
-  command->add_flag("--dry-run", arguments->dry_run, "describe the run (parameters, tokens, memory) and exit")
-      ->excludes(print_config);
-  command->callback([arguments, &job] { train(*arguments, job); });
+  const Command command = line.command("train", "trains the model that a configuration describes");
+  command.option("CONFIG", arguments->config, "YAML file").required();
+  command.option("key=value", arguments->overrides, "overrides, as in optimizer.learning_rate=1e-3");
+  const Option print_config =
+      command.flag("--print-config", arguments->print_config, "print every option as YAML and exit");
+  command.flag("--dry-run", arguments->dry_run, "describe the run (parameters, tokens, memory) and exit")
+      .excludes(print_config);
+  command.runs([arguments, &job] { train(*arguments, job); });
 }
 
 }  // namespace smoe

@@ -4,7 +4,7 @@
 
 namespace smoe {
 
-void add_unavailable_commands(CLI::App& app) {
+void add_unavailable_commands(CommandLine& line) {
   static constexpr struct {
     const char* name;
     const char* does;
@@ -16,9 +16,9 @@ void add_unavailable_commands(CLI::App& app) {
       {"plan", "memory, step time and best layouts for a configuration"},
   };
   for (const auto& [name, does] : commands) {
-    CLI::App* command = app.add_subcommand(name, fmt::format("{} (not available yet)", does));
-    command->allow_extras();  // its arguments are not known yet: the refusal is about the command
-    command->callback([name = name] { throw UsageError(fmt::format("the command '{}' is not available yet", name)); });
+    const Command command = line.command(name, fmt::format("{} (not available yet)", does));
+    command.takes_anything();  // its arguments are not known yet: the refusal is about the command
+    command.runs([name = name] { throw UsageError(fmt::format("the command '{}' is not available yet", name)); });
   }
 }
 

@@ -119,13 +119,13 @@ void verify(const VerifyArguments& arguments, Job& job) {
 
 }  // namespace
 
-void add_verify_command(CLI::App& app, Job& job) {
+void add_verify_command(CommandLine& line, Job& job) {
   const auto arguments = std::make_shared<VerifyArguments>();
-  CLI::App* command = app.add_subcommand("verify", "holds every layout of the ranks it is given (mpirun -n N) against one rank");
-  command->add_option("CONFIG", arguments->config, "YAML file; its data is not read")->required();
-  command->add_option("key=value", arguments->overrides, "overrides, as in router.aux_loss_scope=sequence");
-  command->add_option("--steps", arguments->steps, "training steps to compare")->check(CLI::Range(1, 1000))->capture_default_str();
-  command->callback([arguments, &job] { verify(*arguments, job); });
+  const Command command = line.command("verify", "holds every layout of the ranks it is given (mpirun -n N) against one rank");
+  command.option("CONFIG", arguments->config, "YAML file; its data is not read").required();
+  command.option("key=value", arguments->overrides, "overrides, as in router.aux_loss_scope=sequence");
+  command.option("--steps", arguments->steps, "training steps to compare").range(1, 1000).show_default();
+  command.runs([arguments, &job] { verify(*arguments, job); });
 }
 
 }  // namespace smoe

@@ -2,7 +2,7 @@
 
 namespace smoe {
 namespace {
-constexpr std::int64_t alignment = 16;  // as of the flat buffers
+constexpr std::int64_t flat_alignment = 16;  // as of the flat buffers
 }
 
 Shards::Shards(const ParameterSet& parameters, const Mesh& mesh, std::int64_t bucket_elements) {
@@ -11,7 +11,7 @@ Shards::Shards(const ParameterSet& parameters, const Mesh& mesh, std::int64_t bu
   for (std::size_t f = 0; f < flats.size(); ++f) {
     flat_of_[static_cast<std::size_t>(flats[f].replicas)] = f;
     const Communicator& group = mesh.group(axis_of(flats[f].replicas));
-    const std::int64_t total = flats[f].values.elements(), unit = alignment * group.size();
+    const std::int64_t total = flats[f].values.elements(), unit = flat_alignment * group.size();
     const std::int64_t size = group.size() == 1 ? total : std::max(unit, bucket_elements / unit * unit);
     for (std::int64_t end = total; end > 0; end -= std::min(end, size)) {
       Bucket bucket{.flat = f, .begin = std::max<std::int64_t>(0, end - size)};

@@ -1,5 +1,7 @@
 #include "parallel/token_dispatcher.h"
 
+#include <algorithm>
+
 #include <stdexcept>
 #include <string>
 

@@ -4,24 +4,22 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <span>
 
 #include "kernels/arena.h"
+#include "trainer/stopwatch.h"
 
 namespace smoe {
 namespace {
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-constexpr std::int64_t n = 2048, slab = 256;
+constexpr std::int64_t product_size = 2048, slab = 256;
 constexpr double product_seconds = 0.06;
 
 // Rows of a product of n^3, a slab at a time for as long as that takes: a slow product does not hold up the start of a
 // run, and the slabs of a fast one are its tiles.
 double measure_product(Backend& backend) {
   Arena arena(backend);
-  const Tensor a = arena.take({slab, n}), b = arena.take({n, n}), c = arena.take({slab, n});
+  const Tensor a = arena.take({slab, product_size}), b = arena.take({product_size, product_size}), c = arena.take({slab, product_size});
   backend.fill(a, 1.0f);
   backend.fill(b, 1.0f);
   double best = 0;
@@ -30,7 +28,7 @@ double measure_product(Backend& backend) {
     const auto begin = Clock::now();
     backend.gemm(Gemm::nt, a, b, c, false);
     backend.synchronize();
-    best = std::max(best, 2.0 * slab * n * n / seconds_since(begin));
+    best = std::max(best, 2.0 * slab * product_size * product_size / seconds_since(begin));
   }
   return best;
 }

@@ -11,6 +11,7 @@
 
 #include "data/files.h"
 #include "data/json.h"
+#include "trainer/line_styles.h"
 #include "trainer/metrics_rows.h"
 #include "trainer/report_assets.h"
 #include "trainer/report_config.h"
@@ -176,6 +177,18 @@ std::string fill(std::string_view page, const std::map<std::string, std::string,
   }
 }
 
+// As many as the fullest chart has lines: the runs, or one run's training loss and its evaluation sources.
+Json line_styles(const Json& runs) {
+  std::size_t lines = runs.size();
+  for (const Json& run : runs) lines = std::max(lines, run.at("evals").size() + 1);
+  Json styles = Json::array();
+  for (std::size_t i = 0; i < lines; ++i) {
+    const LineStyle style = line_style(i);
+    styles.push_back({{"light", style.light}, {"dark", style.dark}, {"dash", style.dash}});
+  }
+  return styles;
+}
+
 }  // namespace
 
 std::string render_report(const std::vector<std::filesystem::path>& run_dirs) {
@@ -189,7 +202,7 @@ std::string render_report(const std::vector<std::filesystem::path>& run_dirs) {
   return fill(report_assets::page, {{"TITLE", escape_html(title)},
                                     {"STYLE", fmt::format("{}{}", report_assets::charts_style, report_assets::style)},
                                     {"CHARTS", std::string(report_assets::charts)},
-                                    {"DATA", script_safe_json({{"runs", runs}})},
+                                    {"DATA", script_safe_json({{"runs", runs}, {"line_styles", line_styles(runs)}})},
                                     {"SCRIPT", std::string(report_assets::script)}});
 }
 

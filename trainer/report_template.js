@@ -1,11 +1,12 @@
 'use strict';
 // Draws the page from the JSON in #data. Text from the user's files only ever becomes a text node.
 (function () {
-  const runs = JSON.parse(document.getElementById('data').textContent).runs;
+  const {runs, line_styles: lineStyles} = JSON.parse(document.getElementById('data').textContent);
   const several = runs.length > 1;
   const byId = (id) => document.getElementById(id);
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const color = (index) => css('--s' + index % 8);
+  const dark = matchMedia('(prefers-color-scheme: dark)');
+  const styleOf = (line) => ({color: lineStyles[line][dark.matches ? 'dark' : 'light'], dash: lineStyles[line].dash});
 
   // element('td', {class: 'number'}, 'text', child, ...)
   function element(tag, attributes, ...children) {
@@ -15,9 +16,12 @@
     return node;
   }
 
-  function swatch(fill) {
-    const node = element('span', {class: 'swatch'});
-    node.style.background = fill;
+  function swatch({color, dash}) {
+    const node = element('span', {class: dash.length ? 'swatch dashed' : 'swatch'});
+    if (!dash.length) node.style.background = color;
+    let end = 0;  // a dashed line's is a piece of it
+    const pieces = dash.map((length, i) => (i % 2 ? 'transparent ' : color + ' ') + end + 'px ' + (end += length) + 'px');
+    if (dash.length) node.style.background = 'repeating-linear-gradient(90deg, ' + pieces + ')';
     return node;
   }
 
@@ -110,7 +114,7 @@
   }
 
   function runHeading(index) {
-    return element('span', {}, swatch(color(index)), runs[index].name);
+    return element('span', {}, swatch(styleOf(index)), runs[index].name);
   }
 
   function drawSummary() {
@@ -215,17 +219,17 @@
       if (!measured(run, key)) return;
       const x = column(run, axis), y = column(run, key), label = several ? run.name : 'train';
       if (smoothing > 0) {
-        list.push({x, y, label, color: color(i) + '40', width: 1, quiet: true});
-        list.push({x, y: smoothed(y, smoothing), label, color: color(i), width: 2});
+        list.push({x, y, label, style: {...styleOf(i), color: styleOf(i).color + '40'}, width: 1, quiet: true});
+        list.push({x, y: smoothed(y, smoothing), label, style: styleOf(i), width: 2});
       } else {
-        list.push({x, y, label, color: color(i), width: 1.6});
+        list.push({x, y, label, style: styleOf(i), width: 1.6});
       }
     });
     return list;
   }
 
-  function evalSeries(run, source, axis, label, tint) {
-    return {x: positions(run, source.step, axis), y: source.loss, label, color: tint, width: 1.6, points: true};
+  function evalSeries(run, source, axis, label, style) {
+    return {x: positions(run, source.step, axis), y: source.loss, label, style, width: 1.6, points: true};
   }
 
   function chartList() {
@@ -238,12 +242,12 @@
     if (several) {
       for (const name of [...new Set(runs.flatMap((run) => run.evals.map((source) => source.source)))].sort()) {
         const series = runs.flatMap((run, i) => run.evals.filter((source) => source.source === name)
-          .map((source) => evalSeries(run, source, axis, run.name, color(i))));
+          .map((source) => evalSeries(run, source, axis, run.name, styleOf(i))));
         list.push({title: 'Evaluation loss: ' + name, unit: 'nats a token', log, series});
       }
     } else {
       loss.series.push(...runs[0].evals.map((source, i) =>
-        evalSeries(runs[0], source, axis, 'eval ' + source.source, color(i + 1))));
+        evalSeries(runs[0], source, axis, 'eval ' + source.source, styleOf(i + 1))));
     }
     list.push(
       {title: 'Learning rate', unit: '', series: runSeries('learning_rate', axis, 0)},
@@ -275,7 +279,7 @@
     data.series.forEach((one, s) => {
       if (series[s].quiet) return;
       const value = isNumber(one.y) ? element('b', {}, format(one.y)) : null;
-      fragment.append(element('span', {}, swatch(series[s].color), series[s].label, value));
+      fragment.append(element('span', {}, swatch(series[s].style), series[s].label, value));
     });
     return fragment;
   }
@@ -292,7 +296,8 @@
     const names = chart.series.map((one, i) => String(i));  // labels may repeat, dygraphs' names may not
     const options = {};
     chart.series.forEach((one, i) => {
-      options[names[i]] = {color: one.color, strokeWidth: one.width, drawPoints: Boolean(one.points), pointSize: 2.5,
+      options[names[i]] = {color: one.style.color, strokePattern: one.style.dash.length ? one.style.dash : null,
+        strokeWidth: one.width, drawPoints: Boolean(one.points), pointSize: 2.5,
         highlightCircleSize: one.quiet ? 0 : 3};
     });
     const others = (me) => charts.filter((other) => other !== me);
@@ -471,7 +476,7 @@
 
   byId('controls').addEventListener('input', drawCharts);
   byId('controls').addEventListener('submit', (event) => event.preventDefault());
-  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawAll);
+  dark.addEventListener('change', drawAll);
   drawAll();
   document.documentElement.dataset.ready = 'true';
 })();

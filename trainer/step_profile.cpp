@@ -1,7 +1,6 @@
 #include "trainer/step_profile.h"
 
 #include <algorithm>
-#include <chrono>
 #include <ctime>
 #include <map>
 #include <memory>
@@ -13,12 +12,11 @@
 #include "optim/adamw.h"
 #include "parallel/philox.h"
 #include "trainer/metrics.h"
+#include "trainer/stopwatch.h"
 #include "trainer/training_step.h"
 
 namespace smoe {
 namespace {
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }  // of all threads
 
 double median(std::vector<double> values) {

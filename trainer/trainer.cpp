@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <stdexcept>
 
@@ -14,13 +13,12 @@
 #include "trainer/evaluate.h"
 #include "trainer/layout_check.h"
 #include "trainer/machine.h"
+#include "trainer/stopwatch.h"
 #include "trainer/weights.h"
 
 namespace smoe {
 namespace fs = std::filesystem;
 namespace {
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 // In transformers' unit, in which the coefficient of layers that balance alike is that much larger.
 double hf_coefficient(const ModelConfig& model, const RouterConfig& router) {

@@ -8,6 +8,7 @@
 #include <set>
 #include <sstream>
 #include <stdexcept>
+#include <utility>
 
 namespace smoe::house {
 namespace {
@@ -110,6 +111,75 @@ std::string judge(const std::string& folder, const std::string& header) {
   return "";
 }
 
+// A header, and names that a file may use only where its includes reach that header.
+struct Names {
+  const char* header;
+  std::vector<const char*> names;
+};
+
+const std::vector<Names>& names_of_headers() {
+  static const std::vector<Names> list = {
+      {"algorithm", {"std::sort(", "std::min(", "std::max(", "std::clamp(", "std::find(", "std::find_if(", "std::any_of(",
+                     "std::all_of(", "std::fill(", "std::copy("}},
+      {"array", {"std::array<"}},
+      {"charconv", {"std::from_chars", "std::to_chars"}},
+      {"chrono", {"std::chrono::"}},
+      {"cmath", {"std::sqrt(", "std::exp(", "std::log(", "std::isfinite(", "std::isnan(", "std::abs(", "std::round("}},
+      {"cstring", {"std::memcpy(", "std::memset(", "std::memcmp(", "std::strlen("}},
+      {"filesystem", {"std::filesystem::"}},
+      {"functional", {"std::function<"}},
+      {"limits", {"std::numeric_limits<"}},
+      {"map", {"std::map<"}},
+      {"memory", {"std::unique_ptr<", "std::shared_ptr<", "std::make_unique<", "std::make_shared<"}},
+      {"mutex", {"std::mutex", "std::lock_guard", "std::unique_lock"}},
+      {"optional", {"std::optional<", "std::nullopt"}},
+      {"set", {"std::set<"}},
+      {"span", {"std::span<", "std::span("}},
+      {"stdexcept", {"std::runtime_error", "std::logic_error"}},
+      {"string", {"std::string ", "std::string&", "std::to_string("}},
+      {"string_view", {"std::string_view"}},
+      {"thread", {"std::thread", "std::jthread"}},
+      {"vector", {"std::vector<"}},
+      {"fmt/format.h", {"fmt::"}},
+      {"mpi.h", {"MPI_Comm", "MPI_Request"}},
+      {"nlohmann/json.hpp", {"nlohmann::"}},
+      {"yaml-cpp/yaml.h", {"YAML::Node", "YAML::Load"}},
+  };
+  return list;
+}
+
+// The headers from outside the tree that a file includes, itself or through headers of the tree.
+const std::set<std::string>& headers_of(const fs::path& root, const fs::path& path,
+                                        std::map<fs::path, std::set<std::string>>& known) {
+  const auto [entry, is_new] = known.try_emplace(path);
+  if (!is_new) return entry->second;
+  static const std::regex include(R"(\s*#\s*include\s*[<"]([^>"]+)[>"].*)");
+  std::set<std::string> headers;
+  for (const std::string& line : lines_of(path)) {
+    std::smatch match;
+    if (line.find("include") == std::string::npos || !std::regex_match(line, match, include)) continue;
+    if (fs::is_regular_file(root / match[1].str())) {
+      headers.merge(std::set(headers_of(root, root / match[1].str(), known)));
+    } else {
+      headers.insert(match[1]);
+    }
+  }
+  return known[path] = std::move(headers);
+}
+
+// The line without comment and text in quotes.
+std::string code_of(const std::string& line) {
+  std::string code;
+  bool quoted = false;
+  for (std::size_t i = 0; i < line.size(); ++i) {
+    if (quoted && line[i] == '\\') ++i;
+    else if (line[i] == '"') quoted = !quoted;
+    else if (!quoted && line.compare(i, 2, "//") == 0) break;
+    else if (!quoted) code += line[i];
+  }
+  return code;
+}
+
 }  // namespace
 
 std::vector<fs::path> project_files(const fs::path& root) {
@@ -143,6 +213,28 @@ Violations check_include_direction(const fs::path& root) {
       std::smatch match;
       if (!std::regex_match(lines[i], match, include)) continue;
       if (std::string wrong = judge(folder, match[1]); !wrong.empty()) found.push_back(at(root, path, i + 1, wrong));
+    }
+  }
+  return found;
+}
+
+Violations check_own_includes(const fs::path& root) {
+  Violations found;
+  std::map<fs::path, std::set<std::string>> known;
+  for (const fs::path& path : project_files(root)) {
+    if (!is_cpp(path) || !arrows.contains(folder_of(root, path))) continue;
+    const std::set<std::string>& headers = headers_of(root, path, known);
+    std::set<std::string> missed;
+    const std::vector<std::string> lines = lines_of(path);
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+      const std::string code = code_of(lines[i]);
+      for (const auto& [header, names] : names_of_headers()) {
+        if (headers.contains(header) || missed.contains(header)) continue;
+        for (const char* name : names) {
+          if (code.find(name) == std::string::npos || !missed.insert(header).second) continue;
+          found.push_back(at(root, path, i + 1, std::string(name) + " without <" + header + ">"));
+        }
+      }
     }
   }
   return found;

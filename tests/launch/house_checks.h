@@ -17,6 +17,10 @@ std::vector<std::filesystem::path> project_files(const std::filesystem::path& ro
 // *_config.h of other folders; each third-party library is included by its one folder. tests/ may include anything.
 Violations check_include_direction(const std::filesystem::path& root);
 
+// A file that names something of a library, standard or not, includes its header itself or through headers of this tree,
+// so that it compiles alone. Of some twenty headers, by name.
+Violations check_own_includes(const std::filesystem::path& root);
+
 // Sources and scripts have at most `max_lines` lines.
 Violations check_file_length(const std::filesystem::path& root, int max_lines = 500);
 

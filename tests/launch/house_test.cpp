@@ -133,6 +133,24 @@ TEST(IncludeDirection, NewFolderWantsAPlace) {
   EXPECT_EQ(found[0], "extras/new.cpp:1: the folder 'extras' has no place among the arrows");
 }
 
+// The release build joins files and precompiles headers: a missing include would show in the other builds only.
+TEST(OwnIncludes, ThisTreeIsClean) {
+  const Violations found = check_own_includes(source_root);
+  EXPECT_TRUE(found.empty()) << joined(found);
+}
+
+TEST(OwnIncludes, AreFollowedThroughTheTree) {
+  const Tree tree("own-includes");
+  tree.write("kernels/precompiled.h", "#include <vector>\n#include <map>\n");
+  tree.write("kernels/shape.h", "#include <vector>\n");
+  tree.write("kernels/fine.cpp", "#include \"kernels/shape.h\"\nstd::vector<int> a;  // no std::map<int, int>\n"
+                                 "const char* text = \"std::optional<\\\"int\";\n");
+  tree.write("kernels/wrong.cpp", "#include \"kernels/shape.h\"\nstd::vector<int> a;\nstd::map<int, int> b, c;\nstd::map<int, int> d;\n");
+  const Violations found = check_own_includes(tree.root());
+  ASSERT_EQ(found.size(), 1u) << joined(found);
+  EXPECT_EQ(found[0], "kernels/wrong.cpp:3: std::map< without <map>");
+}
+
 TEST(HouseRules, FilesAreShort) {
   const Violations found = check_file_length(source_root);
   EXPECT_TRUE(found.empty()) << joined(found);

@@ -181,4 +181,24 @@ case_quickstart_names_the_failing_step() {
   [ "$(calls eval)" = 0 ] || fail "it went on after a failure"
 }
 
+# What cmake is asked by launch/quickstart and by launch/test: a difference would compile everything twice.
+case_quickstart_and_test_configure_alike() {
+  fake_house
+  mkdir -p house/tests/data
+  printf '#!/bin/sh\n' | tee house/tests/data/fetch_mixtral_tokenizer.sh >/dev/null
+  chmod +x house/tests/data/fetch_mixtral_tokenizer.sh
+  cp "$launch/test" house/launch/
+  fake ctest 'exit 0'
+  # shellcheck disable=SC2016
+  fake cmake 'echo "$*" >>"$CMAKE_CALLS"; case "$*" in *--build*) mkdir -p build/release && cp "$FAKE_SMOE" build/release/smoe;; esac'
+  CMAKE_CALLS=$case/by_quickstart house/launch/quickstart >log
+  CMAKE_CALLS=$case/by_test house/launch/test >log
+  for script in quickstart test; do grep -v -- --build "$case/by_$script" >"$script.configured"; done
+  [ -s test.configured ] || fail "launch/test configured nothing: $(cat by_test)"
+  cmp quickstart.configured test.configured ||
+    fail "quickstart: cmake $(cat quickstart.configured); test: cmake $(cat test.configured)"
+  grep -q -- '--build --preset release' by_quickstart || fail "quickstart built $(cat by_quickstart)"
+  grep -q -- '--build --preset release' by_test || fail "test built $(cat by_test)"
+}
+
 run_case "$@"

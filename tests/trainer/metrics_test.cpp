@@ -7,12 +7,12 @@
 
 #include <bit>
 #include <cmath>
-#include <functional>
 #include <random>
 #include <vector>
 
 #include "data/files.h"
 #include "data/json.h"
+#include "tests/trainer/message_of.h"
 #include "tests/trainer/scratch_dir.h"
 
 namespace smoe {
@@ -46,15 +46,6 @@ EvalMetrics sample_eval(std::int64_t step, const std::string& source) {
 }
 
 std::string text_of(const std::filesystem::path& file) { return read_file(file, 1 << 20); }
-
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const std::runtime_error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
 
 TEST(Metrics, RowIsTheDocumentedText) {
   StepMetrics row = sample_row(7);

@@ -5,11 +5,11 @@
 
 #include <cmath>
 #include <cstdlib>
-#include <functional>
 #include <regex>
 
 #include "data/files.h"
 #include "data/json.h"
+#include "tests/trainer/message_of.h"
 #include "tests/trainer/scratch_dir.h"
 #include "trainer/hf_config.h"
 #include "trainer/metrics.h"
@@ -82,15 +82,6 @@ Json data_of(const std::string& page) {
   return parse_json(page.substr(begin, page.find("</script>", begin) - begin), "report");
 }
 
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const std::runtime_error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
-
 TEST(Report, HoldsTheRunsNumbersConfigurationAndCounts) {
   const ScratchDir dir;
   const Json data = data_of(render_report({make_run(dir.path() / "first")}));
@@ -148,6 +139,35 @@ TEST(Report, NamesTellRunsApart) {
   EXPECT_EQ(names({a / ""}), (std::vector<std::string>{"run"}));
   EXPECT_EQ(names({a, b}), (std::vector<std::string>{"a/run", "b/run"}));
   EXPECT_EQ(names({a, a}), (std::vector<std::string>{"run (1)", "run (2)"}));
+}
+
+// A run that was evaluated on that many sources.
+fs::path make_evaluated_run(const fs::path& path, int sources) {
+  make_directories(path);
+  MetricsWriter writer(path / "metrics.jsonl");
+  for (std::int64_t step = 1; step <= 3; ++step) {
+    StepMetrics row;
+    row.step = step;
+    row.tokens = 100 * step;
+    row.lm_loss = 5.0 - static_cast<double>(step);
+    writer.write(row);
+    std::vector<EvalMetrics> evals;
+    for (int i = 0; i < sources; ++i)
+      evals.push_back({.step = step, .source = "source-" + std::to_string(i), .loss = 3.0 + 0.1 * i - 0.2 * static_cast<double>(step),
+                       .perplexity = 20.0, .tokens = 1000});
+    writer.write(evals);
+  }
+  return path;
+}
+
+TEST(Report, HasAStyleForEveryLineOfItsFullestChart) {
+  const ScratchDir dir;
+  const auto styles = [](const std::vector<fs::path>& runs) { return data_of(render_report(runs)).at("line_styles"); };
+  const fs::path run = make_evaluated_run(dir.path() / "run", 12);
+  ASSERT_EQ(styles({run}).size(), 13u) << "the training loss and 12 sources";
+  EXPECT_EQ(styles(std::vector<fs::path>(20, run)).size(), 20u);
+  EXPECT_EQ(styles({run})[1], (Json{{"light", "#cf4a12"}, {"dark", "#ff9a66"}, {"dash", Json::array()}}));
+  EXPECT_FALSE(styles({run})[8].at("dash").empty());
 }
 
 TEST(Report, NeedsNoNetwork) {
@@ -362,6 +382,24 @@ TEST_F(ReportInBrowser, ControlsWorkAndChartsMoveTogether) {
   // A value from each of the 8 charts, and from both evaluations where the cursor is at their step.
   EXPECT_TRUE(std::regex_search(seen.dom, std::regex("data-exercised=\"(8|9|10) values, 8 of 8 zoomed\"")))
       << seen.dom.substr(0, 400) << seen.log;
+  EXPECT_FALSE(seen.console_spoke()) << seen.log;
+}
+
+// Appended to a page: how many different looks the legend of its first chart has.
+constexpr const char* count_looks = R"html(<script>
+(function () {
+  const swatches = [...document.querySelector('.legend').querySelectorAll('.swatch')];
+  document.documentElement.dataset.looks = swatches.length + ' lines, ' +
+    new Set(swatches.map((swatch) => swatch.style.background)).size + ' looks, ' +
+    swatches.filter((swatch) => swatch.classList.contains('dashed')).length + ' dashed';
+})();
+</script>)html";
+
+TEST_F(ReportInBrowser, NoTwoLinesOfAChartLookTheSame) {
+  const fs::path out = dir_.path() / "report.html";
+  write_file_atomically(out, render_report({make_evaluated_run(dir_.path() / "run", 12)}) + count_looks);
+  const BrowserVisit seen = visit(out);
+  EXPECT_NE(seen.dom.find("data-looks=\"13 lines, 13 looks, 5 dashed\""), std::string::npos) << seen.dom.substr(0, 400);
   EXPECT_FALSE(seen.console_spoke()) << seen.log;
 }
 

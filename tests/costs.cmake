@@ -1,0 +1,44 @@
+# What the long tests cost, in seconds: ctest -j starts the dearest first, and a fresh clone has no times of its own to go
+# by. The first pattern that matches a test's name counts; a test that none matches takes less than a second or two.
+# From ctest's own times (build/release/Testing/Temporary/CTestCostData.txt: name, runs, mean) of the release build, one
+# test at a time; only the order matters.
+set(smoe_costs
+  "^Slurm\\." 60
+  "^Faults\\." 50
+  "^Collectives\\.8" 40
+  "^CollectivesWithChecks" 35
+  "^equivalence\\.large_vocabulary" 28
+  "^LayoutRuns" 25
+  "^equivalence\\.[a-z_0-9]+\\.[68]_ranks" 15
+  "^Watchdog\\.RanksThatShareFewCores" 12
+  "^(Collectives|equivalence_finds|equivalence_of_scopes)\\." 10
+  "^equivalence\\.[a-z_0-9]+\\.4_ranks" 8
+  "^(equivalence|WatchdogParts|StepTraffic)\\." 6
+  "^(Watchdog|RanksBadInput|FaultScripts)\\." 5
+  "^(CommandLine\\.layouts|CommandBadInput\\.disk_full|Reshard\\.)" 5
+  "^(CommandLine|ReportInBrowser|Prepare|SafetensorsProperty)\\." 3
+  "^(CommandBadInput\\.(model|generate|logits|eval)|Steps/Allocation\\.|TokenizerBadInput\\.Survives)" 2
+)
+
+function(smoe_set_costs)
+  foreach(test IN LISTS ARGN)
+    set(patterns ${smoe_costs})
+    while(patterns)
+      list(POP_FRONT patterns pattern cost)
+      if(test MATCHES "${pattern}")
+        set_tests_properties("${test}" PROPERTIES COST ${cost})
+        break()
+      endif()
+    endwhile()
+  endforeach()
+endfunction()
+
+# ctest reads this file too, after it has read which tests the GoogleTest binaries of a folder have.
+if(NOT CMAKE_PROJECT_NAME)
+  get_cmake_property(variables VARIABLES)
+  foreach(variable IN LISTS variables)
+    if(variable MATCHES "_tests_TESTS$")
+      smoe_set_costs(${${variable}})
+    endif()
+  endforeach()
+endif()

@@ -1,0 +1,12 @@
+// Seconds on the wall.
+#pragma once
+
+#include <chrono>
+
+namespace smoe {
+
+using Clock = std::chrono::steady_clock;
+
+inline double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+}  // namespace smoe
