@@ -1,6 +1,7 @@
 // What attention's forward and backward share: where queries, keys and values lie, which keys a query sees, and how
 // the work is cut. Tiles of scores are sized so that each product stays below 100^3 multiplications, where OpenBLAS's
-// AVX-512 builds use kernels that pack nothing; the score tiles then also stay in the second-level cache.
+// AVX-512 kernels pack nothing (on AVX2 our own for few rows run them); the score tiles then also stay in the
+// second-level cache.
 #pragma once
 
 #include <algorithm>

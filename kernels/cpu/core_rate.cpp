@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <stdexcept>
 #include <vector>
 
@@ -11,10 +12,11 @@ namespace smoe::cpu {
 namespace {
 using Clock = std::chrono::steady_clock;
 
-constexpr int rounds = 8;
-constexpr double round_seconds = 0.5e-3;
+constexpr int rounds = 12;
+constexpr double round_seconds = 0.4e-3;
 
-// Independent sums: as many as cover a latency of 5 cycles on two pipes, and few enough for 16 registers.
+// Independent sums: as many as cover a latency of 5 cycles on two pipes (Haswell; newer CPUs take 4), and few enough for 16
+// registers.
 constexpr int chains = 12;
 
 template <int lanes>
@@ -50,6 +52,7 @@ struct Form {
 [[gnu::target("avx512f,avx512dq,avx512bw,avx512cd,avx512vl,prefer-vector-width=512")]] float avx512_form(long count, float seed) {
   return multiply_adds<16>(count, seed);
 }
+[[gnu::target("avx")]] float avx_form(long count, float seed) { return multiply_adds<8>(count, seed); }
 [[gnu::target("avx2,fma")]] float avx2_form(long count, float seed) { return multiply_adds<8>(count, seed); }
 #endif
 float compiled_form(long count, float seed) { return multiply_adds<4>(count, seed); }
@@ -59,27 +62,45 @@ std::vector<Form> forms(const CpuFeatures& features) {
 #if defined(__x86_64__)
       {"AVX-512", features.avx512, 16, avx512_form},
       {"AVX2", features.avx2_fma, 8, avx2_form},
+      {"AVX", features.avx && !features.avx2_fma, 8, avx_form},
 #endif
       {"128 bits", !features.avx2_fma, 4, compiled_form},
   };
 }
 
-double flops_per_second(const Form& form, long count) {
-  const auto start = Clock::now();
+struct Round {
+  Clock::time_point begin, end;
+};
+
+Round run(const Form& form, long count) {
+  const auto begin = Clock::now();
   volatile float kept = form.run(count, 1e-3f);
   static_cast<void>(kept);
-  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  return 2.0 * static_cast<double>(count) * chains * form.lanes / std::max(seconds, 1e-9);
+  return {begin, Clock::now()};
 }
 
-// What one thread reaches: the first round wakes the core and finds how many turns fill the next ones.
-double best_rate(const Form& form) {
-  double best = flops_per_second(form, 20'000);
-  for (int r = 0; r < rounds; ++r) {
-    const auto count = static_cast<long>(best * round_seconds / (2.0 * chains * form.lanes));
-    best = std::max(best, flops_per_second(form, std::max(count, 1000l)));
-  }
-  return best;
+// All threads start a round together and compute alike; the round lasts until the last is done. So two threads that share
+// a core, whether it has two or the system lends it in turns, count as the one core that they are. The best round counts:
+// a core that is lent to another program in one of them is no slower for that.
+double best_rate(const Form& form, int threads) {
+  std::vector<Round> of(static_cast<std::size_t>(threads));
+  const auto all_run = [&](long count) {
+#pragma omp parallel num_threads(threads)
+    {
+      Round& mine = of[static_cast<std::size_t>(omp_get_thread_num())];
+#pragma omp barrier
+      mine = run(form, count);
+    }
+    const auto begin = std::min_element(of.begin(), of.end(), [](const Round& a, const Round& b) { return a.begin < b.begin; })->begin;
+    const auto end = std::max_element(of.begin(), of.end(), [](const Round& a, const Round& b) { return a.end < b.end; })->end;
+    return std::max(std::chrono::duration<double>(end - begin).count(), 1e-9);
+  };
+  constexpr long first_count = 20'000;
+  all_run(first_count);  // wakes cores and threads
+  const auto count = std::max(1000l, static_cast<long>(round_seconds * first_count / all_run(first_count)));
+  double fastest = std::numeric_limits<double>::infinity();
+  for (int r = 0; r < rounds; ++r) fastest = std::min(fastest, all_run(count));
+  return 2.0 * static_cast<double>(count) * chains * form.lanes * threads / fastest;
 }
 
 }  // namespace
@@ -89,12 +110,7 @@ CoreRate measure_core_rate(int threads, const CpuFeatures& features) {
   CoreRate fastest;
   for (const Form& form : forms(features)) {
     if (!form.allowed) continue;
-    double total = 0;
-#pragma omp parallel num_threads(threads) reduction(+ : total)
-    {
-#pragma omp barrier
-      total += best_rate(form);
-    }
+    const double total = best_rate(form, threads);
     if (total > fastest.flops_per_second) fastest = {total, form.name};
   }
   return fastest;

@@ -11,8 +11,8 @@ struct CoreRate {
   const char* form = "";        // the vectors that reached it: "AVX-512", "AVX2", or what the build was compiled for
 };
 
-// Runs every form that `features` allow on `threads` threads at once, a few milliseconds each, and keeps the fastest:
-// a thread's rate is the best of its rounds, for a core lent to somebody else in one of them is no slower for that.
+// Runs every form that `features` allow on `threads` threads at once, in short rounds, and keeps the fastest round.
+// Threads that share a core count as one core. A quota of a container (cgroup cpu.max) is not seen: bursts pass it.
 // Throws std::logic_error where threads < 1.
 CoreRate measure_core_rate(int threads, const CpuFeatures& features = cpu_features());
 

@@ -1,7 +1,5 @@
 #include "kernels/cpu/cpu_features.h"
 
-#include <unistd.h>
-
 #include <fstream>
 
 #if defined(__x86_64__)

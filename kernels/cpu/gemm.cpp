@@ -1,5 +1,5 @@
-// Matrix products: cut into tiles, each one computed by one thread, handed out largest first. Every output tile belongs to
-// one task, so sums have one order; and a thread that falls behind delays one tile, not the whole product.
+// Matrix products: cut into tiles, each one computed by one thread, handed out largest first. Every output tile belongs
+// to one task, so sums have one order; and a thread that falls behind delays one tile, not the whole product.
 #include <algorithm>
 #include <limits>
 
@@ -15,12 +15,12 @@ using cpu::ceil_div;
 using cpu::GemmTile;
 using cpu::round_up;
 
-// Numbers of C that a tile has, about: more would gain little, fewer cost packing. As long as there are few threads the cut
-// depends on the sizes alone, so that products have the same bits on any number of them: at a tile's edges a library adds
-// in another order.
+// Numbers of C that a tile has, about: more would gain little, fewer cost packing. For few threads the cut depends on the
+// sizes alone, so that products have the same bits on any number of them: at a tile's edges a library adds in another
+// order. More threads than that get tiles enough to share.
 constexpr std::int64_t tile_area = 512 * 512;
-constexpr int few_threads = 8;
-constexpr std::int64_t fewest_rows = 64, fewest_columns = 64;
+constexpr int few_threads = 4;
+constexpr std::int64_t fewest_rows = 64, fewest_columns = 64;  // of a tile that is cut from more
 
 struct Strides {
   std::int64_t a, b, c;
@@ -30,19 +30,20 @@ Strides strides_of(Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k) {
   return {kind == Gemm::tn ? m : k, kind == Gemm::nt ? k : n, n};
 }
 
-std::int64_t tile_count(std::int64_t area, int threads) {
-  return ceil_div(area * std::max(1, threads / few_threads), tile_area);
-}
+std::int64_t tile_count(std::int64_t area) { return ceil_div(area, tile_area); }
 
-// Cuts one product into about `count` equal tiles, fewer where they would be too small. Each packs its rows of A and its columns of B anew, so of the ways to
-// make that many the one is taken that packs least: as near to squares as it goes.
-void append_tiles(std::vector<GemmTile>& tiles, Gemm kind, const GemmTile& whole, std::int64_t count) {
+}  // namespace
+
+// Each tile packs its rows of A and its columns of B anew, so of the ways to make `count` of them the one is taken that
+// packs least: as near to squares as it goes.
+void cpu::append_tiles(std::vector<GemmTile>& tiles, Gemm kind, const GemmTile& whole, std::int64_t count) {
   if (whole.m == 0 || whole.n == 0) return;
   std::int64_t row_parts = 1, column_parts = 1;
   for (std::int64_t least = std::numeric_limits<std::int64_t>::max(); count > 1; --count) {
     for (std::int64_t across = 1; across <= count; ++across) {
       const std::int64_t down = count / across, packed = across * whole.m + down * whole.n;
-      if (across * down != count || packed >= least || whole.m < down * fewest_rows || whole.n < across * fewest_columns) continue;
+      if (across * down != count || packed >= least) continue;
+      if ((down > 1 && whole.m < down * fewest_rows) || (across > 1 && whole.n < across * fewest_columns)) continue;
       least = packed;
       row_parts = down;
       column_parts = across;
@@ -58,8 +59,6 @@ void append_tiles(std::vector<GemmTile>& tiles, Gemm kind, const GemmTile& whole
                        whole.a + (kind == Gemm::tn ? i : i * stride.a), whole.b + (kind == Gemm::nt ? j * stride.b : j),
                        whole.c + i * stride.c + j, whole.kernel});
 }
-
-}  // namespace
 
 void CpuBackend::run_tiles(Gemm kind, std::int64_t lda, std::int64_t ldb, std::int64_t ldc, bool accumulate) {
   std::sort(tiles_.begin(), tiles_.end(), [](const GemmTile& x, const GemmTile& y) {
@@ -81,8 +80,9 @@ void CpuBackend::gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor&
   const GemmTile whole{m, n, k, a.f32(), b.f32(), c.f32(), cpu::product_kernel_for(kind, m)};
   const Strides stride = strides_of(kind, m, n, k);
   tiles_.clear();
-  // A multiple of four: two and four threads share them evenly.
-  append_tiles(tiles_, kind, whole, m * n * k <= 64 * 64 * 64 ? 1 : round_up(tile_count(m * n, threads_), 4));
+  // Multiples of the threads, which share them evenly; of four for two and four of them.
+  const std::int64_t sharing = std::max(few_threads, threads_);
+  cpu::append_tiles(tiles_, kind, whole, m * n * k <= 64 * 64 * 64 ? 1 : round_up(tile_count(m * n), sharing));
   run_tiles(kind, stride.a, stride.b, stride.c, accumulate);
 }
 
@@ -109,14 +109,16 @@ void CpuBackend::grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const
   const float *pa = a.f32(), *pb = b.f32();
   float* pc = c.f32();
   tiles_.clear();
+  // Experts differ in rows, so there are several tiles for each thread, and the small ones come last.
+  const std::int64_t area = (rows_are_summed ? E * m : R) * n, fewest = 4 * std::max(few_threads, threads_);
+  const std::int64_t tile = std::min(tile_area, std::max<std::int64_t>(1, area / fewest));
+  const auto append = [&](const GemmTile& whole) { cpu::append_tiles(tiles_, kind, whole, ceil_div(whole.m * whole.n, tile)); };
   for (std::int64_t e = 0; e < E; ++e) {
     const std::int64_t first = offsets[e], count = offsets[e + 1] - first;
     if (rows_are_summed)
-      append_tiles(tiles_, kind, {m, n, count, pa + first * m, pb + first * n, pc + e * m * n, cpu::product_kernel_for(kind, m)},
-                   tile_count(m * n, threads_));
+      append({m, n, count, pa + first * m, pb + first * n, pc + e * m * n, cpu::product_kernel_for(kind, m)});
     else
-      append_tiles(tiles_, kind, {count, n, k, pa + first * k, pb + e * n * k, pc + first * n, cpu::product_kernel_for(kind, count)},
-                   tile_count(count * n, threads_));
+      append({count, n, k, pa + first * k, pb + e * n * k, pc + first * n, cpu::product_kernel_for(kind, count)});
   }
   const Strides stride = strides_of(kind, m, n, k);
   run_tiles(kind, stride.a, stride.b, stride.c, accumulate);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "kernels/cpu/product.h"
 
@@ -13,5 +14,8 @@ struct GemmTile {
   float* c;
   ProductKernel kernel;  // of the whole product
 };
+
+// Cuts one product into about `count` equal tiles, fewer where they would be too small to be worth it.
+void append_tiles(std::vector<GemmTile>& tiles, Gemm kind, const GemmTile& whole, std::int64_t count);
 
 }  // namespace smoe::cpu

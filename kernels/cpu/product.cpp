@@ -3,13 +3,15 @@
 #include <stdexcept>
 
 #include "kernels/cpu/blas.h"
+#include "kernels/cpu/vectors.h"
 
 namespace smoe::cpu {
 
-// The few rows' kernel is written for AVX2. On AVX-512 the library's kernels are twice as wide.
+// The few rows' kernel is written for the registers of AVX2: on AVX-512 the library's are twice as wide, and a build for less
+// than AVX2 would not have them.
 ProductKernel product_kernel_for(Gemm kind, std::int64_t rows, const CpuFeatures& features) {
   if (kind == Gemm::nt && rows <= most_dot_rows) return ProductKernel::dots;
-  if (kind != Gemm::tn && rows <= most_few_rows && features.avx2_fma && !features.avx512) return ProductKernel::few_rows;
+  if (kind != Gemm::tn && rows <= most_few_rows && features.avx2_fma && !features.avx512 && built_for_avx2) return ProductKernel::few_rows;
   return ProductKernel::library;
 }
 

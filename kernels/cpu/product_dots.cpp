@@ -1,5 +1,7 @@
 // y = x W^T for one or two rows of x: the rows of W are read once, as they lie, each multiplied with x along its length.
 // That is what a new token's generation is made of, and it runs at the memory's rate.
+#include <stdexcept>
+
 #include "kernels/cpu/product.h"
 #include "kernels/cpu/vectors.h"
 
@@ -8,7 +10,7 @@ namespace {
 
 using Size = std::int64_t;
 
-float sum_of(V8 v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
+[[gnu::always_inline]] inline float sum_of(V8 v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
 
 // One row of W after the other: a single stream, which the hardware foresees across rows. Four sums along it keep the
 // adders busy.
@@ -37,6 +39,7 @@ void product_of_rows(Size n, Size k, const float* a, Size lda, const float* b, S
 }  // namespace
 
 void dot_product(Size m, Size n, Size k, const float* a, Size lda, const float* b, Size ldb, float* c, Size ldc, bool accumulate) {
+  if (m > most_dot_rows) throw std::logic_error("dot_product: too many rows");
   if (m == 1) product_of_rows<1>(n, k, a, lda, b, ldb, c, ldc, accumulate);
   if (m == 2) product_of_rows<2>(n, k, a, lda, b, ldb, c, ldc, accumulate);
 }

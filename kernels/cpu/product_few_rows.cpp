@@ -3,6 +3,7 @@
 // it is small; B a panel of NR columns at a time, just before its use, so that it is read from memory once and its copy
 // never leaves the first-level cache.
 #include <algorithm>
+#include <stdexcept>
 
 #include "kernels/cpu/product.h"
 #include "kernels/cpu/vectors.h"
@@ -104,6 +105,7 @@ void prefetch_share(Gemm kind, Size k, Size columns, const float* b, Size ldb, S
 
 void few_rows_product(Gemm kind, Size m, Size n, Size k, const float* a, Size lda, const float* b, Size ldb, float* c, Size ldc,
                       bool accumulate) {
+  if (m > most_few_rows) throw std::logic_error("few_rows_product: too many rows");
   alignas(64) float panel[depth * NR], packed[depth * (most_few_rows + MR)], edge[MR * NR];
   const Size parts = std::max<Size>(1, (k + depth - 1) / depth), part = std::max<Size>(1, (k + parts - 1) / parts);
   for (Size p0 = 0; p0 == 0 || p0 < k; p0 += part) {

@@ -3,11 +3,17 @@
 
 namespace smoe::cpu {
 
+#if defined(__AVX2__) && defined(__FMA__)
+constexpr bool built_for_avx2 = true;
+#else
+constexpr bool built_for_avx2 = false;
+#endif
+
 using V8 [[gnu::vector_size(32)]] = float;
 using LooseV8 [[gnu::vector_size(32), gnu::aligned(4), gnu::may_alias]] = float;  // anywhere in memory
 
-inline V8 load8(const float* from) { return *reinterpret_cast<const LooseV8*>(from); }
-inline void store8(float* to, V8 value) { *reinterpret_cast<LooseV8*>(to) = value; }
+[[gnu::always_inline]] inline V8 load8(const float* from) { return *reinterpret_cast<const LooseV8*>(from); }
+[[gnu::always_inline]] inline void store8(float* to, V8 value) { *reinterpret_cast<LooseV8*>(to) = value; }
 
 // Rows from, from + stride, ... become columns; of rows that are not there (count < 8) come zeros.
 [[gnu::always_inline]] inline void transpose8(const float* from, long stride, int count, V8 (&out)[8]) {

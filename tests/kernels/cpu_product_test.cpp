@@ -8,6 +8,8 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/cpu/vectors.h"
+
 namespace smoe::cpu {
 namespace {
 
@@ -118,6 +120,7 @@ TEST(CpuProduct, KernelsAreChosenByRowsAndFeatures) {
   using enum ProductKernel;
   EXPECT_EQ(product_kernel_for(Gemm::nt, 1, {}), dots);
   EXPECT_EQ(product_kernel_for(Gemm::nt, 2, avx512), dots);
+  if (!built_for_avx2) return;
   EXPECT_EQ(product_kernel_for(Gemm::nt, 3, avx2), few_rows);
   EXPECT_EQ(product_kernel_for(Gemm::nn, 128, avx2), few_rows);
   EXPECT_EQ(product_kernel_for(Gemm::nn, 129, avx2), library);

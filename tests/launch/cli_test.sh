@@ -78,6 +78,11 @@ case_bench_says_what_bounds_the_step() {
     '^adamw ' '^grouped_gemm +tn E8 R256' 'in no op' 'of the step|bounds the step' '^Generation' -- bench
   absent runs
 }
+# Kernels that every CPU of today runs and none is given unasked.
+case_bench_runs_the_blas_kernels_that_the_user_asked_for() {
+  export OPENBLAS_CORETYPE=Sandybridge
+  expect 0 'products by OpenBLAS Sandybridge' -- bench
+}
 case_bench_as_json() {
   bench --json 2>/dev/null >bench.json
   python3 - "$root" <<'END' || fail "bench --json is not what docs/formats.md says"
