@@ -15,9 +15,7 @@ using cpu::ceil_div;
 using cpu::GemmTile;
 using cpu::round_up;
 
-// Numbers of C that a tile has, about: more would gain little, fewer cost packing. For few threads the cut depends on the
-// sizes alone, so that products have the same bits on any number of them: at a tile's edges a library adds in another
-// order. More threads than that get tiles enough to share.
+// Numbers of C that a tile has, about: more would gain little, fewer cost packing.
 constexpr std::int64_t tile_area = 512 * 512;
 constexpr int few_threads = 4;
 constexpr std::int64_t fewest_rows = 64, fewest_columns = 64;  // of a tile that is cut from more
@@ -29,8 +27,6 @@ struct Strides {
 Strides strides_of(Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k) {
   return {kind == Gemm::tn ? m : k, kind == Gemm::nt ? k : n, n};
 }
-
-std::int64_t tile_count(std::int64_t area) { return ceil_div(area, tile_area); }
 
 }  // namespace
 
@@ -80,9 +76,8 @@ void CpuBackend::gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor&
   const GemmTile whole{m, n, k, a.f32(), b.f32(), c.f32(), cpu::product_kernel_for(kind, m)};
   const Strides stride = strides_of(kind, m, n, k);
   tiles_.clear();
-  // Multiples of the threads, which share them evenly; of four for two and four of them.
-  const std::int64_t sharing = std::max(few_threads, threads_);
-  cpu::append_tiles(tiles_, kind, whole, m * n * k <= 64 * 64 * 64 ? 1 : round_up(tile_count(m * n), sharing));
+  // A multiple of the threads, which share them evenly.
+  cpu::append_tiles(tiles_, kind, whole, m * n * k <= 64 * 64 * 64 ? 1 : round_up(ceil_div(m * n, tile_area), threads_));
   run_tiles(kind, stride.a, stride.b, stride.c, accumulate);
 }
 
@@ -109,8 +104,10 @@ void CpuBackend::grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const
   const float *pa = a.f32(), *pb = b.f32();
   float* pc = c.f32();
   tiles_.clear();
-  // Experts differ in rows, so there are several tiles for each thread, and the small ones come last.
-  const std::int64_t area = (rows_are_summed ? E * m : R) * n, fewest = 4 * std::max(few_threads, threads_);
+  // Experts differ in rows, so there are several tiles for each thread, and the small ones come last. For few threads the cut
+  // depends on the sizes alone: at a tile's edges a library adds in another order, and so the bits are the same on any number
+  // of them.
+  const std::int64_t area = (rows_are_summed ? E * m : R) * n, fewest = threads_ <= few_threads ? 2 * few_threads : 4 * threads_;
   const std::int64_t tile = std::min(tile_area, std::max<std::int64_t>(1, area / fewest));
   const auto append = [&](const GemmTile& whole) { cpu::append_tiles(tiles_, kind, whole, ceil_div(whole.m * whole.n, tile)); };
   for (std::int64_t e = 0; e < E; ++e) {
