@@ -31,7 +31,8 @@ double giga(double rate) { return 1e-9 * rate; }
 std::string why_slow(const StepProfile& profile) {
   const double product = profile.ceilings.product_flops / profile.ceilings.core_flops;
   if (profile.cpu_share < least_cpu_share)
-    return fmt::format("other programs hold the cores, the threads ran {:.0f}% of the time", percent(profile.cpu_share));
+    return fmt::format("the threads ran {:.0f}% of the time only, since other programs hold the cores or the ops are too small to be shared",
+                       percent(profile.cpu_share));
   if (product >= least_matrix_rate)
     return fmt::format("a product of 2048^3 reaches {:.0f}%, so the shapes of this model are what its kernels ({}) do slowly", percent(product),
                        profile.device.product_kernel);
@@ -90,6 +91,11 @@ Verdict judge(const StepProfile& profile) {
             fmt::format("{:.0f}% of the step is small work, products of few rows and calls too short for the threads, at {:.0f}% of what bounds "
                         "them (most of it {}): more tokens at once (train.micro_batch_size) or fewer experts fill them.",
                         percent(s.small), percent(s.small_rate), foremost_small(profile))};
+  if (s.memory >= least_memory && s.memory_rate < least_memory_rate)
+    return {Limit::memory,
+            fmt::format("{:.0f}% of the step moves memory, but at {:.0f}% of its rate, where {:.0f}% can be expected: the threads are too few to "
+                        "fill it, or other programs hold cores or memory.",
+                        percent(s.memory), percent(s.memory_rate), percent(least_memory_rate))};
   if (s.memory >= least_memory && s.update >= s.memory / 2)
     return {Limit::memory,
             fmt::format("{:.0f}% of the step moves memory at {:.0f}% of its rate, {:.0f}% the optimizer's weights, gradients and moments: this "
@@ -133,7 +139,7 @@ std::string describe(const StepProfile& p) {
   line("speed", fmt::format("{:.1f} tokens/s, {:.1f} GF/s: {:.0f}% of the cores (mfu), {:.0f}% of the product", tokens / step,
                             giga(p.model_flops / step), percent(p.mfu()), percent(p.share_of_product())));
   if (p.cpu_share < least_cpu_share)
-    line("warning", fmt::format("other programs held the cores: the threads ran {:.0f}% of the time", percent(p.cpu_share)));
+    line("warning", fmt::format("the threads ran {:.0f}% of the time: other programs held the cores, or ops were too small to be shared", percent(p.cpu_share)));
   line("memory", fmt::format("{:.0f} MiB at the peak", static_cast<double>(p.peak_memory_bytes) / 0x1p20));
 
   std::size_t width = 20;

@@ -32,8 +32,10 @@ constexpr double short_call_seconds = 50e-6, small_rate = 0.5;
 constexpr std::int64_t few_rows = 64;
 // Products and attention slower than this share of the cores' rate are not limited by the cores.
 constexpr double least_matrix_rate = 0.6;
+// Likewise ops that move numbers, and the memory's rate.
+constexpr double least_memory_rate = 0.5;
 
-// Threads that ran less than this share of the time waited for cores that others held.
+// Threads that ran less than this share of the time waited: for cores that others held, or for each other.
 constexpr double least_cpu_share = 0.8;
 // Generation that reads its weights faster than this share of the memory's rate is bound by it.
 constexpr double memory_bound_generation = 0.6;

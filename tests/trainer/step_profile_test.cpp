@@ -154,7 +154,7 @@ TEST_F(Judged, ProductsThatAreSlow) {
   profile.ceilings.product_flops = 50e9;
   expect(Limit::slow_products, {"2048^3 reaches 50% only, so the kernels (a library)"});
   profile.cpu_share = 0.5;
-  expect(Limit::slow_products, {"other programs hold the cores, the threads ran 50% of the time"});
+  expect(Limit::slow_products, {"the threads ran 50% of the time only"});
 }
 TEST_F(Judged, MemoryOfTheOptimizer) {
   product(0.55, 0.9);
@@ -168,6 +168,12 @@ TEST_F(Judged, MemoryOfActivations) {
   moved("swiglu_forward", 0.45, 0.8);
   outside(0.05);
   expect(Limit::memory, {"45% of the step moves memory at 80% of its rate, most of it activations", "wider layers"});
+}
+TEST_F(Judged, MemoryThatIsNotTheLimit) {
+  product(0.5, 0.9);
+  moved("adamw", 0.45, 0.2);
+  outside(0.05);
+  expect(Limit::memory, {"45% of the step moves memory, but at 20% of its rate, where 50% can be expected"});
 }
 TEST_F(Judged, ProductsOfFewRows) {
   product(0.4, 0.2, 8);
