@@ -4,6 +4,8 @@
 #include <bit>
 #include <cmath>
 
+#include "parallel/philox.h"
+
 namespace smoe {
 namespace {
 
@@ -27,15 +29,8 @@ void philox_blocks(std::uint64_t key, std::uint64_t first_block, Bits& bits) {
   auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {
 #pragma omp simd
-    for (int i = 0; i < lanes; ++i) {
-      const std::uint64_t a = std::uint64_t{0xD2511F53} * c[0][i], b = std::uint64_t{0xCD9E8D57} * c[2][i];
-      c[0][i] = static_cast<std::uint32_t>(b >> 32) ^ c[1][i] ^ k0;
-      c[1][i] = static_cast<std::uint32_t>(b);
-      c[2][i] = static_cast<std::uint32_t>(a >> 32) ^ c[3][i] ^ k1;
-      c[3][i] = static_cast<std::uint32_t>(a);
-    }
-    k0 += 0x9E3779B9;
-    k1 += 0xBB67AE85;
+    for (int i = 0; i < lanes; ++i) philox_round(c[0][i], c[1][i], c[2][i], c[3][i], k0, k1);
+    next_philox_key(k0, k1);
   }
 }
 

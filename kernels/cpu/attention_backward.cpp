@@ -80,7 +80,7 @@ void backward_block(const AttentionProblem& p, const Gradients& d, std::int64_t 
   float *dk = carve(columns * C), *dv = carve(columns * C);
   float *scores = carve(cpu::score_rows * columns), *dp = carve(cpu::score_rows * columns);
 
-  const ProductKernel kernel = cpu::product_kernel_for(Gemm::nn, cpu::score_rows);
+  const ProductKernel kernel = cpu::product_kernel_for(Gemm::nn, cpu::score_rows), kernel_tn = cpu::product_kernel_for(Gemm::tn, columns);
   const float scale = p.scale();
   const std::int64_t key_offset = (b * p.queries + j0) * p.kv_stride + g * C;
   cpu::transpose(p.k + key_offset, p.kv_stride, columns, C, keys_t, columns);
@@ -116,8 +116,8 @@ void backward_block(const AttentionProblem& p, const Gradients& d, std::int64_t 
         probabilities_and_gradient(scores + (row - row0) * columns, dp + (row - row0) * columns, columns, seen_first,
                                    seen_last, d.lse[at], d.delta[at]);
       }
-      cpu::product(ProductKernel::library, Gemm::tn, columns, C, count, scores, columns, dout + row0 * C, C, dv, C, true);
-      cpu::product(ProductKernel::library, Gemm::tn, columns, C, count, dp, columns, q + row0 * C, C, dk, C, true);
+      cpu::product(kernel_tn, Gemm::tn, columns, C, count, scores, columns, dout + row0 * C, C, dv, C, true);
+      cpu::product(kernel_tn, Gemm::tn, columns, C, count, dp, columns, q + row0 * C, C, dk, C, true);
       cpu::product(kernel, Gemm::nn, count, C, columns, dp, columns, scaled_keys, C, dq + row0 * C, C, false);
     }
     add_in_turn(p, d, lane, block, key_block_index - first_seen / p.key_block(), dq, rows);
