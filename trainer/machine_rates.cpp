@@ -55,9 +55,11 @@ MachineRates measure_machine_rates(Backend& backend, Communicator& world, int ra
   // Where the first look finds the product slow, another program may have held a core: a second one decides.
   for (int look = 0; look < 2 && (look == 0 || rates.product_share() < least_product_share); ++look) {
     world.barrier("machine_rates");
-    double totals[] = {rates.device.peak_flops * part, measure_product(backend, rates.device.threads)};
+    const double product = measure_product(backend, rates.device.threads);
+    // On a busy machine the product may have had the cores for longer than their own measurement.
+    double totals[] = {std::max(rates.device.peak_flops, product) * part, product};
     world.all_reduce(std::span(totals), Reduce::sum, "machine_rates");
-    rates.peak_flops = totals[0];
+    rates.peak_flops = std::max(rates.peak_flops, totals[0]);
     rates.product_flops = std::max(rates.product_flops, totals[1]);
   }
   return rates;

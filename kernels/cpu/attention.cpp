@@ -55,7 +55,7 @@ void forward_block(const AttentionProblem& p, std::int64_t b, std::int64_t g, st
   float *q = carve(rows * C), *output = carve(rows * C), *maxima = carve(rows), *sums = carve(rows);
   float *keys_t = carve(C * key_block), *scores = carve(cpu::score_rows * key_block);
 
-  const ProductKernel kernel = cpu::product_kernel_for(Gemm::nn, cpu::score_rows);
+  const ProductKernel kernel = cpu::product_kernel_for(Gemm::nn, cpu::score_rows, key_block, C);
   const float scale = p.scale();
   for (std::int64_t row = 0; row < rows; ++row) {
     const float* from = p.q + (b * p.queries + first + row % n) * p.q_stride + (g * p.group() + row / n) * C;

@@ -80,7 +80,8 @@ void backward_block(const AttentionProblem& p, const Gradients& d, std::int64_t 
   float *dk = carve(columns * C), *dv = carve(columns * C);
   float *scores = carve(cpu::score_rows * columns), *dp = carve(cpu::score_rows * columns);
 
-  const ProductKernel kernel = cpu::product_kernel_for(Gemm::nn, cpu::score_rows), kernel_tn = cpu::product_kernel_for(Gemm::tn, columns);
+  const ProductKernel kernel = cpu::product_kernel_for(Gemm::nn, cpu::score_rows, columns, C);
+  const ProductKernel kernel_tn = cpu::product_kernel_for(Gemm::tn, columns, C, cpu::score_rows);
   const float scale = p.scale();
   const std::int64_t key_offset = (b * p.queries + j0) * p.kv_stride + g * C;
   cpu::transpose(p.k + key_offset, p.kv_stride, columns, C, keys_t, columns);

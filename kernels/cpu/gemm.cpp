@@ -73,7 +73,7 @@ void CpuBackend::gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor&
   expect("a", a, kind == Gemm::tn ? Shape{k, m} : Shape{m, k});
   expect("b", b, kind == Gemm::nt ? Shape{n, k} : Shape{k, n});
   expect("c", c, {m, n});
-  const GemmTile whole{m, n, k, a.f32(), b.f32(), c.f32(), cpu::product_kernel_for(kind, m)};
+  const GemmTile whole{m, n, k, a.f32(), b.f32(), c.f32(), cpu::product_kernel_for(kind, m, n, k)};
   const Strides stride = strides_of(kind, m, n, k);
   tiles_.clear();
   // A multiple of the threads, which share them evenly.
@@ -113,9 +113,9 @@ void CpuBackend::grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const
   for (std::int64_t e = 0; e < E; ++e) {
     const std::int64_t first = offsets[e], count = offsets[e + 1] - first;
     if (rows_are_summed)
-      append({m, n, count, pa + first * m, pb + first * n, pc + e * m * n, cpu::product_kernel_for(kind, m)});
+      append({m, n, count, pa + first * m, pb + first * n, pc + e * m * n, cpu::product_kernel_for(kind, m, n, count)});
     else
-      append({count, n, k, pa + first * k, pb + e * n * k, pc + first * n, cpu::product_kernel_for(kind, count)});
+      append({count, n, k, pa + first * k, pb + e * n * k, pc + first * n, cpu::product_kernel_for(kind, count, n, k)});
   }
   const Strides stride = strides_of(kind, m, n, k);
   run_tiles(kind, stride.a, stride.b, stride.c, accumulate);

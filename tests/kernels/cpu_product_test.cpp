@@ -118,15 +118,17 @@ TEST(CpuProduct, ATileHasTheBitsOfTheWhole) {
 TEST(CpuProduct, KernelsAreChosenByRowsAndFeatures) {
   const CpuFeatures avx2{.avx = true, .avx2_fma = true}, avx512{.avx = true, .avx2_fma = true, .avx512 = true};
   using enum ProductKernel;
-  EXPECT_EQ(product_kernel_for(Gemm::nt, 1, {}), dots);
-  EXPECT_EQ(product_kernel_for(Gemm::nt, 2, avx512), dots);
+  EXPECT_EQ(product_kernel_for(Gemm::nt, 1, 3584, 512, {}), dots);
+  EXPECT_EQ(product_kernel_for(Gemm::nt, 2, 3584, 512, avx512), dots);
   if (!built_for_avx2) return;
-  EXPECT_EQ(product_kernel_for(Gemm::nt, 3, avx2), few_rows);
-  EXPECT_EQ(product_kernel_for(Gemm::nn, 128, avx2), few_rows);
-  EXPECT_EQ(product_kernel_for(Gemm::nn, 129, avx2), library);
-  EXPECT_EQ(product_kernel_for(Gemm::tn, 64, avx2), library);
-  EXPECT_EQ(product_kernel_for(Gemm::nt, 64, avx512), library);
-  EXPECT_EQ(product_kernel_for(Gemm::nt, 64, {}), library);
+  EXPECT_EQ(product_kernel_for(Gemm::nt, 3, 3584, 512, avx2), few_rows);
+  EXPECT_EQ(product_kernel_for(Gemm::nt, 128, 3584, 512, avx2), few_rows);
+  EXPECT_EQ(product_kernel_for(Gemm::nt, 129, 3584, 512, avx2), library);
+  EXPECT_EQ(product_kernel_for(Gemm::nn, 64, 128, 64, avx2), few_rows) << "attention's: B is in a cache";
+  EXPECT_EQ(product_kernel_for(Gemm::nn, 64, 512, 3584, avx2), library) << "an expert's weights: B is in memory";
+  EXPECT_EQ(product_kernel_for(Gemm::tn, 64, 128, 64, avx2), library);
+  EXPECT_EQ(product_kernel_for(Gemm::nt, 64, 128, 64, avx512), library);
+  EXPECT_EQ(product_kernel_for(Gemm::nt, 64, 128, 64, {}), library);
 }
 
 }  // namespace
