@@ -231,6 +231,13 @@ void write_file_atomically(const fs::path& path, std::string_view bytes) {
   file.commit();
 }
 
+void copy_file_atomically(const fs::path& from, const fs::path& to) {
+  const MappedFile source(from);
+  AtomicFile file(to);
+  file.write(source.bytes());
+  file.commit();
+}
+
 std::string read_file(const fs::path& path, std::uint64_t max_bytes) {
   const File file = File::open_to_read(path);
   const std::uint64_t size = file.size();

@@ -100,6 +100,7 @@ class AtomicFile {
 };
 
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
+void copy_file_atomically(const std::filesystem::path& from, const std::filesystem::path& to);
 
 // The whole content; refuses a file larger than max_bytes before reading it.
 std::string read_file(const std::filesystem::path& path, std::uint64_t max_bytes);

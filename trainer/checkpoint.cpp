@@ -46,12 +46,6 @@ std::vector<std::pair<std::int64_t, fs::path>> complete_checkpoints(const fs::pa
   return found;
 }
 
-void copy_durably(const fs::path& from, const fs::path& to) {
-  AtomicFile file(to);
-  file.write(read_file(from, std::uint64_t{256} << 20));
-  file.commit();
-}
-
 PartsOf first_moments(const CheckpointContent& content) {
   return shard_parts(content.optimizer.shards(), [&](std::size_t flat) { return content.optimizer.first_moments(flat); });
 }
@@ -77,7 +71,7 @@ std::int64_t write_owned(const fs::path& checkpoint, const CheckpointContent& co
 void write_model_files(const fs::path& directory, const CheckpointContent& content) {
   write_hf_config(directory, content.config);
   if (content.tokenizer_files.empty()) return;
-  for (const auto& file : content.tokenizer_files) copy_durably(file, directory / file.filename());
+  for (const auto& file : content.tokenizer_files) copy_file_atomically(file, directory / file.filename());
   // Enough for transformers' AutoTokenizer to read a tokenizer.model as Mixtral's.
   write_json_file(directory / "tokenizer_config.json",
                   OrderedJson{{"tokenizer_class", "LlamaTokenizer"}, {"add_bos_token", true}, {"add_eos_token", false}, {"legacy", true},
@@ -196,6 +190,13 @@ std::optional<fs::path> latest_checkpoint(const fs::path& directory) {
   const auto all = complete_checkpoints(directory);
   if (all.empty()) return std::nullopt;
   return all.front().second;
+}
+
+std::vector<fs::path> checkpoints_after(const fs::path& directory, std::int64_t step) {
+  std::vector<fs::path> later;
+  for (const auto& [each, path] : complete_checkpoints(directory))
+    if (each > step) later.push_back(path);
+  return later;
 }
 
 void remove_unfinished(const fs::path& directory) {

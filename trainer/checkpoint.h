@@ -54,6 +54,8 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& directory, co
 
 // The checkpoint that `latest` names, or, where that file is lost or stale, the newest complete one. None: no value.
 std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::path& directory);
+// The complete ones of a later step, newest first.
+std::vector<std::filesystem::path> checkpoints_after(const std::filesystem::path& directory, std::int64_t step);
 // What a killed save left behind.
 void remove_unfinished(const std::filesystem::path& directory);
 

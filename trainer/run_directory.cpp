@@ -13,6 +13,7 @@
 #include <stdexcept>
 
 #include "data/files.h"
+#include "trainer/checkpoint.h"
 
 namespace smoe {
 namespace fs = std::filesystem;
@@ -52,18 +53,33 @@ RunDirectory::~RunDirectory() {
   if (lock_ >= 0) ::close(lock_);  // releases the lock; the file stays, because removing it would race with a waiter
 }
 
+fs::path RunDirectory::make_place_for_earlier_results() {
+  for (int n = 1;; ++n)
+    if (const fs::path candidate = path_ / fmt::format("previous-{}", n); !fs::exists(candidate)) {
+      make_directories(candidate);
+      return candidate;
+    }
+}
+
 std::optional<fs::path> RunDirectory::set_aside_earlier_results() {
   constexpr std::array results = {"checkpoints", "metrics.jsonl", "tensorboard", "dumps", "report.html"};
   std::optional<fs::path> aside;
   for (const char* name : results) {
     if (!fs::exists(path_ / name)) continue;
-    for (int n = 1; !aside; ++n)
-      if (const fs::path candidate = path_ / fmt::format("previous-{}", n); !fs::exists(candidate)) {
-        make_directories(candidate);
-        aside = candidate;
-      }
+    if (!aside) aside = make_place_for_earlier_results();
     rename_durably(path_ / name, *aside / name);
   }
+  return aside;
+}
+
+std::optional<fs::path> RunDirectory::set_aside_results_after(std::int64_t step) {
+  const RunPaths paths{path_};
+  const auto later = checkpoints_after(paths.checkpoints(), step);
+  if (later.empty()) return std::nullopt;
+  const fs::path aside = make_place_for_earlier_results();
+  make_directories(aside / "checkpoints");
+  if (fs::exists(paths.metrics())) copy_file_atomically(paths.metrics(), aside / paths.metrics().filename());
+  for (const fs::path& checkpoint : later) rename_durably(checkpoint, aside / "checkpoints" / checkpoint.filename());
   return aside;
 }
 

@@ -2,6 +2,7 @@
 // where things are; one of them, the root, holds the directory and writes everything but the tensors.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -33,10 +34,15 @@ class RunDirectory {
 
   // For a fresh start where an earlier run left results: they move to previous-1, previous-2, ... Returns where to.
   std::optional<std::filesystem::path> set_aside_earlier_results();
+  // For a run that goes on from `step` though it once came further: the checkpoints behind it belong to the other history.
+  // They move to previous-N/checkpoints, with a copy of metrics.jsonl, whose later rows will be replaced. Returns where to.
+  std::optional<std::filesystem::path> set_aside_results_after(std::int64_t step);
   void write_config(const std::string& yaml);  // config.resolved.yaml
   void log(const std::string& line);           // train.log, with the time of day
 
  private:
+  std::filesystem::path make_place_for_earlier_results();
+
   std::filesystem::path path_;
   int lock_ = -1;
   std::optional<AppendFile> log_;

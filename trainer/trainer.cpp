@@ -167,8 +167,11 @@ void Trainer::begin_afresh() {
 
 void Trainer::resume(const fs::path& checkpoint) {
   saved_step_ = checkpoint.parent_path() == paths_.checkpoints() ? state_.step : -1;
+  std::optional<fs::path> aside;
+  if (is_root()) aside = directory_->set_aside_results_after(state_.step);
   open_outputs(true);
   say(fmt::format("resumed from {} at step {}", checkpoint.string(), state_.step));
+  if (aside) say(fmt::format("checkpoints of later steps were moved to {}", aside->string()));
   if (stream_ != state_.stream) {
     say(fmt::format("warning: the data is not what the checkpoint was trained on, so the order of samples changes here\n"
                     "  then: {}\n  now:  {}", state_.stream, stream_));

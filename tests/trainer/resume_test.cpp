@@ -122,6 +122,23 @@ TEST_F(Resume, NeverStartsAfreshAndKeepsWhatWasThere) {
   EXPECT_EQ(metrics("run").steps.size(), 20u);
 }
 
+// A later checkpoint would otherwise count as the newest, and push those of the history that goes on out of `keep`.
+TEST_F(Resume, GoingOnFromAnEarlierStepSetsTheLaterCheckpointsAside) {
+  ASSERT_EQ(train(config("run")), 0);
+  const auto before = state_hash("run", 20);
+  auto again = config("run");
+  again.checkpoint.resume = checkpoint("run", 10).string();
+  again.train.steps = 15;  // which ends the schedule sooner: another history
+  ASSERT_EQ(train(again), 0);
+  const auto aside = root() / "run" / "previous-1";
+  EXPECT_FALSE(std::filesystem::exists(checkpoint("run", 20)));
+  EXPECT_TRUE(std::filesystem::exists(aside / "checkpoints" / checkpoint_name(20) / "manifest.json"));
+  EXPECT_EQ(read_metrics(aside / "metrics.jsonl").steps.size(), 20u);
+  EXPECT_EQ(metrics("run").steps.size(), 15u);
+  EXPECT_EQ(latest_checkpoint(root() / "run" / "checkpoints"), checkpoint("run", 15));
+  EXPECT_EQ(state_hash("run/previous-1", 20), before);
+}
+
 TEST_F(Resume, AKilledSaveIsIgnoredAndClearedAway) {
   ASSERT_EQ(train(config("run")), 0);
   const auto unfinished = root() / "run" / "checkpoints" / ".step-000030.unfinished";
