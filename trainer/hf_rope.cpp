@@ -11,6 +11,8 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "model/rope_frequencies.h"
+
 namespace smoe {
 namespace {
 
@@ -167,6 +169,9 @@ void read_hf_rope(const JsonReader& config, ModelConfig& model, std::vector<std:
     if (place == "rope_scaling" && given(config, "rope_parameters")) compare_places(config, warnings);
   }
   above(config, "rope_theta", model.rope_theta, 0);
+  const RopeFrequencies rope = rope_frequencies(model);
+  if (!std::isfinite(rope.scale) || !std::all_of(rope.frequencies.begin(), rope.frequencies.end(), [](float f) { return std::isfinite(f); }))
+    refuse_rope(config, place.value_or("rope_theta"), "values that give an infinite angle or none", "frequencies within f32's range");
   if (!given(config, "rope_theta") && !(place && given(config.require_object(*place), "rope_theta")))
     warnings.push_back(fmt::format("{}: no rope_theta: it has MixtralConfig's default {}", config.where(), default_theta));
 }

@@ -117,6 +117,10 @@ void load_weights(const std::filesystem::path& directory, Backend& backend, cons
     const auto found = std::find_if(places.begin(), places.end(), [&](const Place& place) { return files.contains(place.tensor); });
     return found == places.end() ? places.front() : *found;
   };
+  // The directory stands before the list.
+  const auto file_and_name = [&](const std::string& name) {
+    return fmt::format("{}: {}", std::filesystem::path(files.file_of(name)).filename().string(), name);
+  };
   std::vector<std::string> problems;
   std::set<std::string> used;
   for (const TensorSpec& p : tensor_specs(model, backend)) {
@@ -128,13 +132,13 @@ void load_weights(const std::filesystem::path& directory, Backend& backend, cons
     }
     const TensorInfo& info = files.info(place.tensor);
     if (info.shape != place.shape)
-      problems.push_back(fmt::format("{}: {}: found {}, expected {}", files.file_of(place.tensor), place.tensor, text(info.shape), text(place.shape)));
+      problems.push_back(fmt::format("{}: found {}, expected {}", file_and_name(place.tensor), text(info.shape), text(place.shape)));
     else if (!reads_as_f32(info.type))
-      problems.push_back(fmt::format("{}: {}: found {}, expected F32, F64, BF16 or F16", files.file_of(place.tensor), place.tensor, name_of(info.type)));
+      problems.push_back(fmt::format("{}: found {}, expected F32, F64, BF16 or F16", file_and_name(place.tensor), name_of(info.type)));
   }
   for (const auto& name : files.names())
     if (!used.contains(name) && !is_computed_buffer(name))
-      problems.push_back(fmt::format("{}: {}: found, but a model of this shape has no such tensor", files.file_of(name), name));
+      problems.push_back(fmt::format("{}: found, but a model of this shape has no such tensor", file_and_name(name)));
   if (!problems.empty()) {
     const std::size_t shown = std::min<std::size_t>(problems.size(), 20);
     std::string message = fmt::format("{}: the weights do not fit the model's shape (config.json):", directory.string());

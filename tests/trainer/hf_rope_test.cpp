@@ -153,6 +153,9 @@ TEST_F(HfRopeBadInput, ValuesWithWhichNothingCanBeComputed) {
   EXPECT_TRUE(mentions(scaled(R"("type": "yarn", "factor": 2, "attention_factor": 0)"), {"attention_factor", "above 0"}));
   EXPECT_TRUE(mentions(scaled(R"("type": "yarn", "factor": 2, "rope_theta": 1)"), {"rope_theta", "above 1"}));
   EXPECT_TRUE(mentions(scaled(R"("type": "yarn", "factor": 2, "original_max_position_embeddings": 0)"), {"original_max_position_embeddings"}));
+  EXPECT_TRUE(mentions(scaled(R"("type": "linear", "factor": 1e-60)"), {"rope_scaling", "infinite", "f32"}));
+  EXPECT_TRUE(mentions(scaled(R"("type": "yarn", "factor": 2, "attention_factor": 1e60)"), {"rope_scaling", "infinite"}));
+  EXPECT_TRUE(mentions(refusal(R"("rope_theta": 1e-300)"), {"rope_theta", "infinite"}));
   EXPECT_TRUE(mentions(scaled(R"("type": "llama3", "factor": 2, "low_freq_factor": 1)"), {"high_freq_factor", "missing"}));
   EXPECT_TRUE(mentions(scaled(R"("type": "llama3", "factor": 2, "low_freq_factor": 4, "high_freq_factor": 1)"), {"high_freq_factor", "above 4"}));
 }
