@@ -70,8 +70,10 @@ TensorInfo parse_tensor(const std::string& name, const Json& value, const std::s
   return tensor;
 }
 
+// Null is what some writers put where there is none.
 TensorMetadata parse_metadata(const Json& value, const std::string& where) {
   TensorMetadata metadata;
+  if (value.is_null()) return metadata;
   const JsonReader object(value, where + ": " + kMetadataKey);
   for (const auto& [key, text] : value.items())
     metadata[key] = json_string(text, object.where() + ": " + quote_for_message(key));
@@ -82,6 +84,10 @@ TensorMetadata parse_metadata(const Json& value, const std::string& where) {
 
 const char* name_of(TensorType type) { return row_of(type).name; }
 std::uint64_t bytes_of(TensorType type) { return row_of(type).bytes; }
+
+bool reads_as_f32(TensorType type) {
+  return type == TensorType::f32 || type == TensorType::bf16 || type == TensorType::f16 || type == TensorType::f64;
+}
 
 float f32_from_f16(std::uint16_t bits) {
   const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000) << 16;

@@ -58,6 +58,9 @@ struct TensorInfo : TensorSpec {
   std::int64_t elements() const { return static_cast<std::int64_t>((end - begin) / bytes_of(type)); }
 };
 
+// Whether a tensor of this type can be read as f32.
+bool reads_as_f32(TensorType type);
+
 std::string shape_text(const std::vector<std::int64_t>& shape);  // "[2,3]", as in the header
 
 // Throws std::runtime_error that opens with `where` if the shape holds a negative dim or its bytes do not fit 63 bits.
@@ -95,7 +98,8 @@ class SafetensorsReader {
   const TensorInfo* find(const std::string& name) const { return header_.find(name); }
   const TensorInfo& info(const std::string& name) const;  // throws std::runtime_error if absent
 
-  // Elements [first, first + count) of the row-major tensor as f32. Types F32, BF16 and F16; others are refused.
+  // Elements [first, first + count) of the row-major tensor as f32: F32, BF16 and F16 exactly, F64 rounded to nearest even
+  // (beyond f32's range: infinity); other types are refused.
   // Reads without mapping, so that loading a model does not count the file's pages as this process's memory.
   void read_f32(const std::string& name, float* out, std::int64_t first, std::int64_t count) const;
   // All bytes of a tensor, mapped; valid while the reader lives. Aligned for its type in files written here; others

@@ -11,15 +11,15 @@ namespace smoe {
 
 namespace {
 
-// Widens a run of 16-bit elements through a buffer small enough to stay in cache.
-template <class Widen>
-void read_widened(const File& file, std::uint64_t offset, float* out, std::int64_t count, Widen widen) {
+// Converts a run of elements through a buffer small enough to stay in cache.
+template <class Stored, class Convert>
+void read_converted(const File& file, std::uint64_t offset, float* out, std::int64_t count, Convert convert) {
   constexpr std::int64_t chunk = 1 << 16;
-  std::vector<std::uint16_t> buffer(static_cast<std::size_t>(std::min(chunk, count)));
+  std::vector<Stored> buffer(static_cast<std::size_t>(std::min(chunk, count)));
   for (std::int64_t done = 0; done < count; done += chunk) {
     const auto n = static_cast<std::size_t>(std::min(chunk, count - done));
-    file.pread_all(buffer.data(), n * 2, offset + static_cast<std::uint64_t>(done) * 2);
-    std::transform(buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(n), out + done, widen);
+    file.pread_all(buffer.data(), n * sizeof(Stored), offset + static_cast<std::uint64_t>(done) * sizeof(Stored));
+    std::transform(buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(n), out + done, convert);
   }
 }
 
@@ -51,11 +51,13 @@ void SafetensorsReader::read_f32(const std::string& name, float* out, std::int64
     case TensorType::f32:
       return file_.pread_all(out, static_cast<std::size_t>(count) * sizeof(float), offset);
     case TensorType::bf16:
-      return read_widened(file_, offset, out, count, [](std::uint16_t x) { return f32_from_bf16(x); });
+      return read_converted<std::uint16_t>(file_, offset, out, count, [](std::uint16_t x) { return f32_from_bf16(x); });
     case TensorType::f16:
-      return read_widened(file_, offset, out, count, [](std::uint16_t x) { return f32_from_f16(x); });
+      return read_converted<std::uint16_t>(file_, offset, out, count, [](std::uint16_t x) { return f32_from_f16(x); });
+    case TensorType::f64:
+      return read_converted<double>(file_, offset, out, count, [](double x) { return static_cast<float>(x); });
     default:
-      throw std::runtime_error(fmt::format("{}: tensor {} is {}, expected F32, BF16 or F16", path(),
+      throw std::runtime_error(fmt::format("{}: tensor {} is {}, expected F32, F64, BF16 or F16", path(),
                                            quote_for_message(name), name_of(tensor.type)));
   }
 }

@@ -67,9 +67,9 @@ std::string listed(const std::vector<std::string>& names) {
 void check_against_index(const SafetensorsReader& reader, const std::set<std::string>& promised) {
   std::vector<std::string> missing, unlisted;
   for (const std::string& name : promised)
-    if (reader.find(name) == nullptr) missing.push_back(name);
+    if (reader.find(name) == nullptr && !is_computed_buffer(name)) missing.push_back(name);
   for (const TensorInfo& tensor : reader.tensors())
-    if (!promised.contains(tensor.name)) unlisted.push_back(tensor.name);
+    if (!promised.contains(tensor.name) && !is_computed_buffer(tensor.name)) unlisted.push_back(tensor.name);
   if (missing.empty() && unlisted.empty()) return;
   std::string message = fmt::format("{} and {} disagree", reader.path(), kWeightsIndexFile);
   if (!missing.empty()) message += "; the file lacks " + listed(missing);

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -18,8 +19,12 @@ namespace smoe {
 inline constexpr char kSingleWeightsFile[] = "model.safetensors";
 inline constexpr char kWeightsIndexFile[] = "model.safetensors.index.json";
 
+// A buffer that older software saved beside the weights and that everybody computes anew; it is nobody's weight.
+inline bool is_computed_buffer(std::string_view name) { return name.find("rotary_emb.inv_freq") != std::string_view::npos; }
+
 // Opening checks everything: each listed file is there, regular (symlinks are followed) and valid, holds exactly the
-// tensors that the index gives it, and no name leads out of the directory. Const members are thread-safe.
+// tensors that the index gives it (computed buffers aside), and no name leads out of the directory. Const members are
+// thread-safe.
 class TensorDirectory {
  public:
   explicit TensorDirectory(const std::filesystem::path& directory);
@@ -28,6 +33,7 @@ class TensorDirectory {
   std::vector<std::filesystem::path> files() const;                 // weights files, without the index
   const std::vector<std::string>& names() const { return names_; }  // by file, then in the order of their bytes
   bool contains(const std::string& name) const { return holder_.contains(name); }
+  const std::string& file_of(const std::string& name) const { return reader_of(name).path(); }
   const TensorInfo& info(const std::string& name) const { return reader_of(name).info(name); }
 
   // As SafetensorsReader's.

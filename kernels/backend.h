@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "kernels/tensor.h"
@@ -109,9 +110,9 @@ class Backend {
                             bool accumulate) = 0;
 
   // ---- rotary position embedding (Su et al. 2021), in place, HF convention: pairs (i, i + C/2) ----
-  // table [P, C]: row p holds cos of the C/2 angles of position p, then their sines. Angle i is p * theta^(-2i/C) with the
-  // power and the product rounded to f32, as transformers rounds them.
-  virtual void rope_table(double theta, const Tensor& table) = 0;
+  // table [P, C]: row p holds the cosines of the C/2 angles of position p, then their sines, both times scale. Angle i is
+  // p * frequencies[i], rounded to f32 as transformers rounds it. frequencies [C/2] lie on the host.
+  virtual void rope_table(std::span<const float> frequencies, float scale, const Tensor& table) = 0;
   // Rotates the first rotated_heads of x [T, heads, C] by the angles of positions [T] i32.
   virtual void rope_forward(const Tensor& x, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table) = 0;
   virtual void rope_backward(const Tensor& dx, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table) = 0;

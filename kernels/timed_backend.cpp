@@ -140,8 +140,9 @@ void TimedBackend::rms_norm_backward(const Tensor& dy, const Tensor& x, const Te
         [&] { inner_.rms_norm_backward(dy, x, weight, rstd, dresidual, dx, dweight); });
 }
 
-void TimedBackend::rope_table(double theta, const Tensor& table) {
-  timed({"rope_table", "PC", {table.dim(0), table.dim(1)}}, op_work::rope_table(table.elements()), [&] { inner_.rope_table(theta, table); });
+void TimedBackend::rope_table(std::span<const float> frequencies, float scale, const Tensor& table) {
+  timed({"rope_table", "PC", {table.dim(0), table.dim(1)}}, op_work::rope_table(table.elements()),
+        [&] { inner_.rope_table(frequencies, scale, table); });
 }
 
 void TimedBackend::rope_forward(const Tensor& x, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table) {

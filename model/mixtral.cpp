@@ -2,6 +2,8 @@
 
 #include <stdexcept>
 
+#include "model/rope_frequencies.h"
+
 namespace smoe {
 namespace {
 std::vector<std::unique_ptr<DecoderLayer>> make_layers(ParameterSet& parameters, const ModelConfig& config, Backend& backend,
@@ -28,7 +30,8 @@ Mixtral::Mixtral(const ModelConfig& config, Backend& backend, const Mesh& mesh)
 void Mixtral::allocate(Arena& persistent, std::int64_t positions, bool with_gradients) {
   parameters_.allocate(backend_, persistent, mesh_, with_gradients);
   rope_table_ = persistent.take({positions, config_.head_size()});
-  backend_.rope_table(config_.rope_theta, rope_table_);
+  const RopeFrequencies rope = rope_frequencies(config_);
+  backend_.rope_table(rope.frequencies, rope.scale, rope_table_);
 }
 
 void Mixtral::forward(Context& context, const TokenBatch& batch, Recompute recompute, KvCache* cache, Saved& saved) {

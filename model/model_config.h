@@ -6,6 +6,8 @@
 #include <optional>
 #include <string>
 
+#include "model/rope_scaling.h"
+
 namespace smoe {
 
 struct ModelConfig {
@@ -21,6 +23,7 @@ struct ModelConfig {
   std::int64_t num_experts_per_tok = 2;
   std::int64_t max_position_embeddings = 4096;
   double rope_theta = 1.0e6;
+  RopeScaling rope_scaling;  // a property of weights that exist: it comes with them, from a config.json, and has no keys
   double rms_norm_eps = 1.0e-5;
   double initializer_range = 0.02;             // standard deviation of the initial weights
   std::optional<std::int64_t> sliding_window;  // query i sees key j where 0 <= i - j < window; absent: all before it

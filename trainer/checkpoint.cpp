@@ -16,6 +16,7 @@
 #include "data/sha256.h"
 #include "data/tensor_directory.h"
 #include "parallel/agreement.h"
+#include "trainer/hf_rope.h"
 #include "trainer/weights.h"
 
 namespace smoe {
@@ -290,6 +291,7 @@ void check_same_model(const fs::path& checkpoint, const ModelConfig& expected) {
   compare("num_local_experts", expected.num_local_experts, found.num_local_experts);
   compare("num_experts_per_tok", expected.num_experts_per_tok, found.num_experts_per_tok);
   compare("rope_theta", expected.rope_theta, found.rope_theta);
+  compare("rope_scaling", dump_json(hf_rope_scaling(expected)), dump_json(hf_rope_scaling(found)));
   compare("rms_norm_eps", expected.rms_norm_eps, found.rms_norm_eps);
   compare("sliding_window", expected.sliding_window.value_or(0), found.sliding_window.value_or(0));
   if (differences.empty()) return;

@@ -13,13 +13,15 @@ namespace smoe {
 
 struct HfConfig {
   ModelConfig model;                           // `from` is empty
+  bool tied_head = false;                      // the file's embedding and head are one tensor; here they never are
   std::optional<double> router_aux_loss_coef;  // in transformers' unit, as found; nothing here uses it
   std::int32_t bos = 1, eos = 2;               // -1: none
   std::vector<std::string> warnings;           // what a user should know, e.g. a sliding window in a derived checkpoint
 };
 
-// Throws std::runtime_error that names the file and key where it is absent, malformed, not a Mixtral, or asks for
-// something that would be computed differently here (biases, tied embeddings, scaled rope, another activation).
+// Keys that are absent have MixtralConfig's defaults, which a warning tells. Throws std::runtime_error that names the
+// file and key where it is malformed, not a Mixtral, or asks for something that would be computed differently here
+// (biases, quantized weights, another activation, rope scalings beyond those of model/rope_scaling.h).
 HfConfig read_hf_config(const std::filesystem::path& directory);
 
 // config.json and generation_config.json. router_aux_loss_coef goes into transformers' unit:

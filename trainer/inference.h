@@ -16,7 +16,8 @@ namespace smoe {
 
 class InferenceModel {
  public:
-  // positions: the longest sequence that will be seen. Throws std::runtime_error if the directory holds no model that
+  // positions: the longest sequence that will be seen. What the directory's config.json leaves to be guessed is told on
+  // stderr (HfConfig::warnings). Throws std::runtime_error if the directory holds no model that
   // can be used, or fewer positions than asked for.
   InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions, int threads = 0);
   InferenceModel(const std::filesystem::path&, const Mesh&&, std::int64_t, int = 0) = delete;  // the mesh must outlive it

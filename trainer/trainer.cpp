@@ -148,7 +148,7 @@ void Trainer::start() {
     if (!chosen.empty())
       state_ = load_checkpoint(chosen, content());
     else if (!from_.empty())
-      load_weights(from_, *backend_, hf_.model, model_->parameters());
+      load_weights(from_, *backend_, hf_.model, model_->parameters(), hf_.tied_head);
     else
       model_->parameters().initialize(*backend_, static_cast<std::uint64_t>(config_.train.seed));
   });

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <optional>
 #include <set>
 #include <stdexcept>
 #include <string_view>
@@ -26,26 +25,34 @@ struct Place {
   std::int64_t first = 0;           // element at which the parameter begins
 };
 
-bool replace(std::string& name, std::string_view from, std::string_view to) {
-  const auto at = name.find(from);
-  if (at == std::string::npos) return false;
-  name.replace(at, from.size(), to);
-  return true;
-}
-
-// The place of a parameter among the fused names: w1's rows stand before w3's in gate_up_proj [E,2F,D].
-std::optional<Place> fused_place(std::string name, const std::vector<std::int64_t>& shape, std::int64_t experts) {
-  if (replace(name, ".block_sparse_moe.gate.", ".mlp.gate.")) return Place{name, shape, 0};
-  constexpr std::string_view marker = ".block_sparse_moe.experts.";
-  const auto at = name.find(marker);
-  if (at == std::string::npos) return std::nullopt;
-  const std::string prefix = name.substr(0, at) + ".mlp.experts.";
+// Every place that a parameter may have, the released name first.
+std::vector<Place> places_of(const std::string& name, const std::vector<std::int64_t>& shape, std::int64_t experts, bool tied_head) {
+  std::vector<Place> places{{name, shape, 0}};
+  if (tied_head && name == "lm_head.weight") places.push_back({"model.embed_tokens.weight", shape, 0});
+  if (tied_head && name == "model.embed_tokens.weight") places.push_back({"lm_head.weight", shape, 0});
+  constexpr std::string_view block = ".block_sparse_moe.";
+  const auto at = name.find(block);
+  if (at == std::string::npos) return places;
+  const std::string layer = name.substr(0, at), rest = name.substr(at + block.size());  // "gate.weight", "experts.3.w1.weight"
+  if (!rest.starts_with("experts.")) {
+    places.push_back({layer + ".mlp." + rest, shape, 0});
+    return places;
+  }
   std::size_t digits = 0;
-  const std::int64_t expert = std::stoll(name.substr(at + marker.size()), &digits);
-  const std::string matrix = name.substr(at + marker.size() + digits + 1, 2);
+  const std::int64_t expert = std::stoll(rest.substr(8), &digits);
+  const std::string matrix = rest.substr(8 + digits + 1, 2);
+  const char* spelled_out = matrix == "w1" ? "gate_proj" : matrix == "w2" ? "down_proj" : "up_proj";
   const std::int64_t rows = shape[0], columns = shape[1], elements = rows * columns;
-  if (matrix == "w2") return Place{prefix + "down_proj", {experts, rows, columns}, expert * elements};
-  return Place{prefix + "gate_up_proj", {experts, 2 * rows, columns}, (2 * expert + (matrix == "w3")) * elements};
+  for (const char* parent : {".block_sparse_moe.experts.", ".mlp.experts."}) {
+    const std::string prefix = layer + parent;
+    for (const char* weight : {matrix.c_str(), spelled_out}) places.push_back({fmt::format("{}{}.{}.weight", prefix, expert, weight), shape, 0});
+    // Fused: w1's rows stand before w3's in gate_up_proj [E,2F,D].
+    if (matrix == "w2")
+      places.push_back({prefix + "down_proj", {experts, rows, columns}, expert * elements});
+    else
+      places.push_back({prefix + "gate_up_proj", {experts, 2 * rows, columns}, (2 * expert + (matrix == "w3")) * elements});
+  }
+  return places;
 }
 
 std::string text(const std::vector<std::int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
@@ -100,33 +107,38 @@ std::int64_t write_all(Writer& writer, Backend& backend, const ParameterSet& par
   return elements;
 }
 
-std::vector<std::int64_t> dims_in(const TensorDirectory& directory, const std::string& name) {
-  return directory.contains(name) ? directory.info(name).shape : std::vector<std::int64_t>{};
-}
-
 }  // namespace
 
-void load_weights(const std::filesystem::path& directory, Backend& backend, const ModelConfig& model, ParameterSet& parameters) {
+void load_weights(const std::filesystem::path& directory, Backend& backend, const ModelConfig& model, ParameterSet& parameters,
+                  bool tied_head) {
   const TensorDirectory files(directory);
   const auto place_of = [&](const std::string& name, const std::vector<std::int64_t>& shape) {
-    if (!files.contains(name))
-      if (auto fused = fused_place(name, shape, model.num_local_experts); fused && files.contains(fused->tensor)) return *fused;
-    return Place{name, shape, 0};
+    const auto places = places_of(name, shape, model.num_local_experts, tied_head);
+    const auto found = std::find_if(places.begin(), places.end(), [&](const Place& place) { return files.contains(place.tensor); });
+    return found == places.end() ? places.front() : *found;
+  };
+  // The directory stands before the list.
+  const auto file_and_name = [&](const std::string& name) {
+    return fmt::format("{}: {}", std::filesystem::path(files.file_of(name)).filename().string(), name);
   };
   std::vector<std::string> problems;
   std::set<std::string> used;
   for (const TensorSpec& p : tensor_specs(model, backend)) {
     const Place place = place_of(p.name, p.shape);
+    if (!used.insert(place.tensor).second) continue;
     if (!files.contains(place.tensor)) {
       problems.push_back(fmt::format("{}: missing, expected {}", p.name, text(place.shape)));
-    } else if (const auto& info = files.info(place.tensor); info.shape != place.shape && !used.contains(place.tensor)) {
-      problems.push_back(fmt::format("{}: found {}, expected {}", place.tensor, text(info.shape), text(place.shape)));
+      continue;
     }
-    used.insert(place.tensor);
+    const TensorInfo& info = files.info(place.tensor);
+    if (info.shape != place.shape)
+      problems.push_back(fmt::format("{}: found {}, expected {}", file_and_name(place.tensor), text(info.shape), text(place.shape)));
+    else if (!reads_as_f32(info.type))
+      problems.push_back(fmt::format("{}: found {}, expected F32, F64, BF16 or F16", file_and_name(place.tensor), name_of(info.type)));
   }
   for (const auto& name : files.names())
-    if (!used.contains(name) && name.find("rotary_emb.inv_freq") == std::string::npos)
-      problems.push_back(fmt::format("{}: found, but a model of this shape has no such tensor", name));
+    if (!used.contains(name) && !is_computed_buffer(name))
+      problems.push_back(fmt::format("{}: found, but a model of this shape has no such tensor", file_and_name(name)));
   if (!problems.empty()) {
     const std::size_t shown = std::min<std::size_t>(problems.size(), 20);
     std::string message = fmt::format("{}: the weights do not fit the model's shape (config.json):", directory.string());
@@ -188,9 +200,10 @@ void read_parts(const TensorDirectory& directory, Backend& backend, const Parame
   std::vector<float> staging;
   for (const Parameter& p : parameters) {
     const std::string name = prefix + p.name;
-    if (const auto found = dims_in(directory, name); !directory.contains(name) || found != dims_of(p.shape))
-      throw std::runtime_error(fmt::format("{}: {}: expected a tensor of shape {}, found {}", directory.path().string(), name,
-                                           text(dims_of(p.shape)), directory.contains(name) ? text(found) : "none"));
+    if (!directory.contains(name))
+      throw std::runtime_error(fmt::format("{}: {}: missing, expected {}", directory.path().string(), name, text(dims_of(p.shape))));
+    if (const auto& found = directory.info(name).shape; found != dims_of(p.shape))
+      throw std::runtime_error(fmt::format("{}: {}: found {}, expected {}", directory.file_of(name), name, text(found), text(dims_of(p.shape))));
     for (const SlicePart& part : parts_of(p)) {
       const HostView host(backend, part.numbers, staging);
       for_each_piece(p, part.first, part.numbers.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {

@@ -1,5 +1,6 @@
-// Weights between a ParameterSet and tensor files. Names on disk are the released ones; the fused names that
-// transformers 5 can also write (mlp.experts.gate_up_proj, mlp.experts.down_proj, mlp.gate) are read too.
+// Weights between a ParameterSet and tensor files. Names on disk are the released ones. Read are also those of
+// transformers 5: mlp in place of block_sparse_moe, experts fused (experts.gate_up_proj, experts.down_proj) or one by one,
+// and gate_proj, down_proj and up_proj for an expert's w1, w2 and w3.
 #pragma once
 
 #include <filesystem>
@@ -16,8 +17,10 @@
 namespace smoe {
 
 // Fills every parameter's slice. Throws one std::runtime_error that lists all tensors of the whole model that are missing,
-// left over or of another shape. f32, bf16 and f16 are converted to f32.
-void load_weights(const std::filesystem::path& directory, Backend& backend, const ModelConfig& model, ParameterSet& parameters);
+// left over, of another shape, or of a type other than f32, f64, bf16 and f16, which are converted to f32.
+// tied_head: where the file holds only one of embedding and head, both get its values.
+void load_weights(const std::filesystem::path& directory, Backend& backend, const ModelConfig& model, ParameterSet& parameters,
+                  bool tied_head = false);
 
 // A run of the elements of a parameter's slice, and where its numbers lie.
 struct SlicePart {

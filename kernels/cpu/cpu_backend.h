@@ -4,6 +4,7 @@
 // One caller at a time: the workspaces belong to the backend.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "kernels/backend.h"
@@ -49,7 +50,7 @@ class CpuBackend final : public Backend {
   void grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, const ExpertRows& rows,
                     bool accumulate) override;
 
-  void rope_table(double theta, const Tensor& table) override;
+  void rope_table(std::span<const float> frequencies, float scale, const Tensor& table) override;
   void rope_forward(const Tensor& x, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table) override;
   void rope_backward(const Tensor& dx, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table) override;
 

@@ -6,21 +6,22 @@
 
 namespace smoe {
 
-// Frequencies and angles are rounded to f32 where transformers rounds them; only then does the precision rise, so that
-// the table is the exact cosine of the angle that transformers uses.
-void CpuBackend::rope_table(double theta, const Tensor& table) {
+// Angles are rounded to f32 where transformers rounds them; only then does the precision rise, so that the table is the
+// exact cosine of the angle that transformers uses.
+void CpuBackend::rope_table(std::span<const float> frequencies, float scale, const Tensor& table) {
   const std::int64_t P = table.dim(0), C = table.dim(1), half = C / 2;
   const cpu::Expect expect("rope_table");
   expect("table", table, {P, C});
   expect.that(C % 2 == 0, "the head dim must be even");
+  expect.that(static_cast<std::int64_t>(frequencies.size()) == half, "there must be a frequency for each pair of a head");
   float* to = table.f32();
   cpu::for_blocks(threads_, P, 64, [=](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = 0; i < half; ++i) {
-      const auto frequency = static_cast<float>(1.0 / std::pow(theta, static_cast<double>(2 * i) / static_cast<double>(C)));
+      const float frequency = frequencies[static_cast<std::size_t>(i)];
       for (std::int64_t p = first; p < last; ++p) {
         const float angle = static_cast<float>(p) * frequency;
-        to[p * C + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
-        to[p * C + half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
+        to[p * C + i] = scale * static_cast<float>(std::cos(static_cast<double>(angle)));
+        to[p * C + half + i] = scale * static_cast<float>(std::sin(static_cast<double>(angle)));
       }
     }
   });

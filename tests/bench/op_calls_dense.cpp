@@ -86,12 +86,12 @@ void add_rope(std::vector<OpCall>& calls, const RopeCase& c) {
   const Shape table{c.positions, c.head_dim};
   calls.push_back({"rope_table", fmt::format("P{} C{}", c.positions, c.head_dim), op_work::rope_table(table.elements()),
                    [=](Inputs& in) {
-    return [&b = in.backend(), theta = c.theta, table = in.output(table)] { b.rope_table(theta, table); };
+    return [&b = in.backend(), frequencies = c.frequencies(), table = in.output(table)] { b.rope_table(frequencies, 1, table); };
   }});
   const auto add = [&](const char* op, void (Backend::*rotate)(const Tensor&, std::int64_t, const Tensor&, const Tensor&)) {
     calls.push_back({op, what, c.forward(), [=](Inputs& in) {
       const Tensor angles = in.output(table);
-      in.backend().rope_table(c.theta, angles);
+      in.backend().rope_table(c.frequencies(), 1, angles);
       return [&b = in.backend(), rotate, c, x = in.uniform({c.tokens, c.heads, c.head_dim}),
               positions = in.ids({c.tokens}, c.positions), angles] { (b.*rotate)(x, c.rotated_heads, positions, angles); };
     }});

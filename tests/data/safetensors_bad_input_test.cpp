@@ -48,6 +48,7 @@ TEST(SafetensorsBadInput, WellFormedOnesAreAccepted) {  // so that the refusals 
       (Names{"a", "b"}));
   EXPECT_EQ(names_accepted(framed("{}", 0)), Names{});
   EXPECT_EQ(names_accepted(framed("{}      ", 0)), Names{});
+  EXPECT_EQ(names_accepted(framed(R"({"__metadata__":null,"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 8)), Names{"a"});
 }
 
 TEST(SafetensorsBadInput, OverlapAndHole) {
@@ -179,7 +180,7 @@ TEST(SafetensorsBadInput, NotAFileAndWrongTypes) {
   spill(scratch / "m", framed(R"({"i":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}})", 8));
   const SafetensorsReader reader(scratch / "m");
   float out;
-  expect_refused([&] { reader.read_f32("i", &out, 0, 1); }, {"\"i\" is I64", "expected F32, BF16 or F16"});
+  expect_refused([&] { reader.read_f32("i", &out, 0, 1); }, {"\"i\" is I64", "expected F32, F64, BF16 or F16"});
   expect_refused([&] { reader.read_f32("x", &out, 0, 1); }, {"no tensor \"x\""});
 }
 

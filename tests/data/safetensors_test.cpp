@@ -193,6 +193,53 @@ TEST(Safetensors, ReadsF16) {
   EXPECT_EQ(read_all(SafetensorsReader(scratch / "m"), "h"), (std::vector<float>{1.0f, -2.0f, 0.333251953125f}));
 }
 
+TEST(Safetensors, ReadsF16SubnormalsInfinitiesAndNan) {
+  ScratchDirectory scratch;
+  auto writer = SafetensorsWriter::create(scratch / "m", {{"h", TensorType::f16, {6}}});
+  const std::uint16_t halves[] = {0x0001, 0x83ff, 0x7bff, 0x7c00, 0xfc00, 0x7e01};
+  writer.write_raw("h", 0, std::as_bytes(std::span(halves)));
+  writer.finish();
+  const std::vector<float> got = read_all(SafetensorsReader(scratch / "m"), "h");
+  const float infinity = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(std::vector(got.begin(), got.end() - 1),
+            (std::vector<float>{0x1p-24f, -0x1.ff8p-15f, 65504.0f, infinity, -infinity}));
+  EXPECT_TRUE(std::isnan(got.back()));
+}
+
+TEST(Safetensors, ReadsF64RoundedToNearestEven) {
+  ScratchDirectory scratch;
+  const float infinity = std::numeric_limits<float>::infinity();
+  const std::vector<std::pair<double, float>> pairs{
+      {0.1, 0.1f},
+      {-0.0, -0.0f},
+      {1 + 0x1p-24, 1.0f},                      // a tie goes to the even neighbour, below
+      {1 + 0x3p-24, 1 + 0x1p-22f},              // and above
+      {1 + 0x1p-24 + 0x1p-52, 1 + 0x1p-23f},
+      {0x1p-149, 0x1p-149f},                    // subnormal
+      {0x1.8p-149, 0x1p-148f},
+      {0x1p-150, 0.0f},                         // a tie again
+      {-0x1.000002p-150, -0x1p-149f},
+      {0x1.fffffefp127, 0x1.fffffep127f},
+      {0x1.ffffffp127, infinity},
+      {-1e300, -infinity},
+      {std::numeric_limits<double>::infinity(), infinity}};
+  std::vector<double> stored{std::numeric_limits<double>::quiet_NaN()};
+  for (const auto& [value, expected] : pairs) stored.push_back(value);
+  auto writer = SafetensorsWriter::create(scratch / "m", {{"d", TensorType::f64, {static_cast<std::int64_t>(stored.size())}}});
+  writer.write_raw("d", 0, std::as_bytes(std::span(stored)));
+  writer.finish();
+  const SafetensorsReader reader(scratch / "m");
+  const std::vector<float> got = read_all(reader, "d");
+  EXPECT_TRUE(std::isnan(got[0]));
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    EXPECT_EQ(got[i + 1], pairs[i].second) << pairs[i].first;
+    EXPECT_EQ(std::signbit(got[i + 1]), std::signbit(pairs[i].second)) << pairs[i].first;
+  }
+  float third;
+  reader.read_f32("d", &third, 3, 1);
+  EXPECT_EQ(third, 1.0f) << "from the middle";
+}
+
 // Any list of tensors: what is written reads back, twice gives the same bytes, and any cut into slices gives them too.
 RC_GTEST_PROP(SafetensorsProperty, AnyListRoundTrips,
               (const std::vector<std::vector<std::uint8_t>>& shapes, std::uint32_t seed)) {

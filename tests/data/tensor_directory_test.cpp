@@ -125,6 +125,33 @@ TEST(TensorDirectory, FollowsTheSymlinksOfAModelCache) {
   expect_directory_reads_back(scratch / "snapshot");
 }
 
+// Older software saved what everybody computes anew; tools that drop it, or add it, leave the index as it was.
+TEST_F(ShardedTensorDirectoryBadInput, ComputedBuffersMayBeInTheIndexOrInTheFilesAlone) {
+  rewrite_index("model.layers.0.self_attn.rotary_emb.inv_freq", "model-00002-of-00003.safetensors");
+  expect_directory_reads_back(scratch.path());
+  EXPECT_FALSE(TensorDirectory(scratch.path()).contains("model.layers.0.self_attn.rotary_emb.inv_freq"));
+
+  ScratchDirectory other;
+  auto specs = kSpecs;
+  specs.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", TensorType::f32, {2}});
+  auto writer = TensorDirectoryWriter::create(other.path(), specs, 64);
+  for (const TensorSpec& spec : specs) writer.write_f32(spec.name, 0, values_of(spec));
+  writer.finish();
+  Json index = read_json_file(other / kWeightsIndexFile);
+  index["weight_map"].erase(specs.back().name);
+  write_json_file(other / kWeightsIndexFile, index);
+  EXPECT_EQ(TensorDirectory(other.path()).names().size(), specs.size());
+}
+
+TEST_F(ShardedTensorDirectoryBadInput, OtherNamesLikeABufferAreStillMissed) {
+  rewrite_index("model.layers.0.self_attn.inv_freq", "model-00002-of-00003.safetensors");
+  expect_refusal({"lacks \"model.layers.0.self_attn.inv_freq\""});
+}
+
+TEST_F(ShardedTensorDirectoryBadInput, TensorsAreFoundByFile) {
+  EXPECT_EQ(TensorDirectory(scratch.path()).file_of("layers.1.w"), (scratch / "model-00002-of-00003.safetensors").string());
+}
+
 TEST_F(ShardedTensorDirectoryBadInput, IndexThatLeadsOutOfTheDirectory) {
   expect_directory_reads_back(scratch.path());
   for (const char* file :

@@ -1,21 +1,23 @@
 #!/usr/bin/env python3
 """Numbers from transformers' Mixtral that smoe is held to. See README.md beside this file.
 
-make_goldens.py                   writes mixtral_*.safetensors into this folder
+make_goldens.py                   writes mixtral_*.safetensors and rope.safetensors into this folder
 make_goldens.py --find-seeds      looks for seeds that pass the checks below, for a new shape
-make_goldens.py --hf-dir DIR      writes the first shape as Hugging Face directories, in every layout of files
+make_goldens.py --hf-dir DIR      writes the first shape as Hugging Face directories: every layout of files, type of
+                                  numbers, set of names and scaling of the rotary embedding that is read
 """
 
 import argparse
 import copy
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import MixtralConfig, MixtralForCausalLM
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
@@ -47,18 +49,45 @@ SHAPES = {
         sequences=2, length=21, coefficient=0.05, seed=3),
 }
 
+# Longer than the 16 positions that the scalings below stretch, shorter than the model's 64.
+ROPE_SHAPE = dict(
+    model=dict(vocab_size=48, hidden_size=32, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+               num_key_value_heads=2, head_dim=16, num_local_experts=4, num_experts_per_tok=2, rope_theta=1e4),
+    sequences=1, length=48, coefficient=0.02, seed=1)
+
+# Keys of a config.json. Frequencies lie on all sides of the bounds that yarn and llama3 draw.
+ROPES = {
+    "standard": {"rope_theta": 100.0, "rope_scaling": {"type": "default"}},
+    "linear": {"rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 4.0}},
+    "linear_type_only": {"rope_parameters": {"type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+    "linear_without_theta": {"rope_parameters": {"rope_type": "linear", "factor": 3}},
+    "dynamic": {"rope_theta": 1e4, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+    "yarn": {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16,
+                                 "rope_theta": 1e4}},
+    "yarn_mscale": {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16,
+                                        "rope_theta": 100.0, "mscale": 0.8, "mscale_all_dim": 0.4, "beta_fast": 4,
+                                        "beta_slow": 0.05, "truncate": False}},
+    # The original length beside the object goes before the one inside; so does rope_scaling before rope_parameters.
+    "yarn_beside": {"rope_theta": 1e3, "original_max_position_embeddings": 16,
+                    "rope_scaling": {"type": "yarn", "factor": None, "attention_factor": 0.9, "beta_fast": 2,
+                                     "beta_slow": 0.1, "original_max_position_embeddings": 32},
+                    "rope_parameters": {"rope_type": "default", "rope_theta": 10.0}},
+    "llama3": {"rope_theta": 1e4, "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 0.25,
+                                                   "high_freq_factor": 2.0, "original_max_position_embeddings": 16}},
+}
+
 
 class Unsuitable(Exception):
     """These weights would make a fragile or an empty test."""
 
 
-def make_config(shape):
+def make_config(shape, rope=None):
     model = dict(shape["model"])
     theta = model.pop("rope_theta")
-    return MixtralConfig(**model, rope_parameters={"rope_type": "default", "rope_theta": theta}, rms_norm_eps=1e-5,
-                         max_position_embeddings=64, router_aux_loss_coef=shape["coefficient"],
-                         output_router_logits=True, attn_implementation="eager",
-                         experts_implementation="eager")
+    rope = rope or {"rope_parameters": {"rope_type": "default", "rope_theta": theta}}
+    return MixtralConfig(**model, **copy.deepcopy(rope), rms_norm_eps=1e-5, max_position_embeddings=64,
+                         router_aux_loss_coef=shape["coefficient"], output_router_logits=True,
+                         attn_implementation="eager", experts_implementation="eager")
 
 
 def released(name, tensor):
@@ -82,8 +111,8 @@ def initial_std(name):
     return {"model.embed_tokens.weight": 1.0, "lm_head.weight": 0.05}.get(name, 0.2)
 
 
-def make_model(shape):
-    model = MixtralForCausalLM(make_config(shape))
+def make_model(shape, rope=None):
+    model = MixtralForCausalLM(make_config(shape, rope))
     random = np.random.default_rng(shape["seed"])
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -188,6 +217,41 @@ def make_golden(shape):
     return rounded, {"config": json.dumps(config)}, gap, history
 
 
+def make_rope_golden(shape):
+    """One step's logits under every scaling, and the gradients of the first layer's queries and keys."""
+    tensors, gap = {}, math.inf
+    for kind, rope in ROPES.items():
+        model, random = make_model(shape, rope)
+        ids, targets = (batch[:1] for batch in make_batches(shape, random))
+        if not tensors:
+            tensors = {"ids": ids.int(), "targets": targets.int()}
+            for name, parameter in model.named_parameters():
+                tensors.update({f"weight.{n}": t for n, t in released(name, parameter.detach())})
+        rotary = model.model.rotary_emb
+        tensors[f"inv_freq.{kind}"] = rotary.inv_freq.clone()
+        tensors[f"scale.{kind}"] = torch.tensor([rotary.attention_scaling])
+        model = model.double()
+        output, lm, aux = losses(model, ids[0], targets[0])
+        (lm + shape["coefficient"] * aux).backward()
+        gap = min(gap, check_routing(output, model.config))
+        tensors[f"logits.{kind}"] = output.logits.detach()
+        for name, parameter in model.model.layers[0].self_attn.named_parameters():
+            if name in ("q_proj.weight", "k_proj.weight"):
+                tensors[f"grad.{kind}.model.layers.0.self_attn.{name}"] = parameter.grad
+    rounded = {n: (t.float() if t.is_floating_point() else t).contiguous().clone() for n, t in tensors.items()}
+    config = {"model": shape["model"] | {"rms_norm_eps": 1e-5}, "aux_loss_coef": shape["coefficient"],
+              "optimizer": OPTIMIZER, "schedule": SCHEDULE | {"steps": 1}, "ropes": ROPES,
+              "made_with": {"torch": torch.__version__, "transformers": transformers.__version__}}
+    return rounded, {"config": json.dumps(config)}, gap
+
+
+def write_rope_golden(folder):
+    tensors, metadata, gap = make_rope_golden(ROPE_SHAPE)
+    path = folder / "rope.safetensors"
+    save_file(tensors, path, metadata)
+    print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, smallest router gap {gap:.1e}")
+
+
 def write_goldens(folder):
     for name, shape in SHAPES.items():
         tensors, metadata, gap, history = make_golden(shape)
@@ -199,14 +263,43 @@ def write_goldens(folder):
 
 
 def find_seeds():
-    for name, shape in SHAPES.items():
+    for name, shape in SHAPES.items() | {"rope": ROPE_SHAPE}.items():
+        make = make_rope_golden if shape is ROPE_SHAPE else make_golden
         for seed in range(1, 1000):
             try:
-                _, _, gap, _ = make_golden(shape | {"seed": seed})
+                gap = make(shape | {"seed": seed})[2]
             except Unsuitable:
                 continue
             print(f"{name}: seed {seed}, gap {gap:.1e}")
             break
+
+
+def rewrite(folder, new, names=lambda name: name, index_only=(), file_only=(), config=lambda keys: None):
+    """A copy of a directory with tensors renamed, inv_freq in the index or the files alone, or config.json changed."""
+    shutil.copytree(folder, new, dirs_exist_ok=True)
+    keys = json.loads((new / "config.json").read_text())
+    config(keys)
+    (new / "config.json").write_text(json.dumps(keys, indent=2))
+    for path in new.glob("*.safetensors"):
+        tensors = {names(n): t for n, t in load_file(path).items()}
+        tensors.update({name: torch.ones(4) for name, file in file_only if file == path.name})
+        save_file(tensors, path, {"format": "pt"})
+    index = new / "model.safetensors.index.json"
+    if index.exists():
+        listed = json.loads(index.read_text())
+        listed["weight_map"] = {names(n): file for n, file in listed["weight_map"].items()} | dict(index_only)
+        index.write_text(json.dumps(listed))
+
+
+def write_tied(shape, folder):
+    config = make_config(shape)
+    config.tie_word_embeddings = True
+    model = MixtralForCausalLM(config)
+    untied, _ = make_model(shape)
+    weights = {n: t for n, t in untied.state_dict().items() if n != "lm_head.weight"}
+    model.load_state_dict(weights | {"lm_head.weight": weights["model.embed_tokens.weight"]})
+    model.save_pretrained(folder)
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
 
 
 def write_hf_directories(folder):
@@ -218,7 +311,38 @@ def write_hf_directories(folder):
     model.save_pretrained(folder / "sharded", max_shard_size="50KB")
     model.save_pretrained(folder / "fused", save_original_format=False)
     copy.deepcopy(model).bfloat16().save_pretrained(folder / "bf16")
+    copy.deepcopy(model).half().save_pretrained(folder / "f16")
+    copy.deepcopy(model).double().save_pretrained(folder / "f64")
+    write_tied(shape, folder / "tied")
+    single, sharded = folder / "single", folder / "sharded"
+    rewrite(single, folder / "mlp", names=lambda name: name.replace("block_sparse_moe", "mlp"))
+    first = sorted(path.name for path in sharded.glob("*.safetensors"))[0]
+    buffer = [("model.layers.0.self_attn.rotary_emb.inv_freq", first)]
+    rewrite(sharded, folder / "inv_freq_in_index", index_only=buffer)
+    rewrite(sharded, folder / "inv_freq_in_file", file_only=buffer)
+
+    def without(keys):  # those whose default is what this shape has
+        for key in ("num_key_value_heads", "num_local_experts", "num_experts_per_tok", "rms_norm_eps", "rope_parameters",
+                    "rope_theta", "max_position_embeddings", "sliding_window", "head_dim", "tie_word_embeddings"):
+            keys.pop(key, None)
+
+    grouped = shape | {"model": shape["model"] | {"num_attention_heads": 16, "num_key_value_heads": 8}}
+    make_model(grouped)[0].save_pretrained(folder / "keys_present")
+    rewrite(folder / "keys_present", folder / "keys_absent", config=without)
     np.save(folder / "tokens.npy", ids[0].numpy())
+
+    for kind, rope in ROPES.items():  # with config.json as it is spelled, not as transformers writes it
+        model, random = make_model(ROPE_SHAPE, rope)
+        model.save_pretrained(folder / "saved" / kind)
+
+        def spelled(keys, rope=rope):
+            keys.pop("rope_parameters")
+            keys.pop("original_max_position_embeddings", None)
+            keys.update(rope)
+
+        rewrite(folder / "saved" / kind, folder / f"rope_{kind}", config=spelled)
+    ids, _ = make_batches(ROPE_SHAPE, random)
+    np.save(folder / "rope_tokens.npy", ids[0].numpy())
 
 
 if __name__ == "__main__":
@@ -235,3 +359,4 @@ if __name__ == "__main__":
         write_hf_directories(arguments.hf_dir)
     else:
         write_goldens(arguments.out)
+        write_rope_golden(arguments.out)

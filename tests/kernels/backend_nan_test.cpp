@@ -95,7 +95,7 @@ TEST_P(BackendNan, GroupedGemm) {
 
 TEST_P(BackendNan, Rope) {
   const Tensor table = ws_.output({8, 6}), x = ws_.f32({3, 2, 6}, with_nan(3, 12, 1, 0));
-  backend_->rope_table(1e4, table);
+  backend_->rope_table(reference::rope_frequencies(1e4, 6), 1, table);
   backend_->rope_forward(x, 2, ws_.i32({3}, {1, 2, 3}), table);
   expect_rows("x", x, 36, [](Index i) { return i == 12 || i == 15; });  // the pair of the first number of token 1
 }

@@ -197,9 +197,9 @@ void check_rope(Backend& backend, const RopeCase& c, Report& report) {
   Random random = random_for(c.name);
   Workspace ws(backend);
   const Tensor table = ws.output({c.positions, c.head_dim});
-  backend.rope_table(c.theta, table);
+  backend.rope_table(c.frequencies(), c.scale, table);
   // The angles are f32 by convention, and the same on both sides: only the rounding of cosine and sine is left.
-  report.close("table", ws.read(table), reference::rope_table(c.theta, c.positions, c.head_dim).values, 1.2e-7);
+  report.close("table", ws.read(table), reference::rope_table(c.frequencies(), c.scale, c.positions).values, 1.2e-7 * c.scale);
 
   const Matrix<double> saved_table = ws.read_matrix(table, c.positions, c.head_dim);
   const Ids positions = random.ids(c.tokens, c.positions);

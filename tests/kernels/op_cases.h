@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels/op_work.h"
+#include "tests/reference/rope.h"
 
 namespace smoe::op_cases {
 
@@ -129,7 +130,9 @@ struct RopeCase {
   Index tokens, heads, rotated_heads, head_dim, positions;
   double theta = 1e6;
   bool bench = false;
+  float scale = 1;
   Work forward() const { return op_work::rope(tokens, rotated_heads, head_dim); }
+  std::vector<float> frequencies() const { return reference::rope_frequencies(theta, head_dim); }
 };
 
 inline std::vector<RopeCase> rope_cases() {
@@ -140,6 +143,7 @@ inline std::vector<RopeCase> rope_cases() {
           {"odd_heads", 37, 7, 5, 6, 40, 1e4},
           {"far_positions", 64, 3, 2, 64, 32768},
           {"large", 300, 12, 10, 64, 512},
+          {"scaled", 37, 3, 2, 16, 100, 1e4, false, 1.1386295f},
           {"bench", 2048, 12, 10, 64, 512, 1e6, true}};
 }
 

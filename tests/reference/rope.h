@@ -2,24 +2,37 @@
 // are (i, i + C/2), turned by position * theta^(-2i/C).
 #pragma once
 
+#include <cmath>
+#include <vector>
+
 #include "tests/reference/matrix.h"
 
 namespace smoe::reference {
 
-// [positions, C]: a row holds the cosines of the C/2 angles of its position, then their sines. Frequencies and angles are
-// rounded to f32, where `transformers` rounds them: released weights have only ever met these angles, and at position
-// 32,000 the rounding moves a cosine by 1e-3.
-inline Matrix<double> rope_table(double theta, Index positions, Index head_dim) {
-  Matrix<double> table(positions, head_dim);
-  const Index half = head_dim / 2;
+// [C/2]: theta^(-2i/C). Frequencies and angles are rounded to f32, where `transformers` rounds them: released weights have
+// only ever met these angles, and at position 32,000 the rounding moves a cosine by 1e-3.
+inline std::vector<float> rope_frequencies(double theta, Index head_dim) {
+  std::vector<float> frequencies;
+  for (Index i = 0; i < head_dim / 2; ++i)
+    frequencies.push_back(static_cast<float>(1.0 / std::pow(theta, 2.0 * double(i) / double(head_dim))));
+  return frequencies;
+}
+
+// [positions, C]: a row holds the cosines of the C/2 angles of its position, then their sines, both times scale.
+inline Matrix<double> rope_table(const std::vector<float>& frequencies, double scale, Index positions) {
+  const Index half = static_cast<Index>(frequencies.size());
+  Matrix<double> table(positions, 2 * half);
   for (Index p = 0; p < positions; ++p)
     for (Index i = 0; i < half; ++i) {
-      const float frequency = static_cast<float>(1.0 / std::pow(theta, 2.0 * double(i) / double(head_dim)));
-      const double angle = static_cast<float>(p) * frequency;
-      table(p, i) = std::cos(angle);
-      table(p, half + i) = std::sin(angle);
+      const double angle = static_cast<float>(p) * frequencies[i];
+      table(p, i) = scale * std::cos(angle);
+      table(p, half + i) = scale * std::sin(angle);
     }
   return table;
+}
+
+inline Matrix<double> rope_table(double theta, Index positions, Index head_dim) {
+  return rope_table(rope_frequencies(theta, head_dim), 1.0, positions);
 }
 
 // direction +1 turns forward; -1 is the inverse rotation, which is also the transpose.
