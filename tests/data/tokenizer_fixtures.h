@@ -1,6 +1,8 @@
 // What the tests of tokenizers share: made-up text, a small vocabulary learned from it, and Mixtral's own if it is here.
 #pragma once
 
+#include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <random>
@@ -70,6 +72,11 @@ class ProtobufText {
   ProtobufText& bytes(unsigned field, const std::string& value) {
     tag(field, 2).varint(value.size());
     text_ += value;
+    return *this;
+  }
+  ProtobufText& fixed32(unsigned field, std::uint32_t bits) {
+    tag(field, 5);
+    text_.append(reinterpret_cast<const char*>(&bits), sizeof(bits));
     return *this;
   }
   const std::string& text() const { return text_; }
