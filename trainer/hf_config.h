@@ -14,13 +14,18 @@ namespace smoe {
 struct HfConfig {
   ModelConfig model;                           // `from` is empty
   std::optional<double> router_aux_loss_coef;  // in transformers' unit, as found; nothing here uses it
-  std::int32_t bos = 1, eos = 2;               // -1: none
+  std::int32_t bos = 1;                        // -1: none
+  std::vector<std::int32_t> eos = {2};         // every id that ends a text; empty: none
   std::vector<std::string> warnings;           // what a user should know, e.g. a sliding window in a derived checkpoint
 };
 
 // Throws std::runtime_error that names the file and key where it is absent, malformed, not a Mixtral, or asks for
 // something that would be computed differently here (biases, tied embeddings, scaled rope, another activation).
 HfConfig read_hf_config(const std::filesystem::path& directory);
+
+// The ids at which generation stops: those of config.json, and those that generation_config.json adds where the directory
+// has one. Throws std::runtime_error where that file is malformed.
+std::vector<std::int32_t> read_stop_ids(const std::filesystem::path& directory, const HfConfig& config);
 
 // config.json and generation_config.json. router_aux_loss_coef goes into transformers' unit:
 // coefficient * layers / K, under which layers that balance alike contribute the same loss.

@@ -73,7 +73,8 @@ void Trainer::open_data(bool verified) {
                                          data.sequence_length, hf_.model.max_position_embeddings));
   if (!train_sources_.empty() && from_.empty()) {
     hf_.bos = train_sources_.front().dataset->info().bos;
-    hf_.eos = train_sources_.front().dataset->info().eos;
+    const std::int32_t eos = train_sources_.front().dataset->info().eos;
+    hf_.eos.assign(eos < 0 ? 0 : 1, eos);
   }
 }
 
