@@ -77,6 +77,7 @@ SentencePieceTokenizer::SentencePieceTokenizer(const std::filesystem::path& path
   if (eos_ >= 0 && !processor_->IsControl(eos_)) eos_ = -1;
   unk_surface_ = model.unk_surface;
   if (model.denormalizes) refuse("it rewrites decoded text with a denormaliser, which is not supported");
+  adds_space_ = model.add_dummy_prefix;
   skips_first_space_ = model.add_dummy_prefix || model.remove_extra_whitespaces;
   find_neighbours(model);
 }
@@ -91,6 +92,13 @@ const std::string& SentencePieceTokenizer::name() const {
 const std::string& SentencePieceTokenizer::file_name() const {
   static const std::string name = "tokenizer.model";
   return name;
+}
+
+const std::string& SentencePieceTokenizer::piece(std::int32_t id) const { return processor_->IdToPiece(id); }
+
+std::int32_t SentencePieceTokenizer::id_of_piece(const std::string& text) const {
+  const int id = processor_->PieceToId(text);  // unk where there is none
+  return id >= 0 && id < vocab_size_ && processor_->IdToPiece(id) == text ? id : -1;
 }
 
 void SentencePieceTokenizer::find_neighbours(const SentencePieceModel& model) {

@@ -71,7 +71,7 @@ void add_prepare_command(CommandLine& line) {
   command.option("--out", options.out_directory, "directory of the shards, or of the trained tokenizer.model")
       .required();
   const Option tokenizer = command.option(
-      "--tokenizer", options.tokenizer, "a tokenizer.model, a directory that holds one, or 'bytes'");
+      "--tokenizer", options.tokenizer, "a tokenizer.model, a directory that holds one (with the tokens it adds), or 'bytes'");
   const Option vocab_size =
       command.option("--vocab-size", options.vocab_size, "in place of a tokenizer, for files that hold ids")
           .range(1, 0x7FFFFFFF)

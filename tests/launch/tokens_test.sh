@@ -3,11 +3,17 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/cases.sh"
 
-# trained VOCABULARY: a run of one step on byte tokens, whose embedding has that many rows. It knows nothing: what it
-# writes is drawn from nearly equal chances.
-trained() {
+write_text() {
   for i in $(seq 1 40); do printf '{"text": "document %d of the corpus, with some words in it"}\n' "$i"; done >text.jsonl
-  [ -d shards ] || "$smoe" prepare text.jsonl --out shards --tokenizer bytes --source test
+}
+
+# trained VOCABULARY: a run of one step on byte tokens, or on what is in shards/, whose embedding has that many rows. It
+# knows nothing: what it writes is drawn from nearly equal chances.
+trained() {
+  if [ ! -d shards ]; then
+    write_text
+    "$smoe" prepare text.jsonl --out shards --tokenizer bytes --source test
+  fi
   cat >config.yaml <<END
 model:
   vocab_size: $1
@@ -66,6 +72,65 @@ case_every_eos_of_both_files_ends_the_text() {
     found=$("$smoe" generate --model plain --prompt-ids 5 --max-tokens 40 --seed 2)
     [ "$found" = "$expected" ] || fail "eos $eos: found $found, expected $expected"
   done
+}
+
+# chat/: a tokenizer of 300 pieces, to which a tokenizer_config.json adds "<|im_end|>" (300, the eos) and "<|im_start|>".
+chat_tokenizer() {
+  write_text
+  "$smoe" prepare text.jsonl --out chat --train-tokenizer 300
+  cat >chat/tokenizer_config.json <<'END'
+{"tokenizer_class": "LlamaTokenizer", "legacy": true, "bos_token": "<s>", "eos_token": "<|im_end|>", "unk_token": "<unk>",
+ "model_max_length": 1000000000000000019884624838656,
+ "added_tokens_decoder": {"0": {"content": "<unk>", "special": true}, "1": {"content": "<s>", "special": true},
+   "2": {"content": "</s>", "special": true}, "300": {"content": "<|im_end|>", "special": true},
+   "301": {"content": "<|im_start|>", "special": true}}}
+END
+  printf '%s\n' '{{ messages }}' >chat/chat_template.jinja
+  python3 - <<'END'
+import json
+with open("chat.jsonl", "w") as out:
+    for i in range(60):
+        print(json.dumps({"text": f"<|im_start|>user\ndocument {i}?<|im_end|>\n<|im_start|>assistant\nof the corpus"}), file=out)
+END
+}
+
+case_a_directory_with_added_tokens_goes_in_and_comes_out() {
+  chat_tokenizer
+  "$smoe" prepare chat.jsonl --out shards --tokenizer chat --source test
+  grep -q '"vocab_size": 302' shards/manifest.json && grep -q '"eos": 300' shards/manifest.json || fail "the added tokens are not counted"
+  trained 320
+  for file in tokenizer.model tokenizer_config.json chat_template.jinja; do
+    cmp "chat/$file" "$model/$file" || fail "the checkpoint has another $file"
+  done
+  grep -q '"eos_token_id": 300' "$model/config.json" || fail "the eos is not the configuration's"
+  # Read as one id, not as characters; special tokens are silent in what is printed.
+  expect 0 '^user' -- "$smoe" generate --model run --prompt '<|im_start|>user' --max-tokens 3
+  "$smoe" generate --model run --prompt '<|im_start|>user' --max-tokens 0 >shown
+  [ "$(cat shown)" = user ] || fail "found $(cat shown)"
+  [ "$(ids --prompt-ids 301 | largest)" -lt 302 ] || fail "an id beyond the added tokens was drawn"
+  # From it, with lists: kept as they are.
+  cp -r "$model" plain
+  printf '{"eos_token_id": [300,  2], "temperature": 0.5}' >plain/generation_config.json
+  sed -i 's/"eos_token_id": 300/"eos_token_id": [300, 2, 5]/' plain/config.json
+  sed -e '/^model:/,/max_position_embeddings/d' -e 's/output_dir: run/output_dir: second/' config.yaml >second.yaml
+  printf 'model: {from: plain}\n' >>second.yaml
+  "$smoe" train second.yaml
+  for file in generation_config.json tokenizer_config.json chat_template.jinja; do
+    cmp "plain/$file" "second/checkpoints/step-000001/model/$file" || fail "the second checkpoint has another $file"
+  done
+  tr -d ' \n' <second/checkpoints/step-000001/model/config.json | grep -q '"eos_token_id":\[300,2,5\]' || fail "config.json lost the list"
+  # Shards of the same tokenizer.model without the tokens are of another tokenizer.
+  "$smoe" prepare chat.jsonl --out bare --tokenizer chat/tokenizer.model --source test
+  expect 1 'another tokenizer' -- "$smoe" train second.yaml data.train.0.path=bare train.output_dir=third
+  absent third
+}
+
+case_added_tokens_that_cannot_be_honoured_are_refused() {
+  chat_tokenizer
+  sed -i 's/"300": {/"300": {"single_word": true, /' chat/tokenizer_config.json
+  expect 1 'chat/tokenizer_config.json' '300' 'single_word' -- "$smoe" prepare chat.jsonl --out shards --tokenizer chat
+  absent shards
+  expect 0 -- "$smoe" prepare chat.jsonl --out shards --tokenizer chat/tokenizer.model
 }
 
 run_case "$@"
