@@ -6,8 +6,12 @@ as AutoTokenizer turns a Mixtral directory's tokenizer.model and tokenizer_confi
 SpmConverter.build_tokenizer_from_spm_proto and TokenizersBackend. Neither sentencepiece nor protobuf is needed, as the
 fields of the model that they would read are stated here.
 
+Five more have a tokenizer.json, whose steps then count and not the key "legacy": what transformers 5 saves, what its
+LlamaTokenizer makes, and what transformers 4 made of a tokenizer.model.
+
 The file holds: "pieces", those after unk, bos, eos and the 256 bytes (piece i has the score -i); "texts"; and for each
-of "tokenizers" its tokenizer_config.json, the ids of every text, and the names under which they are compared.
+of "tokenizers" its tokenizer_config.json, its tokenizer.json without the vocabulary where it has one, and the ids of
+every text.
 """
 
 import argparse
@@ -16,8 +20,8 @@ import random
 from pathlib import Path
 from types import SimpleNamespace as Fields
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import AddedToken
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import AddedToken, LlamaTokenizer
 from transformers.convert_slow_tokenizer import SpmConverter
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
@@ -76,7 +80,12 @@ def texts(configs):
     return fixed + drawn
 
 
-def build(config, pieces):
+def added_tokens(config):
+    """As TokenizersBackend._convert_from_sentencepiece makes them: matched on the raw text."""
+    return {int(i): AddedToken(**(entry | {"normalized": False})) for i, entry in config["added_tokens_decoder"].items()}
+
+
+def build(config, pieces, normalizer=None):
     vocabulary = {piece: i for i, piece in enumerate(SPECIAL + BYTES + pieces)}
     kinds = [2, 3, 3] + [6] * 256 + [1] * len(pieces)
     scores = [0.0] * 259 + [-float(i) for i in range(len(pieces))]
@@ -85,11 +94,28 @@ def build(config, pieces):
         trainer_spec=Fields(byte_fallback=True, unk_piece="<unk>", unk_id=0),
         normalizer_spec=Fields(precompiled_charsmap=b"", add_dummy_prefix=True, remove_extra_whitespaces=False, escape_whitespaces=True),
     )
-    # As TokenizersBackend._convert_from_sentencepiece does: added tokens are matched on the raw text.
-    added = {int(i): AddedToken(**(entry | {"normalized": False})) for i, entry in config["added_tokens_decoder"].items()}
-    return TokenizersBackend(
-        tokenizer_object=SpmConverter.build_tokenizer_from_spm_proto(proto=proto, vocab=vocabulary, legacy=config["legacy"]),
-        added_tokens_decoder=added, bos_token="<s>", unk_token="<unk>", eos_token=config["eos_token"])
+    made = SpmConverter.build_tokenizer_from_spm_proto(proto=proto, vocab=vocabulary, legacy=config["legacy"])
+    if normalizer:
+        made.normalizer = normalizer
+        made.pre_tokenizer = pre_tokenizers.Sequence([])
+    return TokenizersBackend(tokenizer_object=made, added_tokens_decoder=added_tokens(config), bos_token="<s>", unk_token="<unk>",
+                             eos_token=config["eos_token"])
+
+
+def llama(config, pieces):
+    made = json.loads(build(config, pieces).backend_tokenizer.to_str())["model"]
+    return LlamaTokenizer(vocab=made["vocab"], merges=[tuple(m) for m in made["merges"]], legacy=config["legacy"],
+                          added_tokens_decoder=added_tokens(config), bos_token="<s>", unk_token="<unk>", eos_token=config["eos_token"])
+
+
+def with_tokenizer_json(configs, pieces):
+    """(name, tokenizer_config.json as transformers 5 saves it, tokenizer) of the directories that have a tokenizer.json."""
+    saved = {"tokenizer_class": "TokenizersBackend", "backend": "tokenizers", "bos_token": "<s>", "unk_token": "<unk>"}
+    prepend = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    for name, of, make in [("saved by transformers 5", "chatml", build), ("saved by transformers 5, not legacy", "stripping, not legacy", build),
+                           ("LlamaTokenizer of transformers 5", "chatml", llama), ("LlamaTokenizer of transformers 5, not legacy", "chatml, not legacy", llama),
+                           ("saved by transformers 4", "stripping", lambda config, made_of: build(config, made_of, prepend))]:
+        yield name, saved | {"eos_token": configs[of]["eos_token"]}, make(configs[of], pieces)
 
 
 def main():
@@ -103,12 +129,15 @@ def main():
     configs = configurations(size)
     samples = texts(configs)
     tokenizers = []
-    for name, config in configs.items():
-        tokenizer = build(config, pieces)
-        for i, entry in config["added_tokens_decoder"].items():
+    cases = [(name, config, build(config, pieces), False) for name, config in configs.items()]
+    cases += [(*case, True) for case in with_tokenizer_json(configs, pieces)]
+    for name, config, tokenizer, has_json in cases:
+        for i, entry in config.get("added_tokens_decoder", {}).items():
             assert tokenizer.convert_tokens_to_ids(entry["content"]) == int(i), (name, i, entry)
-        tokenizers.append({"name": name, "config": config, "vocab_size": len(tokenizer), "eos": tokenizer.eos_token_id,
-                           "ids": [tokenizer.encode(text, add_special_tokens=False) for text in samples]})
+        whole = json.loads(tokenizer.backend_tokenizer.to_str())
+        steps = {key: whole[key] for key in ("version", "added_tokens", "normalizer", "pre_tokenizer")}
+        tokenizers.append({"name": name, "config": config, "tokenizer_json": steps if has_json else None, "vocab_size": len(tokenizer),
+                           "eos": tokenizer.eos_token_id, "ids": [tokenizer.encode(text, add_special_tokens=False) for text in samples]})
     lines = ['{"pieces": ' + json.dumps(pieces) + ',', ' "texts": [']
     lines += ["  " + json.dumps(text) + ("," if i + 1 < len(samples) else "],") for i, text in enumerate(samples)]
     lines.append(' "tokenizers": [')
