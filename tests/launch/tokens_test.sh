@@ -120,7 +120,7 @@ case_a_directory_with_added_tokens_goes_in_and_comes_out() {
   done
   tr -d ' \n' <second/checkpoints/step-000001/model/config.json | grep -q '"eos_token_id":\[300,2,5\]' || fail "config.json lost the list"
   # Shards of the same tokenizer.model without the tokens are of another tokenizer.
-  "$smoe" prepare chat.jsonl --out bare --tokenizer chat/tokenizer.model --source test
+  expect 0 'warning: .*chat add tokens.* --tokenizer chat' -- "$smoe" prepare chat.jsonl --out bare --tokenizer chat/tokenizer.model --source test
   expect 1 'another tokenizer' -- "$smoe" train second.yaml data.train.0.path=bare train.output_dir=third
   absent third
 }
@@ -130,7 +130,10 @@ case_added_tokens_that_cannot_be_honoured_are_refused() {
   sed -i 's/"300": {/"300": {"single_word": true, /' chat/tokenizer_config.json
   expect 1 'chat/tokenizer_config.json' '300' 'single_word' -- "$smoe" prepare chat.jsonl --out shards --tokenizer chat
   absent shards
-  expect 0 -- "$smoe" prepare chat.jsonl --out shards --tokenizer chat/tokenizer.model
+  expect 0 'warning: .*chat add tokens' -- "$smoe" prepare chat.jsonl --out shards --tokenizer chat/tokenizer.model
+  rm chat/tokenizer_config.json
+  "$smoe" prepare chat.jsonl --out quiet --tokenizer chat/tokenizer.model 2>&1 | grep warning && fail "nothing is left out here"
+  return 0
 }
 
 run_case "$@"
