@@ -110,7 +110,8 @@ TEST_F(AddedTokensDirectory, DecodingGivesTheTextBackAndSpecialTokensAreSilent) 
 // Texts in which added tokens, their pieces and white space stand wherever they may.
 std::string text_with_tokens(std::mt19937& random, int parts) {
   static const std::vector<std::string> choices = {"<|im_end|>", "<|im_start|>", "<m>", "<mask>", "<mas", "[/I]", " ", "  ", "\n",
-                                                   "ka", "strom", "to mi", "1", "日本", "\u3000", "\xFF", "\xE3\x80", "<", "k", "."};
+                                                   "ka", "strom", "to mi", "1", "日本", "\u3000", "\xFF", "\xE3\x80", "<", "k", ".",
+                                                   std::string(30, ' '), "\n\u3000\u2003\t\u3000\u3000\u3000 \u00A0\n"};
   std::string text;
   for (int i = 0; i < parts; ++i) text += choices[random() % choices.size()];
   return text;
