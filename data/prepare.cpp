@@ -8,12 +8,16 @@
 #include <filesystem>
 #include <optional>
 #include <stdexcept>
+#include <string_view>
+#include <system_error>
 #include <thread>
+#include <vector>
 
 #include "data/document_batches.h"
 #include "data/files.h"
 #include "data/thread_pool.h"
 #include "data/tokenizer.h"
+#include "data/tokenizer_files.h"
 
 namespace smoe {
 namespace fs = std::filesystem;
@@ -48,29 +52,49 @@ ShardSetInfo describe(const PrepareOptions& options, const Tokenizer* tokenizer)
   return info;
 }
 
-// The tokenizer's file beside the shards. It is taken back unless the shards are finished.
+// The tokenizer's files beside the shards. They are taken back unless the shards are finished.
 class TokenizerCopy {
  public:
   TokenizerCopy(const fs::path& directory, const Tokenizer* tokenizer) {
-    if (!tokenizer || tokenizer->file().empty()) return;
-    path_ = directory / tokenizer->file_name();
-    std::error_code ignored;
-    if (fs::exists(path_, ignored)) {
-      if (read_file(path_, tokenizer->file().size() + 1) != tokenizer->file())
-        throw std::runtime_error(fmt::format("{} is another tokenizer; choose another --out", path_.string()));
-      path_.clear();
-      return;
+    if (!tokenizer || tokenizer->files().empty()) return;
+    // What lies there already must be the same, whole set: a tokenizer_config.json alone can make it another tokenizer.
+    std::vector<const TokenizerFile*> missing;
+    for (const std::string_view name : tokenizer_file_names) {
+      const auto& files = tokenizer->files();
+      const auto file = std::find_if(files.begin(), files.end(), [&](const TokenizerFile& f) { return f.name == name; });
+      const fs::path path = directory / name;
+      std::error_code ignored;
+      if (fs::exists(path, ignored)) {
+        if (file == files.end() || fs::file_size(path, ignored) != file->bytes.size() ||
+            read_file(path, file->bytes.size()) != file->bytes)
+          throw std::runtime_error(fmt::format("{} is of another tokenizer; choose another --out", path.string()));
+      } else if (file != files.end()) {
+        missing.push_back(&*file);
+      }
     }
-    write_file_atomically(path_, tokenizer->file());
+    try {
+      for (const TokenizerFile* file : missing) {
+        write_file_atomically(directory / file->name, file->bytes);
+        written_.push_back(directory / file->name);
+      }
+    } catch (...) {
+      remove();
+      throw;
+    }
   }
-  ~TokenizerCopy() {
-    std::error_code ignored;
-    if (!path_.empty()) fs::remove(path_, ignored);
-  }
-  void keep() { path_.clear(); }
+  ~TokenizerCopy() { remove(); }
+  TokenizerCopy(const TokenizerCopy&) = delete;
+  TokenizerCopy& operator=(const TokenizerCopy&) = delete;
+  void keep() { written_.clear(); }
 
  private:
-  fs::path path_;
+  void remove() {
+    std::error_code ignored;
+    for (const fs::path& path : written_) fs::remove(path, ignored);
+    written_.clear();
+  }
+
+  std::vector<fs::path> written_;
 };
 
 // Joins runs into documents.

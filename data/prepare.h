@@ -39,7 +39,7 @@ struct PrepareSummary : PrepareProgress {
 
 // A text becomes its ids and eos; no bos is put in front. One text file is one document, as is one line of JSONL, one
 // row of a 2-D .npy or a whole 1-D one. What is written does not depend on the number of threads.
-// The tokenizer's file is laid beside the shards, so that a checkpoint trained on them can carry it.
+// The tokenizer's files are laid beside the shards, so that a checkpoint trained on them can carry them.
 //
 // Whenever this throws (std::runtime_error: input, ids outside the vocabulary, output, disk), nothing stays behind.
 PrepareSummary prepare(const PrepareOptions& options);

@@ -12,9 +12,17 @@
 namespace smoe {
 
 struct ProtobufField {
+  enum class Wire { varint = 0, fixed64 = 1, bytes = 2, fixed32 = 5 };
+
   std::uint32_t number = 0;
+  Wire wire = Wire::varint;
   std::uint64_t value = 0;  // a varint, or the bits of a fixed32 or fixed64
   std::string_view bytes;   // a string, a nested message, a packed list
+
+  // A field counts only as the type that its message declares: one that comes as another is unknown, and passed over,
+  // to every reader that was generated from the message.
+  bool is_varint(std::uint32_t wanted) const { return number == wanted && wire == Wire::varint; }
+  bool is_bytes(std::uint32_t wanted) const { return number == wanted && wire == Wire::bytes; }
 };
 
 class ProtobufReader {
@@ -26,15 +34,14 @@ class ProtobufReader {
     if (rest_.empty()) return false;
     const std::uint64_t tag = varint();
     if (tag >> 3 == 0 || tag >> 3 > 0x1FFFFFFF) fail();
-    field = {static_cast<std::uint32_t>(tag >> 3), 0, {}};
-    switch (tag & 7) {
-      case 0: field.value = varint(); break;
-      case 1: field.value = fixed<std::uint64_t>(); break;
-      case 2: field.bytes = take(varint()); break;
-      case 5: field.value = fixed<std::uint32_t>(); break;
-      default: fail();
+    field = {static_cast<std::uint32_t>(tag >> 3), static_cast<ProtobufField::Wire>(tag & 7), 0, {}};
+    switch (field.wire) {
+      case ProtobufField::Wire::varint: field.value = varint(); return true;
+      case ProtobufField::Wire::fixed64: field.value = fixed<std::uint64_t>(); return true;
+      case ProtobufField::Wire::bytes: field.bytes = take(varint()); return true;
+      case ProtobufField::Wire::fixed32: field.value = fixed<std::uint32_t>(); return true;
     }
-    return true;
+    fail();  // a group, which no message here has, or a type that there is not
   }
 
  private:

@@ -23,8 +23,9 @@ struct SentencePieceModel {
   std::string unk_surface = " \xE2\x81\x87 ";
 };
 
-// Throws std::runtime_error where the text is no such message, or where it holds a character map whose offsets lead out
-// of its own bounds: the library follows them unchecked.
+// Throws std::runtime_error where the text is no such message, where it holds a character map whose offsets lead out of
+// its own bounds (the library follows them unchecked) or that makes long texts of single characters, or where an unknown
+// token stands for a long text.
 SentencePieceModel parse_sentencepiece_model(std::string_view text);
 
 }  // namespace smoe

@@ -4,9 +4,12 @@
 #include <sentencepiece_processor.h>
 
 #include <algorithm>
+#include <exception>
+#include <new>
 #include <stdexcept>
 
 #include "data/files.h"
+#include "data/json.h"
 #include "data/sentencepiece_model.h"
 #include "data/sha256.h"
 #include "data/utf8.h"
@@ -47,9 +50,24 @@ SentencePieceTokenizer::SentencePieceTokenizer(const std::filesystem::path& path
     refuse(error.what());
   }
   if (model.pieces.empty()) refuse("it holds no pieces");
-  if (const auto status = processor_->LoadFromSerializedProto(file_); !status.ok()) refuse(status.message());
+  std::string problem;
+  try {
+    if (const auto status = processor_->LoadFromSerializedProto(file_); !status.ok()) problem = status.message();
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& error) {  // of the trie inside the library, for pieces that it cannot hold
+    problem = fmt::format("SentencePiece failed to load it ({})", error.what());
+  }
+  if (!problem.empty()) refuse(problem);
 
   vocab_size_ = processor_->GetPieceSize();
+  // What is concluded from the pieces (where a text may be cut) holds for the library's only if they are the same ones.
+  if (model.pieces.size() != static_cast<std::size_t>(vocab_size_))
+    refuse(fmt::format("it reads as {} pieces, of which SentencePiece takes {}", model.pieces.size(), vocab_size_));
+  for (std::size_t id = 0; id < model.pieces.size(); ++id)
+    if (model.pieces[id] != processor_->IdToPiece(static_cast<int>(id)))
+      refuse(fmt::format("piece {} reads as {}, which SentencePiece takes for another", id,
+                         quote_for_message(model.pieces[id])));
   const auto id_or_none = [&](int id) { return id >= 0 && id < vocab_size_ ? id : -1; };
   unk_ = id_or_none(processor_->unk_id());
   bos_ = id_or_none(processor_->bos_id());
@@ -59,6 +77,7 @@ SentencePieceTokenizer::SentencePieceTokenizer(const std::filesystem::path& path
   if (eos_ >= 0 && !processor_->IsControl(eos_)) eos_ = -1;
   unk_surface_ = model.unk_surface;
   if (model.denormalizes) refuse("it rewrites decoded text with a denormaliser, which is not supported");
+  adds_space_ = model.add_dummy_prefix;
   skips_first_space_ = model.add_dummy_prefix || model.remove_extra_whitespaces;
   find_neighbours(model);
 }
@@ -73,6 +92,13 @@ const std::string& SentencePieceTokenizer::name() const {
 const std::string& SentencePieceTokenizer::file_name() const {
   static const std::string name = "tokenizer.model";
   return name;
+}
+
+const std::string& SentencePieceTokenizer::piece(std::int32_t id) const { return processor_->IdToPiece(id); }
+
+std::int32_t SentencePieceTokenizer::id_of_piece(const std::string& text) const {
+  const int id = processor_->PieceToId(text);  // unk where there is none
+  return id >= 0 && id < vocab_size_ && processor_->IdToPiece(id) == text ? id : -1;
 }
 
 void SentencePieceTokenizer::find_neighbours(const SentencePieceModel& model) {
@@ -148,9 +174,16 @@ void SentencePieceTokenizer::encode_part(std::string_view part, bool opens_text,
 
 void SentencePieceTokenizer::encode_whole(std::string_view text, std::vector<std::int32_t>& ids) const {
   std::vector<int> encoded;
-  if (const auto status = processor_->Encode(text, &encoded); !status.ok())
-    throw std::runtime_error(fmt::format("SentencePiece cannot encode a text of {} bytes: {}", text.size(),
-                                         status.message()));
+  std::string problem;
+  try {
+    if (const auto status = processor_->Encode(text, &encoded); !status.ok()) problem = status.message();
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& error) {
+    problem = error.what();
+  }
+  if (!problem.empty())
+    throw std::runtime_error(fmt::format("SentencePiece cannot encode a text of {} bytes: {}", text.size(), problem));
   ids.insert(ids.end(), encoded.begin(), encoded.end());
 }
 
@@ -161,6 +194,9 @@ void SentencePieceTokenizer::encode_inner(std::string_view word, std::vector<std
   anchored += word;
   std::vector<std::int32_t> word_ids;
   encode_whole(anchored, word_ids);
+  if (word_ids.size() < anchor_ids_)
+    throw std::runtime_error(fmt::format("this SentencePiece model gives {} ids where its parts give {} or more: it is damaged",
+                                         word_ids.size(), anchor_ids_));
   word_ids.erase(word_ids.begin(), word_ids.begin() + static_cast<std::ptrdiff_t>(anchor_ids_));
   ids.insert(ids.end(), word_ids.begin(), word_ids.end());
   if (short_enough) cache_->insert(word, word_ids);

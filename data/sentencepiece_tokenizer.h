@@ -7,9 +7,14 @@
 #pragma once
 
 #include <bitset>
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <string>
+#include <string_view>
 #include <unordered_set>
+#include <vector>
 
 #include "data/tokenizer.h"
 
@@ -45,6 +50,11 @@ class SentencePieceTokenizer final : public Tokenizer {
 
   // Whether texts are cut into words, or encoded whole.
   bool cuts_text() const { return cuts_text_; }
+  // Whether a space is put in front of a text.
+  bool adds_space() const { return adds_space_; }
+  // The text of a piece as the vocabulary has it (a space is U+2581), and the id of such a text; -1: no piece.
+  const std::string& piece(std::int32_t id) const;
+  std::int32_t id_of_piece(const std::string& text) const;
 
  private:
   void find_neighbours(const SentencePieceModel& model);
@@ -58,6 +68,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::int64_t vocab_size_ = 0;
   std::int32_t unk_ = -1, bos_ = -1, eos_ = -1;
   std::string unk_surface_;
+  bool adds_space_ = false;
   bool skips_first_space_ = false;
   bool cuts_text_ = false;
   std::size_t anchor_ids_ = 0;  // ids of `anchor` alone

@@ -2,11 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <stdexcept>
 
+#include "data/added_tokens.h"
+#include "data/added_tokens_tokenizer.h"
 #include "data/byte_tokenizer.h"
 #include "data/sentencepiece_tokenizer.h"
+#include "data/sha256.h"
 #include "data/utf8.h"
 
 namespace smoe {
@@ -32,10 +36,8 @@ std::string StreamDecoder::push(std::int32_t id) {
                                          "do the model and the tokenizer belong together?",
                                          id, tokenizer_->vocab_size(), tokenizer_->vocab_size() - 1));
   const bool control = tokenizer_->is_control(id);
-  if (!control) {
-    tokenizer_->append_bytes(id, opens_text_, held_);
-    opens_text_ = false;
-  }
+  if (!control) tokenizer_->append_bytes(id, opens_text_, held_);
+  opens_text_ = tokenizer_->opens_text_after(id, opens_text_);
   return take(control);  // no character goes on behind a control id
 }
 
@@ -62,6 +64,23 @@ std::string StreamDecoder::take(bool all) {
   return text;
 }
 
+namespace {
+
+std::unique_ptr<Tokenizer> load_directory(const fs::path& directory) {
+  std::vector<TokenizerFile> files = read_tokenizer_files(directory);
+  auto model = std::make_unique<SentencePieceTokenizer>(directory / "tokenizer.model");
+  AddedTokens added = read_added_tokens(directory.string(), files, *model);
+  std::unique_ptr<Tokenizer> tokenizer;
+  if (added.changes(*model))
+    tokenizer = std::make_unique<AddedTokensTokenizer>(std::move(model), std::move(added));
+  else
+    tokenizer = std::move(model);
+  tokenizer->carry(std::move(files));
+  return tokenizer;
+}
+
+}  // namespace
+
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& spec) {
   if (spec == "bytes") return std::make_unique<ByteTokenizer>();
   const fs::path path(spec);
@@ -71,14 +90,24 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& spec) {
       throw std::runtime_error(fmt::format("{}: tokenizer.json is not read yet; give the tokenizer.model that belongs "
                                            "to the model (Mistral and Mixtral ship one), or --tokenizer bytes",
                                            spec));
-    return std::make_unique<SentencePieceTokenizer>(path);
+    auto tokenizer = std::make_unique<SentencePieceTokenizer>(path);
+    tokenizer->carry({{tokenizer->file_name(), tokenizer->file()}});
+    return tokenizer;
   }
-  if (fs::exists(path / "tokenizer.model", ignored))
-    return std::make_unique<SentencePieceTokenizer>(path / "tokenizer.model");
+  if (fs::exists(path / "tokenizer.model", ignored)) return load_directory(path);
   if (fs::exists(path / "tokenizer.json", ignored)) return load_tokenizer((path / "tokenizer.json").string());
   throw std::runtime_error(fmt::format("{} holds no tokenizer.model; put one there, or name the file itself, or use "
                                        "'bytes' for the byte vocabulary",
                                        spec));
+}
+
+std::string tokenizer_identity(const fs::path& directory) {
+  const fs::path model = directory / "tokenizer.model";
+  if (!fs::exists(model)) return {};
+  const bool alone = std::none_of(tokenizer_file_names.begin(), tokenizer_file_names.end(), [&](std::string_view name) {
+    return name.ends_with(".json") && fs::exists(directory / name);
+  });
+  return alone ? sha256_file(model) : load_tokenizer(directory.string())->sha256();
 }
 
 }  // namespace smoe

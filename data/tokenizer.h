@@ -3,16 +3,21 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
+
+#include "data/tokenizer_files.h"
 
 namespace smoe {
 
 // Const members may be called from several threads at once. Text may hold any bytes; what is not UTF-8 is encoded too
-// (SentencePiece reads each such byte as U+FFFD). No text ever encodes to bos or eos: those are added as ids.
+// (SentencePiece reads each such byte as U+FFFD). No text ever encodes to unk, bos or eos of a tokenizer.model: those are
+// added as ids. Tokens that a directory adds to it are read from texts.
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -24,8 +29,8 @@ class Tokenizer {
   std::string decode(std::span<const std::int32_t> ids) const;
 
   // Long texts are encoded in parts, several at a time: for p = next_cut(text, from), encode(text) is encode_part of
-  // text[0, p) with opens_text, followed by encode_part of the rest without. p is the first such place at or after
-  // `from` and after the first character; text.size() where there is none.
+  // text[0, p) with opens_text, followed by encode_part of the rest without. p is such a place at or after `from` and
+  // after the first character, the first but for places near an added token; text.size() where there is none.
   virtual std::size_t next_cut(std::string_view text, std::size_t from) const = 0;
   // Appends the ids of one part to `ids`.
   virtual void encode_part(std::string_view part, bool opens_text, std::vector<std::int32_t>& ids) const = 0;
@@ -34,6 +39,8 @@ class Tokenizer {
   // SentencePiece puts in front of a text is then left out. The id must be in [0, vocab_size).
   virtual void append_bytes(std::int32_t id, bool opens_text, std::string& out) const = 0;
   virtual bool is_control(std::int32_t id) const = 0;
+  // opens_text of the id that follows on this one, whose own was `opened`.
+  virtual bool opens_text_after(std::int32_t id, bool opened) const { return opened && is_control(id); }
 
   virtual std::int64_t vocab_size() const = 0;
   virtual std::int32_t unk() const = 0;  // -1: the vocabulary has none; bos and eos likewise
@@ -41,14 +48,27 @@ class Tokenizer {
   virtual std::int32_t eos() const = 0;
 
   virtual const std::string& name() const = 0;    // of the kind: "bytes", "sentencepiece"
-  virtual const std::string& sha256() const = 0;  // of the file; equal exactly where the ids mean the same
+  // Of the file, and of what its directory changes about the ids; equal exactly where the ids mean the same.
+  virtual const std::string& sha256() const = 0;
   virtual const std::string& file() const = 0;    // the file's content, to travel with data and checkpoints; may be empty
   virtual const std::string& file_name() const = 0;  // its customary name: "tokenizer.model"; empty where there is none
+
+  // What travels with data and checkpoints: the directory's tokenizer files, or the file alone where it was named itself.
+  const std::vector<TokenizerFile>& files() const { return files_; }
+  void carry(std::vector<TokenizerFile> files) { files_ = std::move(files); }
+
+ private:
+  std::vector<TokenizerFile> files_;
 };
 
-// spec: "bytes", a tokenizer.model file, or a directory that holds one.
+// spec: "bytes", a tokenizer.model file as it stands, or a directory that holds one, with the tokens that it adds
+// (added_tokens.h).
 // Throws std::runtime_error: what was looked for, what is there, what to do.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& spec);
+
+// sha256() of the directory's tokenizer; empty where it holds no tokenizer.model. Throws std::runtime_error where the
+// directory says more of the tokenizer than its tokenizer.model, and that cannot be read.
+std::string tokenizer_identity(const std::filesystem::path& directory);
 
 // Decoding while ids are still coming. All that push() and finish() return, joined, is decode() of the ids; no return
 // value ends inside a character.

@@ -1,14 +1,19 @@
 // smoe generate --model DIR [--prompt TEXT | --prompt-ids 1,2,3] [--max-tokens N] [--greedy | --temperature t --top-p p --seed s]
 #include <fmt/format.h>
 
+#include <charconv>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <limits>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
+#include <system_error>
 #include <vector>
 
+#include "data/json.h"
 #include "data/tokenizer.h"
 #include "launch/commands.h"
 #include "trainer/checkpoint.h"
@@ -20,7 +25,8 @@ namespace {
 
 struct GenerateArguments {
   std::string model, prompt, tokenizer, chat;
-  std::vector<std::int32_t> prompt_ids;
+  std::vector<std::string> prompt_ids_text;  // "1,2,3", or in several arguments
+  std::optional<std::vector<std::int32_t>> prompt_ids;
   GenerateOptions options;
   std::int64_t threads = 0;
 };
@@ -33,12 +39,50 @@ std::vector<std::int32_t> encode_prompt(const Tokenizer& tokenizer, const std::s
   return ids;
 }
 
+// Ids separated by commas; blanks around them are passed over.
+std::vector<std::int32_t> parse_prompt_ids(const std::vector<std::string>& arguments) {
+  const std::string text = fmt::format("{}", fmt::join(arguments, " "));
+  std::vector<std::int32_t> ids;
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  const auto skip_blanks = [&] { while (at != end && (*at == ' ' || *at == '\t')) ++at; };
+  for (;;) {
+    std::int32_t id = -1;
+    skip_blanks();
+    const auto [after, error] = std::from_chars(at, end, id);
+    const bool parsed = error == std::errc() && id >= 0;
+    if (parsed) at = after;
+    skip_blanks();
+    if (!parsed || (at != end && *at != ','))
+      throw UsageError(fmt::format("--prompt-ids: found {} where id {} should be, expected ids separated by commas, such as "
+                                   "--prompt-ids 1,733,16289; for a text from nothing leave the option away",
+                                   at == end ? "nothing" : quote_for_message(std::string(at, end)), ids.size()));
+    ids.push_back(id);
+    if (at == end) return ids;
+    ++at;  // the comma
+  }
+}
+
+// What tells how many ids mean something, for a prompt of ids: the tokenizer that was named, or the model's, where it has
+// one that can be read.
+std::unique_ptr<Tokenizer> tokenizer_of_ids(const std::string& named, const std::string& directory) {
+  if (!named.empty()) return load_tokenizer(named);
+  try {
+    return load_tokenizer(directory);
+  } catch (const std::runtime_error&) {
+    return nullptr;
+  }
+}
+
 void generate_text(const GenerateArguments& arguments) {
   const auto directory = find_model_directory(arguments.model);
   const auto config = read_hf_config(directory);
   std::unique_ptr<Tokenizer> tokenizer;
-  std::vector<std::int32_t> prompt = arguments.prompt_ids;
-  if (prompt.empty()) {
+  std::vector<std::int32_t> prompt;
+  if (arguments.prompt_ids) {
+    prompt = *arguments.prompt_ids;
+    tokenizer = tokenizer_of_ids(arguments.tokenizer, directory.string());
+  } else {
     tokenizer = load_tokenizer(arguments.tokenizer.empty() ? directory.string() : arguments.tokenizer);
     if (tokenizer->vocab_size() > config.model.vocab_size)
       throw std::runtime_error(fmt::format("the tokenizer has {} ids, the model in {} only {}: they do not belong together",
@@ -49,9 +93,10 @@ void generate_text(const GenerateArguments& arguments) {
   const std::int64_t positions = static_cast<std::int64_t>(prompt.size()) + arguments.options.max_tokens;
   InferenceModel model(directory, mesh, positions, static_cast<int>(arguments.threads));
   GenerateOptions options = arguments.options;
-  options.eos = config.eos;
+  options.stops = read_stop_ids(directory, config);
+  if (tokenizer) options.vocabulary = tokenizer->vocab_size();
 
-  if (!tokenizer) {  // ids in, ids out
+  if (arguments.prompt_ids) {  // ids in, ids out
     const char* separator = "";
     generate(model, prompt, options, [&](std::int32_t id) {
       fmt::print("{}{}", separator, id);
@@ -80,8 +125,9 @@ void add_generate_command(CommandLine& line) {
   const Command command = line.command("generate", "continues a text, streamed from a key-value cache");
   command.option("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
   const Option text = command.option("--prompt", arguments->prompt, "text to continue; bos is put in front");
-  command.option("--prompt-ids", arguments->prompt_ids, "ids to continue, as they are; ids are printed").delimiter(',').excludes(text);
-  command.option("--tokenizer", arguments->tokenizer, "tokenizer.model, a directory, or 'bytes'; default: the model's own");
+  const Option ids = command.option("--prompt-ids", arguments->prompt_ids_text, "ids to continue, as they are, with commas between; ids are printed").excludes(text);
+  command.option("--tokenizer", arguments->tokenizer, "tokenizer.model, a directory (with the tokens it adds), or 'bytes'; default: the model's own. "
+                 "No id beyond it is drawn");
   command.option("--max-tokens", options.max_tokens, "tokens to add").show_default().range(0, 1 << 24);
   const Option temperature = command.option("--temperature", options.temperature, "divides the logits")
                                  .show_default().real_range(0.0, std::numeric_limits<double>::max());
@@ -91,7 +137,8 @@ void add_generate_command(CommandLine& line) {
   command.flag("--greedy", options.greedy, "always the most probable token").excludes(temperature).excludes(top_p).excludes(seed);
   command.option("--threads", arguments->threads, "0: all cores").show_default().range(0, 4096);
   command.option("--chat", arguments->chat, "not available yet");
-  command.runs([arguments] {
+  command.runs([arguments, ids] {
+    if (ids.given()) arguments->prompt_ids = parse_prompt_ids(arguments->prompt_ids_text);
     if (!arguments->chat.empty()) throw UsageError("--chat is not available yet; give the whole text with --prompt");
     // Ranges let NaN pass: it is neither below nor above.
     if (std::isnan(arguments->options.temperature) || std::isnan(arguments->options.top_p))

@@ -2,12 +2,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "data/prepare.h"
+#include "data/tokenizer.h"
 #include "data/train_tokenizer.h"
 #include "launch/commands.h"
 #include "trainer/progress.h"
@@ -44,6 +48,22 @@ void print_summary(const PrepareOptions& options, const PrepareSummary& summary)
                summary.skipped_binary, summary.skipped_hidden);
 }
 
+// A tokenizer.model that is named itself is taken as it stands, though its directory may add tokens to it.
+void warn_of_tokens_left_out(const std::string& tokenizer) {
+  const std::filesystem::path file(tokenizer), directory = file.has_parent_path() ? file.parent_path() : ".";
+  if (file.filename() != "tokenizer.model" || !std::filesystem::is_regular_file(file)) return;
+  const std::string bare = load_tokenizer(tokenizer)->sha256();
+  bool leaves_out = true;
+  try {
+    leaves_out = tokenizer_identity(directory) != bare;
+  } catch (const std::runtime_error&) {  // it says something that would be refused, were it named
+  }
+  if (leaves_out)
+    fmt::print(stderr, "smoe: warning: other files in {} add tokens to {} or change it, and are left out: texts hold none of "
+                       "these tokens, and the ids are those of the bare file; to have them, name the directory: --tokenizer {}\n",
+               directory.string(), file.filename().string(), directory.string());
+}
+
 void tokenize(const PrepareArguments& arguments) {
   PrepareOptions options = arguments.options;
   options.format = corpus_format_of(arguments.format);
@@ -55,6 +75,7 @@ void tokenize(const PrepareArguments& arguments) {
     progress->update(static_cast<std::int64_t>(now.bytes_done),
                      fmt::format("{} tokens", format_count(static_cast<double>(now.tokens))));
   };
+  if (!options.tokenizer.empty()) warn_of_tokens_left_out(options.tokenizer);
   const PrepareSummary summary = prepare(options);
   if (progress) progress->finish();
   print_summary(options, summary);
@@ -71,7 +92,7 @@ void add_prepare_command(CommandLine& line) {
   command.option("--out", options.out_directory, "directory of the shards, or of the trained tokenizer.model")
       .required();
   const Option tokenizer = command.option(
-      "--tokenizer", options.tokenizer, "a tokenizer.model, a directory that holds one, or 'bytes'");
+      "--tokenizer", options.tokenizer, "a tokenizer.model, a directory that holds one (with the tokens it adds), or 'bytes'");
   const Option vocab_size =
       command.option("--vocab-size", options.vocab_size, "in place of a tokenizer, for files that hold ids")
           .range(1, 0x7FFFFFFF)

@@ -16,6 +16,7 @@ set(smoe_costs
   "^(equivalence|WatchdogParts|StepTraffic)\\." 6
   "^(Watchdog|RanksBadInput)\\." 5
   "^(CommandLine\\.layouts|CommandBadInput\\.disk_full|Reshard\\.)" 5
+  "^(ModelFiles|CommandTokens)\\." 4
   "^(CommandLine|ReportInBrowser|Prepare|SafetensorsProperty)\\." 3
   "^(CommandBadInput\\.(model|generate|logits|eval)|Steps/Allocation\\.|TokenizerBadInput\\.Survives)" 2
 )

@@ -71,12 +71,7 @@ std::int64_t write_owned(const fs::path& checkpoint, const CheckpointContent& co
 // What stands beside the tensors in model/.
 void write_model_files(const fs::path& directory, const CheckpointContent& content) {
   write_hf_config(directory, content.config);
-  if (content.tokenizer_files.empty()) return;
-  for (const auto& file : content.tokenizer_files) copy_file_atomically(file, directory / file.filename());
-  // Enough for transformers' AutoTokenizer to read a tokenizer.model as Mixtral's.
-  write_json_file(directory / "tokenizer_config.json",
-                  OrderedJson{{"tokenizer_class", "LlamaTokenizer"}, {"add_bos_token", true}, {"add_eos_token", false}, {"legacy", true},
-                              {"unk_token", "<unk>"}, {"bos_token", "<s>"}, {"eos_token", "</s>"}});
+  for (const TokenizerFile& file : content.carried_files) write_file_atomically(directory / file.name, file.bytes);
 }
 
 void write_state(const fs::path& path, const TrainingState& s) {

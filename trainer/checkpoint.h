@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "data/json.h"
+#include "data/tokenizer_files.h"
 #include "optim/adamw.h"
 #include "parallel/parameter.h"
 #include "trainer/hf_config.h"
@@ -41,7 +42,7 @@ struct CheckpointContent {
   AdamW& optimizer;
   const Mesh& mesh;
   HfConfig config;
-  std::vector<std::filesystem::path> tokenizer_files;  // copied into model/
+  const std::vector<TokenizerFile>& carried_files;  // stand in model/ as they are, over what would be written there
 };
 
 std::string checkpoint_name(std::int64_t step);  // "step-000500"

@@ -3,16 +3,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <stdexcept>
 
+#include "data/files.h"
+#include "data/json.h"
 #include "data/manifest.h"
+#include "data/sentencepiece_tokenizer.h"
 #include "data/sha256.h"
+#include "data/tokenizer.h"
 
 namespace smoe {
 namespace fs = std::filesystem;
 namespace {
-constexpr const char* tokenizer_name = "tokenizer.model";
-
 void name_sources(std::vector<Source>& sources) {
   for (Source& source : sources) source.name = source.dataset->info().source;
   const auto as_made = sources;
@@ -40,8 +43,11 @@ void require_one_tokenizer(const std::vector<Source>& sources) {
 std::vector<Source> open_sources(const std::vector<DataSource>& wanted, std::int64_t sequence_length, bool document_masking,
                                  const CorpusChecks& checks) {
   DatasetChecks dataset_checks{.tokenizer_sha256 = {}, .vocab_size = checks.vocab_size, .verified = checks.verified};
-  if (const fs::path file = checks.model_directory / tokenizer_name; !checks.model_directory.empty() && fs::exists(file))
-    dataset_checks.tokenizer_sha256 = sha256_file(file);
+  // The model's tokenizer matters only to shards that name theirs: ids that came ready-made may be of any.
+  const bool named = std::any_of(wanted.begin(), wanted.end(), [](const DataSource& source) {
+    return !read_manifest(source.path).info.tokenizer_sha256.empty();
+  });
+  if (named && !checks.model_directory.empty()) dataset_checks.tokenizer_sha256 = tokenizer_identity(checks.model_directory);
   std::vector<Source> sources;
   for (const DataSource& source : wanted)
     sources.push_back({{}, std::make_shared<const Dataset>(source.path, sequence_length, document_masking, dataset_checks), source.weight});
@@ -51,23 +57,49 @@ std::vector<Source> open_sources(const std::vector<DataSource>& wanted, std::int
 }
 
 void require_tokenizer_of(const fs::path& model_directory, const std::vector<Source>& sources) {
-  const fs::path file = model_directory / tokenizer_name;
-  if (!fs::exists(file)) return;
-  const std::string expected = sha256_file(file);
+  const bool named = std::any_of(sources.begin(), sources.end(),
+                                 [](const Source& source) { return !source.dataset->info().tokenizer_sha256.empty(); });
+  const std::string expected = named ? tokenizer_identity(model_directory) : std::string();
+  if (expected.empty()) return;
   for (const Source& source : sources)
     if (const auto& info = source.dataset->info(); !info.tokenizer_sha256.empty() && info.tokenizer_sha256 != expected)
       throw std::runtime_error(fmt::format(
           "{} was prepared with another tokenizer than the model's: its SHA-256 is {} ({}), that of {} is {}. Prepare the data "
-          "again with the model's tokenizer", source.dataset->directory(), info.tokenizer_sha256, info.tokenizer_name, file.string(), expected));
+          "again with the model's tokenizer (--tokenizer {})", source.dataset->directory(), info.tokenizer_sha256, info.tokenizer_name,
+          (model_directory / "tokenizer.model").string(), expected, model_directory.string()));
 }
 
-std::vector<fs::path> tokenizer_files(const std::vector<Source>& sources, const fs::path& model_directory) {
+namespace {
+
+// Enough for transformers' AutoTokenizer to read a tokenizer.model as Mixtral's.
+TokenizerFile config_of_lone_model(const fs::path& file) {
+  const SentencePieceTokenizer model(file);
+  const auto name_of = [&](std::int32_t id) { return id < 0 ? OrderedJson(nullptr) : OrderedJson(model.piece(id)); };
+  const OrderedJson config = {{"tokenizer_class", "LlamaTokenizer"}, {"add_bos_token", true}, {"add_eos_token", false}, {"legacy", true},
+                              {"unk_token", name_of(model.unk())}, {"bos_token", name_of(model.bos())}, {"eos_token", name_of(model.eos())}};
+  return {"tokenizer_config.json", dump_json(config, 2) + "\n"};
+}
+
+}  // namespace
+
+std::vector<TokenizerFile> carried_files(const std::vector<Source>& sources, const fs::path& model_directory) {
+  constexpr const char* generation = "generation_config.json";
+  constexpr std::uint64_t max_bytes = 1 << 20;
   std::vector<fs::path> places;
   if (!model_directory.empty()) places.push_back(model_directory);
   for (const Source& source : sources) places.emplace_back(source.dataset->directory());
-  for (const fs::path& place : places)
-    if (fs::exists(place / tokenizer_name)) return {place / tokenizer_name};
-  return {};
+  std::vector<TokenizerFile> files;
+  for (const fs::path& place : places) {
+    if (!files.empty()) break;
+    files = read_tokenizer_files(place);
+    const bool alone = !files.empty() && std::all_of(files.begin(), files.end(), [](const TokenizerFile& file) {
+      return file.name == "tokenizer.model" || file.name.starts_with("chat_template");
+    });
+    if (alone && files.front().name == "tokenizer.model") files.push_back(config_of_lone_model(place / "tokenizer.model"));
+  }
+  if (const fs::path path = model_directory / generation; !model_directory.empty() && fs::exists(path))
+    files.push_back({generation, read_file(path, max_bytes)});
+  return files;
 }
 
 Sampler make_sampler(const std::vector<Source>& sources, std::uint64_t seed, bool shuffle, std::int64_t global_batch_size) {

@@ -10,6 +10,7 @@
 #include "data/data_config.h"
 #include "data/dataset.h"
 #include "data/sampler.h"
+#include "data/tokenizer_files.h"
 
 namespace smoe {
 
@@ -30,12 +31,14 @@ struct CorpusChecks {
 std::vector<Source> open_sources(const std::vector<DataSource>& sources, std::int64_t sequence_length, bool document_masking,
                                  const CorpusChecks& checks);
 
-// Throws std::runtime_error if a source was prepared with another tokenizer than the tokenizer.model of a directory; a
-// directory without one accepts all.
+// Throws std::runtime_error if a source was prepared with another tokenizer than that of a model's directory (its
+// tokenizer.model, and the tokens that the directory adds); a directory without one accepts all.
 void require_tokenizer_of(const std::filesystem::path& model_directory, const std::vector<Source>& sources);
 
-// tokenizer.model of the shards, or of the model it starts from: what checkpoints carry along. Empty: neither has one.
-std::vector<std::filesystem::path> tokenizer_files(const std::vector<Source>& sources, const std::filesystem::path& model_directory);
+// What checkpoints carry along, byte for byte: the tokenizer's files of the model that the run starts from, or else of
+// the shards, and the generation_config.json of that model. A tokenizer.model that stands alone gets a
+// tokenizer_config.json, so that transformers can read it.
+std::vector<TokenizerFile> carried_files(const std::vector<Source>& sources, const std::filesystem::path& model_directory);
 
 Sampler make_sampler(const std::vector<Source>& sources, std::uint64_t seed, bool shuffle, std::int64_t global_batch_size);
 // Names everything that decides which tokens a step sees: two runs with the same text read the same data.

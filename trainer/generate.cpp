@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <stdexcept>
 
@@ -63,11 +64,15 @@ std::vector<std::int32_t> generate(InferenceModel& model, std::span<const std::i
   if (options.use_cache) cache = model.model().make_cache(model.persistent(), prompt_length + options.max_tokens);
   std::vector<std::int32_t> sequence(prompt.begin(), prompt.end()), made;
   std::vector<float> logits;
+  const std::size_t drawable = static_cast<std::size_t>(options.vocabulary > 0 ? options.vocabulary : model.shape().vocab_size);
+  const auto is_stop = [&](std::int32_t id) { return std::find(options.stops.begin(), options.stops.end(), id) != options.stops.end(); };
   for (std::int64_t i = 0; i < options.max_tokens; ++i) {
     const std::span<const std::int32_t> all(sequence);
     next_logits(model, options.use_cache ? all.subspan(static_cast<std::size_t>(cache.length)) : all, options.use_cache ? &cache : nullptr, logits);
+    for (std::size_t beyond = drawable; beyond < logits.size(); ++beyond)
+      if (!is_stop(static_cast<std::int32_t>(beyond))) logits[beyond] = -std::numeric_limits<float>::infinity();
     const std::int32_t id = choose_token(logits, options, prompt_length + i);
-    if (id == options.eos) break;
+    if (is_stop(id)) break;
     sequence.push_back(id);
     made.push_back(id);
     if (on_token && !on_token(id)) break;

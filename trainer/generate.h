@@ -16,7 +16,9 @@ struct GenerateOptions {
   double temperature = 1.0;  // logits are divided by it
   double top_p = 1.0;        // only the fewest tokens whose probabilities reach this sum are drawn from
   std::uint64_t seed = 1;    // token i of the sequence is a pure function of (seed, i, logits)
-  std::int32_t eos = -1;     // ends the text and is not returned; negative: never
+  std::vector<std::int32_t> stops = {};  // each of them ends the text and is not returned
+  // Ids from here on are never drawn, but for stops: the tokenizer's size, where the model's is padded. 0: all are.
+  std::int64_t vocabulary = 0;
   bool use_cache = true;     // false: the whole sequence is computed again for each token, as a check
 };
 

@@ -75,13 +75,25 @@ class MixtralDefaults {
   std::vector<std::string> taken_;
 };
 
-// An id, or a list of ids of which the first counts.
-std::int32_t read_special(const JsonReader& json, const char* key, std::int32_t fallback) {
+// An id, a list of ids, or null for none.
+std::vector<std::int32_t> read_ids(const JsonReader& json, const char* key, std::vector<std::int32_t> fallback) {
   if (!json.has(key)) return fallback;
   const Json& value = json.object().at(key);
-  if (value.is_null()) return -1;
-  const Json& id = value.is_array() && !value.empty() ? value.front() : value;
-  return static_cast<std::int32_t>(json_int(id, 0, max_int, fmt::format("{}: {}", json.where(), key)));
+  std::vector<std::int32_t> ids;
+  const auto add = [&](const Json& id) {
+    ids.push_back(static_cast<std::int32_t>(json_int(id, 0, max_int, fmt::format("{}: {}", json.where(), key))));
+  };
+  if (value.is_array())
+    for (const Json& id : value) add(id);
+  else if (!value.is_null())
+    add(value);
+  return ids;
+}
+
+// As they were read: one id is a number.
+OrderedJson ids_as_json(const std::vector<std::int32_t>& ids) {
+  if (ids.empty()) return nullptr;
+  return ids.size() == 1 ? OrderedJson(ids.front()) : OrderedJson(ids);
 }
 
 }  // namespace
@@ -118,8 +130,9 @@ HfConfig read_hf_config(const std::filesystem::path& directory) {
   if (!(m.initializer_range >= 0)) refuse(json, "initializer_range", fmt::format("{}", m.initializer_range), "a number of 0 or more");
   m.sliding_window = json.optional_int("sliding_window", 1, 1 << 24);
   config.router_aux_loss_coef = json.optional_number("router_aux_loss_coef");
-  config.bos = read_special(json, "bos_token_id", 1);
-  config.eos = read_special(json, "eos_token_id", 2);
+  const auto bos = read_ids(json, "bos_token_id", {1});
+  config.bos = bos.empty() ? -1 : bos.front();
+  config.eos = read_ids(json, "eos_token_id", {2});
 
   keys.warn(config.warnings);
   for (const auto& [key, problem] : m.problems()) throw std::runtime_error(fmt::format("{}: {}: {}", path.string(), key, problem));
@@ -135,6 +148,16 @@ HfConfig read_hf_config(const std::filesystem::path& directory) {
   return config;
 }
 
+std::vector<std::int32_t> read_stop_ids(const std::filesystem::path& directory, const HfConfig& config) {
+  std::vector<std::int32_t> ids = config.eos;
+  const auto path = directory / "generation_config.json";
+  if (!std::filesystem::exists(path)) return ids;
+  const Json document = read_json_file(path);
+  for (const std::int32_t id : read_ids(JsonReader(document, path.string()), "eos_token_id", {}))
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
+  return ids;
+}
+
 void write_hf_config(const std::filesystem::path& directory, const HfConfig& config) {
   const ModelConfig& m = config.model;
   const auto optional = [](const auto& value) { return value ? OrderedJson(*value) : OrderedJson(nullptr); };
@@ -146,7 +169,7 @@ void write_hf_config(const std::filesystem::path& directory, const HfConfig& con
       {"architectures", {"MixtralForCausalLM"}},
       {"attention_dropout", 0.0},
       {"bos_token_id", special(config.bos)},
-      {"eos_token_id", special(config.eos)},
+      {"eos_token_id", ids_as_json(config.eos)},
       {"head_dim", m.head_size()},
       {"hidden_act", "silu"},
       {"hidden_size", m.hidden_size},
@@ -175,7 +198,7 @@ void write_hf_config(const std::filesystem::path& directory, const HfConfig& con
   if (m.rope_scaling.type != RopeType::standard) json["rope_scaling"] = rope_scaling;
   write_json_file(directory / "config.json", json);
   write_json_file(directory / "generation_config.json",
-                  OrderedJson{{"_from_model_config", true}, {"bos_token_id", special(config.bos)}, {"eos_token_id", special(config.eos)}});
+                  OrderedJson{{"_from_model_config", true}, {"bos_token_id", special(config.bos)}, {"eos_token_id", ids_as_json(config.eos)}});
 }
 
 }  // namespace smoe

@@ -15,7 +15,8 @@ struct HfConfig {
   ModelConfig model;                           // `from` is empty
   bool tied_head = false;                      // the file's embedding and head are one tensor; here they never are
   std::optional<double> router_aux_loss_coef;  // in transformers' unit, as found; nothing here uses it
-  std::int32_t bos = 1, eos = 2;               // -1: none
+  std::int32_t bos = 1;                        // -1: none
+  std::vector<std::int32_t> eos = {2};         // every id that ends a text; empty: none
   std::vector<std::string> warnings;           // what a user should know, e.g. a sliding window in a derived checkpoint
 };
 
@@ -23,6 +24,10 @@ struct HfConfig {
 // file and key where it is malformed, not a Mixtral, or asks for something that would be computed differently here
 // (biases, quantized weights, another activation, rope scalings beyond those of model/rope_scaling.h).
 HfConfig read_hf_config(const std::filesystem::path& directory);
+
+// The ids at which generation stops: those of config.json, and those that generation_config.json adds where the directory
+// has one. Throws std::runtime_error where that file is malformed.
+std::vector<std::int32_t> read_stop_ids(const std::filesystem::path& directory, const HfConfig& config);
 
 // config.json and generation_config.json. router_aux_loss_coef goes into transformers' unit:
 // coefficient * layers / K, under which layers that balance alike contribute the same loss.

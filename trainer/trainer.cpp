@@ -73,12 +73,15 @@ void Trainer::open_data(bool verified) {
                                          data.sequence_length, hf_.model.max_position_embeddings));
   if (!train_sources_.empty() && from_.empty()) {
     hf_.bos = train_sources_.front().dataset->info().bos;
-    hf_.eos = train_sources_.front().dataset->info().eos;
+    const std::int32_t eos = train_sources_.front().dataset->info().eos;
+    hf_.eos.assign(eos < 0 ? 0 : 1, eos);
   }
 }
 
 void Trainer::build(int threads) {
   hf_.router_aux_loss_coef = hf_coefficient(hf_.model, config_.router);
+  // Now and not when it saves: the directory of model.from may be an earlier run's, which is moved aside before that.
+  if (is_root()) carried_files_ = carried_files(train_sources_, from_);
   if (is_root()) directory_.emplace(paths_.root);
   backend_ = make_cpu_backend(threads);
   persistent_.emplace(*backend_);
@@ -89,7 +92,7 @@ void Trainer::build(int threads) {
 }
 
 CheckpointContent Trainer::content() {
-  return {*backend_, model_->parameters(), *optimizer_, mesh_, hf_, tokenizer_files(train_sources_, from_)};
+  return {*backend_, model_->parameters(), *optimizer_, mesh_, hf_, carried_files_};
 }
 
 std::optional<fs::path> Trainer::find_checkpoint() const {

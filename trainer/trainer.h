@@ -85,6 +85,7 @@ class Trainer {
   RunPaths paths_;
   std::filesystem::path from_;  // resolved model.from, or empty
   std::vector<Source> train_sources_, eval_sources_;
+  std::vector<TokenizerFile> carried_files_;  // into checkpoints; the root's alone
   std::string stream_;  // what decides the order of the data (describe_stream)
   HfConfig hf_;
   std::unique_ptr<Backend> backend_;

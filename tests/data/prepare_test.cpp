@@ -109,6 +109,37 @@ TEST_F(Prepare, LaysTheTokenizerBesideTheShards) {
   EXPECT_EQ(load_tokenizer(out_.string())->sha256(), read_manifest(out_).info.tokenizer_sha256);
 }
 
+// The files of a directory whose tokenizer_config.json adds tokens to the small model.
+void write_chat_tokenizer(const std::filesystem::path& directory) {
+  std::filesystem::create_directory(directory);
+  spill(directory / "tokenizer.model", slurp(small_model_file()));
+  spill(directory / "tokenizer_config.json",
+        R"({"eos_token": "<|im_end|>", "added_tokens_decoder": {"600": {"content": "<|im_end|>", "special": true},
+            "601": {"content": "<|im_start|>", "special": true}}})");
+  spill(directory / "chat_template.jinja", "{{ messages }}\n");
+}
+
+TEST_F(Prepare, HonoursTheTokensThatADirectoryAdds) {
+  const auto chat = directory_ / "chat";
+  write_chat_tokenizer(chat);
+  std::string large = "<|im_start|>user\nka<|im_end|>";
+  while (large.size() < 3u << 20) large += " strom <|im_start|>" + made_up_text(3, 40) + "<|im_end|>\n";
+  spill(directory_ / "a.jsonl", "{\"text\": \"<|im_start|>ka to<|im_end|>\"}");
+  spill(directory_ / "b.txt", large);  // several parts, on several threads
+  prepare(options({"a.jsonl", "b.txt"}, chat.string()));
+  const auto tokenizer = load_tokenizer(chat.string());
+  EXPECT_EQ(documents_in(out_), (std::vector<Ids>{with_eos(*tokenizer, "<|im_start|>ka to<|im_end|>"), with_eos(*tokenizer, large)}));
+  const ShardSetInfo info = read_manifest(out_).info;
+  EXPECT_EQ(info.vocab_size, 602);
+  EXPECT_EQ(info.eos, 600);
+  EXPECT_EQ(info.tokenizer_sha256, tokenizer->sha256());
+  EXPECT_NE(info.tokenizer_sha256, load_tokenizer(small_model_file())->sha256());
+  // What lies beside the shards is the same tokenizer again.
+  for (const char* name : {"tokenizer.model", "tokenizer_config.json", "chat_template.jinja"})
+    EXPECT_EQ(slurp(out_ / name), slurp(chat / name)) << name;
+  EXPECT_EQ(tokenizer_identity(out_), info.tokenizer_sha256);
+}
+
 TEST_F(Prepare, CanLeaveEosAway) {
   spill(directory_ / "a.txt", "hi");
   PrepareOptions run = options({"a.txt"}, "bytes");
@@ -244,6 +275,17 @@ TEST_F(PrepareBadInput, DoesNotReplaceAnotherTokenizer) {
   expect_refused([&] { prepare(options({"a.txt"}, small_model_file())); }, {"tokenizer.model", "--out"});
   EXPECT_EQ(slurp(out_ / "tokenizer.model"), "another");
   EXPECT_FALSE(std::filesystem::exists(out_ / "manifest.json"));
+}
+
+TEST_F(PrepareBadInput, DoesNotLieDownBesideFilesThatMakeItAnotherTokenizer) {
+  spill(directory_ / "a.txt", "ka to");
+  write_chat_tokenizer(directory_ / "chat");
+  std::filesystem::create_directory(out_);
+  spill(out_ / "tokenizer_config.json", slurp(directory_ / "chat" / "tokenizer_config.json"));
+  expect_refused([&] { prepare(options({"a.txt"}, small_model_file())); }, {"tokenizer_config.json", "--out"});
+  EXPECT_FALSE(std::filesystem::exists(out_ / "tokenizer.model"));
+  EXPECT_FALSE(std::filesystem::exists(out_ / "manifest.json"));
+  EXPECT_NO_THROW(prepare(options({"a.txt"}, (directory_ / "chat").string()))) << "the same file may lie there";
 }
 
 TEST_F(PrepareBadInput, SaysThatTheDiskIsFull) {

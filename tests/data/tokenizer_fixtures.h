@@ -1,6 +1,9 @@
 // What the tests of tokenizers share: made-up text, a small vocabulary learned from it, and Mixtral's own if it is here.
 #pragma once
 
+#include <bit>
+#include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <random>
@@ -72,6 +75,11 @@ class ProtobufText {
     text_ += value;
     return *this;
   }
+  ProtobufText& fixed32(unsigned field, std::uint32_t bits) {
+    tag(field, 5);
+    text_.append(reinterpret_cast<const char*>(&bits), sizeof(bits));
+    return *this;
+  }
   const std::string& text() const { return text_; }
 
  private:
@@ -85,9 +93,18 @@ class ProtobufText {
   std::string text_;
 };
 
-// A model of the 3 special tokens, 256 bytes and the pieces given, in that order.
+// What follows on a model's pieces: its type, byte fallback, and a normaliser that leaves texts as they are.
+inline std::string model_settings(const std::string& normalizer_fields = "", int model_type = 2) {
+  return ProtobufText()
+      .bytes(2, ProtobufText().number(3, static_cast<std::uint64_t>(model_type)).number(35, 1).text())
+      .bytes(3, ProtobufText().number(4, 0).text() + normalizer_fields)
+      .text();
+}
+
+// A model of the 3 special tokens, 256 bytes and the pieces given, in that order. scored: each piece has a lower score
+// than the one before, so that byte pair encoding joins them in their order.
 inline std::string model_of(const std::vector<std::string>& pieces, const std::string& normalizer_fields = "",
-                            int model_type = 2) {
+                            int model_type = 2, bool scored = false) {
   ProtobufText model;
   const auto add = [&](const std::string& piece, std::uint64_t type) {
     model.bytes(1, ProtobufText().bytes(1, piece).number(3, type).text());
@@ -100,10 +117,14 @@ inline std::string model_of(const std::vector<std::string>& pieces, const std::s
     std::snprintf(name, sizeof(name), "<0x%02X>", byte);
     add(name, 6);
   }
-  for (const std::string& piece : pieces) add(piece, 1);
-  model.bytes(2, ProtobufText().number(3, static_cast<std::uint64_t>(model_type)).number(35, 1).text());
-  model.bytes(3, ProtobufText().number(4, 0).text() + normalizer_fields);
-  return model.text();
+  float score = 0;
+  for (const std::string& piece : pieces) {
+    ProtobufText fields;
+    fields.bytes(1, piece);
+    if (scored) fields.fixed32(2, std::bit_cast<std::uint32_t>(score--));
+    model.bytes(1, fields.number(3, 1).text());
+  }
+  return model.text() + model_settings(normalizer_fields, model_type);
 }
 
 }  // namespace smoe::test

@@ -365,6 +365,14 @@ case_generate_two_prompts() {
   trained
   expect 2 '--prompt' '--prompt-ids' -- "$smoe" generate --model run --prompt "Once" --prompt-ids 1,2 --max-tokens 4
 }
+case_generate_prompt_ids_that_are_none() {
+  local ids
+  for ids in '' ' ' '1,2,' ',1' '1,,2' '1,two' '1 2' '-1' '1,99999999999' '0x5' '1.5'; do
+    expect 2 '--prompt-ids' 'commas' -- "$smoe" generate --model nowhere --prompt-ids "$ids"
+  done
+  expect 2 '--prompt-ids' 'found nothing where id 2' -- "$smoe" generate --model nowhere --prompt-ids '1,2,'
+  expect 1 'nowhere: no model' -- "$smoe" generate --model nowhere --prompt-ids ' 1, 2 ,3'
+}
 case_generate_temperature_not_a_number() {
   trained
   expect 2 'temperature' 'nan' -- "$smoe" generate --model run --prompt-ids 1,2 --max-tokens 4 --temperature nan

@@ -2,6 +2,7 @@
 
 #include <fstream>
 
+#include "tests/trainer/message_of.h"
 #include "tests/trainer/training_fixture.h"
 
 namespace smoe {
@@ -107,15 +108,54 @@ TEST_F(HfConfigTest, WhatIsWrittenReadsBackTheSame) {
   config.model.sliding_window = 33;
   config.model.rms_norm_eps = 1e-6;
   config.bos = -1;
-  config.eos = 7;
+  config.eos = {7};
   config.router_aux_loss_coef = 0.04;
   write_hf_config(scratch.path(), config);
   const auto found = read_hf_config(scratch.path());
   EXPECT_EQ(found.model, config.model);
   EXPECT_EQ(found.bos, -1);
-  EXPECT_EQ(found.eos, 7);
+  EXPECT_EQ(found.eos, std::vector<std::int32_t>{7});
   EXPECT_EQ(found.router_aux_loss_coef, 0.04);
   EXPECT_EQ(found.warnings.size(), 1u) << "a sliding window deserves a word";
+}
+
+TEST_F(HfConfigTest, EveryEosIsReadAndWritten) {
+  const auto with_eos = [&](const std::string& eos) {
+    std::string text = released();
+    text.replace(text.find("\"eos_token_id\": 2"), 17, "\"eos_token_id\": " + eos);
+    return read(text);
+  };
+  using Ids = std::vector<std::int32_t>;
+  EXPECT_EQ(with_eos("2").eos, Ids{2});
+  EXPECT_EQ(with_eos("[2, 44]").eos, (Ids{2, 44}));
+  EXPECT_EQ(with_eos("null").eos, Ids{});
+  EXPECT_EQ(with_eos("[]").eos, Ids{});
+  for (const Ids& ids : {Ids{}, Ids{9}, Ids{2, 44, 7}}) {
+    HfConfig config;
+    config.eos = ids;
+    write_hf_config(scratch.path(), config);
+    EXPECT_EQ(read_hf_config(scratch.path()).eos, ids);
+    config.eos.clear();
+    EXPECT_EQ(read_stop_ids(scratch.path(), config), ids) << "generation_config.json";
+  }
+  EXPECT_TRUE(mentions(refusal(released(R"(, "bos_token_id": "1")")), {"config.json", "bos_token_id"}));
+}
+
+TEST_F(HfConfigTest, GenerationStopsAtTheIdsOfBothFiles) {
+  using Ids = std::vector<std::int32_t>;
+  const auto stops = [&](const Ids& eos, const std::string& generation) {
+    std::ofstream(scratch.path() / "generation_config.json") << generation;
+    HfConfig config;
+    config.eos = eos;
+    return read_stop_ids(scratch.path(), config);
+  };
+  EXPECT_EQ(stops({2}, R"({"eos_token_id": 44, "temperature": 0.7})"), (Ids{2, 44}));
+  EXPECT_EQ(stops({2, 44}, R"({"eos_token_id": [44, 2, 5]})"), (Ids{2, 44, 5}));
+  EXPECT_EQ(stops({2}, R"({"eos_token_id": null})"), Ids{2});
+  EXPECT_EQ(stops({2}, "{}"), Ids{2});
+  EXPECT_EQ(stops({}, R"({"eos_token_id": [3]})"), Ids{3});
+  for (const char* bad : {"[]", "{", R"({"eos_token_id": "2"})", R"({"eos_token_id": [-1]})", R"({"eos_token_id": [[2]]})"})
+    EXPECT_TRUE(mentions(message_of([&] { stops({2}, bad); }), {"generation_config.json"})) << bad;
 }
 
 using HfConfigBadInput = HfConfigTest;

@@ -155,6 +155,49 @@ TEST_F(TrainerRun, CachedGenerationEqualsFullRecomputation) {
   }
 }
 
+// A model that holds more ids than its tokenizer, as released ones do whose rows were rounded up.
+TEST_F(TrainerRun, IdsBeyondTheTokenizersVocabularyAreNeverDrawn) {
+  auto c = config("run");
+  c.train.steps = 1;
+  c.optimizer.learning_rate = 0;
+  ASSERT_EQ(train(c), 0);
+  const Mesh mesh = Mesh::single();
+  InferenceModel model(find_model_directory(root() / "run"), mesh, 64, 2);
+  const std::vector<std::int32_t> prompt{1, 5};
+  const auto largest = [](const std::vector<std::int32_t>& ids) { return *std::max_element(ids.begin(), ids.end()); };
+  for (const bool greedy : {true, false}) {
+    GenerateOptions options{.max_tokens = 60, .greedy = greedy, .temperature = 1.0, .seed = 3};
+    const auto all = generate(model, prompt, options);
+    options.vocabulary = largest(all);  // the one that was drawn is the first that may not be
+    const auto masked = generate(model, prompt, options);
+    EXPECT_LT(largest(masked), options.vocabulary);
+    EXPECT_EQ(masked.size(), 60u);
+    options.vocabulary = 61;
+    EXPECT_EQ(generate(model, prompt, options), all) << "where nothing is beyond, nothing changes";
+  }
+}
+
+TEST_F(TrainerRun, GenerationStopsAtEveryStopEvenBeyondTheTokenizersVocabulary) {
+  auto c = config("run");
+  c.train.steps = 1;
+  ASSERT_EQ(train(c), 0);
+  const Mesh mesh = Mesh::single();
+  InferenceModel model(find_model_directory(root() / "run"), mesh, 64, 2);
+  const std::vector<std::int32_t> prompt{1, 5};
+  GenerateOptions options{.max_tokens = 60, .seed = 3};
+  const auto all = generate(model, prompt, options);
+  for (const std::size_t place : {3u, 20u}) {
+    options.stops = {60000, all[place]};  // the second of a list counts as the first does
+    const auto first = std::find(all.begin(), all.end(), all[place]);
+    EXPECT_EQ(generate(model, prompt, options), std::vector<std::int32_t>(all.begin(), first));
+  }
+  options.vocabulary = 1;  // id 0 alone means text: only that and the stops are left
+  options.stops = {60};
+  const auto made = generate(model, prompt, options);
+  EXPECT_LT(made.size(), 60u);
+  EXPECT_EQ(std::count(made.begin(), made.end(), 0), static_cast<std::ptrdiff_t>(made.size()));
+}
+
 TEST(Generate, TopPAndTemperatureChooseAsDefined) {
   const std::vector<float> logits{0.0f, std::log(6.0f), std::log(3.0f), std::log(1.0f)};  // probabilities 1/11, 6/11, 3/11, 1/11
   EXPECT_EQ(choose_token(logits, {.greedy = true}, 0), 1);

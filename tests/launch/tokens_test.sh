@@ -1,0 +1,139 @@
+#!/usr/bin/env bash
+# What the commands make of a model directory's tokenizer and of the ids that end a text.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/cases.sh"
+
+write_text() {
+  for i in $(seq 1 40); do printf '{"text": "document %d of the corpus, with some words in it"}\n' "$i"; done >text.jsonl
+}
+
+# trained VOCABULARY: a run of one step on byte tokens, or on what is in shards/, whose embedding has that many rows. It
+# knows nothing: what it writes is drawn from nearly equal chances.
+trained() {
+  if [ ! -d shards ]; then
+    write_text
+    "$smoe" prepare text.jsonl --out shards --tokenizer bytes --source test
+  fi
+  cat >config.yaml <<END
+model:
+  vocab_size: $1
+  hidden_size: 16
+  intermediate_size: 32
+  num_hidden_layers: 1
+  num_attention_heads: 2
+  num_key_value_heads: 1
+  num_local_experts: 4
+  num_experts_per_tok: 2
+  max_position_embeddings: 256
+data: {train: [{path: shards}], sequence_length: 32}
+optimizer: {learning_rate: 1.0e-6}
+train: {steps: 1, global_batch_size: 4, micro_batch_size: 2, threads: 1, output_dir: run}
+END
+  "$smoe" train config.yaml
+  model=run/checkpoints/step-000001/model
+}
+
+# ids ARGUMENT...: the ids that generate prints.
+ids() { "$smoe" generate --model run --max-tokens 100 --threads 1 "$@"; }
+largest() { tr ',' '\n' | sort -n | tail -n 1; }
+
+case_ids_beyond_the_tokenizer_are_never_drawn() {
+  trained 1024
+  [ "$(ids --prompt-ids 5 | largest)" -ge 259 ] || fail "without a tokenizer nothing should be left out"
+  [ "$(ids --prompt-ids 5 --tokenizer bytes | largest)" -lt 259 ] || fail "an id that means nothing was drawn"
+  expect 0 'document' -- "$smoe" generate --model run --tokenizer bytes --prompt 'document' --max-tokens 100
+  expect 0 'document' -- "$smoe" generate --model run --tokenizer bytes --prompt 'document' --max-tokens 100 --greedy
+}
+
+# stops EOS GENERATION_EOS: puts the two into the directory in plain/, a copy of the model away from its manifest.
+stops() {
+  rm -rf plain
+  cp -r "$model" plain
+  python3 - "$@" <<'END'
+import json, sys
+for name, eos in zip(("plain/config.json", "plain/generation_config.json"), sys.argv[1:]):
+    content = json.load(open(name))
+    content["eos_token_id"] = json.loads(eos)
+    json.dump(content, open(name, "w"))
+END
+}
+
+case_every_eos_of_both_files_ends_the_text() {
+  local all place id
+  trained 259
+  stops null null
+  all=$("$smoe" generate --model plain --prompt-ids 5 --max-tokens 40 --seed 2)
+  [ "$(tr ',' '\n' <<<"$all" | wc -l)" = 40 ] || fail "with no eos it should not have ended: $all"
+  id=$(cut -d, -f 9 <<<"$all")
+  place=$(tr ',' '\n' <<<"$all" | grep -nx "$id" | head -n 1 | cut -d: -f 1)
+  expected=$(cut -d, -f "1-$((place - 1))" <<<"$all")
+  for eos in "$id null" "[300,$id] null" "300 $id" "null [300,$id]" "[301,300] [299,$id]"; do
+    stops ${eos% *} ${eos#* }
+    found=$("$smoe" generate --model plain --prompt-ids 5 --max-tokens 40 --seed 2)
+    [ "$found" = "$expected" ] || fail "eos $eos: found $found, expected $expected"
+  done
+}
+
+# chat/: a tokenizer of 300 pieces, to which a tokenizer_config.json adds "<|im_end|>" (300, the eos) and "<|im_start|>".
+chat_tokenizer() {
+  write_text
+  "$smoe" prepare text.jsonl --out chat --train-tokenizer 300
+  cat >chat/tokenizer_config.json <<'END'
+{"tokenizer_class": "LlamaTokenizer", "legacy": true, "bos_token": "<s>", "eos_token": "<|im_end|>", "unk_token": "<unk>",
+ "model_max_length": 1000000000000000019884624838656,
+ "added_tokens_decoder": {"0": {"content": "<unk>", "special": true}, "1": {"content": "<s>", "special": true},
+   "2": {"content": "</s>", "special": true}, "300": {"content": "<|im_end|>", "special": true},
+   "301": {"content": "<|im_start|>", "special": true}}}
+END
+  printf '%s\n' '{{ messages }}' >chat/chat_template.jinja
+  python3 - <<'END'
+import json
+with open("chat.jsonl", "w") as out:
+    for i in range(60):
+        print(json.dumps({"text": f"<|im_start|>user\ndocument {i}?<|im_end|>\n<|im_start|>assistant\nof the corpus"}), file=out)
+END
+}
+
+case_a_directory_with_added_tokens_goes_in_and_comes_out() {
+  chat_tokenizer
+  "$smoe" prepare chat.jsonl --out shards --tokenizer chat --source test
+  grep -q '"vocab_size": 302' shards/manifest.json && grep -q '"eos": 300' shards/manifest.json || fail "the added tokens are not counted"
+  trained 320
+  for file in tokenizer.model tokenizer_config.json chat_template.jinja; do
+    cmp "chat/$file" "$model/$file" || fail "the checkpoint has another $file"
+  done
+  grep -q '"eos_token_id": 300' "$model/config.json" || fail "the eos is not the configuration's"
+  # Read as one id, not as characters; special tokens are silent in what is printed.
+  expect 0 '^user' -- "$smoe" generate --model run --prompt '<|im_start|>user' --max-tokens 3
+  "$smoe" generate --model run --prompt '<|im_start|>user' --max-tokens 0 >shown
+  [ "$(cat shown)" = user ] || fail "found $(cat shown)"
+  [ "$(ids --prompt-ids 301 | largest)" -lt 302 ] || fail "an id beyond the added tokens was drawn"
+  # From it, with lists: kept as they are.
+  cp -r "$model" plain
+  printf '{"eos_token_id": [300,  2], "temperature": 0.5}' >plain/generation_config.json
+  sed -i 's/"eos_token_id": 300/"eos_token_id": [300, 2, 5]/' plain/config.json
+  sed -e '/^model:/,/max_position_embeddings/d' -e 's/output_dir: run/output_dir: second/' config.yaml >second.yaml
+  printf 'model: {from: plain}\n' >>second.yaml
+  "$smoe" train second.yaml
+  for file in generation_config.json tokenizer_config.json chat_template.jinja; do
+    cmp "plain/$file" "second/checkpoints/step-000001/model/$file" || fail "the second checkpoint has another $file"
+  done
+  tr -d ' \n' <second/checkpoints/step-000001/model/config.json | grep -q '"eos_token_id":\[300,2,5\]' || fail "config.json lost the list"
+  # Shards of the same tokenizer.model without the tokens are of another tokenizer.
+  expect 0 'warning: .*chat add tokens.* --tokenizer chat' -- "$smoe" prepare chat.jsonl --out bare --tokenizer chat/tokenizer.model --source test
+  expect 1 'another tokenizer' -- "$smoe" train second.yaml data.train.0.path=bare train.output_dir=third
+  absent third
+}
+
+case_added_tokens_that_cannot_be_honoured_are_refused() {
+  chat_tokenizer
+  sed -i 's/"300": {/"300": {"single_word": true, /' chat/tokenizer_config.json
+  expect 1 'chat/tokenizer_config.json' '300' 'single_word' -- "$smoe" prepare chat.jsonl --out shards --tokenizer chat
+  absent shards
+  expect 0 'warning: .*chat add tokens' -- "$smoe" prepare chat.jsonl --out shards --tokenizer chat/tokenizer.model
+  rm chat/tokenizer_config.json
+  "$smoe" prepare chat.jsonl --out quiet --tokenizer chat/tokenizer.model 2>&1 | grep warning && fail "nothing is left out here"
+  return 0
+}
+
+run_case "$@"

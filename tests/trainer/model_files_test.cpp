@@ -1,0 +1,150 @@
+// What stands beside the weights in a checkpoint's model/: tokenizer, chat template, generation settings.
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "data/prepare.h"
+#include "data/sha256.h"
+#include "data/tokenizer.h"
+#include "tests/data/tokenizer_fixtures.h"
+#include "tests/trainer/training_fixture.h"
+#include "trainer/hf_config.h"
+
+namespace smoe {
+namespace {
+
+namespace fs = std::filesystem;
+using test::slurp;
+using test::spill;
+
+// Nothing of it is how this trainer would have written it.
+const std::map<std::string, std::string> foreign_files = {
+    {"tokenizer_config.json", "{\"tokenizer_class\": \"LlamaTokenizer\",   \"legacy\": true, \"eos_token\": \"<|im_end|>\",\n"
+                              "\"added_tokens_decoder\": {\"600\": {\"content\": \"<|im_end|>\", \"special\": true}}, \"model_max_length\": 1000000000000000019884624838656}"},
+    {"special_tokens_map.json", "{\"eos_token\": \"<|im_end|>\"}"},
+    {"added_tokens.json", "{\"<|im_end|>\": 600}\n\n"},
+    {"chat_template.jinja", "{% for m in messages %}{{ m }}{% endfor %}"},
+    {"chat_template.json", "{\"chat_template\": \"x\"}"},
+    {"tokenizer.json", "{\"version\": \"1.0\", \"added_tokens\": [{\"id\": 600, \"content\": \"<|im_end|>\", \"special\": true}]}"},
+    {"generation_config.json", "{\"eos_token_id\": [600, 2],\r\n \"temperature\": 0.7, \"max_length\": 99}"},
+};
+
+class ModelFiles : public TrainingTest {
+ protected:
+  ModelFiles() {
+    fs::create_directory(chat());
+    spill(chat() / "tokenizer.model", slurp(test::small_model_file()));
+    for (const auto& [name, content] : foreign_files)
+      if (name != "generation_config.json") spill(chat() / name, content);
+    spill(root() / "text.txt", test::made_up_text(2, 60));
+  }
+
+  fs::path chat() const { return root() / "chat"; }  // a tokenizer that came from elsewhere
+  void prepare_with(const std::string& tokenizer) const {
+    PrepareOptions options;
+    options.inputs = {(root() / "text.txt").string()};
+    options.out_directory = (root() / "data").string();
+    options.tokenizer = tokenizer;
+    options.threads = 1;
+    prepare(options);
+  }
+
+  // One step of a model that has more rows than the tokenizer has ids.
+  TrainerConfig one_step(const std::string& output, const fs::path& from = {}) const {
+    TrainerConfig c = config(output);
+    c.model.vocab_size = 640;
+    if (!from.empty()) {
+      c.model = ModelConfig{};
+      c.model.from = from.string();
+    }
+    c.data.train = {{.path = (root() / "data").string()}};
+    c.data.eval.clear();
+    c.train.steps = 1;
+    return c;
+  }
+  fs::path model_of_run(const std::string& output, int step = 1) const { return checkpoint(output, step) / "model"; }
+
+  void expect_foreign_tokenizer(const fs::path& directory) const {
+    for (const auto& [name, content] : foreign_files) {
+      if (name == "generation_config.json") continue;
+      EXPECT_EQ(slurp(directory / name), content) << name;
+    }
+    EXPECT_EQ(slurp(directory / "tokenizer.model"), slurp(test::small_model_file()));
+  }
+  void expect_foreign_files(const fs::path& directory) const {
+    expect_foreign_tokenizer(directory);
+    EXPECT_EQ(slurp(directory / "generation_config.json"), foreign_files.at("generation_config.json"));
+  }
+};
+
+TEST_F(ModelFiles, WhatAModelCameWithIsKeptByteForByteFromRunToRun) {
+  prepare_with(chat().string());
+  ASSERT_EQ(train(one_step("first")), 0);
+  expect_foreign_tokenizer(model_of_run("first"));  // the shards had it
+  EXPECT_EQ(read_hf_config(model_of_run("first")).eos, std::vector<std::int32_t>{600});
+
+  const fs::path source = root() / "source";
+  fs::copy(model_of_run("first"), source);
+  spill(source / "generation_config.json", foreign_files.at("generation_config.json"));
+  ASSERT_EQ(train(one_step("second", source)), 0);
+  expect_foreign_files(model_of_run("second"));
+  EXPECT_EQ(read_stop_ids(model_of_run("second"), read_hf_config(model_of_run("second"))), (std::vector<std::int32_t>{600, 2}));
+  ASSERT_EQ(train(one_step("third", model_of_run("second"))), 0);
+  expect_foreign_files(model_of_run("third"));
+
+  // From a checkpoint of the very run that is moved aside to make room.
+  TrainerConfig again = one_step("third", root() / "third");
+  again.checkpoint.resume = "never";
+  ASSERT_EQ(train(again), 0);
+  expect_foreign_files(model_of_run("third"));
+  // And where the run goes on from its own checkpoint.
+  TrainerConfig longer = one_step("third", source);
+  longer.train.steps = 2;
+  ASSERT_EQ(train(longer), 0);
+  expect_foreign_files(model_of_run("third", 2));
+}
+
+TEST_F(ModelFiles, ShardsOfTheBareTokenizerAreNotTrainedOnByAModelWithAddedTokens) {
+  prepare_with(chat().string());
+  ASSERT_EQ(train(one_step("first")), 0);
+  fs::remove_all(root() / "data");
+  prepare_with(test::small_model_file());
+  EXPECT_TRUE(mentions(error_of([&] { train(one_step("second", model_of_run("first"))); }), {"data", "another tokenizer"}));
+  TrainerConfig longer = one_step("first");
+  longer.train.steps = 2;
+  EXPECT_TRUE(mentions(error_of([&] { train(longer); }), {"another tokenizer", "--tokenizer"}));
+}
+
+TEST_F(ModelFiles, ALoneTokenizerModelGetsTheConfigurationThatTransformersNeeds) {
+  prepare_with(test::small_model_file());
+  ASSERT_EQ(train(one_step("first")), 0);
+  const std::string expected =
+      "{\n  \"tokenizer_class\": \"LlamaTokenizer\",\n  \"add_bos_token\": true,\n  \"add_eos_token\": false,\n  \"legacy\": true,\n"
+      "  \"unk_token\": \"<unk>\",\n  \"bos_token\": \"<s>\",\n  \"eos_token\": \"</s>\"\n}\n";
+  EXPECT_EQ(slurp(model_of_run("first") / "tokenizer_config.json"), expected);
+  // It adds nothing: the checkpoint's tokenizer is the shards' one, and a run may start from it.
+  EXPECT_EQ(tokenizer_identity(model_of_run("first")), sha256_file(test::small_model_file()));
+  ASSERT_EQ(train(one_step("second", model_of_run("first"))), 0);
+  EXPECT_EQ(slurp(model_of_run("second") / "tokenizer_config.json"), expected);
+  EXPECT_FALSE(fs::exists(model_of_run("second") / "tokenizer.json"));
+}
+
+TEST_F(ModelFiles, ADirectoryWithoutATokenizerModelKeepsItsFilesToo) {
+  prepare_with(test::small_model_file());
+  ASSERT_EQ(train(one_step("first")), 0);
+  const fs::path source = root() / "source";
+  fs::copy(model_of_run("first"), source);
+  fs::remove(source / "tokenizer.model");
+  fs::remove(source / "tokenizer_config.json");
+  spill(source / "tokenizer.json", "{\"version\": \"1.0\"}");
+  ASSERT_EQ(train(one_step("second", source)), 0);
+  EXPECT_EQ(slurp(model_of_run("second") / "tokenizer.json"), "{\"version\": \"1.0\"}");
+  EXPECT_FALSE(fs::exists(model_of_run("second") / "tokenizer.model")) << "not a mixture with the shards' own";
+}
+
+}  // namespace
+}  // namespace smoe
