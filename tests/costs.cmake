@@ -17,7 +17,8 @@ set(smoe_costs
   "^(Watchdog|RanksBadInput)\\." 5
   "^(CommandLine\\.layouts|CommandBadInput\\.disk_full|Reshard\\.)" 5
   "^(CommandLine|ReportInBrowser|Prepare|SafetensorsProperty)\\." 3
-  "^(CommandBadInput\\.(model|generate|logits|eval)|Steps/Allocation\\.|TokenizerBadInput\\.Survives)" 2
+  "^(Evaluation|ManyShards)\\." 3
+  "^(DataInput\\.(eval|train)|CommandBadInput\\.(model|generate|logits|eval)|Steps/Allocation\\.|TokenizerBadInput\\.Survives)" 2
 )
 
 function(smoe_set_costs)
