@@ -44,8 +44,8 @@ struct CorpusFiles {
 // directories are passed over and counted.
 //
 // `automatic` goes by what the file holds, and by its name in any case where that leaves it open:
-//   .jsonl .ndjson .jsonlines .jl .json, and a first line that is a JSON object under any other name: jsonl, or json where
-//     the file is an array or its objects are broken into lines
+//   .jsonl .ndjson .jsonlines .jl .json, and a first line that is a JSON object under any other name: jsonl; or json where
+//     the first byte of such a name is '[', and where the objects of a .json go over several lines
 //   .npy or NumPy's magic: npy
 //   .bin, .idx, or their name without the extension: megatron
 //   anything else that is UTF-8 without zero bytes, as far as its first 64 KiB tell: text

@@ -49,7 +49,11 @@ void eval(const EvalArguments& arguments) {
   const auto directory = find_model_directory(arguments.model);
   const Mesh mesh = Mesh::single();
   std::vector<DataSource> wanted;
-  for (const auto& path : arguments.data) wanted.push_back({.path = path});
+  for (const auto& path : arguments.data) {
+    if (std::count(arguments.data.begin(), arguments.data.end(), path) > 1)
+      throw UsageError(fmt::format("--data names {} more than once: once is enough", path));
+    wanted.push_back({.path = path});
+  }
   const auto shape = read_hf_config(directory).model;
   const std::int64_t length = std::min(arguments.sequence_length, shape.max_position_embeddings);
   auto [sources, refused] = open_usable_sources(

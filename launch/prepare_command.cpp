@@ -23,6 +23,32 @@ struct PrepareArguments {
   std::int64_t train_vocab_size = 0;
 };
 
+// In MB where that says something.
+std::string size_of(std::uint64_t bytes) {
+  return bytes < 100'000 ? fmt::format("{} bytes", bytes) : fmt::format("{:.1f} MB", static_cast<double>(bytes) * 1e-6);
+}
+
+// "a.txt as text, b.npy as npy", or where there are many "120 files as jsonl, 3 as text".
+std::string readings(const std::vector<CorpusFile>& inputs) {
+  constexpr std::size_t most_by_name = 8;
+  std::vector<std::string> parts;
+  if (inputs.size() <= most_by_name) {
+    for (const CorpusFile& file : inputs) parts.push_back(fmt::format("{} as {}", file.path.string(), name_of(file.format)));
+  } else {
+    std::map<CorpusFormat, std::int64_t> counts;
+    for (const CorpusFile& file : inputs) ++counts[file.format];
+    for (const auto& [format, count] : counts)
+      parts.push_back(fmt::format("{}{} as {}", count, parts.empty() ? " file(s)" : "", name_of(format)));
+  }
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+void print_passed_over(const std::vector<PassedOver>& kinds) {
+  for (const PassedOver& kind : kinds)
+    fmt::print("passed over: {} file(s), each {} ({}{})\n", kind.files, kind.kind, kind.files == 1 ? "" : "the first is ",
+               kind.first.string());
+}
+
 void train_vocabulary(const PrepareArguments& arguments) {
   const TrainTokenizerOptions options{.inputs = arguments.options.inputs,
                                       .format = corpus_format_of(arguments.format),
@@ -30,15 +56,11 @@ void train_vocabulary(const PrepareArguments& arguments) {
                                       .vocab_size = arguments.train_vocab_size,
                                       .out_directory = arguments.options.out_directory};
   const TrainTokenizerSummary summary = train_tokenizer(options);
-  fmt::print("{}: {} pieces, learned from {} lines ({:.1f} of {:.1f} MB) in {}\n", summary.file.string(),
-             options.vocab_size, summary.lines, static_cast<double>(summary.sampled_bytes) * 1e-6,
-             static_cast<double>(summary.corpus_bytes) * 1e-6, format_duration(summary.seconds));
+  fmt::print("{}: {} pieces, learned from {} lines ({} of {}) in {}\n", summary.file.string(), options.vocab_size, summary.lines,
+             size_of(summary.sampled_bytes), size_of(summary.corpus_bytes), format_duration(summary.seconds));
+  fmt::print("read {}\n", readings(summary.inputs));
+  print_passed_over(summary.passed_over);
   if (summary.skipped_lines > 0) fmt::print("{} lines were not UTF-8 and passed over\n", summary.skipped_lines);
-}
-
-// In MB where that says something.
-std::string size_of(std::uint64_t bytes) {
-  return bytes < 100'000 ? fmt::format("{} bytes", bytes) : fmt::format("{:.1f} MB", static_cast<double>(bytes) * 1e-6);
 }
 
 // Nothing where the work was too short for a rate to mean anything.
@@ -47,31 +69,14 @@ std::string rate_of(const PrepareSummary& summary) {
   return fmt::format(" ({:.1f} MB/s)", static_cast<double>(summary.bytes_done) * 1e-6 / summary.seconds);
 }
 
-// "a.txt as text, b.npy as npy", or where there are many "120 files as jsonl, 3 as text".
-std::string readings(const PrepareSummary& summary) {
-  constexpr std::size_t most_by_name = 8;
-  std::vector<std::string> parts;
-  if (summary.inputs.size() <= most_by_name) {
-    for (const CorpusFile& file : summary.inputs) parts.push_back(fmt::format("{} as {}", file.path.string(), name_of(file.format)));
-  } else {
-    std::map<CorpusFormat, std::int64_t> counts;
-    for (const CorpusFile& file : summary.inputs) ++counts[file.format];
-    for (const auto& [format, count] : counts)
-      parts.push_back(fmt::format("{}{} as {}", count, parts.empty() ? " file(s)" : "", name_of(format)));
-  }
-  return fmt::format("{}", fmt::join(parts, ", "));
-}
-
 void print_summary(const PrepareOptions& options, const PrepareSummary& summary) {
   fmt::print("{}: {} tokens in {} documents and {} shard(s), from {} in {} file(s), {}{}\n", options.out_directory,
              summary.tokens, summary.documents, summary.shards, size_of(summary.bytes_done), summary.files,
              format_duration(summary.seconds), rate_of(summary));
-  fmt::print("read {}\n", readings(summary));
+  fmt::print("read {}\n", readings(summary.inputs));
   if (summary.empty_documents + summary.skipped_hidden > 0)
     fmt::print("passed over: {} empty documents, {} hidden files\n", summary.empty_documents, summary.skipped_hidden);
-  for (const PassedOver& kind : summary.passed_over)
-    fmt::print("passed over: {} file(s), each {} ({}{})\n", kind.files, kind.kind, kind.files == 1 ? "" : "the first is ",
-               kind.first.string());
+  print_passed_over(summary.passed_over);
   if (summary.foreign_bytes > 0)
     fmt::print("{} bytes were zero or no UTF-8, and taken as they are (--format text)\n", summary.foreign_bytes);
   for (const std::string& warning : summary.warnings) fmt::print(stderr, "smoe: warning: {}\n", warning);

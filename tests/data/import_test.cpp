@@ -1,10 +1,18 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <optional>
+#include <random>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "data/corpus_files.h"
 #include "data/import_jsonl.h"
 #include "data/import_megatron.h"
+#include "data/json.h"
 #include "tests/data/megatron_fixtures.h"
 #include "tests/data/scratch_files.h"
 
@@ -181,6 +189,43 @@ TEST(JsonFile, TakesArraysAndObjectsHoweverTheyAreBrokenIntoLines) {
   spill(directory / "marked.json", "\xEF\xBB\xBF[" + one + "," + two + "," + empty + "," + three + "]");
   for (const char* name : {"array.json", "tight.json", "lines.json", "marked.json"})
     for (const std::size_t bytes : {1, 40, 100000}) EXPECT_EQ(json_documents(directory / name, bytes), expected) << name << " " << bytes;
+}
+
+// An array is cut into objects without being parsed: it must be taken, and refused, exactly where a parser of the whole does.
+TEST(JsonFile, AgreesWithAParserOfTheWholeArray) {
+  const ScratchDirectory directory;
+  const std::string whole = R"([{"text": "a\"]"}, {"x": [1, {"y": "\\"}], "text": ""} ,{"text":"{[,"}])";
+  const std::string_view alphabet = "[]{}\",:\\ \nab1";
+  std::mt19937 random(7);
+  int taken = 0, refused = 0;
+  for (int i = 0; i < 3000; ++i) {
+    std::string text = whole;
+    for (unsigned changes = random() % 3; changes > 0; --changes) {
+      const std::size_t at = 1 + random() % (text.size() - 1);
+      const char c = alphabet[random() % alphabet.size()];
+      if (random() % 3 == 0)
+        text.erase(at, 1);
+      else if (random() % 2 == 0)
+        text.insert(at, 1, c);
+      else
+        text[at] = c;
+    }
+    std::optional<std::vector<std::string>> expected{std::in_place}, found;
+    try {
+      for (const Json& object : parse_json(text, "whole")) expected->push_back(JsonReader(object, "object").require_string("text"));
+    } catch (const std::runtime_error&) {
+      expected.reset();
+    }
+    spill(directory / "a.json", text);
+    try {
+      found = json_documents(directory / "a.json", 1 + random() % 40);
+    } catch (const std::runtime_error&) {
+    }
+    ASSERT_EQ(found, expected) << text;
+    ++(expected ? taken : refused);
+  }
+  EXPECT_GT(taken, 300);
+  EXPECT_GT(refused, 300);
 }
 
 TEST(JsonFileBadInput, NamesFileLineAndColumn) {

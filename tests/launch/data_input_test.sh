@@ -139,6 +139,7 @@ assert sorted(row["refused"]) == ["column", "damaged", "nowhere"] and "SHA-256" 
 END
   expect 1 '"eval":\{\}' '"refused":' -- "$smoe" eval --model run --data nowhere --json
   "$smoe" eval --model run --data ids --seq 16 --json | grep -v refused || fail "something was refused"
+  expect 2 '--data names ids more than once' -- "$smoe" eval --model run --data ids ids
 }
 # 99 targets: six samples of 16 and three more tokens.
 case_eval_counts_every_target_once() {
