@@ -7,8 +7,11 @@
 #include <numeric>
 #include <optional>
 #include <stdexcept>
+#include <utility>
 
+#include "data/file_kind.h"
 #include "data/files.h"
+#include "data/import_jsonl.h"
 #include "data/import_megatron.h"
 #include "data/json.h"
 
@@ -21,9 +24,10 @@ struct FormatName {
   CorpusFormat format;
   const char* name;
 };
-constexpr std::array<FormatName, 5> format_names{{{CorpusFormat::automatic, "auto"},
+constexpr std::array<FormatName, 6> format_names{{{CorpusFormat::automatic, "auto"},
                                                   {CorpusFormat::text, "text"},
                                                   {CorpusFormat::jsonl, "jsonl"},
+                                                  {CorpusFormat::json, "json"},
                                                   {CorpusFormat::npy, "npy"},
                                                   {CorpusFormat::megatron, "megatron"}}};
 
@@ -33,40 +37,107 @@ std::string first_bytes(const File& file, std::uint64_t most) {
   return bytes;
 }
 
-fs::path with_extension(fs::path path, const char* extension) {
-  const fs::path given = path.extension();
+// The half of Megatron's pair with that extension, of whichever half, or bare name, was given.
+fs::path half_of(fs::path path, const char* extension) {
+  const std::string given = lower_extension(path);
   return given == ".idx" || given == ".bin" ? path.replace_extension(extension) : path += extension;
 }
 
 CorpusFile megatron_file(const fs::path& given) {
-  const fs::path index = with_extension(given, ".idx");
-  return {index, CorpusFormat::megatron, File::open_to_read(with_extension(given, ".bin")).size()};
+  const fs::path index = half_of(given, ".idx");
+  return {index, CorpusFormat::megatron, File::open_to_read(half_of(given, ".bin")).size()};
 }
 
-bool is_megatron_pair(const fs::path& given) {
+bool has_both_halves(const fs::path& given) {
   std::error_code ignored;
-  const fs::path index = with_extension(given, ".idx");
-  return fs::is_regular_file(index, ignored) && fs::exists(with_extension(given, ".bin"), ignored) &&
-         first_bytes(File::open_to_read(index), megatron_magic.size()) == megatron_magic;
+  return fs::is_regular_file(half_of(given, ".idx"), ignored) && fs::is_regular_file(half_of(given, ".bin"), ignored);
 }
 
-CorpusFormat detect(const fs::path& path, const File& file) {
-  const fs::path extension = path.extension();
-  if (extension == ".jsonl" || extension == ".ndjson") return CorpusFormat::jsonl;
-  if (extension == ".npy" || first_bytes(file, 6) == "\x93NUMPY") return CorpusFormat::npy;
-  if ((extension == ".bin" || extension == ".idx") && is_megatron_pair(path)) return CorpusFormat::megatron;
-  return CorpusFormat::text;
+// Of a file that is no text and has no other kind.
+std::optional<FileKind> binary_kind(const fs::path& path, std::string_view head) {
+  const std::size_t zero = head.find('\0');
+  if (zero == head.npos) return std::nullopt;
+  const std::string extension = lower_extension(path);
+  return FileKind{extension.empty() ? "binary" : fmt::format("binary ({})", extension),
+                  fmt::format("its byte {} is 0, and text is UTF-8 without zero bytes; --format text takes it as it is", zero), false};
+}
+
+bool is_json_object(std::string_view line) {
+  try {
+    const Json value = parse_json(line, "", {.allow_non_finite = true});
+    return value.is_object() && !value.empty();
+  } catch (const std::runtime_error&) {
+    return false;
+  }
+}
+
+// What a file is taken for, or the kind for which it is not taken.
+struct Verdict {
+  CorpusFormat format = CorpusFormat::text;
+  std::optional<FileKind> kind = std::nullopt;
+};
+
+Verdict named_json_but(const fs::path& path, char first) {
+  return {CorpusFormat::json,
+          FileKind{fmt::format("named {} and begins with {}, where JSON begins with '{{' or '['", path.extension().string(),
+                               quote_for_message(std::string(1, first))),
+                   "mend it, or name it otherwise; --format text takes it as it is", true}};
+}
+
+// JSON by its first byte; nothing where it is none. head: as much of the file as was read, all of it if `whole`.
+std::optional<Verdict> json_verdict(const fs::path& path, std::string_view head, bool whole) {
+  static constexpr std::array<std::string_view, 5> names{".jsonl", ".ndjson", ".jsonlines", ".jl", ".json"};
+  const std::string extension = lower_extension(path);
+  const bool named = std::find(names.begin(), names.end(), extension) != names.end();
+  head = without_byte_order_mark(head);
+  const std::size_t begin = head.find_first_not_of(" \t\r\n");
+  if (begin == head.npos) return named ? std::optional(Verdict{CorpusFormat::jsonl}) : std::nullopt;
+  head.remove_prefix(begin);
+  if (head[0] == '[' && named) return Verdict{CorpusFormat::json};
+  const std::size_t end = head.find('\n');
+  if (head[0] == '{' && (end != head.npos || whole) && is_json_object(head.substr(0, end))) return Verdict{CorpusFormat::jsonl};
+  if (head[0] == '{' && end == head.npos && !whole && (named || head.starts_with("{\""))) return Verdict{CorpusFormat::jsonl};
+  // Lines that are no objects are the importer's to refuse, with their number.
+  if (named && extension != ".json") return Verdict{CorpusFormat::jsonl};
+  if (!named) return std::nullopt;
+  if (head[0] == '{') return Verdict{CorpusFormat::json};
+  return named_json_but(path, head[0]);
+}
+
+Verdict detect(const fs::path& path, const File& file) {
+  const std::uint64_t size = file.size();
+  const std::string head = first_bytes(file, kind_bytes);
+  const std::string extension = lower_extension(path);
+  const bool half = extension == ".bin" || extension == ".idx";
+  if (half && has_both_halves(path)) return {CorpusFormat::megatron};
+  if (auto kind = foreign_kind(path, head, size)) return {CorpusFormat::text, std::move(kind)};
+  if (half || head.starts_with(megatron_magic)) return {CorpusFormat::megatron, half_of_a_pair(path)};
+  if (extension == ".npy" || head.starts_with("\x93NUMPY")) return {CorpusFormat::npy};
+  if (const auto verdict = json_verdict(path, head, head.size() == size)) return *verdict;
+  return {CorpusFormat::text, binary_kind(path, head)};
+}
+
+Verdict judge(const fs::path& path, const File& file, CorpusFormat format) {
+  if (format == CorpusFormat::automatic) return detect(path, file);
+  if (format == CorpusFormat::text) return {format};
+  const std::string head = first_bytes(file, kind_bytes);
+  return {format, looks_binary(head) ? foreign_kind(path, head, file.size()) : std::nullopt};
+}
+
+std::string refusal(const fs::path& path, const FileKind& kind) {
+  return fmt::format("{} is {}: {}", path.string(), kind.name, kind.advice);
 }
 
 CorpusFile one_file(const fs::path& path, CorpusFormat format) {
   if (format == CorpusFormat::megatron) return megatron_file(path);
   const File file = File::open_to_read(path);
-  if (format == CorpusFormat::automatic) format = detect(path, file);
-  if (format == CorpusFormat::megatron) return megatron_file(path);
-  return {path, format, file.size()};
+  const Verdict verdict = judge(path, file, format);
+  if (verdict.kind) throw std::runtime_error(refusal(path, *verdict.kind));
+  if (verdict.format == CorpusFormat::megatron) return megatron_file(path);
+  return {path, verdict.format, file.size()};
 }
 
-void add_directory(const fs::path& directory, CorpusFormat format, CorpusFiles& corpus) {
+std::vector<fs::path> files_below(const fs::path& directory, CorpusFiles& corpus) {
   std::vector<fs::path> paths;
   std::error_code error;
   for (fs::recursive_directory_iterator entry(directory, error), end; !error && entry != end; entry.increment(error)) {
@@ -80,21 +151,52 @@ void add_directory(const fs::path& directory, CorpusFormat format, CorpusFiles& 
   }
   if (error) throw std::runtime_error(fmt::format("cannot read the directory {}: {}", directory.string(), error.message()));
   std::sort(paths.begin(), paths.end());
-  for (const fs::path& path : paths) {
-    CorpusFile file{path, format, 0};
-    if (format == CorpusFormat::megatron || format == CorpusFormat::automatic) {
-      const bool pair = is_megatron_pair(path);
-      if (pair && path.extension() == ".bin") continue;  // its .idx stands for both
-      if (!pair && format == CorpusFormat::megatron) continue;
-    }
-    file = one_file(path, format);
-    if (!carries_ids(file.format) &&
-        first_bytes(File::open_to_read(path), 64 << 10).find('\0') != std::string::npos) {
-      ++corpus.skipped_binary;
+  return paths;
+}
+
+void pass_over(CorpusFiles& corpus, const std::string& kind, const fs::path& path) {
+  const auto same = std::find_if(corpus.passed_over.begin(), corpus.passed_over.end(),
+                                 [&](const PassedOver& other) { return other.kind == kind; });
+  if (same == corpus.passed_over.end())
+    corpus.passed_over.push_back({kind, 1, path});
+  else
+    ++same->files;
+}
+
+void add_directory(const fs::path& directory, CorpusFormat format, CorpusFiles& corpus) {
+  std::vector<std::string> refused;
+  std::size_t refused_files = 0;
+  for (const fs::path& path : files_below(directory, corpus)) {
+    const std::string extension = lower_extension(path);
+    if (format == CorpusFormat::megatron) {
+      if (extension == ".idx" && has_both_halves(path)) corpus.files.push_back(megatron_file(path));
       continue;
     }
-    corpus.files.push_back(std::move(file));
+    const File file = File::open_to_read(path);
+    Verdict verdict = judge(path, file, format);
+    if (format == CorpusFormat::text) {
+      const std::string head = first_bytes(file, kind_bytes);
+      verdict.kind = binary_kind(path, head);
+      if (verdict.kind)
+        if (auto known = foreign_kind(path, head, file.size())) verdict.kind = std::move(known);
+    }
+    if (!verdict.kind) {
+      if (verdict.format != CorpusFormat::megatron)
+        corpus.files.push_back({path, verdict.format, file.size()});
+      else if (extension == ".idx")  // which stands for both
+        corpus.files.push_back(megatron_file(path));
+    } else if (!verdict.kind->holds_documents || format == CorpusFormat::text) {
+      pass_over(corpus, verdict.kind->name, path);
+    } else if (++refused_files <= 3) {
+      refused.push_back(refusal(path, *verdict.kind));
+    }
   }
+  if (refused_files == 0) return;
+  throw std::runtime_error(fmt::format("{}{}", fmt::join(refused, "\n"),
+                                       refused_files > refused.size()
+                                           ? fmt::format("\nand {} more files of {} cannot be read as they are",
+                                                         refused_files - refused.size(), directory.string())
+                                           : ""));
 }
 
 }  // namespace
@@ -102,7 +204,7 @@ void add_directory(const fs::path& directory, CorpusFormat format, CorpusFiles& 
 CorpusFormat corpus_format_of(std::string_view name) {
   for (const FormatName& known : format_names)
     if (name == known.name) return known.format;
-  throw std::runtime_error(fmt::format("the format {} is not known; formats are auto, text, jsonl, npy and megatron",
+  throw std::runtime_error(fmt::format("the format {} is not known; formats are auto, text, jsonl, json, npy and megatron",
                                        quote_for_message(name)));
 }
 
@@ -117,6 +219,14 @@ std::uint64_t CorpusFiles::bytes() const {
                          [](std::uint64_t sum, const CorpusFile& file) { return sum + file.bytes; });
 }
 
+std::string CorpusFiles::describe_passed_over() const {
+  std::string text;
+  for (const PassedOver& kind : passed_over)
+    text += fmt::format("{}{} file{} passed over as {} ({}{})", text.empty() ? "" : ", ", kind.files, kind.files == 1 ? "" : "s",
+                        kind.kind, kind.files == 1 ? "" : "the first is ", kind.first.string());
+  return text;
+}
+
 CorpusFiles list_corpus_files(const std::vector<std::string>& inputs, CorpusFormat format) {
   if (inputs.empty()) throw std::runtime_error("no input was named; give files or directories");
   CorpusFiles corpus;
@@ -125,14 +235,15 @@ CorpusFiles list_corpus_files(const std::vector<std::string>& inputs, CorpusForm
     std::error_code ignored;
     if (fs::is_directory(path, ignored))
       add_directory(path, format, corpus);
-    else if (format == CorpusFormat::automatic && !fs::exists(path, ignored) && is_megatron_pair(path))
+    else if (format == CorpusFormat::automatic && !fs::exists(path, ignored) && has_both_halves(path))
       corpus.files.push_back(megatron_file(path));
     else
       corpus.files.push_back(one_file(path, format));
   }
   if (corpus.files.empty())
-    throw std::runtime_error(fmt::format("{} holds no file to read ({} hidden and {} binary ones were passed over)",
-                                         fmt::join(inputs, ", "), corpus.skipped_hidden, corpus.skipped_binary));
+    throw std::runtime_error(fmt::format("{} holds no file to read ({} hidden ones were passed over{})", fmt::join(inputs, ", "),
+                                         corpus.skipped_hidden,
+                                         corpus.passed_over.empty() ? "" : "; " + corpus.describe_passed_over()));
   return corpus;
 }
 

@@ -3,12 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
+#include <string_view>
 #include <utility>
 
 #include "data/import_jsonl.h"
 #include "data/import_megatron.h"
 #include "data/npy.h"
+#include "data/utf8.h"
 
 namespace smoe {
 
@@ -20,6 +23,54 @@ constexpr std::int64_t batch_tokens = 1 << 19;
 void end_document(const BatchSettings& settings, TokenRun& run) {
   if (settings.append_eos) run.ids.push_back(settings.tokenizer->eos());
   run.document_ends.push_back(run.ids.size());
+}
+
+// Where, at or after `from`, the next zero byte or byte of no character is; text.size() where there is none before `to`.
+// A character that begins before `to` may end behind it: `from` becomes the place after it.
+std::size_t find_foreign(std::string_view text, std::size_t& from, std::size_t to) {
+  while (from < to) {
+    if (from + 8 <= to) {  // eight characters of ASCII at a time
+      std::uint64_t eight = 0;
+      std::memcpy(&eight, text.data() + from, sizeof eight);
+      const bool has_zero = ((eight - 0x0101010101010101u) & ~eight & 0x8080808080808080u) != 0;
+      if ((eight & 0x8080808080808080u) == 0 && !has_zero) {
+        from += 8;
+        continue;
+      }
+    }
+    const int bytes = read_utf8(text.substr(from, 4)).bytes;
+    if (bytes == 0 || text[from] == '\0') return from;
+    from += static_cast<std::size_t>(bytes);
+  }
+  return text.size();
+}
+
+// Where the characters of a part begin: a character that the part before it has begun belongs to that one.
+std::size_t first_character(std::string_view text, std::size_t begin) {
+  for (std::size_t back = 1; back <= 3 && back <= begin; ++back) {
+    const int bytes = read_utf8(text.substr(begin - back, 4)).bytes;
+    if (bytes > static_cast<int>(back)) return begin - back + static_cast<std::size_t>(bytes);
+    if (!is_utf8_trail(text[begin - back])) break;
+  }
+  return begin;
+}
+
+// How many bytes of [begin, end) a text cannot have. Throws at the first unless they are allowed.
+std::int64_t check_text(std::string_view text, std::size_t begin, std::size_t end, const std::string& path, bool allowed) {
+  std::int64_t count = 0;
+  for (std::size_t at = first_character(text, begin);; ++at) {
+    const std::size_t found = find_foreign(text, at, end);
+    if (found >= end) return count;
+    if (!allowed) {
+      const auto line = 1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(found), '\n');
+      const auto byte = static_cast<unsigned>(static_cast<unsigned char>(text[found]));
+      throw std::runtime_error(fmt::format(
+          "{}:{}: byte {} of the text is 0x{:02X}, {}. Is it another encoding (iconv -f ISO-8859-1 -t UTF-8 makes UTF-8 of "
+          "Latin-1) or no text? --format text takes it as it is, and counts such bytes",
+          path, line, found, byte, byte == 0 ? "and text has no zero bytes" : "which is no UTF-8"));
+    }
+    ++count;
+  }
 }
 
 void check_id(std::int64_t id, std::int64_t vocab_size, const std::string& path, std::int64_t place) {
@@ -51,55 +102,74 @@ class DocumentBatches::Reader {
   virtual TokenizeJob next() = 0;
 };
 
-// The whole file is one document, cut into parts that encode independently.
+// The whole file is one document, cut into parts that encode independently. A byte order mark is no part of it.
 class DocumentBatches::TextReader final : public Reader {
  public:
   TextReader(const CorpusFile& file, const BatchSettings& settings)
-      : settings_(settings), file_(std::make_shared<MappedFile>(file.path)), text_(text_of(*file_)) {}
+      : settings_(settings),
+        path_(file.path.string()),
+        file_(std::make_shared<MappedFile>(file.path)),
+        text_(without_byte_order_mark(text_of(*file_))),
+        mark_bytes_(file_->bytes().size() - text_.size()) {}
 
   TokenizeJob next() override {
-    if (text_.empty()) {
+    if (begin_ == text_.size()) {
       if (!std::exchange(empty_, false)) return nullptr;
-      return [] {
+      return [bytes = mark_bytes_] {
         TokenRun run;
+        run.bytes = bytes;
         run.empty_documents = 1;
         return run;
       };
     }
     empty_ = false;
-    const std::size_t end =
-        text_.size() <= batch_bytes ? text_.size() : settings_.tokenizer->next_cut(text_, batch_bytes);
-    const std::string_view part = text_.substr(0, end);
-    text_.remove_prefix(end);
-    return [file = file_, settings = settings_, part, opens = std::exchange(opens_, false), ends = text_.empty()] {
+    const std::string_view rest = text_.substr(begin_);
+    const std::size_t begin = begin_;
+    begin_ += rest.size() <= batch_bytes ? rest.size() : settings_.tokenizer->next_cut(rest, batch_bytes);
+    return [file = file_, settings = settings_, path = path_, text = text_, begin, end = begin_,
+            mark_bytes = std::exchange(mark_bytes_, 0)] {
+      const std::string_view part = text.substr(begin, end - begin);
       TokenRun run;
+      run.foreign_bytes = check_text(text, begin, end, path, settings.any_bytes);
       run.ids.reserve(part.size() / 3);
-      settings.tokenizer->encode_part(part, opens, run.ids);
-      if (ends) end_document(settings, run);
-      run.bytes = part.size();
+      settings.tokenizer->encode_part(part, begin == 0, run.ids);
+      if (end == text.size()) end_document(settings, run);
+      run.bytes = part.size() + mark_bytes;
       return run;
     };
   }
 
  private:
   BatchSettings settings_;
+  std::string path_;
   std::shared_ptr<const MappedFile> file_;
   std::string_view text_;
-  bool opens_ = true, empty_ = true;
+  std::size_t begin_ = 0;  // of the next part
+  std::uint64_t mark_bytes_;
+  bool empty_ = true;
 };
 
-class DocumentBatches::JsonlReader final : public Reader {
+namespace {
+
+bool take_some(JsonlFile& file, JsonlLines& some) { return file.next_lines(batch_bytes, some); }
+bool take_some(JsonFile& file, JsonObjects& some) { return file.next_objects(batch_bytes, some); }
+
+}  // namespace
+
+// JSON Lines, or an array of objects: Input gives Some of its documents at a time.
+template <class Input, class Some>
+class DocumentBatches::ObjectReader final : public Reader {
  public:
-  JsonlReader(const CorpusFile& file, const BatchSettings& settings) : settings_(settings), file_(file.path) {}
+  ObjectReader(const CorpusFile& file, const BatchSettings& settings) : settings_(settings), file_(file.path) {}
 
   TokenizeJob next() override {
-    JsonlLines lines;
-    if (!file_.next_lines(batch_bytes, lines)) return nullptr;
-    return [lines, settings = settings_]() mutable {
+    Some some;
+    if (!take_some(file_, some)) return nullptr;
+    return [some, settings = settings_]() mutable {
       TokenRun run;
-      run.bytes = lines.text.size();
-      run.ids.reserve(lines.text.size() / 3);
-      for (std::string document; lines.next_document(settings.text_field, document);) {
+      run.bytes = some.bytes;
+      run.ids.reserve(some.bytes / 3);
+      for (std::string document; some.next_document(settings.text_field, document);) {
         if (document.empty()) {
           ++run.empty_documents;
           continue;
@@ -113,7 +183,7 @@ class DocumentBatches::JsonlReader final : public Reader {
 
  private:
   BatchSettings settings_;
-  JsonlFile file_;
+  Input file_;
 };
 
 // One dim: one document. Two: one a row.
@@ -202,7 +272,8 @@ DocumentBatches::~DocumentBatches() = default;
 std::unique_ptr<DocumentBatches::Reader> DocumentBatches::open(const CorpusFile& file) const {
   switch (file.format) {
     case CorpusFormat::text: return std::make_unique<TextReader>(file, settings_);
-    case CorpusFormat::jsonl: return std::make_unique<JsonlReader>(file, settings_);
+    case CorpusFormat::jsonl: return std::make_unique<ObjectReader<JsonlFile, JsonlLines>>(file, settings_);
+    case CorpusFormat::json: return std::make_unique<ObjectReader<JsonFile, JsonObjects>>(file, settings_);
     case CorpusFormat::npy: return std::make_unique<NpyReader>(file, settings_);
     case CorpusFormat::megatron: return std::make_unique<MegatronReader>(file, settings_);
     case CorpusFormat::automatic: break;

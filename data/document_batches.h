@@ -19,6 +19,7 @@ struct TokenRun {
   std::vector<std::size_t> document_ends;  // as offsets into ids
   std::uint64_t bytes = 0;                 // of input that it stands for
   std::int64_t empty_documents = 0;        // left out
+  std::int64_t foreign_bytes = 0;          // zero, or of no UTF-8 character, and taken all the same
 };
 
 using TokenizeJob = std::function<TokenRun()>;
@@ -28,6 +29,7 @@ struct BatchSettings {
   std::int64_t vocab_size = 0;           // bounds ids that come ready-made
   std::string text_field;
   bool append_eos = true;
+  bool any_bytes = false;                // of text: zero bytes and what is no UTF-8 are counted instead of refused
 };
 
 class DocumentBatches {
@@ -42,7 +44,8 @@ class DocumentBatches {
  private:
   class Reader;
   class TextReader;
-  class JsonlReader;
+  template <class Input, class Some>
+  class ObjectReader;
   class NpyReader;
   class MegatronReader;
 

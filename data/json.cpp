@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <iterator>
 #include <limits>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "data/files.h"
@@ -46,8 +48,11 @@ class TrackedChar {
 // Builds the value from the parser's events, under the limits.
 class StrictBuilder final : public nlohmann::json_sax<Json> {
  public:
-  StrictBuilder(std::string_view text, const std::string& where, const JsonLimits& limits)
-      : text_(text), where_(where), limits_(limits), reached_(text.data()) {}
+  StrictBuilder(std::string_view text, const std::string& where, const JsonLimits& limits, JsonOrigin origin)
+      : text_(text), where_(where), limits_(limits), origin_(origin) {
+    if (limits.allow_non_finite) put_numbers_for_words();
+    reached_ = text_.data();
+  }
 
   Json build() {
     // The library takes a NUL byte for the end, and would leave unread whatever hides behind it.
@@ -62,7 +67,11 @@ class StrictBuilder final : public nlohmann::json_sax<Json> {
   bool boolean(bool value) override { return add(value); }
   bool number_integer(std::int64_t value) override { return add(value); }
   bool number_unsigned(std::uint64_t value) override { return add(value); }
-  bool number_float(double value, const std::string&) override { return add(value); }
+  bool number_float(double value, const std::string&) override {
+    if (word_ == words_.size() || offset() <= words_[word_]) return add(value);
+    if (unchanged_[words_[word_++]] == 'N') return add(std::numeric_limits<double>::quiet_NaN());
+    return add(std::copysign(std::numeric_limits<double>::infinity(), value));
+  }
   bool string(std::string& value) override { return add(std::move(value)); }
   bool binary(Json::binary_t&) override { return false; }  // no such thing in text
   bool start_object(std::size_t) override { return open(Json::object()); }
@@ -93,7 +102,34 @@ class StrictBuilder final : public nlohmann::json_sax<Json> {
     const std::string_view before = text_.substr(0, offset);
     const auto line = 1 + std::count(before.begin(), before.end(), '\n');
     const std::size_t column = before.size() - (before.rfind('\n') + 1) + 1;  // npos + 1 is 0
-    throw std::runtime_error(fmt::format("{}:{}:{}: {}", where_, line, column, reason));
+    throw std::runtime_error(fmt::format("{}:{}:{}: {}", where_, origin_.line + line - 1,
+                                         line == 1 ? origin_.column + static_cast<std::int64_t>(column) - 1
+                                                   : static_cast<std::int64_t>(column),
+                                         reason));
+  }
+
+  // The library's parser knows no NaN and no Infinity: numbers of the same length stand in for those words, so that
+  // positions stay true, and number_float() puts the values right.
+  void put_numbers_for_words() {
+    constexpr std::pair<std::string_view, std::string_view> stand_ins[] = {{"NaN", "0.0"}, {"Infinity", "0.000000"}};
+    const auto is_word = [&](std::size_t at) {
+      return at < text_.size() && (std::isalnum(static_cast<unsigned char>(text_[at])) != 0 || text_[at] == '_');
+    };
+    unchanged_ = text_;
+    if (text_.find("NaN") == std::string_view::npos && text_.find("Infinity") == std::string_view::npos) return;
+    for (std::size_t at = 0; at < text_.size(); ++at) {
+      if (text_[at] == '"') {
+        for (++at; at < text_.size() && text_[at] != '"'; ++at) at += text_[at] == '\\';
+        continue;
+      }
+      for (const auto& [word, number] : stand_ins) {
+        if (!text_.substr(at).starts_with(word) || is_word(at + word.size()) || (at > 0 && is_word(at - 1))) continue;
+        if (changed_.empty()) changed_ = text_;
+        changed_.replace(at, number.size(), number);
+        words_.push_back(at);
+      }
+    }
+    if (!changed_.empty()) text_ = changed_;
   }
 
   Json& place(Json value) {
@@ -126,7 +162,12 @@ class StrictBuilder final : public nlohmann::json_sax<Json> {
   std::string_view text_;
   const std::string& where_;
   const JsonLimits& limits_;
-  const char* reached_;
+  JsonOrigin origin_;
+  std::string_view unchanged_;       // the text as given
+  std::string changed_;              // and with numbers for words, where it has such
+  std::vector<std::size_t> words_;   // where they stand, in order
+  std::size_t word_ = 0;             // the next of them to come
+  const char* reached_ = nullptr;
   Json root_;
   std::vector<Json*> open_;  // the containers around the current position
   Json* slot_ = nullptr;     // where the value of the last key goes
@@ -137,6 +178,8 @@ std::string found(const Json& value) {
   if (value.is_object()) return "an object";
   if (value.is_array()) return "an array";
   if (value.is_string()) return "the string " + quote_for_message(value.get_ref<const std::string&>());
+  if (value.is_number_float() && std::isnan(value.get<double>())) return "NaN";
+  if (value.is_number_float() && std::isinf(value.get<double>())) return value.get<double>() > 0 ? "Infinity" : "-Infinity";
   return value.dump();
 }
 
@@ -164,11 +207,11 @@ std::string dump_checked(const J& value, int indent) {
 
 }  // namespace
 
-Json parse_json(std::string_view text, const std::string& where, const JsonLimits& limits) {
+Json parse_json(std::string_view text, const std::string& where, const JsonLimits& limits, JsonOrigin origin) {
   if (text.size() > limits.max_bytes)
     throw std::runtime_error(
         fmt::format("{}: {} bytes of JSON, expected at most {}", where, text.size(), limits.max_bytes));
-  return StrictBuilder(text, where, limits).build();
+  return StrictBuilder(text, where, limits, origin).build();
 }
 
 Json read_json_file(const std::filesystem::path& path, const JsonLimits& limits) {

@@ -22,10 +22,18 @@ struct JsonLimits {
   std::uint64_t max_bytes = 64 << 20;
   std::size_t max_depth = 64;           // of nested arrays and objects
   std::size_t max_values = 10'000'000;  // bounds the memory that the parsed form takes
+  // NaN, Infinity and -Infinity, which JSON lacks and Python's json writes nevertheless, are numbers. For data alone:
+  // what a program is configured by stays strict.
+  bool allow_non_finite = false;
 };
 
-// `where` opens every message: a file name, or "file:line" for one line of JSONL.
-Json parse_json(std::string_view text, const std::string& where, const JsonLimits& limits = {});
+// Where in its file a text begins, both counted from 1, columns in bytes.
+struct JsonOrigin {
+  std::int64_t line = 1, column = 1;
+};
+
+// `where` opens every message: the file's name. Lines and columns count from the file's beginning, given the text's own.
+Json parse_json(std::string_view text, const std::string& where, const JsonLimits& limits = {}, JsonOrigin origin = {});
 Json read_json_file(const std::filesystem::path& path, const JsonLimits& limits = {});
 
 // Text of a value; finite numbers read back exactly. Non-finite numbers, which JSON lacks, and invalid UTF-8 are

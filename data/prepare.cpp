@@ -15,6 +15,7 @@
 
 #include "data/document_batches.h"
 #include "data/files.h"
+#include "data/npy.h"
 #include "data/thread_pool.h"
 #include "data/tokenizer.h"
 #include "data/tokenizer_files.h"
@@ -125,6 +126,21 @@ class DocumentSink {
   std::vector<std::int32_t> begun_;
 };
 
+// Ids in a column: each row is a document, so a document is one id, with nothing in it to predict.
+void warn_of_columns(const CorpusFiles& corpus, PrepareSummary& summary) {
+  std::string first;
+  std::int64_t columns = 0;
+  for (const CorpusFile& file : corpus.files) {
+    if (file.format != CorpusFormat::npy) continue;
+    const NpyFile array(file.path);
+    if (array.shape().size() != 2 || array.shape()[1] != 1 || array.shape()[0] < 2) continue;
+    if (columns++ == 0) first = fmt::format("{} has the shape ({}, 1): each row is a document, of one id", array.path(), array.shape()[0]);
+  }
+  if (columns == 0) return;
+  summary.warnings.push_back(first + (columns > 1 ? fmt::format(", and {} more files are such columns", columns - 1) : "") +
+                             "; ids of one document are a 1-D array: numpy.save(f, a.ravel())");
+}
+
 int thread_count(int wanted) {
   return wanted > 0 ? wanted : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
@@ -162,16 +178,19 @@ PrepareSummary prepare(const PrepareOptions& options) {
   ShardWriter writer(options.out_directory, describe(options, tokenizer.get()), options.shard_tokens);
   DocumentSink sink(writer);
   DocumentBatches batches(corpus.files, {tokenizer.get(), tokenizer ? tokenizer->vocab_size() : options.vocab_size,
-                                         options.text_field, options.append_eos});
+                                         options.text_field, options.append_eos, options.format == CorpusFormat::text});
   PrepareSummary summary;
   summary.bytes_total = corpus.bytes();
   summary.files = static_cast<std::int64_t>(corpus.files.size());
   summary.skipped_hidden = corpus.skipped_hidden;
-  summary.skipped_binary = corpus.skipped_binary;
+  summary.passed_over = corpus.passed_over;
+  summary.inputs = corpus.files;
+  warn_of_columns(corpus, summary);
   run_jobs(batches, thread_count(options.threads), [&](const TokenRun& run) {
     sink.add(run);
     summary.bytes_done += run.bytes;
     summary.empty_documents += run.empty_documents;
+    summary.foreign_bytes += run.foreign_bytes;
     summary.tokens = sink.tokens();
     summary.documents = writer.documents();
     summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -180,15 +199,20 @@ PrepareSummary prepare(const PrepareOptions& options) {
 
   if (summary.tokens == 0)
     throw std::runtime_error(fmt::format("no document to store: {} ({} bytes) held neither text nor ids ({} empty "
-                                         "documents, {} binary and {} hidden files were passed over)",
+                                         "documents and {} hidden files were passed over{})",
                                          fmt::join(options.inputs, ", "), summary.bytes_total, summary.empty_documents,
-                                         summary.skipped_binary, summary.skipped_hidden));
+                                         summary.skipped_hidden,
+                                         corpus.passed_over.empty() ? "" : "; " + corpus.describe_passed_over()));
   TokenizerCopy copy(options.out_directory, tokenizer.get());
   const ShardSetSummary written = writer.finish();
   copy.keep();
   summary.tokens = written.tokens;
   summary.documents = written.documents;
   summary.shards = written.shards;
+  if (summary.tokens == summary.documents && summary.warnings.empty())
+    summary.warnings.push_back(fmt::format("all {} documents are of one token: with data.document_masking there is nothing to "
+                                           "predict in them",
+                                           summary.documents));
   summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return summary;
 }

@@ -8,20 +8,26 @@ namespace smoe {
 
 bool TextLines::next_document() {
   for (;;) {
-    if (jsonl_lines_.next_document(text_field_, jsonl_document_)) {
-      rest_ = jsonl_document_;
+    if (jsonl_lines_.next_document(text_field_, json_document_) || json_objects_.next_document(text_field_, json_document_)) {
+      rest_ = json_document_;
       return true;
     }
     if (jsonl_file_ && jsonl_file_->next_lines(1 << 20, jsonl_lines_)) continue;
+    if (json_file_ && json_file_->next_objects(1 << 20, json_objects_)) continue;
     jsonl_file_.reset();
+    json_file_.reset();
     if (next_file_ == files_->size()) return false;
     const CorpusFile& file = (*files_)[next_file_++];
     if (file.format == CorpusFormat::jsonl) {
       jsonl_file_.emplace(file.path);
       continue;
     }
+    if (file.format == CorpusFormat::json) {
+      json_file_.emplace(file.path);
+      continue;
+    }
     text_file_ = std::make_shared<MappedFile>(file.path);
-    rest_ = text_of(*text_file_);
+    rest_ = without_byte_order_mark(text_of(*text_file_));
     return true;
   }
 }

@@ -1,4 +1,4 @@
-// The lines of a corpus of text and JSONL files, one at a time: what a vocabulary is learned from.
+// The lines of a corpus of text, JSONL and JSON files, one at a time: what a vocabulary is learned from.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +35,9 @@ class TextLines {
   std::shared_ptr<const MappedFile> text_file_;
   std::optional<JsonlFile> jsonl_file_;
   JsonlLines jsonl_lines_;
-  std::string jsonl_document_;
+  std::optional<JsonFile> json_file_;
+  JsonObjects json_objects_;
+  std::string json_document_;
   std::string_view rest_;  // of the document
   std::int64_t invalid_lines_ = 0;
 };

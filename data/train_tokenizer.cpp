@@ -166,6 +166,8 @@ TrainTokenizerSummary train_tokenizer(const TrainTokenizerOptions& options) {
   summary.sampled_bytes = lines.bytes();
   summary.lines = lines.taken();
   summary.skipped_lines = lines.invalid();
+  summary.inputs = corpus.files;
+  summary.passed_over = corpus.passed_over;
   summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return summary;
 }

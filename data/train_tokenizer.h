@@ -29,6 +29,8 @@ struct TrainTokenizerSummary {
   std::uint64_t sampled_bytes = 0;  // of text learned from
   std::int64_t lines = 0;           // learned from
   std::int64_t skipped_lines = 0;   // not UTF-8
+  std::vector<CorpusFile> inputs;       // what each file was taken for
+  std::vector<PassedOver> passed_over;  // what directories held besides
   double seconds = 0;
 };
 

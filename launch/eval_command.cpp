@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "data/json.h"
 #include "launch/commands.h"
 #include "trainer/checkpoint.h"
 #include "trainer/corpus.h"
@@ -32,30 +34,58 @@ void print_table(const std::vector<EvalMetrics>& rows) {
     fmt::print("{:<{}}  {:>8.4f}  {:>10.3f}  {:>10}  {:>8.3f}  {:>8.3f}\n", row.source, width, row.loss, row.perplexity, row.tokens, row.aux_loss, row.max_vio);
 }
 
+// The rows, and under "refused" why a source has none.
+void print_json(const std::vector<EvalMetrics>& rows, const std::vector<RefusedSource>& refused) {
+  std::string line = rows.empty() ? "{\"step\":0,\"eval\":{}}\n" : to_json_line(rows);
+  if (!refused.empty()) {
+    Json reasons = Json::object();
+    for (const RefusedSource& source : refused) reasons[source.path] = source.reason;
+    line.insert(line.rfind('}'), ",\"refused\":" + reasons.dump(-1, ' ', false, Json::error_handler_t::replace));
+  }
+  fmt::print("{}", line);
+}
+
 void eval(const EvalArguments& arguments) {
   const auto directory = find_model_directory(arguments.model);
   const Mesh mesh = Mesh::single();
   std::vector<DataSource> wanted;
-  for (const auto& path : arguments.data) wanted.push_back({.path = path});
+  for (const auto& path : arguments.data) {
+    if (std::count(arguments.data.begin(), arguments.data.end(), path) > 1)
+      throw UsageError(fmt::format("--data names {} more than once: once is enough", path));
+    wanted.push_back({.path = path});
+  }
   const auto shape = read_hf_config(directory).model;
   const std::int64_t length = std::min(arguments.sequence_length, shape.max_position_embeddings);
-  const auto sources = open_sources(wanted, length, true, {.vocab_size = shape.vocab_size, .model_directory = directory});
-  InferenceModel model(directory, mesh, length, static_cast<int>(arguments.threads));
+  auto [sources, refused] = open_usable_sources(
+      wanted, length, true, {.vocab_size = shape.vocab_size, .model_directory = directory, .tail = Tail::keep});
+  const auto tell = [](const RefusedSource& source) { fmt::print(stderr, "smoe: error: {}\n", source.reason); };
+  for (const RefusedSource& source : refused) tell(source);
   std::vector<EvalMetrics> rows;
-  for (const Source& source : sources) {
-    Progress progress({.label = "eval " + source.name, .unit = "sample", .total = source.dataset->samples()});
-    rows.push_back(evaluate(model.model(), model.fresh_context(), *source.dataset,
+  const auto measure = [&](InferenceModel& model, const Source& source) {
+    const Dataset& dataset = *source.dataset;
+    Progress progress({.label = "eval " + source.name, .unit = "sample", .total = dataset.samples() + (dataset.tail() > 0)});
+    rows.push_back(evaluate(model.model(), model.fresh_context(), dataset,
                             {.batches = 0, .sequences = arguments.sequences, .name = source.name,
                              .on_progress = [&](std::int64_t done, std::int64_t) { progress.update(done); }},
                             0));
+    if (!std::isfinite(rows.back().loss))
+      throw std::runtime_error(fmt::format("the loss on {} is not finite: the weights in {} are damaged or their training diverged",
+                                           source.name, directory.string()));
+  };
+  if (!sources.empty()) {
+    InferenceModel model(directory, mesh, length, static_cast<int>(arguments.threads));
+    for (const Source& source : sources) try {
+        measure(model, source);
+      } catch (const std::runtime_error& error) {  // a shard that fails while it is read, say: the others are not its fault
+        refused.push_back({source.dataset->directory(), error.what()});
+        tell(refused.back());
+      }
   }
   if (arguments.json)
-    fmt::print("{}", to_json_line(rows));
-  else
+    print_json(rows, refused);
+  else if (!rows.empty())
     print_table(rows);
-  for (const EvalMetrics& row : rows)
-    if (!std::isfinite(row.loss))
-      throw std::runtime_error(fmt::format("the loss on {} is not finite: the weights in {} are damaged or their training diverged", row.source, directory.string()));
+  if (!refused.empty()) throw EndsWith(1);  // each has been told
 }
 
 }  // namespace
@@ -64,8 +94,9 @@ void add_eval_command(CommandLine& line) {
   const auto arguments = std::make_shared<EvalArguments>();
   const Command command = line.command("eval", "loss, perplexity and routing balance on token shards, by source");
   command.option("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
-  command.option("--data", arguments->data, "directories of token shards").required();
-  command.option("--seq", arguments->sequence_length, "tokens a sample (at most what the model has positions for)")
+  command.option("--data", arguments->data, "directories of token shards; one that cannot be used does not keep the others from being evaluated")
+      .required();
+  command.option("--seq", arguments->sequence_length, "tokens a sample (at most what the model has positions for); a source's last sample may be shorter")
       .show_default().range(1, 1 << 24);
   command.option("--batch", arguments->sequences, "samples computed at once").show_default().range(1, 1 << 20);
   command.option("--threads", arguments->threads, "0: all cores").show_default().range(0, 4096);

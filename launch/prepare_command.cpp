@@ -1,9 +1,10 @@
 // smoe prepare INPUT... --out DIR --tokenizer T | --vocab-size V | --train-tokenizer VOCAB
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -25,6 +26,32 @@ struct PrepareArguments {
   std::int64_t train_vocab_size = 0;
 };
 
+// In MB where that says something.
+std::string size_of(std::uint64_t bytes) {
+  return bytes < 100'000 ? fmt::format("{} bytes", bytes) : fmt::format("{:.1f} MB", static_cast<double>(bytes) * 1e-6);
+}
+
+// "a.txt as text, b.npy as npy", or where there are many "120 files as jsonl, 3 as text".
+std::string readings(const std::vector<CorpusFile>& inputs) {
+  constexpr std::size_t most_by_name = 8;
+  std::vector<std::string> parts;
+  if (inputs.size() <= most_by_name) {
+    for (const CorpusFile& file : inputs) parts.push_back(fmt::format("{} as {}", file.path.string(), name_of(file.format)));
+  } else {
+    std::map<CorpusFormat, std::int64_t> counts;
+    for (const CorpusFile& file : inputs) ++counts[file.format];
+    for (const auto& [format, count] : counts)
+      parts.push_back(fmt::format("{}{} as {}", count, parts.empty() ? " file(s)" : "", name_of(format)));
+  }
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+void print_passed_over(const std::vector<PassedOver>& kinds) {
+  for (const PassedOver& kind : kinds)
+    fmt::print("passed over: {} file(s), each {} ({}{})\n", kind.files, kind.kind, kind.files == 1 ? "" : "the first is ",
+               kind.first.string());
+}
+
 void train_vocabulary(const PrepareArguments& arguments) {
   const TrainTokenizerOptions options{.inputs = arguments.options.inputs,
                                       .format = corpus_format_of(arguments.format),
@@ -32,20 +59,30 @@ void train_vocabulary(const PrepareArguments& arguments) {
                                       .vocab_size = arguments.train_vocab_size,
                                       .out_directory = arguments.options.out_directory};
   const TrainTokenizerSummary summary = train_tokenizer(options);
-  fmt::print("{}: {} pieces, learned from {} lines ({:.1f} of {:.1f} MB) in {}\n", summary.file.string(),
-             options.vocab_size, summary.lines, static_cast<double>(summary.sampled_bytes) * 1e-6,
-             static_cast<double>(summary.corpus_bytes) * 1e-6, format_duration(summary.seconds));
+  fmt::print("{}: {} pieces, learned from {} lines ({} of {}) in {}\n", summary.file.string(), options.vocab_size, summary.lines,
+             size_of(summary.sampled_bytes), size_of(summary.corpus_bytes), format_duration(summary.seconds));
+  fmt::print("read {}\n", readings(summary.inputs));
+  print_passed_over(summary.passed_over);
   if (summary.skipped_lines > 0) fmt::print("{} lines were not UTF-8 and passed over\n", summary.skipped_lines);
 }
 
+// Nothing where the work was too short for a rate to mean anything.
+std::string rate_of(const PrepareSummary& summary) {
+  if (summary.seconds < 0.5 || summary.bytes_done < 1'000'000) return "";
+  return fmt::format(" ({:.1f} MB/s)", static_cast<double>(summary.bytes_done) * 1e-6 / summary.seconds);
+}
+
 void print_summary(const PrepareOptions& options, const PrepareSummary& summary) {
-  fmt::print("{}: {} tokens in {} documents and {} shard(s), from {:.1f} MB in {} file(s), {} ({:.1f} MB/s)\n",
-             options.out_directory, summary.tokens, summary.documents, summary.shards,
-             static_cast<double>(summary.bytes_done) * 1e-6, summary.files, format_duration(summary.seconds),
-             static_cast<double>(summary.bytes_done) * 1e-6 / std::max(summary.seconds, 1e-9));
-  if (summary.empty_documents + summary.skipped_binary + summary.skipped_hidden > 0)
-    fmt::print("passed over: {} empty documents, {} binary files, {} hidden files\n", summary.empty_documents,
-               summary.skipped_binary, summary.skipped_hidden);
+  fmt::print("{}: {} tokens in {} documents and {} shard(s), from {} in {} file(s), {}{}\n", options.out_directory,
+             summary.tokens, summary.documents, summary.shards, size_of(summary.bytes_done), summary.files,
+             format_duration(summary.seconds), rate_of(summary));
+  fmt::print("read {}\n", readings(summary.inputs));
+  if (summary.empty_documents + summary.skipped_hidden > 0)
+    fmt::print("passed over: {} empty documents, {} hidden files\n", summary.empty_documents, summary.skipped_hidden);
+  print_passed_over(summary.passed_over);
+  if (summary.foreign_bytes > 0)
+    fmt::print("{} bytes were zero or no UTF-8, and taken as they are (--format text)\n", summary.foreign_bytes);
+  for (const std::string& warning : summary.warnings) fmt::print(stderr, "smoe: warning: {}\n", warning);
 }
 
 // A tokenizer.model that is named itself is taken as it stands, though its directory may add tokens to it.
@@ -88,7 +125,8 @@ void add_prepare_command(CommandLine& line) {
   PrepareOptions& options = arguments->options;
   const Command command = line.command(
       "prepare", "turns files into token shards, or trains a SentencePiece vocabulary on them");
-  command.option("INPUT", options.inputs, "files, or directories that stand for all files below them").required();
+  command.option("INPUT", options.inputs, "files of text, JSON or ids, or directories that stand for all files below them")
+      .required();
   command.option("--out", options.out_directory, "directory of the shards, or of the trained tokenizer.model")
       .required();
   const Option tokenizer = command.option(
@@ -103,12 +141,15 @@ void add_prepare_command(CommandLine& line) {
           .range(260, 1 << 20)
           .excludes(tokenizer)
           .excludes(vocab_size);
-  command.option("--format", arguments->format, "of the input; auto goes by each file's name and first bytes")
-      .one_of({"auto", "text", "jsonl", "npy", "megatron"})
+  command
+      .option("--format", arguments->format,
+              "of the input; auto goes by each file's first bytes and name, and refuses what is compressed, a table or "
+              "binary; text takes any bytes")
+      .one_of({"auto", "text", "jsonl", "json", "npy", "megatron"})
       .show_default();
-  command.option("--text-field", options.text_field, "key of a JSONL line's text").show_default();
+  command.option("--text-field", options.text_field, "key of the text in a JSON object").show_default();
   command.option("--source", options.source, "where the documents come from, for the manifest");
-  command.option("--shard-tokens", options.shard_tokens, "most tokens a shard")
+  command.option("--shard-tokens", options.shard_tokens, "most tokens a shard; documents are not split, so one that is longer has a shard of its own")
       .range(1, std::int64_t{1} << 40)
       .show_default();
   command.option("--append-eos", options.append_eos, "end every text with eos; ids are stored as they are")

@@ -69,6 +69,7 @@ BalanceLoss::Statistics BalanceLoss::take_statistics(Context& context, std::int6
 
 void BalanceLoss::begin_step(std::int64_t micro_batches) {
   micro_batches_ = micro_batches;
+  share_ = 1.0 / static_cast<double>(micro_batches);
   seen_ = 0;
   std::fill(running_counts_.begin(), running_counts_.end(), 0.0);
   for (auto* v : {&values_.micro_batch, &values_.global_batch, &values_.sequence, &values_.rank, &values_.z})
@@ -155,7 +156,7 @@ void BalanceLoss::sum_own(Context& context, const Statistics& statistics) {
 void BalanceLoss::measure() {
   ++seen_;
   const Totals totals{world_, layers_, experts_};
-  const double share = 1.0 / static_cast<double>(micro_batches_), steps_so_far = static_cast<double>(seen_);
+  const double share = share_, steps_so_far = static_cast<double>(seen_);
   const double tokens = totals.tokens(), k = static_cast<double>(experts_per_token_), experts = static_cast<double>(experts_);
   const double unit = experts / (k * tokens * tokens), layers = static_cast<double>(layers_);
   std::fill(pooled_f_.begin(), pooled_f_.end(), 0.0);

@@ -52,6 +52,9 @@ class BalanceLoss {
 
   // Forgets the accumulation of the step before. micro_batches: how many this step has.
   void begin_step(std::int64_t micro_batches);
+  // Before micro_batch(), where micro-batches differ in size: what this one counts in the step's averages, in place of one
+  // over their number. For measuring alone; gradients keep to the number.
+  void weigh(double share) { share_ = share; }
   // Between forward and backward of each micro-batch: makes the statistics global (one all-reduce over the world for all
   // layers, and before it one over the tp group, which shares sequences), adds to the step's values, and leaves in
   // `gradients` [L] what backward needs (tables live in the activations). Losses are divided by the number of micro-batches.
@@ -69,6 +72,7 @@ class BalanceLoss {
   std::int64_t layers_, experts_, experts_per_token_;
   RouterConfig router_;
   std::int64_t micro_batches_ = 1, seen_ = 0;
+  double share_ = 1.0;
   std::vector<float> counts_, probability_sums_, z_sums_;  // [L,N,E], [L,N,E], [L,N] of this rank, on the host
   std::vector<double> sequence_sums_;                      // [L,B,2E] counts and probabilities of each sequence of the tp group
   std::vector<double> own_counts_;                         // [L,E] of this rank

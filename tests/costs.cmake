@@ -18,7 +18,8 @@ set(smoe_costs
   "^(CommandLine\\.layouts|CommandBadInput\\.disk_full|Reshard\\.)" 5
   "^(ModelFiles|CommandTokens)\\." 4
   "^(CommandLine|ReportInBrowser|Prepare|SafetensorsProperty)\\." 3
-  "^(CommandBadInput\\.(model|generate|logits|eval)|Steps/Allocation\\.|TokenizerBadInput\\.Survives)" 2
+  "^(Evaluation|ManyShards)\\." 3
+  "^(DataInput\\.(eval|train)|CommandBadInput\\.(model|generate|logits|eval)|Steps/Allocation\\.|TokenizerBadInput\\.Survives)" 2
 )
 
 function(smoe_set_costs)

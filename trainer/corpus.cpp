@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <stdexcept>
+#include <utility>
 
 #include "data/files.h"
 #include "data/json.h"
@@ -16,6 +17,7 @@
 namespace smoe {
 namespace fs = std::filesystem;
 namespace {
+
 void name_sources(std::vector<Source>& sources) {
   for (Source& source : sources) source.name = source.dataset->info().source;
   const auto as_made = sources;
@@ -25,35 +27,62 @@ void name_sources(std::vector<Source>& sources) {
   }
 }
 
-void require_one_tokenizer(const std::vector<Source>& sources) {
-  const Source* first = nullptr;
-  for (const Source& source : sources) {
-    const auto& sha = source.dataset->info().tokenizer_sha256;
-    if (sha.empty()) continue;
-    if (!first) first = &source;
-    if (sha != first->dataset->info().tokenizer_sha256)
-      throw std::runtime_error(fmt::format(
-          "{} and {} were made with different tokenizers (SHA-256 {} and {}): prepare both with the same one",
-          first->dataset->directory(), source.dataset->directory(), first->dataset->info().tokenizer_sha256, sha));
+// Opens one source after another.
+class SourceOpener {
+ public:
+  SourceOpener(std::int64_t sequence_length, bool document_masking, const CorpusChecks& checks)
+      : sequence_length_(sequence_length), document_masking_(document_masking), tail_(checks.tail), model_directory_(checks.model_directory) {
+    checks_ = {.tokenizer_sha256 = {}, .vocab_size = checks.vocab_size, .verified = checks.verified};
   }
-}
+
+  // Throws std::runtime_error unless it is fit for the model and of the tokenizer of those opened before.
+  Source open(const DataSource& source) {
+    // The model's tokenizer matters only to shards that name theirs: ids that came ready-made may be of any.
+    if (checks_.tokenizer_sha256.empty() && !model_directory_.empty() && !read_manifest(source.path).info.tokenizer_sha256.empty())
+      checks_.tokenizer_sha256 = tokenizer_identity(model_directory_);
+    auto dataset = std::make_shared<const Dataset>(source.path, sequence_length_, document_masking_, checks_, tail_, open_shards_);
+    if (const auto& sha = dataset->info().tokenizer_sha256; !sha.empty()) {
+      if (!first_) first_ = dataset;
+      if (sha != first_->info().tokenizer_sha256)
+        throw std::runtime_error(fmt::format(
+            "{} and {} were made with different tokenizers (SHA-256 {} and {}): prepare both with the same one",
+            first_->directory(), dataset->directory(), first_->info().tokenizer_sha256, sha));
+    }
+    return {{}, std::move(dataset), source.weight};
+  }
+
+ private:
+  std::int64_t sequence_length_;
+  bool document_masking_;
+  Tail tail_;
+  fs::path model_directory_;
+  DatasetChecks checks_;
+  std::shared_ptr<const Dataset> first_;  // that names a tokenizer
+  std::shared_ptr<OpenShards> open_shards_ = std::make_shared<OpenShards>();
+};
 
 }  // namespace
 
 std::vector<Source> open_sources(const std::vector<DataSource>& wanted, std::int64_t sequence_length, bool document_masking,
                                  const CorpusChecks& checks) {
-  DatasetChecks dataset_checks{.tokenizer_sha256 = {}, .vocab_size = checks.vocab_size, .verified = checks.verified};
-  // The model's tokenizer matters only to shards that name theirs: ids that came ready-made may be of any.
-  const bool named = std::any_of(wanted.begin(), wanted.end(), [](const DataSource& source) {
-    return !read_manifest(source.path).info.tokenizer_sha256.empty();
-  });
-  if (named && !checks.model_directory.empty()) dataset_checks.tokenizer_sha256 = tokenizer_identity(checks.model_directory);
+  SourceOpener opener(sequence_length, document_masking, checks);
   std::vector<Source> sources;
-  for (const DataSource& source : wanted)
-    sources.push_back({{}, std::make_shared<const Dataset>(source.path, sequence_length, document_masking, dataset_checks), source.weight});
-  require_one_tokenizer(sources);
+  for (const DataSource& source : wanted) sources.push_back(opener.open(source));
   name_sources(sources);
   return sources;
+}
+
+OpenedSources open_usable_sources(const std::vector<DataSource>& wanted, std::int64_t sequence_length, bool document_masking,
+                                  const CorpusChecks& checks) {
+  SourceOpener opener(sequence_length, document_masking, checks);
+  OpenedSources opened;
+  for (const DataSource& source : wanted) try {
+      opened.sources.push_back(opener.open(source));
+    } catch (const std::runtime_error& error) {
+      opened.refused.push_back({source.path, error.what()});
+    }
+  name_sources(opened.sources);
+  return opened;
 }
 
 void require_tokenizer_of(const fs::path& model_directory, const std::vector<Source>& sources) {

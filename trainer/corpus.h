@@ -24,12 +24,27 @@ struct CorpusChecks {
   std::int64_t vocab_size = 0;             // the model's
   std::filesystem::path model_directory;  // of model.from, whose tokenizer the shards must have been made with; may be empty
   bool verified = false;                  // another process of this job on this node has checked the files' SHA-256
+  Tail tail = Tail::drop;                 // what becomes of the tokens that fill no sample
 };
 
 // Opens `sources`. Throws std::runtime_error if one is missing, corrupt, too short, or made with another tokenizer or a
 // larger vocabulary than the model's or than the other sources.
 std::vector<Source> open_sources(const std::vector<DataSource>& sources, std::int64_t sequence_length, bool document_masking,
                                  const CorpusChecks& checks);
+
+struct RefusedSource {
+  std::string path, reason;
+};
+
+struct OpenedSources {
+  std::vector<Source> sources;
+  std::vector<RefusedSource> refused;
+};
+
+// As open_sources, but a source that cannot be used keeps no other from being opened. Of two that were made with different
+// tokenizers the later is refused.
+OpenedSources open_usable_sources(const std::vector<DataSource>& sources, std::int64_t sequence_length, bool document_masking,
+                                  const CorpusChecks& checks);
 
 // Throws std::runtime_error if a source was prepared with another tokenizer than that of a model's directory (its
 // tokenizer.model, and the tokens that the directory adds); a directory without one accepts all.

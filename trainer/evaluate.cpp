@@ -3,27 +3,31 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <span>
 #include <vector>
 
 namespace smoe {
 
 EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, const EvaluateOptions& options, std::int64_t step) {
-  const std::int64_t length = dataset.sequence_length();
   const std::int64_t samples =
       options.batches ? std::min(dataset.samples(), options.batches * options.sequences) : dataset.samples();
+  const std::int64_t tail = options.batches ? 0 : dataset.tail();
   Communicator& dp = context.mesh.group(Axis::dp);
-  const std::int64_t at_once = options.sequences * dp.size();
+  const std::int64_t at_once = options.sequences * dp.size(), all = samples + (tail > 0);
+  const double tokens = static_cast<double>(samples * dataset.sequence_length() + tail);
   std::vector<std::int32_t> ids, targets, document_start;
   RouterConfig measured;
   measured.aux_loss_coef = 0;  // the balance is measured, nothing is trained
   BalanceLoss balance(model.config(), measured);
-  balance.begin_step((samples + at_once - 1) / at_once);
+  balance.begin_step((samples + at_once - 1) / at_once + (tail > 0));
   std::vector<RouterGradient> unused;
   Mixtral::Saved saved;
   std::array<double, 2> sums{0.0, 0.0};  // of losses and of targets
-  for (std::int64_t done = 0; done < samples; done += at_once) {
-    // Ranks for which nothing is left still take part: the experts they hold may be wanted by others.
-    const std::int64_t first = std::min(samples, done + dp.rank() * options.sequences), sequences = std::min(options.sequences, samples - first);
+  // Samples [done, done + count) of all ranks. Those for which nothing is left still take part: the experts they hold may
+  // be wanted by others.
+  const auto measure = [&](std::int64_t done, std::int64_t count, std::int64_t length) {
+    const std::int64_t before = std::min(count, dp.rank() * options.sequences);
+    const std::int64_t first = done + before, sequences = std::min(options.sequences, count - before);
     for (auto* column : {&ids, &targets, &document_start}) column->resize(static_cast<std::size_t>(sequences * length));
     for (std::int64_t s = 0; s < sequences; ++s) {
       const auto row = [&](std::vector<std::int32_t>& column) {
@@ -38,16 +42,20 @@ EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, co
     // Nothing is kept for a backward, so each layer's activations make room for the next one's.
     model.forward(context, batch, Recompute::layer, nullptr, saved);
     sums[0] += model.loss(context, batch, saved);
+    balance.weigh(static_cast<double>(count * length) / tokens);
     balance.micro_batch(context, saved.statistics, unused);
     sums[1] += static_cast<double>(std::count_if(targets.begin(), targets.end(), [](std::int32_t t) { return t >= 0; }));
-    if (options.on_progress) options.on_progress(std::min(samples, done + at_once), samples);
-  }
+    if (options.on_progress) options.on_progress(done + count, all);
+  };
+  for (std::int64_t done = 0; done < samples; done += at_once)
+    measure(done, std::min(at_once, samples - done), dataset.sequence_length());
+  if (tail > 0) measure(samples, 1, tail);
   dp.all_reduce(sums, Reduce::sum, "evaluate.loss");
   EvalMetrics metrics;
   metrics.step = step;
   metrics.source = options.name;
   metrics.tokens = static_cast<std::int64_t>(sums[1]);
-  metrics.loss = metrics.tokens ? sums[0] / sums[1] : 0.0;
+  metrics.loss = metrics.tokens ? sums[0] / sums[1] : not_measured;
   metrics.perplexity = std::exp(metrics.loss);
   metrics.aux_loss = balance.values().trained(AuxLossScope::micro_batch);
   metrics.max_vio = max_violation(balance.values().load);

@@ -149,13 +149,15 @@ std::string Progress::head(int bar_columns) const {
 
 // Rate, and the time to come or, at the end, the time it took.
 std::string Progress::tail() const {
+  constexpr double least_seconds = 0.25;  // of work before a rate says more of the clock than of the work
+  const bool known = rate_.known() && updated_ - started_ >= least_seconds;
   std::string text;
-  if (rate_.known() && !options_.unit.empty()) {
+  if (known && !options_.unit.empty()) {
     text += fmt::format("  {} {}/s", format_count(rate_.units_per_second()), options_.unit);
   }
   if (finished_ || (options_.total > 0 && done_ >= options_.total)) {
     text += "  took " + format_duration(terminal_.seconds() - started_);
-  } else if (rate_.known() && options_.total > 0) {
+  } else if (known && options_.total > 0) {
     text += "  ETA " + format_duration(static_cast<double>(options_.total - done_) / rate_.units_per_second());
   }
   return text;

@@ -21,12 +21,12 @@ struct Sample {
 };
 
 Sample read(const Dataset& dataset, std::int64_t sample) {
-  Sample result(dataset.sequence_length());
+  Sample result(sample < dataset.samples() ? dataset.sequence_length() : dataset.tail());
   dataset.read(sample, result.inputs, result.targets, result.document_start);
   return result;
 }
 
-// The definition, token by token, over the corpus in memory.
+// The definition, token by token, over the corpus in memory; of the tail where the tokens end before the sample does.
 Sample expected_sample(const Corpus& corpus, std::int64_t sample, std::int64_t length, bool document_masking) {
   std::vector<std::int32_t> ids, document_first;  // of the stream
   std::vector<std::uint8_t> counts;
@@ -38,8 +38,9 @@ Sample expected_sample(const Corpus& corpus, std::int64_t sample, std::int64_t l
       counts.push_back(corpus.masks.empty() || corpus.masks[d].empty() ? 1 : corpus.masks[d][i]);
     }
   }
-  Sample result(length);
-  for (std::int64_t t = 0; t < length; ++t) {
+  const std::int64_t positions = std::min(length, corpus.tokens() - 1 - sample * length);
+  Sample result(positions);
+  for (std::int64_t t = 0; t < positions; ++t) {
     const std::int64_t at = sample * length + t;
     const bool opens_document = document_first[at + 1] == at + 1;
     result.inputs[t] = ids[at];
@@ -68,8 +69,15 @@ TEST_P(DatasetSamples, FollowTheDefinition) {
   EXPECT_EQ(dataset.tokens(), corpus.tokens());
   EXPECT_EQ(dataset.documents(), c.documents);
   ASSERT_EQ(dataset.samples(), (corpus.tokens() - 1) / c.length);
+  EXPECT_EQ(dataset.tail(), 0);
   for (std::int64_t i = 0; i < dataset.samples(); ++i)
     ASSERT_EQ(read(dataset, i), expected_sample(corpus, i, c.length, c.document_masking)) << "sample " << i;
+
+  const Dataset whole(scratch / "set", c.length, c.document_masking, {}, Tail::keep);
+  EXPECT_EQ(whole.samples(), dataset.samples());
+  ASSERT_EQ(whole.tail(), (corpus.tokens() - 1) % c.length);
+  for (std::int64_t i = 0; i < whole.samples() + (whole.tail() > 0); ++i)
+    ASSERT_EQ(read(whole, i), expected_sample(corpus, i, c.length, c.document_masking)) << "sample " << i;
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -81,7 +89,8 @@ INSTANTIATE_TEST_SUITE_P(
                     DatasetCase{"samples_across_shards_and_documents", 20, 60, 300, 50, 64, true, false},
                     DatasetCase{"loss_mask", 40, 60, 300, 1 << 27, 16, true, true},
                     DatasetCase{"loss_mask_across_documents", 40, 60, 300, 1 << 27, 16, true, false},
-                    DatasetCase{"one_token_documents", 50, 1, 300, 1 << 27, 7, false, true},
+                    DatasetCase{"one_token_documents", 50, 1, 300, 1 << 27, 7, false, false},
+                    DatasetCase{"documents_of_one_token_and_two", 50, 2, 300, 1 << 27, 7, false, true},
                     DatasetCase{"one_token_samples", 12, 9, 300, 1 << 27, 1, true, true},
                     DatasetCase{"u32_ids", 40, 60, 200000, 1 << 27, 16, true, true},
                     DatasetCase{"samples_across_chunks", 6, 30000, 300, 1 << 27, 5000, true, true}),
@@ -108,6 +117,23 @@ TEST(Dataset, SampleCountAtItsEdges) {
   EXPECT_EQ(Dataset(scratch / "set", 8, true).samples(), 2);
   EXPECT_EQ(Dataset(scratch / "set", 9, true).samples(), 1);
   EXPECT_EQ(Dataset(scratch / "set", 1, true).samples(), 16);
+}
+
+TEST(Dataset, ATailThatIsKeptMakesAShortSourceReadable) {
+  const ScratchDirectory scratch;
+  test::write_corpus(scratch / "set", {{{10, 11, 12}, {20, 21}}, {}}, test::corpus_info());
+  expect_refused([&] { Dataset(scratch / "set", 8, true); }, {"5 tokens", "needs 9"});
+  const Dataset dataset(scratch / "set", 8, true, {}, Tail::keep);
+  EXPECT_EQ(dataset.samples(), 0);
+  ASSERT_EQ(dataset.tail(), 4);
+  const Sample tail = read(dataset, 0);
+  EXPECT_EQ(tail.inputs, (std::vector<std::int32_t>{10, 11, 12, 20}));
+  EXPECT_EQ(tail.targets, (std::vector<std::int32_t>{11, 12, -100, 21}));
+  EXPECT_EQ(tail.document_start, (std::vector<std::int32_t>{0, 0, 0, 3}));
+  EXPECT_THROW(read(dataset, 1), std::logic_error);
+  EXPECT_EQ(Dataset(scratch / "set", 4, true, {}, Tail::keep).tail(), 0);
+  test::write_corpus(scratch / "one", {{{10}}, {}}, test::corpus_info());
+  expect_refused([&] { Dataset(scratch / "one", 8, true, {}, Tail::keep); }, {"one token", "nothing to predict"});
 }
 
 TEST(Dataset, AcceptsCompressedShardsOfOtherWriters) {
@@ -195,6 +221,45 @@ TEST_F(DatasetBadInput, VocabularyLargerThanTheModels) {
 
 TEST_F(DatasetBadInput, TooFewTokens) {
   expect_refused([&] { Dataset(set_, 17, true); }, {set_, "17 tokens", "needs 18", "data.sequence_length to at most 16"});
+}
+
+// Ids saved as a column: a document each.
+TEST_F(DatasetBadInput, NoTargetBecauseEveryTokenIsADocument) {
+  const std::string column = scratch_ / "column";
+  test::write_corpus(column, {std::vector<std::vector<std::int32_t>>(40, {7}), {}}, test::corpus_info(), 13);
+  for (const Tail tail : {Tail::drop, Tail::keep})
+    expect_refused([&] { Dataset(column, 8, true, {}, tail); },
+                   {column + " has no target in its 40 tokens of 40 documents", "column", "a.ravel()", "data.document_masking: false"});
+  EXPECT_NO_THROW(Dataset(column, 8, false));
+}
+
+// What decides is what a sample holds: a target in the tail that is dropped helps nobody.
+TEST_F(DatasetBadInput, NoTargetButInTheTailThatIsDropped) {
+  std::vector<std::vector<std::int32_t>> documents(17, {7});
+  documents.push_back({7, 7});
+  const std::string set = scratch_ / "late";
+  test::write_corpus(set, {documents, {}}, test::corpus_info());
+  expect_refused([&] { Dataset(set, 8, true); }, {"no target"});
+  EXPECT_NO_THROW(Dataset(set, 9, true));
+  EXPECT_NO_THROW(Dataset(set, 8, true, {}, Tail::keep));
+}
+
+TEST_F(DatasetBadInput, NoTargetBecauseTheLossMaskIsZero) {
+  const std::string set = scratch_ / "masked";
+  const Corpus corpus{{std::vector<std::int32_t>(100000, 5), {6, 6}}, {std::vector<std::uint8_t>(100000, 0), {0, 0}}};
+  test::write_corpus(set, corpus, test::corpus_info(), 100000);
+  for (const bool document_masking : {true, false})
+    expect_refused([&] { Dataset(set, 8, document_masking); }, {set + " has no target", "loss_mask", "is 0"});
+  Corpus with_one = corpus;
+  with_one.masks[0][99990] = 1;
+  test::write_corpus(scratch_ / "one", with_one, test::corpus_info(), 100000);
+  EXPECT_NO_THROW(Dataset(scratch_ / "one", 8, true));
+  // A mask that is 1 on what opens a document alone.
+  Corpus opening = corpus;
+  opening.masks[1][0] = 1;
+  test::write_corpus(scratch_ / "opening", opening, test::corpus_info(), 100000);
+  expect_refused([&] { Dataset(scratch_ / "opening", 1, true); }, {"no target"});
+  EXPECT_NO_THROW(Dataset(scratch_ / "opening", 1, false));
 }
 
 TEST_F(DatasetBadInput, SequenceLengthOutOfRange) {

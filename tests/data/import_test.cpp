@@ -1,10 +1,18 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <optional>
+#include <random>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "data/corpus_files.h"
 #include "data/import_jsonl.h"
 #include "data/import_megatron.h"
+#include "data/json.h"
 #include "tests/data/megatron_fixtures.h"
 #include "tests/data/scratch_files.h"
 
@@ -27,7 +35,6 @@ TEST(CorpusFiles, TellsFormatsByNameAndMagic) {
   spill(directory / "c.ndjson", "{}");
   spill(directory / "d.npy", "");
   spill(directory / "e.data", "\x93NUMPY...");
-  spill(directory / "f.bin", "binary, but no pair");
   write_megatron(directory / "g", 8, {{1, 2}, {3}});
   const auto format = [&](const std::string& name) {
     return list_corpus_files({(directory / name).string()}, CorpusFormat::automatic).files.at(0).format;
@@ -37,7 +44,6 @@ TEST(CorpusFiles, TellsFormatsByNameAndMagic) {
   EXPECT_EQ(format("c.ndjson"), CorpusFormat::jsonl);
   EXPECT_EQ(format("d.npy"), CorpusFormat::npy);
   EXPECT_EQ(format("e.data"), CorpusFormat::npy);
-  EXPECT_EQ(format("f.bin"), CorpusFormat::text);
   for (const char* name : {"g", "g.bin", "g.idx"}) {
     EXPECT_EQ(format(name), CorpusFormat::megatron) << name;
     EXPECT_EQ(list_corpus_files({(directory / name).string()}, CorpusFormat::megatron).files.at(0).bytes, 6u);
@@ -53,14 +59,21 @@ TEST(CorpusFiles, WalksADirectoryInOrder) {
   spill(directory / "sub" / "m.jsonl", "{}");
   spill(directory / ".git" / "config", "hidden");
   spill(directory / ".hidden", "hidden");
-  spill(directory / "program", std::string("ELF\0\0", 5));
+  spill(directory / "program", std::string("\x7F""ELF\0\0", 6));
+  spill(directory / "sub" / "table.dat", std::string("\0\1", 2));
+  spill(directory / "sub" / "another.dat", std::string("x\0", 2));
   write_megatron(directory / "ids", 4, {{1}});
   std::filesystem::create_symlink("nowhere", directory / "dangling");
   const CorpusFiles corpus = list_corpus_files({directory.path().string()}, CorpusFormat::automatic);
   EXPECT_EQ(names_of(corpus),
             (std::vector<std::string>{"a.txt:text", "ids.idx:megatron", "m.jsonl:jsonl", "z.txt:text"}));
   EXPECT_EQ(corpus.skipped_hidden, 2);
-  EXPECT_EQ(corpus.skipped_binary, 1);
+  ASSERT_EQ(corpus.passed_over.size(), 2u);
+  EXPECT_EQ(corpus.passed_over[0].kind, "a program or library");
+  EXPECT_EQ(corpus.passed_over[0].files, 1);
+  EXPECT_EQ(corpus.passed_over[1].kind, "binary (.dat)");
+  EXPECT_EQ(corpus.passed_over[1].files, 2);
+  EXPECT_EQ(corpus.passed_over[1].first, directory / "sub" / "another.dat");
   EXPECT_EQ(names_of(list_corpus_files({directory.path().string()}, CorpusFormat::megatron)),
             std::vector<std::string>{"ids.idx:megatron"});
 }
@@ -80,7 +93,7 @@ TEST(CorpusFilesBadInput, NamesWhatIsMissing) {
   refused("nowhere", CorpusFormat::megatron, {"nowhere.bin", "No such file"});
   refused("", CorpusFormat::automatic, {directory.path().string(), "no file"});
   spill(directory / "x", std::string(4, '\0'));
-  refused("", CorpusFormat::automatic, {"no file", "1 binary"});
+  refused("", CorpusFormat::automatic, {"no file", "1 file passed over as binary", "x"});
   expect_refused([] { list_corpus_files({}, CorpusFormat::automatic); }, {"no input"});
   expect_refused([] { corpus_format_of("csv"); }, {"csv", "jsonl"});
 }
@@ -110,7 +123,7 @@ TEST(Jsonl, GivesWholeLinesAndTheirNumbers) {
   }
 }
 
-TEST(JsonlBadInput, NamesFileAndLine) {
+TEST(JsonlBadInput, NamesFileLineAndColumn) {
   const ScratchDirectory directory;
   const auto refused = [&](const std::string& second_line, std::initializer_list<std::string> pieces) {
     spill(directory / "a.jsonl", "{\"text\": \"fine\"}\n" + second_line + "\n");
@@ -121,12 +134,119 @@ TEST(JsonlBadInput, NamesFileAndLine) {
     ASSERT_TRUE(lines.next_document("text", document));
     expect_refused([&] { lines.next_document("text", document); }, pieces);
   };
-  refused("{\"text\": ", {"a.jsonl:2"});
-  refused("{\"text\": 7}", {"a.jsonl:2", "text"});
-  refused("{\"body\": \"x\"}", {"a.jsonl:2", "text"});
-  refused("[1]", {"a.jsonl:2", "object"});
-  refused("{\"text\": \"a\", \"text\": \"b\"}", {"a.jsonl:2", "text"});
-  refused("{\"text\": \"\xFF\"}", {"a.jsonl:2"});
+  refused("{\"text\": ", {"a.jsonl:2:10: not valid JSON"});
+  refused("{\"text\": 7}", {"a.jsonl:2:1: \"text\": found 7"});
+  refused("  {\"text\": 7}", {"a.jsonl:2:3: \"text\": found 7"});
+  refused("{\"body\": \"x\", \"id\": 1}", {"a.jsonl:2:1: the key \"text\" is missing", "has \"body\", \"id\"", "--text-field"});
+  refused("{}", {"a.jsonl:2:1: the key \"text\" is missing", "no key"});
+  refused("[1]", {"a.jsonl:2:1: found an array, expected an object"});
+  refused("{\"text\": \"a\", \"text\": \"b\"}", {"a.jsonl:2:21: the key \"text\" appears twice"});
+  refused("{\"text\": \"\xFF\"}", {"a.jsonl:2:11"});
+  for (const std::string value : {"NaN", "Infinity", "-Infinity"})
+    refused("{\"text\": " + value + "}", {"a.jsonl:2:1: \"text\": found " + value + ", expected a string"});
+  refused("{\"text\": NaNs}", {"a.jsonl:2:10"});
+  refused("{\"text\": \"a\", \"x\": nan}", {"a.jsonl:2:21"});
+}
+
+// As Python's json.dumps writes a score that is not a number.
+TEST(Jsonl, NonFiniteNumbersBesideTheTextAreNoError) {
+  const ScratchDirectory directory;
+  spill(directory / "a.jsonl",
+        "{\"text\": \"abc\", \"score\": NaN}\n"
+        "{\"score\": [NaN, -Infinity, {\"x\": Infinity}], \"text\": \"NaN \\\"Infinity\", \"z\": 1.5}");
+  JsonlFile file(directory / "a.jsonl");
+  JsonlLines lines;
+  ASSERT_TRUE(file.next_lines(1000, lines));
+  std::string document;
+  ASSERT_TRUE(lines.next_document("text", document));
+  EXPECT_EQ(document, "abc");
+  ASSERT_TRUE(lines.next_document("text", document));
+  EXPECT_EQ(document, "NaN \"Infinity");
+}
+
+// All documents of a JSON file, taken `bytes` at a time, and the bytes that they stand for.
+std::vector<std::string> json_documents(const std::filesystem::path& path, std::size_t bytes) {
+  JsonFile file(path);
+  JsonObjects objects;
+  std::vector<std::string> documents;
+  std::uint64_t read = 0;
+  while (file.next_objects(bytes, objects)) {
+    read += objects.bytes;
+    for (std::string document; objects.next_document("text", document);) documents.push_back(document);
+  }
+  EXPECT_EQ(read, std::filesystem::file_size(path));
+  return documents;
+}
+
+TEST(JsonFile, TakesArraysAndObjectsHoweverTheyAreBrokenIntoLines) {
+  const ScratchDirectory directory;
+  const std::vector<std::string> expected{"one", "}] \" [{", "", "three"};
+  const std::string one = R"({"text": "one", "x": [{"a": "\\"}, []]})", two = "{\n \"y\": {},\n \"text\": \"}] \\\" [{\"\n}",
+                    empty = R"({"text": ""})", three = R"({"text":"three"})";
+  spill(directory / "array.json", "\n [ " + one + ",\n" + two + " , " + empty + "," + three + "\n]\n\n");
+  spill(directory / "tight.json", "[" + one + "," + two + "," + empty + "," + three + "]");
+  spill(directory / "lines.json", one + "\n" + two + "\n\n" + empty + three);
+  spill(directory / "marked.json", "\xEF\xBB\xBF[" + one + "," + two + "," + empty + "," + three + "]");
+  for (const char* name : {"array.json", "tight.json", "lines.json", "marked.json"})
+    for (const std::size_t bytes : {1, 40, 100000}) EXPECT_EQ(json_documents(directory / name, bytes), expected) << name << " " << bytes;
+}
+
+// An array is cut into objects without being parsed: it must be taken, and refused, exactly where a parser of the whole does.
+TEST(JsonFile, AgreesWithAParserOfTheWholeArray) {
+  const ScratchDirectory directory;
+  const std::string whole = R"([{"text": "a\"]"}, {"x": [1, {"y": "\\"}], "text": ""} ,{"text":"{[,"}])";
+  const std::string_view alphabet = "[]{}\",:\\ \nab1";
+  std::mt19937 random(7);
+  int taken = 0, refused = 0;
+  for (int i = 0; i < 3000; ++i) {
+    std::string text = whole;
+    for (unsigned changes = random() % 3; changes > 0; --changes) {
+      const std::size_t at = 1 + random() % (text.size() - 1);
+      const char c = alphabet[random() % alphabet.size()];
+      if (random() % 3 == 0)
+        text.erase(at, 1);
+      else if (random() % 2 == 0)
+        text.insert(at, 1, c);
+      else
+        text[at] = c;
+    }
+    std::optional<std::vector<std::string>> expected{std::in_place}, found;
+    try {
+      for (const Json& object : parse_json(text, "whole")) expected->push_back(JsonReader(object, "object").require_string("text"));
+    } catch (const std::runtime_error&) {
+      expected.reset();
+    }
+    spill(directory / "a.json", text);
+    try {
+      found = json_documents(directory / "a.json", 1 + random() % 40);
+    } catch (const std::runtime_error&) {
+    }
+    ASSERT_EQ(found, expected) << text;
+    ++(expected ? taken : refused);
+  }
+  EXPECT_GT(taken, 300);
+  EXPECT_GT(refused, 300);
+}
+
+TEST(JsonFileBadInput, NamesFileLineAndColumn) {
+  const ScratchDirectory directory;
+  const auto refused = [&](const std::string& text, std::initializer_list<std::string> pieces) {
+    spill(directory / "a.json", text);
+    for (const std::size_t bytes : {1, 100000})
+      expect_refused([&] { json_documents(directory / "a.json", bytes); }, pieces);
+  };
+  refused("[\n {\"text\": 7}]", {"a.json:2:2: \"text\": found 7"});
+  refused("[{\"text\": \"a\"},\n\n  {\"text\": \"b\",}]", {"a.json:3:16: not valid JSON"});
+  refused("[{\"text\": \"a\"} {\"text\": \"b\"}]", {"a.json:1:16: found \"{\", expected ',' or ']'"});
+  refused("[{\"text\": \"a\"},", {"a.json:1:16"});
+  refused("[{\"text\": \"a\"}", {"a.json:1:15: the array is never closed"});
+  refused("[{\"text\": \"a\"}, {\"text\": \"b", {"a.json:1:17: '{' is never closed"});
+  refused("[{\"text\": \"a\"}]\n{\"text\": \"b\"}", {"a.json:2:1", "follows the array"});
+  refused("[[1]]", {"a.json:1:2: found an array, expected an object"});
+  refused("[1, 2]", {"a.json:1:2: found 1, expected an object"});
+  refused("[\"a\"]", {"a.json:1:2", "expected an object"});
+  refused("{\"data\": [{\"text\": \"a\"}]}", {"a.json:1:1: the key \"text\" is missing", "\"data\""});
+  refused("}", {"a.json:1:1"});
 }
 
 TEST(Megatron, ReadsEveryIntegerTypeAndItsDocuments) {

@@ -45,6 +45,29 @@ TEST(Json, WrittenFileReadsBack) {
   EXPECT_EQ(test::slurp(scratch / "f.json").back(), '\n');
 }
 
+TEST(Json, NonFiniteNumbersAreTakenWhereTheyAreAllowed) {
+  const std::string text = R"([NaN, Infinity, -Infinity, "NaN", "a\"NaN", 1.5, {"Infinity": NaN}, 0.0])";
+  const Json value = parse_json(text, "f", {.allow_non_finite = true});
+  EXPECT_TRUE(std::isnan(value[0].get<double>()));
+  EXPECT_EQ(value[1].get<double>(), std::numeric_limits<double>::infinity());
+  EXPECT_EQ(value[2].get<double>(), -std::numeric_limits<double>::infinity());
+  EXPECT_EQ(value[3], "NaN");
+  EXPECT_EQ(value[4], "a\"NaN");
+  EXPECT_EQ(value[5], 1.5);
+  EXPECT_TRUE(std::isnan(value[6]["Infinity"].get<double>()));
+  EXPECT_EQ(value[7], 0.0);
+  for (const char* strict : {"[NaN]", "[Infinity]", "{\"a\": -Infinity}"})
+    expect_refused([&] { parse_json(strict, "config.json"); }, {"config.json:1:", "not valid JSON"});
+  for (const char* wrong : {"[NaNa]", "[1NaN]", "[nan]", "[Inf]", "[infinity]", "NaN NaN", "[_NaN]"})
+    expect_refused([&] { parse_json(wrong, "f", {.allow_non_finite = true}); }, {"f:1:", "not valid JSON"});
+}
+
+TEST(Json, PositionsCountFromWhereTheTextBegins) {
+  expect_refused([] { parse_json("{\"a\": x}", "f", {}, {7, 5}); }, {"f:7:11: not valid JSON"});
+  expect_refused([] { parse_json("{\"a\":\n x}", "f", {}, {7, 5}); }, {"f:8:2: not valid JSON"});
+  expect_refused([] { parse_json("{\"n\": NaN, \"a\": x}", "f", {.allow_non_finite = true}, {7, 5}); }, {"f:7:21: not valid JSON"});
+}
+
 TEST(JsonReader, ReadsEveryType) {
   const Json value = parse_json(
       R"({"i": -3, "u": 18446744073709551615, "x": 0.5, "n": 2, "b": true, "s": "t", "a": [1], "o": {"k": 1}, "z": null})",

@@ -204,6 +204,71 @@ TEST_F(Prepare, TellsHowFarItIs) {
   EXPECT_EQ(told.back().tokens, summary.tokens);
 }
 
+TEST_F(Prepare, SaysWhatEachFileWasTakenFor) {
+  spill(directory_ / "a.json", "[{\"text\": \"x\"}]\n");
+  spill(directory_ / "b.data", "{\"text\": \"y\"}\n{\"text\": \"z\", \"score\": NaN}\n");
+  spill(directory_ / "c", "\xEF\xBB\xBFplain");
+  const PrepareSummary summary = prepare(options({"a.json", "b.data", "c"}, "bytes"));
+  const auto bytes = load_tokenizer("bytes");
+  EXPECT_EQ(documents_in(out_), (std::vector<Ids>{with_eos(*bytes, "x"), with_eos(*bytes, "y"), with_eos(*bytes, "z"),
+                                                  with_eos(*bytes, "plain")}));
+  ASSERT_EQ(summary.inputs.size(), 3u);
+  EXPECT_EQ(summary.inputs[0].format, CorpusFormat::json);
+  EXPECT_EQ(summary.inputs[1].format, CorpusFormat::jsonl);
+  EXPECT_EQ(summary.inputs[2].format, CorpusFormat::text);
+  EXPECT_EQ(summary.bytes_done, summary.bytes_total);
+  EXPECT_EQ(summary.foreign_bytes, 0);
+  EXPECT_TRUE(summary.warnings.empty());
+}
+
+// Bytes of no character are found wherever parts of a MiB meet, and characters across such a border are none.
+TEST_F(Prepare, RefusesBytesThatAreNoUtf8UnlessTheyAreCalledText) {
+  const std::size_t border = 1 << 20;
+  for (const std::size_t before : {std::size_t{0}, std::size_t{100}, border - 3, border - 2, border - 1, border, border + 1}) {
+    const std::string text = std::string(before, 'x') + "\xE6\x97\xA5" + std::string(border + 100, 'y');
+    spill(directory_ / "a.txt", text);
+    PrepareOptions run = options({"a.txt"}, "bytes");
+    EXPECT_EQ(prepare(run).foreign_bytes, 0);
+    EXPECT_EQ(documents_in(out_), std::vector<Ids>{with_eos(*load_tokenizer("bytes"), text)});
+    std::filesystem::remove_all(out_);
+    for (const std::string& bad : {std::string("\xE6\x97"), std::string("\x97"), std::string("\xFF"), std::string(1, '\0')}) {
+      std::string damaged = std::string(before, 'x') + "\xE6\x97\xA5" + bad + std::string(border + 100, 'y');
+      spill(directory_ / "a.txt", damaged);
+      PrepareOptions run = options({"a.txt"}, "bytes");
+      if (bad[0] == 0 && before < 60000)
+        expect_refused([&] { prepare(run); }, {"a.txt is binary (.txt)", "byte " + std::to_string(before + 3), "--format text"});
+      else
+        expect_refused([&] { prepare(run); }, {"a.txt:1: byte " + std::to_string(before + 3), "--format text"});
+      EXPECT_FALSE(std::filesystem::exists(out_));
+      run.format = CorpusFormat::text;
+      EXPECT_EQ(prepare(run).foreign_bytes, static_cast<std::int64_t>(bad.size())) << before;
+      std::filesystem::remove_all(out_);
+    }
+  }
+}
+
+TEST_F(Prepare, WarnsOfIdsInAColumn) {
+  write_npy(directory_ / "column.npy", Ids{1, 2, 3, 4}, 4, 1);
+  write_npy(directory_ / "row.npy", Ids{1, 2, 3, 4}, 1, 4);
+  PrepareOptions run = options({"row.npy", "column.npy"}, "");
+  run.vocab_size = 10;
+  PrepareSummary summary = prepare(run);
+  ASSERT_EQ(summary.warnings.size(), 1u);
+  for (const char* piece : {"column.npy", "(4, 1)", "of one id", "a.ravel()"})
+    EXPECT_NE(summary.warnings[0].find(piece), std::string::npos) << summary.warnings[0];
+  std::filesystem::remove_all(out_);
+  run = options({"row.npy"}, "");
+  run.vocab_size = 10;
+  EXPECT_TRUE(prepare(run).warnings.empty());
+  std::filesystem::remove_all(out_);
+  write_megatron(directory_ / "pair", 8, {{9}, {8}});
+  run = options({"pair"}, "");
+  run.vocab_size = 10;
+  summary = prepare(run);
+  ASSERT_EQ(summary.warnings.size(), 1u);
+  EXPECT_NE(summary.warnings[0].find("all 2 documents are of one token"), std::string::npos);
+}
+
 class PrepareBadInput : public Prepare {
  protected:
   void refused(const PrepareOptions& bad, std::initializer_list<std::string> pieces) const {

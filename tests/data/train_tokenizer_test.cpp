@@ -72,9 +72,11 @@ TEST(TextLines, CutsLongLinesBetweenCharactersAndSkipsWhatIsNotText) {
   spill(directory / "a.txt", "one\n\ntwo\n\xFF bad\n" + wide + std::string("\nze\0ro", 6));
   spill(directory / "b.jsonl", "{\"text\": \"x\\ny\"}\n\n{\"text\": \"\"}\n{\"text\": \"z\"}");
   const CorpusFiles files = list_corpus_files({directory.path().string()}, CorpusFormat::automatic);
-  ASSERT_EQ(files.files.size(), 1u);  // a.txt has a zero byte: passed over in a directory, read when it is named
-  const CorpusFiles both =
-      list_corpus_files({(directory / "a.txt").string(), (directory / "b.jsonl").string()}, CorpusFormat::automatic);
+  ASSERT_EQ(files.files.size(), 1u);  // a.txt has a zero byte: passed over in a directory, read as what it is said to be
+  CorpusFiles both = list_corpus_files({(directory / "a.txt").string()}, CorpusFormat::text);
+  both.files.insert(both.files.end(), files.files.begin(), files.files.end());
+  spill(directory / "c.json", "[{\"text\": \"in\"}, {\"text\": \"an\\narray\"}]");
+  both.files.push_back({directory / "c.json", CorpusFormat::json, 0});
   TextLines lines(both.files, "text");
   std::vector<std::string> found;
   std::string joined;
@@ -86,7 +88,7 @@ TEST(TextLines, CutsLongLinesBetweenCharactersAndSkipsWhatIsNotText) {
     else
       found.emplace_back(*line);
   }
-  EXPECT_EQ(found, (std::vector<std::string>{"one", "two", "ze", "ro", "x", "y", "z"}));
+  EXPECT_EQ(found, (std::vector<std::string>{"one", "two", "ze", "ro", "x", "y", "z", "in", "an", "array"}));
   EXPECT_EQ(joined, wide);
   EXPECT_EQ(lines.invalid_lines(), 1);
 }

@@ -121,6 +121,14 @@ TEST(Progress, WithoutATotalThereIsARateButNoShareOrEta) {
   EXPECT_EQ(terminal.lines().at(0), "tokenise  3000  1.50k doc/s");
 }
 
+TEST(Progress, WorkOfAMomentHasNoRate) {
+  FakeTerminal terminal(false);
+  Progress progress({.label = "tokenize", .unit = "B", .total = 57}, terminal.get());
+  terminal.now += 1e-6;
+  progress.update(57, "33 tokens");
+  EXPECT_EQ(terminal.lines().at(0), "tokenize  57/57 100%  33 tokens  took 0s");
+}
+
 TEST(Progress, UpdatesWithinOneTickOfTheClockAreNotLost) {
   FakeTerminal terminal(false);
   Progress progress({.label = "read", .unit = "doc", .total = 1000}, terminal.get());
