@@ -29,7 +29,7 @@ struct YamlNode {
   std::string described() const;
 };
 
-// Text of a file for a message: without control characters, and cut where it is long.
+// Text of a file or of the command line for a message: UTF-8 without control characters, and cut where it is long.
 std::string shown(std::string_view text);
 
 // The tree of a whole text. Throws ConfigError, naming source, if the text is not of the form above.

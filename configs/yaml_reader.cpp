@@ -263,9 +263,9 @@ void refuse_shape_beside_from(const YamlNode& root, const RunConfig& config, std
   if (!config.model.from || !model) return;
   for (const YamlNode& key : model->keys) {
     if (key.text == "from") continue;
-    problems.push_back({key.where, "model." + key.text,
+    problems.push_back({key.where, "model." + shown(key.text),
                         fmt::format("found beside model.from, expected it absent: the shape is taken from {}/config.json",
-                                    *config.model.from)});
+                                    shown(*config.model.from))});
   }
 }
 

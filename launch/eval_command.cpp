@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "data/printable.h"
 #include "launch/commands.h"
 #include "trainer/checkpoint.h"
 #include "trainer/corpus.h"
@@ -26,10 +27,10 @@ struct EvalArguments {
 
 void print_table(const std::vector<EvalMetrics>& rows) {
   std::size_t width = 6;
-  for (const auto& row : rows) width = std::max(width, row.source.size());
+  for (const auto& row : rows) width = std::max(width, printable(row.source).size());
   fmt::print("{:<{}}  {:>8}  {:>10}  {:>10}  {:>8}  {:>8}\n", "source", width, "loss", "perplexity", "tokens", "balance", "MaxVio");
   for (const auto& row : rows)
-    fmt::print("{:<{}}  {:>8.4f}  {:>10.3f}  {:>10}  {:>8.3f}  {:>8.3f}\n", row.source, width, row.loss, row.perplexity, row.tokens, row.aux_loss, row.max_vio);
+    fmt::print("{:<{}}  {:>8.4f}  {:>10.3f}  {:>10}  {:>8.3f}  {:>8.3f}\n", printable(row.source), width, row.loss, row.perplexity, row.tokens, row.aux_loss, row.max_vio);
 }
 
 void eval(const EvalArguments& arguments) {

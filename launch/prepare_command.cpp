@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "data/prepare.h"
+#include "data/printable.h"
 #include "data/train_tokenizer.h"
 #include "launch/commands.h"
 #include "trainer/progress.h"
@@ -28,7 +29,7 @@ void train_vocabulary(const PrepareArguments& arguments) {
                                       .vocab_size = arguments.train_vocab_size,
                                       .out_directory = arguments.options.out_directory};
   const TrainTokenizerSummary summary = train_tokenizer(options);
-  fmt::print("{}: {} pieces, learned from {} lines ({:.1f} of {:.1f} MB) in {}\n", summary.file.string(),
+  fmt::print("{}: {} pieces, learned from {} lines ({:.1f} of {:.1f} MB) in {}\n", printable(summary.file.string()),
              options.vocab_size, summary.lines, static_cast<double>(summary.sampled_bytes) * 1e-6,
              static_cast<double>(summary.corpus_bytes) * 1e-6, format_duration(summary.seconds));
   if (summary.skipped_lines > 0) fmt::print("{} lines were not UTF-8 and passed over\n", summary.skipped_lines);
@@ -36,7 +37,7 @@ void train_vocabulary(const PrepareArguments& arguments) {
 
 void print_summary(const PrepareOptions& options, const PrepareSummary& summary) {
   fmt::print("{}: {} tokens in {} documents and {} shard(s), from {:.1f} MB in {} file(s), {} ({:.1f} MB/s)\n",
-             options.out_directory, summary.tokens, summary.documents, summary.shards,
+             printable(options.out_directory), summary.tokens, summary.documents, summary.shards,
              static_cast<double>(summary.bytes_done) * 1e-6, summary.files, format_duration(summary.seconds),
              static_cast<double>(summary.bytes_done) * 1e-6 / std::max(summary.seconds, 1e-9));
   if (summary.empty_documents + summary.skipped_binary + summary.skipped_hidden > 0)

@@ -8,6 +8,7 @@
 #include "configs/validate.h"
 #include "configs/yaml_printer.h"
 #include "configs/yaml_reader.h"
+#include "data/printable.h"
 #include "launch/commands.h"
 #include "trainer/signals.h"
 
@@ -27,7 +28,7 @@ void train(const TrainArguments& arguments, Job& job) {
   // First of all, because ranks that were given something else would take other ways from here.
   job.require_same_everywhere(fmt::format("train\n{}print_config: {}\ndry_run: {}\n", print_yaml(config), arguments.print_config, arguments.dry_run));
   if (job.is_root()) {
-    for (const std::string& warning : find_warnings(config)) fmt::print(stderr, "smoe: warning: {}\n", warning);
+    for (const std::string& warning : find_warnings(config)) fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
   }
   if (arguments.print_config) {
     if (job.is_root()) fmt::print("{}", print_yaml(config));

@@ -13,6 +13,7 @@
 #include <stdexcept>
 
 #include "data/files.h"
+#include "data/printable.h"
 
 namespace smoe {
 namespace fs = std::filesystem;
@@ -70,7 +71,7 @@ std::optional<fs::path> RunDirectory::set_aside_earlier_results() {
 void RunDirectory::write_config(const std::string& yaml) { write_file_atomically(path_ / "config.resolved.yaml", yaml); }
 
 void RunDirectory::log(const std::string& line) {
-  log_->append(fmt::format("{:%Y-%m-%d %H:%M:%S} {}\n", fmt::localtime(std::time(nullptr)), line));
+  log_->append(fmt::format("{:%Y-%m-%d %H:%M:%S} {}\n", fmt::localtime(std::time(nullptr)), printable(line)));
 }
 
 }  // namespace smoe

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "configs/yaml_document.h"
 #include "tests/configs/config_test_support.h"
 
 namespace smoe {
@@ -259,6 +260,22 @@ TEST(ConfigBadInputReport, LongAndHostileValuesAreCut) {
                          "...', expected an integer in [0, 1000000000]");
   EXPECT_EQ(refusal_of("train:\n  steps: \"\\e[31m\"\n").find('\x1b'), std::string::npos);
   EXPECT_EQ(refusal_of("log:\n  \"\\e[31m\": 1\n").find('\x1b'), std::string::npos);
+}
+
+// Whatever is quoted in a message, from the file or from the command line: no terminal is told to do anything.
+TEST(ConfigBadInputReport, NothingReachesTheTerminalRaw) {
+  for (const std::string escape : {"\x1b[31m", "\x7f", "\r", "\xc2\x9b" "31m", "\x9b" "31m"}) {
+    for (const std::string& text : {"data.train." + escape + "=1", escape, "train." + escape + "=1", escape + ".steps=1", "train.." + escape + "=1",
+                                    "log.interval." + escape + "=1", escape + "={a: 1}", "train.output_dir=" + escape, "train.steps=" + escape}) {
+      const std::string message = refusal("log: {interval: 2}\n" + minimal_yaml, {text});
+      if (message.empty()) continue;  // U+009B may stand in the name of a directory
+      EXPECT_TRUE(is_utf8(message)) << text;
+      for (const std::string_view raw : {"\x1b", "\x7f", "\r", "\xc2\x9b"}) EXPECT_EQ(message.find(raw), std::string::npos) << message;
+    }
+  }
+  EXPECT_EQ(refusal(minimal_yaml, {"data.train.\x1b[31m=1"}),
+            "command line: data.train. [31m: found the list index ' [31m', expected 0 to 1");
+  EXPECT_EQ(refusal_of("model:\n  from: \"a\\e[31m\"\n  \"\\e[31m\": 1\n").find('\x1b'), std::string::npos);
 }
 
 TEST(ConfigBadInputFile, TooLarge) {

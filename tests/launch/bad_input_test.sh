@@ -93,6 +93,18 @@ case_unknown_option() {
   write_config
   expect 2 '--frobnicate' -- "$smoe" train config.yaml --frobnicate
 }
+# Names come from strangers' archives: what is printed of them moves no cursor and sets no colour.
+case_names_are_printed_without_control_characters() {
+  local name=$'a\e[31mb\xc2\x9b31m'
+  expect 1 'a\\x1b\[31mb\\xc2\\x9b31m' -- "$smoe" prepare "$name" --out shards --tokenizer bytes
+  expect 1 'a\\x1b\[31mb' -- "$smoe" generate --model "$name" --prompt x
+  expect 2 'a\\x1b\[31mb' -- "$smoe" "$name"
+  expect 2 'data\.train\. \[31m' -- "$smoe" train "$root/configs/quickstart.yaml" $'data.train.\e[31m=1'
+  printf 'words\n' >words.txt
+  "$smoe" prepare words.txt --out "$name" --tokenizer bytes >said 2>&1
+  grep -q 'a\\x1b' said || fail "the directory is not named"
+  if grep -q $'\e' said; then fail "an escape reached the terminal"; fi
+}
 case_output_on_a_full_disk() {
   write_config
   full() { "$smoe" train config.yaml --print-config >/dev/full; }
