@@ -149,6 +149,15 @@ std::optional<ConfigProblem> unreadable_byte(std::string_view text) {
   return std::nullopt;
 }
 
+// yaml-cpp stops on the very line, mostly in words that do not name the tab ("illegal map value").
+std::optional<ConfigProblem> tab_in_indentation(std::string_view text, int line) {
+  for (int before = 1; before < line; ++before) text.remove_prefix(std::min(text.size(), text.find('\n') + 1));
+  const std::size_t tab = text.find('\t');
+  if (tab == std::string_view::npos || tab >= std::min(text.find_first_not_of(" \t"), text.size())) return std::nullopt;
+  return ConfigProblem{{line, static_cast<int>(tab) + 1, false}, "",
+                       "found a tab in the indentation, expected spaces: YAML indents with nothing else"};
+}
+
 }  // namespace
 
 bool is_utf8(std::string_view text) {
@@ -178,7 +187,7 @@ std::string YamlNode::described() const {
     case Kind::map: return "a map";
     case Kind::scalar: break;
   }
-  return fmt::format("'{}'", shown(text));
+  return quoted ? fmt::format("the text \"{}\"", shown(text)) : fmt::format("'{}'", shown(text));
 }
 
 std::string shown(std::string_view text) {
@@ -203,6 +212,7 @@ YamlNode parse_yaml(std::string_view text, const std::string& source) {
       throw ConfigError(source, {{{}, "", "found several YAML documents (---), expected one"}});
     }
   } catch (const YAML::Exception& error) {
+    if (const auto tab = tab_in_indentation(text, error.mark.line + 1)) throw ConfigError(source, {*tab});
     throw ConfigError(source, {{location(error.mark), "", "not valid YAML: " + shown(error.msg)}});
   }
   if (!first.problems().empty()) throw ConfigError(source, first.problems());

@@ -25,7 +25,7 @@ struct YamlNode {
   const YamlNode* find(std::string_view key) const;
   YamlNode* find(std::string_view key);
 
-  // For messages: 'text', a list, a map, nothing.
+  // For messages: 'text', the text "in quotes", a list, a map, nothing.
   std::string described() const;
 };
 
