@@ -64,8 +64,8 @@ void eval(const EvalArguments& arguments) {
 void add_eval_command(CommandLine& line) {
   const auto arguments = std::make_shared<EvalArguments>();
   const Command command = line.command("eval", "loss, perplexity and routing balance on token shards, by source");
-  command.option("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
-  command.option("--data", arguments->data, "directories of token shards").required();
+  command.path("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
+  command.path("--data", arguments->data, "directories of token shards").required();
   command.option("--seq", arguments->sequence_length, "tokens a sample (at most what the model has positions for)")
       .show_default().range(1, 1 << 24);
   command.option("--batch", arguments->sequences, "samples computed at once").show_default().range(1, 1 << 20);

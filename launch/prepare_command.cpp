@@ -68,10 +68,10 @@ void add_prepare_command(CommandLine& line) {
   PrepareOptions& options = arguments->options;
   const Command command = line.command(
       "prepare", "turns files into token shards, or trains a SentencePiece vocabulary on them");
-  command.option("INPUT", options.inputs, "files, or directories that stand for all files below them").required();
-  command.option("--out", options.out_directory, "directory of the shards, or of the trained tokenizer.model")
+  command.path("INPUT", options.inputs, "files, or directories that stand for all files below them").required();
+  command.path("--out", options.out_directory, "directory of the shards, or of the trained tokenizer.model")
       .required();
-  const Option tokenizer = command.option(
+  const Option tokenizer = command.path(
       "--tokenizer", options.tokenizer, "a tokenizer.model, a directory that holds one, or 'bytes'");
   const Option vocab_size =
       command.option("--vocab-size", options.vocab_size, "in place of a tokenizer, for files that hold ids")

@@ -45,7 +45,7 @@ void train(const TrainArguments& arguments, Job& job) {
 void add_train_command(CommandLine& line, Job& job) {
   const auto arguments = std::make_shared<TrainArguments>();
   const Command command = line.command("train", "trains the model that a configuration describes");
-  command.option("CONFIG", arguments->config, "YAML file").required();
+  command.path("CONFIG", arguments->config, "YAML file").required();
   command.option("key=value", arguments->overrides, "overrides, as in optimizer.learning_rate=1e-3");
   const Option print_config =
       command.flag("--print-config", arguments->print_config, "print every option as YAML and exit");
