@@ -9,8 +9,8 @@ namespace {
 
 constexpr ConfigLocation command_line{0, 0, true};
 
-[[noreturn]] void refuse(const std::string& source, std::string key, std::string message) {
-  throw ConfigError(source, {{command_line, std::move(key), std::move(message)}});
+[[noreturn]] void refuse(const std::string& source, const std::string& key, std::string message) {
+  throw ConfigError(source, {{command_line, shown(key), std::move(message)}});
 }
 
 std::vector<std::string> split(std::string_view dotted) {
@@ -58,7 +58,7 @@ YamlNode& entry_at(YamlNode& list, const std::string& part, const std::string& k
   const auto index = parse_integer(part);
   const auto size = static_cast<std::int64_t>(list.items.size());
   if (!index || *index < 0 || *index > size) {
-    refuse(source, key, fmt::format("found the list index '{}', expected 0 to {}", part, size));
+    refuse(source, key, fmt::format("found the list index '{}', expected 0 to {}", shown(part), size));
   }
   if (*index == size) list.items.push_back({YamlNode::Kind::null, command_line, {}, false, {}, {}});
   return list.items[static_cast<std::size_t>(*index)];
@@ -69,7 +69,7 @@ YamlNode& entry_at(YamlNode& list, const std::string& part, const std::string& k
 void apply_override(YamlNode& root, const std::string& text, const std::string& source) {
   const std::size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0) {
-    refuse(source, "", fmt::format("found '{}', expected section.key=value", text));
+    refuse(source, "", fmt::format("found '{}', expected section.key=value", shown(text)));
   }
   const std::string key = text.substr(0, equals);
   const std::vector<std::string> parts = split(key);
@@ -77,17 +77,17 @@ void apply_override(YamlNode& root, const std::string& text, const std::string& 
   become(root, YamlNode::Kind::map);
   YamlNode* node = &root;
   for (const std::string& part : parts) {
-    if (part.empty()) refuse(source, "", fmt::format("found '{}', expected section.key=value", text));
+    if (part.empty()) refuse(source, "", fmt::format("found '{}', expected section.key=value", shown(text)));
     // A number after a list that is not there yet starts it: data.train.0.path=DIR.
     become(*node, parse_integer(part) ? YamlNode::Kind::list : YamlNode::Kind::map);
     if (node->kind == YamlNode::Kind::scalar) {
-      refuse(source, key, fmt::format("found {} where '{}' would be, expected a map or a list", node->described(), part));
+      refuse(source, key, fmt::format("found {} where '{}' would be, expected a map or a list", node->described(), shown(part)));
     }
     node = node->kind == YamlNode::Kind::map ? &entry(*node, part) : &entry_at(*node, part, key, source);
   }
   YamlNode value = parse_value(key, std::string_view(text).substr(equals + 1), source);
   if (value.kind == YamlNode::Kind::map && parts.size() == 1) {
-    refuse(source, key, fmt::format("found a map, expected one key at a time: {}.KEY=VALUE", key));
+    refuse(source, key, fmt::format("found a map, expected one key at a time: {}.KEY=VALUE", shown(key)));
   }
   *node = std::move(value);
 }

@@ -27,6 +27,7 @@ const std::map<std::string_view, std::string_view>& foreign_names() {
       {"context_length", "data.sequence_length"},
       {"d_ff", "model.intermediate_size"},
       {"d_model", "model.hidden_size"},
+      {"data", "data.train"},
       {"data_path", "data.train"},
       {"dataset", "data.train"},
       {"dim", "model.hidden_size"},
@@ -62,6 +63,7 @@ const std::map<std::string_view, std::string_view>& foreign_names() {
       {"max_seq_length", "data.sequence_length"},
       {"max_steps", "train.steps"},
       {"min_lr", "schedule.min_lr_ratio"},
+      {"model", "model.from"},
       {"model_name_or_path", "model.from"},
       {"moe_aux_loss_coeff", "router.aux_loss_coef"},
       {"moe_router_topk", "model.num_experts_per_tok"},
@@ -176,6 +178,12 @@ std::string did_you_mean_key(std::string_view name, const std::vector<std::strin
     if (last_part(key) == name) elsewhere.push_back(fmt::format("'{}'", key));
   }
   return elsewhere.empty() ? "" : fmt::format("; did you mean {}?", joined(elsewhere, " or "));
+}
+
+std::string did_you_mean_dotted(std::string_view dotted, const std::vector<std::string>& valid) {
+  if (const auto ours = foreign_name(last_part(dotted))) return did_you_mean(ours);
+  if (const auto near = nearest(lower_case(dotted), valid)) return did_you_mean(near);
+  return did_you_mean_key(last_part(dotted), {}, valid);
 }
 
 std::string did_you_mean(const std::optional<std::string>& suggestion) {

@@ -27,6 +27,10 @@ std::vector<std::string> all_foreign_targets();
 std::string did_you_mean_key(std::string_view name, const std::vector<std::string>& siblings,
                              const std::vector<std::string>& valid);
 
+// For an unknown key that was written dotted, as on the command line: what others call by its last part, a near
+// one among all that are valid, or keys with this very last part. As above.
+std::string did_you_mean_dotted(std::string_view dotted, const std::vector<std::string>& valid);
+
 // "; did you mean 'x'?", or nothing.
 std::string did_you_mean(const std::optional<std::string>& suggestion);
 

@@ -23,10 +23,10 @@ class RangeChecker {
     RangeChecker inside(prefix_ + name + ".", problems_);
     Section::visit_fields(value, inside);
   }
-  void text(const char* name, const std::optional<std::string>& value) {
-    if (value) text(name, *value);
+  void path(const char* name, const std::optional<std::string>& value) {
+    if (value) path(name, *value);
   }
-  void text(const char* name, const std::string& value) {
+  void path(const char* name, const std::string& value) {
     if (value.empty()) refuse(name, "found nothing, expected text");
   }
   void integer(const char* name, const std::optional<std::int64_t>& value, std::string_view interval) {

@@ -67,7 +67,7 @@ class TreeBuilder : public YAML::EventHandler {
   }
   void refuse_tag(const YAML::Mark& mark, const std::string& tag) {
     if (!tag.empty() && tag != "?") {
-      refuse(mark, fmt::format("found the tag {}, expected a plain value: tags are not supported", tag));
+      refuse(mark, fmt::format("found the tag {}, expected a plain value: tags are not supported", shown(tag)));
     }
   }
 
@@ -126,6 +126,12 @@ std::size_t utf8_length(std::string_view text) {
   return overlong || surrogate || too_large ? 0 : length;
 }
 
+// C0, DEL and C1: a terminal takes U+009B for ESC [.
+bool is_control_character(std::string_view character) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(character[i]); };
+  return byte(0) < 0x20 || byte(0) == 0x7F || (byte(0) == 0xC2 && byte(1) < 0xA0);
+}
+
 // yaml-cpp ends a document at byte 4 and replaces what is not UTF-8, without a word.
 std::optional<ConfigProblem> unreadable_byte(std::string_view text) {
   ConfigLocation where{1, 1, false};
@@ -141,6 +147,15 @@ std::optional<ConfigProblem> unreadable_byte(std::string_view text) {
     if (byte == '\n') where = {where.line + 1, 1, false};
   }
   return std::nullopt;
+}
+
+// yaml-cpp stops on the very line, mostly in words that do not name the tab ("illegal map value").
+std::optional<ConfigProblem> tab_in_indentation(std::string_view text, int line) {
+  for (int before = 1; before < line; ++before) text.remove_prefix(std::min(text.size(), text.find('\n') + 1));
+  const std::size_t tab = text.find('\t');
+  if (tab == std::string_view::npos || tab >= std::min(text.find_first_not_of(" \t"), text.size())) return std::nullopt;
+  return ConfigProblem{{line, static_cast<int>(tab) + 1, false}, "",
+                       "found a tab in the indentation, expected spaces: YAML indents with nothing else"};
 }
 
 }  // namespace
@@ -172,16 +187,16 @@ std::string YamlNode::described() const {
     case Kind::map: return "a map";
     case Kind::scalar: break;
   }
-  return fmt::format("'{}'", shown(text));
+  return quoted ? fmt::format("the text \"{}\"", shown(text)) : fmt::format("'{}'", shown(text));
 }
 
 std::string shown(std::string_view text) {
   std::string clean;
   while (!text.empty() && clean.size() < longest_shown) {
-    const std::size_t length = std::max<std::size_t>(1, utf8_length(text));  // never cuts inside a character
-    const auto byte = static_cast<unsigned char>(text.front());
-    clean += byte < 0x20 || byte == 0x7F ? " " : text.substr(0, length);
-    text.remove_prefix(length);
+    const std::size_t length = utf8_length(text);  // a character is never cut
+    const std::string_view character = text.substr(0, std::max<std::size_t>(1, length));
+    clean += length == 0 ? "\xEF\xBF\xBD" : is_control_character(character) ? " " : character;
+    text.remove_prefix(character.size());
   }
   return text.empty() ? clean : clean + "...";
 }
@@ -197,7 +212,8 @@ YamlNode parse_yaml(std::string_view text, const std::string& source) {
       throw ConfigError(source, {{{}, "", "found several YAML documents (---), expected one"}});
     }
   } catch (const YAML::Exception& error) {
-    throw ConfigError(source, {{location(error.mark), "", "not valid YAML: " + error.msg}});
+    if (const auto tab = tab_in_indentation(text, error.mark.line + 1)) throw ConfigError(source, {*tab});
+    throw ConfigError(source, {{location(error.mark), "", "not valid YAML: " + shown(error.msg)}});
   }
   if (!first.problems().empty()) throw ConfigError(source, first.problems());
   return first.take_root();

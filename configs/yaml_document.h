@@ -25,11 +25,11 @@ struct YamlNode {
   const YamlNode* find(std::string_view key) const;
   YamlNode* find(std::string_view key);
 
-  // For messages: 'text', a list, a map, nothing.
+  // For messages: 'text', the text "in quotes", a list, a map, nothing.
   std::string described() const;
 };
 
-// Text of a file for a message: without control characters, and cut where it is long.
+// Text of a file or of the command line for a message: UTF-8 without control characters, and cut where it is long.
 std::string shown(std::string_view text);
 
 // The tree of a whole text. Throws ConfigError, naming source, if the text is not of the form above.

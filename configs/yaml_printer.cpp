@@ -22,7 +22,7 @@ class FieldDescriber {
     Section::visit_fields(value, inside);
   }
   template <class T>
-  void text(const char* name, const T& value) {
+  void path(const char* name, const T& value) {
     add(name, expected_text(is_optional<T>), yaml_text(value));
   }
   template <class T>

@@ -8,10 +8,12 @@
 #include <fstream>
 #include <initializer_list>
 #include <map>
+#include <stdexcept>
 
 #include "configs/field_text.h"
 #include "configs/overrides.h"
 #include "configs/suggest.h"
+#include "configs/user_path.h"
 #include "configs/validate.h"
 #include "configs/yaml_document.h"
 #include "configs/yaml_printer.h"
@@ -40,12 +42,12 @@ class FieldReader {
 
   // To be called after the visit, when the names of all fields are known.
   void refuse_unknown() {
-    for (const YamlNode& key : map_.keys) {
+    for (std::size_t i = 0; i < map_.keys.size(); ++i) {
+      const YamlNode& key = map_.keys[i];
       if (key.kind != YamlNode::Kind::scalar) {
         refuse(key, prefix_, fmt::format("found {} as a key, expected a name", key.described()));
       } else if (std::find(fields_.begin(), fields_.end(), prefix_ + key.text) == fields_.end()) {
-        const std::string hint = did_you_mean_key(key.text, fields_, all_keys());
-        refuse(key, prefix_ + shown(key.text), "unknown key" + (hint.empty() ? ", expected one of " + joined(names()) : hint));
+        refuse_unknown(key, map_.items[i]);
       }
     }
   }
@@ -62,15 +64,18 @@ class FieldReader {
   }
 
   template <class T>
-  void text(const char* name, T& value) {
+  void path(const char* name, T& value) {
     const YamlNode* node = take(name);
     if (!node || takes_null(*node, value)) return;
-    if (node->kind != YamlNode::Kind::scalar) {
-      mistyped(*node, name, expected_text(is_optional<T>));
-    } else if (!node->quoted && reads_as_another_type(node->text)) {
-      mistyped(*node, name, fmt::format("{}, in quotes if it is meant: \"{}\"", expected_text(is_optional<T>), node->text));
-    } else {
-      value = node->text;
+    value = node->described();  // of what is refused: one complaint is enough, and an empty path would be another
+    if (node->kind != YamlNode::Kind::scalar) return mistyped(*node, name, expected_text(is_optional<T>));
+    if (!node->quoted && reads_as_another_type(node->text)) {
+      return mistyped(*node, name, fmt::format("{}, in quotes if it is meant: \"{}\"", expected_text(is_optional<T>), node->text));
+    }
+    try {
+      value = expand_path(node->text);
+    } catch (const std::runtime_error& error) {
+      refuse(*node, prefix_ + name, error.what());
     }
   }
 
@@ -84,22 +89,22 @@ class FieldReader {
   void number(const char* name, double& value, std::string_view interval) {
     const YamlNode* node = take(name);
     if (!node) return;
-    const auto parsed = plain(*node) ? parse_number(node->text) : std::nullopt;
-    if (parsed) {
+    const auto parsed = parse_number(node->text);
+    if (parsed && plain(*node)) {
       value = *parsed;
     } else {
-      mistyped(*node, name, expected_number(interval));
+      mistyped(*node, name, expected_number(interval) + (parsed ? without_quotes(*node) : ""));
     }
   }
 
   void flag(const char* name, bool& value) {
     const YamlNode* node = take(name);
     if (!node) return;
-    const auto parsed = plain(*node) ? parse_flag(node->text) : std::nullopt;
-    if (parsed) {
+    const auto parsed = parse_flag(node->text);
+    if (parsed && plain(*node)) {
       value = *parsed;
     } else {
-      mistyped(*node, name, std::string(expected_flag) + did_you_mean(meant_flag(node->text)));
+      mistyped(*node, name, std::string(expected_flag) + (parsed ? without_quotes(*node) : did_you_mean(meant_flag(node->text))));
     }
   }
 
@@ -154,6 +159,19 @@ class FieldReader {
   }
 
  private:
+  void refuse_unknown(const YamlNode& key, const YamlNode& value) {
+    std::string written = key.text;  // on the command line: the whole dotted key, of which this is the first part
+    const YamlNode* inside = &value;
+    while (key.where.command_line && inside->kind == YamlNode::Kind::map && inside->keys.size() == 1) {
+      written += "." + inside->keys.front().text;
+      inside = &inside->items.front();
+    }
+    std::string hint;
+    if (written != key.text) hint = did_you_mean_dotted(prefix_ + written, all_keys());
+    if (hint.empty()) hint = did_you_mean_key(key.text, fields_, all_keys());
+    refuse(key, prefix_ + shown(written), "unknown key" + (hint.empty() ? ", expected one of " + joined(names()) : hint));
+  }
+
   template <class Struct>
   void read_struct(const YamlNode& map, std::string prefix, Struct& value) {
     FieldReader inside(map, std::move(prefix), problems_);
@@ -165,6 +183,11 @@ class FieldReader {
   const YamlNode* take(const char* name) {
     fields_.push_back(prefix_ + name);
     return map_.find(name);
+  }
+
+  // For a value that would be one but for its quotes.
+  static std::string without_quotes(const YamlNode& node) {
+    return fmt::format("; in quotes it is text: write {} without them", node.text);
   }
 
   static bool plain(const YamlNode& node) { return node.kind == YamlNode::Kind::scalar && !node.quoted; }
@@ -182,13 +205,13 @@ class FieldReader {
 
   template <class T>
   bool read_integer(const YamlNode& node, const std::string& key, T& value, const std::string& expected) {
-    const auto parsed = plain(node) ? parse_integer(node.text) : std::nullopt;
-    if (parsed) {
+    const auto parsed = parse_integer(node.text);
+    if (parsed && plain(node)) {
       value = *parsed;
       return true;
     }
-    const auto meant = plain(node) ? meant_integer(node.text) : std::nullopt;
-    refuse(node, key, fmt::format("found {}, expected {}{}", node.described(), expected, did_you_mean(meant)));
+    const std::string hint = parsed ? without_quotes(node) : did_you_mean(meant_integer(node.text));
+    refuse(node, key, fmt::format("found {}, expected {}{}", node.described(), expected, hint));
     return false;
   }
 
@@ -263,9 +286,9 @@ void refuse_shape_beside_from(const YamlNode& root, const RunConfig& config, std
   if (!config.model.from || !model) return;
   for (const YamlNode& key : model->keys) {
     if (key.text == "from") continue;
-    problems.push_back({key.where, "model." + key.text,
+    problems.push_back({key.where, "model." + shown(key.text),
                         fmt::format("found beside model.from, expected it absent: the shape is taken from {}/config.json",
-                                    *config.model.from)});
+                                    shown(*config.model.from))});
   }
 }
 

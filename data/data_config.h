@@ -16,7 +16,7 @@ struct DataSource {
 
   template <class Self, class Visitor>
   static void visit_fields(Self& self, Visitor& visit) {
-    visit.text("path", self.path);
+    visit.path("path", self.path);
     visit.number("weight", self.weight, "(0, inf)");
   }
 };

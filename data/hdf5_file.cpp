@@ -13,6 +13,7 @@ namespace {
 
 constexpr hsize_t chunk_entries = 1 << 14;            // of columns written here; a sample is seldom in more than two
 constexpr hsize_t max_chunk_bytes = hsize_t{64} << 20;  // of columns read
+constexpr hsize_t most_expansion = 1032;              // bytes that deflate makes of one, at most (zlib's own figure)
 constexpr std::size_t chunk_cache_slots = 13;
 constexpr std::size_t chunk_cache_bytes = 512 << 10;  // a column; shards stay open, so it is paid once for each
 constexpr std::size_t conversion_bytes = 64 << 10;    // HDF5 clears this much a call; its default, 1 MiB, costs 80 us
@@ -135,6 +136,19 @@ void check_storage(hid_t dataset, const std::string& file, const std::string& na
   if (written != needed)
     refuse_content(file, name, fmt::format("has {} chunks stored", written),
                    fmt::format("{} for its {} entries", needed, entries));
+}
+
+// Callers make room for what a column says it holds, before they have seen a byte of it. Filters applied one over the
+// other, and chunks that share one address, would let a file of a few KB ask for a terabyte.
+void check_size(hid_t open_file, const std::string& file, const std::string& name, hsize_t entries,
+                std::size_t entry_bytes) {
+  hsize_t file_bytes = 0;
+  check(H5Fget_filesize(open_file, &file_bytes), file, "read the size of the file");
+  const hsize_t bytes = entries * entry_bytes;  // entries are at most 2^48
+  if (bytes / most_expansion > file_bytes)
+    refuse_content(file, name, fmt::format("has {} entries, {} bytes, in a file of {} bytes", entries, bytes, file_bytes),
+                   fmt::format("at most {} times the file's size, which is the most that deflate makes of it",
+                               most_expansion));
 }
 
 }  // namespace
@@ -346,6 +360,7 @@ Hdf5Column Hdf5File::open_column(const std::string& name, std::span<const Column
   if (entries > hsize_t{1} << 48) refuse_content(path_, name, fmt::format("has {} entries", entries), "at most 2^48");
   column.size_ = static_cast<std::int64_t>(entries);
   check_storage(column.dataset_.get(), path_, name, entries, column_type_bytes(column.type_));
+  check_size(file_.get(), path_, name, entries, column_type_bytes(column.type_));
   return column;
 }
 

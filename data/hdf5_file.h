@@ -2,8 +2,8 @@
 //
 // HDF5 is not safe against hostile files, so callers compare a checksum before they open one. What can be refused
 // after opening is refused here: links out of the file, storage outside it, virtual datasets, filters beyond a short
-// list, chunks that were never written or are too large, plugins. HDF5 prints nothing: what it would have said is part
-// of the exception.
+// list, chunks that were never written or are too large, columns larger than deflate could make of the whole file,
+// plugins. HDF5 prints nothing: what it would have said is part of the exception.
 //
 // Errors: std::runtime_error with the file, the operation and HDF5's own message.
 #pragma once

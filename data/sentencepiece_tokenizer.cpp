@@ -10,6 +10,7 @@
 
 #include "data/files.h"
 #include "data/json.h"
+#include "data/printable.h"
 #include "data/sentencepiece_model.h"
 #include "data/sha256.h"
 #include "data/utf8.h"
@@ -41,7 +42,7 @@ SentencePieceTokenizer::SentencePieceTokenizer(const std::filesystem::path& path
   const auto refuse = [&](const std::string& why) {
     throw std::runtime_error(fmt::format("{} ({} bytes) is not a usable SentencePiece model: {}; fetch or copy the "
                                          "tokenizer.model again",
-                                         path.string(), file_.size(), why));
+                                         path.string(), file_.size(), printable(why)));
   };
   SentencePieceModel model;
   try {

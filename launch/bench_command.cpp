@@ -50,7 +50,7 @@ void bench(const BenchArguments& arguments, bool threads_given) {
 void add_bench_command(CommandLine& line) {
   const auto arguments = std::make_shared<BenchArguments>();
   const Command command = line.command("bench", "times a configuration's training step op by op, against what the cores and the memory can do");
-  command.option("CONFIG", arguments->config, "YAML file; its data is not read: tokens and weights are random").required();
+  command.path("CONFIG", arguments->config, "YAML file; its data is not read: tokens and weights are random").required();
   command.option("key=value", arguments->overrides, "overrides, as in train.micro_batch_size=8");
   command.option("--steps", arguments->steps, "steps that are timed, of one micro-batch and one update each").range(1, 1000).show_default();
   const Option threads = command.option("--threads", arguments->threads, "0: all cores that the process may use; default: train.threads").range(0, 4096);

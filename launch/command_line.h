@@ -61,6 +61,9 @@ class Command {
   // std::int64_t, std::uint64_t, double, std::string and vectors of std::int32_t and std::string: the linker misses others.
   template <class Value>
   Option option(const std::string& name, Value& value, const std::string& help) const;
+  // The same for files and directories: ~/ is expanded (configs/user_path.h). Values are std::string and vectors of it.
+  template <class Value>
+  Option path(const std::string& name, Value& value, const std::string& help) const;
   Option flag(const std::string& name, bool& value, const std::string& help) const;
   void takes_anything() const;  // unknown arguments are no error
   void before_parsing(std::function<void()> action) const;  // called when the command was named, for what refuses it
@@ -81,7 +84,8 @@ class CommandLine {
   std::vector<Command> commands() const;
 
   // Parses and runs the command. Returns 0, or the status of an EndsWith. --help and --version are printed if `prints`.
-  // Throws UsageError where the arguments do not parse, and what the command throws.
+  // Throws UsageError where the arguments do not parse, naming an option that the command has not before all else, and
+  // what the command throws.
   int run(int argc, char** argv, bool prints);
 
  private:

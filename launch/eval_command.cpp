@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/json.h"
+#include "data/printable.h"
 #include "launch/commands.h"
 #include "trainer/checkpoint.h"
 #include "trainer/corpus.h"
@@ -28,10 +29,10 @@ struct EvalArguments {
 
 void print_table(const std::vector<EvalMetrics>& rows) {
   std::size_t width = 6;
-  for (const auto& row : rows) width = std::max(width, row.source.size());
+  for (const auto& row : rows) width = std::max(width, printable(row.source).size());
   fmt::print("{:<{}}  {:>8}  {:>10}  {:>10}  {:>8}  {:>8}\n", "source", width, "loss", "perplexity", "tokens", "balance", "MaxVio");
   for (const auto& row : rows)
-    fmt::print("{:<{}}  {:>8.4f}  {:>10.3f}  {:>10}  {:>8.3f}  {:>8.3f}\n", row.source, width, row.loss, row.perplexity, row.tokens, row.aux_loss, row.max_vio);
+    fmt::print("{:<{}}  {:>8.4f}  {:>10.3f}  {:>10}  {:>8.3f}  {:>8.3f}\n", printable(row.source), width, row.loss, row.perplexity, row.tokens, row.aux_loss, row.max_vio);
 }
 
 // The rows, and under "refused" why a source has none.
@@ -58,7 +59,7 @@ void eval(const EvalArguments& arguments) {
   const std::int64_t length = std::min(arguments.sequence_length, shape.max_position_embeddings);
   auto [sources, refused] = open_usable_sources(
       wanted, length, true, {.vocab_size = shape.vocab_size, .model_directory = directory, .tail = Tail::keep});
-  const auto tell = [](const RefusedSource& source) { fmt::print(stderr, "smoe: error: {}\n", source.reason); };
+  const auto tell = [](const RefusedSource& source) { fmt::print(stderr, "smoe: error: {}\n", printable(source.reason)); };
   for (const RefusedSource& source : refused) tell(source);
   std::vector<EvalMetrics> rows;
   const auto measure = [&](InferenceModel& model, const Source& source) {
@@ -93,8 +94,8 @@ void eval(const EvalArguments& arguments) {
 void add_eval_command(CommandLine& line) {
   const auto arguments = std::make_shared<EvalArguments>();
   const Command command = line.command("eval", "loss, perplexity and routing balance on token shards, by source");
-  command.option("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
-  command.option("--data", arguments->data, "directories of token shards; one that cannot be used does not keep the others from being evaluated")
+  command.path("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
+  command.path("--data", arguments->data, "directories of token shards; one that cannot be used does not keep the others from being evaluated")
       .required();
   command.option("--seq", arguments->sequence_length, "tokens a sample (at most what the model has positions for); a source's last sample may be shorter")
       .show_default().range(1, 1 << 24);

@@ -123,11 +123,11 @@ void add_generate_command(CommandLine& line) {
   const auto arguments = std::make_shared<GenerateArguments>();
   GenerateOptions& options = arguments->options;
   const Command command = line.command("generate", "continues a text, streamed from a key-value cache");
-  command.option("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
+  command.path("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
   const Option text = command.option("--prompt", arguments->prompt, "text to continue; bos is put in front");
   const Option ids = command.option("--prompt-ids", arguments->prompt_ids_text, "ids to continue, as they are, with commas between; ids are printed").excludes(text);
-  command.option("--tokenizer", arguments->tokenizer, "tokenizer.model, a directory (with the tokens it adds), or 'bytes'; default: the model's own. "
-                 "No id beyond it is drawn");
+  command.path("--tokenizer", arguments->tokenizer, "tokenizer.model, a directory (with the tokens it adds), or 'bytes'; default: the model's own. "
+               "No id beyond it is drawn");
   command.option("--max-tokens", options.max_tokens, "tokens to add").show_default().range(0, 1 << 24);
   const Option temperature = command.option("--temperature", options.temperature, "divides the logits")
                                  .show_default().real_range(0.0, std::numeric_limits<double>::max());

@@ -76,9 +76,9 @@ void logits(const LogitsArguments& arguments) {
 void add_logits_command(CommandLine& line) {
   const auto arguments = std::make_shared<LogitsArguments>();
   const Command command = line.command("logits", "logits and router logits of given ids, for comparison with other software");
-  command.option("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
-  command.option("--tokens", arguments->tokens, ".npy file of [B,S] ids").required();
-  command.option("--out", arguments->out, "safetensors file: logits [B,S,V] and router_logits.N [B*S,E], f32").required();
+  command.path("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
+  command.path("--tokens", arguments->tokens, ".npy file of [B,S] ids").required();
+  command.path("--out", arguments->out, "safetensors file: logits [B,S,V] and router_logits.N [B*S,E], f32").required();
   command.option("--threads", arguments->threads, "0: all cores").show_default().range(0, 4096);
   command.runs([arguments] { logits(*arguments); });
 }

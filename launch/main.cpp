@@ -16,6 +16,7 @@
 
 #include "configs/config_error.h"
 #include "configs/suggest.h"
+#include "data/printable.h"
 #include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/job.h"
@@ -28,7 +29,7 @@ namespace {
 enum ExitStatus { failed = 1, wrong_usage = 2 };
 
 void tell(const Job& job, std::string_view message) {
-  if (job.is_root()) fmt::print(stderr, "smoe: error: {}\n", message);
+  if (job.is_root()) fmt::print(stderr, "smoe: error: {}\n", printable(message));
 }
 
 // Arguments that make no sense. All ranks were given the same, or should have been: those that were not are waiting
@@ -47,7 +48,7 @@ int refuse(Job& job, const std::string& message) {
 int fail(MpiSession& session, std::string_view message) {
   if (session.rank() != 0) std::this_thread::sleep_for(std::chrono::milliseconds(500));
   const std::string rank = session.size() > 1 ? fmt::format(" (rank {})", session.rank()) : "";
-  fmt::print(stderr, "smoe: error{}: {}\n", rank, message);
+  fmt::print(stderr, "smoe: error{}: {}\n", rank, printable(message));
   if (session.size() > 1) session.abort(failed);
   return failed;
 }
@@ -118,7 +119,7 @@ int main(int argc, char** argv) {
     smoe::Job job(session);
     return smoe::run(argc, argv, job);
   } catch (const std::exception& error) {  // before there is a session, and so a rank
-    fmt::print(stderr, "smoe: error: {}\n", error.what());
+    fmt::print(stderr, "smoe: error: {}\n", smoe::printable(error.what()));
     return smoe::failed;
   }
 }

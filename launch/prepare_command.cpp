@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "data/prepare.h"
+#include "data/printable.h"
 #include "data/tokenizer.h"
 #include "data/train_tokenizer.h"
 #include "launch/commands.h"
@@ -36,7 +37,7 @@ std::string readings(const std::vector<CorpusFile>& inputs) {
   constexpr std::size_t most_by_name = 8;
   std::vector<std::string> parts;
   if (inputs.size() <= most_by_name) {
-    for (const CorpusFile& file : inputs) parts.push_back(fmt::format("{} as {}", file.path.string(), name_of(file.format)));
+    for (const CorpusFile& file : inputs) parts.push_back(fmt::format("{} as {}", printable(file.path.string()), name_of(file.format)));
   } else {
     std::map<CorpusFormat, std::int64_t> counts;
     for (const CorpusFile& file : inputs) ++counts[file.format];
@@ -49,7 +50,7 @@ std::string readings(const std::vector<CorpusFile>& inputs) {
 void print_passed_over(const std::vector<PassedOver>& kinds) {
   for (const PassedOver& kind : kinds)
     fmt::print("passed over: {} file(s), each {} ({}{})\n", kind.files, kind.kind, kind.files == 1 ? "" : "the first is ",
-               kind.first.string());
+               printable(kind.first.string()));
 }
 
 void train_vocabulary(const PrepareArguments& arguments) {
@@ -59,7 +60,7 @@ void train_vocabulary(const PrepareArguments& arguments) {
                                       .vocab_size = arguments.train_vocab_size,
                                       .out_directory = arguments.options.out_directory};
   const TrainTokenizerSummary summary = train_tokenizer(options);
-  fmt::print("{}: {} pieces, learned from {} lines ({} of {}) in {}\n", summary.file.string(), options.vocab_size, summary.lines,
+  fmt::print("{}: {} pieces, learned from {} lines ({} of {}) in {}\n", printable(summary.file.string()), options.vocab_size, summary.lines,
              size_of(summary.sampled_bytes), size_of(summary.corpus_bytes), format_duration(summary.seconds));
   fmt::print("read {}\n", readings(summary.inputs));
   print_passed_over(summary.passed_over);
@@ -73,7 +74,7 @@ std::string rate_of(const PrepareSummary& summary) {
 }
 
 void print_summary(const PrepareOptions& options, const PrepareSummary& summary) {
-  fmt::print("{}: {} tokens in {} documents and {} shard(s), from {} in {} file(s), {}{}\n", options.out_directory,
+  fmt::print("{}: {} tokens in {} documents and {} shard(s), from {} in {} file(s), {}{}\n", printable(options.out_directory),
              summary.tokens, summary.documents, summary.shards, size_of(summary.bytes_done), summary.files,
              format_duration(summary.seconds), rate_of(summary));
   fmt::print("read {}\n", readings(summary.inputs));
@@ -82,7 +83,7 @@ void print_summary(const PrepareOptions& options, const PrepareSummary& summary)
   print_passed_over(summary.passed_over);
   if (summary.foreign_bytes > 0)
     fmt::print("{} bytes were zero or no UTF-8, and taken as they are (--format text)\n", summary.foreign_bytes);
-  for (const std::string& warning : summary.warnings) fmt::print(stderr, "smoe: warning: {}\n", warning);
+  for (const std::string& warning : summary.warnings) fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
 }
 
 // A tokenizer.model that is named itself is taken as it stands, though its directory may add tokens to it.
@@ -98,7 +99,7 @@ void warn_of_tokens_left_out(const std::string& tokenizer) {
   if (leaves_out)
     fmt::print(stderr, "smoe: warning: other files in {} add tokens to {} or change it, and are left out: texts hold none of "
                        "these tokens, and the ids are those of the bare file; to have them, name the directory: --tokenizer {}\n",
-               directory.string(), file.filename().string(), directory.string());
+               printable(directory.string()), file.filename().string(), printable(directory.string()));
 }
 
 void tokenize(const PrepareArguments& arguments) {
@@ -125,11 +126,10 @@ void add_prepare_command(CommandLine& line) {
   PrepareOptions& options = arguments->options;
   const Command command = line.command(
       "prepare", "turns files into token shards, or trains a SentencePiece vocabulary on them");
-  command.option("INPUT", options.inputs, "files of text, JSON or ids, or directories that stand for all files below them")
+  command.path("INPUT", options.inputs, "files of text, JSON or ids, or directories that stand for all files below them")
       .required();
-  command.option("--out", options.out_directory, "directory of the shards, or of the trained tokenizer.model")
-      .required();
-  const Option tokenizer = command.option(
+  command.path("--out", options.out_directory, "directory of the shards, or of the trained tokenizer.model").required();
+  const Option tokenizer = command.path(
       "--tokenizer", options.tokenizer, "a tokenizer.model, a directory that holds one (with the tokens it adds), or 'bytes'");
   const Option vocab_size =
       command.option("--vocab-size", options.vocab_size, "in place of a tokenizer, for files that hold ids")

@@ -30,8 +30,8 @@ void report(const ReportArguments& arguments) {
 void add_report_command(CommandLine& line) {
   const auto arguments = std::make_shared<ReportArguments>();
   const Command command = line.command("report", "HTML of one run, or of several side by side");
-  command.option("RUN_DIR", arguments->runs, "directories that 'smoe train' wrote (train.output_dir)").required();
-  command.option("--out", arguments->out, "file to write; default report.html in the first RUN_DIR");
+  command.path("RUN_DIR", arguments->runs, "directories that 'smoe train' wrote (train.output_dir)").required();
+  command.path("--out", arguments->out, "file to write; default report.html in the first RUN_DIR");
   command.runs([arguments] { report(*arguments); });
 }
 

@@ -4,6 +4,7 @@
 
 #include <iterator>
 
+#include "data/printable.h"
 #include "model/mixtral.h"
 #include "trainer/machine.h"
 #include "trainer/trainer.h"
@@ -88,7 +89,7 @@ std::string describe_run(const RunConfig& config, const Layout& layout, int rank
   text += line("memory", fmt::format("{:.2f} GiB a rank for weights, gradients and moments, about {:.2f} GiB for activations; "
                                      "{} rank(s) here need {:.2f} GiB, this machine has {:.1f} GiB{}",
                                      state, activations, ranks_on_node, needed, machine, needed > machine ? ": too little" : ""));
-  text += line("output", train.output_dir);
+  text += line("output", printable(train.output_dir));
   return text;
 }
 

@@ -6,6 +6,7 @@
 
 #include "configs/validate.h"
 #include "configs/yaml_printer.h"
+#include "data/printable.h"
 #include "launch/commands.h"
 #include "launch/run_plan.h"
 #include "trainer/checkpoint.h"
@@ -22,12 +23,12 @@ void describe_data(const RunConfig& config) {
   const auto tell = [&](const char* key, const std::vector<DataSource>& sources) {
     for (std::size_t i = 0; i < sources.size(); ++i) {
       if (!std::filesystem::exists(std::filesystem::path(sources[i].path) / "manifest.json")) {
-        fmt::print("data.{}.{}: {} holds no token shards yet (smoe prepare makes them)\n", key, i, sources[i].path);
+        fmt::print("data.{}.{}: {} holds no token shards yet (smoe prepare makes them)\n", key, i, printable(sources[i].path));
         continue;
       }
       const auto opened = open_sources({sources[i]}, config.data.sequence_length, config.data.document_masking,
                                        {.vocab_size = config.model.vocab_size, .model_directory = {}});
-      fmt::print("data.{}.{}: {}: {} samples of {} tokens\n", key, i, opened[0].name, opened[0].dataset->samples(), config.data.sequence_length);
+      fmt::print("data.{}.{}: {}: {} samples of {} tokens\n", key, i, printable(opened[0].name), opened[0].dataset->samples(), config.data.sequence_length);
     }
   };
   tell("train", config.data.train);

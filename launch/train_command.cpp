@@ -8,6 +8,7 @@
 #include "configs/validate.h"
 #include "configs/yaml_printer.h"
 #include "configs/yaml_reader.h"
+#include "data/printable.h"
 #include "launch/commands.h"
 #include "trainer/signals.h"
 
@@ -27,7 +28,7 @@ void train(const TrainArguments& arguments, Job& job) {
   // First of all, because ranks that were given something else would take other ways from here.
   job.require_same_everywhere(fmt::format("train\n{}print_config: {}\ndry_run: {}\n", print_yaml(config), arguments.print_config, arguments.dry_run));
   if (job.is_root()) {
-    for (const std::string& warning : find_warnings(config)) fmt::print(stderr, "smoe: warning: {}\n", warning);
+    for (const std::string& warning : find_warnings(config)) fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
   }
   if (arguments.print_config) {
     if (job.is_root()) fmt::print("{}", print_yaml(config));
@@ -44,7 +45,7 @@ void train(const TrainArguments& arguments, Job& job) {
 void add_train_command(CommandLine& line, Job& job) {
   const auto arguments = std::make_shared<TrainArguments>();
   const Command command = line.command("train", "trains the model that a configuration describes");
-  command.option("CONFIG", arguments->config, "YAML file").required();
+  command.path("CONFIG", arguments->config, "YAML file").required();
   command.option("key=value", arguments->overrides, "overrides, as in optimizer.learning_rate=1e-3");
   const Option print_config =
       command.flag("--print-config", arguments->print_config, "print every option as YAML and exit");

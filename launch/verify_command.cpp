@@ -122,7 +122,7 @@ void verify(const VerifyArguments& arguments, Job& job) {
 void add_verify_command(CommandLine& line, Job& job) {
   const auto arguments = std::make_shared<VerifyArguments>();
   const Command command = line.command("verify", "holds every layout of the ranks it is given (mpirun -n N) against one rank");
-  command.option("CONFIG", arguments->config, "YAML file; its data is not read").required();
+  command.path("CONFIG", arguments->config, "YAML file; its data is not read").required();
   command.option("key=value", arguments->overrides, "overrides, as in router.aux_loss_scope=sequence");
   command.option("--steps", arguments->steps, "training steps to compare").range(1, 1000).show_default();
   command.runs([arguments, &job] { verify(*arguments, job); });

@@ -59,7 +59,7 @@ struct ModelConfig {
   // the upper ones keep every parameter count inside 63 bits.
   template <class Self, class Visitor>
   static void visit_fields(Self& self, Visitor& visit) {
-    visit.text("from", self.from);
+    visit.path("from", self.from);
     visit.integer("vocab_size", self.vocab_size, "[1, 2147483647]");
     visit.integer("hidden_size", self.hidden_size, "[1, 262144]");
     visit.integer("intermediate_size", self.intermediate_size, "[1, 1048576]");

@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "data/printable.h"
+
 namespace smoe {
 
 namespace {
@@ -92,6 +94,7 @@ Terminal Terminal::of(std::FILE* out) {
 
 Progress::Progress(ProgressOptions options, Terminal terminal)
     : options_(std::move(options)), terminal_(std::move(terminal)), done_(options_.done), first_(options_.done) {
+  options_.label = printable(options_.label);
   started_ = updated_ = shown_ = terminal_.seconds();
 }
 
@@ -124,7 +127,7 @@ void Progress::update(std::int64_t done, std::string_view details) {
 
 void Progress::say(std::string_view line) {
   erase();
-  fmt::print(terminal_.out, "{}\n", line);
+  fmt::print(terminal_.out, "{}\n", printable(line));
   if (terminal_.interactive && !finished_) show();
   std::fflush(terminal_.out);
 }

@@ -31,7 +31,7 @@ class ShapeReader {
     if (read(key, number)) value = number;
   }
   void number(const char*, double&, const char*) {}
-  void text(const char*, std::optional<std::string>&) {}
+  void path(const char*, std::optional<std::string>&) {}
 
   bool complete() const { return complete_; }
 

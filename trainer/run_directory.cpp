@@ -13,6 +13,7 @@
 #include <stdexcept>
 
 #include "data/files.h"
+#include "data/printable.h"
 #include "trainer/checkpoint.h"
 
 namespace smoe {
@@ -86,7 +87,7 @@ std::optional<fs::path> RunDirectory::set_aside_results_after(std::int64_t step)
 void RunDirectory::write_config(const std::string& yaml) { write_file_atomically(path_ / "config.resolved.yaml", yaml); }
 
 void RunDirectory::log(const std::string& line) {
-  log_->append(fmt::format("{:%Y-%m-%d %H:%M:%S} {}\n", fmt::localtime(std::time(nullptr)), line));
+  log_->append(fmt::format("{:%Y-%m-%d %H:%M:%S} {}\n", fmt::localtime(std::time(nullptr)), printable(line)));
 }
 
 }  // namespace smoe

@@ -63,7 +63,7 @@ struct TrainConfig {
     visit.integer("threads", self.threads, "[0, 4096]");
     visit.choice("recompute", self.recompute, {Recompute::expert});
     visit.integer("max_skipped_steps", self.max_skipped_steps, "[1, 1000000000]");
-    visit.text("output_dir", self.output_dir);
+    visit.path("output_dir", self.output_dir);
   }
 };
 
@@ -78,7 +78,7 @@ struct CheckpointConfig {
   static void visit_fields(Self& self, Visitor& visit) {
     visit.integer("interval", self.interval, "[1, 1000000000]");
     visit.integer("keep", self.keep, "[1, 1000000]");
-    visit.text("resume", self.resume);
+    visit.path("resume", self.resume);
   }
 };
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "configs/yaml_document.h"
 #include "tests/configs/config_test_support.h"
 
 namespace smoe {
@@ -58,7 +59,12 @@ const std::vector<Refused> refused_values = {
     {"integer_with_fraction", "train:\n  steps: 2.5\n",
      "c.yaml:2:10: train.steps: found '2.5', expected an integer in [0, 1000000000]"},
     {"integer_in_quotes", "train:\n  steps: \"7\"\n",
-     "c.yaml:2:10: train.steps: found '7', expected an integer in [0, 1000000000]"},
+     "c.yaml:2:10: train.steps: found the text \"7\", expected an integer in [0, 1000000000]; in quotes it is text: write 7 without them"},
+    {"integer_in_single_quotes", "model:\n  num_local_experts: '8'\n",
+     "c.yaml:2:22: model.num_local_experts: found the text \"8\", expected an integer in [1, 4096]; in quotes it is text: write 8 without "
+     "them"},
+    {"integer_word_in_quotes", "train:\n  steps: \"many\"\n",
+     "c.yaml:2:10: train.steps: found the text \"many\", expected an integer in [0, 1000000000]"},
     {"integer_null", "train:\n  steps:\n",
      "c.yaml:2:3: train.steps: found nothing (null), expected an integer in [0, 1000000000]"},
     {"integer_list", "train:\n  steps: [1]\n",
@@ -93,7 +99,8 @@ const std::vector<Refused> refused_values = {
     {"number_on_open_lower_bound", "optimizer:\n  epsilon: 0\n",
      "c.yaml:2:12: optimizer.epsilon: found 0, expected a finite number in (0, inf)"},
     {"number_in_quotes", "optimizer:\n  beta1: '0.9'\n",
-     "c.yaml:2:10: optimizer.beta1: found '0.9', expected a finite number in [0, 1)"},
+     "c.yaml:2:10: optimizer.beta1: found the text \"0.9\", expected a finite number in [0, 1); in quotes it is text: write 0.9 without "
+     "them"},
     {"number_octal", "optimizer:\n  weight_decay: 01.5\n",
      "c.yaml:2:17: optimizer.weight_decay: found '01.5', expected a finite number in [0, inf)"},
 
@@ -104,7 +111,8 @@ const std::vector<Refused> refused_values = {
     {"flag_number", "log:\n  tensorboard: 1\n",
      "c.yaml:2:16: log.tensorboard: found '1', expected true or false; did you mean 'true'?"},
     {"flag_in_quotes", "log:\n  tensorboard: \"true\"\n",
-     "c.yaml:2:16: log.tensorboard: found 'true', expected true or false; did you mean 'true'?"},
+     "c.yaml:2:16: log.tensorboard: found the text \"true\", expected true or false; in quotes it is text: write true without "
+     "them"},
     {"choice_slip", "schedule:\n  type: cosin\n",
      "c.yaml:2:9: schedule.type: found 'cosin', expected one of cosine, linear, constant, wsd; did you mean 'cosine'?"},
     {"choice_unknown", "router:\n  aux_loss_scope: everything\n",
@@ -174,6 +182,15 @@ const std::vector<Refused> yaml_features = {
      "c.yaml:2:3: found a merge key (<<), expected the keys themselves: merge keys are not supported"},
     {"several_documents", "log: {interval: 1}\n---\n", "c.yaml: found several YAML documents (---), expected one"},
     {"not_yaml", "log: [1, 2\n", "c.yaml:3:5: not valid YAML: end of sequence flow not found"},
+    {"tab_before_a_key", "train:\n\tsteps: 3\n",
+     "c.yaml:2:1: found a tab in the indentation, expected spaces: YAML indents with nothing else"},
+    {"tab_after_spaces", "train:\n  steps: 3\n  \tseed: 3\n",
+     "c.yaml:3:3: found a tab in the indentation, expected spaces: YAML indents with nothing else"},
+    {"tab_before_a_list", "data:\n  train:\n\t- {path: shards}\n",
+     "c.yaml:3:1: found a tab in the indentation, expected spaces: YAML indents with nothing else"},
+    {"tab_on_an_empty_line", "train:\n  steps: 3\n\t\n  seed: 3\n",
+     "c.yaml:3:1: found a tab in the indentation, expected spaces: YAML indents with nothing else"},
+    {"error_below_a_tab_that_is_fine", "log: {interval: 1,\n\ttensorboard: true}\ntrain: [1, 2\n", "c.yaml:5:5: not valid YAML: end of sequence flow not found"},
     {"control_character", std::string("log: {interval: 1}\nx: \x04y\n"),
      "c.yaml:2:4: found the control character 0x04, expected text"},
     {"null_character", std::string("log: \0 {interval: 1}\n", 21),
@@ -255,10 +272,46 @@ TEST(ConfigBadInputReport, AtMostTenAreListed) {
 
 TEST(ConfigBadInputReport, LongAndHostileValuesAreCut) {
   const std::string message = refusal_of("train:\n  steps: \"" + std::string(1000, 'x') + "\"\n");
-  EXPECT_EQ(message, "c.yaml:2:10: train.steps: found '" + std::string(60, 'x') +
-                         "...', expected an integer in [0, 1000000000]");
+  EXPECT_EQ(message, "c.yaml:2:10: train.steps: found the text \"" + std::string(60, 'x') +
+                         "...\", expected an integer in [0, 1000000000]");
   EXPECT_EQ(refusal_of("train:\n  steps: \"\\e[31m\"\n").find('\x1b'), std::string::npos);
   EXPECT_EQ(refusal_of("log:\n  \"\\e[31m\": 1\n").find('\x1b'), std::string::npos);
+}
+
+// Whatever is quoted in a message, from the file or from the command line: no terminal is told to do anything.
+TEST(ConfigBadInputReport, NothingReachesTheTerminalRaw) {
+  for (const std::string escape : {"\x1b[31m", "\x7f", "\r", "\xc2\x9b" "31m", "\x9b" "31m"}) {
+    for (const std::string& text : {"data.train." + escape + "=1", escape, "train." + escape + "=1", escape + ".steps=1", "train.." + escape + "=1",
+                                    "log.interval." + escape + "=1", escape + "={a: 1}", "train.output_dir=" + escape, "train.steps=" + escape}) {
+      const std::string message = refusal("log: {interval: 2}\n" + minimal_yaml, {text});
+      if (message.empty()) continue;  // U+009B may stand in the name of a directory
+      EXPECT_TRUE(is_utf8(message)) << text;
+      for (const std::string_view raw : {"\x1b", "\x7f", "\r", "\xc2\x9b"}) EXPECT_EQ(message.find(raw), std::string::npos) << message;
+    }
+  }
+  EXPECT_EQ(refusal(minimal_yaml, {"data.train.\x1b[31m=1"}),
+            "command line: data.train. [31m: found the list index ' [31m', expected 0 to 1");
+  EXPECT_EQ(refusal_of("model:\n  from: \"a\\e[31m\"\n  \"\\e[31m\": 1\n").find('\x1b'), std::string::npos);
+}
+
+TEST(ConfigBadInputPath, OtherHomesVariablesAndNoHome) {
+  const std::string other = "expected ~/ for your own home directory or a path: other users' are not looked up; write the directory out (with ./ "
+                            "in front where a name begins with ~)";
+  const std::string variable = "expected a path without '$': variables are not expanded; write the path out, or begin it with ~/ for your home "
+                               "directory";
+  EXPECT_EQ(refusal("data:\n  train: [{path: ~ann/shards}]\n"), "c.yaml:2:18: data.train.0.path: found '~ann/shards', " + other);
+  EXPECT_EQ(refusal("data:\n  train: [{path: ~/shards}, {path: $HOME/shards}]\n"),
+            "c.yaml:2:36: data.train.1.path: found '$HOME/shards', " + variable);
+  EXPECT_EQ(refusal_of("model: {from: '${MODELS}/mixtral'}\n"), "c.yaml:1:15: model.from: found '${MODELS}/mixtral', " + variable);
+  EXPECT_EQ(refusal(minimal_yaml, {"train.output_dir=~ann"}), "command line: train.output_dir: found '~ann', " + other);
+  EXPECT_EQ(refusal(minimal_yaml, {"checkpoint.resume=runs/$USER"}), "command line: checkpoint.resume: found 'runs/$USER', " + variable);
+  const Home home(nullptr);
+  EXPECT_EQ(refusal(minimal_yaml, {"model.from=~/mixtral"}),
+            "command line: model.from: found '~/mixtral', but HOME is not set: write the directory out in place of ~");
+  const Home relative("here");
+  EXPECT_EQ(refusal(minimal_yaml, {"model.from=~/mixtral"}),
+            "command line: model.from: found '~/mixtral', but HOME is 'here', no absolute path: write the directory out in place of ~");
+  EXPECT_EQ(refusal(minimal_yaml, {"model.from=mixtral"}), "") << "a path that needs no home";
 }
 
 TEST(ConfigBadInputFile, TooLarge) {
@@ -305,6 +358,19 @@ TEST(ConfigBadInputOverride, Form) {
 TEST(ConfigBadInputOverride, ValuesAndKeys) {
   EXPECT_EQ(refusal(minimal_yaml, {"optimizer.lr=1e-3"}),
             "command line: optimizer.lr: unknown key; did you mean 'optimizer.learning_rate'?");
+  EXPECT_EQ(refusal(minimal_yaml, {"foo.bar=1"}),
+            "command line: foo.bar: unknown key, expected one of model, router, data, optimizer, schedule, parallel, train, checkpoint, eval, "
+            "log, lora");
+  EXPECT_EQ(refusal(minimal_yaml, {"optimiser.beta1=0.5"}),
+            "command line: optimiser.beta1: unknown key; did you mean 'optimizer.beta1'?");
+  EXPECT_EQ(refusal(minimal_yaml, {"optim.learning_rate=1"}),
+            "command line: optim.learning_rate: unknown key; did you mean 'optimizer.learning_rate'?");
+  EXPECT_EQ(refusal(minimal_yaml, {"training.batch_size=1"}),
+            "command line: training.batch_size: unknown key; did you mean 'train.global_batch_size'?");
+  EXPECT_EQ(refusal(minimal_yaml, {"steps=5"}), "command line: steps: unknown key; did you mean 'train.steps'?");
+  EXPECT_EQ(refusal(minimal_yaml, {"train.steps=\"8\""}),
+            "command line: train.steps: found the text \"8\", expected an integer in [0, 1000000000]; in quotes it is text: write 8 without "
+            "them");
   EXPECT_EQ(refusal(minimal_yaml, {"train.steps=1.5"}),
             "command line: train.steps: found '1.5', expected an integer in [0, 1000000000]");
   EXPECT_EQ(refusal(minimal_yaml, {"train.steps="}),

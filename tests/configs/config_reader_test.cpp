@@ -14,6 +14,7 @@ TEST(ConfigReader, DefaultsAreThoseOfTheInterface) {
 }
 
 TEST(ConfigReader, EveryKindOfValue) {
+  const Home home("/the/home");
   const RunConfig config = parse_config(R"(
 model: {num_attention_heads: 4, num_key_value_heads: +2, head_dim: 96, sliding_window: 128, rope_theta: 1e4}
 router: {aux_loss_coef: .5, aux_loss_scope: hf, aux_loss_schedule: constant, target_max_vio: null, bias_update_rate: 0,
@@ -44,10 +45,34 @@ lora: null
   EXPECT_EQ(config.optimizer.epsilon, 1e-9);
   EXPECT_EQ(config.schedule.type, ScheduleType::wsd);
   EXPECT_EQ(config.train.recompute, Recompute::layer);
-  EXPECT_EQ(config.train.output_dir, "~/runs");
+  EXPECT_EQ(config.train.output_dir, "/the/home/runs");
   EXPECT_EQ(config.train.max_skipped_steps, 3);
   EXPECT_EQ(config.checkpoint.resume, "never");
   EXPECT_EQ(config.log.dump_steps, (std::vector<std::int64_t>{1, 10}));
+}
+
+TEST(ConfigPath, TildeIsTheHomeDirectoryInEveryPath) {
+  const Home home("/the/home");
+  const RunConfig config = parse_config(R"(
+model: {from: ~/mixtral}
+data: {train: [{path: ~/a}, {path: "~/b c"}], eval: [{path: '~/'}]}
+train: {output_dir: ~/runs/one}
+checkpoint: {resume: ~/runs/two/checkpoints/step-000100}
+)",
+                                        "c.yaml", {"data.train.1.weight=2", "data.eval.1.path=~/more"});
+  EXPECT_EQ(config.model.from, "/the/home/mixtral");
+  EXPECT_EQ(config.data.train, (std::vector<DataSource>{{"/the/home/a", 1.0}, {"/the/home/b c", 2.0}}));
+  EXPECT_EQ(config.data.eval, (std::vector<DataSource>{{"/the/home/", 1.0}, {"/the/home/more", 1.0}}));
+  EXPECT_EQ(config.train.output_dir, "/the/home/runs/one");
+  EXPECT_EQ(config.checkpoint.resume, "/the/home/runs/two/checkpoints/step-000100");
+}
+
+TEST(ConfigPath, NothingElseIsExpanded) {
+  const RunConfig config = with_overrides({"model.from=a~/b", "train.output_dir=./~ann", "data.eval=[{path: 'a/~/b*?{c}%d'}]"});
+  EXPECT_EQ(config.model.from, "a~/b");
+  EXPECT_EQ(config.train.output_dir, "./~ann");
+  EXPECT_EQ(config.data.eval, (std::vector<DataSource>{{"a/~/b*?{c}%d", 1.0}}));
+  EXPECT_EQ(with_overrides({"model.from=~"}).model.from, std::nullopt) << "YAML's null";
 }
 
 TEST(ConfigReader, WindowsLinesAndByteOrderMark) {

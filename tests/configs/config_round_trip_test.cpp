@@ -23,9 +23,13 @@ class FieldGenerator {
   void section(const char*, Section& value) {
     Section::visit_fields(value, *this);
   }
-  void text(const char*, std::string& value) { value = *any_text(); }
-  void text(const char* name, std::optional<std::string>& value) {
-    if (*rc::gen::inRange(0, 4) == 0) text(name, value.emplace());
+  // Expanded, as it is in a configuration that was read: nothing is left to expand when it is read again.
+  void path(const char*, std::string& value) {
+    do value = *any_text();
+    while (value.starts_with('~'));
+  }
+  void path(const char* name, std::optional<std::string>& value) {
+    if (*rc::gen::inRange(0, 4) == 0) path(name, value.emplace());
   }
   void integer(const char*, std::int64_t& value, std::string_view interval) { value = *any_integer(interval); }
   void integer(const char*, std::optional<std::int64_t>& value, std::string_view interval) {

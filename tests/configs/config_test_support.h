@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,5 +31,20 @@ inline std::string refusal_of(const std::string& yaml) { return refusal(yaml + "
 inline RunConfig with_overrides(const std::vector<std::string>& overrides) {
   return parse_config(minimal_yaml, "c.yaml", overrides);
 }
+
+// HOME for a while; null: not set.
+class Home {
+ public:
+  explicit Home(const char* directory) {
+    if (const char* set = std::getenv("HOME")) before_ = set;
+    directory ? ::setenv("HOME", directory, 1) : ::unsetenv("HOME");
+  }
+  ~Home() { before_ ? ::setenv("HOME", before_->c_str(), 1) : ::unsetenv("HOME"); }
+  Home(const Home&) = delete;
+  Home& operator=(const Home&) = delete;
+
+ private:
+  std::optional<std::string> before_;
+};
 
 }  // namespace smoe

@@ -182,6 +182,29 @@ TEST_F(ShardBadInput, DeclaredSizeThatWasNeverWritten) {
   expect_open_refused({"shard-00000.h5", "'tokens'", "chunks stored"});
 }
 
+// Deflate over deflate over deflate: a few KB that were written, and would be 256 MiB of offsets.
+TEST_F(ShardBadInput, ColumnsLargerThanDeflateCanMakeThem) {
+  const hsize_t entries = 1 << 25, chunk = 1 << 22;
+  Manifest manifest = read_manifest(set_);
+  manifest.shards[0].documents = static_cast<std::int64_t>(entries) - 1;
+  write_manifest(set_, manifest);
+  const auto bytes_before = std::filesystem::file_size(shard_);
+  tamper(set_, [&](hid_t file) {
+    ASSERT_GE(H5Ldelete(file, "document_offsets", H5P_DEFAULT), 0);
+    const hid_t space = H5Screate_simple(1, &entries, nullptr), list = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_chunk(list, 1, &chunk);
+    for (int i = 0; i < 3; ++i) ASSERT_GE(H5Pset_deflate(list, 1), 0);
+    H5Pset_alloc_time(list, H5D_ALLOC_TIME_EARLY);  // every chunk is written, with zeros
+    const hid_t column = H5Dcreate2(file, "document_offsets", H5T_STD_U64LE, space, H5P_DEFAULT, list, H5P_DEFAULT);
+    ASSERT_GE(column, 0);
+    H5Dclose(column);
+    H5Pclose(list);
+    H5Sclose(space);
+  });
+  ASSERT_LT(std::filesystem::file_size(shard_), bytes_before + 16'000);
+  expect_open_refused({"shard-00000.h5", "'document_offsets'", "33554432 entries", "1032 times the file's size"});
+}
+
 TEST_F(ShardBadInput, GroupInPlaceOfADataset) {
   tamper(set_, [](hid_t file) {
     ASSERT_GE(H5Ldelete(file, "tokens", H5P_DEFAULT), 0);

@@ -93,6 +93,41 @@ case_unknown_option() {
   write_config
   expect 2 '--frobnicate' -- "$smoe" train config.yaml --frobnicate
 }
+# Names come from strangers' archives: what is printed of them moves no cursor and sets no colour.
+case_names_are_printed_without_control_characters() {
+  local name=$'a\e[31mb\xc2\x9b31m'
+  expect 1 'a\\x1b\[31mb\\xc2\\x9b31m' -- "$smoe" prepare "$name" --out shards --tokenizer bytes
+  expect 1 'a\\x1b\[31mb' -- "$smoe" generate --model "$name" --prompt x
+  expect 2 'a\\x1b\[31mb' -- "$smoe" "$name"
+  expect 2 'data\.train\. \[31m' -- "$smoe" train "$root/configs/quickstart.yaml" $'data.train.\e[31m=1'
+  printf 'words\n' >words.txt
+  "$smoe" prepare words.txt --out "$name" --tokenizer bytes >said 2>&1
+  grep -q 'a\\x1b' said || fail "the directory is not named"
+  if grep -q $'\e' said; then fail "an escape reached the terminal"; fi
+}
+case_option_that_the_command_has_not() {
+  expect 2 "smoe eval has no option --foo; smoe eval --help" -- "$smoe" eval --foo
+  expect 2 "smoe eval has no option --modle; did you mean '--model'" -- "$smoe" eval --modle x --data y
+  expect 2 "smoe eval has no option --sequence-length; smoe" -- "$smoe" eval --model x --data y --sequence-length=8
+  expect 2 "smoe train has no option --greedy, as smoe generate has;" -- "$smoe" train config.yaml --greedy
+  expect 2 "smoe train has no option --model; did you mean 'model\.from'\? .*KEY=VALUE, without dashes" -- "$smoe" train --model x
+  expect 2 "smoe train has no option --lr; did you mean 'optimizer\.learning_rate'" -- "$smoe" train config.yaml --lr 1e-3
+  expect 2 "smoe train has no option --train\.steps; did you mean 'train\.steps'" -- "$smoe" train config.yaml --train.steps=5
+  expect 2 "smoe train has no option --global-batch-size; did you mean 'train\.global_batch_size'" -- "$smoe" train --global-batch-size 4 c.yaml
+  expect 2 "smoe train has no option --dryrun; did you mean '--dry-run'" -- "$smoe" train config.yaml --dryrun
+  expect 2 "command line: foo\.bar: unknown key, expected one of model, " -- "$smoe" train "$root/configs/quickstart.yaml" foo.bar=1
+}
+case_home_and_variables_in_paths() {
+  # shellcheck disable=SC2088,SC2016
+  expect 2 "--data: found '~ann/shards', expected ~/ for your own home" -- "$smoe" eval --model x --data '~ann/shards'
+  # shellcheck disable=SC2016
+  expect 2 "--model: found '\\\$MODELS/x', expected a path without '\\\$': variables are not expanded; write the path out" -- "$smoe" generate --model '$MODELS/x' --prompt y
+  # shellcheck disable=SC2016
+  expect 2 "INPUT: found 'b/\\\$c'" -- "$smoe" prepare a.txt 'b/$c' --out o --tokenizer bytes
+  # shellcheck disable=SC2088
+  expect 2 "--out: found '~/o', but HOME is not set" -- env -u HOME "$smoe" prepare a.txt --out '~/o' --tokenizer bytes
+  absent '~'
+}
 case_output_on_a_full_disk() {
   write_config
   full() { "$smoe" train config.yaml --print-config >/dev/full; }

@@ -39,6 +39,27 @@ case_print_config_reads_back() {
   absent runs
 }
 
+# Every path of every command, quoted so that the shell leaves the ~ alone.
+case_tilde_is_the_home_directory() {
+  export HOME=$case/home
+  mkdir -p home/in
+  printf 'words and more words\n' >home/in/words.txt
+  cp "$configs/quickstart.yaml" home/q.yaml
+  # shellcheck disable=SC2088
+  {
+    expect 0 "$case/home/shards: [0-9]+ tokens" -- "$smoe" prepare '~/in' --out='~/shards' --tokenizer bytes
+    [ -f home/shards/manifest.json ] || fail "no shards in the home directory"
+    expect 0 "output_dir: $case/home/runs" "path: $case/home/shards" -- "$smoe" train '~/q.yaml' --print-config 'train.output_dir=~/runs' 'data.train=[{path: ~/shards}]'
+    expect 0 'one rank was held against itself' -- "$smoe" verify '~/q.yaml'
+    expect 1 "$case/home/model" -- "$smoe" generate --model '~/model' --prompt x
+    expect 1 "$case/home/model" -- "$smoe" logits --model '~/model' --tokens '~/ids.npy' --out '~/logits.safetensors'
+    expect 1 "$case/home/model" -- "$smoe" eval --model '~/model' --data '~/shards'
+    expect 1 "$case/home/run" -- "$smoe" report '~/run' --out '~/report.html'
+    expect 2 "$case/home/none\.yaml: cannot be read" -- "$smoe" bench '~/none.yaml'
+  }
+  absent '~'
+}
+
 dry_run() { expect 0 "${@:2}" -- "$smoe" train "$configs/$1" --dry-run; absent runs; }
 case_dry_run_counts_8x7b() { dry_run mixtral-8x7b.yaml '46,702,792,704 total, 12,879,925,248 active' '1,048,576 tokens'; }
 case_dry_run_counts_8x22b() { dry_run mixtral-8x22b.yaml '140,620,634,112 total, 39,152,031,744 active'; }

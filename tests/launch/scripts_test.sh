@@ -15,6 +15,7 @@ fake() {
 
 case_setup_unknown_option() { expect 1 '--frobnicate' -- "$launch/setup" --frobnicate; }
 case_test_unknown_option() { expect 1 '--frobnicate' -- "$launch/test" --frobnicate; }
+case_test_help() { expect 0 '--quick' '--asan' '--fuzz SECONDS' -- "$launch/test" --help; }
 case_quickstart_unknown_option() { expect 1 '--frobnicate' -- "$launch/quickstart" --frobnicate; }
 
 case_setup_names_what_is_missing() {
@@ -199,6 +200,39 @@ case_quickstart_and_test_configure_alike() {
     fail "quickstart: cmake $(cat quickstart.configured); test: cmake $(cat test.configured)"
   grep -q -- '--build --preset release' by_quickstart || fail "quickstart built $(cat by_quickstart)"
   grep -q -- '--build --preset release' by_test || fail "test built $(cat by_test)"
+}
+
+# A house whose fuzzers are scripts: fuzz_json finds something, fuzz_npy does not.
+fake_fuzzers() {
+  mkdir -p house/launch house/tests/fuzz/seeds/json house/tests/fuzz/seeds/npy house/tests/fuzz/found/npy
+  cp "$launch/test" "$launch/fuzz.sh" "$launch/common.sh" house/launch/
+  fake clang++ 'exit 0'
+  fake cmake 'mkdir -p build/fuzz/tests/fuzz && cp "$FAKE_FUZZERS"/* build/fuzz/tests/fuzz/'
+  mkdir -p fuzzers
+  printf '#!/bin/sh\necho "$*" >fuzz_json.called\necho "  what():  ids are ours"\necho "Test unit written to here"\nexit 77\n' >fuzzers/fuzz_json
+  printf '#!/bin/sh\necho "$*" >fuzz_npy.called\necho "Done 99 runs in 3 second(s)"\n' >fuzzers/fuzz_npy
+  chmod +x fuzzers/*
+  export FAKE_FUZZERS=$case/fuzzers
+}
+case_fuzz_runs_every_fuzzer_and_tells_what_was_found() {
+  fake_fuzzers
+  expect 1 'ids are ours' 'Test unit written' 'Done 99 runs' 'found something: json.*tests/fuzz/found' -- house/launch/test --fuzz 3
+  grep -q -- '-max_total_time=3 .*build/fuzz/corpus/npy tests/fuzz/seeds/npy tests/fuzz/found/npy$' house/fuzz_npy.called ||
+    fail "fuzz_npy was called with $(cat house/fuzz_npy.called)"
+  [ -d house/build/fuzz/corpus/json ] || fail "no corpus is kept"
+}
+case_fuzz_takes_names() {
+  fake_fuzzers
+  expect 0 '1 fuzzers, 3 s each, no finding' -- house/launch/test --fuzz 3 npy
+  absent house/fuzz_json.called
+  expect 1 "no fuzzer is called csv; there are json npy" -- house/launch/test --fuzz 3 csv
+  expect 1 "number of seconds.*found 'soon'" -- house/launch/test --fuzz soon
+}
+case_fuzz_needs_clang() {
+  fake_fuzzers
+  rm bin/clang++
+  for tool in bash env dirname basename id; do ln -s "$(command -v $tool)" bin/; done
+  expect 1 'needs clang' 'apt-get install clang' 'FuzzReplay' -- env "PATH=$case/bin" house/launch/test --fuzz 3
 }
 
 run_case "$@"

@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""Writes the binary seeds of seeds/ and the binary inputs of found/ whose making is known; text ones are kept by hand.
+
+    tests/fuzz/make_seeds.py        standard library only; what it writes is committed
+"""
+import json
+import pathlib
+import struct
+
+here = pathlib.Path(__file__).resolve().parent
+
+
+def write(name, data):
+    path = here / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def part(data):
+    return struct.pack("<H", len(data)) + data
+
+
+# ---- tokenizer.model: protocol buffers by hand ----------------------------------------------------------------------
+
+def varint(value):
+    out = b""
+    while value > 0x7F:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+def number(field, value):
+    return varint(field << 3) + varint(value)
+
+
+def text(field, value):
+    return varint(field << 3 | 2) + varint(len(value)) + value
+
+
+def real(field, value):
+    return varint(field << 3 | 5) + struct.pack("<f", value)
+
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
+UNIGRAM, BPE = 1, 2
+
+
+def piece(string, kind=NORMAL, score=0.0):
+    return text(1, text(1, string.encode()) + real(2, score) + number(3, kind))
+
+
+def special_pieces():
+    return piece("<unk>", UNKNOWN) + piece("<s>", CONTROL) + piece("</s>", CONTROL)
+
+
+def byte_pieces():
+    return b"".join(piece("<0x%02X>" % b, BYTE) for b in range(256))
+
+
+def pieces(strings):
+    return b"".join(piece(s, NORMAL, -float(i)) for i, s in enumerate(strings))
+
+
+def trainer_spec(kind, *fields):
+    return text(2, number(3, kind) + b"".join(fields))
+
+
+def normalizer_spec(*fields):
+    return text(3, b"".join(fields))
+
+
+def character_map(replacements):
+    """A trie of 256 units (darts-clone) that replaces characters of one ASCII letter each."""
+    units = [0] * 256
+    strings = b""
+    for letter, replacement in replacements.items():
+        at = ord(letter)
+        units[at] = at | 1 << 8 | 0x80 << 10            # label, has a leaf, and where: at ^ 0x80
+        units[at ^ 0x80] = 1 << 31 | len(strings)        # the leaf: where the replacement begins
+        strings += replacement + b"\0"
+    trie = struct.pack("<256I", *units)
+    return struct.pack("<I", len(trie)) + trie + strings
+
+
+words = ["\u2581", "a", "b", "c", "d", "e", "\u2581a", "ab", "\u2581ab", "cd", "\u2581\u2581", "de", "abcd", "\u2581cd", "\u00e9"]
+keeps_spaces = number(4, 0)
+byte_fallback = number(35, 1)
+
+bpe_with_bytes = special_pieces() + byte_pieces() + pieces(words) + trainer_spec(BPE, byte_fallback) + normalizer_spec(keeps_spaces)
+write("seeds/tokenizer/bpe_with_byte_fallback", part("abcd de\n  \u00e9\u65e5 ab".encode()) + bpe_with_bytes)
+user_defined = special_pieces() + byte_pieces() + piece("<|im_end|>", USER_DEFINED) + pieces(words)
+write("seeds/tokenizer/bpe_with_user_defined_pieces",
+      part(b"ab<|im_end|> cd") + user_defined + trainer_spec(BPE, byte_fallback) + normalizer_spec(keeps_spaces))
+mapped = normalizer_spec(text(1, b"fuzz"), text(2, character_map({"A": b"a", "B": b"b", "Z": b""})))
+write("seeds/tokenizer/unigram_with_character_map", part(b"ABaZ cd") + special_pieces() + pieces(words) + trainer_spec(UNIGRAM) + mapped)
+write("seeds/tokenizer/bpe_with_character_map",
+      part(b"AB ab") + special_pieces() + byte_pieces() + pieces(words) + trainer_spec(BPE, byte_fallback) + mapped)
+write("seeds/tokenizer/small_unigram", part(b"a b") + special_pieces() + pieces(words) + trainer_spec(UNIGRAM))
+write("seeds/tokenizer/suffix_spaces", part(b"a b") + special_pieces() + pieces(words) + trainer_spec(BPE, number(24, 1)))
+write("seeds/tokenizer/not_a_model", part(b"a b") + b"{}\n")
+
+# ---- safetensors ----------------------------------------------------------------------------------------------------
+
+
+def safetensors(tensors, metadata=None):
+    header, data = {}, b""
+    if metadata is not None:
+        header["__metadata__"] = metadata
+    for name, dtype, shape, values in tensors:
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(values)]}
+        data += values
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    return struct.pack("<Q", len(encoded)) + encoded + data
+
+
+several = [("w", "F32", [2, 3], struct.pack("<6f", 1, -2, 3.5, 0, float("inf"), float("nan"))),
+           ("h", "F16", [2], struct.pack("<2e", 0.5, -65504)), ("b", "BF16", [1, 1, 2], b"\x80\x3f\x00\xc0"),
+           ("d", "F64", [1], struct.pack("<d", 0.1)), ("i", "I64", [], struct.pack("<q", 7)), ("none", "F32", [0, 4], b"")]
+index = {"metadata": {"total_size": 24}, "weight_map": {name: "model-00001-of-00001.safetensors" for name, *_ in several}}
+write("seeds/safetensors/several_types", b"S" + safetensors(several, {"format": "pt"}))
+write("seeds/safetensors/empty", b"S" + safetensors([]))
+write("seeds/safetensors/indexed", b"I" + part(json.dumps(index).encode()) + safetensors(several))
+index["weight_map"]["gone"] = "../model-00002-of-00002.safetensors"
+write("seeds/safetensors/index_that_leads_out", b"I" + part(json.dumps(index).encode()) + safetensors(several))
+write("seeds/safetensors/cut_short", b"S" + safetensors(several)[:-3])
+
+# ---- npy ------------------------------------------------------------------------------------------------------------
+
+
+def npy(descr, shape, data, version=1, fortran="False"):
+    header = ("{'descr': '%s', 'fortran_order': %s, 'shape': %s, }" % (descr, fortran, shape)).encode()
+    header += b" " * (-(len(header) + 11) % 64) + b"\n"
+    length = struct.pack("<H" if version == 1 else "<I", len(header))
+    return b"\x93NUMPY" + bytes([version, 0]) + length + header + data
+
+
+for name, descr, form in [("i1", "|i1", "b"), ("u2", "<u2", "H"), ("i4", "<i4", "i"), ("u8", "<u8", "Q")]:
+    write("seeds/npy/" + name, npy(descr, "(3,)", struct.pack("<3" + form, 1, 2, 3)))
+write("seeds/npy/rows", npy("<i4", "(2, 2)", struct.pack("<4i", 1, -2, 3, 2**31 - 1), version=2))
+write("seeds/npy/no_rows", npy("<i8", "(0, 7)", b"", version=3))
+write("seeds/npy/fortran_order", npy("<i4", "(2, 2)", struct.pack("<4i", 1, 2, 3, 4), fortran="True"))
+write("seeds/npy/floats", npy("<f4", "(1,)", struct.pack("<f", 1.0)))
+
+# ---- Megatron -------------------------------------------------------------------------------------------------------
+
+
+def megatron(dtype, form, documents, modes=False):
+    size = struct.calcsize("<" + form)
+    starts, at = [], 0
+    for document in documents:
+        starts.append(at)
+        at += len(document) * size
+    idx = b"MMIDIDX\0\0" + struct.pack("<QBQQ", 1, dtype, len(documents), len(documents) + 1)
+    idx += b"".join(struct.pack("<i", len(d)) for d in documents) + b"".join(struct.pack("<q", s) for s in starts)
+    idx += b"".join(struct.pack("<q", i) for i in range(len(documents) + 1)) + (bytes(len(documents)) if modes else b"")
+    return part(idx) + b"".join(struct.pack("<%d%s" % (len(d), form), *d) for d in documents)
+
+
+write("seeds/megatron/u16", megatron(8, "H", [[1, 2, 3], [4], []]))
+write("seeds/megatron/i32_with_modes", megatron(4, "i", [[1, -2], [3]], modes=True))
+write("seeds/megatron/i64", megatron(5, "q", [[2**40]]))
+write("seeds/megatron/no_documents", megatron(1, "B", []))
+write("seeds/megatron/floats", megatron(6, "f", [[1.0]]))
+
+# ---- files of a corpus: a letter for the name, a letter for --format ---------------------------------------------------
+
+write("seeds/lines/text", b"aawords and\n\n\xc3\xa9 more\0after a zero\n")
+write("seeds/lines/text_that_is_not_utf8", b"abcaf\xe9\n")
+write("seeds/lines/jsonl", b'ba{"text": "one"}\n\n{"text": "", "id": 3}\r\n{"id": [1, {"a": null}], "text": "\\u00e9\\n"}')
+write("seeds/lines/jsonl_without_text", b'ba{"content": "one"}\n')
+write("seeds/lines/jsonl_with_nan", b'ba{"text": "one", "score": NaN}\n')
+write("seeds/lines/json_array", b'ca[{"text": "one"}, {"text": "two"}]\n')
+write("seeds/lines/json_as_jsonl", b'cc{"text": "one"}\n')
+write("seeds/lines/npy", b"da" + npy("<u2", "(2, 2)", struct.pack("<4H", 1, 2, 3, 4)))
+write("seeds/lines/npy_outside_the_vocabulary", b"da" + npy("<i4", "(1,)", struct.pack("<i", 259)))
+write("seeds/lines/gzip", b"ha\x1f\x8b\x08\0\0\0\0\0")
+
+# ---- found ----------------------------------------------------------------------------------------------------------
+
+unnamed_byte = text(1, text(1, b"<\xc8xB6>") + number(3, BYTE))
+write("found/tokenizer/byte_piece_whose_name_is_not_utf8", part(b"") + special_pieces() + unnamed_byte + trainer_spec(BPE, byte_fallback))
+write("found/config/control_characters_in_an_override", b"data.train.\x1b[31m=1\0data:\n  train: [{path: shards}]\n")
