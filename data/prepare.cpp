@@ -8,7 +8,6 @@
 #include <filesystem>
 #include <optional>
 #include <stdexcept>
-#include <thread>
 
 #include "data/document_batches.h"
 #include "data/files.h"
@@ -101,10 +100,6 @@ class DocumentSink {
   std::vector<std::int32_t> begun_;
 };
 
-int thread_count(int wanted) {
-  return wanted > 0 ? wanted : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
-
 // Encodes on many threads and stores in order. A few jobs more than threads are in flight, which bounds the memory.
 void run_jobs(DocumentBatches& batches, int threads, const std::function<void(TokenRun)>& store) {
   std::deque<std::future<TokenRun>> in_flight;
@@ -144,7 +139,7 @@ PrepareSummary prepare(const PrepareOptions& options) {
   summary.files = static_cast<std::int64_t>(corpus.files.size());
   summary.skipped_hidden = corpus.skipped_hidden;
   summary.skipped_binary = corpus.skipped_binary;
-  run_jobs(batches, thread_count(options.threads), [&](const TokenRun& run) {
+  run_jobs(batches, std::max(1, options.threads), [&](const TokenRun& run) {
     sink.add(run);
     summary.bytes_done += run.bytes;
     summary.empty_documents += run.empty_documents;

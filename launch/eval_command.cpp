@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "launch/commands.h"
+#include "parallel/cores.h"
 #include "trainer/checkpoint.h"
 #include "trainer/corpus.h"
 #include "trainer/evaluate.h"
@@ -40,7 +41,7 @@ void eval(const EvalArguments& arguments) {
   const auto shape = read_hf_config(directory).model;
   const std::int64_t length = std::min(arguments.sequence_length, shape.max_position_embeddings);
   const auto sources = open_sources(wanted, length, true, {.vocab_size = shape.vocab_size, .model_directory = directory});
-  InferenceModel model(directory, mesh, length, static_cast<int>(arguments.threads));
+  InferenceModel model(directory, mesh, length, claim_threads(arguments.threads));
   std::vector<EvalMetrics> rows;
   for (const Source& source : sources) {
     Progress progress({.label = "eval " + source.name, .unit = "sample", .total = source.dataset->samples()});
@@ -68,7 +69,7 @@ void add_eval_command(CommandLine& line) {
   command.option("--seq", arguments->sequence_length, "tokens a sample (at most what the model has positions for)")
       .show_default().range(1, 1 << 24);
   command.option("--batch", arguments->sequences, "samples computed at once").show_default().range(1, 1 << 20);
-  command.option("--threads", arguments->threads, "0: all cores").show_default().range(0, 4096);
+  command.option("--threads", arguments->threads, threads_help).show_default().range(0, 4096);
   command.flag("--json", arguments->json, "one JSON object on stdout");
   command.runs([arguments] { eval(*arguments); });
 }

@@ -11,6 +11,7 @@
 
 #include "data/tokenizer.h"
 #include "launch/commands.h"
+#include "parallel/cores.h"
 #include "trainer/checkpoint.h"
 #include "trainer/generate.h"
 #include "trainer/inference.h"
@@ -47,7 +48,7 @@ void generate_text(const GenerateArguments& arguments) {
   }
   const Mesh mesh = Mesh::single();
   const std::int64_t positions = static_cast<std::int64_t>(prompt.size()) + arguments.options.max_tokens;
-  InferenceModel model(directory, mesh, positions, static_cast<int>(arguments.threads));
+  InferenceModel model(directory, mesh, positions, claim_threads(arguments.threads));
   GenerateOptions options = arguments.options;
   options.eos = config.eos;
 
@@ -89,7 +90,7 @@ void add_generate_command(CommandLine& line) {
                            .show_default().real_range(0.0, 1.0);
   const Option seed = command.option("--seed", options.seed, "of the draws").show_default();
   command.flag("--greedy", options.greedy, "always the most probable token").excludes(temperature).excludes(top_p).excludes(seed);
-  command.option("--threads", arguments->threads, "0: all cores").show_default().range(0, 4096);
+  command.option("--threads", arguments->threads, threads_help).show_default().range(0, 4096);
   command.option("--chat", arguments->chat, "not available yet");
   command.runs([arguments] {
     if (!arguments->chat.empty()) throw UsageError("--chat is not available yet; give the whole text with --prompt");

@@ -10,6 +10,7 @@
 #include "data/prepare.h"
 #include "data/train_tokenizer.h"
 #include "launch/commands.h"
+#include "parallel/cores.h"
 #include "trainer/progress.h"
 
 namespace smoe {
@@ -47,6 +48,7 @@ void print_summary(const PrepareOptions& options, const PrepareSummary& summary)
 void tokenize(const PrepareArguments& arguments) {
   PrepareOptions options = arguments.options;
   options.format = corpus_format_of(arguments.format);
+  options.threads = claim_threads(options.threads);
   std::optional<Progress> progress;
   options.on_progress = [&](const PrepareProgress& now) {
     if (!progress)
@@ -92,7 +94,7 @@ void add_prepare_command(CommandLine& line) {
       .show_default();
   command.option("--append-eos", options.append_eos, "end every text with eos; ids are stored as they are")
       .show_default();
-  command.option("--threads", options.threads, "that tokenize; 0: one a core")
+  command.option("--threads", options.threads, fmt::format("that tokenize; {}", threads_help))
       .range(0, 4096)
       .show_default();
   command.runs([arguments, tokenizer, vocab_size, train] {
