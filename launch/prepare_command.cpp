@@ -19,7 +19,7 @@ namespace {
 struct PrepareArguments {
   PrepareOptions options;
   std::string format = "auto";
-  std::int64_t train_vocab_size = 0;
+  std::int64_t train_vocab_size = 0, threads = 0;
 };
 
 void train_vocabulary(const PrepareArguments& arguments) {
@@ -48,7 +48,7 @@ void print_summary(const PrepareOptions& options, const PrepareSummary& summary)
 void tokenize(const PrepareArguments& arguments) {
   PrepareOptions options = arguments.options;
   options.format = corpus_format_of(arguments.format);
-  options.threads = claim_threads(options.threads);
+  options.threads = claim_threads(arguments.threads);
   std::optional<Progress> progress;
   options.on_progress = [&](const PrepareProgress& now) {
     if (!progress)
@@ -94,7 +94,7 @@ void add_prepare_command(CommandLine& line) {
       .show_default();
   command.option("--append-eos", options.append_eos, "end every text with eos; ids are stored as they are")
       .show_default();
-  command.option("--threads", options.threads, fmt::format("that tokenize; {}", threads_help))
+  command.option("--threads", arguments->threads, fmt::format("that tokenize; {}", threads_help))
       .range(0, 4096)
       .show_default();
   command.runs([arguments, tokenizer, vocab_size, train] {

@@ -82,6 +82,20 @@ std::optional<pid_t> find_mpirun() {
   return std::nullopt;
 }
 
+// All threads of this process: MPI has started some of its own where it did the binding.
+void bind_to(const Cores& cores) {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  for (const int core : cores) CPU_SET(core, &mask);
+  std::error_code ignored;
+  for (const auto& task : fs::directory_iterator("/proc/self/task", ignored)) {
+    const std::string name = task.path().filename().string();
+    pid_t thread = 0;
+    if (std::from_chars(name.data(), name.data() + name.size(), thread).ec != std::errc()) continue;
+    ::sched_setaffinity(thread, sizeof mask, &mask);  // where it may not, it stays as it was
+  }
+}
+
 const char* variable(const char* name) { return std::getenv(name); }
 
 CoreFacts gather_facts(const NodePlace& place) {
@@ -253,12 +267,7 @@ int claim_threads(std::int64_t wanted, const NodePlace& place) {
     return divide_cores(facts, wanted).threads;
   }
   const CoreClaim claim = divide_cores(facts, wanted);
-  if (claim.cores != facts.own && !claim.cores.empty()) {
-    cpu_set_t mask;
-    CPU_ZERO(&mask);
-    for (const int core : claim.cores) CPU_SET(core, &mask);
-    ::sched_setaffinity(0, sizeof mask, &mask);  // where it may not, it stays as it was
-  }
+  if (claim.cores != facts.own && !claim.cores.empty()) bind_to(claim.cores);
   return claim.threads;
 }
 

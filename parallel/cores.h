@@ -74,7 +74,7 @@ int parse_omp_threads(const char* text);
 // where they set no limit. `membership`: /proc/PID/cgroup.
 double read_cpu_quota(const std::filesystem::path& membership = "/proc/self/cgroup", const std::filesystem::path& groups = "/sys/fs/cgroup");
 
-// Binds this process to its cores, and returns its threads. Before any thread has been started that should follow.
+// Binds this process to its cores, and returns its threads.
 // Where OpenMP was told to place threads (OMP_PROC_BIND, OMP_PLACES), the mask is left to it.
 int claim_threads(std::int64_t wanted, const NodePlace& place = {});
 

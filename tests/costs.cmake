@@ -16,7 +16,8 @@ set(smoe_costs
   "^(equivalence|WatchdogParts|StepTraffic)\\." 6
   "^(Watchdog|RanksBadInput)\\." 5
   "^(CommandLine\\.layouts|CommandBadInput\\.disk_full|Reshard\\.)" 5
-  "^(CommandLine|ReportInBrowser|Prepare|SafetensorsProperty)\\." 3
+  "^Processes\\.(alone|each|omp|taskset|what)" 12
+  "^(Processes|CommandLine|ReportInBrowser|Prepare|SafetensorsProperty)\\." 3
   "^(CommandBadInput\\.(model|generate|logits|eval)|Steps/Allocation\\.|TokenizerBadInput\\.Survives)" 2
 )
 

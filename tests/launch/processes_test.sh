@@ -8,10 +8,10 @@ skipped=77
 # Without these, whoever started the tests would be taken for the launcher of each case.
 unset $(compgen -v | grep -E '^(SLURM|FLUX|PMI|PMIX|OMPI_COMM|OMPI_MCA)_') OMP_NUM_THREADS OMP_PROC_BIND OMP_PLACES GOMP_CPU_AFFINITY
 
-# A model of a few thousand parameters on byte tokens: config.yaml, shards/, a trained run/ and ids.npy.
+# trained [key=value ...]: a model of a few thousand parameters on byte tokens: config.yaml, shards/, run/ and ids.npy.
 trained() {
   local i
-  for i in $(seq 1 60); do printf '{"text": "document %d of the corpus, with some words in it"}\n' "$i"; done >text.jsonl
+  for i in $(seq 1 200); do printf '{"text": "document %d of the corpus, with some words in it"}\n' "$i"; done >text.jsonl
   cat >config.yaml <<END
 model: {vocab_size: 259, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 1, num_local_experts: 4, max_position_embeddings: 64}
 data: {train: [{path: shards}], sequence_length: 32}
@@ -20,12 +20,14 @@ checkpoint: {interval: 100}
 log: {interval: 1, tensorboard: false}
 END
   "$smoe" prepare text.jsonl --out shards --tokenizer bytes >made.log 2>&1
+  "$smoe" train config.yaml "$@" --print-config >whole.yaml 2>>made.log
+  mv whole.yaml config.yaml
   "$smoe" train config.yaml >>made.log 2>&1
   python3 - <<'END'
 import struct
-header = "{'descr': '<i4', 'fortran_order': False, 'shape': (1, 8), }"
+header = "{'descr': '<i4', 'fortran_order': False, 'shape': (64, 64), }"
 header += " " * (-(len(header) + 11) % 64) + "\n"
-open("ids.npy", "wb").write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + struct.pack("<8i", *range(8)))
+open("ids.npy", "wb").write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + struct.pack("<4096i", *(i % 259 for i in range(4096))))
 END
 }
 
@@ -112,28 +114,69 @@ case_mpirun_inside_an_allocation_of_slurm() {
 # ---- cores and threads ------------------------------------------------------------------------------------------
 
 cores=($(python3 -c 'import os; print(*sorted(os.sched_getaffinity(0)))'))
+# Two whole ones, of which no container's quota leaves less.
 needs_two_cores() {
-  [ "${#cores[@]}" -ge 2 ] || { echo "skipped: one core"; exit $skipped; }
-  python3 - <<'END' || { echo "skipped: a quota leaves less than the cores"; exit $skipped; }
+  python3 - "${cores[@]}" <<'END' || { echo "skipped: fewer than two cores, or a quota"; exit $skipped; }
 import glob, sys
-for path in glob.glob("/sys/fs/cgroup/cpu.max") + glob.glob("/sys/fs/cgroup/cpu*/cpu.cfs_quota_us"):
-    if open(path).read().split()[0] not in ("max", "-1"): sys.exit(1)
+whole = {open(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list").read() for core in sys.argv[1:]}
+limits = [open(path).read().split()[0] for path in glob.glob("/sys/fs/cgroup/cpu.max") + glob.glob("/sys/fs/cgroup/cpu*/cpu.cfs_quota_us")]
+sys.exit(len(whole) < 2 or any(limit not in ("max", "-1") for limit in limits))
 END
 }
 
-# teams COMMAND...: the threads that OpenMP starts for it, and the cores that each may use: lines "threads cores". No
-# teams but of one thread are told where the first is larger.
-teams() {
-  OMP_DISPLAY_AFFINITY=TRUE OMP_AFFINITY_FORMAT='team %N %A' "$@" 2>&1 </dev/null | tee teams.log | sed -n 's/^team //p' | sort -u
+# watch COMMAND...: looks at the processes of smoe that it starts while they run, and tells of each "threads cores": the
+# most threads that it had, and the cores that they might use by then.
+watch() {
+  python3 - "$smoe" "$@" <<'END' 2>watch.log || fail "$(cat watch.log)"
+import os, subprocess, sys
+smoe, command = os.path.realpath(sys.argv[1]), sys.argv[2:]
+started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+
+def read(path):
+    with open(path) as file:
+        return file.read()
+
+def family(pid):
+    yield pid
+    for child in read(f"/proc/{pid}/task/{pid}/children").split():
+        yield from family(int(child))
+
+def look(pid):
+    if os.path.realpath(f"/proc/{pid}/exe") != smoe:
+        return None
+    masks = [line.split()[1] for task in os.listdir(f"/proc/{pid}/task")
+             for line in read(f"/proc/{pid}/task/{task}/status").splitlines() if line.startswith("Cpus_allowed_list:")]
+    return len(masks), " and ".join(sorted(set(masks)))
+
+seen = {}
+while started.poll() is None:
+    try:
+        for pid in family(started.pid):
+            now = look(pid)
+            if now and now[0] >= seen.get(pid, (0,))[0]:
+                seen[pid] = now
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        pass  # it has just ended
+for line in sorted({f"{threads} {cores}" for threads, cores in seen.values()}):
+    print(line)
+sys.exit(started.returncode)
+END
 }
-# expect_teams 'LINE' COMMAND...
-expect_teams() {
+# expect_watched 'LINE' COMMAND...
+expect_watched() {
   local found
-  found=$(teams "${@:2}")
-  [ "$found" = "$1" ] || fail "teams of '$found' where '$1' was expected: ${*:2}: $(cat teams.log)"
+  found=$(watch "${@:2}") || exit 1
+  [ "$found" = "$1" ] || fail "threads and cores of '$found' where '$1' was expected: ${*:2}: $(cat watch.log)"
 }
-# As OpenMP prints the cores of this process.
-all_cores() { python3 - "${cores[@]}" <<'END'
+# trains_with THREADS CORES COMMAND...: threads by its own word, since it has others that compute nothing.
+trains_with() {
+  local found
+  found=$(watch "${@:3}" | cut -d ' ' -f 2- | sort -u) || exit 1
+  [ "$found" = "$2" ] || fail "cores '$found' where '$2' was expected: ${*:3}: $(cat watch.log)"
+  grep -q ", $1 thread(s) a rank" watch.log || fail "not $1 threads: ${*:3}: $(cat watch.log)"
+}
+# list_of CORE...: as Linux prints them, "0-2,5".
+list_of() { python3 - "$@" <<'END'
 import sys
 runs = []
 for core in map(int, sys.argv[1:]):
@@ -143,98 +186,91 @@ print(",".join(str(a) if a == b else "%d-%d" % (a, b) for a, b in runs))
 END
 }
 
-# The largest number of threads that a process of `smoe prepare` has, apart from its first.
-prepare_threads() {
-  local most=0 now prepare
-  rm -rf out
-  "$@" prepare large.txt --out out --tokenizer bytes ${threads_option:-} >prepare.log 2>&1 &
-  prepare=$!
-  while kill -0 "$prepare" 2>/dev/null; do
-    now=$(ls "/proc/$prepare/task" 2>/dev/null | wc -l)
-    [ "$now" -le "$most" ] || most=$now
-  done
-  wait "$prepare" || fail "$(cat prepare.log)"
-  echo $((most - 1))
+# Commands that take long enough to be looked at.
+train=(train config.yaml checkpoint.resume=never train.steps=10 train.global_batch_size=8)
+eval=(eval --model run --data shards --seq 32)
+generate=(generate --model run --prompt-ids 1,2,3 --max-tokens 1000 --greedy)
+logits=(logits --model run --tokens ids.npy --out logits.safetensors)
+bench=(bench config.yaml --steps 3)
+prepare=(prepare large.txt --tokenizer bytes --out)
+large() {
+  trained model.hidden_size=64 model.intermediate_size=256 model.max_position_embeddings=1024
+  seq 1 2000000 >large.txt
 }
-
-# Runs check THREADS CORES PREFIX... for each command; PREFIX is what stands before smoe.
+# each_command_has THREADS CORES PREFIX...: each command, behind that prefix.
 each_command_has() {
-  local expected="$1 $2" threads=$1 found
-  shift 2
-  expect_teams "$expected" "$@" "$smoe" train config.yaml checkpoint.resume=never
-  grep -q "$threads thread(s) a rank" teams.log || fail "the log says other: $(cat teams.log)"
-  expect_teams "$expected" "$@" "$smoe" eval --model run --data shards --seq 32
-  expect_teams "$expected" "$@" "$smoe" generate --model run --prompt-ids 1,2,3 --max-tokens 4 --greedy
-  expect_teams "$expected" "$@" "$smoe" logits --model run --tokens ids.npy --out logits.safetensors
-  expect_teams "$expected" "$@" "$smoe" bench config.yaml --steps 1
-  found=$(prepare_threads "$@" "$smoe")
-  [ "$found" = "$threads" ] || fail "prepare has $found threads where $threads were expected"
+  trains_with "$1" "$2" "${@:3}" "$smoe" "${train[@]}"
+  expect_watched "$1 $2" "${@:3}" "$smoe" "${eval[@]}"
+  expect_watched "$1 $2" "${@:3}" "$smoe" "${generate[@]}"
+  expect_watched "$1 $2" "${@:3}" "$smoe" "${logits[@]}"
+  expect_watched "$1 $2" "${@:3}" "$smoe" "${bench[@]}"
+  expect_watched "$(($1 + 1)) $2" "${@:3}" "$smoe" "${prepare[@]}" "$(mktemp -u tokens.XXXX)"  # and one that stores
 }
-large_text() { seq 1 4000000 >large.txt; }
 
 case_taskset_is_obeyed_by_each_command() {
   needs_two_cores
-  trained
-  large_text
+  large
   each_command_has 1 "${cores[1]}" taskset -c "${cores[1]}"
-  threads_option='--threads 3'
-  [ "$(prepare_threads taskset -c "${cores[1]}" "$smoe")" = 3 ] || fail "--threads 3 is not three threads"
-  expect_teams "3 ${cores[1]}" taskset -c "${cores[1]}" "$smoe" eval --model run --data shards --seq 32 --threads 3
-  expect_teams "3 ${cores[1]}" taskset -c "${cores[1]}" "$smoe" train config.yaml checkpoint.resume=never train.threads=3
 }
 case_each_command_takes_the_cores_it_has() {
   needs_two_cores
-  trained
-  large_text
-  each_command_has 2 "$(cores=("${cores[@]:0:2}"); all_cores)" taskset -c "${cores[0]},${cores[1]}"
+  large
+  each_command_has 2 "$(list_of "${cores[@]:0:2}")" taskset -c "${cores[0]},${cores[1]}"
 }
 case_omp_num_threads_means_the_same_in_each_command() {
   needs_two_cores
-  trained
-  large_text
-  each_command_has 1 "$(all_cores)" env OMP_NUM_THREADS=1
-  expect_teams "1 ${cores[0]}" taskset -c "${cores[0]}" env OMP_NUM_THREADS=8 "$smoe" eval --model run --data shards --seq 32
+  large
+  each_command_has 1 "$(list_of "${cores[@]}")" env OMP_NUM_THREADS=1
 }
-
-ranks() { mpirun --oversubscribe "$@"; }
-train_anew=(train config.yaml checkpoint.resume=never)
+case_omp_num_threads_passes_no_taskset_and_options_pass_both() {
+  needs_two_cores
+  large
+  local one=(taskset -c "${cores[1]}" env)
+  expect_watched "1 ${cores[1]}" "${one[@]}" OMP_NUM_THREADS=8 "$smoe" "${eval[@]}"
+  expect_watched "3 ${cores[1]}" "${one[@]}" OMP_NUM_THREADS=2 "$smoe" "${eval[@]}" --threads 3
+  expect_watched "4 ${cores[1]}" "${one[@]}" OMP_NUM_THREADS=2 "$smoe" "${prepare[@]}" tokens --threads 3
+  trains_with 3 "${cores[1]}" "${one[@]}" OMP_NUM_THREADS=2 "$smoe" "${train[@]}" train.threads=3
+}
 case_taskset_of_mpirun_binds_its_ranks() {
   needs_two_cores
-  trained
+  large
   local core
   for core in "${cores[0]}" "${cores[1]}"; do
-    expect_teams "1 $core" taskset -c "$core" mpirun --oversubscribe -n 2 "$smoe" "${train_anew[@]}"
-    expect_teams "1 $core" taskset -c "$core" mpirun --oversubscribe -n 2 --bind-to core "$smoe" "${train_anew[@]}"
-    expect_teams "1 $core" taskset -c "$core" mpirun -n 1 "$smoe" eval --model run --data shards --seq 32
+    trains_with 1 "$core" taskset -c "$core" mpirun --oversubscribe -n 2 "$smoe" "${train[@]}"
+    trains_with 1 "$core" taskset -c "$core" mpirun --oversubscribe -n 2 --bind-to core "$smoe" "${train[@]}"
+    expect_watched "1 $core" taskset -c "$core" mpirun -n 1 "$smoe" "${eval[@]}"
   done
 }
 case_what_mpirun_binds_unasked_is_undone() {
   needs_two_cores
-  trained
-  expect_teams "${#cores[@]} $(all_cores)" mpirun -n 1 "$smoe" "${train_anew[@]}"
-  expect_teams "${#cores[@]} $(all_cores)" mpirun -n 1 "$smoe" eval --model run --data shards --seq 32
+  large
+  trains_with "${#cores[@]}" "$(list_of "${cores[@]}")" mpirun -n 1 "$smoe" "${train[@]}"
+  expect_watched "${#cores[@]} $(list_of "${cores[@]}")" mpirun -n 1 "$smoe" "${eval[@]}"
   # shellcheck disable=SC2016
-  expect_teams "${#cores[@]} $(all_cores)" mpirun -n 1 sh -c '"$@"; exit $?' - "$smoe" eval --model run --data shards --seq 32
+  expect_watched "${#cores[@]} $(list_of "${cores[@]}")" mpirun -n 1 sh -c '"$@"; exit $?' - "$smoe" "${eval[@]}"
   local part=$((${#cores[@]} / 2))
-  teams mpirun -n 2 "$smoe" "${train_anew[@]}" >teams
-  [ "$(wc -l <teams)" = 2 ] && [ "$(cut -d ' ' -f 1 teams | sort -u)" = "$part" ] || fail "not half of the cores for each rank: $(cat teams)"
+  trains_with "$part" "$(list_of "${cores[@]:0:part}"; list_of "${cores[@]:part:part}")" mpirun -n 2 "$smoe" "${train[@]}"
 }
 case_what_mpirun_was_told_is_kept() {
   needs_two_cores
-  trained
-  expect_teams "${#cores[@]} $(all_cores)" mpirun --bind-to none -n 1 "$smoe" "${train_anew[@]}"
-  expect_teams "$((${#cores[@]} / 2)) $(all_cores)" mpirun --bind-to none -n 2 "$smoe" "${train_anew[@]}"
-  expect_teams "1 ${cores[1]}" mpirun --bind-to none -n 1 taskset -c "${cores[1]}" "$smoe" "${train_anew[@]}"
-  expect_teams "1 ${cores[1]}" mpirun -n 1 taskset -c "${cores[1]}" "$smoe" "${train_anew[@]}"
-  [ "${cores[*]:0:2}" = '0 1' ] || return 0  # mpirun counts hardware threads its own way on other machines
-  expect_teams "1 0" mpirun --bind-to hwthread -n 1 "$smoe" "${train_anew[@]}"
-  expect_teams "1 1" mpirun --cpu-set 1 --bind-to hwthread -n 1 "$smoe" "${train_anew[@]}"
+  large
+  local all
+  all=$(list_of "${cores[@]}")
+  trains_with "${#cores[@]}" "$all" mpirun --bind-to none -n 1 "$smoe" "${train[@]}"
+  trains_with "$((${#cores[@]} / 2))" "$all" mpirun --bind-to none -n 2 "$smoe" "${train[@]}"
+  trains_with 1 "${cores[1]}" mpirun --bind-to none -n 2 taskset -c "${cores[1]}" "$smoe" "${train[@]}"
+  trains_with 1 "${cores[1]}" mpirun -n 1 taskset -c "${cores[1]}" "$smoe" "${train[@]}"
+  [ "${cores[*]:0:2}" = '0 1' ] || return 0  # elsewhere mpirun numbers them its own way
+  trains_with 1 0 mpirun --bind-to hwthread -n 1 "$smoe" "${train[@]}"
+  trains_with 1 1 mpirun --cpu-set 1 --bind-to hwthread -n 1 "$smoe" "${train[@]}"
 }
+# OpenMP binds the first thread to the first of its places before the program begins.
 case_threads_that_openmp_places_are_left_to_it() {
   needs_two_cores
-  trained
-  teams env OMP_PROC_BIND=true "$smoe" eval --model run --data shards --seq 32 >teams
-  [ "$(cut -d ' ' -f 1 teams | sort -u)" = "${#cores[@]}" ] || fail "not a thread for each core: $(cat teams)"
+  large
+  local found
+  found=$(OMP_PROC_BIND=true watch "$smoe" "${eval[@]}") || exit 1
+  [ "${found%% *}" = "${#cores[@]}" ] || fail "not a thread for each core: $found"
 }
 
 run_case "$@"
