@@ -87,7 +87,7 @@ void Job::require_same_everywhere(const std::string& configuration) {
 
 int Job::claim_threads(std::int64_t wanted) {
   if (!session()) return smoe::claim_threads(wanted);
-  return smoe::claim_threads(wanted, {session()->local_size(), session()->local_rank(), session()->ranks_on_own_cores()});
+  return smoe::claim_threads(wanted, {session()->local_size(), session()->local_rank(), count_ranks_on_own_cores(world())});
 }
 
 }  // namespace smoe

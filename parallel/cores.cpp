@@ -5,10 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <optional>
 #include <sstream>
@@ -94,6 +96,15 @@ void bind_to(const Cores& cores) {
     if (std::from_chars(name.data(), name.data() + name.size(), thread).ec != std::errc()) continue;
     ::sched_setaffinity(thread, sizeof mask, &mask);  // where it may not, it stays as it was
   }
+}
+
+// The same for all containers of a machine, where it tells.
+std::string name_of_machine() {
+  std::string name = content_of("/proc/sys/kernel/random/boot_id");
+  if (!name.empty()) return name;
+  std::array<char, 256> host{};
+  ::gethostname(host.data(), host.size() - 1);
+  return host.data();
 }
 
 const char* variable(const char* name) { return std::getenv(name); }
@@ -255,6 +266,28 @@ double read_cpu_quota(const fs::path& membership, const fs::path& groups) {
     take(limit_of_group(mount, version_2));
   }
   return least;
+}
+
+int count_ranks_on_own_cores(Communicator& world) {
+  // A machine and its cores, in numbers that ranks can exchange.
+  constexpr std::size_t machine_words = 2, words = machine_words + CPU_SETSIZE / 32;
+  std::array<std::uint32_t, words> own{};
+  const std::uint64_t machine = std::hash<std::string>{}(name_of_machine());
+  own[0] = static_cast<std::uint32_t>(machine);
+  own[1] = static_cast<std::uint32_t>(machine >> 32);
+  for (const int core : mask_of(0).value_or(Cores{})) own[machine_words + static_cast<std::size_t>(core) / 32] |= std::uint32_t{1} << (core % 32);
+  const std::size_t ranks = static_cast<std::size_t>(world.size());
+  std::vector<std::uint32_t> all(words * ranks);
+  const auto count = static_cast<std::int64_t>(words);
+  world.all_gather(Tensor(own.data(), DType::i32, {count}), Tensor(all.data(), DType::i32, {count * world.size()}), "cores");
+  int sharing = 0;
+  for (std::size_t rank = 0; rank < ranks; ++rank) {
+    const std::uint32_t* const other = all.data() + rank * words;
+    bool shares = false;
+    for (std::size_t i = machine_words; i < words; ++i) shares |= (own[i] & other[i]) != 0;
+    sharing += shares && own[0] == other[0] && own[1] == other[1];
+  }
+  return std::max(1, sharing);
 }
 
 int claim_threads(std::int64_t wanted, const NodePlace& place) {

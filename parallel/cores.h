@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "parallel/communicator.h"
 #include "parallel/launcher.h"
 
 namespace smoe {
@@ -73,6 +74,9 @@ int parse_omp_threads(const char* text);
 // Cores' worth of time that the control groups of a process grant (version 2 or 1), the least on the way to the root; 0
 // where they set no limit. `membership`: /proc/PID/cgroup.
 double read_cpu_quota(const std::filesystem::path& membership = "/proc/self/cgroup", const std::filesystem::path& groups = "/sys/fs/cgroup");
+
+// How many ranks on this rank's machine, itself included, may now use some core that it may use. Collective over `world`.
+int count_ranks_on_own_cores(Communicator& world);
 
 // Binds this process to its cores, and returns its threads.
 // Where OpenMP was told to place threads (OMP_PROC_BIND, OMP_PLACES), the mask is left to it.

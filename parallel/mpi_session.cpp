@@ -3,12 +3,10 @@
 #define OMPI_SKIP_MPICXX 1  // the C interface only
 #include <fcntl.h>
 #include <mpi.h>
-#include <sched.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
@@ -16,7 +14,6 @@
 #include <cstring>
 #include <stdexcept>
 #include <string_view>
-#include <vector>
 
 #include "parallel/node_ledger.h"
 #include "parallel/watchdog.h"
@@ -78,22 +75,6 @@ std::shared_ptr<void> share_memory(MPI_Comm node, std::size_t bytes) {
   return {memory, [bytes](void* p) { ::munmap(p, bytes); }};
 }
 
-// How many ranks of the node, this one included, may run on some core that this one may run on.
-int count_ranks_on_own_cores(MPI_Comm node, int local_size) {
-  cpu_set_t own;
-  CPU_ZERO(&own);
-  ::sched_getaffinity(0, sizeof own, &own);
-  std::vector<cpu_set_t> all(static_cast<std::size_t>(local_size));
-  MPI_Allgather(&own, sizeof own, MPI_BYTE, all.data(), sizeof own, MPI_BYTE, node);
-  int ranks = 0;
-  for (const cpu_set_t& other : all) {
-    cpu_set_t both;
-    CPU_AND(&both, &own, &other);
-    ranks += CPU_COUNT(&both) > 0;
-  }
-  return std::max(1, ranks);
-}
-
 }  // namespace
 
 MpiSession::MpiSession(int* argc, char*** argv) : checks_calls_(wants_checks()), ledger_(std::make_unique<NoLedger>()) {
@@ -117,7 +98,6 @@ void MpiSession::start_watchdog() {
   MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
   MPI_Comm_rank(node, &local_rank_);
   MPI_Comm_size(node, &local_size_);
-  ranks_on_own_cores_ = count_ranks_on_own_cores(node, local_size_);
   auto ledger = std::make_unique<NodeLedger>(share_memory(node, NodeLedger::bytes_for(local_size_)), local_size_, local_rank_, rank_);
   MPI_Barrier(node);  // every line is filled in before anybody reads it
   MPI_Comm_free(&node);

@@ -29,7 +29,6 @@ class MpiSession {
   int size() const { return size_; }
   int local_rank() const { return local_rank_; }  // among the ranks of this node
   int local_size() const { return local_size_; }
-  int ranks_on_own_cores() const { return ranks_on_own_cores_; }  // of this node, bound to some core of this rank's at the start
 
   Ledger& ledger() { return *ledger_; }
   // Whether each collective first compares what the ranks of its group are about to call: in debug builds, or where
@@ -48,7 +47,7 @@ class MpiSession {
   void start_watchdog();
   void wait_for_all_ranks();
 
-  int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1, ranks_on_own_cores_ = 1;
+  int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
   bool checks_calls_ = false;
   std::unique_ptr<Ledger> ledger_;
   NodeLedger* node_ledger_ = nullptr;  // the same, where there is more than one rank
