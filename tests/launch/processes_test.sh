@@ -5,6 +5,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/cases.sh"
 
 skipped=77
+export OMP_WAIT_POLICY=passive  # threads that wait leave the cores to other tests
 # Without these, whoever started the tests would be taken for the launcher of each case.
 unset $(compgen -v | grep -E '^(SLURM|FLUX|PMI|PMIX|OMPI_COMM|OMPI_MCA)_') OMP_NUM_THREADS OMP_PROC_BIND OMP_PLACES GOMP_CPU_AFFINITY
 
@@ -187,15 +188,15 @@ END
 }
 
 # Commands that take long enough to be looked at.
-train=(train config.yaml checkpoint.resume=never train.steps=10 train.global_batch_size=8)
+train=(train config.yaml checkpoint.resume=never train.steps=5 train.global_batch_size=8)
 eval=(eval --model run --data shards --seq 32)
-generate=(generate --model run --prompt-ids 1,2,3 --max-tokens 1000 --greedy)
+generate=(generate --model run --prompt-ids 1,2,3 --max-tokens 300 --greedy)
 logits=(logits --model run --tokens ids.npy --out logits.safetensors)
-bench=(bench config.yaml --steps 3)
+bench=(bench config.yaml --steps 1)
 prepare=(prepare large.txt --tokenizer bytes --out)
 large() {
   trained model.hidden_size=64 model.intermediate_size=256 model.max_position_embeddings=1024
-  seq 1 2000000 >large.txt
+  seq 1 1000000 >large.txt
 }
 # each_command_has THREADS CORES PREFIX...: each command, behind that prefix.
 each_command_has() {
