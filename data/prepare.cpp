@@ -10,7 +10,6 @@
 #include <stdexcept>
 #include <string_view>
 #include <system_error>
-#include <thread>
 #include <vector>
 
 #include "data/document_batches.h"
@@ -141,10 +140,6 @@ void warn_of_columns(const CorpusFiles& corpus, PrepareSummary& summary) {
                              "; ids of one document are a 1-D array: numpy.save(f, a.ravel())");
 }
 
-int thread_count(int wanted) {
-  return wanted > 0 ? wanted : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
-
 // Encodes on many threads and stores in order. A few jobs more than threads are in flight, which bounds the memory.
 void run_jobs(DocumentBatches& batches, int threads, const std::function<void(TokenRun)>& store) {
   std::deque<std::future<TokenRun>> in_flight;
@@ -186,7 +181,7 @@ PrepareSummary prepare(const PrepareOptions& options) {
   summary.passed_over = corpus.passed_over;
   summary.inputs = corpus.files;
   warn_of_columns(corpus, summary);
-  run_jobs(batches, thread_count(options.threads), [&](const TokenRun& run) {
+  run_jobs(batches, std::max(1, options.threads), [&](const TokenRun& run) {
     sink.add(run);
     summary.bytes_done += run.bytes;
     summary.empty_documents += run.empty_documents;

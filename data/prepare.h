@@ -27,7 +27,7 @@ struct PrepareOptions {
   std::string source;               // what the manifest says of the origin; empty: the inputs' names
   std::int64_t shard_tokens = default_shard_tokens;
   bool append_eos = true;           // to each text; documents that carry ids are stored as they are
-  int threads = 0;                  // that tokenise; 0: one a core
+  int threads = 1;                  // that tokenise; at least 1
   std::function<void(const PrepareProgress&)> on_progress;  // called on the calling thread, about once a MiB of input
 };
 

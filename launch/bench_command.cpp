@@ -9,6 +9,7 @@
 #include "kernels/yardstick.h"
 #include "launch/commands.h"
 #include "launch/run_plan.h"
+#include "parallel/cores.h"
 #include "trainer/machine.h"
 #include "trainer/progress.h"
 #include "trainer/step_profile_text.h"
@@ -39,7 +40,7 @@ void bench(const BenchArguments& arguments, bool threads_given) {
                                             .micro_batch_size = train.micro_batch_size,
                                             .micro_batches = train.global_batch_size / train.micro_batch_size,
                                             .steps = arguments.steps,
-                                            .threads = static_cast<int>(threads_given ? arguments.threads : train.threads),
+                                            .threads = claim_threads(threads_given ? arguments.threads : train.threads),
                                             .on_progress = [&](std::int64_t done, std::int64_t) { progress.update(done); }});
   progress.finish();
   fmt::print("{}", arguments.json ? to_json_line(profile) : describe(profile));
@@ -53,7 +54,7 @@ void add_bench_command(CommandLine& line) {
   command.path("CONFIG", arguments->config, "YAML file; its data is not read: tokens and weights are random").required();
   command.option("key=value", arguments->overrides, "overrides, as in train.micro_batch_size=8");
   command.option("--steps", arguments->steps, "steps that are timed, of one micro-batch and one update each").range(1, 1000).show_default();
-  const Option threads = command.option("--threads", arguments->threads, "0: all cores that the process may use; default: train.threads").range(0, 4096);
+  const Option threads = command.option("--threads", arguments->threads, fmt::format("{}; default: train.threads", threads_help)).range(0, 4096);
   command.flag("--json", arguments->json, "one JSON object on stdout");
   command.runs([arguments, threads] { bench(*arguments, threads.given()); });
 }

@@ -20,6 +20,9 @@ void add_logits_command(CommandLine& line);
 void add_bench_command(CommandLine& line);
 void add_report_command(CommandLine& line);
 
+// Help of --threads, and what parallel/cores.h decides where it is 0.
+inline constexpr const char* threads_help = "0: one a core that the process may use (taskset, numactl), at most OMP_NUM_THREADS";
+
 // Those of the interface that are still to come: listed as such, and refused with status 2.
 void add_unavailable_commands(CommandLine& line);
 

@@ -11,6 +11,7 @@
 #include "data/json.h"
 #include "data/printable.h"
 #include "launch/commands.h"
+#include "parallel/cores.h"
 #include "trainer/checkpoint.h"
 #include "trainer/corpus.h"
 #include "trainer/evaluate.h"
@@ -74,7 +75,7 @@ void eval(const EvalArguments& arguments) {
                                            source.name, directory.string()));
   };
   if (!sources.empty()) {
-    InferenceModel model(directory, mesh, length, static_cast<int>(arguments.threads));
+    InferenceModel model(directory, mesh, length, claim_threads(arguments.threads));
     for (const Source& source : sources) try {
         measure(model, source);
       } catch (const std::runtime_error& error) {  // a shard that fails while it is read, say: the others are not its fault
@@ -100,7 +101,7 @@ void add_eval_command(CommandLine& line) {
   command.option("--seq", arguments->sequence_length, "tokens a sample (at most what the model has positions for); a source's last sample may be shorter")
       .show_default().range(1, 1 << 24);
   command.option("--batch", arguments->sequences, "samples computed at once").show_default().range(1, 1 << 20);
-  command.option("--threads", arguments->threads, "0: all cores").show_default().range(0, 4096);
+  command.option("--threads", arguments->threads, threads_help).show_default().range(0, 4096);
   command.flag("--json", arguments->json, "one JSON object on stdout");
   command.runs([arguments] { eval(*arguments); });
 }

@@ -16,6 +16,7 @@
 #include "data/json.h"
 #include "data/tokenizer.h"
 #include "launch/commands.h"
+#include "parallel/cores.h"
 #include "trainer/checkpoint.h"
 #include "trainer/generate.h"
 #include "trainer/inference.h"
@@ -91,7 +92,7 @@ void generate_text(const GenerateArguments& arguments) {
   }
   const Mesh mesh = Mesh::single();
   const std::int64_t positions = static_cast<std::int64_t>(prompt.size()) + arguments.options.max_tokens;
-  InferenceModel model(directory, mesh, positions, static_cast<int>(arguments.threads));
+  InferenceModel model(directory, mesh, positions, claim_threads(arguments.threads));
   GenerateOptions options = arguments.options;
   options.stops = read_stop_ids(directory, config);
   if (tokenizer) options.vocabulary = tokenizer->vocab_size();
@@ -135,7 +136,7 @@ void add_generate_command(CommandLine& line) {
                            .show_default().real_range(0.0, 1.0);
   const Option seed = command.option("--seed", options.seed, "of the draws").show_default();
   command.flag("--greedy", options.greedy, "always the most probable token").excludes(temperature).excludes(top_p).excludes(seed);
-  command.option("--threads", arguments->threads, "0: all cores").show_default().range(0, 4096);
+  command.option("--threads", arguments->threads, threads_help).show_default().range(0, 4096);
   command.option("--chat", arguments->chat, "not available yet");
   command.runs([arguments, ids] {
     if (ids.given()) arguments->prompt_ids = parse_prompt_ids(arguments->prompt_ids_text);

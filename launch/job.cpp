@@ -1,7 +1,6 @@
 #include "launch/job.h"
 
 #include <fmt/format.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <array>
@@ -12,6 +11,7 @@
 #include "data/sha256.h"
 #include "launch/command_line.h"
 #include "parallel/agreement.h"
+#include "parallel/cores.h"
 
 namespace smoe {
 namespace {
@@ -23,11 +23,14 @@ std::array<std::int32_t, 4> digest(const std::string& hex) {
   return numbers;
 }
 
-std::vector<int> cores_in(const cpu_set_t& set) {
-  std::vector<int> cores;
-  for (int core = 0; core < CPU_SETSIZE; ++core)
-    if (CPU_ISSET(core, &set)) cores.push_back(core);
-  return cores;
+// What to type where the processes that were started cannot be joined.
+std::string way_out(const Launcher& launcher) {
+  const std::string found = fmt::format("{} started {} processes, which Open MPI cannot bring together: type ", launcher.name, launcher.ranks);
+  if (launcher.name == "srun")
+    return found + fmt::format("mpirun -n {0} smoe train ... inside the allocation (of salloc, or sbatch launch/train.slurm), or srun --mpi=pmix -n {0} "
+                               "smoe train ... where Slurm speaks PMIx", launcher.ranks);
+  if (launcher.name == "flux run") return found + fmt::format("mpirun -n {0} smoe train ... inside flux alloc -n {0}", launcher.ranks);
+  return found + fmt::format("mpirun -n {} smoe train ..., with Open MPI's own mpirun", launcher.ranks);
 }
 
 }  // namespace
@@ -35,6 +38,31 @@ std::vector<int> cores_in(const cpu_set_t& set) {
 int status_of(const std::exception& error) {
   const bool usage = dynamic_cast<const UsageError*>(&error) || dynamic_cast<const ConfigError*>(&error);
   return usage ? 2 : 1;
+}
+
+void Job::be_shared() {
+  if (!launcher_.joinable) throw UsageError(way_out(launcher_));
+  shared_ = true;
+}
+
+MpiSession* Job::session() {
+  if (launcher_.alone()) return nullptr;
+  if (!session_) {
+    session_.emplace(nullptr, nullptr);
+    if (launcher_.ranks != 0 && session_->size() != launcher_.ranks)
+      throw std::runtime_error(fmt::format("{} started {} processes, MPI brings together {}: start them with the mpirun of the Open MPI that smoe is "
+                                           "linked with", launcher_.name, launcher_.ranks, session_->size()));
+  }
+  return &*session_;
+}
+
+Communicator& Job::world() {
+  if (!everyone_) everyone_ = mesh_of({.ranks = ranks()});
+  return everyone_->group(Axis::world);
+}
+
+void Job::set_timeout(double seconds) {
+  if (session()) session()->set_timeout(seconds);
 }
 
 void Job::agree(std::string_view label, const std::function<void()>& work) { together(world(), label, work, status_of); }
@@ -58,26 +86,8 @@ void Job::require_same_everywhere(const std::string& configuration) {
 }
 
 int Job::claim_threads(std::int64_t wanted) {
-  cpu_set_t bound, all;
-  if (::sched_getaffinity(0, sizeof bound, &bound) != 0) return static_cast<int>(std::max<std::int64_t>(1, wanted));
-  CPU_ZERO(&all);
-  for (int core = 0; core < CPU_SETSIZE; ++core) CPU_SET(core, &all);
-  // The system reduces this to what the job may use at all (a container's or a scheduler's share of the node).
-  ::sched_setaffinity(0, sizeof all, &all);
-  ::sched_getaffinity(0, sizeof all, &all);
-  const std::vector<int> cores = cores_in(all);
-  const std::size_t local_ranks = static_cast<std::size_t>(session_.local_size()), local_rank = static_cast<std::size_t>(session_.local_rank());
-  const std::size_t share = std::max<std::size_t>(1, cores.size() / local_ranks);
-  const std::size_t needed = std::max(share, static_cast<std::size_t>(std::max<std::int64_t>(wanted, 0)));
-  if (cores_in(bound).size() >= needed) {
-    ::sched_setaffinity(0, sizeof bound, &bound);  // whoever bound us so knew better
-  } else if (needed == share && local_ranks > 1 && local_ranks <= cores.size()) {
-    cpu_set_t own;
-    CPU_ZERO(&own);
-    for (std::size_t i = 0; i < share; ++i) CPU_SET(cores[local_rank * share + i], &own);
-    ::sched_setaffinity(0, sizeof own, &own);
-  }
-  return wanted > 0 ? static_cast<int>(wanted) : static_cast<int>(share);
+  if (!session()) return smoe::claim_threads(wanted);
+  return smoe::claim_threads(wanted, {session()->local_size(), session()->local_rank(), count_ranks_on_own_cores(world())});
 }
 
 }  // namespace smoe

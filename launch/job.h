@@ -1,10 +1,18 @@
 // The ranks that were started together, before there is a layout: what fails on one of them is told once and ends all.
+//
+// MPI is touched only where a launcher started several processes (parallel/launcher.h), and then by the first call here
+// that needs the others. A command of one process makes no such call.
 #pragma once
 
+#include <cstdint>
 #include <exception>
 #include <functional>
+#include <optional>
+#include <string>
 #include <string_view>
 
+#include "parallel/launcher.h"
+#include "parallel/layout.h"
 #include "parallel/mesh.h"
 #include "parallel/mpi_session.h"
 
@@ -15,12 +23,27 @@ int status_of(const std::exception& error);
 
 class Job {
  public:
-  explicit Job(MpiSession& session) : session_(session), everyone_(Mesh::over(session, {.ranks = session.size()})) {}
+  explicit Job(const Launcher& launcher) : launcher_(launcher) {}
 
-  MpiSession& session() { return session_; }
-  Communicator& world() { return everyone_.group(Axis::world); }
-  int ranks() const { return session_.size(); }
-  bool is_root() const { return session_.rank() == 0; }
+  const Launcher& launcher() const { return launcher_; }
+  bool is_root() const { return launcher_.rank == 0; }
+
+  // Declares the command to be one of all ranks: from here on they agree on what fails. Throws UsageError, with what to
+  // type instead, where MPI cannot bring together what was started.
+  void be_shared();
+  bool is_shared() const { return shared_; }
+
+  // Those below join the ranks. They throw std::runtime_error where MPI finds others than the launcher said.
+  MpiSession* session();  // null where this process is alone
+  Communicator& world();
+  int ranks() { return session() ? session()->size() : 1; }
+  int ranks_on_node() { return session() ? session()->local_size() : 1; }
+  // The first layout.ranks ranks, by axis (Mesh::over).
+  Mesh mesh_of(const Layout& layout) { return session() ? Mesh::over(*session(), layout) : Mesh::single(); }
+  void set_timeout(double seconds);  // MpiSession's
+
+  // Null where the ranks have not been joined, and where there is one.
+  MpiSession* joined() { return session_ ? &*session_ : nullptr; }
 
   // Calls work() on all ranks and goes on when it has succeeded on all (parallel/agreement.h).
   void agree(std::string_view label, const std::function<void()>& work);
@@ -28,13 +51,14 @@ class Job {
   // Throws, on the ranks concerned, if this rank runs another binary or another configuration than rank 0.
   void require_same_everywhere(const std::string& configuration);
 
-  // Threads for one rank: `wanted`, or else the node's cores divided by its ranks. mpirun may have bound the process to
-  // fewer cores than that (two ranks get one each, however many there are): then it takes its share of them back.
+  // Threads for this rank: `wanted`, or else its part of the cores that the ranks of its node may use (parallel/cores.h).
   int claim_threads(std::int64_t wanted);
 
  private:
-  MpiSession& session_;
-  Mesh everyone_;
+  Launcher launcher_;
+  bool shared_ = false;
+  std::optional<MpiSession> session_;
+  std::optional<Mesh> everyone_;
 };
 
 }  // namespace smoe

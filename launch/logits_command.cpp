@@ -9,6 +9,7 @@
 #include "data/npy.h"
 #include "data/safetensors.h"
 #include "launch/commands.h"
+#include "parallel/cores.h"
 #include "trainer/checkpoint.h"
 #include "trainer/inference.h"
 
@@ -41,7 +42,7 @@ void logits(const LogitsArguments& arguments) {
   const auto ids = read_ids(file, shape.vocab_size);
 
   const Mesh mesh = Mesh::single();
-  InferenceModel model(directory, mesh, length, static_cast<int>(arguments.threads));
+  InferenceModel model(directory, mesh, length, claim_threads(arguments.threads));
   std::vector<TensorSpec> specs{{"logits", TensorType::f32, {sequences, length, shape.vocab_size}}};
   const auto router_name = [](std::int64_t layer) { return "router_logits." + std::to_string(layer); };
   for (std::int64_t l = 0; l < shape.num_hidden_layers; ++l)
@@ -79,7 +80,7 @@ void add_logits_command(CommandLine& line) {
   command.path("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
   command.path("--tokens", arguments->tokens, ".npy file of [B,S] ids").required();
   command.path("--out", arguments->out, "safetensors file: logits [B,S,V] and router_logits.N [B*S,E], f32").required();
-  command.option("--threads", arguments->threads, "0: all cores").show_default().range(0, 4096);
+  command.option("--threads", arguments->threads, threads_help).show_default().range(0, 4096);
   command.runs([arguments] { logits(*arguments); });
 }
 

@@ -32,9 +32,19 @@ void tell(const Job& job, std::string_view message) {
   if (job.is_root()) fmt::print(stderr, "smoe: error: {}\n", printable(message));
 }
 
+// Arguments that make no sense, to a command that does without the others. Most often all ranks were given the same: rank
+// 0 says so, and its launcher ends the rest. A rank that is still there was given others, and speaks for itself; where the
+// launcher is none of ours, it may well leave all of them there.
+int refuse_alone(const Job& job, std::string_view message) {
+  if (!job.is_root()) std::this_thread::sleep_for(std::chrono::seconds(2));
+  if (job.is_root() || job.launcher().joinable) fmt::print(stderr, "smoe: error: {}\n", printable(message));
+  return wrong_usage;
+}
+
 // Arguments that make no sense. All ranks were given the same, or should have been: those that were not are waiting
 // where the others would first agree, and learn it there.
 int refuse(Job& job, const std::string& message) {
+  if (!job.is_shared()) return refuse_alone(job, message);
   try {
     job.agree("launch.configuration", [&] { throw UsageError(message); });
   } catch (const std::exception& error) {
@@ -45,11 +55,11 @@ int refuse(Job& job, const std::string& message) {
 
 // A failure at work may be one rank's alone, while the others wait for it: it takes them along. Rank 0 goes first,
 // so that a failure of all is told once.
-int fail(MpiSession& session, std::string_view message) {
-  if (session.rank() != 0) std::this_thread::sleep_for(std::chrono::milliseconds(500));
-  const std::string rank = session.size() > 1 ? fmt::format(" (rank {})", session.rank()) : "";
+int fail(Job& job, std::string_view message) {
+  if (!job.is_root()) std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  const std::string rank = job.launcher().several() ? fmt::format(" (rank {})", job.launcher().rank) : "";
   fmt::print(stderr, "smoe: error{}: {}\n", rank, printable(message));
-  if (session.size() > 1) session.abort(failed);
+  if (MpiSession* const session = job.joined(); session && session->size() > 1) session->abort(failed);
   return failed;
 }
 
@@ -65,13 +75,20 @@ void check_command(const CommandLine& line, int argc, char** argv) {
                                did_you_mean(nearest(given, names))));
 }
 
-// Only training and its verification spread over ranks; the other commands would do the same work, and write the same files, in each.
-void keep_to_one_rank(const CommandLine& line, const Job& job) {
+// Only training and its verification spread over ranks; the other commands would do the same work, and write the same
+// files, in each. They are refused without MPI, which they never touch.
+void keep_to_one_rank(const CommandLine& line, Job& job) {
   for (const Command& command : line.commands()) {
-    if (command.name() == "train" || command.name() == "verify") continue;
+    if (command.name() == "train" || command.name() == "verify") {
+      command.before_parsing([&job] { job.be_shared(); });
+      continue;
+    }
     command.before_parsing([name = command.name(), &job] {
-      if (job.ranks() == 1) return;
-      throw UsageError(fmt::format("'{}' runs in one process, found {}: start it without mpirun", name, job.ranks()));
+      const Launcher& launcher = job.launcher();
+      if (!launcher.several()) return;
+      const std::string found = launcher.ranks > 0 ? std::to_string(launcher.ranks) : "several";
+      throw UsageError(fmt::format("'{}' runs in one process, found {}: start it without {}{}", name, found, launcher.name,
+                                   launcher.name == "srun" ? ", or with srun -n 1" : ""));
     });
   }
 }
@@ -104,9 +121,9 @@ int run(int argc, char** argv, Job& job) {
   } catch (const ConfigError& error) {
     return refuse(job, error.what());
   } catch (const std::bad_alloc&) {
-    return fail(job.session(), "out of memory");
+    return fail(job, "out of memory");
   } catch (const std::exception& error) {
-    return fail(job.session(), error.what());
+    return fail(job, error.what());
   }
 }
 
@@ -115,10 +132,9 @@ int run(int argc, char** argv, Job& job) {
 
 int main(int argc, char** argv) {
   try {
-    smoe::MpiSession session(&argc, &argv);
-    smoe::Job job(session);
+    smoe::Job job(smoe::find_launcher());
     return smoe::run(argc, argv, job);
-  } catch (const std::exception& error) {  // before there is a session, and so a rank
+  } catch (const std::exception& error) {  // outside of any command
     fmt::print(stderr, "smoe: error: {}\n", smoe::printable(error.what()));
     return smoe::failed;
   }

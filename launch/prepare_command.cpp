@@ -16,6 +16,7 @@
 #include "data/tokenizer.h"
 #include "data/train_tokenizer.h"
 #include "launch/commands.h"
+#include "parallel/cores.h"
 #include "trainer/progress.h"
 
 namespace smoe {
@@ -24,7 +25,7 @@ namespace {
 struct PrepareArguments {
   PrepareOptions options;
   std::string format = "auto";
-  std::int64_t train_vocab_size = 0;
+  std::int64_t train_vocab_size = 0, threads = 0;
 };
 
 // In MB where that says something.
@@ -105,6 +106,7 @@ void warn_of_tokens_left_out(const std::string& tokenizer) {
 void tokenize(const PrepareArguments& arguments) {
   PrepareOptions options = arguments.options;
   options.format = corpus_format_of(arguments.format);
+  options.threads = claim_threads(arguments.threads);
   std::optional<Progress> progress;
   options.on_progress = [&](const PrepareProgress& now) {
     if (!progress)
@@ -154,7 +156,7 @@ void add_prepare_command(CommandLine& line) {
       .show_default();
   command.option("--append-eos", options.append_eos, "end every text with eos; ids are stored as they are")
       .show_default();
-  command.option("--threads", options.threads, "that tokenize; 0: one a core")
+  command.option("--threads", arguments->threads, fmt::format("that tokenize; {}", threads_help))
       .range(0, 4096)
       .show_default();
   command.runs([arguments, tokenizer, vocab_size, train] {

@@ -63,18 +63,18 @@ int run_training(const RunConfig& given, const TrainingOptions& options, Job& jo
       throw UsageError(error.what());
     }
   });
-  job.session().set_timeout(config.parallel.timeout);
+  job.set_timeout(config.parallel.timeout);
   if (options.dry_run) {
-    const LongWork work(&job.session(), "describing the run");  // hashes of the data
+    const LongWork work(job.session(), "describing the run");  // hashes of the data
     job.agree("launch.dry_run", [&] {
       if (!job.is_root()) return;
-      fmt::print("{}", describe_run(config, layout, job.session().local_size()));
+      fmt::print("{}", describe_run(config, layout, job.ranks_on_node()));
       describe_data(config);
     });
     return 0;
   }
   const int threads = job.claim_threads(config.train.threads);
-  const Mesh mesh = Mesh::over(job.session(), layout);
+  const Mesh mesh = job.mesh_of(layout);
   Trainer trainer({.model = config.model,
                    .router = config.router,
                    .data = config.data,
@@ -85,7 +85,7 @@ int run_training(const RunConfig& given, const TrainingOptions& options, Job& jo
                    .eval = config.eval,
                    .log = config.log,
                    .resolved_yaml = print_yaml(given),
-                   .ranks_on_node = job.session().local_size()},
+                   .ranks_on_node = job.ranks_on_node()},
                   mesh, threads);
   return trainer.run();
 }

@@ -76,7 +76,7 @@ void verify(const VerifyArguments& arguments, Job& job) {
   RunConfig config;
   job.agree("launch.configuration", [&] { config = resolve_model(read_config(arguments.config, arguments.overrides)); });
   job.require_same_everywhere(fmt::format("verify {}\n{}", arguments.steps, print_yaml(config)));
-  job.session().set_timeout(config.parallel.timeout);
+  job.set_timeout(config.parallel.timeout);
   // The second has one sequence at a time, which the ranks of a tp group then share.
   const EquivalenceCase whole = shrink(config, job.ranks(), arguments.steps);
   EquivalenceCase split = whole;
@@ -92,7 +92,7 @@ void verify(const VerifyArguments& arguments, Job& job) {
       if (job.is_root()) fmt::print("{:<24} does not fit the model: {}\n", layout.to_string(), problems.front());
       continue;
     }
-    const Mesh mesh = Mesh::over(job.session(), layout);
+    const Mesh mesh = job.mesh_of(layout);
     const auto hold = [&](const std::string& title, const EquivalenceCase& what, const CaseRun& one_rank) {
       const Deviations d = compare(run_case(what, mesh, 1), one_rank, mesh);
       const auto found = violations(d);

@@ -80,7 +80,7 @@ std::shared_ptr<void> share_memory(MPI_Comm node, std::size_t bytes) {
 MpiSession::MpiSession(int* argc, char*** argv) : checks_calls_(wants_checks()), ledger_(std::make_unique<NoLedger>()) {
   int provided = 0;
   if (MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided) != MPI_SUCCESS)
-    throw std::runtime_error("MPI could not be initialised; run alone or through mpirun, and check the Open MPI installation");
+    throw std::runtime_error("MPI could not be initialised; start the ranks with the mpirun of the same Open MPI");
   if (provided < MPI_THREAD_MULTIPLE)
     throw std::runtime_error("this MPI library was built without threads; smoe needs MPI_THREAD_MULTIPLE");
   // Messages are told apart by 23 bits of tag (mpi_communicator.h); MPI promises 15, libraries in use have 31.

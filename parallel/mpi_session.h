@@ -1,4 +1,4 @@
-// MPI for the life of the process. The binary runs alone (`smoe ...`) or under `mpirun -n N smoe ...` alike.
+// MPI for the rest of the process's life. Made only where there are other ranks (launcher.h), once in a process.
 //
 // With more than one rank, a watchdog ends the job where it makes no progress (watchdog.h): a rank that stops, or calls
 // other collectives than its group. Not watched: the time before the constructor returns, and after the destructor has

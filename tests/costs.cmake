@@ -16,8 +16,9 @@ set(smoe_costs
   "^(equivalence|WatchdogParts|StepTraffic)\\." 6
   "^(Watchdog|RanksBadInput)\\." 5
   "^(CommandLine\\.layouts|CommandBadInput\\.disk_full|Reshard\\.)" 5
+  "^Processes\\.(alone|each|omp|taskset|what)" 12
   "^(ModelFiles|CommandTokens)\\." 4
-  "^(CommandLine|ReportInBrowser|Prepare|SafetensorsProperty)\\." 3
+  "^(Processes|CommandLine|ReportInBrowser|Prepare|SafetensorsProperty)\\." 3
   "^(Evaluation|ManyShards)\\." 3
   "^(DataInput\\.(eval|train)|CommandBadInput\\.(model|generate|logits|eval)|Steps/Allocation\\.|TokenizerBadInput\\.Survives)" 2
 )

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "kernels/arena.h"
+#include "parallel/cores.h"
 #include "trainer/stopwatch.h"
 
 namespace smoe {
@@ -36,13 +37,13 @@ double measure_product(Backend& backend, int threads) {
 }
 
 // Ranks measure at once, but so briefly that each may find a core free: what they share is counted.
-double cores_per_thread(int threads, int ranks_on_node) {
+double cores_per_thread(int threads, int ranks_on_node, int ranks_on_own_cores) {
   const double online = static_cast<double>(std::max(1l, ::sysconf(_SC_NPROCESSORS_ONLN)));
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
   const bool known = ::sched_getaffinity(0, sizeof allowed, &allowed) == 0;
   const double own = known ? static_cast<double>(CPU_COUNT(&allowed)) : online;
-  return std::min({1.0, online / (threads * ranks_on_node), own / threads});
+  return std::min({1.0, online / (threads * ranks_on_node), own / (threads * ranks_on_own_cores)});
 }
 
 }  // namespace
@@ -51,7 +52,7 @@ MachineRates measure_machine_rates(Backend& backend, Communicator& world, int ra
   MachineRates rates;
   world.barrier("machine_rates");
   rates.device = backend.measure_profile();
-  const double part = backend.device() == Device::cpu ? cores_per_thread(rates.device.threads, ranks_on_node) : 1.0;
+  const double part = backend.device() == Device::cpu ? cores_per_thread(rates.device.threads, ranks_on_node, count_ranks_on_own_cores(world)) : 1.0;
   // Where the first look finds the product slow, another program may have held a core: a second one decides.
   for (int look = 0; look < 2 && (look == 0 || rates.product_share() < least_product_share); ++look) {
     world.barrier("machine_rates");

@@ -34,7 +34,7 @@ struct TrainConfig {
   std::int64_t seed = 1;
   DeviceChoice device = DeviceChoice::automatic;
   PrecisionChoice precision = PrecisionChoice::automatic;
-  std::int64_t threads = 0;  // 0: cores / ranks on the node
+  std::int64_t threads = 0;  // 0: the rank's part of the cores that it may use (parallel/cores.h)
   Recompute recompute = Recompute::none;
   std::int64_t max_skipped_steps = 5;  // steps with a non-finite loss or gradient, in a row, before the run stops
   std::string output_dir;              // empty: runs/NAME, NAME being the configuration file's without its extension

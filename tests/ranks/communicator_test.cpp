@@ -1,10 +1,12 @@
 // Every collective over every group of every layout, against sums taken by hand.
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <numeric>
 #include <vector>
 
 #include "parallel/agreement.h"
+#include "parallel/cores.h"
 #include "parallel/mesh.h"
 #include "tests/ranks/test_session.h"
 
@@ -140,6 +142,28 @@ TEST_P(Collectives, Broadcast) {
       ASSERT_EQ(x, values(ranks[static_cast<std::size_t>(root)], GetParam()));
     }
   });
+}
+
+// These tests run with --bind-to none: all ranks may use the same cores, until they bind themselves.
+TEST(CoresOfRanks, AreComparedOverTheWorld) {
+  const Mesh mesh = Mesh::over(test_session(), {.ranks = test_session().size()});
+  Communicator& world = mesh.group(Axis::world);
+  EXPECT_EQ(count_ranks_on_own_cores(world), world.size());
+  cpu_set_t before, one;
+  ASSERT_EQ(::sched_getaffinity(0, sizeof before, &before), 0);
+  if (CPU_COUNT(&before) < 2) GTEST_SKIP() << "one core";
+  int first = 0;
+  while (!CPU_ISSET(first, &before)) ++first;
+  one = before;
+  if (world.rank() == 0) {
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+  } else {
+    CPU_CLR(first, &one);
+  }
+  ASSERT_EQ(::sched_setaffinity(0, sizeof one, &one), 0);
+  EXPECT_EQ(count_ranks_on_own_cores(world), world.rank() == 0 ? 1 : world.size() - 1);
+  ASSERT_EQ(::sched_setaffinity(0, sizeof before, &before), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, Collectives, ::testing::Values(1, 3, 1500, 70001), ::testing::PrintToStringParamName());
