@@ -117,15 +117,22 @@ std::vector<TokenizerFile> carried_files(const std::vector<Source>& sources, con
   std::vector<fs::path> places;
   if (!model_directory.empty()) places.push_back(model_directory);
   for (const Source& source : sources) places.emplace_back(source.dataset->directory());
+  const auto place = std::find_if(places.begin(), places.end(), [](const fs::path& directory) {
+    return fs::exists(directory / "tokenizer.model") || fs::exists(directory / "tokenizer.json");
+  });
   std::vector<TokenizerFile> files;
-  for (const fs::path& place : places) {
-    if (!files.empty()) break;
-    files = read_tokenizer_files(place);
-    const bool alone = !files.empty() && std::all_of(files.begin(), files.end(), [](const TokenizerFile& file) {
-      return file.name == "tokenizer.model" || file.name.starts_with("chat_template");
-    });
-    if (alone && files.front().name == "tokenizer.model") files.push_back(config_of_lone_model(place / "tokenizer.model"));
-  }
+  if (place != places.end()) files = read_tokenizer_files(*place);
+  const bool alone = std::all_of(files.begin(), files.end(), [](const TokenizerFile& file) {
+    return file.name == "tokenizer.model" || file.name.starts_with("chat_template");
+  });
+  if (!files.empty() && alone) files.push_back(config_of_lone_model(*place / "tokenizer.model"));
+  // A model whose tokenizer is the shards' may have a chat template of its own; its settings would be another tokenizer's.
+  if (!model_directory.empty() && place != places.begin())
+    for (TokenizerFile& file : read_tokenizer_files(model_directory)) {
+      if (place != places.end() && !file.name.starts_with("chat_template")) continue;
+      std::erase_if(files, [&](const TokenizerFile& other) { return other.name == file.name; });
+      files.push_back(std::move(file));
+    }
   if (const fs::path path = model_directory / generation; !model_directory.empty() && fs::exists(path))
     files.push_back({generation, read_file(path, max_bytes)});
   return files;

@@ -146,5 +146,21 @@ TEST_F(ModelFiles, ADirectoryWithoutATokenizerModelKeepsItsFilesToo) {
   EXPECT_FALSE(fs::exists(model_of_run("second") / "tokenizer.model")) << "not a mixture with the shards' own";
 }
 
+TEST_F(ModelFiles, AModelWithoutATokenizerGetsTheShardsOneBesideItsChatTemplate) {
+  prepare_with(chat().string());
+  ASSERT_EQ(train(one_step("first")), 0);
+  const fs::path source = root() / "source";
+  fs::create_directory(source);
+  for (const char* name : {"config.json", "model.safetensors"}) fs::copy(model_of_run("first") / name, source / name);
+  spill(source / "chat_template.jinja", "its own");
+  spill(source / "special_tokens_map.json", "{\"eos_token\": \"</s>\"}");
+  ASSERT_EQ(train(one_step("second", source)), 0);
+  const fs::path made = model_of_run("second");
+  EXPECT_EQ(slurp(made / "chat_template.jinja"), "its own");
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"})
+    EXPECT_EQ(slurp(made / name), foreign_files.at(name)) << name;
+  EXPECT_EQ(slurp(made / "tokenizer.model"), slurp(test::small_model_file()));
+}
+
 }  // namespace
 }  // namespace smoe
