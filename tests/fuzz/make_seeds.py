@@ -181,4 +181,17 @@ write("seeds/lines/gzip", b"ha\x1f\x8b\x08\0\0\0\0\0")
 
 unnamed_byte = text(1, text(1, b"<\xc8xB6>") + number(3, BYTE))
 write("found/tokenizer/byte_piece_whose_name_is_not_utf8", part(b"") + special_pieces() + unnamed_byte + trainer_spec(BPE, byte_fallback))
+# A root of the map that leads out of it; fields of another wire type than the
+# library takes; a piece that begins with NUL; a character that a map makes 60,000 of.
+unknown = bytes.fromhex("0a090a053c756e6b3e1802")
+space = bytes.fromhex("0a050a03e29681")
+for name, root in [("leads_out_of_its_trie", b"\x00\x00\x00\x80"), ("is_all_ones", b"\xff\xff\xff\xff")]:
+    damaged = text(3, text(2, struct.pack("<I", 1024) + root + bytes(1021)))
+    write("found/tokenizer/map_whose_root_" + name, part(b"a") + unknown + space + damaged)
+mistyped = bytes.fromhex("0a0b0a05e296810161180408001208 18029d0201000000 1a022000")
+write("found/tokenizer/piece_that_the_library_reads_otherwise", part(b" a") + unknown + space + mistyped)
+write("found/tokenizer/piece_that_is_a_number", part(b" a") + unknown + bytes.fromhex("0800120818029d02010000001a022000"))
+write("found/tokenizer/piece_that_begins_with_nul", part(b" a") + unknown + bytes.fromhex("0a030a0100"))
+long_map = text(3, text(2, character_map({"a": b"b" * 60_000})))
+write("found/tokenizer/map_that_makes_60000_characters_of_one", part(b"a" * 100) + special_pieces() + pieces(words) + trainer_spec(UNIGRAM) + long_map)
 write("found/config/control_characters_in_an_override", b"data.train.\x1b[31m=1\0data:\n  train: [{path: shards}]\n")
