@@ -102,7 +102,8 @@ std::string print_yaml(const RunConfig& config) {
     const std::string section = field.key.substr(0, dot);
     if (section != open_section) yaml += section + ":\n";
     open_section = section;
-    if (section == "model" && config.model.from && field.key != "model.from") continue;
+    const bool beside_from = field.key == "model.from" || (field.key == "model.sliding_window" && config.model.sliding_window_given);
+    if (section == "model" && config.model.from && !beside_from) continue;
     const std::string_view name = last_part(field.key);
     if (field.items && !field.items->empty()) {
       yaml += fmt::format("  {}:\n", name);

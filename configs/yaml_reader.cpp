@@ -280,12 +280,17 @@ ConfigLocation location_of(const YamlNode& root, std::string_view dotted) {
   return where;
 }
 
-// Weights and shape come from one place: a directory, or the keys of this section.
-void refuse_shape_beside_from(const YamlNode& root, const RunConfig& config, std::vector<ConfigProblem>& problems) {
+// Weights and shape come from one place: a directory, or the keys of this section. A window is no shape, and derived
+// checkpoints carry one by mistake.
+void refuse_shape_beside_from(const YamlNode& root, RunConfig& config, std::vector<ConfigProblem>& problems) {
   const YamlNode* model = root.find("model");
   if (!config.model.from || !model) return;
   for (const YamlNode& key : model->keys) {
     if (key.text == "from") continue;
+    if (key.text == "sliding_window") {
+      config.model.sliding_window_given = true;
+      continue;
+    }
     problems.push_back({key.where, "model." + shown(key.text),
                         fmt::format("found beside model.from, expected it absent: the shape is taken from {}/config.json",
                                     shown(*config.model.from))});

@@ -41,7 +41,7 @@ RunConfig resolve_model(RunConfig config) {
   if (!config.model.from) return config;
   const auto from = config.model.from;
   const std::filesystem::path directory = find_model_directory(*from);
-  config.model = read_hf_config(directory).model;
+  config.model = read_hf_config(directory, config.model).model;
   validate(config, (directory / "config.json").string());
   config.model.from = from;
   return config;

@@ -27,6 +27,7 @@ struct ModelConfig {
   double rms_norm_eps = 1.0e-5;
   double initializer_range = 0.02;             // standard deviation of the initial weights
   std::optional<std::int64_t> sliding_window;  // query i sees key j where 0 <= i - j < window; absent: all before it
+  bool sliding_window_given = false;           // the one key that may stand beside `from`, in place of what came with the weights
 
   std::int64_t head_size() const { return head_dim ? *head_dim : hidden_size / num_attention_heads; }
 

@@ -98,7 +98,9 @@ OrderedJson ids_as_json(const std::vector<std::int32_t>& ids) {
 
 }  // namespace
 
-HfConfig read_hf_config(const std::filesystem::path& directory) {
+HfConfig read_hf_config(const std::filesystem::path& directory) { return read_hf_config(directory, {}); }
+
+HfConfig read_hf_config(const std::filesystem::path& directory, const ModelConfig& wanted) {
   const auto path = directory / "config.json";
   const Json document = read_json_file(path);
   const JsonReader json(document, path.string());
@@ -141,10 +143,14 @@ HfConfig read_hf_config(const std::filesystem::path& directory) {
     config.warnings.push_back(fmt::format(
         "{}: tie_word_embeddings is true: here embedding and head are two tensors, which start equal and are trained apart; what is "
         "exported holds both and says so", path.string()));
-  if (m.sliding_window)
+  if (wanted.sliding_window_given) {
+    m.sliding_window = wanted.sliding_window;
+    m.sliding_window_given = true;
+  } else if (m.sliding_window) {
     config.warnings.push_back(fmt::format(
-        "{}: sliding_window is {}: the released Mixtral models have none, and derived checkpoints carry one by mistake; "
-        "it is used as given", path.string(), *m.sliding_window));
+        "{}: sliding_window is {}: the released Mixtral models have none, and derived checkpoints carry one by mistake; it is used "
+        "as given, and model.sliding_window=null beside model.from leaves it away", path.string(), *m.sliding_window));
+  }
   return config;
 }
 

@@ -24,6 +24,8 @@ struct HfConfig {
 // file and key where it is malformed, not a Mixtral, or asks for something that would be computed differently here
 // (biases, quantized weights, another activation, rope scalings beyond those of model/rope_scaling.h).
 HfConfig read_hf_config(const std::filesystem::path& directory);
+// The same for model.from: what `wanted` says beside it takes the place of what is found.
+HfConfig read_hf_config(const std::filesystem::path& directory, const ModelConfig& wanted);
 
 // The ids at which generation stops: those of config.json, and those that generation_config.json adds where the directory
 // has one. Throws std::runtime_error where that file is malformed.

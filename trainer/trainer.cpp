@@ -55,7 +55,7 @@ void Trainer::check() {
   hf_.model = config_.model;
   if (config_.model.from) {
     from_ = find_model_directory(*config_.model.from);
-    hf_ = read_hf_config(from_);
+    hf_ = read_hf_config(from_, config_.model);
   }
   require_memory(hf_.model, training_state_bytes(hf_.model, mesh_.layout()) * static_cast<std::uint64_t>(config_.ranks_on_node),
                  "weights, gradients and moments",

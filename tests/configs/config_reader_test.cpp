@@ -102,6 +102,14 @@ TEST(ConfigOverride, MendsAValueThatTheFileHasWrong) {
   EXPECT_EQ(refusal("train: {steps: many}\n" + minimal_yaml, {"train.steps=3"}), "");
 }
 
+TEST(ConfigModelFrom, AWindowMayStandBesideIt) {
+  EXPECT_FALSE(with_overrides({"model.from=DIR"}).model.sliding_window_given);
+  const RunConfig none = with_overrides({"model.from=DIR", "model.sliding_window=null"});
+  EXPECT_TRUE(none.model.sliding_window_given);
+  EXPECT_EQ(none.model.sliding_window, std::nullopt);
+  EXPECT_EQ(with_overrides({"model.from=DIR", "model.sliding_window=128"}).model.sliding_window, 128);
+}
+
 TEST(ConfigModelFrom, LeavesTheShapeToTheDirectory) {
   const RunConfig config = with_overrides({"model.from=DIR", "data.sequence_length=100000"});
   EXPECT_EQ(config.model.from, "DIR");

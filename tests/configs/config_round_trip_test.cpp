@@ -95,8 +95,11 @@ RunConfig any_config() {
   ModelConfig& model = config.model;
   if (model.from) {
     const std::string from = *model.from;
+    const auto window = model.sliding_window;
     model = ModelConfig{};
     model.from = from;
+    model.sliding_window_given = *rc::gen::arbitrary<bool>();
+    if (model.sliding_window_given) model.sliding_window = window;
   } else {
     model.num_attention_heads = 8;
     model.num_key_value_heads = *rc::gen::element<std::int64_t>(1, 2, 4, 8);
@@ -127,7 +130,9 @@ RC_GTEST_PROP(ConfigRoundTrip, OverridesReadWhatIsPrinted, ()) {
   const RunConfig config = any_config();
   std::vector<std::string> overrides;
   for (const FieldText& field : describe_fields(config)) {
-    if (config.model.from && field.key.starts_with("model.") && field.key != "model.from") continue;
+    if (config.model.from && field.key.starts_with("model.") && field.key != "model.from" &&
+        !(field.key == "model.sliding_window" && config.model.sliding_window_given))
+      continue;
     overrides.push_back(field.key + "=" + field.value);
   }
   RC_ASSERT(parse_config("", "c.yaml", overrides) == config);

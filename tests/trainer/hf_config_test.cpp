@@ -119,6 +119,20 @@ TEST_F(HfConfigTest, WhatIsWrittenReadsBackTheSame) {
   EXPECT_EQ(found.warnings.size(), 1u) << "a sliding window deserves a word";
 }
 
+TEST_F(HfConfigTest, AWindowGivenBesideModelFromOverrulesTheOneThatCame) {
+  HfConfig config;
+  config.model.sliding_window = 4096;  // as checkpoints derived from Mixtral carry by mistake
+  write_hf_config(scratch.path(), config);
+  ModelConfig wanted;
+  EXPECT_EQ(read_hf_config(scratch.path(), wanted).model.sliding_window, 4096) << "nothing is said beside model.from";
+  wanted.sliding_window_given = true;
+  const auto none = read_hf_config(scratch.path(), wanted);
+  EXPECT_EQ(none.model.sliding_window, std::nullopt);
+  EXPECT_TRUE(none.warnings.empty());
+  wanted.sliding_window = 7;
+  EXPECT_EQ(read_hf_config(scratch.path(), wanted).model.sliding_window, 7);
+}
+
 TEST_F(HfConfigTest, EveryEosIsReadAndWritten) {
   const auto with_eos = [&](const std::string& eos) {
     std::string text = released();
