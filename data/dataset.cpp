@@ -72,7 +72,8 @@ class Dataset::Impl {
         info.tokenizer_sha256 != checks.tokenizer_sha256)
       throw std::runtime_error(
           fmt::format("{} was prepared with another tokenizer than the model's: its SHA-256 is {} ({}), the model's is "
-                      "{}. Prepare the data again with the model's tokenizer",
+                      "{}. Prepare the data again with the model's tokenizer (--tokenizer and its directory, which may add "
+                      "tokens to the file in it)",
                       directory_, info.tokenizer_sha256, info.tokenizer_name, checks.tokenizer_sha256));
     if (checks.vocab_size > 0 && info.vocab_size > checks.vocab_size)
       throw std::runtime_error(

@@ -15,6 +15,32 @@ namespace {
 
 using TrainerRun = TrainingTest;
 
+// 129 ids that are no targets: the first batch of 8 x 16 has nothing to learn from, the second has.
+TEST_F(TrainerRun, ABatchWithoutTargetsHasNoLoss) {
+  {
+    ShardWriter writer((root() / "masked").string(), {.vocab_size = 61, .source = "masked"});
+    std::vector<std::int32_t> ids(257);
+    std::vector<std::uint8_t> mask(257, 0);
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      ids[i] = static_cast<std::int32_t>(3 + i % 58);
+      mask[i] = i > 128;
+    }
+    writer.add_document(ids, mask);
+    writer.finish();
+  }
+  auto c = config("run");
+  c.data.train = {{.path = (root() / "masked").string()}};
+  c.data.eval.clear();
+  c.data.shuffle = false;
+  c.train.steps = 2;
+  ASSERT_EQ(train(c), 0);
+  const MetricsLog rows = metrics("run");
+  ASSERT_EQ(rows.steps.size(), 2u);
+  EXPECT_TRUE(std::isnan(rows.steps[0].lm_loss)) << rows.steps[0].lm_loss;
+  EXPECT_GT(rows.steps[1].lm_loss, 1);
+  EXPECT_EQ(rows.steps[1].skipped_steps, 0);
+}
+
 TEST_F(TrainerRun, LearnsAndWritesEverythingItPromises) {
   auto c = config("run");
   c.log.tensorboard = true;
