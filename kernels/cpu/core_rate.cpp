@@ -7,7 +7,6 @@
 #include <chrono>
 #include <limits>
 #include <stdexcept>
-#include <utility>
 #include <vector>
 
 namespace smoe::cpu {
@@ -72,57 +71,55 @@ std::vector<Form> forms(const CpuFeatures& features) {
   };
 }
 
-struct Round {
-  Clock::time_point begin, end;
-  double ran;  // seconds that the thread was on a core
-};
-
 double seconds_on_a_core() {
   timespec now{};
   ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-Round run(const Form& form, long count) {
-  const auto begin = Clock::now();
-  const double before = seconds_on_a_core();
-  volatile float kept = form.run(count, 1e-3f);
+double seconds_now() { return std::chrono::duration<double>(Clock::now().time_since_epoch()).count(); }
+
+ThreadRound run(const Form& form) {
+  const double begin = seconds_now(), before = seconds_on_a_core();
+  volatile float kept = form.run(turns, 1e-3f);
   static_cast<void>(kept);
   const double ran = seconds_on_a_core() - before;
-  return {begin, Clock::now(), ran};
+  return {begin, seconds_now(), ran};
 }
 
-// All threads start a round together and compute alike; the round lasts until the last is done. So two threads that share
-// a core, whether it has two or the system lends it in turns, count as the one core that they are. The best round counts:
-// a core that is lent to another program in one of them is no slower for that; on a busy machine there are more rounds, until
-// all threads were on a core from beginning to end of one.
+// The best round counts: a core that is lent to another program in one of them is no slower for that. On a busy machine
+// there are more rounds, until all threads were on a core from beginning to end of one.
 double best_rate(const Form& form, int threads) {
-  std::vector<Round> of(static_cast<std::size_t>(threads));
+  std::vector<ThreadRound> of(static_cast<std::size_t>(threads));
   const auto all_run = [&] {
 #pragma omp parallel num_threads(threads)
     {
-      Round& mine = of[static_cast<std::size_t>(omp_get_thread_num())];
+      ThreadRound& mine = of[static_cast<std::size_t>(omp_get_thread_num())];
 #pragma omp barrier
-      mine = run(form, turns);
+      mine = run(form);
     }
-    const auto begin = std::min_element(of.begin(), of.end(), [](const Round& a, const Round& b) { return a.begin < b.begin; })->begin;
-    const auto end = std::max_element(of.begin(), of.end(), [](const Round& a, const Round& b) { return a.end < b.end; })->end;
-    const double seconds = std::max(std::chrono::duration<double>(end - begin).count(), 1e-9);
-    const double ran = std::max_element(of.begin(), of.end(), [](const Round& a, const Round& b) { return a.ran < b.ran; })->ran;
-    return std::pair(seconds, seconds < 1.2 * ran);
+    return join_threads(of);
   };
   all_run();  // wakes cores and threads
   double fastest = std::numeric_limits<double>::infinity();
   bool undisturbed = false;
   for (int r = 0; r < fewest_rounds || (r < most_rounds && !undisturbed); ++r) {
-    const auto [seconds, alone] = all_run();
-    fastest = std::min(fastest, seconds);
-    undisturbed |= alone;
+    const CoreRound round = all_run();
+    fastest = std::min(fastest, round.seconds);
+    undisturbed |= round.undisturbed;
   }
   return 2.0 * static_cast<double>(turns) * chains * form.lanes * threads / fastest;
 }
 
 }  // namespace
+
+CoreRound join_threads(std::span<const ThreadRound> threads) {
+  ThreadRound all = threads.front();
+  for (const ThreadRound& each : threads)
+    all = {std::min(all.begin, each.begin), std::max(all.end, each.end), std::max(all.ran, each.ran)};
+  const double seconds = std::max(all.end - all.begin, 1e-9);
+  return {seconds, seconds < 1.2 * all.ran};
+}
 
 CoreRate measure_core_rate(int threads, const CpuFeatures& features) {
   if (threads < 1) throw std::logic_error("measure_core_rate: threads must be positive");

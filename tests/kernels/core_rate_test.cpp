@@ -2,8 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <omp.h>
-
 #include <algorithm>
 #include <chrono>
 #include <stdexcept>
@@ -31,10 +29,17 @@ TEST(CoreRate, IsThatOfRegisters) {
   EXPECT_LT(rate.flops_per_second, 8 * product);
 }
 
-// More threads than cores are no more cores.
-TEST(CoreRate, OfThreadsThatShareCoresIsThatOfTheCores) {
-  const int cores = omp_get_num_procs();
-  EXPECT_LT(measure_core_rate(8 * cores).flops_per_second, 3 * measure_core_rate(cores).flops_per_second);
+// More threads than cores are no more cores: the round is as long as the core's, not as each thread's own time on it.
+TEST(CoreRate, OfThreadsThatShareACoreIsThatOfTheCore) {
+  const ThreadRound alone[] = {{.begin = 5, .end = 6, .ran = 1}, {.begin = 5.01, .end = 6.01, .ran = 1}};
+  EXPECT_DOUBLE_EQ(join_threads(alone).seconds, 6.01 - 5);
+  EXPECT_TRUE(join_threads(alone).undisturbed);
+  const ThreadRound in_turns[] = {{.begin = 6, .end = 7, .ran = 1}, {.begin = 5, .end = 6, .ran = 1}};
+  EXPECT_DOUBLE_EQ(join_threads(in_turns).seconds, 2);
+  EXPECT_FALSE(join_threads(in_turns).undisturbed);
+  const ThreadRound siblings[] = {{.begin = 5, .end = 7, .ran = 2}, {.begin = 5, .end = 7, .ran = 2}};
+  EXPECT_DOUBLE_EQ(join_threads(siblings).seconds, 2) << "two hardware threads, each at half the rate";
+  EXPECT_TRUE(join_threads(siblings).undisturbed);
 }
 
 TEST(CoreRate, TakesOnlyFormsThatTheFeaturesAllow) {
