@@ -6,6 +6,7 @@
 #include <array>
 #include <numeric>
 #include <optional>
+#include <set>
 #include <stdexcept>
 #include <utility>
 
@@ -37,20 +38,14 @@ std::string first_bytes(const File& file, std::uint64_t most) {
   return bytes;
 }
 
-// The half of Megatron's pair with that extension, of whichever half, or bare name, was given.
-fs::path half_of(fs::path path, const char* extension) {
-  const std::string given = lower_extension(path);
-  return given == ".idx" || given == ".bin" ? path.replace_extension(extension) : path += extension;
-}
-
 CorpusFile megatron_file(const fs::path& given) {
-  const fs::path index = half_of(given, ".idx");
-  return {index, CorpusFormat::megatron, File::open_to_read(half_of(given, ".bin")).size()};
+  const fs::path index = megatron_half(given, ".idx");
+  return {index, CorpusFormat::megatron, File::open_to_read(megatron_half(given, ".bin")).size()};
 }
 
 bool has_both_halves(const fs::path& given) {
   std::error_code ignored;
-  return fs::is_regular_file(half_of(given, ".idx"), ignored) && fs::is_regular_file(half_of(given, ".bin"), ignored);
+  return fs::is_regular_file(megatron_half(given, ".idx"), ignored) && fs::is_regular_file(megatron_half(given, ".bin"), ignored);
 }
 
 // Of a file that is no text and has no other kind.
@@ -84,6 +79,16 @@ Verdict named_json_but(const fs::path& path, char first) {
                    "mend it, or name it otherwise; --format text takes it as it is", true}};
 }
 
+// "[{" and a key: no prose begins so.
+bool begins_array_of_objects(std::string_view head) {
+  for (const char expected : {'[', '{', '"'}) {
+    const std::size_t next = head.find_first_not_of(" \t\r\n");
+    if (next == head.npos || head[next] != expected) return false;
+    head.remove_prefix(next + 1);
+  }
+  return true;
+}
+
 // JSON by its first byte; nothing where it is none. head: as much of the file as was read, all of it if `whole`.
 std::optional<Verdict> json_verdict(const fs::path& path, std::string_view head, bool whole) {
   static constexpr std::array<std::string_view, 5> names{".jsonl", ".ndjson", ".jsonlines", ".jl", ".json"};
@@ -93,7 +98,7 @@ std::optional<Verdict> json_verdict(const fs::path& path, std::string_view head,
   const std::size_t begin = head.find_first_not_of(" \t\r\n");
   if (begin == head.npos) return named ? std::optional(Verdict{CorpusFormat::jsonl}) : std::nullopt;
   head.remove_prefix(begin);
-  if (head[0] == '[' && named) return Verdict{CorpusFormat::json};
+  if (head[0] == '[' && (named || begins_array_of_objects(head))) return Verdict{CorpusFormat::json};
   const std::size_t end = head.find('\n');
   if (head[0] == '{' && (end != head.npos || whole) && is_json_object(head.substr(0, end))) return Verdict{CorpusFormat::jsonl};
   if (head[0] == '{' && end == head.npos && !whole && (named || head.starts_with("{\""))) return Verdict{CorpusFormat::jsonl};
@@ -199,6 +204,20 @@ void add_directory(const fs::path& directory, CorpusFormat format, CorpusFiles& 
                                            : ""));
 }
 
+// A pair that a shell's pattern names by both halves is one dataset. Any other file twice is a slip, which would weigh its
+// documents double.
+void keep_each_once(CorpusFiles& corpus) {
+  std::set<fs::path> seen;
+  std::vector<CorpusFile> once;
+  for (CorpusFile& file : corpus.files) {
+    const bool is_new = seen.insert(fs::weakly_canonical(file.path)).second;
+    if (!is_new && file.format != CorpusFormat::megatron)
+      throw std::runtime_error(fmt::format("{} is named twice, itself or by a directory above it: once is enough", file.path.string()));
+    if (is_new) once.push_back(std::move(file));
+  }
+  corpus.files = std::move(once);
+}
+
 }  // namespace
 
 CorpusFormat corpus_format_of(std::string_view name) {
@@ -240,6 +259,7 @@ CorpusFiles list_corpus_files(const std::vector<std::string>& inputs, CorpusForm
     else
       corpus.files.push_back(one_file(path, format));
   }
+  keep_each_once(corpus);
   if (corpus.files.empty())
     throw std::runtime_error(fmt::format("{} holds no file to read ({} hidden ones were passed over{})", fmt::join(inputs, ", "),
                                          corpus.skipped_hidden,

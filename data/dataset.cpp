@@ -108,7 +108,7 @@ class Dataset::Impl {
       throw std::runtime_error(fmt::format(
           "{}: each that a sample holds opens a document, which with document masking is no target. Were the ids saved as a "
           "column? Then each is a document of its own: save them as a 1-D array, numpy.save(f, a.ravel()), and prepare it "
-          "again; or train with data.document_masking: false",
+          "again (training takes it as it is with data.document_masking: false)",
           found));
     throw std::runtime_error(fmt::format("{}: the loss_mask of its shards is 0 wherever a sample has a target. Prepare the data "
                                          "again with a mask that is 1 on what is to be learned",

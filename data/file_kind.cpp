@@ -44,6 +44,8 @@ constexpr Signature signatures[] = {
     {"\xFD\x37zXZ\0"sv, 0, Wrapping::packed, "compressed with xz", "xzcat {0} > {1}"},
     {"1AY&SY"sv, 4, Wrapping::packed, "compressed with bzip2", "bzcat {0} > {1}"},
     {"\x04\x22\x4D\x18"sv, 0, Wrapping::packed, "compressed with lz4", "lz4cat {0} > {1}"},
+    {"\x5D\0\0"sv, 0, Wrapping::packed, "compressed with lzma", "lzcat {0} > {1}"},
+    {"\x02\x21\x4C\x18"sv, 0, Wrapping::packed, "compressed with lz4", "lz4cat {0} > {1}"},
     {"\x1F\x9D"sv, 0, Wrapping::packed, "compressed", "zcat {0} > {1}"},
     {"7z\xBC\xAF\x27\x1C"sv, 0, Wrapping::packed, "a 7z archive", "7z x {0}"},
     {"Rar!\x1A\x07"sv, 0, Wrapping::packed, "a RAR archive", "unrar x {0}"},
@@ -123,13 +125,16 @@ FileKind utf_text(const fs::path& path, const std::string& name, const std::stri
   return described(path, Wrapping::collection, name, "make it UTF-8: iconv -f " + encoding + " -t UTF-8 {0} > {0}.utf8");
 }
 
-// Which half of the pairs of bytes holds nearly all the zeros, as in UTF-16 of Western text.
-bool is_utf16_without_mark(std::string_view head) {
+// The byte order of UTF-16 of Western text, in which one half of the pairs of bytes holds nearly all the zeros; null for
+// anything else.
+const char* utf16_without_mark(std::string_view head) {
   std::size_t zeros[2] = {0, 0};
   for (std::size_t i = 0; i < head.size(); ++i) zeros[i % 2] += head[i] == '\0';
   const std::size_t most = std::max(zeros[0], zeros[1]), least = std::min(zeros[0], zeros[1]);
-  return head.size() >= 8 && most * 4 > head.size() && least * 20 < most &&
-         std::none_of(head.begin(), head.end(), [](unsigned char c) { return c != 0 && c < 9; });
+  const bool is_text = head.size() >= 8 && most * 4 > head.size() && least * 20 < most &&
+                       std::none_of(head.begin(), head.end(), [](unsigned char c) { return c != 0 && c < 9; });
+  if (!is_text) return nullptr;
+  return zeros[0] > zeros[1] ? "UTF-16BE" : "UTF-16LE";
 }
 
 bool is_safetensors(std::string_view head, std::uint64_t file_bytes) {
@@ -197,7 +202,7 @@ std::optional<FileKind> foreign_kind(const fs::path& path, std::string_view head
   if (is_pickle(head)) return described(path, Wrapping::none, "a Python pickle", save_ids);
   if (is_safetensors(head, file_bytes)) return described(path, Wrapping::none, "a safetensors file", save_ids);
   if (extension == ".bin" || extension == ".idx") return std::nullopt;  // ids of 16 bits look like UTF-16
-  if (is_utf16_without_mark(head)) return utf_text(path, "UTF-16 text without a byte order mark", "UTF-16LE");
+  if (const char* const encoding = utf16_without_mark(head)) return utf_text(path, "UTF-16 text without a byte order mark", encoding);
   if (extension == ".csv") return described(path, Wrapping::table, "a table of comma-separated values", "read_csv('{0}')");
   if (extension == ".tsv")
     return described(path, Wrapping::table, "a table of tab-separated values", "read_csv('{0}', sep='\\t')");

@@ -160,6 +160,7 @@ bool JsonFile::next_object(JsonObjects::Object& object) {
         refuse(fmt::format("found {}, expected ',' or ']' after an object of the array", quote_for_message(text_.substr(at_, 1))));
       advance(1);
       skip_blanks();
+      if (at_ < text_.size() && text_[at_] == ']') refuse("found \"]\" after a comma, expected an object: JSON has no comma behind the last one");
     }
   }
   first_ = false;

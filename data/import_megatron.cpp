@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <bit>
+#include <cctype>
 #include <cstring>
 #include <stdexcept>
 
+#include "data/file_kind.h"
 #include "data/import_jsonl.h"
 
 namespace smoe {
@@ -48,8 +50,19 @@ void widen(const char* from, std::int64_t count, std::int64_t* out) {
 
 }  // namespace
 
+fs::path megatron_half(const fs::path& given, const std::string& extension) {
+  const std::string has = lower_extension(given);
+  const fs::path bare = has == ".idx" || has == ".bin" ? fs::path(given).replace_extension() : given;
+  std::string upper = extension;
+  for (char& c : upper) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  std::error_code ignored;
+  for (const std::string& name : {extension, upper})
+    if (const fs::path half = bare.string() + name; fs::is_regular_file(half, ignored)) return half;
+  return bare.string() + extension;
+}
+
 MegatronFile::MegatronFile(const fs::path& index) {
-  const fs::path data = fs::path(index).replace_extension(".bin");
+  const fs::path data = megatron_half(index, ".bin");
   data_path_ = data.string();
   const MappedFile index_file(index);
   data_ = MappedFile(data);

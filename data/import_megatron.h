@@ -18,6 +18,10 @@ namespace smoe {
 
 inline constexpr std::string_view megatron_magic{"MMIDIDX\0\0", 9};
 
+// The half of a pair with that extension, ".idx" or ".bin", of whichever half, or bare name, was given: in lower case, or in
+// upper case where only that is there.
+std::filesystem::path megatron_half(const std::filesystem::path& given, const std::string& extension);
+
 // Both files, checked as a whole: the index is exactly as long as its counts say, sequences follow one another without
 // hole or overlap and fill the .bin, document bounds rise from 0 to S. Const members are thread-safe.
 class MegatronFile {

@@ -81,6 +81,7 @@ std::vector<std::int32_t> read_ids(const JsonReader& json, const char* key, std:
   const Json& value = json.object().at(key);
   std::vector<std::int32_t> ids;
   const auto add = [&](const Json& id) {
+    if (id == -1) return;  // as some write "none"
     ids.push_back(static_cast<std::int32_t>(json_int(id, 0, max_int, fmt::format("{}: {}", json.where(), key))));
   };
   if (value.is_array())

@@ -71,7 +71,9 @@ INSTANTIATE_TEST_SUITE_P(
                     KindCase{"tsv", "f.tsv", "text\tlabel\n"sv, "tab-separated", "sep='\\t'", true},
                     KindCase{"utf16", "f.txt", "\xFF\xFEh\0i\0"sv, "UTF-16 text", "iconv -f UTF-16", true},
                     KindCase{"utf16_big_endian", "f.txt", "\xFE\xFF\0h\0i"sv, "UTF-16 text", "iconv", true},
-                    KindCase{"utf16_without_mark", "f.jsonl", "{\0\"\0t\0e\0x\0t\0\"\0"sv, "UTF-16 text without", "iconv", true},
+                    KindCase{"utf16_without_mark", "f.jsonl", "{\0\"\0t\0e\0x\0t\0\"\0"sv, "UTF-16 text without", "iconv -f UTF-16LE", true},
+                    KindCase{"utf16_without_mark_big_endian", "f.jsonl", "\0{\0\"\0t\0e\0x\0t\0\""sv, "UTF-16 text without", "iconv -f UTF-16BE", true},
+                    KindCase{"lzma", "f.lzma", "\x5D\0\0\x80\0\xFF"sv, "compressed with lzma", "lzcat", true},
                     KindCase{"git_lfs_pointer", "f.jsonl", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"sv, "Git LFS", "git lfs pull", true},
                     KindCase{"text_named_parquet", "f.parquet", "no table"sv, "not what its name says", "complete", true},
                     KindCase{"text_named_json", "f.json", "hello"sv, "begins with \"h\"", "--format text", true},
@@ -106,6 +108,7 @@ TEST(CorpusFormats, GoByContentAndNameInAnyCase) {
   EXPECT_EQ(format("pretty.json", "{\n \"text\": \"a\"\n}"), "json");
   EXPECT_EQ(format("array.json", " \n[" + line + "]"), "json");
   EXPECT_EQ(format("array.jsonl", "[" + line + "]"), "json");
+  EXPECT_EQ(format("array", "[ {\n \"text\": 1}]"), "json");
   EXPECT_EQ(format("empty.json", ""), "jsonl");
   EXPECT_EQ(format("part-00000", line + "\n" + line), "jsonl");
   EXPECT_EQ(format("lines.txt", line + "\n" + line), "jsonl");
@@ -116,6 +119,31 @@ TEST(CorpusFormats, GoByContentAndNameInAnyCase) {
   EXPECT_EQ(format("id3.txt", "ID3 is a tag, GGUF a format"), "text");
   spill(directory / "long.json", "{\"text\": \"" + std::string(100000, 'x') + "\"}\n" + line);
   EXPECT_EQ(list_corpus_files({(directory / "long.json").string()}, CorpusFormat::automatic).files[0].format, CorpusFormat::jsonl);
+}
+
+// As a shell's pattern names it: prepare pair.*
+TEST(CorpusFormats, APairNamedByBothHalvesCountsOnce) {
+  const ScratchDirectory directory;
+  write_megatron(directory / "pair", 8, {{1, 2}, {3}});
+  write_megatron(directory / "LOUD", 8, {{4}});
+  std::filesystem::rename(directory / "LOUD.bin", directory / "LOUD.BIN");
+  std::filesystem::rename(directory / "LOUD.idx", directory / "LOUD.IDX");
+  const auto files = [&](std::vector<std::string> names) {
+    for (std::string& name : names) name = (directory / name).string();
+    return list_corpus_files(names, CorpusFormat::automatic).files;
+  };
+  EXPECT_EQ(files({"pair.bin", "pair.idx"}).size(), 1u);
+  ASSERT_EQ(files({"LOUD.BIN", "LOUD.IDX"}).size(), 1u);
+  EXPECT_EQ(files({"LOUD"}).at(0).path.filename(), "LOUD.IDX");
+  EXPECT_EQ(list_corpus_files({directory.path().string()}, CorpusFormat::automatic).files.size(), 2u);
+}
+
+TEST(CorpusFormats, AFileNamedTwiceIsRefused) {
+  const ScratchDirectory directory;
+  spill(directory / "a.txt", "a");
+  const std::string file = (directory / "a.txt").string(), above = directory.path().string();
+  expect_refused([&] { list_corpus_files({file, file}, CorpusFormat::automatic); }, {"a.txt is named twice"});
+  expect_refused([&] { list_corpus_files({above, file}, CorpusFormat::text); }, {"a.txt is named twice"});
 }
 
 TEST(CorpusFormats, AFormatThatIsGivenDecides) {

@@ -144,6 +144,7 @@ TEST_F(HfConfigTest, EveryEosIsReadAndWritten) {
   EXPECT_EQ(with_eos("[2, 44]").eos, (Ids{2, 44}));
   EXPECT_EQ(with_eos("null").eos, Ids{});
   EXPECT_EQ(with_eos("[]").eos, Ids{});
+  EXPECT_EQ(with_eos("-1").eos, Ids{});
   for (const Ids& ids : {Ids{}, Ids{9}, Ids{2, 44, 7}}) {
     HfConfig config;
     config.eos = ids;
