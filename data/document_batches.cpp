@@ -20,6 +20,15 @@ namespace {
 constexpr std::size_t batch_bytes = 1 << 20;
 constexpr std::int64_t batch_tokens = 1 << 19;
 
+// bos and eos are never read from a text. Where they are spelled out there, whoever rendered the text may have meant them.
+std::int64_t count_spelled_controls(const Tokenizer& tokenizer, std::string_view text) {
+  if (tokenizer.name() != "sentencepiece") return 0;
+  std::int64_t count = 0;
+  for (std::size_t at = text.find('<'); at != text.npos; at = text.find('<', at + 1))
+    count += text.substr(at).starts_with("<s>") || text.substr(at).starts_with("</s>");
+  return count;
+}
+
 void end_document(const BatchSettings& settings, TokenRun& run) {
   if (settings.append_eos) run.ids.push_back(settings.tokenizer->eos());
   run.document_ends.push_back(run.ids.size());
@@ -133,6 +142,7 @@ class DocumentBatches::TextReader final : public Reader {
       run.foreign_bytes = check_text(text, begin, end, path, settings.any_bytes);
       run.ids.reserve(part.size() / 3);
       settings.tokenizer->encode_part(part, begin == 0, run.ids);
+      run.spelled_controls += count_spelled_controls(*settings.tokenizer, part);
       if (end == text.size()) end_document(settings, run);
       run.bytes = part.size() + mark_bytes;
       return run;
@@ -175,6 +185,7 @@ class DocumentBatches::ObjectReader final : public Reader {
           continue;
         }
         settings.tokenizer->encode_part(document, true, run.ids);
+        run.spelled_controls += count_spelled_controls(*settings.tokenizer, document);
         end_document(settings, run);
       }
       return run;

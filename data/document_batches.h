@@ -20,6 +20,7 @@ struct TokenRun {
   std::uint64_t bytes = 0;                 // of input that it stands for
   std::int64_t empty_documents = 0;        // left out
   std::int64_t foreign_bytes = 0;          // zero, or of no UTF-8 character, and taken all the same
+  std::int64_t spelled_controls = 0;       // "<s>" and "</s>" in the text: characters, not ids
 };
 
 using TokenizeJob = std::function<TokenRun()>;

@@ -186,6 +186,7 @@ PrepareSummary prepare(const PrepareOptions& options) {
     summary.bytes_done += run.bytes;
     summary.empty_documents += run.empty_documents;
     summary.foreign_bytes += run.foreign_bytes;
+    summary.spelled_controls += run.spelled_controls;
     summary.tokens = sink.tokens();
     summary.documents = writer.documents();
     summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

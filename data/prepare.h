@@ -38,6 +38,7 @@ struct PrepareSummary : PrepareProgress {
   std::vector<CorpusFile> inputs;       // what each file was taken for
   std::vector<PassedOver> passed_over;  // what directories held besides
   std::int64_t foreign_bytes = 0;       // zero bytes and bytes of no UTF-8 character in files that are text by --format
+  std::int64_t spelled_controls = 0;    // "<s>" and "</s>" in texts, which a SentencePiece tokenizer spells out
   std::vector<std::string> warnings;    // of what is stored as it is and can hardly be meant
 };
 

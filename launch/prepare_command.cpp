@@ -84,6 +84,9 @@ void print_summary(const PrepareOptions& options, const PrepareSummary& summary)
   print_passed_over(summary.passed_over);
   if (summary.foreign_bytes > 0)
     fmt::print("{} bytes were zero or no UTF-8, and taken as they are (--format text)\n", summary.foreign_bytes);
+  if (summary.spelled_controls > 0)
+    fmt::print("\"<s>\" or \"</s>\" stand {} times in the texts, and are characters there, not bos and eos: rendered chats have them, and are to be "
+               "prepared without\n", summary.spelled_controls);
   for (const std::string& warning : summary.warnings) fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
 }
 

@@ -102,6 +102,16 @@ TEST_F(Prepare, WritesTheSameWhateverTheThreads) {
   }
 }
 
+// A chat that was rendered to text has them where ids were meant.
+TEST_F(Prepare, CountsBosAndEosThatATextSpellsOut) {
+  spill(directory_ / "a.jsonl", "{\"text\": \"<s> [INST] ka [/INST] to</s>\"}\n{\"text\": \"a < s, <span>\"}");
+  spill(directory_ / "b.txt", "ka</s>");
+  EXPECT_EQ(prepare(options({"a.jsonl", "b.txt"}, small_model_file())).spelled_controls, 3);
+  PrepareOptions bytes = options({"b.txt"}, "bytes");
+  bytes.out_directory = (directory_ / "bytes").string();
+  EXPECT_EQ(prepare(bytes).spelled_controls, 0) << "every text is spelled out there";
+}
+
 TEST_F(Prepare, LaysTheTokenizerBesideTheShards) {
   spill(directory_ / "a.txt", "ka to");
   prepare(options({"a.txt"}, small_model_file()));
