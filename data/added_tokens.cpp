@@ -14,6 +14,7 @@
 
 #include "data/json.h"
 #include "data/sentencepiece_tokenizer.h"
+#include "data/tokenizer_json.h"
 
 namespace smoe {
 
@@ -52,7 +53,8 @@ class Reader {
     const Json empty = Json::object();
     const Json& config_json = documents_.contains(config_name) ? documents_.at(config_name) : empty;
     const JsonReader config(config_json, path_of(config_name));
-    result.legacy = config.optional_bool("legacy").value_or(true);
+    // transformers takes an absent key for true and null for false.
+    result.legacy = config.optional_bool("legacy").value_or(!config.has("legacy"));
     result.takes_own_space = !result.legacy;
     read_space_of_tokenizer_json(result);
     refuse_what_encodes_differently(config);
@@ -69,6 +71,7 @@ class Reader {
       read_encoder(special);
     }
     read_tokenizer_json();
+    check_tokenizer_json();
     drop_what_repeats_the_model();
     for (const auto& [id, token] : tokens_) result.tokens.push_back(token);
     check_ids_follow_on(result.tokens);
@@ -88,6 +91,8 @@ class Reader {
   void refuse_what_encodes_differently(const JsonReader& config) const {
     if (model_->adds_space() && !config.optional_bool("add_prefix_space").value_or(true))
       refuse_token(config.where(), "add_prefix_space is false, but its tokenizer.model puts a space in front of texts: not supported");
+    if (config.optional_bool("split_special_tokens").value_or(false))
+      refuse_token(config.where(), "split_special_tokens is true, expected false: special tokens are read from texts as one id");
     if (const auto arguments = config.optional_object("sp_model_kwargs"); arguments && !arguments->object().empty())
       refuse_token(config.where(), fmt::format("sp_model_kwargs is {}, expected none: sampled or altered encodings are not supported",
                                                quote_for_message(dump_json(arguments->object()))));
@@ -152,17 +157,19 @@ class Reader {
     }
   }
 
-  // The steps of one kind of a tokenizer.json that stand under `key`, one or a sequence of them.
-  static std::vector<const Json*> steps(const Json& document, const char* key, const char* list_key, const std::string& type) {
-    std::vector<const Json*> found;
-    if (!document.contains(key)) return found;
-    const Json& step = document.at(key);
-    const auto take = [&](const Json& one) {
-      if (one.is_object() && one.contains("type") && one.at("type") == type) found.push_back(&one);
-    };
-    take(step);
-    if (step.is_object() && step.contains(list_key) && step.at(list_key).is_array())
-      for (const Json& one : step.at(list_key)) take(one);
+  // What transformers reads of it in place of the tokenizer.model. Without a model it is a list of added tokens alone.
+  void check_tokenizer_json() const {
+    constexpr const char* name = "tokenizer.json";
+    if (!documents_.contains(name) || !documents_.at(name).contains("model")) return;
+    std::map<std::int32_t, std::string> contents;
+    for (const auto& [id, token] : tokens_) contents[id] = token.content;
+    require_same_encoding(documents_.at(name), path_of(name), *model_, contents);
+  }
+
+  // The steps of one type of a tokenizer.json that stand under `key`.
+  static std::vector<const Json*> steps(const Json& document, const char* key, const std::string& type) {
+    std::vector<const Json*> found = tokenizer_json_steps(document, key);
+    std::erase_if(found, [&](const Json* step) { return !step->is_object() || !step->contains("type") || step->at("type") != type; });
     return found;
   }
 
@@ -170,12 +177,12 @@ class Reader {
     constexpr const char* name = "tokenizer.json";
     if (!documents_.contains(name) || !model_->adds_space()) return;
     const Json& document = JsonReader(documents_.at(name), path_of(name)).object();
-    if (!steps(document, "normalizer", "normalizers", "Prepend").empty()) {
+    if (!steps(document, "normalizer", "Prepend").empty()) {
       result.legacy = true;
       result.takes_own_space = false;
       return;
     }
-    const auto metaspace = steps(document, "pre_tokenizer", "pretokenizers", "Metaspace");
+    const auto metaspace = steps(document, "pre_tokenizer", "Metaspace");
     if (metaspace.empty()) return;
     const JsonReader reader(*metaspace.front(), path_of(name) + ": pre_tokenizer");
     const std::string scheme = reader.optional_string("prepend_scheme").value_or(
@@ -186,7 +193,7 @@ class Reader {
     result.legacy = scheme == "always";
     // A Metaspace leaves a text alone that begins with a space. A replacement in front of it doubles that space where it
     // is to do as SentencePiece does.
-    const auto replacements = steps(document, "normalizer", "normalizers", "Replace");
+    const auto replacements = steps(document, "normalizer", "Replace");
     result.takes_own_space = !(result.legacy && std::any_of(replacements.begin(), replacements.end(), [](const Json* step) {
       return step->contains("pattern") && step->at("pattern") == Json::object({{"Regex", "\\A\xE2\x96\x81"}});
     }));

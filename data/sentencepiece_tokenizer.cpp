@@ -80,6 +80,9 @@ SentencePieceTokenizer::SentencePieceTokenizer(const std::filesystem::path& path
   if (model.denormalizes) refuse("it rewrites decoded text with a denormaliser, which is not supported");
   adds_space_ = model.add_dummy_prefix;
   skips_first_space_ = model.add_dummy_prefix || model.remove_extra_whitespaces;
+  joins_pairs_ = model.type == SentencePieceModel::Type::bpe;
+  falls_back_to_bytes_ = model.byte_fallback;
+  rewrites_texts_ = !model.escape_whitespaces || model.whitespace_is_suffix || model.remove_extra_whitespaces || model.normalizes_characters;
   find_neighbours(model);
 }
 
@@ -102,9 +105,14 @@ std::int32_t SentencePieceTokenizer::id_of_piece(const std::string& text) const 
   return id >= 0 && id < vocab_size_ && processor_->IdToPiece(id) == text ? id : -1;
 }
 
+float SentencePieceTokenizer::score(std::int32_t id) const { return processor_->GetScore(id); }
+
+bool SentencePieceTokenizer::is_text(std::int32_t id) const {
+  return !processor_->IsUnknown(id) && !processor_->IsControl(id) && !processor_->IsByte(id) && !processor_->IsUnused(id);
+}
+
 void SentencePieceTokenizer::find_neighbours(const SentencePieceModel& model) {
-  cuts_text_ = model.type == SentencePieceModel::Type::bpe && model.byte_fallback && model.escape_whitespaces &&
-               !model.whitespace_is_suffix && !model.remove_extra_whitespaces && !model.normalizes_characters;
+  cuts_text_ = joins_pairs_ && falls_back_to_bytes_ && !rewrites_texts_;
   if (!cuts_text_) return;
   for (std::size_t id = 0; id < model.pieces.size(); ++id) {
     // The text of control and byte pieces ("<s>", "<0x0A>") is a name and never matches.

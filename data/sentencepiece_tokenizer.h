@@ -55,6 +55,13 @@ class SentencePieceTokenizer final : public Tokenizer {
   // The text of a piece as the vocabulary has it (a space is U+2581), and the id of such a text; -1: no piece.
   const std::string& piece(std::int32_t id) const;
   std::int32_t id_of_piece(const std::string& text) const;
+  // What byte pair encoding goes by: pieces of higher score are joined first, and only into pieces that texts may hold.
+  bool joins_pairs() const { return joins_pairs_; }  // it is a byte pair encoding
+  float score(std::int32_t id) const;
+  bool is_text(std::int32_t id) const;  // neither unk, control, byte nor unused piece
+  bool falls_back_to_bytes() const { return falls_back_to_bytes_; }
+  // Whether texts are changed by more than U+2581 for every space and one in front.
+  bool rewrites_texts() const { return rewrites_texts_; }
 
  private:
   void find_neighbours(const SentencePieceModel& model);
@@ -71,6 +78,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   bool adds_space_ = false;
   bool skips_first_space_ = false;
   bool cuts_text_ = false;
+  bool joins_pairs_ = false, falls_back_to_bytes_ = false, rewrites_texts_ = false;
   std::size_t anchor_ids_ = 0;  // ids of `anchor` alone
   // Characters that stand side by side in some piece, a space for U+2581.
   std::bitset<128 * 128> ascii_neighbours_;

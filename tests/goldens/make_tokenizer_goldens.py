@@ -9,9 +9,9 @@ fields of the model that they would read are stated here.
 Five more have a tokenizer.json, whose steps then count and not the key "legacy": what transformers 5 saves, what its
 LlamaTokenizer makes, and what transformers 4 made of a tokenizer.model.
 
-The file holds: "pieces", those after unk, bos, eos and the 256 bytes (piece i has the score -i); "texts"; and for each
-of "tokenizers" its tokenizer_config.json, its tokenizer.json without the vocabulary where it has one, and the ids of
-every text.
+The file holds: "pieces", those after unk, bos, eos and the 256 bytes (piece i has the score -i); "model", the
+vocabulary and the merges that every tokenizer.json has; "texts"; and for each of "tokenizers" its tokenizer_config.json,
+its tokenizer.json without these two where it has one, and the ids of every text.
 """
 
 import argparse
@@ -128,17 +128,20 @@ def main():
     size = 259 + len(pieces)
     configs = configurations(size)
     samples = texts(configs)
-    tokenizers = []
+    tokenizers, model = [], None
     cases = [(name, config, build(config, pieces), False) for name, config in configs.items()]
     cases += [(*case, True) for case in with_tokenizer_json(configs, pieces)]
     for name, config, tokenizer, has_json in cases:
         for i, entry in config.get("added_tokens_decoder", {}).items():
             assert tokenizer.convert_tokens_to_ids(entry["content"]) == int(i), (name, i, entry)
         whole = json.loads(tokenizer.backend_tokenizer.to_str())
-        steps = {key: whole[key] for key in ("version", "added_tokens", "normalizer", "pre_tokenizer")}
+        large = {key: whole["model"].pop(key) for key in ("vocab", "merges")}
+        assert model in (None, large), name
+        model = large
+        steps = {key: whole[key] for key in ("version", "added_tokens", "normalizer", "pre_tokenizer", "model")}
         tokenizers.append({"name": name, "config": config, "tokenizer_json": steps if has_json else None, "vocab_size": len(tokenizer),
                            "eos": tokenizer.eos_token_id, "ids": [tokenizer.encode(text, add_special_tokens=False) for text in samples]})
-    lines = ['{"pieces": ' + json.dumps(pieces) + ',', ' "texts": [']
+    lines = ['{"pieces": ' + json.dumps(pieces) + ',', ' "model": ' + json.dumps(model) + ',', ' "texts": [']
     lines += ["  " + json.dumps(text) + ("," if i + 1 < len(samples) else "],") for i, text in enumerate(samples)]
     lines.append(' "tokenizers": [')
     for i, entry in enumerate(tokenizers):
