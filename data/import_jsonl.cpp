@@ -136,7 +136,7 @@ std::size_t JsonFile::value_bytes() const {
       default: break;
     }
   }
-  if (depth > 0) refuse(fmt::format("'{}' is never closed: is the file cut short?", text_[at_]));
+  if (depth > 0) refuse(fmt::format("what begins with {} is never closed: is the file cut short?", quote_for_message(text_.substr(at_, 1))));
   return text_.size() - at_;
 }
 

@@ -241,7 +241,7 @@ TEST(JsonFileBadInput, NamesFileLineAndColumn) {
   refused("[{\"text\": \"a\"},", {"a.json:1:16"});
   refused("[{\"text\": \"a\"}", {"a.json:1:15: the array is never closed"});
   refused("[{\"text\": \"a\"},]", {"a.json:1:16: ", "after a comma"});
-  refused("[{\"text\": \"a\"}, {\"text\": \"b", {"a.json:1:17: '{' is never closed"});
+  refused("[{\"text\": \"a\"}, {\"text\": \"b", {"a.json:1:17: what begins with \"{\" is never closed"});
   refused("[{\"text\": \"a\"}]\n{\"text\": \"b\"}", {"a.json:2:1", "follows the array"});
   refused("[[1]]", {"a.json:1:2: found an array, expected an object"});
   refused("[1, 2]", {"a.json:1:2: found 1, expected an object"});
