@@ -44,7 +44,7 @@ class Reader {
   Reader(const std::string& directory, const std::vector<TokenizerFile>& files, const SentencePieceTokenizer& model)
       : directory_(directory), model_(&model) {
     for (const TokenizerFile& file : files)
-      if (file.name.ends_with(".json") && file.name != "chat_template.json")
+      if (changes_tokenizer(file.name))
         documents_[file.name] = parse_json(file.bytes, path_of(file.name));
   }
 
@@ -76,6 +76,7 @@ class Reader {
     for (const auto& [id, token] : tokens_) result.tokens.push_back(token);
     check_ids_follow_on(result.tokens);
     refuse_normalized(result);
+    refuse_space_pieces(result);
     check_special(special, result);
     if (!result.tokens.empty() && (!result.legacy || result.takes_own_space) && !model_->cuts_text())
       refuse_token(config.where(), "legacy is false here or in effect, expected true: this kind of tokenizer.model (no byte pair encoding with "
@@ -209,6 +210,14 @@ class Reader {
         refuse_token(path_of(name), fmt::format("added_tokens: {}: normalized is true, expected false: where this normaliser puts a space "
                                                 "in front or takes one along, the token would be found elsewhere than in the text",
                                                 quote_for_message(token.content)));
+  }
+
+  // Pieces write a space so, and where transformers searches for such a token depends on its normaliser.
+  void refuse_space_pieces(const AddedTokens& result) const {
+    for (const AddedToken& token : result.tokens)
+      if (token.content.find("\xE2\x96\x81") != std::string::npos)
+        refuse_token(directory_, fmt::format("the added token {} (id {}) holds U+2581, which stands for a space in pieces: not supported",
+                                             quote_for_message(token.content), token.id));
   }
 
   void drop_what_repeats_the_model() {

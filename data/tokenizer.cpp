@@ -85,27 +85,38 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& spec) {
   if (spec == "bytes") return std::make_unique<ByteTokenizer>();
   const fs::path path(spec);
   std::error_code ignored;
+  const auto refuse_unread = [](const fs::path& file) {
+    throw std::runtime_error(fmt::format("{}: {} is not read yet; put the tokenizer.model that belongs to the model beside it (Mistral and "
+                                         "Mixtral ship one)", file.string(), file.filename().string()));
+  };
   if (!fs::is_directory(path, ignored)) {
-    if (path.extension() == ".json")
-      throw std::runtime_error(fmt::format("{}: tokenizer.json is not read yet; give the tokenizer.model that belongs "
-                                           "to the model (Mistral and Mixtral ship one), or --tokenizer bytes",
-                                           spec));
+    if (path.extension() == ".json") refuse_unread(path);
     auto tokenizer = std::make_unique<SentencePieceTokenizer>(path);
     tokenizer->carry({{tokenizer->file_name(), tokenizer->file()}});
     return tokenizer;
   }
   if (fs::exists(path / "tokenizer.model", ignored)) return load_directory(path);
-  if (fs::exists(path / "tokenizer.json", ignored)) return load_tokenizer((path / "tokenizer.json").string());
+  if (const fs::path unread = unread_tokenizer(path); !unread.empty()) refuse_unread(unread);
   throw std::runtime_error(fmt::format("{} holds no tokenizer.model; put one there, or name the file itself, or use "
                                        "'bytes' for the byte vocabulary",
                                        spec));
 }
 
+fs::path unread_tokenizer(const fs::path& directory) {
+  if (fs::exists(directory / "tokenizer.model")) return {};
+  for (const char* name : {"tokenizer.json", "vocab.json", "tekken.json"})
+    if (fs::exists(directory / name)) return directory / name;
+  return {};
+}
+
 std::string tokenizer_identity(const fs::path& directory) {
   const fs::path model = directory / "tokenizer.model";
-  if (!fs::exists(model)) return {};
+  if (!fs::exists(model)) {
+    const fs::path unread = unread_tokenizer(directory);
+    return unread.empty() ? std::string() : sha256_file(unread);
+  }
   const bool alone = std::none_of(tokenizer_file_names.begin(), tokenizer_file_names.end(), [&](std::string_view name) {
-    return name.ends_with(".json") && fs::exists(directory / name);
+    return changes_tokenizer(name) && fs::exists(directory / name);
   });
   return alone ? sha256_file(model) : load_tokenizer(directory.string())->sha256();
 }

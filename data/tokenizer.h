@@ -66,9 +66,14 @@ class Tokenizer {
 // Throws std::runtime_error: what was looked for, what is there, what to do.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& spec);
 
-// sha256() of the directory's tokenizer; empty where it holds no tokenizer.model. Throws std::runtime_error where the
-// directory says more of the tokenizer than its tokenizer.model, and that cannot be read.
+// sha256() of the directory's tokenizer, or of the file of one that is not read, which equals no tokenizer's; empty where
+// it holds neither. Throws std::runtime_error where the directory says more of the tokenizer than its tokenizer.model, and
+// that cannot be read.
 std::string tokenizer_identity(const std::filesystem::path& directory);
+
+// The file of a tokenizer that is not read, in a directory without a tokenizer.model: its tokenizer.json, or vocab.json or
+// tekken.json; empty where it holds none.
+std::filesystem::path unread_tokenizer(const std::filesystem::path& directory);
 
 // Decoding while ids are still coming. All that push() and finish() return, joined, is decode() of the ids; no return
 // value ends inside a character.

@@ -108,12 +108,11 @@ class Comparison {
   void check_merges(const JsonReader& model) const {
     std::unordered_set<std::uint64_t> listed;
     float last = std::numeric_limits<float>::infinity();
-    std::size_t place = 0;
-    for (const Json& merge : model.require_array("merges")) {
-      const auto [left, right] = read_merge(merge, place);
+    const Json& merges = model.require_array("merges");
+    for (std::size_t place = 0; place < merges.size(); ++place) {
+      const auto [left, right] = read_merge(merges[place], place);
       const std::int32_t a = model_->id_of_piece(left), b = model_->id_of_piece(right), joined = model_->id_of_piece(left + right);
       const auto named = [&] { return fmt::format("entry {} ({} and {})", place, quote_for_message(left), quote_for_message(right)); };
-      ++place;
       // Such a merge is never reached: an added token is found before anything is joined.
       if (joined >= 0 && !model_->is_text(joined) && is_added(joined, left + right)) continue;
       if (a < 0 || b < 0 || joined < 0 || !model_->is_text(a) || !model_->is_text(b) || !model_->is_text(joined))

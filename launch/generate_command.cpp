@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <filesystem>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -15,6 +16,7 @@
 
 #include "data/json.h"
 #include "data/tokenizer.h"
+#include "data/tokenizer_json.h"
 #include "launch/commands.h"
 #include "parallel/cores.h"
 #include "trainer/checkpoint.h"
@@ -54,40 +56,42 @@ std::vector<std::int32_t> parse_prompt_ids(const std::vector<std::string>& argum
     const bool parsed = error == std::errc() && id >= 0;
     if (parsed) at = after;
     skip_blanks();
-    if (!parsed || (at != end && *at != ','))
-      throw UsageError(fmt::format("--prompt-ids: found {} where id {} should be, expected ids separated by commas, such as "
+    const bool next = parsed && at != end && *at != ',';  // the text goes on without a comma
+    if (!parsed || next)
+      throw UsageError(fmt::format("--prompt-ids: found {} where {} should be, expected ids separated by commas, such as "
                                    "--prompt-ids 1,733,16289; for a text from nothing leave the option away",
-                                   at == end ? "nothing" : quote_for_message(std::string(at, end)), ids.size()));
+                                   at == end ? "nothing" : quote_for_message(std::string(at, end)),
+                                   next ? fmt::format("a comma behind id {}", ids.size()) : fmt::format("id {}", ids.size())));
     ids.push_back(id);
     if (at == end) return ids;
     ++at;  // the comma
   }
 }
 
-// What tells how many ids mean something, for a prompt of ids: the tokenizer that was named, or the model's, where it has
-// one that can be read.
-std::unique_ptr<Tokenizer> tokenizer_of_ids(const std::string& named, const std::string& directory) {
-  if (!named.empty()) return load_tokenizer(named);
-  try {
-    return load_tokenizer(directory);
-  } catch (const std::runtime_error&) {
-    return nullptr;
-  }
+// How many ids mean something, for a prompt of ids: those of the tokenizer that was named, or of the model's; 0: all,
+// where it has none. A tokenizer.json alone is not read, but its ids are counted.
+std::int64_t vocabulary_of_ids(const std::string& named, const std::filesystem::path& directory) {
+  if (!named.empty()) return load_tokenizer(named)->vocab_size();
+  if (std::filesystem::exists(directory / "tokenizer.model")) return load_tokenizer(directory.string())->vocab_size();
+  const std::filesystem::path listed = directory / "tokenizer.json";
+  return std::filesystem::exists(listed) ? vocab_size_of_tokenizer_json(listed) : 0;
 }
 
 void generate_text(const GenerateArguments& arguments) {
   const auto directory = find_model_directory(arguments.model);
   const auto config = read_hf_config(directory);
   std::unique_ptr<Tokenizer> tokenizer;
+  std::int64_t vocabulary = 0;
   std::vector<std::int32_t> prompt;
   if (arguments.prompt_ids) {
     prompt = *arguments.prompt_ids;
-    tokenizer = tokenizer_of_ids(arguments.tokenizer, directory.string());
+    vocabulary = vocabulary_of_ids(arguments.tokenizer, directory);
   } else {
     tokenizer = load_tokenizer(arguments.tokenizer.empty() ? directory.string() : arguments.tokenizer);
     if (tokenizer->vocab_size() > config.model.vocab_size)
       throw std::runtime_error(fmt::format("the tokenizer has {} ids, the model in {} only {}: they do not belong together",
                                            tokenizer->vocab_size(), directory.string(), config.model.vocab_size));
+    vocabulary = tokenizer->vocab_size();
     prompt = encode_prompt(*tokenizer, arguments.prompt);
   }
   const Mesh mesh = Mesh::single();
@@ -95,7 +99,7 @@ void generate_text(const GenerateArguments& arguments) {
   InferenceModel model(directory, mesh, positions, claim_threads(arguments.threads));
   GenerateOptions options = arguments.options;
   options.stops = read_stop_ids(directory, config);
-  if (tokenizer) options.vocabulary = tokenizer->vocab_size();
+  if (vocabulary > 0) options.vocabulary = vocabulary;
 
   if (arguments.prompt_ids) {  // ids in, ids out
     const char* separator = "";

@@ -27,6 +27,17 @@ void name_sources(std::vector<Source>& sources) {
   }
 }
 
+// The identity that shards which name their tokenizer must have; empty: any. Throws std::runtime_error where the model has
+// a tokenizer that is not read, and cannot have been theirs.
+std::string required_tokenizer(const fs::path& model_directory, const fs::path& shards) {
+  if (const fs::path unread = unread_tokenizer(model_directory); !unread.empty())
+    throw std::runtime_error(fmt::format(
+        "{} was prepared with another tokenizer than the model's, whose {} is not read yet: put the tokenizer.model that belongs to it "
+        "beside it and prepare the data with --tokenizer {}, or prepare ready-made ids of it with --vocab-size",
+        shards.string(), unread.string(), model_directory.string()));
+  return tokenizer_identity(model_directory);
+}
+
 // Opens one source after another.
 class SourceOpener {
  public:
@@ -39,7 +50,7 @@ class SourceOpener {
   Source open(const DataSource& source) {
     // The model's tokenizer matters only to shards that name theirs: ids that came ready-made may be of any.
     if (checks_.tokenizer_sha256.empty() && !model_directory_.empty() && !read_manifest(source.path).info.tokenizer_sha256.empty())
-      checks_.tokenizer_sha256 = tokenizer_identity(model_directory_);
+      checks_.tokenizer_sha256 = required_tokenizer(model_directory_, source.path);
     auto dataset = std::make_shared<const Dataset>(source.path, sequence_length_, document_masking_, checks_, tail_, open_shards_);
     if (const auto& sha = dataset->info().tokenizer_sha256; !sha.empty()) {
       if (!first_) first_ = dataset;
@@ -86,9 +97,9 @@ OpenedSources open_usable_sources(const std::vector<DataSource>& wanted, std::in
 }
 
 void require_tokenizer_of(const fs::path& model_directory, const std::vector<Source>& sources) {
-  const bool named = std::any_of(sources.begin(), sources.end(),
-                                 [](const Source& source) { return !source.dataset->info().tokenizer_sha256.empty(); });
-  const std::string expected = named ? tokenizer_identity(model_directory) : std::string();
+  const auto named = std::find_if(sources.begin(), sources.end(),
+                                  [](const Source& source) { return !source.dataset->info().tokenizer_sha256.empty(); });
+  const std::string expected = named == sources.end() ? std::string() : required_tokenizer(model_directory, named->dataset->directory());
   if (expected.empty()) return;
   for (const Source& source : sources)
     if (const auto& info = source.dataset->info(); !info.tokenizer_sha256.empty() && info.tokenizer_sha256 != expected)
@@ -122,9 +133,7 @@ std::vector<TokenizerFile> carried_files(const std::vector<Source>& sources, con
   });
   std::vector<TokenizerFile> files;
   if (place != places.end()) files = read_tokenizer_files(*place);
-  const bool alone = std::all_of(files.begin(), files.end(), [](const TokenizerFile& file) {
-    return file.name == "tokenizer.model" || file.name.starts_with("chat_template");
-  });
+  const bool alone = std::none_of(files.begin(), files.end(), [](const TokenizerFile& file) { return changes_tokenizer(file.name); });
   if (!files.empty() && alone) files.push_back(config_of_lone_model(*place / "tokenizer.model"));
   // A model whose tokenizer is the shards' may have a chat template of its own; its settings would be another tokenizer's.
   if (!model_directory.empty() && place != places.begin())

@@ -81,12 +81,11 @@ std::vector<std::int32_t> read_ids(const JsonReader& json, const char* key, std:
   const Json& value = json.object().at(key);
   std::vector<std::int32_t> ids;
   const auto add = [&](const Json& id) {
-    if (id == -1) return;  // as some write "none"
     ids.push_back(static_cast<std::int32_t>(json_int(id, 0, max_int, fmt::format("{}: {}", json.where(), key))));
   };
   if (value.is_array())
     for (const Json& id : value) add(id);
-  else if (!value.is_null())
+  else if (!value.is_null() && value != -1)  // as some write "none"
     add(value);
   return ids;
 }
@@ -136,6 +135,8 @@ HfConfig read_hf_config(const std::filesystem::path& directory, const ModelConfi
   const auto bos = read_ids(json, "bos_token_id", {1});
   config.bos = bos.empty() ? -1 : bos.front();
   config.eos = read_ids(json, "eos_token_id", {2});
+  // -1 is how some files write none.
+  config.pad = static_cast<std::int32_t>(json.optional_int("pad_token_id", -1, std::numeric_limits<std::int32_t>::max()).value_or(-1));
 
   keys.warn(config.warnings);
   for (const auto& [key, problem] : m.problems()) throw std::runtime_error(fmt::format("{}: {}: {}", path.string(), key, problem));
@@ -202,6 +203,7 @@ void write_hf_config(const std::filesystem::path& directory, const HfConfig& con
       {"use_cache", true},
       {"vocab_size", m.vocab_size},
   };
+  if (config.pad >= 0) json["pad_token_id"] = config.pad;
   if (m.rope_scaling.type != RopeType::standard) json["rope_scaling"] = rope_scaling;
   write_json_file(directory / "config.json", json);
   write_json_file(directory / "generation_config.json",

@@ -17,6 +17,7 @@ struct HfConfig {
   std::optional<double> router_aux_loss_coef;  // in transformers' unit, as found; nothing here uses it
   std::int32_t bos = 1;                        // -1: none
   std::vector<std::int32_t> eos = {2};         // every id that ends a text; empty: none
+  std::int32_t pad = -1;                       // pad_token_id, kept for what is exported; -1: none
   std::vector<std::string> warnings;           // what a user should know, e.g. a sliding window in a derived checkpoint
 };
 

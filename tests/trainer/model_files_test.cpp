@@ -12,6 +12,7 @@
 #include "data/tokenizer.h"
 #include "tests/data/tokenizer_fixtures.h"
 #include "tests/trainer/training_fixture.h"
+#include "trainer/corpus.h"
 #include "trainer/hf_config.h"
 
 namespace smoe {
@@ -49,6 +50,20 @@ class ModelFiles : public TrainingTest {
     options.inputs = {(root() / "text.txt").string()};
     options.out_directory = (root() / "data").string();
     options.tokenizer = tokenizer;
+    options.threads = 1;
+    prepare(options);
+  }
+
+  void prepare_ready_made_ids() const {
+    std::string ids;  // one row of 2000, as NumPy writes it
+    for (int i = 0; i < 2000; ++i) ids += {static_cast<char>(i * 7 % 251), '\0', '\0', '\0'};
+    std::string header = "{'descr': '<i4', 'fortran_order': False, 'shape': (1, 2000), }";
+    header.resize(117, ' ');
+    spill(root() / "ids.npy", std::string("\x93NUMPY\x01\x00\x76\x00", 10) + header + "\n" + ids);
+    PrepareOptions options;
+    options.inputs = {(root() / "ids.npy").string()};
+    options.out_directory = (root() / "data").string();
+    options.vocab_size = 256;
     options.threads = 1;
     prepare(options);
   }
@@ -133,17 +148,39 @@ TEST_F(ModelFiles, ALoneTokenizerModelGetsTheConfigurationThatTransformersNeeds)
   EXPECT_FALSE(fs::exists(model_of_run("second") / "tokenizer.json"));
 }
 
-TEST_F(ModelFiles, ADirectoryWithoutATokenizerModelKeepsItsFilesToo) {
-  prepare_with(test::small_model_file());
+// `source`: the first run's model with a tokenizer.json in place of its tokenizer.model.
+TEST_F(ModelFiles, AModelWhoseTokenizerIsNotReadIsNotTrainedOnAnothersShards) {
+  prepare_with("bytes");
   ASSERT_EQ(train(one_step("first")), 0);
   const fs::path source = root() / "source";
   fs::copy(model_of_run("first"), source);
-  fs::remove(source / "tokenizer.model");
-  fs::remove(source / "tokenizer_config.json");
   spill(source / "tokenizer.json", "{\"version\": \"1.0\"}");
+  EXPECT_TRUE(mentions(error_of([&] { train(one_step("second", source)); }),
+                       {"data", "another tokenizer", "tokenizer.json", "not read yet", "--tokenizer", "--vocab-size"}));
+  EXPECT_TRUE(mentions(error_of([&] {
+    require_tokenizer_of(source, open_sources({{.path = (root() / "data").string()}}, 16, false, {}));
+  }), {"another tokenizer", "tokenizer.json", "not read yet"}));
+  const auto opened = open_usable_sources({{.path = (root() / "data").string()}}, 16, false, {.model_directory = source});
+  ASSERT_EQ(opened.refused.size(), 1u);
+  EXPECT_TRUE(mentions(opened.refused[0].reason, {"another tokenizer", "tokenizer.json"}));
+}
+
+TEST_F(ModelFiles, ADirectoryWithoutATokenizerModelKeepsItsFilesOverReadyMadeIds) {
+  prepare_with("bytes");
+  ASSERT_EQ(train(one_step("first")), 0);
+  const fs::path source = root() / "source";
+  fs::copy(model_of_run("first"), source);
+  const std::map<std::string, std::string> files = {
+      {"tokenizer.json", "{\"version\": \"1.0\"}"}, {"vocab.json", "{\"a\": 0 }"}, {"merges.txt", "#version: 0.2\n"}};
+  for (const auto& [name, content] : files) spill(source / name, content);
+  fs::remove_all(root() / "data");
+  prepare_ready_made_ids();
   ASSERT_EQ(train(one_step("second", source)), 0);
-  EXPECT_EQ(slurp(model_of_run("second") / "tokenizer.json"), "{\"version\": \"1.0\"}");
-  EXPECT_FALSE(fs::exists(model_of_run("second") / "tokenizer.model")) << "not a mixture with the shards' own";
+  for (const auto& [name, content] : files) EXPECT_EQ(slurp(model_of_run("second") / name), content) << name;
+  EXPECT_FALSE(fs::exists(model_of_run("second") / "tokenizer.model"));
+  TrainerConfig longer = one_step("second", source);  // and from its own checkpoint
+  longer.train.steps = 2;
+  EXPECT_EQ(train(longer), 0);
 }
 
 TEST_F(ModelFiles, AModelWithoutATokenizerGetsTheShardsOneBesideItsChatTemplate) {
