@@ -110,7 +110,8 @@ class Comparison {
     float last = std::numeric_limits<float>::infinity();
     const Json& merges = model.require_array("merges");
     for (std::size_t place = 0; place < merges.size(); ++place) {
-      const auto [left, right] = read_merge(merges[place], place);
+      const auto parts = read_merge(merges[place], place);
+      const std::string &left = parts.first, &right = parts.second;
       const std::int32_t a = model_->id_of_piece(left), b = model_->id_of_piece(right), joined = model_->id_of_piece(left + right);
       const auto named = [&] { return fmt::format("entry {} ({} and {})", place, quote_for_message(left), quote_for_message(right)); };
       // Such a merge is never reached: an added token is found before anything is joined.
