@@ -28,7 +28,11 @@ void expect_claim(const CoreFacts& facts, std::int64_t wanted, const Cores& core
   EXPECT_EQ(claim.threads, threads);
 }
 
-CoreFacts alone(const Cores& own) { return {.own = own, .given = own}; }
+CoreFacts alone(const Cores& own) {
+  CoreFacts facts;
+  facts.own = facts.given = own;
+  return facts;
+}
 CoreFacts rank_of_mpirun(const Cores& own, const Cores& given, Binding binding, const NodePlace& place) {
   return {.own = own, .given = given, .binding = binding, .place = place};
 }
