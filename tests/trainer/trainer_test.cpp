@@ -18,7 +18,7 @@ using TrainerRun = TrainingTest;
 // 129 ids that are no targets: the first batch of 8 x 16 has nothing to learn from, the second has.
 TEST_F(TrainerRun, ABatchWithoutTargetsHasNoLoss) {
   {
-    ShardWriter writer((root() / "masked").string(), {.vocab_size = 61, .source = "masked"});
+    ShardWriter writer((root() / "masked").string(), {.tokenizer_sha256 = "", .tokenizer_name = "none", .vocab_size = 61, .source = "masked"});
     std::vector<std::int32_t> ids(257);
     std::vector<std::uint8_t> mask(257, 0);
     for (std::size_t i = 0; i < ids.size(); ++i) {
