@@ -36,8 +36,9 @@ struct AddedTokens {
 // repeat are no addition, and stay ids that no text encodes to. Throws std::runtime_error, with file and key, where a
 // file is malformed, contradicts the model or another file, names a token that has no id, or asks for something that
 // would be encoded differently here: single_word, normalized in a tokenizer.json whose normaliser moves
-// spaces, no space in front of texts, sp_model_kwargs. Where there is a
-// tokenizer.json, its normaliser and pre-tokenizer say where the space goes, and not the key `legacy`.
+// spaces, no space in front of texts, sp_model_kwargs, split_special_tokens, a content with U+2581. Where there is a
+// tokenizer.json, it must encode as the model does (tokenizer_json.h), and its normaliser and pre-tokenizer say where the
+// space goes, and not the key `legacy`.
 AddedTokens read_added_tokens(const std::string& directory, const std::vector<TokenizerFile>& files,
                               const SentencePieceTokenizer& model);
 

@@ -406,6 +406,7 @@ case_generate_prompt_ids_that_are_none() {
     expect 2 '--prompt-ids' 'commas' -- "$smoe" generate --model nowhere --prompt-ids "$ids"
   done
   expect 2 '--prompt-ids' 'found nothing where id 2' -- "$smoe" generate --model nowhere --prompt-ids '1,2,'
+  expect 2 '--prompt-ids' 'found "2" where a comma behind id 0' -- "$smoe" generate --model nowhere --prompt-ids '1 2'
   expect 1 'nowhere: no model' -- "$smoe" generate --model nowhere --prompt-ids ' 1, 2 ,3'
 }
 case_generate_temperature_not_a_number() {

@@ -45,6 +45,25 @@ case_ids_beyond_the_tokenizer_are_never_drawn() {
   expect 0 'document' -- "$smoe" generate --model run --tokenizer bytes --prompt 'document' --max-tokens 100 --greedy
 }
 
+case_a_tokenizer_that_is_not_read_bounds_the_ids_and_takes_no_other_data() {
+  trained 1024
+  cp -r "$model" plain
+  printf '{"model": {"type": "BPE", "vocab": {"a": 0, "b": 398}}, "added_tokens": [{"id": 399, "content": "<x>"}]}' >plain/tokenizer.json
+  found=$("$smoe" generate --model plain --prompt-ids 5 --max-tokens 200 --threads 1 | largest)
+  [ "$found" -lt 400 ] || fail "id $found was drawn, of a tokenizer.json of 400"
+  [ "$found" -ge 259 ] || fail "id $found is the largest of 200: is it the bytes that bound it?"
+  expect 1 'tokenizer.json is not read yet' 'tokenizer.model' -- "$smoe" generate --model plain --prompt a
+  expect 1 'another tokenizer' 'tokenizer.json is not read yet' 'vocab-size' -- "$smoe" eval --model plain --data shards --seq 16
+  sed -e '/^model:/,/max_position_embeddings/d' -e 's/output_dir: run/output_dir: second/' config.yaml >second.yaml
+  printf 'model: {from: plain}\n' >>second.yaml
+  expect 1 'another tokenizer' 'tokenizer.json is not read yet' 'vocab-size' -- "$smoe" train second.yaml
+  absent second
+  printf '{"model": {"vocab": {"a": -1}}}' >plain/tokenizer.json
+  expect 1 'plain/tokenizer.json' 'vocab' -- "$smoe" generate --model plain --prompt-ids 5
+  printf x >plain/tokenizer.model
+  expect 1 'plain/tokenizer.model' 'not a usable SentencePiece model' -- "$smoe" generate --model plain --prompt-ids 5
+}
+
 # stops EOS GENERATION_EOS: puts the two into the directory in plain/, a copy of the model away from its manifest.
 stops() {
   rm -rf plain
