@@ -4,6 +4,8 @@
 // status 2, EndsWith(status) for a status of its own whose reason has been told, anything else for status 1.
 #pragma once
 
+#include <string>
+
 #include "configs/run_config.h"
 #include "launch/command_line.h"
 #include "launch/job.h"
@@ -22,6 +24,10 @@ void add_report_command(CommandLine& line);
 
 // Help of --threads, and what parallel/cores.h decides where it is 0.
 inline constexpr const char* threads_help = "0: one a core that the process may use (taskset, numactl), at most OMP_NUM_THREADS";
+
+// A tokenizer.model that is named itself is taken as it stands, though its directory may add tokens to it: then this says
+// so on standard error.
+void warn_of_tokens_left_out(const std::string& tokenizer);
 
 // Those of the interface that are still to come: listed as such, and refused with status 2.
 void add_unavailable_commands(CommandLine& line);

@@ -80,6 +80,7 @@ std::int64_t vocabulary_of_ids(const std::string& named, const std::filesystem::
 void generate_text(const GenerateArguments& arguments) {
   const auto directory = find_model_directory(arguments.model);
   const auto config = read_hf_config(directory);
+  if (!arguments.tokenizer.empty()) warn_of_tokens_left_out(arguments.tokenizer);
   std::unique_ptr<Tokenizer> tokenizer;
   std::int64_t vocabulary = 0;
   std::vector<std::int32_t> prompt;

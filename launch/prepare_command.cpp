@@ -90,22 +90,6 @@ void print_summary(const PrepareOptions& options, const PrepareSummary& summary)
   for (const std::string& warning : summary.warnings) fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
 }
 
-// A tokenizer.model that is named itself is taken as it stands, though its directory may add tokens to it.
-void warn_of_tokens_left_out(const std::string& tokenizer) {
-  const std::filesystem::path file(tokenizer), directory = file.has_parent_path() ? file.parent_path() : ".";
-  if (file.filename() != "tokenizer.model" || !std::filesystem::is_regular_file(file)) return;
-  const std::string bare = load_tokenizer(tokenizer)->sha256();
-  bool leaves_out = true;
-  try {
-    leaves_out = tokenizer_identity(directory) != bare;
-  } catch (const std::runtime_error&) {  // it says something that would be refused, were it named
-  }
-  if (leaves_out)
-    fmt::print(stderr, "smoe: warning: other files in {} add tokens to {} or change it, and are left out: texts hold none of "
-                       "these tokens, and the ids are those of the bare file; to have them, name the directory: --tokenizer {}\n",
-               printable(directory.string()), file.filename().string(), printable(directory.string()));
-}
-
 void tokenize(const PrepareArguments& arguments) {
   PrepareOptions options = arguments.options;
   options.format = corpus_format_of(arguments.format);
@@ -125,6 +109,21 @@ void tokenize(const PrepareArguments& arguments) {
 }
 
 }  // namespace
+
+void warn_of_tokens_left_out(const std::string& tokenizer) {
+  const std::filesystem::path file(tokenizer), directory = file.has_parent_path() ? file.parent_path() : ".";
+  if (file.filename() != "tokenizer.model" || !std::filesystem::is_regular_file(file)) return;
+  const std::string bare = load_tokenizer(tokenizer)->sha256();
+  bool leaves_out = true;
+  try {
+    leaves_out = tokenizer_identity(directory) != bare;
+  } catch (const std::runtime_error&) {  // it says something that would be refused, were it named
+  }
+  if (leaves_out)
+    fmt::print(stderr, "smoe: warning: other files in {} add tokens to {} or change it, and are left out: texts hold none of "
+                       "these tokens, and the ids are those of the bare file; to have them, name the directory: --tokenizer {}\n",
+               printable(directory.string()), file.filename().string(), printable(directory.string()));
+}
 
 void add_prepare_command(CommandLine& line) {
   const auto arguments = std::make_shared<PrepareArguments>();

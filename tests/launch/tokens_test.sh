@@ -127,6 +127,8 @@ case_a_directory_with_added_tokens_goes_in_and_comes_out() {
   "$smoe" generate --model run --prompt '<|im_start|>user' --max-tokens 0 >shown
   [ "$(cat shown)" = user ] || fail "found $(cat shown)"
   [ "$(ids --prompt-ids 301 | largest)" -lt 302 ] || fail "an id beyond the added tokens was drawn"
+  expect 0 'warning: .*model add tokens' -- "$smoe" generate --model run --tokenizer "$model/tokenizer.model" --prompt a --max-tokens 1
+  "$smoe" generate --model run --tokenizer "$model" --prompt a --max-tokens 1 2>&1 | grep warning && fail "nothing is left out here"
   # From it, with lists: kept as they are.
   cp -r "$model" plain
   printf '{"eos_token_id": [300,  2], "temperature": 0.5}' >plain/generation_config.json
