@@ -109,12 +109,14 @@ TEST_F(HfConfigTest, WhatIsWrittenReadsBackTheSame) {
   config.model.rms_norm_eps = 1e-6;
   config.bos = -1;
   config.eos = {7};
+  config.pad = 5;
   config.router_aux_loss_coef = 0.04;
   write_hf_config(scratch.path(), config);
   const auto found = read_hf_config(scratch.path());
   EXPECT_EQ(found.model, config.model);
   EXPECT_EQ(found.bos, -1);
   EXPECT_EQ(found.eos, std::vector<std::int32_t>{7});
+  EXPECT_EQ(found.pad, 5);
   EXPECT_EQ(found.router_aux_loss_coef, 0.04);
   EXPECT_EQ(found.warnings.size(), 1u) << "a sliding window deserves a word";
 }
