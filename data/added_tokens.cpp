@@ -262,8 +262,8 @@ class Reader {
   }
 
   std::int32_t id_of(const std::string& content) const {
-    const auto added = std::find_if(tokens_.begin(), tokens_.end(), [&](const auto& entry) { return entry.second.content == content; });
-    return added != tokens_.end() ? added->first : model_->id_of_piece(content);
+    const auto added = ids_.find(content);
+    return added != ids_.end() ? added->second : model_->id_of_piece(content);
   }
 
   void check_special(const Json& special, AddedTokens& result) const {

@@ -38,7 +38,6 @@ class AddedTokensTokenizer final : public Tokenizer {
   const std::string& name() const override { return model_->name(); }
   const std::string& sha256() const override { return sha256_; }  // of tokenizer.model's and of what changes the ids
   const std::string& file() const override { return model_->file(); }
-  const std::string& file_name() const override { return model_->file_name(); }
 
  private:
   struct Match {

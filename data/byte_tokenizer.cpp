@@ -35,6 +35,4 @@ const std::string& ByteTokenizer::file() const {
   return none;
 }
 
-const std::string& ByteTokenizer::file_name() const { return file(); }
-
 }  // namespace smoe

@@ -20,7 +20,6 @@ class ByteTokenizer final : public Tokenizer {
   const std::string& name() const override;
   const std::string& sha256() const override;  // of the sentence that defines the ids, as there is no file
   const std::string& file() const override;
-  const std::string& file_name() const override;
 
  private:
   static constexpr std::int32_t first_byte = 3;

@@ -93,11 +93,6 @@ const std::string& SentencePieceTokenizer::name() const {
   return name;
 }
 
-const std::string& SentencePieceTokenizer::file_name() const {
-  static const std::string name = "tokenizer.model";
-  return name;
-}
-
 const std::string& SentencePieceTokenizer::piece(std::int32_t id) const { return processor_->IdToPiece(id); }
 
 std::int32_t SentencePieceTokenizer::id_of_piece(const std::string& text) const {

@@ -46,7 +46,6 @@ class SentencePieceTokenizer final : public Tokenizer {
   const std::string& name() const override;
   const std::string& sha256() const override { return sha256_; }
   const std::string& file() const override { return file_; }
-  const std::string& file_name() const override;
 
   // Whether texts are cut into words, or encoded whole.
   bool cuts_text() const { return cuts_text_; }

@@ -92,7 +92,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& spec) {
   if (!fs::is_directory(path, ignored)) {
     if (path.extension() == ".json") refuse_unread(path);
     auto tokenizer = std::make_unique<SentencePieceTokenizer>(path);
-    tokenizer->carry({{tokenizer->file_name(), tokenizer->file()}});
+    tokenizer->carry({{"tokenizer.model", tokenizer->file()}});
     return tokenizer;
   }
   if (fs::exists(path / "tokenizer.model", ignored)) return load_directory(path);

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "data/printable.h"
 #include "trainer/checkpoint.h"
 #include "trainer/machine.h"
 #include "trainer/weights.h"
@@ -38,7 +39,7 @@ InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mes
                                              : ""));
   model_.allocate(persistent_, positions, false);
   load_weights(directory, *backend_, config_.model, model_.parameters(), config_.tied_head);
-  for (const std::string& warning : config_.warnings) fmt::print(stderr, "smoe: warning: {}\n", warning);
+  for (const std::string& warning : config_.warnings) fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
 }
 
 Context InferenceModel::fresh_context() {

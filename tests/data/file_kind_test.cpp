@@ -31,7 +31,7 @@ void PrintTo(const KindCase& c, std::ostream* out) { *out << c.test; }
 class ForeignKind : public testing::TestWithParam<KindCase> {};
 
 // Named, a file of another kind is refused; in a directory one that wraps documents is too, and another is passed over.
-TEST_P(ForeignKind, IsRefusedByNameWithWhatToDo) {
+TEST_P(ForeignKind, IsRefusedByNameWithAdvice) {
   const KindCase& c = GetParam();
   const ScratchDirectory directory;
   spill(directory / c.name, c.bytes);
