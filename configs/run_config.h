@@ -4,7 +4,7 @@
 #include <optional>
 #include <string>
 
-#include "data/data_config.h"
+#include "data/shards/data_config.h"
 #include "model/model_config.h"
 #include "model/router_config.h"
 #include "optim/optimizer_config.h"

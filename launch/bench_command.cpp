@@ -11,7 +11,7 @@
 #include "launch/run_plan.h"
 #include "parallel/cores.h"
 #include "trainer/machine.h"
-#include "trainer/progress.h"
+#include "trainer/record/progress.h"
 #include "trainer/step_profile_text.h"
 
 namespace smoe {

@@ -8,15 +8,15 @@
 #include <string>
 #include <vector>
 
-#include "data/json.h"
-#include "data/printable.h"
+#include "data/files/json.h"
+#include "data/files/printable.h"
 #include "launch/commands.h"
 #include "parallel/cores.h"
-#include "trainer/checkpoint.h"
+#include "trainer/checkpoint/checkpoint.h"
 #include "trainer/corpus.h"
 #include "trainer/evaluate.h"
 #include "trainer/inference.h"
-#include "trainer/progress.h"
+#include "trainer/record/progress.h"
 
 namespace smoe {
 namespace {

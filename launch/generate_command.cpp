@@ -14,12 +14,12 @@
 #include <system_error>
 #include <vector>
 
-#include "data/json.h"
-#include "data/tokenizer.h"
-#include "data/tokenizer_json.h"
+#include "data/files/json.h"
+#include "data/text/tokenizer.h"
+#include "data/text/tokenizer_json.h"
 #include "launch/commands.h"
 #include "parallel/cores.h"
-#include "trainer/checkpoint.h"
+#include "trainer/checkpoint/checkpoint.h"
 #include "trainer/generate.h"
 #include "trainer/inference.h"
 

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "configs/config_error.h"
-#include "data/sha256.h"
+#include "data/files/sha256.h"
 #include "launch/command_line.h"
-#include "parallel/agreement.h"
+#include "parallel/comm/agreement.h"
 #include "parallel/cores.h"
 
 namespace smoe {

@@ -1,6 +1,6 @@
 // The ranks that were started together, before there is a layout: what fails on one of them is told once and ends all.
 //
-// MPI is touched only where a launcher started several processes (parallel/launcher.h), and then by the first call here
+// MPI is touched only where a launcher started several processes (parallel/comm/launcher.h), and then by the first call here
 // that needs the others. A command of one process makes no such call.
 #pragma once
 
@@ -11,10 +11,10 @@
 #include <string>
 #include <string_view>
 
-#include "parallel/launcher.h"
+#include "parallel/comm/launcher.h"
 #include "parallel/layout.h"
 #include "parallel/mesh.h"
-#include "parallel/mpi_session.h"
+#include "parallel/comm/mpi_session.h"
 
 namespace smoe {
 
@@ -45,7 +45,7 @@ class Job {
   // Null where the ranks have not been joined, and where there is one.
   MpiSession* joined() { return session_ ? &*session_ : nullptr; }
 
-  // Calls work() on all ranks and goes on when it has succeeded on all (parallel/agreement.h).
+  // Calls work() on all ranks and goes on when it has succeeded on all (parallel/comm/agreement.h).
   void agree(std::string_view label, const std::function<void()>& work);
 
   // Throws, on the ranks concerned, if this rank runs another binary or another configuration than rank 0.

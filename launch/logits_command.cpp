@@ -5,12 +5,12 @@
 #include <string>
 #include <vector>
 
-#include "data/files.h"
-#include "data/npy.h"
-#include "data/safetensors.h"
+#include "data/files/files.h"
+#include "data/import/npy.h"
+#include "data/files/safetensors.h"
 #include "launch/commands.h"
 #include "parallel/cores.h"
-#include "trainer/checkpoint.h"
+#include "trainer/checkpoint/checkpoint.h"
 #include "trainer/inference.h"
 
 namespace smoe {

@@ -16,12 +16,12 @@
 
 #include "configs/config_error.h"
 #include "configs/suggest.h"
-#include "data/printable.h"
+#include "data/files/printable.h"
 #include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/job.h"
 #include "launch/version.h"
-#include "parallel/agreement.h"
+#include "parallel/comm/agreement.h"
 
 namespace smoe {
 namespace {

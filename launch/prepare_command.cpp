@@ -11,13 +11,13 @@
 #include <string>
 #include <vector>
 
-#include "data/prepare.h"
-#include "data/printable.h"
-#include "data/tokenizer.h"
-#include "data/train_tokenizer.h"
+#include "data/import/prepare.h"
+#include "data/files/printable.h"
+#include "data/text/tokenizer.h"
+#include "data/import/train_tokenizer.h"
 #include "launch/commands.h"
 #include "parallel/cores.h"
-#include "trainer/progress.h"
+#include "trainer/record/progress.h"
 
 namespace smoe {
 namespace {

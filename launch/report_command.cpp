@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "launch/commands.h"
-#include "trainer/report.h"
+#include "trainer/record/report.h"
 
 namespace smoe {
 namespace {

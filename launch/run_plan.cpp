@@ -4,7 +4,7 @@
 
 #include <iterator>
 
-#include "data/printable.h"
+#include "data/files/printable.h"
 #include "model/mixtral.h"
 #include "trainer/machine.h"
 #include "trainer/trainer.h"

@@ -6,12 +6,12 @@
 
 #include "configs/validate.h"
 #include "configs/yaml_printer.h"
-#include "data/printable.h"
+#include "data/files/printable.h"
 #include "launch/commands.h"
 #include "launch/run_plan.h"
-#include "trainer/checkpoint.h"
+#include "trainer/checkpoint/checkpoint.h"
 #include "trainer/corpus.h"
-#include "trainer/hf_config.h"
+#include "trainer/checkpoint/hf_config.h"
 #include "trainer/layout_check.h"
 #include "trainer/trainer.h"
 

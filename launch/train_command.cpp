@@ -8,7 +8,7 @@
 #include "configs/validate.h"
 #include "configs/yaml_printer.h"
 #include "configs/yaml_reader.h"
-#include "data/printable.h"
+#include "data/files/printable.h"
 #include "launch/commands.h"
 #include "trainer/signals.h"
 

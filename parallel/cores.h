@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "parallel/communicator.h"
-#include "parallel/launcher.h"
+#include "parallel/comm/communicator.h"
+#include "parallel/comm/launcher.h"
 
 namespace smoe {
 

@@ -6,10 +6,10 @@
 #include <cstdint>
 #include <memory>
 
-#include "parallel/communicator.h"
+#include "parallel/comm/communicator.h"
 #include "parallel/layout.h"
-#include "parallel/mpi_session.h"
-#include "parallel/traffic.h"
+#include "parallel/comm/mpi_session.h"
+#include "parallel/comm/traffic.h"
 
 namespace smoe {
 

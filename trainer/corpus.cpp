@@ -7,12 +7,12 @@
 #include <stdexcept>
 #include <utility>
 
-#include "data/files.h"
-#include "data/json.h"
-#include "data/manifest.h"
-#include "data/sentencepiece_tokenizer.h"
-#include "data/sha256.h"
-#include "data/tokenizer.h"
+#include "data/files/files.h"
+#include "data/files/json.h"
+#include "data/shards/manifest.h"
+#include "data/text/sentencepiece_tokenizer.h"
+#include "data/files/sha256.h"
+#include "data/text/tokenizer.h"
 
 namespace smoe {
 namespace fs = std::filesystem;

@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "data/data_config.h"
-#include "data/dataset.h"
-#include "data/sampler.h"
-#include "data/tokenizer_files.h"
+#include "data/shards/data_config.h"
+#include "data/shards/dataset.h"
+#include "data/shards/sampler.h"
+#include "data/text/tokenizer_files.h"
 
 namespace smoe {
 

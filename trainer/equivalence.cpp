@@ -8,10 +8,10 @@
 #include <stdexcept>
 #include <unordered_map>
 
-#include "data/batch.h"
+#include "data/shards/batch.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
-#include "parallel/agreement.h"
+#include "parallel/comm/agreement.h"
 #include "parallel/philox.h"
 #include "trainer/training_step.h"
 
@@ -42,7 +42,7 @@ GlobalBatch make_batch(const EquivalenceCase& what, std::int64_t step) {
   return batch;
 }
 
-// The sequences of one dp rank, as the loader cuts a global batch (data/loader.h).
+// The sequences of one dp rank, as the loader cuts a global batch (data/shards/loader.h).
 GlobalBatch part_of(const GlobalBatch& whole, const EquivalenceCase& what, std::int64_t rank, std::int64_t ranks) {
   const std::int64_t micro = what.at_once / ranks, length = what.sequence_length;
   GlobalBatch part;

@@ -6,9 +6,9 @@
 #include <functional>
 #include <string>
 
-#include "data/dataset.h"
+#include "data/shards/dataset.h"
 #include "model/mixtral.h"
-#include "trainer/metrics.h"
+#include "trainer/record/metrics.h"
 
 namespace smoe {
 

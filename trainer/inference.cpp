@@ -6,10 +6,10 @@
 #include <stdexcept>
 #include <string>
 
-#include "data/printable.h"
-#include "trainer/checkpoint.h"
+#include "data/files/printable.h"
+#include "trainer/checkpoint/checkpoint.h"
 #include "trainer/machine.h"
-#include "trainer/weights.h"
+#include "trainer/checkpoint/weights.h"
 
 namespace smoe {
 namespace {

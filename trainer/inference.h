@@ -10,7 +10,7 @@
 #include "kernels/arena.h"
 #include "model/mixtral.h"
 #include "parallel/mesh.h"
-#include "trainer/hf_config.h"
+#include "trainer/checkpoint/hf_config.h"
 
 namespace smoe {
 

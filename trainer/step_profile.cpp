@@ -11,7 +11,7 @@
 #include "model/mixtral.h"
 #include "optim/adamw.h"
 #include "parallel/philox.h"
-#include "trainer/metrics.h"
+#include "trainer/record/metrics.h"
 #include "trainer/stopwatch.h"
 #include "trainer/training_step.h"
 

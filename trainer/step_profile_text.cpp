@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "data/json.h"
-#include "trainer/progress.h"
+#include "data/files/json.h"
+#include "trainer/record/progress.h"
 
 namespace smoe {
 namespace {

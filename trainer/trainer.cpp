@@ -7,15 +7,15 @@
 #include <limits>
 #include <stdexcept>
 
-#include "data/files.h"
+#include "data/files/files.h"
 #include "optim/schedule.h"
-#include "parallel/agreement.h"
-#include "trainer/dump.h"
+#include "parallel/comm/agreement.h"
+#include "trainer/checkpoint/dump.h"
 #include "trainer/evaluate.h"
 #include "trainer/layout_check.h"
 #include "trainer/machine.h"
 #include "trainer/stopwatch.h"
-#include "trainer/weights.h"
+#include "trainer/checkpoint/weights.h"
 
 namespace smoe {
 namespace fs = std::filesystem;

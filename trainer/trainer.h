@@ -7,21 +7,21 @@
 #include <string>
 #include <vector>
 
-#include "data/data_config.h"
-#include "data/loader.h"
+#include "data/shards/data_config.h"
+#include "data/shards/loader.h"
 #include "model/model_config.h"
 #include "model/router_config.h"
 #include "optim/adamw.h"
 #include "optim/optimizer_config.h"
 #include "parallel/mesh.h"
-#include "trainer/checkpoint.h"
+#include "trainer/checkpoint/checkpoint.h"
 #include "trainer/corpus.h"
 #include "trainer/machine_rates.h"
-#include "trainer/metrics.h"
-#include "trainer/progress.h"
-#include "trainer/run_directory.h"
+#include "trainer/record/metrics.h"
+#include "trainer/record/progress.h"
+#include "trainer/checkpoint/run_directory.h"
 #include "trainer/signals.h"
-#include "trainer/tensorboard.h"
+#include "trainer/record/tensorboard.h"
 #include "trainer/train_config.h"
 #include "trainer/training_step.h"
 
@@ -41,7 +41,7 @@ struct TrainerConfig {
   int ranks_on_node = 1;      // they share its memory
 };
 
-// All ranks make one and run it; what fails on one of them fails on all (SharedFailure, parallel/agreement.h). The root
+// All ranks make one and run it; what fails on one of them fails on all (SharedFailure, parallel/comm/agreement.h). The root
 // holds the run directory and writes everything but the tensors of checkpoints and dumps, which all ranks write.
 class Trainer {
  public:

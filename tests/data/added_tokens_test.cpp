@@ -1,5 +1,5 @@
 // Directories that add tokens to their tokenizer.model.
-#include "data/added_tokens.h"
+#include "data/text/added_tokens.h"
 
 #include <gtest/gtest.h>
 
@@ -13,12 +13,12 @@
 #include <utility>
 #include <vector>
 
-#include "data/json.h"
-#include "data/sentencepiece_tokenizer.h"
-#include "data/sha256.h"
-#include "data/tokenizer.h"
-#include "data/tokenizer_files.h"
-#include "data/utf8.h"
+#include "data/files/json.h"
+#include "data/text/sentencepiece_tokenizer.h"
+#include "data/files/sha256.h"
+#include "data/text/tokenizer.h"
+#include "data/text/tokenizer_files.h"
+#include "data/files/utf8.h"
 #include "tests/data/tokenizer_fixtures.h"
 
 namespace smoe {

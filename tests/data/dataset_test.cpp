@@ -3,7 +3,7 @@
 #include <functional>
 #include <thread>
 
-#include "data/dataset.h"
+#include "data/shards/dataset.h"
 #include "tests/data/shard_fixtures.h"
 
 namespace smoe {

@@ -1,5 +1,5 @@
 // What prepare takes files for, and what it refuses by name.
-#include "data/file_kind.h"
+#include "data/import/file_kind.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include "data/corpus_files.h"
+#include "data/import/corpus_files.h"
 #include "tests/data/megatron_fixtures.h"
 #include "tests/data/scratch_files.h"
 

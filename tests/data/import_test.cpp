@@ -9,10 +9,10 @@
 #include <utility>
 #include <vector>
 
-#include "data/corpus_files.h"
-#include "data/import_jsonl.h"
-#include "data/import_megatron.h"
-#include "data/json.h"
+#include "data/import/corpus_files.h"
+#include "data/import/import_jsonl.h"
+#include "data/import/import_megatron.h"
+#include "data/files/json.h"
 #include "tests/data/megatron_fixtures.h"
 #include "tests/data/scratch_files.h"
 

@@ -1,4 +1,4 @@
-#include "data/json.h"
+#include "data/files/json.h"
 
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>

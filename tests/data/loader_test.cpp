@@ -3,7 +3,7 @@
 #include <chrono>
 #include <thread>
 
-#include "data/loader.h"
+#include "data/shards/loader.h"
 #include "tests/data/allocation_counter.h"
 #include "tests/data/shard_fixtures.h"
 

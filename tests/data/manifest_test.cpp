@@ -2,9 +2,9 @@
 
 #include <functional>
 
-#include "data/json.h"
-#include "data/manifest.h"
-#include "data/sha256.h"
+#include "data/files/json.h"
+#include "data/shards/manifest.h"
+#include "data/files/sha256.h"
 #include "tests/data/scratch_files.h"
 
 namespace smoe {

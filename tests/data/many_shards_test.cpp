@@ -10,8 +10,8 @@
 #include <thread>
 #include <vector>
 
-#include "data/dataset.h"
-#include "data/open_shards.h"
+#include "data/shards/dataset.h"
+#include "data/shards/open_shards.h"
 #include "tests/data/shard_fixtures.h"
 
 namespace smoe {

@@ -1,12 +1,12 @@
-#include "data/prepare.h"
+#include "data/import/prepare.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include "data/manifest.h"
-#include "data/npy.h"
-#include "data/token_shard.h"
-#include "data/tokenizer.h"
+#include "data/shards/manifest.h"
+#include "data/import/npy.h"
+#include "data/shards/token_shard.h"
+#include "data/text/tokenizer.h"
 #include "tests/data/megatron_fixtures.h"
 #include "tests/data/tokenizer_fixtures.h"
 

@@ -1,4 +1,4 @@
-#include "data/printable.h"
+#include "data/files/printable.h"
 
 #include <gtest/gtest.h>
 

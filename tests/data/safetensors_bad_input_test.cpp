@@ -5,7 +5,7 @@
 #include <cstring>
 #include <random>
 
-#include "data/safetensors.h"
+#include "data/files/safetensors.h"
 #include "tests/data/scratch_files.h"
 
 namespace smoe {

@@ -1,4 +1,4 @@
-#include "data/safetensors.h"
+#include "data/files/safetensors.h"
 
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
@@ -9,7 +9,7 @@
 #include <numeric>
 #include <random>
 
-#include "data/json.h"
+#include "data/files/json.h"
 #include "tests/data/scratch_files.h"
 
 namespace smoe {

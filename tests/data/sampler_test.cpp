@@ -7,8 +7,8 @@
 #include <map>
 #include <numeric>
 
-#include "data/permutation.h"
-#include "data/sampler.h"
+#include "data/shards/permutation.h"
+#include "data/shards/sampler.h"
 #include "tests/data/scratch_files.h"
 
 namespace smoe {

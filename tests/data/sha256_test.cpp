@@ -1,4 +1,4 @@
-#include "data/sha256.h"
+#include "data/files/sha256.h"
 
 #include <gtest/gtest.h>
 

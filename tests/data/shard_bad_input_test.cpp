@@ -5,7 +5,7 @@
 #include <limits>
 #include <random>
 
-#include "data/dataset.h"
+#include "data/shards/dataset.h"
 #include "tests/data/shard_fixtures.h"
 
 namespace smoe {

@@ -11,9 +11,9 @@
 #include <string>
 #include <vector>
 
-#include "data/manifest.h"
-#include "data/sha256.h"
-#include "data/token_shard_writer.h"
+#include "data/shards/manifest.h"
+#include "data/files/sha256.h"
+#include "data/shards/token_shard_writer.h"
 #include "tests/data/scratch_files.h"
 
 namespace smoe::test {

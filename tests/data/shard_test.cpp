@@ -4,7 +4,7 @@
 #include <limits>
 #include <optional>
 
-#include "data/token_shard.h"
+#include "data/shards/token_shard.h"
 #include "tests/data/shard_fixtures.h"
 
 namespace smoe {

@@ -1,11 +1,11 @@
-#include "data/tensor_directory.h"
+#include "data/files/tensor_directory.h"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
 #include <numeric>
 
-#include "data/json.h"
+#include "data/files/json.h"
 #include "tests/data/scratch_files.h"
 
 namespace smoe {

@@ -11,8 +11,8 @@
 #include <string_view>
 #include <vector>
 
-#include "data/sentencepiece_model.h"
-#include "data/tokenizer.h"
+#include "data/text/sentencepiece_model.h"
+#include "data/text/tokenizer.h"
 #include "tests/data/tokenizer_fixtures.h"
 
 namespace smoe {

@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "data/sentencepiece_tokenizer.h"
-#include "data/train_tokenizer.h"
+#include "data/text/sentencepiece_tokenizer.h"
+#include "data/import/train_tokenizer.h"
 #include "tests/data/scratch_files.h"
 
 namespace smoe::test {

@@ -1,4 +1,4 @@
-#include "data/tokenizer.h"
+#include "data/text/tokenizer.h"
 
 #include <gtest/gtest.h>
 #include <sentencepiece_processor.h>
@@ -7,10 +7,10 @@
 #include <random>
 #include <thread>
 
-#include "data/byte_tokenizer.h"
-#include "data/sentencepiece_tokenizer.h"
-#include "data/sha256.h"
-#include "data/utf8.h"
+#include "data/text/byte_tokenizer.h"
+#include "data/text/sentencepiece_tokenizer.h"
+#include "data/files/sha256.h"
+#include "data/files/utf8.h"
 #include "tests/data/tokenizer_fixtures.h"
 
 namespace smoe {
@@ -334,7 +334,7 @@ TEST_F(MixtralTokenizer, EncodesByWordsAsTheLibraryDoesWhole) {
   std::mt19937 random(4);
   for (int i = 0; i < 1500; ++i)
     expect_as_library(*tokenizer_, library, awkward_text(random, static_cast<int>(random() % 16)));
-  for (const char* name : {"data/tokenizer.h", "tests/data/tokenizer_test.cpp", "CMakeLists.txt", "data/json.cpp"})
+  for (const char* name : {"data/text/tokenizer.h", "tests/data/tokenizer_test.cpp", "CMakeLists.txt", "data/files/json.cpp"})
     expect_as_library(*tokenizer_, library, slurp(std::filesystem::path(SMOE_SOURCE_DIR) / name));
 }
 

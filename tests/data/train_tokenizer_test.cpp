@@ -1,10 +1,10 @@
-#include "data/train_tokenizer.h"
+#include "data/import/train_tokenizer.h"
 
 #include <gtest/gtest.h>
 
-#include "data/sentencepiece_model.h"
-#include "data/text_lines.h"
-#include "data/utf8.h"
+#include "data/text/sentencepiece_model.h"
+#include "data/import/text_lines.h"
+#include "data/files/utf8.h"
 #include "tests/data/tokenizer_fixtures.h"
 
 namespace smoe {

@@ -1,5 +1,5 @@
 // config.json of a model from elsewhere: what was read is written so that it reads back to the same model.
-#include "trainer/hf_config.h"
+#include "trainer/checkpoint/hf_config.h"
 
 #include "tests/fuzz/support.h"
 #include "tests/fuzz/targets.h"

@@ -1,6 +1,6 @@
 // Strict JSON: what was read prints to text that reads back to the same value, and every way to ask for a key answers
 // or refuses.
-#include "data/json.h"
+#include "data/files/json.h"
 
 #include <cstdlib>
 #include <string>

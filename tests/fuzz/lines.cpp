@@ -5,11 +5,11 @@
 #include <string>
 #include <vector>
 
-#include "data/byte_tokenizer.h"
-#include "data/corpus_files.h"
-#include "data/document_batches.h"
-#include "data/text_lines.h"
-#include "data/utf8.h"
+#include "data/text/byte_tokenizer.h"
+#include "data/import/corpus_files.h"
+#include "data/import/document_batches.h"
+#include "data/import/text_lines.h"
+#include "data/files/utf8.h"
 #include "tests/fuzz/support.h"
 #include "tests/fuzz/targets.h"
 

@@ -1,5 +1,5 @@
 // manifest.json of token shards: what was read is written so that it reads back to the same.
-#include "data/manifest.h"
+#include "data/shards/manifest.h"
 
 #include "tests/fuzz/support.h"
 #include "tests/fuzz/targets.h"

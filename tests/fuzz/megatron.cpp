@@ -2,7 +2,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "data/import_megatron.h"
+#include "data/import/import_megatron.h"
 #include "tests/fuzz/support.h"
 #include "tests/fuzz/targets.h"
 

@@ -1,11 +1,11 @@
 // metrics.jsonl: rows that were read are written so that they read back, and a resumed run keeps whole rows only.
-#include "trainer/metrics.h"
+#include "trainer/record/metrics.h"
 
 #include <string>
 
 #include "tests/fuzz/support.h"
 #include "tests/fuzz/targets.h"
-#include "trainer/metrics_rows.h"
+#include "trainer/record/metrics_rows.h"
 
 namespace smoe::fuzz {
 

@@ -1,5 +1,5 @@
 // NumPy's files, and every element.
-#include "data/npy.h"
+#include "data/import/npy.h"
 
 #include <cstdint>
 #include <functional>

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "data/tensor_directory.h"
+#include "data/files/tensor_directory.h"
 #include "tests/fuzz/support.h"
 #include "tests/fuzz/targets.h"
 

@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-#include "data/printable.h"
+#include "data/files/printable.h"
 
 namespace smoe::fuzz {
 namespace fs = std::filesystem;

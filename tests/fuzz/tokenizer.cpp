@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "data/sentencepiece_tokenizer.h"
-#include "data/utf8.h"
+#include "data/text/sentencepiece_tokenizer.h"
+#include "data/files/utf8.h"
 #include "tests/fuzz/support.h"
 #include "tests/fuzz/targets.h"
 

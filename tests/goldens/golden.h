@@ -14,8 +14,8 @@
 #include <string>
 #include <vector>
 
-#include "data/json.h"
-#include "data/safetensors.h"
+#include "data/files/json.h"
+#include "data/files/safetensors.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
 #include "optim/schedule.h"

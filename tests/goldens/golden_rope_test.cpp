@@ -2,11 +2,11 @@
 // original positions, and the gradients that pass through the rotation.
 #include <fmt/format.h>
 
-#include "data/files.h"
+#include "data/files/files.h"
 #include "model/rope_frequencies.h"
 #include "tests/goldens/golden.h"
 #include "tests/trainer/scratch_dir.h"
-#include "trainer/hf_config.h"
+#include "trainer/checkpoint/hf_config.h"
 
 namespace smoe {
 namespace {

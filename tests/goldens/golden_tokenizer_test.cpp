@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "data/json.h"
-#include "data/tokenizer.h"
+#include "data/files/json.h"
+#include "data/text/tokenizer.h"
 #include "tests/data/scratch_files.h"
 #include "tests/data/tokenizer_fixtures.h"
 

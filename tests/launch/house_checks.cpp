@@ -27,24 +27,41 @@ const std::map<std::string, std::set<std::string>> arrows = {
     {"launch", {"kernels", "parallel", "data", "model", "optim", "configs", "trainer"}},
 };
 
+// The rooms of the fuller folders, and whom a room may include of its own folder besides itself: "data/files" is a
+// room, "kernels" what lies in no room. What lies in no room may include every open room of its folder.
+struct Room {
+  std::set<std::string> may_include;
+  bool open = true;  // whether anything outside the room may include its headers
+};
+const std::map<std::string, Room> rooms = {
+    {"kernels/cpu", {{"kernels"}, false}},
+    {"parallel/comm", {{}}},
+    {"data/files", {{}}},
+    {"data/text", {{"data/files"}}},
+    {"data/shards", {{"data/files"}}},
+    {"data/import", {{"data/files", "data/text", "data/shards"}}},
+    {"trainer/checkpoint", {{}}},
+    {"trainer/record", {{"trainer/checkpoint"}}},
+};
+
 struct Library {
   const char* name;
   std::regex header;
-  std::set<std::string> folders;
+  std::set<std::string> places;  // folders, or rooms
 };
 
 const std::vector<Library>& libraries() {
   static const std::vector<Library> list = {
-      {"OpenBLAS", std::regex("(cblas|f77blas|lapacke|openblas_config)\\.h"), {"kernels"}},
+      {"OpenBLAS", std::regex("(cblas|f77blas|lapacke|openblas_config)\\.h"), {"kernels/cpu"}},
       {"CUDA", std::regex("(cuda|cublas|cudnn|curand|cub/|nvtx3/).*"), {"kernels"}},
-      {"MPI", std::regex("mpi\\.h"), {"parallel"}},
-      {"NCCL", std::regex("nccl\\.h"), {"parallel"}},
-      {"HDF5", std::regex("(hdf5|H5[A-Za-z]*|hdf5_hl)\\.h"), {"data"}},
-      {"SentencePiece", std::regex("sentencepiece.*"), {"data"}},
-      {"JSON", std::regex("nlohmann/.*"), {"data"}},
-      {"OpenSSL", std::regex("openssl/.*"), {"data"}},
-      {"xxHash", std::regex("xx(hash|h3)\\.h"), {"data"}},
-      {"PCRE2", std::regex("pcre2.*\\.h"), {"data"}},
+      {"MPI", std::regex("mpi\\.h"), {"parallel/comm"}},
+      {"NCCL", std::regex("nccl\\.h"), {"parallel/comm"}},
+      {"HDF5", std::regex("(hdf5|H5[A-Za-z]*|hdf5_hl)\\.h"), {"data/shards"}},
+      {"SentencePiece", std::regex("sentencepiece.*"), {"data/text", "data/import"}},
+      {"JSON", std::regex("nlohmann/.*"), {"data/files"}},
+      {"OpenSSL", std::regex("openssl/.*"), {"data/files"}},
+      {"xxHash", std::regex("xx(hash|h3)\\.h"), {"data/text"}},
+      {"PCRE2", std::regex("pcre2.*\\.h"), {"data/text"}},
       {"yaml-cpp", std::regex("yaml-cpp/.*"), {"configs"}},
       {"CLI11", std::regex("CLI/.*"), {"launch"}},
       {"fmt", std::regex("fmt/.*"), {"data", "parallel", "model", "optim", "configs", "trainer", "launch"}},
@@ -92,20 +109,40 @@ std::string folder_of(const fs::path& root, const fs::path& path) {
   return std::next(relative.begin()) == relative.end() ? "" : relative.begin()->string();
 }
 
-// What is wrong with `folder` including `header`, or nothing.
-std::string judge(const std::string& folder, const std::string& header) {
+// "data/files" of data/files/json.h; the folder, of what lies in no room.
+std::string place_of(const std::string& path) {
+  const auto folder = path.find('/');
+  if (folder == std::string::npos) return "";
+  const auto room = path.find('/', folder + 1);
+  return path.substr(0, room == std::string::npos ? folder : room);
+}
+
+// What is wrong with `place` including a header of its own folder that lies in `target`, or nothing.
+std::string judge_rooms(const std::string& place, const std::string& target, const std::string& header) {
+  if (place == target) return "";
+  const auto from = rooms.find(place), to = rooms.find(target);
+  const bool open = to == rooms.end() || to->second.open;
+  if (open && (from == rooms.end() || from->second.may_include.contains(target))) return "";
+  return place + " may not include " + header + (open ? ": the arrows between rooms run the other way" : ": that room is closed");
+}
+
+// What is wrong with a file of `place` including `header`, or nothing.
+std::string judge(const std::string& place, const std::string& header) {
   if (header.starts_with("../") || header.find("/../") != std::string::npos) return "includes are written from the root";
-  const auto slash = header.find('/');
-  const std::string target = slash == std::string::npos ? "" : header.substr(0, slash);
-  if (target == "tests") return folder + " includes a test's header, " + header;
-  if (arrows.contains(target)) {
-    if (target == folder || arrows.at(folder).contains(target)) return "";
+  const std::string folder = place.substr(0, place.find('/')), target = place_of(header);
+  const std::string target_folder = target.substr(0, target.find('/'));
+  if (target_folder == "tests") return folder + " includes a test's header, " + header;
+  if (arrows.contains(target_folder)) {
+    if (target_folder == folder) return judge_rooms(place, target, header);
+    if (const auto room = rooms.find(target); room != rooms.end() && !room->second.open)
+      return place + " may not include " + header + ": that room is closed";
+    if (arrows.at(folder).contains(target_folder)) return "";
     if (folder == "configs" && header.ends_with("_config.h")) return "";
     return folder + " may not include " + header + " (arrows: kernels <- parallel <- {model, optim} <- trainer <- launch)";
   }
   for (const Library& library : libraries()) {
-    if (std::regex_match(header, library.header) && !library.folders.contains(folder)) {
-      return folder + " may not include " + header + ": " + library.name + " belongs to another folder";
+    if (std::regex_match(header, library.header) && !library.places.contains(folder) && !library.places.contains(place)) {
+      return place + " may not include " + header + ": " + library.name + " belongs elsewhere";
     }
   }
   return "";
@@ -208,11 +245,16 @@ Violations check_include_direction(const fs::path& root) {
       found.push_back(at(root, path, 1, "the folder '" + folder + "' has no place among the arrows"));
       continue;
     }
+    const std::string place = place_of(fs::relative(path, root).generic_string());
+    if (place != folder && !rooms.contains(place)) {
+      found.push_back(at(root, path, 1, "the room '" + place + "' has no place among the arrows"));
+      continue;
+    }
     const std::vector<std::string> lines = lines_of(path);
     for (std::size_t i = 0; i < lines.size(); ++i) {
       std::smatch match;
       if (!std::regex_match(lines[i], match, include)) continue;
-      if (std::string wrong = judge(folder, match[1]); !wrong.empty()) found.push_back(at(root, path, i + 1, wrong));
+      if (std::string wrong = judge(place, match[1]); !wrong.empty()) found.push_back(at(root, path, i + 1, wrong));
     }
   }
   return found;
@@ -256,6 +298,8 @@ Violations check_readmes(const fs::path& root) {
   Violations found;
   std::set<std::string> folders = {"tests", "docs"};
   for (const auto& [folder, _] : arrows) folders.insert(folder);
+  for (const auto& [room, _] : rooms)
+    if (fs::exists(root / room)) folders.insert(room);
   for (const std::string& folder : folders) {
     if (!fs::is_regular_file(root / folder / "README.md")) found.push_back(folder + "/README.md: missing");
   }

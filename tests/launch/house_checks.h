@@ -14,7 +14,9 @@ using Violations = std::vector<std::string>;
 std::vector<std::filesystem::path> project_files(const std::filesystem::path& root);
 
 // kernels <- parallel <- {model, optim} <- trainer <- launch; data includes none of ours; configs includes only the
-// *_config.h of other folders; each third-party library is included by its one folder. tests/ may include anything.
+// *_config.h of other folders; each third-party library is included by its one folder or room. Inside a folder, between
+// its rooms: files <- {text, shards} <- import, checkpoint <- record, and no room includes what lies beside the rooms
+// but kernels/cpu, which nobody else includes. tests/ may include anything.
 Violations check_include_direction(const std::filesystem::path& root);
 
 // A file that names something of a library, standard or not, includes its header itself or through headers of this tree,
@@ -24,7 +26,7 @@ Violations check_own_includes(const std::filesystem::path& root);
 // Sources and scripts have at most `max_lines` lines.
 Violations check_file_length(const std::filesystem::path& root, int max_lines = 500);
 
-// Every folder of the house has a README.md.
+// Every folder and every room of the house has a README.md.
 Violations check_readmes(const std::filesystem::path& root);
 
 // No absolute path of somebody's machine and no host name in any text file.

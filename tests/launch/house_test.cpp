@@ -92,22 +92,35 @@ INSTANTIATE_TEST_SUITE_P(IncludeDirection, IncludeArrow, testing::Values(
     Arrow{"parallel/mesh.cpp", "\"model/router.h\"", false},
     Arrow{"model/router.h", "\"trainer/trainer.h\"", false},
     Arrow{"trainer/trainer.cpp", "\"launch/commands.h\"", false},
-    Arrow{"data/sampler.h", "\"kernels/tensor.h\"", false},
-    Arrow{"data/sampler.h", "\"configs/run_config.h\"", false},
+    Arrow{"data/shards/sampler.h", "\"kernels/tensor.h\"", false},
+    Arrow{"data/shards/sampler.h", "\"configs/run_config.h\"", false},
     // siblings
     Arrow{"model/router.cpp", "\"optim/adamw.h\"", false},
     Arrow{"optim/adamw.cpp", "\"model/router.h\"", false},
-    Arrow{"model/hf_names.cpp", "\"data/safetensors.h\"", false},
+    Arrow{"model/hf_names.cpp", "\"data/files/safetensors.h\"", false},
     Arrow{"trainer/trainer.cpp", "\"configs/run_config.h\"", false},
     Arrow{"configs/reader.cpp", "\"trainer/trainer.h\"", false},
+    // rooms of one folder
+    Arrow{"data/files/json.cpp", "\"data/text/tokenizer.h\"", false},
+    Arrow{"data/text/tokenizer.h", "\"data/shards/manifest.h\"", false},
+    Arrow{"data/shards/loader.cpp", "\"data/import/prepare.h\"", false},
+    Arrow{"parallel/comm/watchdog.cpp", "\"parallel/mesh.h\"", false},
+    Arrow{"trainer/checkpoint/weights.cpp", "\"trainer/record/metrics.h\"", false},
+    Arrow{"trainer/checkpoint/weights.cpp", "\"trainer/trainer.h\"", false},
+    Arrow{"trainer/record/report.cpp", "\"trainer/training_step.h\"", false},
+    Arrow{"kernels/timed_backend.cpp", "\"kernels/cpu/parallel.h\"", false},
+    Arrow{"launch/main.cpp", "\"kernels/cpu/cpu_backend.h\"", false},
     // ways around
     Arrow{"kernels/gemm.h", "\"../parallel/mesh.h\"", false},
     Arrow{"launch/main.cpp", "\"tests/reference/mixtral.h\"", false},
     // libraries outside their folder
     Arrow{"model/experts.cpp", "<mpi.h>", false},
     Arrow{"parallel/mesh.cpp", "<cblas.h>", false},
-    Arrow{"trainer/metrics.cpp", "<nlohmann/json.hpp>", false},
+    Arrow{"trainer/record/metrics.cpp", "<nlohmann/json.hpp>", false},
     Arrow{"trainer/loader.cpp", "<hdf5.h>", false},
+    Arrow{"data/import/npy.cpp", "<hdf5.h>", false},
+    Arrow{"data/text/tokenizer.cpp", "<nlohmann/json.hpp>", false},
+    Arrow{"parallel/mesh.cpp", "<mpi.h>", false},
     Arrow{"launch/generate.cpp", "<sentencepiece_processor.h>", false},
     Arrow{"launch/main.cpp", "<yaml-cpp/yaml.h>", false},
     Arrow{"configs/reader.cpp", "<CLI/CLI.hpp>", false},
@@ -119,10 +132,17 @@ INSTANTIATE_TEST_SUITE_P(IncludeDirection, IncludeArrow, testing::Values(
     Arrow{"model/router.cpp", "\"parallel/parameter.h\"", true},
     Arrow{"optim/adamw.cpp", "\"kernels/backend.h\"", true},
     Arrow{"configs/run_config.h", "\"model/model_config.h\"", true},
-    Arrow{"trainer/checkpoint.cpp", "\"data/safetensors.h\"", true},
+    Arrow{"trainer/checkpoint/checkpoint.cpp", "\"data/files/safetensors.h\"", true},
     Arrow{"launch/main.cpp", "\"configs/run_config.h\"", true},
-    Arrow{"data/shard.cpp", "<hdf5.h>", true},
-    Arrow{"trainer/progress.cpp", "<fmt/format.h>", true},
+    Arrow{"data/shards/hdf5_file.cpp", "<hdf5.h>", true},
+    Arrow{"data/import/prepare.cpp", "\"data/shards/token_shard_writer.h\"", true},
+    Arrow{"parallel/mesh.h", "\"parallel/comm/communicator.h\"", true},
+    Arrow{"parallel/comm/mpi_session.cpp", "<mpi.h>", true},
+    Arrow{"trainer/record/report.cpp", "\"trainer/checkpoint/checkpoint.h\"", true},
+    Arrow{"trainer/trainer.cpp", "\"trainer/checkpoint/weights.h\"", true},
+    Arrow{"kernels/cpu/gemm.cpp", "\"kernels/backend.h\"", true},
+    Arrow{"model/mixtral.cpp", "\"parallel/comm/communicator.h\"", true},
+    Arrow{"trainer/record/progress.cpp", "<fmt/format.h>", true},
     Arrow{"tests/model/router_test.cpp", "\"trainer/trainer.h\"", true}));
 
 TEST(IncludeDirection, NewFolderWantsAPlace) {
@@ -131,6 +151,14 @@ TEST(IncludeDirection, NewFolderWantsAPlace) {
   const Violations found = check_include_direction(tree.root());
   ASSERT_EQ(found.size(), 1u);
   EXPECT_EQ(found[0], "extras/new.cpp:1: the folder 'extras' has no place among the arrows");
+}
+
+TEST(IncludeDirection, NewRoomWantsAPlace) {
+  const Tree tree("new-room");
+  tree.write("data/extras/new.cpp", "#include \"data/files/json.h\"\n");
+  const Violations found = check_include_direction(tree.root());
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0], "data/extras/new.cpp:1: the room 'data/extras' has no place among the arrows");
 }
 
 // The release build joins files and precompiles headers: a missing include would show in the other builds only.

@@ -4,7 +4,7 @@
 #include <map>
 #include <string>
 
-#include "parallel/launcher.h"
+#include "parallel/comm/launcher.h"
 
 namespace smoe {
 namespace {

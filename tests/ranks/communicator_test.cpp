@@ -5,7 +5,7 @@
 #include <numeric>
 #include <vector>
 
-#include "parallel/agreement.h"
+#include "parallel/comm/agreement.h"
 #include "parallel/cores.h"
 #include "parallel/mesh.h"
 #include "tests/ranks/test_session.h"

@@ -8,7 +8,7 @@
 #include <fstream>
 #include <limits>
 
-#include "parallel/agreement.h"
+#include "parallel/comm/agreement.h"
 #include "tests/ranks/test_session.h"
 #include "tests/trainer/training_fixture.h"
 

@@ -1,7 +1,7 @@
 // The MPI session of a test binary that runs under mpirun, and how its tests go over several layouts.
 #pragma once
 
-#include "parallel/mpi_session.h"
+#include "parallel/comm/mpi_session.h"
 
 namespace smoe {
 

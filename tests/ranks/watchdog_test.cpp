@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "parallel/mesh.h"
-#include "parallel/node_ledger.h"
-#include "parallel/stall_report.h"
-#include "parallel/watchdog.h"
+#include "parallel/comm/node_ledger.h"
+#include "parallel/comm/stall_report.h"
+#include "parallel/comm/watchdog.h"
 #include "tests/ranks/test_session.h"
 
 namespace smoe {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "tests/trainer/training_fixture.h"
-#include "trainer/checkpoint.h"
+#include "trainer/checkpoint/checkpoint.h"
 #include "trainer/corpus.h"
 #include "trainer/inference.h"
 

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "tests/trainer/training_fixture.h"
-#include "trainer/checkpoint.h"
-#include "trainer/hf_config.h"
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/checkpoint/hf_config.h"
 #include "trainer/inference.h"
 
 namespace smoe {

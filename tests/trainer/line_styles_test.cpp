@@ -1,4 +1,4 @@
-#include "trainer/line_styles.h"
+#include "trainer/record/line_styles.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "trainer/metrics.h"
+#include "trainer/record/metrics.h"
 
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -10,8 +10,8 @@
 #include <random>
 #include <vector>
 
-#include "data/files.h"
-#include "data/json.h"
+#include "data/files/files.h"
+#include "data/files/json.h"
 #include "tests/trainer/message_of.h"
 #include "tests/trainer/scratch_dir.h"
 

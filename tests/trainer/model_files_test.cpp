@@ -7,13 +7,13 @@
 #include <string>
 #include <vector>
 
-#include "data/prepare.h"
-#include "data/sha256.h"
-#include "data/tokenizer.h"
+#include "data/import/prepare.h"
+#include "data/files/sha256.h"
+#include "data/text/tokenizer.h"
 #include "tests/data/tokenizer_fixtures.h"
 #include "tests/trainer/training_fixture.h"
 #include "trainer/corpus.h"
-#include "trainer/hf_config.h"
+#include "trainer/checkpoint/hf_config.h"
 
 namespace smoe {
 namespace {

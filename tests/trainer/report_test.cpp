@@ -1,4 +1,4 @@
-#include "trainer/report.h"
+#include "trainer/record/report.h"
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -7,13 +7,13 @@
 #include <cstdlib>
 #include <regex>
 
-#include "data/files.h"
-#include "data/json.h"
+#include "data/files/files.h"
+#include "data/files/json.h"
 #include "tests/trainer/message_of.h"
 #include "tests/trainer/scratch_dir.h"
-#include "trainer/hf_config.h"
-#include "trainer/metrics.h"
-#include "trainer/report_config.h"
+#include "trainer/checkpoint/hf_config.h"
+#include "trainer/record/metrics.h"
+#include "trainer/record/report_config.h"
 
 namespace smoe {
 namespace {

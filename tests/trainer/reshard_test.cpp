@@ -8,14 +8,14 @@
 #include <string>
 #include <vector>
 
-#include "data/sha256.h"
-#include "data/tensor_directory.h"
+#include "data/files/sha256.h"
+#include "data/files/tensor_directory.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
 #include "parallel/philox.h"
 #include "tests/trainer/scratch_dir.h"
 #include "trainer/machine.h"
-#include "trainer/weights.h"
+#include "trainer/checkpoint/weights.h"
 
 namespace smoe {
 namespace {

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "data/json.h"
+#include "data/files/json.h"
 #include "kernels/timed_backend.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"

@@ -1,4 +1,4 @@
-#include "trainer/tensorboard.h"
+#include "trainer/record/tensorboard.h"
 
 #include <gtest/gtest.h>
 
@@ -10,7 +10,7 @@
 #include <map>
 #include <vector>
 
-#include "data/files.h"
+#include "data/files/files.h"
 #include "tests/trainer/scratch_dir.h"
 
 namespace smoe {

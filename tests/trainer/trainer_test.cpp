@@ -4,11 +4,11 @@
 #include <fstream>
 #include <limits>
 
-#include "data/safetensors.h"
+#include "data/files/safetensors.h"
 #include "tests/trainer/training_fixture.h"
 #include "trainer/evaluate.h"
 #include "trainer/generate.h"
-#include "trainer/weights.h"
+#include "trainer/checkpoint/weights.h"
 
 namespace smoe {
 namespace {

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "data/files.h"
-#include "data/sha256.h"
-#include "data/token_shard_writer.h"
+#include "data/files/files.h"
+#include "data/files/sha256.h"
+#include "data/shards/token_shard_writer.h"
 #include "parallel/philox.h"
 #include "tests/trainer/scratch_dir.h"
 #include "trainer/trainer.h"

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "data/tensor_directory.h"
+#include "data/files/tensor_directory.h"
 #include "tests/trainer/training_fixture.h"
 #include "trainer/inference.h"
 

@@ -1,0 +1,153 @@
+#include "data/files/tensor_directory.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <stdexcept>
+
+#include "data/files/json.h"
+
+namespace smoe {
+namespace fs = std::filesystem;
+
+namespace {
+
+bool present(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+// A plain name of a safetensors file: nothing that leads to another directory, whatever the index says.
+void check_basename(const std::string& name, const std::string& where) {
+  if (name.find('/') != std::string::npos || name.find('\0') != std::string::npos || !name.ends_with(".safetensors"))
+    throw std::runtime_error(
+        fmt::format("{}: names the file {}, expected a plain name that ends in .safetensors and has no '/'", where,
+                    quote_for_message(name)));
+}
+
+// Says what the directory holds instead of safetensors files, if it is something we know.
+[[noreturn]] void refuse_without_weights(const fs::path& directory) {
+  std::string pickle, other;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    const std::string extension = entry.path().extension().string();
+    if (extension == ".bin" || extension == ".pt" || extension == ".pth" || extension == ".ckpt")
+      pickle = std::max(pickle, name);
+    else if (extension == ".safetensors")
+      other = std::max(other, name);
+  }
+  const std::string missing =
+      fmt::format("{} holds neither {} nor {}", directory.string(), kSingleWeightsFile, kWeightsIndexFile);
+  if (!other.empty())
+    throw std::runtime_error(
+        fmt::format("{}; {} is not part of that layout (a missing index, or another tool's naming). "
+                    "Fetch the index or save the model again with save_pretrained()",
+                    missing, quote_for_message(other)));
+  if (!pickle.empty())
+    throw std::runtime_error(
+        fmt::format("{}; {} looks like a pickle, which can run code and is never read. Convert it: load the "
+                    "model in transformers and save_pretrained(DIR, safe_serialization=True)",
+                    missing, quote_for_message(pickle)));
+  throw std::runtime_error(missing + ": expected the directory of a model with its weights");
+}
+
+// "a, b, c and 7 more"
+std::string listed(const std::vector<std::string>& names) {
+  constexpr std::size_t most = 5;
+  std::vector<std::string> shown;
+  for (std::size_t i = 0; i < std::min(most, names.size()); ++i) shown.push_back(quote_for_message(names[i]));
+  std::string text = fmt::format("{}", fmt::join(shown, ", "));
+  if (names.size() > most) text += fmt::format(" and {} more", names.size() - most);
+  return text;
+}
+
+// Both directions in one message: what the index promises and the file lacks, what the file has beyond the index.
+void check_against_index(const SafetensorsReader& reader, const std::set<std::string>& promised) {
+  std::vector<std::string> missing, unlisted;
+  for (const std::string& name : promised)
+    if (reader.find(name) == nullptr && !is_computed_buffer(name)) missing.push_back(name);
+  for (const TensorInfo& tensor : reader.tensors())
+    if (!promised.contains(tensor.name) && !is_computed_buffer(tensor.name)) unlisted.push_back(tensor.name);
+  if (missing.empty() && unlisted.empty()) return;
+  std::string message = fmt::format("{} and {} disagree", reader.path(), kWeightsIndexFile);
+  if (!missing.empty()) message += "; the file lacks " + listed(missing);
+  if (!unlisted.empty()) message += "; the index does not place there " + listed(unlisted);
+  throw std::runtime_error(message +
+                           ". The files are from different saves, or a download is incomplete: fetch them again");
+}
+
+}  // namespace
+
+TensorDirectory::TensorDirectory(const fs::path& directory) : directory_(directory) {
+  std::error_code ignored;
+  if (!fs::is_directory(directory, ignored))
+    throw std::runtime_error(
+        fmt::format("{} is not a directory, expected the directory of a model", directory.string()));
+  const bool single = present(directory / kSingleWeightsFile), sharded = present(directory / kWeightsIndexFile);
+  if (single && sharded)
+    throw std::runtime_error(
+        fmt::format("{} holds both {} and {}: which one is meant cannot be known; remove the stale one",
+                    directory.string(), kSingleWeightsFile, kWeightsIndexFile));
+  if (single)
+    add(SafetensorsReader(directory / kSingleWeightsFile));
+  else if (sharded)
+    open_sharded();
+  else
+    refuse_without_weights(directory);
+}
+
+void TensorDirectory::open_sharded() {
+  const fs::path index_path = directory_ / kWeightsIndexFile;
+  const Json index = read_json_file(index_path);
+  const JsonReader map = JsonReader(index, index_path.string()).require_object("weight_map");
+  std::map<std::string, std::set<std::string>> by_file;
+  for (const auto& [tensor, value] : map.object().items()) {
+    const std::string where = map.where() + ": " + quote_for_message(tensor);
+    const std::string& file = json_string(value, where);
+    check_basename(file, where);
+    by_file[file].insert(tensor);
+  }
+  if (by_file.empty()) throw std::runtime_error(map.where() + ": lists no tensors");
+
+  std::vector<std::string> absent;
+  for (const auto& [file, tensors] : by_file)
+    if (!present(directory_ / file)) absent.push_back(file);
+  if (!absent.empty())
+    throw std::runtime_error(fmt::format("{} lists {} of {} files that are not there: {}. Fetch them",
+                                         index_path.string(), absent.size(), by_file.size(), listed(absent)));
+  for (const auto& [file, tensors] : by_file) {
+    SafetensorsReader reader(directory_ / file);
+    check_against_index(reader, tensors);
+    add(std::move(reader));
+  }
+}
+
+void TensorDirectory::add(SafetensorsReader reader) {
+  for (const TensorInfo& tensor : reader.tensors()) {
+    holder_.emplace(tensor.name, readers_.size());
+    names_.push_back(tensor.name);
+  }
+  readers_.push_back(std::move(reader));
+}
+
+const SafetensorsReader& TensorDirectory::reader_of(const std::string& name) const {
+  const auto place = holder_.find(name);
+  if (place == holder_.end())
+    throw std::runtime_error(
+        fmt::format("{}: no tensor {} among its {}", directory_.string(), quote_for_message(name), names_.size()));
+  return readers_[place->second];
+}
+
+std::vector<fs::path> TensorDirectory::files() const {
+  std::vector<fs::path> paths;
+  for (const SafetensorsReader& reader : readers_) paths.emplace_back(reader.path());
+  return paths;
+}
+
+void TensorDirectory::read_f32(const std::string& name, float* out, std::int64_t first, std::int64_t count) const {
+  reader_of(name).read_f32(name, out, first, count);
+}
+
+}  // namespace smoe

@@ -1,0 +1,67 @@
+// A SentencePiece tokenizer and the tokens that its directory adds.
+//
+// A text is cut at the contents of added tokens, from left to right, the longest where several begin; they become their
+// ids, and what lies between is encoded by SentencePiece. This is what transformers does, but for one thing: unk, bos
+// and eos of the model are never read from a text.
+#pragma once
+
+#include <bitset>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "data/text/added_tokens.h"
+#include "data/text/sentencepiece_tokenizer.h"
+#include "data/text/tokenizer.h"
+
+namespace smoe {
+
+class AddedTokensTokenizer final : public Tokenizer {
+ public:
+  AddedTokensTokenizer(std::unique_ptr<SentencePieceTokenizer> model, AddedTokens added);
+
+  std::size_t next_cut(std::string_view text, std::size_t from) const override;
+  void encode_part(std::string_view part, bool opens_text, std::vector<std::int32_t>& ids) const override;
+  void append_bytes(std::int32_t id, bool opens_text, std::string& out) const override;
+  bool is_control(std::int32_t id) const override;
+  bool opens_text_after(std::int32_t id, bool opened) const override;
+
+  std::int64_t vocab_size() const override { return vocab_size_; }
+  std::int32_t unk() const override { return model_->unk(); }
+  std::int32_t bos() const override { return added_.bos; }
+  std::int32_t eos() const override { return added_.eos; }
+
+  const std::string& name() const override { return model_->name(); }
+  const std::string& sha256() const override { return sha256_; }  // of tokenizer.model's and of what changes the ids
+  const std::string& file() const override { return model_->file(); }
+
+ private:
+  struct Match {
+    std::size_t begin = 0, end = 0;  // of the text, white space that belongs to the token included
+    std::int32_t id = 0;
+  };
+
+  void add_to_trie(const AddedToken& token);
+  const AddedToken* token_at(std::string_view text, std::size_t at) const;
+  std::optional<Match> next_match(std::string_view text, std::size_t from) const;
+  const AddedToken* find(std::int32_t id) const;
+
+  std::unique_ptr<SentencePieceTokenizer> model_;
+  AddedTokens added_;
+  std::int64_t vocab_size_;
+  std::string sha256_;
+  std::unordered_map<std::int32_t, std::size_t> by_id_;  // places in added_.tokens
+  // The contents' bytes as a trie: (node << 8 | byte) to node, the root being 0; what ends at a node.
+  std::unordered_map<std::uint64_t, std::uint32_t> edges_;
+  std::unordered_map<std::uint32_t, std::size_t> ends_;
+  std::uint32_t nodes_ = 1;
+  std::bitset<256> first_bytes_;
+  std::size_t longest_ = 0;  // bytes
+  bool strips_ = false;      // some token takes white space along
+};
+
+}  // namespace smoe

@@ -1,0 +1,326 @@
+#include "trainer/checkpoint/checkpoint.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstdio>
+#include <limits>
+#include <stdexcept>
+
+#include "data/files/files.h"
+#include "data/files/json.h"
+#include "data/files/sha256.h"
+#include "data/files/tensor_directory.h"
+#include "parallel/comm/agreement.h"
+#include "trainer/checkpoint/hf_rope.h"
+#include "trainer/checkpoint/weights.h"
+
+namespace smoe {
+namespace fs = std::filesystem;
+namespace {
+constexpr std::int64_t format_version = 1;
+constexpr std::uint64_t max_text_bytes = 1 << 20;
+constexpr std::int64_t any = std::numeric_limits<std::int64_t>::max();
+const std::string first_moment_prefix = "exp_avg.", second_moment_prefix = "exp_avg_sq.";  // torch's names
+
+// "step-000500" -> 500; nothing for any other name.
+std::optional<std::int64_t> step_of(const std::string& name) {
+  if (!name.starts_with("step-") || name.size() < 6) return std::nullopt;
+  std::int64_t step = 0;
+  const auto [end, error] = std::from_chars(name.data() + 5, name.data() + name.size(), step);
+  if (error != std::errc() || end != name.data() + name.size() || checkpoint_name(step) != name) return std::nullopt;
+  return step;
+}
+
+// Complete checkpoints, newest first.
+std::vector<std::pair<std::int64_t, fs::path>> complete_checkpoints(const fs::path& directory) {
+  std::vector<std::pair<std::int64_t, fs::path>> found;
+  std::error_code error;
+  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error))
+    if (const auto step = step_of(it->path().filename().string()); step && fs::exists(it->path() / "manifest.json"))
+      found.emplace_back(*step, it->path());
+  std::sort(found.rbegin(), found.rend());
+  return found;
+}
+
+PartsOf first_moments(const CheckpointContent& content) {
+  return shard_parts(content.optimizer.shards(), [&](std::size_t flat) { return content.optimizer.first_moments(flat); });
+}
+PartsOf second_moments(const CheckpointContent& content) {
+  return shard_parts(content.optimizer.shards(), [&](std::size_t flat) { return content.optimizer.second_moments(flat); });
+}
+
+// This rank's part of model/ and optimizer/. Returns how many elements that was.
+std::int64_t write_owned(const fs::path& checkpoint, const CheckpointContent& content, const std::vector<TensorSpec>& model_specs,
+                         const std::vector<TensorSpec>& optimizer_specs) {
+  auto model = TensorDirectoryWriter::open_for_slices(checkpoint / "model", model_specs);
+  std::int64_t elements = write_parts(model, content.backend, content.parameters,
+                                      owned_parts(content.parameters, content.optimizer.shards(), &FlatBuffer::values));
+  model.finish();
+  auto moments = TensorDirectoryWriter::open_for_slices(checkpoint / "optimizer", optimizer_specs);
+  elements += write_parts(moments, content.backend, content.parameters, first_moments(content), first_moment_prefix);
+  elements += write_parts(moments, content.backend, content.parameters, second_moments(content), second_moment_prefix);
+  moments.finish();
+  return elements;
+}
+
+// What stands beside the tensors in model/.
+void write_model_files(const fs::path& directory, const CheckpointContent& content) {
+  write_hf_config(directory, content.config);
+  for (const TokenizerFile& file : content.carried_files) write_file_atomically(directory / file.name, file.bytes);
+}
+
+void write_state(const fs::path& path, const TrainingState& s) {
+  write_json_file(path, OrderedJson{{"format_version", format_version}, {"step", s.step}, {"updates", s.updates}, {"tokens", s.tokens},
+                                    {"skipped", s.skipped}, {"skipped_in_a_row", s.skipped_in_a_row}, {"stream", s.stream}});
+}
+
+void write_manifest(const fs::path& checkpoint, std::int64_t step) {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::recursive_directory_iterator(checkpoint))
+    if (entry.is_regular_file()) files.push_back(fs::relative(entry.path(), checkpoint));
+  std::sort(files.begin(), files.end());
+  OrderedJson list = OrderedJson::array();
+  for (const auto& file : files)
+    list.push_back({{"file", file.string()}, {"bytes", fs::file_size(checkpoint / file)}, {"sha256", sha256_file(checkpoint / file)}});
+  write_json_file(checkpoint / "manifest.json", OrderedJson{{"format_version", format_version}, {"step", step}, {"files", list}});
+}
+
+// Out of sight first, so that a removal that is interrupted leaves no directory that looks like a checkpoint.
+void remove_checkpoint(const fs::path& checkpoint) {
+  const fs::path hidden = checkpoint.parent_path() / ("." + checkpoint.filename().string() + ".removed");
+  fs::remove_all(hidden);
+  rename_durably(checkpoint, hidden);
+  fs::remove_all(hidden);
+}
+
+std::string advice(const fs::path& bad) {
+  for (const auto& [step, path] : complete_checkpoints(bad.parent_path()))
+    if (path != bad && path.filename() < bad.filename())
+      return fmt::format("; an earlier checkpoint is there: checkpoint.resume={}", path.string());
+  return "; there is no earlier checkpoint beside it";
+}
+
+class HiddenDirectory {
+ public:
+  explicit HiddenDirectory(fs::path path) : path_(std::move(path)) {
+    fs::remove_all(path_);
+    make_directories(path_);
+  }
+  ~HiddenDirectory() {
+    std::error_code ignored;
+    if (!kept_) fs::remove_all(path_, ignored);
+  }
+  const fs::path& path() const { return path_; }
+  // Takes the target's name. A directory that has it already changes places with this one in one step, so that at no
+  // moment neither is there, and is then removed as this one would have been.
+  void become(const fs::path& target) {
+    if (fs::exists(target) && ::renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) == 0) {
+      fsync_directory(target.parent_path());
+      return;
+    }
+    if (fs::exists(target)) remove_checkpoint(target);  // a file system that cannot exchange
+    rename_durably(path_, target);
+    kept_ = true;
+  }
+
+ private:
+  fs::path path_;
+  bool kept_ = false;
+};
+
+}  // namespace
+
+std::string checkpoint_name(std::int64_t step) { return fmt::format("step-{:06}", step); }
+
+fs::path save_checkpoint(const fs::path& directory, const CheckpointContent& content, const TrainingState& state, std::int64_t keep) {
+  Communicator& world = content.mesh.group(Axis::world);
+  const bool root = content.mesh.is_root();
+  const fs::path target = directory / checkpoint_name(state.step), unfinished = directory / ("." + target.filename().string() + ".unfinished");
+  const auto model_specs = tensor_specs(content.config.model, content.backend);
+  const auto optimizer_specs = tensor_specs(content.config.model, content.backend, {first_moment_prefix, second_moment_prefix});
+  std::optional<HiddenDirectory> hidden;  // the root's, removed where anything fails
+
+  together(world, "checkpoint.lay_out", [&] {
+    if (!root) return;
+    make_directories(directory);
+    hidden.emplace(unfinished);
+    for (const char* part : {"model", "optimizer"}) make_directories(unfinished / part);
+    TensorDirectoryWriter::lay_out(unfinished / "model", model_specs);
+    TensorDirectoryWriter::lay_out(unfinished / "optimizer", optimizer_specs);
+  });
+  std::array<double, 1> written{0.0};
+  together(world, "checkpoint.write", [&] { written[0] = static_cast<double>(write_owned(unfinished, content, model_specs, optimizer_specs)); });
+  world.all_reduce(written, Reduce::sum, "checkpoint.written");
+  together(world, "checkpoint.commit", [&] {
+    if (!root) return;
+    const double expected = 3.0 * static_cast<double>(count_parameters(content.config.model).total);
+    if (written[0] != expected)
+      throw std::logic_error(fmt::format("the ranks own {} elements of weights and moments together, expected {}", written[0], expected));
+    TensorDirectoryWriter::write_index(unfinished / "model", model_specs);
+    TensorDirectoryWriter::write_index(unfinished / "optimizer", optimizer_specs);
+    write_model_files(unfinished / "model", content);
+    write_state(unfinished / "state.json", state);
+    write_manifest(unfinished, state.step);
+    for (const char* part : {"model", "optimizer", ""}) fsync_directory(unfinished / part);
+    hidden->become(target);  // in place of an earlier one, where a run was resumed from before this step
+    write_file_atomically(directory / "latest", target.filename().string() + "\n");
+
+    std::int64_t kept = 0;
+    for (const auto& [step, path] : complete_checkpoints(directory))
+      if (path != target && ++kept >= keep) remove_checkpoint(path);
+  });
+  return target;
+}
+
+std::optional<fs::path> latest_checkpoint(const fs::path& directory) {
+  if (fs::exists(directory / "latest")) {
+    std::string name = read_file(directory / "latest", max_text_bytes);
+    while (!name.empty() && (name.back() == '\n' || name.back() == '\r' || name.back() == ' ')) name.pop_back();
+    if (step_of(name) && fs::exists(directory / name / "manifest.json")) return directory / name;
+  }
+  const auto all = complete_checkpoints(directory);
+  if (all.empty()) return std::nullopt;
+  return all.front().second;
+}
+
+std::vector<fs::path> checkpoints_after(const fs::path& directory, std::int64_t step) {
+  std::vector<fs::path> later;
+  for (const auto& [each, path] : complete_checkpoints(directory))
+    if (each > step) later.push_back(path);
+  return later;
+}
+
+void remove_unfinished(const fs::path& directory) {
+  std::error_code error;
+  std::vector<fs::path> stale;
+  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    if (name.starts_with(".step-") && (name.ends_with(".unfinished") || name.ends_with(".removed"))) stale.push_back(it->path());
+  }
+  for (const auto& path : stale) fs::remove_all(path);
+  remove_temporaries(directory / "latest");
+}
+
+namespace {
+
+// The checkpoint whose model/ this is, if it is one's.
+std::optional<fs::path> checkpoint_of(const fs::path& model_directory) {
+  const fs::path model = fs::weakly_canonical(model_directory);
+  if (model.filename() != "model" || !fs::exists(model.parent_path() / "manifest.json")) return std::nullopt;
+  return model.parent_path();
+}
+
+// Every file of the manifest whose name begins with `part`.
+void verify_files(const fs::path& checkpoint, const std::string& part) {
+  const fs::path manifest = checkpoint / "manifest.json";
+  const auto bad = [&](const std::string& what) { return std::runtime_error(what + advice(checkpoint)); };
+  Json document;
+  try {
+    document = read_json_file(manifest);
+    const JsonReader json(document, manifest.string());
+    if (json.require_int("format_version", 0, any) != format_version)
+      throw std::runtime_error(fmt::format("{}: format_version is not {}: written by another version of smoe", manifest.string(), format_version));
+    for (const Json& entry : json.require_array("files")) {
+      const JsonReader file(entry, manifest.string() + ": files");
+      const std::string name = file.require_string("file");
+      if (name.starts_with("/") || name.find("..") != std::string::npos)
+        throw std::runtime_error(fmt::format("{}: {} leads out of the checkpoint", manifest.string(), quote_for_message(name)));
+      if (!name.starts_with(part)) continue;
+      const fs::path path = checkpoint / name;
+      const auto bytes = file.require_u64("bytes");
+      if (!fs::is_regular_file(path)) throw std::runtime_error(fmt::format("{}: missing, expected {} bytes", path.string(), bytes));
+      if (fs::file_size(path) != bytes)
+        throw std::runtime_error(fmt::format("{}: found {} bytes, expected {}", path.string(), fs::file_size(path), bytes));
+      if (const auto found = sha256_file(path); found != file.require_string("sha256"))
+        throw std::runtime_error(fmt::format("{}: corrupt: its SHA-256 is {}, the manifest has {}", path.string(), found, file.require_string("sha256")));
+    }
+  } catch (const std::runtime_error& error) {
+    throw bad(error.what());
+  }
+}
+
+}  // namespace
+
+void verify_checkpoint(const fs::path& checkpoint) { verify_files(checkpoint, ""); }
+
+void verify_model_directory(const fs::path& directory) {
+  if (const auto checkpoint = checkpoint_of(directory)) verify_files(*checkpoint, "model/");
+}
+
+std::string fingerprint_model_directory(const fs::path& directory) {
+  constexpr std::uint64_t sample = std::uint64_t{1} << 20;
+  std::string parts = sha256_file(directory / "config.json");
+  if (const auto checkpoint = checkpoint_of(directory)) {
+    parts += sha256_file(*checkpoint / "manifest.json");
+  } else {
+    for (const fs::path& path : TensorDirectory(directory).files()) {
+      const File file = File::open_to_read(path);
+      const std::uint64_t size = file.size(), length = std::min(size, sample);
+      std::string bytes(2 * length, '\0');
+      file.pread_all(bytes.data(), length, 0);
+      file.pread_all(bytes.data() + length, length, size - length);
+      parts += fmt::format("{} {} {}", path.filename().string(), size, sha256_hex(bytes));
+    }
+  }
+  return sha256_hex(parts);
+}
+
+void check_same_model(const fs::path& checkpoint, const ModelConfig& expected) {
+  const ModelConfig found = read_hf_config(checkpoint / "model").model;
+  std::vector<std::string> differences;
+  const auto compare = [&](const char* key, auto here, auto there) {
+    if (here != there) differences.push_back(fmt::format("model.{}: the checkpoint has {}, the configuration {}", key, there, here));
+  };
+  compare("vocab_size", expected.vocab_size, found.vocab_size);
+  compare("hidden_size", expected.hidden_size, found.hidden_size);
+  compare("intermediate_size", expected.intermediate_size, found.intermediate_size);
+  compare("num_hidden_layers", expected.num_hidden_layers, found.num_hidden_layers);
+  compare("num_attention_heads", expected.num_attention_heads, found.num_attention_heads);
+  compare("num_key_value_heads", expected.num_key_value_heads, found.num_key_value_heads);
+  compare("head_dim", expected.head_size(), found.head_size());
+  compare("num_local_experts", expected.num_local_experts, found.num_local_experts);
+  compare("num_experts_per_tok", expected.num_experts_per_tok, found.num_experts_per_tok);
+  compare("rope_theta", expected.rope_theta, found.rope_theta);
+  compare("rope_scaling", dump_json(hf_rope_scaling(expected)), dump_json(hf_rope_scaling(found)));
+  compare("rms_norm_eps", expected.rms_norm_eps, found.rms_norm_eps);
+  compare("sliding_window", expected.sliding_window.value_or(0), found.sliding_window.value_or(0));
+  if (differences.empty()) return;
+  throw std::runtime_error(fmt::format(
+      "{}: holds another model than the configuration describes:\n  {}\nresume with the configuration it was made with, choose another "
+      "train.output_dir, or start afresh with checkpoint.resume=never", checkpoint.string(), fmt::join(differences, "\n  ")));
+}
+
+TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointContent& content) {
+  load_weights(checkpoint / "model", content.backend, content.config.model, content.parameters);
+  const TensorDirectory moments(checkpoint / "optimizer");
+  read_parts(moments, content.backend, content.parameters, first_moments(content), first_moment_prefix);
+  read_parts(moments, content.backend, content.parameters, second_moments(content), second_moment_prefix);
+
+  const fs::path path = checkpoint / "state.json";
+  const Json document = read_json_file(path);
+  const JsonReader json(document, path.string());
+  return {.step = json.require_int("step", 0, any),
+          .updates = json.require_int("updates", 0, any),
+          .tokens = json.require_int("tokens", 0, any),
+          .skipped = json.require_int("skipped", 0, any),
+          .skipped_in_a_row = json.require_int("skipped_in_a_row", 0, any),
+          .stream = json.require_string("stream")};
+}
+
+fs::path find_model_directory(const fs::path& argument) {
+  const fs::path path = argument.has_filename() ? argument : argument.parent_path();  // without a trailing slash
+  if (fs::exists(path / "config.json")) return path;
+  if (fs::exists(path / "model" / "config.json")) return path / "model";
+  for (const fs::path& checkpoints : {path / "checkpoints", path})
+    if (const auto latest = latest_checkpoint(checkpoints)) return *latest / "model";
+  throw std::runtime_error(fmt::format(
+      "{}: no model found: expected a Hugging Face directory (config.json and safetensors), a checkpoint (step-N), or a run directory "
+      "with checkpoints", argument.string()));
+}
+
+}  // namespace smoe

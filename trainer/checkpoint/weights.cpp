@@ -1,0 +1,217 @@
+#include "trainer/checkpoint/weights.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+#include <stdexcept>
+#include <string_view>
+
+#include "model/mixtral.h"
+
+namespace smoe {
+namespace {
+
+std::vector<std::int64_t> dims_of(const Shape& shape) {
+  std::vector<std::int64_t> dims;
+  for (int i = 0; i < shape.rank(); ++i) dims.push_back(shape[i]);
+  return dims;
+}
+
+// Where a parameter is found on disk: a tensor, or rows of a fused one.
+struct Place {
+  std::string tensor;
+  std::vector<std::int64_t> shape;  // of that tensor
+  std::int64_t first = 0;           // element at which the parameter begins
+};
+
+// Every place that a parameter may have, the released name first.
+std::vector<Place> places_of(const std::string& name, const std::vector<std::int64_t>& shape, std::int64_t experts, bool tied_head) {
+  std::vector<Place> places{{name, shape, 0}};
+  if (tied_head && name == "lm_head.weight") places.push_back({"model.embed_tokens.weight", shape, 0});
+  if (tied_head && name == "model.embed_tokens.weight") places.push_back({"lm_head.weight", shape, 0});
+  constexpr std::string_view block = ".block_sparse_moe.";
+  const auto at = name.find(block);
+  if (at == std::string::npos) return places;
+  const std::string layer = name.substr(0, at), rest = name.substr(at + block.size());  // "gate.weight", "experts.3.w1.weight"
+  if (!rest.starts_with("experts.")) {
+    places.push_back({layer + ".mlp." + rest, shape, 0});
+    return places;
+  }
+  std::size_t digits = 0;
+  const std::int64_t expert = std::stoll(rest.substr(8), &digits);
+  const std::string matrix = rest.substr(8 + digits + 1, 2);
+  const char* spelled_out = matrix == "w1" ? "gate_proj" : matrix == "w2" ? "down_proj" : "up_proj";
+  const std::int64_t rows = shape[0], columns = shape[1], elements = rows * columns;
+  for (const char* parent : {".block_sparse_moe.experts.", ".mlp.experts."}) {
+    const std::string prefix = layer + parent;
+    for (const char* weight : {matrix.c_str(), spelled_out}) places.push_back({fmt::format("{}{}.{}.weight", prefix, expert, weight), shape, 0});
+    // Fused: w1's rows stand before w3's in gate_up_proj [E,2F,D].
+    if (matrix == "w2")
+      places.push_back({prefix + "down_proj", {experts, rows, columns}, expert * elements});
+    else
+      places.push_back({prefix + "gate_up_proj", {experts, 2 * rows, columns}, (2 * expert + (matrix == "w3")) * elements});
+  }
+  return places;
+}
+
+std::string text(const std::vector<std::int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+
+// Calls move(first element on disk, first of the part, count) for each contiguous piece of elements [first, first + count)
+// of a parameter's slice.
+template <class Move>
+void for_each_piece(const Parameter& p, std::int64_t first, std::int64_t count, Move&& move) {
+  const bool whole_rows = p.slice.rank() != 2 || p.slice[1] == p.shape[1];
+  const std::int64_t row = whole_rows ? p.slice.elements() : p.slice[1];  // what lies together on disk
+  for (std::int64_t done = 0; done < count;) {
+    const std::int64_t n = std::min(row - (first + done) % row, count - done);
+    move(global_index(p.shape, p.slice, p.first, first + done), done, n);
+    done += n;
+  }
+}
+
+// A tensor's values where the host can reach them: in place on the CPU, through `staging` from a device.
+class HostView {
+ public:
+  HostView(Backend& backend, const Tensor& tensor, std::vector<float>& staging) : backend_(backend), tensor_(tensor) {
+    if (backend.device() == Device::cpu) {
+      data_ = tensor.f32();
+    } else {
+      staging.resize(static_cast<std::size_t>(tensor.elements()));
+      data_ = staging.data();
+    }
+  }
+  float* data() const { return data_; }
+  void fetch() const { if (data_ != tensor_.data()) backend_.copy_to_host(data_, tensor_); }
+  void store() const { if (data_ != tensor_.data()) backend_.copy_from_host(tensor_, data_); }
+
+ private:
+  Backend& backend_;
+  Tensor tensor_;
+  float* data_;
+};
+
+template <class Writer>
+std::int64_t write_all(Writer& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of, const std::string& prefix) {
+  std::vector<float> staging;
+  std::int64_t elements = 0;
+  for (const Parameter& p : parameters)
+    for (const SlicePart& part : parts_of(p)) {
+      const HostView host(backend, part.numbers, staging);
+      host.fetch();
+      for_each_piece(p, part.first, part.numbers.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
+        writer.write_f32(prefix + p.name, on_disk, std::span<const float>(host.data() + here, static_cast<std::size_t>(count)));
+        elements += count;
+      });
+    }
+  return elements;
+}
+
+}  // namespace
+
+void load_weights(const std::filesystem::path& directory, Backend& backend, const ModelConfig& model, ParameterSet& parameters,
+                  bool tied_head) {
+  const TensorDirectory files(directory);
+  const auto place_of = [&](const std::string& name, const std::vector<std::int64_t>& shape) {
+    const auto places = places_of(name, shape, model.num_local_experts, tied_head);
+    const auto found = std::find_if(places.begin(), places.end(), [&](const Place& place) { return files.contains(place.tensor); });
+    return found == places.end() ? places.front() : *found;
+  };
+  // The directory stands before the list.
+  const auto file_and_name = [&](const std::string& name) {
+    return fmt::format("{}: {}", std::filesystem::path(files.file_of(name)).filename().string(), name);
+  };
+  std::vector<std::string> problems;
+  std::set<std::string> used;
+  for (const TensorSpec& p : tensor_specs(model, backend)) {
+    const Place place = place_of(p.name, p.shape);
+    if (!used.insert(place.tensor).second) continue;
+    if (!files.contains(place.tensor)) {
+      problems.push_back(fmt::format("{}: missing, expected {}", p.name, text(place.shape)));
+      continue;
+    }
+    const TensorInfo& info = files.info(place.tensor);
+    if (info.shape != place.shape)
+      problems.push_back(fmt::format("{}: found {}, expected {}", file_and_name(place.tensor), text(info.shape), text(place.shape)));
+    else if (!reads_as_f32(info.type))
+      problems.push_back(fmt::format("{}: found {}, expected F32, F64, BF16 or F16", file_and_name(place.tensor), name_of(info.type)));
+  }
+  for (const auto& name : files.names())
+    if (!used.contains(name) && !is_computed_buffer(name))
+      problems.push_back(fmt::format("{}: found, but a model of this shape has no such tensor", file_and_name(name)));
+  if (!problems.empty()) {
+    const std::size_t shown = std::min<std::size_t>(problems.size(), 20);
+    std::string message = fmt::format("{}: the weights do not fit the model's shape (config.json):", directory.string());
+    for (std::size_t i = 0; i < shown; ++i) message += "\n  " + problems[i];
+    if (shown < problems.size()) message += fmt::format("\n  and {} more", problems.size() - shown);
+    throw std::runtime_error(message);
+  }
+
+  std::vector<float> staging;
+  for (const Parameter& p : parameters) {
+    const Place place = place_of(p.name, dims_of(p.shape));
+    const HostView host(backend, p.value, staging);
+    for_each_piece(p, 0, p.slice.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
+      files.read_f32(place.tensor, host.data() + here, place.first + on_disk, count);
+    });
+    host.store();
+  }
+}
+
+PartsOf owned_parts(const ParameterSet& parameters, const Shards& shards, Tensor FlatBuffer::*which) {
+  return [&parameters, &shards, which](const Parameter& p) {
+    std::vector<SlicePart> parts;
+    const Tensor& flat = parameters.flat_buffers()[shards.flat_of(p)].*which;
+    shards.for_each_owned(p, [&](std::int64_t first, std::int64_t count, std::int64_t) { parts.push_back({first, flat.rows(p.place + first, count)}); });
+    return parts;
+  };
+}
+
+PartsOf shard_parts(const Shards& shards, std::function<Tensor(std::size_t)> shard_of) {
+  return [&shards, shard_of = std::move(shard_of)](const Parameter& p) {
+    std::vector<SlicePart> parts;
+    const Tensor shard = shard_of(shards.flat_of(p));
+    shards.for_each_owned(p, [&](std::int64_t first, std::int64_t count, std::int64_t at) { parts.push_back({first, shard.rows(at, count)}); });
+    return parts;
+  };
+}
+
+std::vector<TensorSpec> tensor_specs(const ModelConfig& model, Backend& backend, const std::vector<std::string>& prefixes) {
+  const Mesh whole = Mesh::single();
+  const Mixtral declared(model, backend, whole);  // without memory
+  std::vector<TensorSpec> specs;
+  for (const std::string& prefix : prefixes)
+    for (const Parameter& p : declared.parameters()) specs.push_back({prefix + p.name, TensorType::f32, dims_of(p.shape)});
+  return specs;
+}
+
+std::int64_t write_parts(TensorDirectoryWriter& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
+                         const std::string& prefix) {
+  return write_all(writer, backend, parameters, parts_of, prefix);
+}
+
+std::int64_t write_parts(SafetensorsWriter& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
+                         const std::string& prefix) {
+  return write_all(writer, backend, parameters, parts_of, prefix);
+}
+
+void read_parts(const TensorDirectory& directory, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
+                const std::string& prefix) {
+  std::vector<float> staging;
+  for (const Parameter& p : parameters) {
+    const std::string name = prefix + p.name;
+    if (!directory.contains(name))
+      throw std::runtime_error(fmt::format("{}: {}: missing, expected {}", directory.path().string(), name, text(dims_of(p.shape))));
+    if (const auto& found = directory.info(name).shape; found != dims_of(p.shape))
+      throw std::runtime_error(fmt::format("{}: {}: found {}, expected {}", directory.file_of(name), name, text(found), text(dims_of(p.shape))));
+    for (const SlicePart& part : parts_of(p)) {
+      const HostView host(backend, part.numbers, staging);
+      for_each_piece(p, part.first, part.numbers.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
+        directory.read_f32(name, host.data() + here, on_disk, count);
+      });
+      host.store();
+    }
+  }
+}
+
+}  // namespace smoe

@@ -1,0 +1,51 @@
+// Weights between a ParameterSet and tensor files. Names on disk are the released ones. Read are also those of
+// transformers 5: mlp in place of block_sparse_moe, experts fused (experts.gate_up_proj, experts.down_proj) or one by one,
+// and gate_proj, down_proj and up_proj for an expert's w1, w2 and w3.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "data/files/tensor_directory.h"
+#include "kernels/backend.h"
+#include "model/model_config.h"
+#include "parallel/parameter.h"
+#include "parallel/shards.h"
+
+namespace smoe {
+
+// Fills every parameter's slice. Throws one std::runtime_error that lists all tensors of the whole model that are missing,
+// left over, of another shape, or of a type other than f32, f64, bf16 and f16, which are converted to f32.
+// tied_head: where the file holds only one of embedding and head, both get its values.
+void load_weights(const std::filesystem::path& directory, Backend& backend, const ModelConfig& model, ParameterSet& parameters,
+                  bool tied_head = false);
+
+// A run of the elements of a parameter's slice, and where its numbers lie.
+struct SlicePart {
+  std::int64_t first = 0;  // element of the slice
+  Tensor numbers;          // [n]
+};
+// Which numbers of a parameter to move.
+using PartsOf = std::function<std::vector<SlicePart>(const Parameter&)>;
+
+// What this rank owns of the values or the gradients, in place in the flat buffers.
+PartsOf owned_parts(const ParameterSet& parameters, const Shards& shards, Tensor FlatBuffer::*which);
+// What it owns of a tensor that has its shard of each flat buffer, as the moments do.
+PartsOf shard_parts(const Shards& shards, std::function<Tensor(std::size_t flat)> shard_of);
+
+// One f32 tensor for every parameter of the whole model, called prefix + its name, of its global shape: the same list on
+// every rank of every layout, while a rank's ParameterSet names only the experts that it holds.
+// With several prefixes, the list for each, one after another.
+std::vector<TensorSpec> tensor_specs(const ModelConfig& model, Backend& backend, const std::vector<std::string>& prefixes = {""});
+
+// Writes the parts of this rank; all ranks' together are the whole. Returns how many elements.
+std::int64_t write_parts(TensorDirectoryWriter& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
+                         const std::string& prefix = {});
+std::int64_t write_parts(SafetensorsWriter& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
+                         const std::string& prefix = {});
+void read_parts(const TensorDirectory& directory, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
+                const std::string& prefix = {});
+
+}  // namespace smoe

@@ -1,0 +1,106 @@
+#include "trainer/record/metrics.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <set>
+#include <stdexcept>
+
+#include "data/files/files.h"
+#include "data/files/json.h"
+#include "trainer/record/metrics_rows.h"
+
+namespace smoe {
+
+namespace {
+
+// Always with a point or an exponent, so that strict readers see a float whatever the value is.
+std::string number(double value) {
+  if (!std::isfinite(value)) return "null";
+  std::string text = fmt::format("{}", value);
+  if (text.find_first_of(".e") == std::string::npos) text += ".0";
+  return text;
+}
+
+std::string list(const std::vector<double>& values) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < values.size(); ++i) text += (i == 0 ? "" : ",") + number(values[i]);
+  return text + "]";
+}
+
+// Source names come from the user's directories: they may hold anything, broken UTF-8 too.
+std::string quoted(const std::string& text) { return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+}  // namespace
+
+double max_violation(std::span<const std::vector<double>> expert_load) {
+  double worst = 0.0;
+  for (const std::vector<double>& layer : expert_load) {
+    const double total = std::accumulate(layer.begin(), layer.end(), 0.0);
+    if (total <= 0.0) continue;
+    const double mean = total / static_cast<double>(layer.size());
+    worst = std::max(worst, (*std::max_element(layer.begin(), layer.end()) - mean) / mean);
+  }
+  return worst;
+}
+
+std::uint64_t peak_resident_bytes() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;  // Linux counts it in KiB
+}
+
+std::string to_json_line(const StepMetrics& row) {
+  std::string line = fmt::format("{{\"step\":{},\"tokens\":{}", row.step, row.tokens);
+  visit_numbers(row, [&line](const char* key, double value) { line += fmt::format(",\"{}\":{}", key, number(value)); });
+  line += ",\"expert_load\":[";
+  for (std::size_t layer = 0; layer < row.expert_load.size(); ++layer) {
+    line += (layer == 0 ? "" : ",") + list(row.expert_load[layer]);
+  }
+  line += fmt::format("],\"peak_memory_bytes\":{},\"skipped_steps\":{}", row.peak_memory_bytes, row.skipped_steps);
+  if (!row.bytes_sent.empty()) line += ",\"bytes_sent\":" + Json(row.bytes_sent).dump();
+  return line + "}\n";
+}
+
+std::string to_json_line(std::span<const EvalMetrics> sources) {
+  if (sources.empty()) throw std::logic_error("an evaluation row needs at least one source");
+  std::set<std::string> seen;
+  std::string line = fmt::format("{{\"step\":{},\"eval\":{{", sources.front().step);
+  for (const EvalMetrics& source : sources) {
+    if (source.step != sources.front().step) throw std::logic_error("an evaluation row holds one step");
+    if (!seen.insert(source.source).second) throw std::logic_error("evaluation source '" + source.source + "' twice");
+    line += fmt::format("{}{}:{{\"tokens\":{}", seen.size() == 1 ? "" : ",", quoted(source.source), source.tokens);
+    visit_numbers(source, [&line](const char* key, double value) {
+      line += fmt::format(",\"{}\":{}", key, number(value));
+    });
+    line += "}";
+  }
+  return line + "}}\n";
+}
+
+namespace {
+
+// The file as a run that goes on from `resume_step` wants to find it.
+const std::filesystem::path& without_later_rows(const std::filesystem::path& file, std::int64_t resume_step) {
+  if (std::filesystem::exists(file)) {
+    const std::string before = read_file(file, max_metrics_bytes);
+    const std::string kept =
+        resume_step == MetricsWriter::fresh_run ? std::string() : keep_rows_to(resume_step, before, file);
+    if (kept != before) write_file_atomically(file, kept);
+  }
+  return file;
+}
+
+}  // namespace
+
+MetricsWriter::MetricsWriter(const std::filesystem::path& file, std::int64_t resume_step)
+    : file_(without_later_rows(file, resume_step)) {}
+
+void MetricsWriter::write(const StepMetrics& row) { file_.append(to_json_line(row)); }
+
+void MetricsWriter::write(std::span<const EvalMetrics> sources) { file_.append(to_json_line(sources)); }
+
+}  // namespace smoe

@@ -1,0 +1,219 @@
+#include "trainer/record/report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <map>
+#include <set>
+#include <stdexcept>
+
+#include "data/files/files.h"
+#include "data/files/json.h"
+#include "trainer/record/line_styles.h"
+#include "trainer/record/metrics_rows.h"
+#include "trainer/record/report_assets.h"
+#include "trainer/record/report_config.h"
+
+namespace smoe {
+
+namespace {
+
+// Points in time that the expert-load maps show; more would not be seen on a screen and make the page large.
+constexpr std::size_t max_load_columns = 240;
+
+// A chart shows no more than this many digits; the page is a third the size for it.
+Json rounded(double value, int digits) {
+  if (!std::isfinite(value)) return nullptr;
+  return std::strtod(fmt::format("{:.{}g}", value, digits).c_str(), nullptr);
+}
+
+void append_column(Json& columns, const char* key, Json value) { columns[key].push_back(std::move(value)); }
+
+Json step_columns(const std::map<std::int64_t, StepMetrics>& rows) {
+  Json columns = {{"step", Json::array()}};
+  for (const auto& [step, row] : rows) {
+    append_column(columns, "step", step);
+    append_column(columns, "tokens", row.tokens);
+    append_column(columns, "peak_memory_bytes", row.peak_memory_bytes);
+    append_column(columns, "skipped_steps", row.skipped_steps);
+    visit_numbers(row, [&columns](const char* key, double value) { append_column(columns, key, rounded(value, 6)); });
+  }
+  return columns;
+}
+
+Json eval_columns(const std::vector<EvalMetrics>& rows) {
+  std::map<std::string, std::map<std::int64_t, EvalMetrics>> sources;
+  for (const EvalMetrics& row : rows) sources[row.source][row.step] = row;
+  Json result = Json::array();
+  for (const auto& [name, steps] : sources) {
+    Json columns = {{"source", name}};
+    for (const auto& [step, row] : steps) {
+      append_column(columns, "step", step);
+      append_column(columns, "tokens", row.tokens);
+      visit_numbers(row, [&columns](const char* key, double value) { append_column(columns, key, rounded(value, 6)); });
+    }
+    result.push_back(std::move(columns));
+  }
+  return result;
+}
+
+// {"step": [n], "load": [n][layers][experts]} at up to max_load_columns steps, evenly spread, the last among them.
+Json load_maps(const std::map<std::int64_t, StepMetrics>& rows) {
+  std::vector<const StepMetrics*> measured;
+  for (const auto& [step, row] : rows) {
+    if (!row.expert_load.empty()) measured.push_back(&row);
+  }
+  Json steps = Json::array();
+  Json load = Json::array();
+  const std::size_t count = std::min(measured.size(), max_load_columns);
+  for (std::size_t i = 0; i < count; ++i) {
+    const StepMetrics& row = *measured[(i + 1) * measured.size() / count - 1];
+    Json layers = Json::array();
+    for (const std::vector<double>& layer : row.expert_load) {
+      Json shares = Json::array();
+      for (const double share : layer) shares.push_back(rounded(share, 4));
+      layers.push_back(std::move(shares));
+    }
+    steps.push_back(row.step);
+    load.push_back(std::move(layers));
+  }
+  return {{"step", steps}, {"load", load}};
+}
+
+Json run_data(const std::filesystem::path& run_dir, const std::string& name) {
+  const std::filesystem::path metrics = run_dir / "metrics.jsonl";
+  const std::filesystem::path config_file = run_dir / "config.resolved.yaml";
+  if (!std::filesystem::is_directory(run_dir)) {
+    throw std::runtime_error(
+        fmt::format("no run directory {}: expected the output_dir of a training run", run_dir.string()));
+  }
+  if (!std::filesystem::exists(metrics)) {
+    throw std::runtime_error(fmt::format("no metrics.jsonl in {}: it is not a run directory, or its run has not logged "
+                                         "a step yet (log.interval)", run_dir.string()));
+  }
+  const MetricsLog log = read_metrics(metrics);
+  std::map<std::int64_t, StepMetrics> steps;
+  for (const StepMetrics& row : log.steps) steps[row.step] = row;
+
+  Json run = {{"name", name}, {"steps", step_columns(steps)}, {"evals", eval_columns(log.evals)},
+              {"expert_load", load_maps(steps)}, {"config", Json::array()}, {"parameters", nullptr}};
+  if (std::filesystem::exists(config_file)) {
+    const FlatConfig config = flatten_config(read_file(config_file, 16 << 20));
+    for (const auto& [key, value] : config) run["config"].push_back({key, value});
+    if (const std::optional<ParameterCounts> counts = parameters_of_run(config, run_dir)) {
+      run["parameters"] = {{"total", counts->total}, {"active", counts->active}};
+    }
+  }
+  return run;
+}
+
+// The last `components` parts of a run directory's path; "./" and a trailing slash aside.
+std::string path_tail(const std::filesystem::path& run_dir, int components) {
+  std::filesystem::path rest = std::filesystem::absolute(run_dir).lexically_normal();
+  if (!rest.has_filename()) rest = rest.parent_path();
+  std::filesystem::path tail = rest.filename();
+  for (; components > 1 && rest.parent_path().has_filename(); --components) {
+    rest = rest.parent_path();
+    tail = rest.filename() / tail;
+  }
+  return tail.string();
+}
+
+// As few last parts of the paths as tell the runs apart; the same directory given twice is numbered.
+std::vector<std::string> names_of(const std::vector<std::filesystem::path>& run_dirs) {
+  constexpr int most_components = 16;
+  std::vector<std::string> names(run_dirs.size());
+  for (int components = 1; components <= most_components; ++components) {
+    for (std::size_t i = 0; i < names.size(); ++i) names[i] = path_tail(run_dirs[i], components);
+    if (std::set<std::string>(names.begin(), names.end()).size() == names.size()) return names;
+  }
+  for (std::size_t i = 0; i < names.size(); ++i) names[i] = fmt::format("{} ({})", path_tail(run_dirs[i], 1), i + 1);
+  return names;
+}
+
+std::string escape_html(std::string_view text) {
+  std::string result;
+  for (const char c : text) {
+    switch (c) {
+      case '&': result += "&amp;"; break;
+      case '<': result += "&lt;"; break;
+      case '>': result += "&gt;"; break;
+      case '"': result += "&quot;"; break;
+      default: result += c;
+    }
+  }
+  return result;
+}
+
+// JSON inside a <script> element: without a '<' no text of the user's can close it or open a comment.
+std::string script_safe_json(const Json& value) {
+  const std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  std::string result;
+  result.reserve(text.size());
+  for (const char c : text) {
+    if (c == '<') {
+      result += "\\u003c";
+    } else {
+      result += c;
+    }
+  }
+  return result;
+}
+
+// Fills the page's {{NAME}} marks from left to right; what was filled in is not searched again.
+std::string fill(std::string_view page, const std::map<std::string, std::string, std::less<>>& values) {
+  std::string result;
+  for (;;) {
+    const std::size_t open = page.find("{{");
+    result += page.substr(0, open);
+    if (open == std::string_view::npos) return result;
+    const std::size_t close = page.find("}}", open);
+    const auto value = values.find(page.substr(open + 2, close - open - 2));
+    if (value == values.end()) throw std::logic_error("report_template.html: a mark that report.cpp does not fill");
+    result += value->second;
+    page.remove_prefix(close + 2);
+  }
+}
+
+// As many as the fullest chart has lines: the runs, or one run's training loss and its evaluation sources.
+Json line_styles(const Json& runs) {
+  std::size_t lines = runs.size();
+  for (const Json& run : runs) lines = std::max(lines, run.at("evals").size() + 1);
+  Json styles = Json::array();
+  for (std::size_t i = 0; i < lines; ++i) {
+    const LineStyle style = line_style(i);
+    styles.push_back({{"light", style.light}, {"dark", style.dark}, {"dash", style.dash}});
+  }
+  return styles;
+}
+
+}  // namespace
+
+std::string render_report(const std::vector<std::filesystem::path>& run_dirs) {
+  if (run_dirs.empty()) throw std::logic_error("a report needs at least one run");
+  const std::vector<std::string> names = names_of(run_dirs);
+  Json runs = Json::array();
+  for (std::size_t i = 0; i < run_dirs.size(); ++i) runs.push_back(run_data(run_dirs[i], names[i]));
+
+  const std::string title =
+      names.size() == 1 ? names.front() : fmt::format("{} runs: {}", names.size(), fmt::join(names, ", "));
+  return fill(report_assets::page, {{"TITLE", escape_html(title)},
+                                    {"STYLE", fmt::format("{}{}", report_assets::charts_style, report_assets::style)},
+                                    {"CHARTS", std::string(report_assets::charts)},
+                                    {"DATA", script_safe_json({{"runs", runs}, {"line_styles", line_styles(runs)}})},
+                                    {"SCRIPT", std::string(report_assets::script)}});
+}
+
+void write_report(const std::vector<std::filesystem::path>& run_dirs, const std::filesystem::path& out_html) {
+  const std::string page = render_report(run_dirs);
+  try {
+    write_file_atomically(out_html, page);
+  } catch (const std::runtime_error& error) {  // which names a temporary file
+    throw std::runtime_error(fmt::format("cannot write the report {}: {}; its directory must exist and be writable",
+                                         out_html.string(), error.what()));
+  }
+}
+
+}  // namespace smoe

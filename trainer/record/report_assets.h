@@ -1,0 +1,14 @@
+// The files that a report is made of, embedded at build time (trainer/record/report_assets.cmake).
+#pragma once
+
+#include <string_view>
+
+namespace smoe::report_assets {
+
+extern const std::string_view page;          // report_template.html
+extern const std::string_view style;         // report_template.css
+extern const std::string_view script;        // report_template.js
+extern const std::string_view charts;        // dygraph.min.js, https://dygraphs.com, MIT licence
+extern const std::string_view charts_style;  // dygraph.css
+
+}  // namespace smoe::report_assets
