@@ -18,7 +18,7 @@ Attention::Attention(ParameterSet& parameters, const std::string& prefix, const 
   const auto std = static_cast<float>(config.initializer_range);
   const auto add_rows = [&](const char* name, std::int64_t own_rows, bool follows) -> const Parameter& {
     return parameters.add({.name = prefix + name + ".weight", .shape = {own_rows * ranks, hidden}, .first = {own_rows * rank, 0},
-                           .slice = {own_rows, hidden}, .replicas = Replicas::tensor_parallel, .initial_std = std, .follows_previous = follows});
+                           .slice = {own_rows, hidden}, .split = Split::tp, .initial_std = std, .follows_previous = follows});
   };
   qkv_.first = &add_rows("q_proj", heads_ * head_dim_, false);
   add_rows("k_proj", kv_heads_ * head_dim_, true);
@@ -26,7 +26,7 @@ Attention::Attention(ParameterSet& parameters, const std::string& prefix, const 
   qkv_.shape = {(heads_ + 2 * kv_heads_) * head_dim_, hidden};
   const std::int64_t own_columns = heads_ * head_dim_;
   out_ = &parameters.add({.name = prefix + "o_proj.weight", .shape = {hidden, own_columns * ranks}, .first = {0, own_columns * rank},
-                          .slice = {hidden, own_columns}, .replicas = Replicas::tensor_parallel, .initial_std = std});
+                          .slice = {hidden, own_columns}, .split = Split::tp, .initial_std = std});
 }
 
 AttentionShape Attention::shape(const TokenBatch& batch) const {

@@ -7,7 +7,7 @@ Experts::Experts(ParameterSet& parameters, const std::string& prefix, const Mode
   const std::int64_t hidden = config.hidden_size;
   const auto add = [&](std::int64_t expert, const char* name, Shape shape, bool follows) -> const Parameter& {
     return parameters.add({.name = prefix + "experts." + std::to_string(expert) + "." + name + ".weight", .shape = shape,
-                           .replicas = Replicas::expert, .initial_std = static_cast<float>(config.initializer_range),
+                           .split = Split::ep, .initial_std = static_cast<float>(config.initializer_range),
                            .follows_previous = follows});
   };
   for (std::int64_t e = first; e < first + count; ++e) {

@@ -51,7 +51,7 @@ Sent one_step(const Mesh& mesh) {
 
   Sent sent{mesh.layout(), mesh.traffic().lines()};
   for (const FlatBuffer& flat : mixtral.parameters().flat_buffers()) {
-    const std::int64_t d = mesh.size(axis_of(flat.replicas));
+    const std::int64_t d = mesh.size(replica_axis(flat.split));
     sent.gradients += flat.values.elements() / d * (d - 1) * 4;
   }
   return sent;

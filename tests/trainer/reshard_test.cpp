@@ -71,7 +71,7 @@ class Holder {
 
   // Weights, first and second moments.
   PartsOf parts(int kind) {
-    if (kind == 0) return owned_parts(parameters(), shards(), &FlatBuffer::values);
+    if (kind == 0) return master_parts(shards());
     return shard_parts(shards(), [this, kind](std::size_t flat) { return kind == 1 ? optimizer_->first_moments(flat) : optimizer_->second_moments(flat); });
   }
   void fill() {

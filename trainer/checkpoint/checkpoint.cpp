@@ -59,7 +59,7 @@ std::int64_t write_owned(const fs::path& checkpoint, const CheckpointContent& co
                          const std::vector<TensorSpec>& optimizer_specs) {
   auto model = TensorDirectoryWriter::open_for_slices(checkpoint / "model", model_specs);
   std::int64_t elements = write_parts(model, content.backend, content.parameters,
-                                      owned_parts(content.parameters, content.optimizer.shards(), &FlatBuffer::values));
+                                      master_parts(content.optimizer.shards()));
   model.finish();
   auto moments = TensorDirectoryWriter::open_for_slices(checkpoint / "optimizer", optimizer_specs);
   elements += write_parts(moments, content.backend, content.parameters, first_moments(content), first_moment_prefix);

@@ -28,14 +28,14 @@ StepDump::StepDump(const std::filesystem::path& directory, std::int64_t step, Ba
 
 void StepDump::write_gradients() {
   together(mesh_.group(Axis::world), "dump.gradients", [&] {
-    write_parts(*writer_, backend_, parameters_, owned_parts(parameters_, shards_, &FlatBuffer::gradients), gradient_prefix);
+    write_parts(*writer_, backend_, parameters_, gradient_parts(parameters_, shards_), gradient_prefix);
   });
 }
 
 void StepDump::write_parameters() {
   Communicator& world = mesh_.group(Axis::world);
   together(world, "dump.parameters", [&] {
-    write_parts(*writer_, backend_, parameters_, owned_parts(parameters_, shards_, &FlatBuffer::values), parameter_prefix);
+    write_parts(*writer_, backend_, parameters_, master_parts(shards_), parameter_prefix);
     writer_->finish();
   });
   together(world, "dump.commit", [&] {
