@@ -33,8 +33,8 @@ class Mixtral {
     BalanceLoss::Statistics statistics;
   };
 
-  // Parameters are declared here and get memory in allocate().
-  Mixtral(const ModelConfig& config, Backend& backend, const Mesh& mesh);
+  // Parameters are declared here and get memory in allocate(). The mesh outlives the model.
+  Mixtral(const ModelConfig& config, const Mesh& mesh);
   Mixtral(const Mixtral&) = delete;
   Mixtral& operator=(const Mixtral&) = delete;
 
@@ -43,7 +43,7 @@ class Mixtral {
   const ParameterSet& parameters() const { return parameters_; }
 
   // positions: the longest sequence that forward will see. persistent outlives the model.
-  void allocate(Arena& persistent, std::int64_t positions, bool with_gradients);
+  void allocate(Backend& backend, Arena& persistent, std::int64_t positions, bool with_gradients);
 
   // statistics of the routers are collected where saved.statistics has been given tensors. cache: see KvCache.
   void forward(Context& context, const TokenBatch& batch, Recompute recompute, KvCache* cache, Saved& saved);
@@ -61,7 +61,6 @@ class Mixtral {
 
  private:
   ModelConfig config_;
-  Backend& backend_;
   ParameterSet parameters_;
   const Mesh& mesh_;
   Embedding embedding_;
@@ -72,6 +71,9 @@ class Mixtral {
   LmHead head_;
   Tensor rope_table_;  // [positions, C]
 };
+
+// A model's parameters and nothing else, without memory: their names, shapes, and what a rank of the mesh holds of them.
+ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh);
 
 // Floating-point operations of one token's forward, counting a multiply-add as two. Attention scores are counted causal
 // (half of S x S); norms, softmax and activations are not counted. Training is three times this.

@@ -103,8 +103,8 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
   const std::int64_t dp = mesh.size(Axis::dp), rank = mesh.rank(Axis::dp);
   const auto backend = make_cpu_backend(threads);
   Arena persistent(*backend);
-  Mixtral model(what.model, *backend, mesh);
-  model.allocate(persistent, what.sequence_length, true);
+  Mixtral model(what.model, mesh);
+  model.allocate(*backend, persistent, what.sequence_length, true);
   model.parameters().initialize(*backend, what.seed);
   if (what.adjust)
     for (Parameter& p : model.parameters()) what.adjust(p);

@@ -62,10 +62,10 @@ class RealModel {
         persistent(*backend),
         activations(*backend),
         scratch(*backend),
-        model(model_config(config), *backend, mesh),
+        model(model_config(config), mesh),
         router(router_config(config)),
         balance(model.config(), router) {
-    model.allocate(persistent, positions, true);
+    model.allocate(*backend, persistent, positions, true);
     reference::visit_parameters(weights, [&](const std::string& name, const auto&, const std::vector<double>& values) {
       const Parameter* p = model.parameters().find(name);
       ASSERT_NE(p, nullptr) << name;

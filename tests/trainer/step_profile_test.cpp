@@ -41,8 +41,8 @@ Bits train_on(Backend& backend) {
   const Mesh mesh = Mesh::single();
   const ModelConfig config = tiny_model();
   Arena persistent(backend);
-  Mixtral model(config, backend, mesh);
-  model.allocate(persistent, 16, true);
+  Mixtral model(config, mesh);
+  model.allocate(backend, persistent, 16, true);
   model.parameters().initialize(backend, 1);
   AdamW optimizer(backend, persistent, model.parameters(), mesh, {});
   TrainingStep step(backend, mesh, model, optimizer, {}, 2, Recompute::none);

@@ -19,7 +19,7 @@ StepDump::StepDump(const std::filesystem::path& directory, std::int64_t step, Ba
     if (!mesh.is_root()) return;
     make_directories(directory);
     path_.emplace(directory / fmt::format("step-{:06}.safetensors", step));
-    SafetensorsWriter::lay_out(path_->path(), tensor_specs(model, backend, {gradient_prefix, parameter_prefix}));
+    SafetensorsWriter::lay_out(path_->path(), tensor_specs(model, {gradient_prefix, parameter_prefix}));
     laid_out = path_->path().string();
   });
   laid_out = broadcast_text(world, laid_out, 0, "dump.path");

@@ -136,7 +136,7 @@ void load_weights(const std::filesystem::path& directory, Backend& backend, cons
   };
   std::vector<std::string> problems;
   std::set<std::string> used;
-  for (const TensorSpec& p : tensor_specs(model, backend)) {
+  for (const TensorSpec& p : tensor_specs(model)) {
     const Place place = place_of(p.name, p.shape);
     if (!used.insert(place.tensor).second) continue;
     if (!files.contains(place.tensor)) {
@@ -189,12 +189,11 @@ PartsOf shard_parts(const Shards& shards, std::function<Tensor(std::size_t)> sha
   });
 }
 
-std::vector<TensorSpec> tensor_specs(const ModelConfig& model, Backend& backend, const std::vector<std::string>& prefixes) {
-  const Mesh whole = Mesh::single();
-  const Mixtral declared(model, backend, whole);  // without memory
+std::vector<TensorSpec> tensor_specs(const ModelConfig& model, const std::vector<std::string>& prefixes) {
+  const ParameterSet whole = declare_parameters(model, Mesh::single());
   std::vector<TensorSpec> specs;
   for (const std::string& prefix : prefixes)
-    for (const Parameter& p : declared.parameters()) specs.push_back({prefix + p.name, TensorType::f32, dims_of(p.shape)});
+    for (const Parameter& p : whole) specs.push_back({prefix + p.name, TensorType::f32, dims_of(p.shape)});
   return specs;
 }
 

@@ -40,7 +40,7 @@ PartsOf shard_parts(const Shards& shards, std::function<Tensor(std::size_t flat)
 // One f32 tensor for every parameter of the whole model, called prefix + its name, of its global shape: the same list on
 // every rank of every layout, while a rank's ParameterSet names only the experts that it holds.
 // With several prefixes, the list for each, one after another.
-std::vector<TensorSpec> tensor_specs(const ModelConfig& model, Backend& backend, const std::vector<std::string>& prefixes = {""});
+std::vector<TensorSpec> tensor_specs(const ModelConfig& model, const std::vector<std::string>& prefixes = {""});
 
 // Writes the parts of this rank; all ranks' together are the whole. Returns how many elements.
 std::int64_t write_parts(TensorDirectoryWriter& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
