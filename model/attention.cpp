@@ -41,7 +41,7 @@ void Attention::forward(Context& context, const TokenBatch& batch, const Tensor&
   const std::int64_t tokens = saved.x.dim(0);
   saved.qkv = context.activations.take({tokens, heads_ + 2 * kv_heads_, head_dim_});
   saved.out = context.activations.take({tokens, heads_, head_dim_});
-  backend.gemm(Gemm::nt, saved.x, qkv_.value(), saved.qkv.reshape({tokens, qkv_.shape[0]}), false);
+  backend.gemm(Gemm::nt, saved.x, qkv_.value(), saved.qkv.reshape({tokens, qkv_.shape[0]}), Write::assign);
   backend.rope_forward(saved.qkv, heads_ + kv_heads_, batch.positions, rope_table);
   if (cache) {
     const auto layer = static_cast<std::size_t>(layer_);
@@ -52,7 +52,7 @@ void Attention::forward(Context& context, const TokenBatch& batch, const Tensor&
   }
   const ArenaScope scope(context.scratch);
   const Tensor term = split.term(context.scratch, y);
-  backend.gemm(Gemm::nt, saved.out.reshape({tokens, heads_ * head_dim_}), out_->value, term, false);
+  backend.gemm(Gemm::nt, saved.out.reshape({tokens, heads_ * head_dim_}), out_->value, term, Write::assign);
   split.sum_back(term, y, "attention.sum");
 }
 
@@ -65,8 +65,8 @@ void Attention::backward(Context& context, const TokenBatch& batch, const Tensor
   const std::int64_t tokens = dy_all.dim(0);
   const Tensor out = saved.out.reshape({tokens, heads_ * head_dim_});
   const Tensor dout = context.scratch.take(out.shape());
-  backend.gemm(Gemm::tn, dy_all, out, out_->gradient, true);
-  backend.gemm(Gemm::nn, dy_all, out_->value, dout, false);
+  backend.gemm(Gemm::tn, dy_all, out, out_->gradient, Write::add);
+  backend.gemm(Gemm::nn, dy_all, out_->value, dout, Write::assign);
 
   const Tensor dqkv = context.scratch.take(saved.qkv.shape());
   backend.attention_backward(shape(batch), saved.qkv, batch.document_start, saved.out, saved.lse,
@@ -74,9 +74,9 @@ void Attention::backward(Context& context, const TokenBatch& batch, const Tensor
   backend.rope_backward(dqkv, heads_ + kv_heads_, batch.positions, rope_table);
 
   const Tensor dqkv_rows = dqkv.reshape({tokens, qkv_.shape[0]});
-  backend.gemm(Gemm::tn, dqkv_rows, saved.x, qkv_.gradient(), true);
+  backend.gemm(Gemm::tn, dqkv_rows, saved.x, qkv_.gradient(), Write::add);
   const Tensor term = split.term(context.scratch, dx);
-  backend.gemm(Gemm::nn, dqkv_rows, qkv_.value(), term, false);
+  backend.gemm(Gemm::nn, dqkv_rows, qkv_.value(), term, Write::assign);
   split.sum_back(term, dx, "attention.sum_gradient");
 }
 

@@ -32,9 +32,9 @@ void Experts::forward(Context& context, const Tensor& x, const Tensor& row_weigh
   saved.h = context.activations.take({r, 2 * intermediate_});
   const ArenaScope scope(context.scratch);
   const Tensor a = context.scratch.take({r, intermediate_});
-  context.backend.grouped_gemm(Gemm::nt, x, gate_up_.value(), saved.h, rows, false);
+  context.backend.grouped_gemm(Gemm::nt, x, gate_up_.value(), saved.h, rows, Write::assign);
   context.backend.swiglu_forward(saved.h, row_weights, a);
-  context.backend.grouped_gemm(Gemm::nt, a, down_.value(), y, rows, false);
+  context.backend.grouped_gemm(Gemm::nt, a, down_.value(), y, rows, Write::assign);
 }
 
 void Experts::backward(Context& context, const Tensor& dy_then_dx, Saved& saved, const Tensor& drow_weights) const {
@@ -43,12 +43,12 @@ void Experts::backward(Context& context, const Tensor& dy_then_dx, Saved& saved,
   const std::int64_t r = dy_then_dx.dim(0);
   const Tensor da = context.scratch.take({r, intermediate_});
   const Tensor a = context.scratch.take({r, intermediate_});
-  backend.grouped_gemm(Gemm::nn, dy_then_dx, down_.value(), da, saved.rows, false);
+  backend.grouped_gemm(Gemm::nn, dy_then_dx, down_.value(), da, saved.rows, Write::assign);
   const Tensor dh = saved.h;  // in place: h is not needed again
   backend.swiglu_backward(saved.h, saved.row_weights, da, dh, drow_weights, a);
-  backend.grouped_gemm(Gemm::tn, dy_then_dx, a, down_.gradient(), saved.rows, true);
-  backend.grouped_gemm(Gemm::tn, dh, saved.x, gate_up_.gradient(), saved.rows, true);
-  backend.grouped_gemm(Gemm::nn, dh, gate_up_.value(), dy_then_dx, saved.rows, false);
+  backend.grouped_gemm(Gemm::tn, dy_then_dx, a, down_.gradient(), saved.rows, Write::add);
+  backend.grouped_gemm(Gemm::tn, dh, saved.x, gate_up_.gradient(), saved.rows, Write::add);
+  backend.grouped_gemm(Gemm::nn, dh, gate_up_.value(), dy_then_dx, saved.rows, Write::assign);
 }
 
 }  // namespace smoe

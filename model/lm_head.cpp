@@ -48,7 +48,7 @@ double LmHead::run(Context& context, const Tensor& local, const Tensor& targets,
     const Tensor xs = x.rows(begin, n), ts = targets.rows(begin, n);
     const Tensor logits = chunk.rows(0, n * weight_.slice[0]).reshape({n, weight_.slice[0]});
     Tensor maxima = own.rows(0, n), sums = own.rows(n, n), target_logits = own.rows(2 * n, n);
-    backend.gemm(Gemm::nt, xs, weight_.value, logits, false);
+    backend.gemm(Gemm::nt, xs, weight_.value, logits, Write::assign);
     backend.cross_entropy_statistics(logits, ts, first, maxima, sums, target_logits);
     if (ranks > 1) {
       group.all_gather(own.rows(0, 3 * n), parts.rows(0, 3 * n * ranks), "head.statistics");
@@ -58,15 +58,15 @@ double LmHead::run(Context& context, const Tensor& local, const Tensor& targets,
     backend.cross_entropy_losses(ts, maxima, sums, target_logits, lse.rows(0, n), losses.rows(begin, n));
     if (!scale) continue;
     backend.cross_entropy_backward(logits, ts, first, lse.rows(0, n), *scale);
-    backend.gemm(Gemm::nn, logits, weight_.value, dx.rows(begin, n), false);
-    backend.gemm(Gemm::tn, logits, xs, weight_.gradient, true);
+    backend.gemm(Gemm::nn, logits, weight_.value, dx.rows(begin, n), Write::assign);
+    backend.gemm(Gemm::tn, logits, xs, weight_.gradient, Write::add);
   }
   if (scale) split.sum_back(dx, dlocal, "head.sum_gradient");
   return backend.sum(losses);
 }
 
 void LmHead::logits(Context& context, const Tensor& x, const Tensor& logits) const {
-  context.backend.gemm(Gemm::nt, x, weight_.value, logits, false);
+  context.backend.gemm(Gemm::nt, x, weight_.value, logits, Write::assign);
 }
 
 }  // namespace smoe

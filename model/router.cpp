@@ -18,7 +18,7 @@ void Router::forward(Context& context, const Tensor& x, Saved& saved, const Rout
   saved.logsumexp = keep.take({tokens});
   saved.experts = keep.take(DType::i32, {tokens, experts_per_token_});
   saved.weights = keep.take({tokens, experts_per_token_});
-  backend.gemm(Gemm::nt, x, gate_.value, saved.logits, false);
+  backend.gemm(Gemm::nt, x, gate_.value, saved.logits, Write::assign);
   backend.router_forward(saved.logits, saved.probabilities, saved.logsumexp, saved.experts, saved.weights);
   if (!statistics.counts.empty())
     backend.balance_statistics(saved.probabilities, saved.logsumexp, saved.experts, statistics.counts,
@@ -32,8 +32,8 @@ void Router::backward(Context& context, const Tensor& dweights, const RouterGrad
   const Tensor dlogits = context.scratch.take(saved.probabilities.shape());
   backend.router_backward(saved.probabilities, saved.logsumexp, saved.experts, saved.weights, dweights, gradient.balance,
                           gradient.z_scale, dlogits);
-  backend.gemm(Gemm::tn, dlogits, saved.x, gate_.gradient, true);
-  backend.gemm(Gemm::nn, dlogits, gate_.value, dx, true);
+  backend.gemm(Gemm::tn, dlogits, saved.x, gate_.gradient, Write::add);
+  backend.gemm(Gemm::nn, dlogits, gate_.value, dx, Write::add);
 }
 
 }  // namespace smoe

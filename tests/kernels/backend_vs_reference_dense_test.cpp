@@ -118,11 +118,11 @@ void check_gemm(Backend& backend, const GemmCase& c, Report& report) {
   const auto compare = [&](const char* name, Gemm kind, const Matrix<double>& a, const Matrix<double>& b,
                            const Matrix<double>& product) {
     const Tensor ta = ws.f32(a), tb = ws.f32(b), assigned = ws.output({product.rows, product.cols});
-    backend.gemm(kind, ta, tb, assigned, false);
+    backend.gemm(kind, ta, tb, assigned, Write::assign);
     report.close(std::string(name) + " assigned", ws.read(assigned), product.values, summed);
     const Matrix<double> start = f32_matrix(random, product.rows, product.cols);
     const Tensor accumulated = ws.f32(start);
-    backend.gemm(kind, ta, tb, accumulated, true);
+    backend.gemm(kind, ta, tb, accumulated, Write::add);
     report.close(std::string(name) + " accumulated", ws.read(accumulated), reference::add(start, product).values, summed);
   };
   compare("nt", Gemm::nt, x, w, reference::gemm_nt(x, w));
