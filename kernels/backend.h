@@ -103,7 +103,7 @@ class Backend {
   virtual void rms_norm_forward(const Tensor& x /*[T,D]*/, const Tensor& weight /*[D]*/, float epsilon,
                                 const Tensor& y /*[T,D]*/, const Tensor& rstd /*[T]*/) = 0;
   // dx = dresidual + (gradient through the norm): the residual branch that left before the norm joins here.
-  // dresidual may be empty (zero) and may be dx itself.
+  // dresidual may be empty (zero) and may be dx itself. dweight may be empty: the weight is not trained.
   virtual void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rstd,
                                  const Tensor& dresidual, const Tensor& dx /*[T,D]*/, const Tensor& dweight /*[D] +=*/) = 0;
 

@@ -108,6 +108,10 @@ void check_rms_norm(Backend& backend, const RmsNormCase& c, Report& report) {
   const Tensor alone = ws.output({c.tokens, c.hidden});
   backend.rms_norm_backward(tdy, tx, tweight, rstd, Tensor(), alone, ws.f32({c.hidden}, start));
   report.close("dx without a residual", ws.read(alone), dx_alone.values, summed);
+
+  const Tensor frozen = ws.output({c.tokens, c.hidden});
+  backend.rms_norm_backward(tdy, tx, tweight, rstd, ws.f32(residual), frozen, Tensor());
+  report.close("dx of a frozen weight", ws.read(frozen), dx.values, summed);
 }
 
 void check_gemm(Backend& backend, const GemmCase& c, Report& report) {
