@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,6 +13,7 @@
 #include "parallel/mesh.h"
 #include "tests/reference/mixtral.h"
 #include "tests/reference/random.h"
+#include "tests/support/deviation.h"
 
 namespace smoe {
 
@@ -110,16 +110,5 @@ class RealModel {
   Mixtral::Saved saved;
   std::vector<RouterGradient> router_gradients;
 };
-
-// Largest difference over the largest expected entry.
-template <class Found, class Expected>
-double relative_error(const Found& found, const Expected& expected) {
-  double worst = 0, largest = 0;
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    worst = std::max(worst, std::abs(static_cast<double>(found[i]) - static_cast<double>(expected[i])));
-    largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
-  }
-  return largest > 0 ? worst / largest : worst;
-}
 
 }  // namespace smoe

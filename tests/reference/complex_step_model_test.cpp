@@ -54,7 +54,8 @@ TEST_P(ComplexStepModel, EveryGradientOfTheWholeLoss) {
   ASSERT_EQ(found.size(), truth.size());
   bool any = false;
   for (std::size_t i = 0; i < truth.size(); ++i) {
-    EXPECT_LE(deviation(found[i].second, truth[i].second), gradient_tolerance) << truth[i].first;
+    // With one visible key the queries and keys have no gradient: what the terms of size one leave is rounding.
+    EXPECT_LE(deviation(found[i].second, truth[i].second, 1.0), gradient_tolerance) << truth[i].first;
     any = any || largest(truth[i].second) > 1e-3;
   }
   EXPECT_TRUE(any) << "the case has no gradient to compare";
@@ -117,9 +118,9 @@ class ComplexStepSeesMistakes : public testing::Test {
   double deviation_of(const ReferenceConfig& wrong_config, const Batch& wrong_batch) {
     const NamedGradients truth = complex_step_model_gradient(config_, parameters_, batch_);
     const NamedGradients wrong = model_gradient(wrong_config, parameters_, wrong_batch);
-    double worst = 0;
-    for (std::size_t i = 0; i < truth.size(); ++i) worst = std::max(worst, deviation(wrong[i].second, truth[i].second));
-    return worst;
+    test::Worst worst;
+    for (std::size_t i = 0; i < truth.size(); ++i) worst.add(deviation(wrong[i].second, truth[i].second), truth[i].first);
+    return worst.value;
   }
 };
 
