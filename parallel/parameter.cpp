@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "kernels/philox.h"
 #include "parallel/normals.h"
-#include "parallel/philox.h"
 
 namespace smoe {
 namespace {

@@ -7,8 +7,8 @@
 #include <numbers>
 #include <vector>
 
+#include "kernels/philox.h"
 #include "parallel/normals.h"
-#include "parallel/philox.h"
 
 namespace smoe {
 namespace {
