@@ -1,7 +1,7 @@
 // The whole model (Mixtral of Experts, arXiv 2401.04088): embedding, decoder layers, final norm, LM head.
 //
 // A training micro-batch is four calls, because the balance losses need every rank's routing before backward starts:
-//   forward -> loss_and_gradient -> (BalanceLoss::micro_batch) -> backward
+//   forward -> loss_and_gradient -> (BalanceLoss::add_micro_batch) -> backward
 #pragma once
 
 #include <cstdint>

@@ -9,10 +9,10 @@
 #include <unordered_map>
 
 #include "data/shards/batch.h"
+#include "kernels/philox.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
 #include "parallel/comm/agreement.h"
-#include "parallel/philox.h"
 #include "trainer/training_step.h"
 
 namespace smoe {

@@ -7,10 +7,10 @@
 #include <span>
 #include <utility>
 
+#include "kernels/philox.h"
 #include "kernels/yardstick.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
-#include "parallel/philox.h"
 #include "trainer/record/metrics.h"
 #include "trainer/stopwatch.h"
 #include "trainer/training_step.h"

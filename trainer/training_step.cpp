@@ -35,7 +35,7 @@ double TrainingStep::micro_batch(const StepBatch& batch, std::int64_t first, std
   saved_.statistics = balance_.take_statistics(context, sequences, batch.sequence_length);
   model_.forward(context, tokens, recompute_, nullptr, saved_);
   const double loss = model_.loss_and_gradient(context, tokens, scale, saved_);
-  balance_.micro_batch(context, saved_.statistics, router_gradients_);
+  balance_.add_micro_batch(context, saved_.statistics, router_gradients_);
   model_.backward(context, tokens, recompute_, router_gradients_, saved_, last ? &reducer_ : nullptr);
   return loss;
 }

@@ -89,7 +89,7 @@ class RealModel {
     const double scale = 1.0 / batch.target_count;
     const double lm = model.loss_and_gradient(context, tokens, scale, saved) * scale;
     balance.begin_step(1);
-    balance.micro_batch(context, saved.statistics, router_gradients);
+    balance.add_micro_batch(context, saved.statistics, router_gradients);
     model.backward(context, tokens, recompute, router_gradients, saved);
     return {lm, balance.values().trained(router.aux_loss_scope), balance.values().z_total()};
   }

@@ -9,7 +9,7 @@
 
 #include "parallel/initial_values.h"
 #include "parallel/normals.h"
-#include "parallel/philox.h"
+#include "kernels/philox.h"
 #include "parallel/shards.h"
 #include "tests/support/deviation.h"
 

@@ -10,9 +10,9 @@
 
 #include "data/files/sha256.h"
 #include "data/files/tensor_directory.h"
+#include "kernels/philox.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
-#include "parallel/philox.h"
 #include "tests/trainer/scratch_dir.h"
 #include "trainer/machine.h"
 #include "trainer/checkpoint/weights.h"
