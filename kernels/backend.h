@@ -17,6 +17,7 @@
 #include <span>
 #include <string>
 
+#include "kernels/routing.h"
 #include "kernels/tensor.h"
 
 namespace smoe {
@@ -136,13 +137,13 @@ class Backend {
                                 const Tensor& value_cache, const Tensor& out /*[N,H,C]*/) = 0;
 
   // ---- router: softmax over all experts, top K (lowest index wins ties), renormalised (Mixtral, arXiv 2401.04088) ----
-  virtual void router_forward(const Tensor& logits /*[T,E]*/, const Tensor& probabilities /*[T,E]*/,
+  virtual void router_forward(const RoutingRule& rule, const Tensor& logits /*[T,E]*/, const Tensor& selection_bias, const Tensor& probabilities /*[T,E]*/,
                               const Tensor& logsumexp /*[T]*/, const Tensor& experts /*[T,K] i32, best first*/,
                               const Tensor& weights /*[T,K], sum to 1*/) = 0;
   // dlogits = gradient through the renormalised weights (exactly zero for experts not chosen)
   //         + through the balance loss: dL/dprobabilities[t,e] = balance_gradient[t / (T/N), e], [N,E]; empty: none
   //         + through the z loss: z_scale * d(sum_t lse_t^2)/dlogits.
-  virtual void router_backward(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
+  virtual void router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                                const Tensor& weights, const Tensor& dweights /*[T,K]*/, const Tensor& balance_gradient,
                                double z_scale, const Tensor& dlogits /*[T,E]*/) = 0;
   // Sums over N equal groups of consecutive tokens: what every balance loss is made of.
@@ -150,10 +151,11 @@ class Backend {
                                   const Tensor& counts /*[N,E] assignments*/, const Tensor& probability_sums /*[N,E]*/,
                                   const Tensor& z_sums /*[N]: sum of lse^2*/) = 0;
 
+  virtual void jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, Write write) = 0;
   // ---- dispatch to experts ----
   // The order of rows: by expert, inside one by token. row_of [T,K]: row of each assignment; assignment_of [T*K]: the
   // inverse, t * K + k; offsets [E+1] (and its host copy).
-  virtual void routing_map(const Tensor& experts /*[T,K]*/, const Tensor& row_of, const Tensor& assignment_of,
+  virtual void routing_map(const Tensor& experts /*[T,K]*/, const Capacity& capacity, const Tensor& row_of, const Tensor& assignment_of,
                            const ExpertRows& rows) = 0;
   // rows[r] = x[assignment_of[r] / K]. Its transpose is unpermute, so each is the other's backward.
   virtual void permute(const Tensor& x /*[T,D]*/, const Tensor& assignment_of, std::int64_t experts_per_token,

@@ -1,16 +1,18 @@
 #include "model/decoder_layer.h"
 
+#include "parallel/token_split.h"
+
 namespace smoe {
 namespace {
 std::string layer_prefix(int layer) { return "model.layers." + std::to_string(layer) + "."; }
 }  // namespace
 
-DecoderLayer::DecoderLayer(ParameterSet& parameters, const ModelConfig& config, const Mesh& mesh, int layer)
+DecoderLayer::DecoderLayer(ParameterSet& parameters, const ModelConfig& config, const RoutingOptions& routing, const Mesh& mesh, int layer)
     : input_norm_(parameters, layer_prefix(layer) + "input_layernorm.weight", config.hidden_size, config.rms_norm_eps),
       attention_(parameters, layer_prefix(layer) + "self_attn.", config, mesh, layer),
       post_attention_norm_(parameters, layer_prefix(layer) + "post_attention_layernorm.weight", config.hidden_size, config.rms_norm_eps),
-      router_(parameters, layer_prefix(layer) + "block_sparse_moe.", config),
-      dispatcher_(mesh, config.num_local_experts, config.num_experts_per_tok),
+      router_(parameters, layer_prefix(layer) + "block_sparse_moe.", config, routing, layer),
+      dispatcher_(mesh, config.num_local_experts, config.num_experts_per_tok, routing.capacity_factor),
       experts_(parameters, layer_prefix(layer) + "block_sparse_moe.", config, dispatcher_.first_expert(), dispatcher_.local_experts()) {}
 
 void DecoderLayer::forward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& x, KvCache* cache,
@@ -24,9 +26,10 @@ void DecoderLayer::forward(Context& context, const TokenBatch& batch, const Tens
   backend.add(x, mid, mid);
 
   const Tensor expert_input = post_attention_norm_.forward(context, mid, saved.post_attention_norm);
-  router_.forward(context, expert_input, saved.router, statistics);
+  router_.forward(context, batch, expert_input, saved.router, statistics);
+  const std::int64_t run = TokenSplit(context.mesh).run(batch.sequences, batch.sequence_length);
   const Tensor rows = dispatcher_.dispatch(backend, context.activations, context.scratch, expert_input, saved.router.experts,
-                                           saved.router.weights, saved.dispatched);
+                                           saved.router.weights, run, saved.dispatched);
   const Tensor expert_output = context.scratch.take(rows.shape());
   experts_.forward(context, rows, saved.dispatched.row_weights, saved.dispatched.rows, saved.experts, expert_output);
   dispatcher_.combine(backend, context.scratch, expert_output, saved.dispatched, mid, y);

@@ -21,7 +21,9 @@ class DecoderLayer {
     Experts::Saved experts;
   };
 
-  DecoderLayer(ParameterSet& parameters, const ModelConfig& config, const Mesh& mesh, int layer);
+  DecoderLayer(ParameterSet& parameters, const ModelConfig& config, const RoutingOptions& routing, const Mesh& mesh, int layer);
+
+  Router& router() { return router_; }
 
   // x [T/tp,D] -> y [T/tp,D]. x must live until backward. statistics may be empty.
   void forward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& x, KvCache* cache, Saved& saved,

@@ -1,6 +1,7 @@
 #include "parallel/token_dispatcher.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include <stdexcept>
 #include <string>
@@ -13,11 +14,12 @@ Tensor as_rows(const Tensor& x) { return x.rank() == 1 ? x.reshape({x.dim(0), 1}
 
 }  // namespace
 
-TokenDispatcher::TokenDispatcher(const Mesh& mesh, std::int64_t experts, std::int64_t experts_per_token)
+TokenDispatcher::TokenDispatcher(const Mesh& mesh, std::int64_t experts, std::int64_t experts_per_token, double capacity_factor)
     : group_(mesh.group(Axis::ep)),
       experts_(experts),
       local_experts_(experts / group_.size()),
-      experts_per_token_(experts_per_token) {
+      experts_per_token_(experts_per_token),
+      capacity_factor_(capacity_factor) {
   if (local_experts_ * group_.size() != experts)
     throw std::logic_error(std::to_string(experts) + " experts do not divide over " + std::to_string(group_.size()) + " ranks");
 }
@@ -89,13 +91,17 @@ void TokenDispatcher::bring_back(Backend& backend, Arena& scratch, const Tensor&
   group_.all_to_all_v(by_sender, dispatched.received, to, dispatched.sent, label);
 }
 
-Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts, const Tensor& weights, Dispatched& out) {
-  const std::int64_t tokens = x.dim(0), assignments = tokens * experts_per_token_;
+Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts, const Tensor& weights, std::int64_t run, Dispatched& out) {
+  const std::int64_t tokens = x.dim(0);
   out.row_of = keep.take(DType::i32, {tokens, experts_per_token_});
-  out.assignment_of = keep.take(DType::i32, {assignments});
+  out.assignment_of = keep.take(DType::i32, {tokens * experts_per_token_});
   out.rows.offsets = keep.take(DType::i32, {experts_ + 1});
   out.rows.host = out.rows.offsets.i32();
-  backend.routing_map(experts, out.row_of, out.assignment_of, out.rows);
+  const double share = static_cast<double>(experts_per_token_ * run) / static_cast<double>(experts_);
+  const Capacity capacity{static_cast<std::int64_t>(std::ceil(capacity_factor_ * share)), run};
+  backend.routing_map(experts, capacity, out.row_of, out.assignment_of, out.rows);
+  const std::int64_t assignments = out.rows.host[experts_];
+  out.assignment_of = out.assignment_of.rows(0, assignments);
   if (!exchanges()) {
     out.row_weights = keep.take({assignments});
     backend.permute_weights(weights, out.row_of, out.row_weights);

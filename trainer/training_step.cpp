@@ -30,8 +30,12 @@ double TrainingStep::micro_batch(const StepBatch& batch, std::int64_t first, std
                           : column.subspan(static_cast<std::size_t>(first * batch.sequence_length),
                                            static_cast<std::size_t>(sequences * batch.sequence_length));
   };
-  const TokenBatch tokens = make_token_batch(backend_, activations_, sequences, batch.sequence_length, part(batch.ids),
+  TokenBatch tokens = make_token_batch(backend_, activations_, sequences, batch.sequence_length, part(batch.ids),
                                              part(batch.targets), part(batch.document_start));
+  if (batch.noise_key) {  // sequences lie micro-batch by micro-batch, in each rank by rank, as the loader cuts them
+    const std::int64_t before = first * mesh_.size(Axis::dp) + sequences * mesh_.rank(Axis::dp);
+    tokens.noise = BatchNoise{*batch.noise_key, before * batch.sequence_length};
+  }
   saved_.statistics = balance_.take_statistics(context, sequences, batch.sequence_length);
   model_.forward(context, tokens, recompute_, nullptr, saved_);
   const double loss = model_.loss_and_gradient(context, tokens, scale, saved_);

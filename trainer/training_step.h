@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -23,6 +24,7 @@ namespace smoe {
 struct StepBatch {
   std::int64_t sequences = 0, sequence_length = 0;
   std::span<const std::int32_t> ids, targets, document_start;
+  std::optional<std::uint64_t> noise_key{};  // of what the layers draw in this step, on every rank the same; none: nothing
 };
 
 struct StepResult {

@@ -28,9 +28,9 @@ class Expect {
     if (!condition) fail(rule);
   }
   // Every id of [ids, ids + count) lies in [0, limit): an id outside would read or write foreign memory.
-  void in_range(const char* argument, const std::int32_t* ids, std::int64_t count, std::int64_t limit) const {
+  void in_range(const char* argument, const std::int32_t* ids, std::int64_t count, std::int64_t limit, std::int32_t lowest = 0) const {
     for (std::int64_t i = 0; i < count; ++i)
-      if (ids[i] < 0 || ids[i] >= limit)
+      if (ids[i] < lowest || ids[i] >= limit)
         fail(std::string(argument) + "[" + std::to_string(i) + "] is " + std::to_string(ids[i]) + ", expected 0 .. " +
              std::to_string(limit - 1));
   }

@@ -8,7 +8,7 @@
 namespace smoe {
 
 // A counting sort, on one thread: two passes over T * K integers.
-void CpuBackend::routing_map(const Tensor& experts, const Tensor& row_of, const Tensor& assignment_of,
+void CpuBackend::routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of, const Tensor& assignment_of,
                              const ExpertRows& rows) {
   const std::int64_t T = experts.dim(0), K = experts.dim(1), E = rows.offsets.dim(0) - 1;
   const cpu::Expect expect("routing_map");
@@ -20,17 +20,25 @@ void CpuBackend::routing_map(const Tensor& experts, const Tensor& row_of, const 
   const std::int32_t* expert = experts.i32();
   expect.in_range("experts", expert, T * K, E);
 
-  // After counting, offsets[e + 1] is the end of expert e; while rows are handed out, next[e] walks to it.
+  // First each group of tokens takes what the experts still have room for (0, or -1: dropped) and is counted; after that,
+  // offsets[e + 1] is the end of expert e, and while rows are handed out, next[e] walks to it.
   std::int32_t *offsets = rows.offsets.i32(), *row = row_of.i32(), *assignment = assignment_of.i32();
   std::int32_t* next = shared_.take<std::int32_t>(static_cast<std::size_t>(E));
   std::fill_n(offsets, E + 1, 0);
-  for (std::int64_t i = 0; i < T * K; ++i) ++offsets[expert[i] + 1];
+  const std::int64_t group = capacity.rows > 0 ? capacity.group * K : T * K, room = capacity.rows > 0 ? capacity.rows : T;
+  for (std::int64_t first = 0; first < T * K; first += group) {
+    std::fill_n(next, E, 0);
+    for (std::int64_t i = first; i < first + group; ++i) row[i] = next[expert[i]]++ < room ? 0 : -1;
+    for (std::int64_t e = 0; e < E; ++e) offsets[e + 1] += static_cast<std::int32_t>(std::min<std::int64_t>(next[e], room));
+  }
   for (std::int64_t e = 0; e < E; ++e) offsets[e + 1] += offsets[e];
   std::copy_n(offsets, E, next);
   for (std::int64_t i = 0; i < T * K; ++i) {
+    if (row[i] < 0) continue;
     row[i] = next[expert[i]]++;
     assignment[row[i]] = static_cast<std::int32_t>(i);
   }
+  std::fill(assignment + offsets[E], assignment + T * K, -1);
   // Readers of ExpertRows see the host copy as constant; this op is the one that fills it.
   if (rows.host && rows.host != offsets) std::copy_n(offsets, E + 1, const_cast<std::int32_t*>(rows.host));
 }
@@ -60,7 +68,7 @@ void CpuBackend::unpermute(const Tensor& rows, const Tensor& row_of, const Tenso
   expect.optional("base", base, {T, D});
   expect("x", x, {T, D});
   const std::int32_t* row = row_of.i32();
-  expect.in_range("row_of", row, T * K, R);
+  expect.in_range("row_of", row, T * K, R, -1);
   const float *from = rows.f32(), *pbase = base.empty() ? nullptr : base.f32();
   float* to = x.f32();
   cpu::for_blocks(threads_, T, cpu::block_rows(D), [=](std::int64_t first, std::int64_t last) {
@@ -71,6 +79,7 @@ void CpuBackend::unpermute(const Tensor& rows, const Tensor& row_of, const Tenso
       else if (pbase != to)
         cpu::copy_row(pbase + t * D, D, sum);
       for (std::int64_t k = 0; k < K; ++k) {
+        if (row[t * K + k] < 0) continue;
         const float* part = from + row[t * K + k] * D;
 #pragma omp simd
         for (std::int64_t d = 0; d < D; ++d) sum[d] += part[d];
@@ -86,10 +95,11 @@ void CpuBackend::permute_weights(const Tensor& weights, const Tensor& row_of, co
   expect.indices("row_of", row_of, {T, K});
   expect("row_weights", row_weights, {R});
   const std::int32_t* row = row_of.i32();
-  expect.in_range("row_of", row, T * K, R);
+  expect.in_range("row_of", row, T * K, R, -1);
   const float* from = weights.f32();
   float* to = row_weights.f32();
-  for (std::int64_t i = 0; i < T * K; ++i) to[row[i]] = from[i];
+  for (std::int64_t i = 0; i < T * K; ++i)
+    if (row[i] >= 0) to[row[i]] = from[i];
 }
 
 void CpuBackend::unpermute_weights(const Tensor& row_weights, const Tensor& row_of, const Tensor& weights) {
@@ -99,10 +109,10 @@ void CpuBackend::unpermute_weights(const Tensor& row_weights, const Tensor& row_
   expect.indices("row_of", row_of, {T, K});
   expect("weights", weights, {T, K});
   const std::int32_t* row = row_of.i32();
-  expect.in_range("row_of", row, T * K, R);
+  expect.in_range("row_of", row, T * K, R, -1);
   const float* from = row_weights.f32();
   float* to = weights.f32();
-  for (std::int64_t i = 0; i < T * K; ++i) to[i] = from[row[i]];
+  for (std::int64_t i = 0; i < T * K; ++i) to[i] = row[i] < 0 ? 0.0f : from[row[i]];
 }
 
 }  // namespace smoe

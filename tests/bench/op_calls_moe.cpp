@@ -21,7 +21,7 @@ Routing routing_outputs(Inputs& in, Index tokens, Index experts, Index top_k) {
 
 Routing routed(Inputs& in, Index tokens, Index experts, Index top_k) {
   const Routing r = routing_outputs(in, tokens, experts, top_k);
-  in.backend().router_forward(in.uniform({tokens, experts}, 2), r.probabilities, r.logsumexp, r.experts, r.weights);
+  in.backend().router_forward({}, in.uniform({tokens, experts}, 2), {}, r.probabilities, r.logsumexp, r.experts, r.weights);
   return r;
 }
 
@@ -30,13 +30,13 @@ void add_router(std::vector<OpCall>& calls, const RouterCase& c) {
   const std::string what = fmt::format("T{} E{} K{}", T, E, K);
   calls.push_back({"router_forward", what, c.forward(), [=](Inputs& in) {
     return [&b = in.backend(), logits = in.uniform({T, E}, 2), r = routing_outputs(in, T, E, K)] {
-      b.router_forward(logits, r.probabilities, r.logsumexp, r.experts, r.weights);
+      b.router_forward({}, logits, {}, r.probabilities, r.logsumexp, r.experts, r.weights);
     };
   }});
   calls.push_back({"router_backward", what, c.backward(), [=](Inputs& in) {
     return [&b = in.backend(), r = routed(in, T, E, K), dweights = in.uniform({T, K}), balance = in.uniform({N, E}),
             dlogits = in.output({T, E})] {
-      b.router_backward(r.probabilities, r.logsumexp, r.experts, r.weights, dweights, balance, 0.01, dlogits);
+      b.router_backward({}, r.probabilities, r.probabilities, r.logsumexp, r.experts, r.weights, dweights, balance, 0.01, dlogits);
     };
   }});
   calls.push_back({"balance_statistics", fmt::format("{} N{}", what, N), op_work::balance_statistics(T, E, K), [=](Inputs& in) {
@@ -62,7 +62,7 @@ Map unmapped(Inputs& in, const DispatchCase& c) {
 
 Map mapped(Inputs& in, const DispatchCase& c) {
   const Map m = unmapped(in, c);
-  in.backend().routing_map(m.experts, m.row_of, m.assignment_of, m.rows);
+  in.backend().routing_map(m.experts, {}, m.row_of, m.assignment_of, m.rows);
   return m;
 }
 
@@ -70,7 +70,7 @@ void add_dispatch(std::vector<OpCall>& calls, const DispatchCase& c) {
   const Index T = c.tokens, K = c.top_k, R = T * K, D = c.hidden;
   const std::string what = fmt::format("T{} E{} K{} D{}", T, c.experts, K, D);
   calls.push_back({"routing_map", what, op_work::routing_map(R), [=](Inputs& in) {
-    return [&b = in.backend(), m = unmapped(in, c)] { b.routing_map(m.experts, m.row_of, m.assignment_of, m.rows); };
+    return [&b = in.backend(), m = unmapped(in, c)] { b.routing_map(m.experts, {}, m.row_of, m.assignment_of, m.rows); };
   }});
   calls.push_back({"permute", what, c.forward(), [=](Inputs& in) {
     return [&b = in.backend(), K, m = mapped(in, c), x = in.uniform({T, D}), rows = in.output({R, D})] {

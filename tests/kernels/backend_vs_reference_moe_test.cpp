@@ -32,7 +32,7 @@ void check_router(Backend& backend, const RouterCase& c, Report& report) {
   const Matrix<double> logits = router_logits(c, random);
   const Tensor probabilities = ws.output({T, E}), logsumexp = ws.output({T}), experts = ws.output_i32({T, K}),
                weights = ws.output({T, K});
-  backend.router_forward(ws.f32(logits), probabilities, logsumexp, experts, weights);
+  backend.router_forward({}, ws.f32(logits), {}, probabilities, logsumexp, experts, weights);
   const reference::Routing<double> truth = reference::router_forward(logits, K);
   report.close("probabilities", ws.read(probabilities), truth.probabilities.values, pointwise);
   report.close("logsumexp", ws.read(logsumexp), truth.logsumexp, pointwise);
@@ -44,11 +44,11 @@ void check_router(Backend& backend, const RouterCase& c, Report& report) {
   const Matrix<double> dweights = f32_matrix(random, T, K), balance = f32_matrix(random, N, E);
   const double z_scale = 0.03;
   const Tensor tdweights = ws.f32(dweights), all = ws.output({T, E});
-  backend.router_backward(probabilities, logsumexp, experts, weights, tdweights, ws.f32(balance), z_scale, all);
+  backend.router_backward({}, ws.f32(logits), probabilities, logsumexp, experts, weights, tdweights, ws.f32(balance), z_scale, all);
   report.close("dlogits of everything", ws.read(all), reference::router_backward(logits, saved, dweights, balance, z_scale).values,
                summed);
   const Tensor alone = ws.output({T, E});
-  backend.router_backward(probabilities, logsumexp, experts, weights, tdweights, Tensor(), 0.0, alone);
+  backend.router_backward({}, ws.f32(logits), probabilities, logsumexp, experts, weights, tdweights, Tensor(), 0.0, alone);
   const Matrix<double> dlogits = reference::router_backward(logits, saved, dweights, Matrix<double>(), 0.0);
   const Values found = ws.read(alone);
   Values chosen_found, chosen_truth, others;
@@ -91,7 +91,7 @@ void check_dispatch(Backend& backend, const DispatchCase& c, Report& report) {
   const Tensor row_of = ws.output_i32({T, K}), assignment_of = ws.output_i32({R}), offsets = ws.output_i32({c.experts + 1});
   Ids host_offsets(c.experts + 1);
   const ExpertRows rows{offsets, backend.device() == Device::cpu ? offsets.i32() : host_offsets.data()};
-  backend.routing_map(ws.i32({T, K}, experts.values), row_of, assignment_of, rows);
+  backend.routing_map(ws.i32({T, K}, experts.values), {}, row_of, assignment_of, rows);
   report.exact("row_of", ws.read(row_of), as_values(truth.row_of));
   report.exact("assignment_of", ws.read(assignment_of), as_values(truth.assignment_of));
   report.exact("offsets", ws.read(offsets), as_values(truth.offsets));

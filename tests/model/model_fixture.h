@@ -46,6 +46,16 @@ inline RouterConfig router_config(const reference::ReferenceConfig& c) {
   return r;
 }
 
+inline RoutingOptions routing_options(const reference::ReferenceConfig& c) {
+  RoutingOptions r;
+  r.rule.score = c.rule.score == reference::Score::softmax ? Score::softmax : Score::sigmoid;
+  r.rule.renormalise = c.rule.renormalise;
+  r.rule.scale = static_cast<float>(c.rule.scale);
+  r.capacity_factor = c.capacity_factor;
+  r.jitter = static_cast<float>(c.jitter);
+  return r;
+}
+
 // Weights rounded to float first, so that both compute with the same numbers.
 inline reference::Parameters<double> float_parameters(const reference::ReferenceConfig& config, std::uint64_t seed) {
   auto p = reference::random_parameters(config, seed);
@@ -62,10 +72,15 @@ class RealModel {
         persistent(*backend),
         activations(*backend),
         scratch(*backend),
-        model(model_config(config), mesh),
+        model(model_config(config), mesh, routing_options(config)),
         router(router_config(config)),
         balance(model.config(), router) {
     model.allocate(*backend, persistent, positions, true);
+    if (!config.selection_bias.empty()) {
+      const Tensor biases = persistent.take({config.layers, config.experts});
+      backend->copy_from_host(biases, reference::cast<float>(config.selection_bias).data());
+      model.use_selection_bias(biases);
+    }
     reference::visit_parameters(weights, [&](const std::string& name, const auto&, const std::vector<double>& values) {
       const Parameter* p = model.parameters().find(name);
       ASSERT_NE(p, nullptr) << name;
@@ -82,8 +97,9 @@ class RealModel {
     activations.rewind({});
     scratch.rewind({});
     Context context{*backend, mesh, activations, scratch};
-    const TokenBatch tokens = make_token_batch(*backend, activations, batch.sequences, batch.sequence_length, batch.tokens, batch.targets,
+    TokenBatch tokens = make_token_batch(*backend, activations, batch.sequences, batch.sequence_length, batch.tokens, batch.targets,
                                                batch.document_start);
+    tokens.noise = BatchNoise{batch.noise_key, 0};
     saved.statistics = balance.take_statistics(context, batch.sequences, batch.sequence_length);
     model.forward(context, tokens, recompute, nullptr, saved);
     const double scale = 1.0 / batch.target_count;
