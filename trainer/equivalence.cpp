@@ -13,6 +13,7 @@
 #include "optim/adamw.h"
 #include "parallel/comm/agreement.h"
 #include "parallel/philox.h"
+#include "trainer/objective.h"
 #include "trainer/training_step.h"
 
 namespace smoe {
@@ -109,7 +110,8 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
   if (what.adjust)
     for (Parameter& p : model.parameters()) what.adjust(p);
   AdamW optimizer(*backend, persistent, model.parameters(), mesh, what.optimizer, what.bucket_elements);
-  TrainingStep step(*backend, mesh, model, optimizer, what.router, what.at_once / dp, what.recompute);
+  TrainingStep step(*backend, mesh, model, optimizer, what.router, what.at_once / dp, what.recompute,
+                    what.objective ? what.objective() : std::make_unique<CrossEntropy>());
 
   CaseRun run;
   for (const Parameter& p : model.parameters()) run.parameters.push_back({p.name, p.shape, p.slice, p.first});

@@ -121,7 +121,7 @@ class Workbench {
     const auto length = static_cast<std::int64_t>(ids.size());
     const TokenBatch batch = make_token_batch(timed_, context.activations, 1, length, ids, {}, {}, cache.length);
     Mixtral::Saved saved;
-    model_.forward(context, batch, Recompute::none, &cache, saved);
+    model_.forward_cached(context, batch, cache, saved);
     const Tensor logits = context.activations.take({1, what_.model.vocab_size});
     model_.logits(context, saved.hidden.rows(length - 1, 1), logits);
     logits_.resize(static_cast<std::size_t>(logits.elements()));

@@ -288,7 +288,7 @@ void Trainer::report_step(const StepResult& result, double learning_rate) {
   const double seconds = seconds_since(speed_->since), tokens = static_cast<double>(speed_->tokens);
   const double gflops = 3e-9 * forward_flops_per_token(hf_.model, config_.data.sequence_length) * tokens / seconds;
   // A batch that holds no target, all of it masked, has no loss: its sum of nothing is not a loss of 0.
-  const double lm_loss = result.targets > 0 ? result.lm_loss : std::numeric_limits<double>::quiet_NaN();
+  const double lm_loss = result.count > 0 ? result.lm_loss : std::numeric_limits<double>::quiet_NaN();
   progress_->update(state_.step, fmt::format("loss {:.4f}  {} tok/s  {:.1f} GF/s ({:.0f}% of the cores)", lm_loss,
                                              format_count(tokens / seconds), gflops, 1e11 * gflops / rates_.peak_flops));
   if (!result.finite)
@@ -298,6 +298,7 @@ void Trainer::report_step(const StepResult& result, double learning_rate) {
   StepMetrics row;
   row.step = state_.step;
   row.tokens = state_.tokens;
+  row.targets = static_cast<std::int64_t>(result.count);
   row.lm_loss = lm_loss;
   row.aux_loss = result.aux_loss;
   row.z_loss = result.z_loss;

@@ -85,7 +85,7 @@ class RealModel {
     const TokenBatch tokens = make_token_batch(*backend, activations, batch.sequences, batch.sequence_length, batch.tokens, batch.targets,
                                                batch.document_start);
     saved.statistics = balance.take_statistics(context, batch.sequences, batch.sequence_length);
-    model.forward(context, tokens, recompute, nullptr, saved);
+    model.forward(context, tokens, recompute, saved);
     const double scale = 1.0 / batch.target_count;
     const double lm = model.loss_and_gradient(context, tokens, scale, saved) * scale;
     balance.begin_step(1);
