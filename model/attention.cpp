@@ -11,12 +11,12 @@ namespace {
 Parameter to_heads(const std::string& name, std::int64_t heads, const ModelConfig& config, const Mesh& mesh) {
   const std::int64_t hidden = config.hidden_size, ranks = mesh.size(Axis::tp), own = heads / ranks * config.head_size();
   return {.name = name, .shape = {own * ranks, hidden}, .first = {own * mesh.rank(Axis::tp), 0}, .slice = {own, hidden},
-          .replicas = Replicas::tensor_parallel, .initial_std = static_cast<float>(config.initializer_range)};
+          .split = Split::tp, .initial_std = static_cast<float>(config.initializer_range)};
 }
 Parameter from_heads(const std::string& name, std::int64_t heads, const ModelConfig& config, const Mesh& mesh) {
   const std::int64_t hidden = config.hidden_size, ranks = mesh.size(Axis::tp), own = heads / ranks * config.head_size();
   return {.name = name, .shape = {hidden, own * ranks}, .first = {0, own * mesh.rank(Axis::tp)}, .slice = {hidden, own},
-          .replicas = Replicas::tensor_parallel, .initial_std = static_cast<float>(config.initializer_range)};
+          .split = Split::tp, .initial_std = static_cast<float>(config.initializer_range)};
 }
 
 // [T, heads, C] as the [T, heads C] of a product.

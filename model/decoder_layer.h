@@ -21,7 +21,7 @@ class DecoderLayer {
     Experts::Saved experts;
   };
 
-  DecoderLayer(ParameterSet& parameters, const ModelConfig& config, Backend& backend, const Mesh& mesh, int layer);
+  DecoderLayer(ParameterSet& parameters, const ModelConfig& config, const Mesh& mesh, int layer);
 
   // x [T/tp,D] -> y [T/tp,D]. x must live until backward. statistics may be empty.
   void forward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& x, KvCache* cache, Saved& saved,

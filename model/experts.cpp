@@ -13,7 +13,7 @@ std::vector<Parameter> matrices(const std::string& prefix, const ModelConfig& co
   for (std::int64_t e = first; e < first + count; ++e)
     for (const char* name : names)
       all.push_back({.name = prefix + "experts." + std::to_string(e) + "." + name + ".weight", .shape = shape,
-                     .replicas = Replicas::expert, .initial_std = static_cast<float>(config.initializer_range)});
+                     .split = Split::ep, .initial_std = static_cast<float>(config.initializer_range)});
   return all;
 }
 

@@ -2,37 +2,37 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <utility>
 
 #include "model/rope_frequencies.h"
 
 namespace smoe {
 namespace {
-std::vector<std::unique_ptr<DecoderLayer>> make_layers(ParameterSet& parameters, const ModelConfig& config, Backend& backend,
-                                                       const Mesh& mesh, std::vector<std::size_t>& first_parameters) {
+std::vector<std::unique_ptr<DecoderLayer>> make_layers(ParameterSet& parameters, const ModelConfig& config, const Mesh& mesh,
+                                                       std::vector<std::size_t>& first_parameters) {
   std::vector<std::unique_ptr<DecoderLayer>> layers;
   for (int l = 0; l < config.num_hidden_layers; ++l) {
     first_parameters.push_back(parameters.size());
-    layers.push_back(std::make_unique<DecoderLayer>(parameters, config, backend, mesh, l));
+    layers.push_back(std::make_unique<DecoderLayer>(parameters, config, mesh, l));
   }
   first_parameters.push_back(parameters.size());
   return layers;
 }
 }  // namespace
 
-Mixtral::Mixtral(const ModelConfig& config, Backend& backend, const Mesh& mesh)
+Mixtral::Mixtral(const ModelConfig& config, const Mesh& mesh)
     : config_(config),
-      backend_(backend),
       mesh_(mesh),
       embedding_(parameters_, config, mesh),
-      layers_(make_layers(parameters_, config, backend, mesh, layer_parameters_)),
+      layers_(make_layers(parameters_, config, mesh, layer_parameters_)),
       norm_(parameters_, "model.norm.weight", config.hidden_size, config.rms_norm_eps),
       head_(parameters_, config, mesh) {}
 
-void Mixtral::allocate(Arena& persistent, std::int64_t positions, bool with_gradients) {
-  parameters_.allocate(backend_, persistent, mesh_, with_gradients);
+void Mixtral::allocate(Backend& backend, Arena& persistent, std::int64_t positions, bool with_gradients) {
+  parameters_.allocate(backend, persistent, mesh_, with_gradients);
   rope_table_ = persistent.take({positions, config_.head_size()});
   const RopeFrequencies rope = rope_frequencies(config_);
-  backend_.rope_table(rope.frequencies, rope.scale, rope_table_);
+  backend.rope_table(rope.frequencies, rope.scale, rope_table_);
 }
 
 void Mixtral::forward(Context& context, const TokenBatch& batch, Recompute recompute, Saved& saved) {
@@ -124,6 +124,11 @@ KvCache Mixtral::make_cache(Arena& arena, std::int64_t capacity) const {
     cache.values.push_back(arena.take({capacity, config_.num_key_value_heads, config_.head_size()}));
   }
   return cache;
+}
+
+ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh) {
+  Mixtral declared(config, mesh);
+  return std::move(declared.parameters());
 }
 
 double forward_flops_per_token(const ModelConfig& c, std::int64_t sequence_length) {

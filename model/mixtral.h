@@ -1,7 +1,7 @@
 // The whole model (Mixtral of Experts, arXiv 2401.04088): embedding, decoder layers, final norm, LM head.
 //
 // A training micro-batch is four calls, because the balance losses need every rank's routing before backward starts:
-//   forward -> loss_and_gradient -> (BalanceLoss::micro_batch) -> backward
+//   forward -> loss_and_gradient -> (BalanceLoss::add_micro_batch) -> backward
 // Where the loss is another than the mean cross-entropy, head_gradient stands in place of loss_and_gradient.
 #pragma once
 
@@ -34,8 +34,8 @@ class Mixtral {
     BalanceLoss::Statistics statistics;
   };
 
-  // Parameters are declared here and get memory in allocate().
-  Mixtral(const ModelConfig& config, Backend& backend, const Mesh& mesh);
+  // Parameters are declared here and get memory in allocate(). The mesh outlives the model.
+  Mixtral(const ModelConfig& config, const Mesh& mesh);
   Mixtral(const Mixtral&) = delete;
   Mixtral& operator=(const Mixtral&) = delete;
 
@@ -44,7 +44,7 @@ class Mixtral {
   const ParameterSet& parameters() const { return parameters_; }
 
   // positions: the longest sequence that forward will see. persistent outlives the model.
-  void allocate(Arena& persistent, std::int64_t positions, bool with_gradients);
+  void allocate(Backend& backend, Arena& persistent, std::int64_t positions, bool with_gradients);
 
   // Whole sequences. Statistics of the routers are collected where saved.statistics has been given tensors.
   void forward(Context& context, const TokenBatch& batch, Recompute recompute, Saved& saved);
@@ -74,7 +74,6 @@ class Mixtral {
   void run_layers(Context& context, const TokenBatch& batch, Recompute recompute, KvCache* cache, Saved& saved);
 
   ModelConfig config_;
-  Backend& backend_;
   ParameterSet parameters_;
   const Mesh& mesh_;
   Embedding embedding_;
@@ -84,6 +83,9 @@ class Mixtral {
   LmHead head_;
   Tensor rope_table_;  // [positions, C]
 };
+
+// A model's parameters and nothing else, without memory: their names, shapes, and what a rank of the mesh holds of them.
+ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh);
 
 // Floating-point operations of one token's forward, counting a multiply-add as two. Attention scores are counted causal
 // (half of S x S); norms, softmax and activations are not counted. Training is three times this.

@@ -5,7 +5,7 @@ namespace smoe {
 Router::Router(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config)
     : experts_(config.num_local_experts),
       experts_per_token_(config.num_experts_per_tok),
-      gate_(parameters, {{.name = prefix + "gate.weight", .shape = {experts_, config.hidden_size}, .replicas = Replicas::everywhere,
+      gate_(parameters, {{.name = prefix + "gate.weight", .shape = {experts_, config.hidden_size},
                           .initial_std = static_cast<float>(config.initializer_range)}}) {}
 
 void Router::forward(Context& context, const Tensor& x, Saved& saved, const RouterStatistics& statistics) const {

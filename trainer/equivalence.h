@@ -62,7 +62,7 @@ struct CaseRun {
 CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads);
 
 // Largest deviations over all steps and ranks, the same on every rank. Losses and norm relative to their value;
-// gradients and weights relative to the largest entry of the whole tensor.
+// gradients and weights relative to the largest entry of the whole tensor. What is not finite in either run is infinite.
 struct Deviations {
   struct Worst {
     double value = 0;

@@ -6,7 +6,7 @@
 #include <numeric>
 #include <stdexcept>
 
-#include "parallel/philox.h"
+#include "kernels/philox.h"
 
 namespace smoe {
 

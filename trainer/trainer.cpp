@@ -86,8 +86,8 @@ void Trainer::build(int threads) {
   if (is_root()) directory_.emplace(paths_.root);
   backend_ = make_cpu_backend(threads);
   persistent_.emplace(*backend_);
-  model_.emplace(hf_.model, *backend_, mesh_);
-  model_->allocate(*persistent_, config_.data.sequence_length, true);
+  model_.emplace(hf_.model, mesh_);
+  model_->allocate(*backend_, *persistent_, config_.data.sequence_length, true);
   optimizer_.emplace(*backend_, *persistent_, model_->parameters(), mesh_, config_.optimizer);
   step_.emplace(*backend_, mesh_, *model_, *optimizer_, config_.router, config_.train.micro_batch_size, config_.train.recompute);
 }

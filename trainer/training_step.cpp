@@ -31,7 +31,7 @@ double TrainingStep::micro_batch(const StepBatch& part, double scale, bool last)
   saved_.statistics = balance_.take_statistics(context, part.sequences, part.sequence_length);
   model_.forward(context, tokens, recompute_, saved_);
   const double loss = objective_->loss_and_gradient(context, model_, part, tokens, scale, saved_);
-  balance_.micro_batch(context, saved_.statistics, router_gradients_);
+  balance_.add_micro_batch(context, saved_.statistics, router_gradients_);
   model_.backward(context, tokens, recompute_, router_gradients_, saved_, last ? &reducer_ : nullptr);
   return loss;
 }

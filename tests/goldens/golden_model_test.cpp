@@ -2,6 +2,9 @@
 // once, here, and hold for every tensor by name.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <limits>
+
 #include "tests/goldens/golden.h"
 
 namespace smoe {

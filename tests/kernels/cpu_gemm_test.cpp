@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <cstdlib>
-#include <limits>
 #include <tuple>
 #include <utility>
 
@@ -10,6 +9,8 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/cpu_features.h"
 #include "tests/kernels/cpu_test_support.h"
+#include "tests/support/deviation.h"
+#include "tests/support/rounding.h"
 
 namespace smoe {
 namespace {
@@ -23,7 +24,7 @@ Shape shape_of_b(Gemm kind, std::int64_t n, std::int64_t k) { return kind == Gem
 // The largest error against plain loops in double, as a share of what rounding k products and sums may cause.
 double worst_error(Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, const float* b,
                    const float* before, const float* c) {
-  double worst = 0;
+  test::Worst worst;
   for (std::int64_t i = 0; i < m; ++i)
     for (std::int64_t j = 0; j < n; ++j) {
       double sum = before ? before[i * n + j] : 0.0, magnitude = std::abs(sum);
@@ -33,11 +34,9 @@ double worst_error(Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k, co
         sum += product;
         magnitude += std::abs(product);
       }
-      const double bound = static_cast<double>(k + 1) * std::numeric_limits<float>::epsilon() * magnitude;
-      const double error = std::abs(sum - static_cast<double>(c[i * n + j]));
-      if (!(error <= bound * worst)) worst = bound > 0 ? error / bound : error == 0 ? worst : 1e9;
+      worst.add(test::in_units(test::difference(c[i * n + j], sum), test::product_rounding(DType::f32, k, magnitude)));
     }
-  return worst;
+  return worst.value;
 }
 
 struct GemmCase {

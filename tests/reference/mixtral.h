@@ -34,7 +34,7 @@ Losses<T> model_forward(const ReferenceConfig& c, const Parameters<T>& p, const 
   Losses<T> losses{};
   s.hidden = embedding_forward(batch.tokens, p.embed);
   for (Index n = 0; n < c.layers; ++n) {
-    s.hidden = layer_forward(c, p.layers[n], s.hidden, batch, s.layers[n]);
+    s.hidden = layer_forward(c, p.layers[n], s.hidden, batch, s.layers[n], n);
     s.balance.push_back(balance_statistics(s.layers[n].routing, balance_groups(c.scope, batch.sequences)));
     losses.z += sum(s.balance.back().z_sums) / T(tokens);
   }
