@@ -7,6 +7,7 @@
 
 #include <bit>
 #include <cmath>
+#include <fstream>
 #include <random>
 #include <vector>
 
@@ -162,6 +163,17 @@ TEST(Metrics, PeakMemoryGrowsWithWhatIsTouched) {
   const std::vector<char> touched(before + (std::size_t{64} << 20), 1);  // more than the peak so far, so it must rise
   EXPECT_EQ(touched[touched.size() / 2], 1);
   EXPECT_GE(peak_resident_bytes(), before + (std::uint64_t{32} << 20));
+}
+
+TEST(Metrics, PeakMemoryForgetsWhatWasGivenBackBeforeItIsReset) {
+  {
+    const std::vector<char> touched(std::size_t{96} << 20, 1);
+    EXPECT_EQ(touched[touched.size() / 2], 1);
+  }
+  const std::uint64_t before = peak_resident_bytes();
+  reset_peak_resident_bytes();
+  if (!std::ofstream("/proc/self/clear_refs")) GTEST_SKIP() << "this /proc cannot be written";
+  EXPECT_LE(peak_resident_bytes(), before - (std::uint64_t{64} << 20));
 }
 
 TEST(MetricsResume, RowsOfLaterStepsAreDropped) {

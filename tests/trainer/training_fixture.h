@@ -76,7 +76,10 @@ class TrainingTest : public ::testing::Test {
     return c;
   }
   const Mesh& mesh() const { return mesh_; }
-  int train(const TrainerConfig& c) const { return Trainer(c, mesh_, 2).run(); }
+  Trainer make_trainer(const TrainerConfig& c) const { return Trainer(assemble(c, mesh_, make_cpu_backend(2))); }
+  RunSummary run(const TrainerConfig& c) const { return make_trainer(c).run(); }
+  // 0, or preempted_status.
+  int train(const TrainerConfig& c) const { return run(c).end == RunEnd::stopped ? preempted_status : 0; }
 
   std::filesystem::path checkpoint(const std::string& output, std::int64_t step) const {
     return root() / output / "checkpoints" / checkpoint_name(step);

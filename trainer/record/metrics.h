@@ -62,8 +62,10 @@ struct EvalMetrics {
 // a model without layers, count as 0.
 double max_violation(std::span<const std::vector<double>> expert_load);
 
-// The largest resident set this process has had, from getrusage.
+// The largest resident set that this process has had since reset_peak_resident_bytes(), or ever, from getrusage.
 std::uint64_t peak_resident_bytes();
+// Where /proc/self/clear_refs cannot be written, the largest ever stays.
+void reset_peak_resident_bytes();
 
 // The rows as they stand in the file, each one line with its newline. Keys are those of interface.md.
 std::string to_json_line(const StepMetrics& row);
