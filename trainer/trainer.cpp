@@ -13,6 +13,7 @@
 #include "parallel/comm/agreement.h"
 #include "parallel/comm/mpi_session.h"
 #include "trainer/evaluate.h"
+#include "trainer/outliers.h"
 #include "trainer/stopwatch.h"
 
 namespace smoe {
@@ -38,6 +39,7 @@ void Trainer::resume() {
   saved_step_ = parts_.checkpoint.parent_path() == parts_.paths().checkpoints() ? state.step : -1;
   std::optional<fs::path> aside;
   if (parts_.directory) aside = parts_.directory->set_aside_results_after(state.step);
+  if (!parts_.config.train.outlier_deviations) state.recent_losses = state.recent_grad_norms = {};  // they would grow old
   open_record(true);
   record_.say(fmt::format("resumed from {} at step {}", parts_.checkpoint.string(), state.step));
   if (aside) record_.say(fmt::format("checkpoints of later steps were moved to {}", aside->string()));
@@ -119,9 +121,9 @@ void Trainer::stop_refusing() {
   const TrainingState& state = parts_.state;
   together(parts_.mesh.group(Axis::world), "trainer.skipped", [&] {
     throw std::runtime_error(fmt::format(
-        "{} steps in a row had a loss or gradient that is not finite (train.max_skipped_steps); the weights are those of update {}, "
+        "{} steps in a row had a loss or gradient that is not finite{} (train.max_skipped_steps); the weights are those of update {}, "
         "the last checkpoint is {}: lower optimizer.learning_rate, or look at the data of steps {} to {}",
-        state.skipped_in_a_row, state.updates, saved_step_ < 0 ? "none" : checkpoint_name(saved_step_),
+        state.skipped_in_a_row, parts_.config.train.outlier_deviations ? ", or far above those before (train.outlier_deviations)" : "", state.updates, saved_step_ < 0 ? "none" : checkpoint_name(saved_step_),
         state.step - state.skipped_in_a_row + 1, state.step));
   });
 }
@@ -131,13 +133,25 @@ void Trainer::train(std::int64_t step) {
   const double rate = learning_rate(parts_.config.schedule, parts_.config.optimizer.learning_rate, step, parts_.config.train.steps);
   const Batch& batch = loader_->next();
   parts_.mesh.traffic().reset();
-  const StepResult result = training.step->gradients({batch.sequences, batch.sequence_length, batch.inputs, batch.targets, batch.document_start});
+  StepResult result = training.step->gradients({batch.sequences, batch.sequence_length, batch.inputs, batch.targets, batch.document_start});
+  result.outlier = looks_odd(result);
   const auto dump = start_dump(step);
   training.step->apply(result, parts_.state.updates + 1, rate);
   if (dump) dump->write_parameters();
   parts_.state.step = step;
   count(result);
   report(result, rate);
+}
+
+// All ranks see the same numbers; the vote is for those whose last bits differ from another's, on another kind of CPU.
+bool Trainer::looks_odd(const StepResult& result) const {
+  const std::optional<double>& most = parts_.config.train.outlier_deviations;
+  if (!most) return false;
+  const TrainingState& state = parts_.state;
+  double odd = result.targets > 0 && (deviations_above(result.loss, state.recent_losses) > *most ||
+                                      deviations_above(result.grad_norm, state.recent_grad_norms) > *most);
+  parts_.mesh.group(Axis::world).all_reduce(std::span(&odd, 1), Reduce::max, "trainer.outlier");
+  return odd != 0;
 }
 
 // Between the step's gradients, which it writes, and the update, after which it takes the weights.
@@ -151,12 +165,21 @@ std::unique_ptr<StepDump> Trainer::start_dump(std::int64_t step) {
   return dump;
 }
 
+std::string Trainer::far_above(const StepResult& result) const {
+  return fmt::format(", {:.1f} and {:.1f} deviations above those of the last {} steps", deviations_above(result.loss, parts_.state.recent_losses),
+                     deviations_above(result.grad_norm, parts_.state.recent_grad_norms), parts_.state.recent_losses.size());
+}
+
 void Trainer::count(const StepResult& result) {
   TrainingState& state = parts_.state;
   state.tokens += tokens_per_step();
-  if (result.finite) {
+  if (!result.refused()) {
     ++state.updates;
     state.skipped_in_a_row = 0;
+    if (parts_.config.train.outlier_deviations && result.targets > 0) {  // without a target there is no loss
+      remember(result.loss, state.recent_losses);
+      remember(result.grad_norm, state.recent_grad_norms);
+    }
   } else {
     ++state.skipped;
     ++state.skipped_in_a_row;
@@ -172,10 +195,11 @@ void Trainer::report(const StepResult& result, double learning_rate) {
   StepMetrics row = measured(result, learning_rate);
   record_.show_progress(step, fmt::format("loss {:.4f}  {} tok/s  {:.1f} GF/s ({:.0f}% of the cores)", row.lm_loss, format_count(row.tokens_per_sec),
                                           row.model_gflops, 100 * row.mfu));
-  if (!result.finite)
-    record_.say(fmt::format("warning: step {} refused: loss {}, gradient norm {}; no weight changed", step, result.loss, result.grad_norm));
+  if (result.refused())
+    record_.say(fmt::format("warning: step {} refused: loss {}, gradient norm {}{}; no weight changed", step, result.loss, result.grad_norm,
+                            result.outlier ? far_above(result) : ""));
   const bool due = step % config.log.interval == 0 || step == 1 || step == config.train.steps;
-  if (!due && result.finite) return;
+  if (!due && !result.refused()) return;
   double peak_memory = static_cast<double>(peak_resident_bytes());
   parts_.mesh.group(Axis::world).all_reduce(std::span(&peak_memory, 1), Reduce::max, "trainer.peak_memory");
   row.peak_memory_bytes = static_cast<std::uint64_t>(peak_memory);
