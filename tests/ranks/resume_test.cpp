@@ -10,7 +10,11 @@
 
 #include "parallel/comm/agreement.h"
 #include "tests/ranks/test_session.h"
-#include "tests/trainer/training_fixture.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
+#include "tests/support/tiny_run.h"
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/record/metrics.h"
 
 namespace smoe {
 namespace {
@@ -19,11 +23,7 @@ namespace fs = std::filesystem;
 class LayoutRuns : public ::testing::Test {
  protected:
   LayoutRuns() {
-    if (is_root()) {
-      write_tiny_corpus(own_.path() / "a", "alpha", 1, 12);
-      write_tiny_corpus(own_.path() / "b", "beta", 2, 7);
-      write_tiny_corpus(own_.path() / "held-out", "alpha", 3, 4);
-    }
+    if (is_root()) test::write_tiny_sources(own_.path());
     root_ = broadcast_text(world(), own_.path().string(), 0, "test.root");
   }
   ~LayoutRuns() override { world().barrier("test.over"); }  // before the root removes the directory
@@ -32,31 +32,17 @@ class LayoutRuns : public ::testing::Test {
   Communicator& world() const { return everyone_.group(Axis::world); }
 
   TrainerConfig config(const std::string& output, const Layout& layout, std::int64_t steps) const {
-    TrainerConfig c;
-    c.model.vocab_size = 61;
-    c.model.hidden_size = 32;
-    c.model.intermediate_size = 24;
-    c.model.num_hidden_layers = 2;
-    c.model.num_attention_heads = c.model.num_key_value_heads = 8;
-    c.model.max_position_embeddings = 64;
-    c.router.z_loss_coef = 0.001;
-    c.data.train = {{.path = (root_ / "a").string(), .weight = 2.0}, {.path = (root_ / "b").string(), .weight = 1.0}};
-    c.data.eval = {{.path = (root_ / "held-out").string()}};
-    c.data.sequence_length = 16;
+    TrainerConfig c = test::tiny_config(root_, output);
+    c.model.num_attention_heads = c.model.num_key_value_heads = c.model.num_local_experts = 8;
     c.optimizer.learning_rate = 1e-3;
     c.optimizer.epsilon = 1e-5;
     c.schedule.type = ScheduleType::constant;  // that of a run of 5 steps is that of one of 10
-    c.schedule.warmup_steps = 4;
     c.train.steps = steps;
     c.train.global_batch_size = 16;
     c.train.micro_batch_size = 8 / layout.dp();
-    c.train.output_dir = (root_ / output).string();
     c.checkpoint.interval = 5;
     c.eval.interval = 5;
     c.eval.batches = 3;
-    c.log.interval = 1;
-    c.log.tensorboard = false;
-    c.resolved_yaml = "train: {}\n";
     return c;
   }
 
@@ -77,7 +63,7 @@ class LayoutRuns : public ::testing::Test {
   fs::path root_;
 
  private:
-  ScratchDir own_;
+  test::ScratchDir own_;
   Mesh everyone_ = Mesh::over(test_session(), {.ranks = test_session().size()});
 };
 
@@ -148,7 +134,7 @@ TEST_F(LayoutRuns, AStepThatOneRankCannotFinishChangesNoWeightOnAny) {
     trainer.run();
     ADD_FAILURE() << "nothing was thrown";
   } catch (const SharedFailure& failure) {
-    EXPECT_TRUE(mentions(failure.what(), {"3 steps in a row", "max_skipped_steps"}));
+    EXPECT_TRUE(test::mentions(failure.what(), {"3 steps in a row", "max_skipped_steps"}));
   }
   std::size_t i = 0;
   for (const FlatBuffer& flat : trainer.model().parameters().flat_buffers())

@@ -13,12 +13,14 @@
 #include "kernels/philox.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
-#include "tests/trainer/scratch_dir.h"
+#include "tests/support/scratch_dir.h"
 #include "trainer/machine.h"
 #include "trainer/checkpoint/weights.h"
 
 namespace smoe {
 namespace {
+
+using test::ScratchDir;
 
 ModelConfig small_model() {
   ModelConfig c;
