@@ -33,7 +33,7 @@ void DecoderLayer::forward(Context& context, const TokenBatch& batch, const Tens
 }
 
 void DecoderLayer::backward(Context& context, const TokenBatch& batch, const Tensor& rope_table,
-                            const RouterGradient& router_gradient, Saved& saved, const Tensor& dy_then_dx) {
+                            const RouterGradient& router_gradient, Saved& saved, const Tensor& dy_then_dx, bool wants_dx) {
   Backend& backend = context.backend;
   const ArenaScope scope(context.scratch);
   Arena& scratch = context.scratch;
@@ -50,8 +50,10 @@ void DecoderLayer::backward(Context& context, const TokenBatch& batch, const Ten
   router_.backward(context, dweights, router_gradient, saved.router, dnormed);
   post_attention_norm_.backward(context, dnormed, saved.post_attention_norm, residual, residual);
 
-  attention_.backward(context, batch, rope_table, residual, saved.attention, dnormed);
-  input_norm_.backward(context, dnormed, saved.input_norm, residual, residual);
+  const bool wants_dnormed = wants_dx || input_norm_.trained();
+  if (!wants_dnormed && !attention_.trained()) return;
+  attention_.backward(context, batch, rope_table, residual, saved.attention, wants_dnormed ? dnormed : Tensor{});
+  if (wants_dnormed) input_norm_.backward(context, dnormed, saved.input_norm, residual, residual);
 }
 
 }  // namespace smoe

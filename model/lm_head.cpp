@@ -19,7 +19,8 @@ std::int64_t chunk_rows(std::int64_t tokens, std::int64_t vocabulary) {
 }  // namespace
 
 LmHead::LmHead(ParameterSet& parameters, const ModelConfig& config, const Mesh& mesh)
-    : weight_(parameters.add(vocabulary_parameter("lm_head.weight", config, mesh))), largest_slice_(largest_vocabulary_slice(config, mesh)) {}
+    : projection_(parameters, {vocabulary_parameter("lm_head.weight", config, mesh)}),
+      largest_slice_(largest_vocabulary_slice(config, mesh)) {}
 
 double LmHead::loss(Context& context, const Tensor& x, const Tensor& targets, const Tensor& losses) const {
   return run(context, x, targets, nullptr, losses, {});
@@ -38,17 +39,19 @@ double LmHead::run(Context& context, const Tensor& local, const Tensor& targets,
   const ArenaScope scope(context.scratch);
   Arena& scratch = context.scratch;
   const Tensor x = split.gather(scratch, local, "head.gather");
-  const Tensor dx = scale ? split.term(scratch, dlocal) : Tensor{};
-  const std::int64_t tokens = x.dim(0), first = weight_.first[0], ranks = group.size();
+  const bool wants_dx = scale && !dlocal.empty();
+  const Tensor dx = wants_dx ? split.term(scratch, dlocal) : Tensor{};
+  const std::int64_t tokens = x.dim(0), ranks = group.size();
   const std::int64_t rows = chunk_rows(tokens, largest_slice_);
-  const Tensor chunk = scratch.take({rows * weight_.slice[0]}), own = scratch.take({3 * rows}), merged = scratch.take({3 * rows});
+  const std::int64_t first = projection_.first_matrix().first[0], columns = projection_.first_matrix().slice[0];
+  const Tensor chunk = scratch.take({rows * columns}), own = scratch.take({3 * rows}), merged = scratch.take({3 * rows});
   const Tensor parts = scratch.take({3 * rows * ranks}), lse = scratch.take({rows});
   for (std::int64_t begin = 0; begin < tokens; begin += rows) {
     const std::int64_t n = std::min(rows, tokens - begin);
     const Tensor xs = x.rows(begin, n), ts = targets.rows(begin, n);
-    const Tensor logits = chunk.rows(0, n * weight_.slice[0]).reshape({n, weight_.slice[0]});
+    const Tensor logits = chunk.rows(0, n * columns).reshape({n, columns});
     Tensor maxima = own.rows(0, n), sums = own.rows(n, n), target_logits = own.rows(2 * n, n);
-    backend.gemm(Gemm::nt, xs, weight_.value, logits, false);
+    projection_.forward(context, xs, logits);
     backend.cross_entropy_statistics(logits, ts, first, maxima, sums, target_logits);
     if (ranks > 1) {
       group.all_gather(own.rows(0, 3 * n), parts.rows(0, 3 * n * ranks), "head.statistics");
@@ -58,15 +61,14 @@ double LmHead::run(Context& context, const Tensor& local, const Tensor& targets,
     backend.cross_entropy_losses(ts, maxima, sums, target_logits, lse.rows(0, n), losses.rows(begin, n));
     if (!scale) continue;
     backend.cross_entropy_backward(logits, ts, first, lse.rows(0, n), *scale);
-    backend.gemm(Gemm::nn, logits, weight_.value, dx.rows(begin, n), false);
-    backend.gemm(Gemm::tn, logits, xs, weight_.gradient, true);
+    projection_.backward(context, logits, xs, wants_dx ? dx.rows(begin, n) : dx, Write::assign);
   }
-  if (scale) split.sum_back(dx, dlocal, "head.sum_gradient");
+  if (wants_dx) split.sum_back(dx, dlocal, "head.sum_gradient");
   return backend.sum(losses);
 }
 
 void LmHead::logits(Context& context, const Tensor& x, const Tensor& logits) const {
-  context.backend.gemm(Gemm::nt, x, weight_.value, logits, false);
+  projection_.forward(context, x, logits);
 }
 
 }  // namespace smoe

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "model/context.h"
+#include "model/linear.h"
 #include "model/model_config.h"
 #include "parallel/parameter.h"
 
@@ -18,7 +19,8 @@ class LmHead {
   // Sum over the targets of -log softmax(x W^T)[target]; negative targets are masked. x [T/tp,D], targets [T] i32.
   // losses [T]: each token's, 0 where masked. The same on every rank of a tp group.
   double loss(Context& context, const Tensor& x, const Tensor& targets, const Tensor& losses) const;
-  // The same, and the gradient of scale * (that sum): dx [T/tp,D] is assigned, the weight's gradient accumulates.
+  // The same, and the gradient of scale * (that sum): dx [T/tp,D] is assigned, the weight's gradient accumulates. dx may be
+  // empty: not wanted, on any rank of the tp group.
   double loss_and_gradient(Context& context, const Tensor& x, const Tensor& targets, double scale, const Tensor& losses,
                            const Tensor& dx) const;
   // x [N,D] -> logits [N,V], for generation and inspection; tp = 1.
@@ -27,7 +29,7 @@ class LmHead {
  private:
   double run(Context& context, const Tensor& x, const Tensor& targets, const double* scale, const Tensor& losses, const Tensor& dx) const;
 
-  const Parameter& weight_;  // [V,D], rows split over tp
+  Linear projection_;  // [V,D], rows split over tp
   std::int64_t largest_slice_;
 };
 

@@ -1,5 +1,6 @@
 #include "model/mixtral.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <utility>
 
@@ -14,6 +15,7 @@ std::vector<std::unique_ptr<DecoderLayer>> make_layers(ParameterSet& parameters,
     first_parameters.push_back(parameters.size());
     layers.push_back(std::make_unique<DecoderLayer>(parameters, config, mesh, l));
   }
+  first_parameters.push_back(parameters.size());
   return layers;
 }
 }  // namespace
@@ -23,7 +25,6 @@ Mixtral::Mixtral(const ModelConfig& config, const Mesh& mesh)
       mesh_(mesh),
       embedding_(parameters_, config, mesh),
       layers_(make_layers(parameters_, config, mesh, layer_parameters_)),
-      last_parameters_(parameters_.size()),
       norm_(parameters_, "model.norm.weight", config.hidden_size, config.rms_norm_eps),
       head_(parameters_, config, mesh) {}
 
@@ -65,16 +66,19 @@ double Mixtral::loss(Context& context, const TokenBatch& batch, Saved& saved) {
 
 double Mixtral::loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved) {
   saved.losses = context.activations.take({batch.tokens()});
-  saved.dhidden = context.activations.take(saved.hidden.shape());
+  const bool only_head = first_trained() > layer_parameters_.back();
+  saved.dhidden = only_head ? Tensor{} : context.activations.take(saved.hidden.shape());
   return head_.loss_and_gradient(context, saved.hidden, batch.targets, scale, saved.losses, saved.dhidden);
 }
 
 void Mixtral::backward(Context& context, const TokenBatch& batch, Recompute recompute,
                        const std::vector<RouterGradient>& router_gradients, Saved& saved, GradientReducer* reducer) {
+  if (saved.dhidden.empty()) return;
+  const std::size_t first = first_trained();
   const Tensor gradient = context.activations.take(saved.dhidden.shape());  // of x after each layer, from here down
   norm_.backward(context, saved.dhidden, saved.norm, {}, gradient);
-  if (reducer) reducer->complete_from(last_parameters_);
-  for (std::size_t l = layers_.size(); l-- > 0;) {
+  if (reducer) reducer->complete_from(layer_parameters_.back());
+  for (std::size_t l = layers_.size(); l-- > 0 && first < layer_parameters_[l + 1];) {
     const Arena::Mark mark = context.activations.mark();
     if (recompute == Recompute::layer) {
       const ArenaScope scope(context.scratch);
@@ -82,11 +86,16 @@ void Mixtral::backward(Context& context, const TokenBatch& batch, Recompute reco
       layers_[l]->forward(context, batch, rope_table_, saved.inputs[l], nullptr, saved.layers[l], {}, again);
     }
     layers_[l]->backward(context, batch, rope_table_, router_gradients.empty() ? RouterGradient{} : router_gradients[l],
-                         saved.layers[l], gradient);
+                         saved.layers[l], gradient, first < layer_parameters_[l]);
     context.activations.rewind(mark);
     if (reducer) reducer->complete_from(layer_parameters_[l]);
   }
-  embedding_.backward(context, batch.ids, gradient);
+  if (first < layer_parameters_.front()) embedding_.backward(context, batch.ids, gradient);
+}
+
+std::size_t Mixtral::first_trained() const {
+  const auto found = std::find_if(parameters_.begin(), parameters_.end(), [](const Parameter& p) { return !p.gradient.empty(); });
+  return static_cast<std::size_t>(found - parameters_.begin());
 }
 
 KvCache Mixtral::make_cache(Arena& arena, std::int64_t capacity) const {

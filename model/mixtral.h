@@ -28,7 +28,7 @@ class Mixtral {
     std::vector<DecoderLayer::Saved> layers;  // with recompute, only the last one run is valid
     RmsNorm::Saved norm;
     Tensor hidden;     // [T/tp,D] after the final norm: what the LM head reads
-    Tensor dhidden;    // its gradient, from loss_and_gradient
+    Tensor dhidden;    // its gradient, from loss_and_gradient; empty where nothing below the head is trained
     Tensor losses;     // [T] each target's cross-entropy, the same on every rank of a tp group
     BalanceLoss::Statistics statistics;
   };
@@ -51,6 +51,7 @@ class Mixtral {
   double loss(Context& context, const TokenBatch& batch, Saved& saved);
   // The same, and the gradient of scale * sum with respect to hidden and to the LM head.
   double loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved);
+  // Ends at the lowest layer that has something to train: below it no gradient is wanted.
   // reducer: given on the step's last micro-batch, it is told which gradients are complete as backward goes on.
   void backward(Context& context, const TokenBatch& batch, Recompute recompute, const std::vector<RouterGradient>& router_gradients,
                 Saved& saved, GradientReducer* reducer = nullptr);
@@ -60,13 +61,15 @@ class Mixtral {
   KvCache make_cache(Arena& arena, std::int64_t capacity) const;
 
  private:
+  // The set is in the order of forward: nothing before this parameter is trained, on any rank.
+  std::size_t first_trained() const;
+
   ModelConfig config_;
   ParameterSet parameters_;
   const Mesh& mesh_;
   Embedding embedding_;
-  std::vector<std::size_t> layer_parameters_;  // index of each layer's first parameter
+  std::vector<std::size_t> layer_parameters_;  // [L + 1] index of each layer's first parameter, and of the norm's behind them
   std::vector<std::unique_ptr<DecoderLayer>> layers_;
-  std::size_t last_parameters_;  // of the norm and the head
   RmsNorm norm_;
   LmHead head_;
   Tensor rope_table_;  // [positions, C]

@@ -108,6 +108,10 @@ void check_rms_norm(Backend& backend, const RmsNormCase& c, Report& report) {
   const Tensor alone = ws.output({c.tokens, c.hidden});
   backend.rms_norm_backward(tdy, tx, tweight, rstd, Tensor(), alone, ws.f32({c.hidden}, start));
   report.close("dx without a residual", ws.read(alone), dx_alone.values, summed);
+
+  const Tensor frozen = ws.output({c.tokens, c.hidden});
+  backend.rms_norm_backward(tdy, tx, tweight, rstd, ws.f32(residual), frozen, Tensor());
+  report.close("dx of a frozen weight", ws.read(frozen), dx.values, summed);
 }
 
 void check_gemm(Backend& backend, const GemmCase& c, Report& report) {
@@ -118,11 +122,11 @@ void check_gemm(Backend& backend, const GemmCase& c, Report& report) {
   const auto compare = [&](const char* name, Gemm kind, const Matrix<double>& a, const Matrix<double>& b,
                            const Matrix<double>& product) {
     const Tensor ta = ws.f32(a), tb = ws.f32(b), assigned = ws.output({product.rows, product.cols});
-    backend.gemm(kind, ta, tb, assigned, false);
+    backend.gemm(kind, ta, tb, assigned, Write::assign);
     report.close(std::string(name) + " assigned", ws.read(assigned), product.values, summed);
     const Matrix<double> start = f32_matrix(random, product.rows, product.cols);
     const Tensor accumulated = ws.f32(start);
-    backend.gemm(kind, ta, tb, accumulated, true);
+    backend.gemm(kind, ta, tb, accumulated, Write::add);
     report.close(std::string(name) + " accumulated", ws.read(accumulated), reference::add(start, product).values, summed);
   };
   compare("nt", Gemm::nt, x, w, reference::gemm_nt(x, w));

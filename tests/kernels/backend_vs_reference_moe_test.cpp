@@ -131,11 +131,11 @@ void check_grouped_gemm(Backend& backend, const GroupedGemmCase& c, Report& repo
   const auto compare = [&](const char* name, Gemm kind, const Tensor& a, const Tensor& b, Shape shape,
                            const Matrix<double>& product) {
     const Tensor assigned = ws.output(shape);
-    backend.grouped_gemm(kind, a, b, assigned, rows, false);
+    backend.grouped_gemm(kind, a, b, assigned, rows, Write::assign);
     report.close(std::string(name) + " assigned", ws.read(assigned), product.values, summed);
     const Matrix<double> start = f32_matrix(random, product.rows, product.cols);
     const Tensor accumulated = ws.f32(shape, start);
-    backend.grouped_gemm(kind, a, b, accumulated, rows, true);
+    backend.grouped_gemm(kind, a, b, accumulated, rows, Write::add);
     report.close(std::string(name) + " accumulated", ws.read(accumulated), reference::add(start, product).values, summed);
   };
   compare("nt", Gemm::nt, tx, tw, {R, c.out}, reference::grouped_gemm_nt(x, w, offsets));
