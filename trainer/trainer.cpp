@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "data/files/files.h"
+#include "model/freeze.h"
 #include "optim/schedule.h"
 #include "parallel/comm/agreement.h"
 #include "trainer/checkpoint/dump.h"
@@ -58,10 +59,13 @@ void Trainer::check() {
     from_ = find_model_directory(*config_.model.from);
     hf_ = read_hf_config(from_, config_.model);
   }
-  require_memory(hf_.model, training_state_bytes(hf_.model, mesh_.layout()) * static_cast<std::uint64_t>(config_.ranks_on_node),
+  require_layout(hf_.model, {config_.data.sequence_length, config_.train.global_batch_size, config_.train.micro_batch_size}, mesh_.layout());
+  frozen_ = frozen_patterns(config_.router, config_.train.freeze);
+  whole_.emplace(declare_parameters(hf_.model, Mesh::single(), frozen_));
+  check_frozen(*whole_, frozen_);
+  require_memory(hf_.model, training_state_bytes(hf_.model, mesh_.layout(), frozen_) * static_cast<std::uint64_t>(config_.ranks_on_node),
                  "weights, gradients and moments",
                  config_.ranks_on_node == 1 ? std::string() : fmt::format(", fewer than {} ranks on it, or larger parallel.ep and parallel.tp", config_.ranks_on_node));
-  require_layout(hf_.model, {config_.data.sequence_length, config_.train.global_batch_size, config_.train.micro_batch_size}, mesh_.layout());
 }
 
 void Trainer::open_data(bool verified) {
@@ -86,14 +90,14 @@ void Trainer::build(int threads) {
   if (is_root()) directory_.emplace(paths_.root);
   backend_ = make_cpu_backend(threads);
   persistent_.emplace(*backend_);
-  model_.emplace(hf_.model, mesh_);
+  model_.emplace(hf_.model, mesh_, frozen_);
   model_->allocate(*backend_, *persistent_, config_.data.sequence_length, true);
   optimizer_.emplace(*backend_, *persistent_, model_->parameters(), mesh_, config_.optimizer);
   step_.emplace(*backend_, mesh_, *model_, *optimizer_, config_.router, config_.train.micro_batch_size, config_.train.recompute);
 }
 
 CheckpointContent Trainer::content() {
-  return {*backend_, model_->parameters(), *optimizer_, mesh_, hf_, carried_files_};
+  return {*backend_, *whole_, model_->parameters(), *optimizer_, mesh_, hf_, carried_files_};
 }
 
 std::optional<fs::path> Trainer::find_checkpoint() const {
@@ -140,6 +144,7 @@ void Trainer::start() {
     if (checkpoint) {
       verify_checkpoint(*checkpoint);
       check_same_model(*checkpoint, hf_.model);
+      left_behind_ = check_same_trained(*checkpoint, *whole_);
       for (const auto* sources : {&train_sources_, &eval_sources_}) require_tokenizer_of(*checkpoint / "model", *sources);
       chosen = checkpoint->string();
     } else if (!from_.empty()) {
@@ -176,6 +181,7 @@ void Trainer::resume(const fs::path& checkpoint) {
   open_outputs(true);
   say(fmt::format("resumed from {} at step {}", checkpoint.string(), state_.step));
   if (aside) say(fmt::format("checkpoints of later steps were moved to {}", aside->string()));
+  if (left_behind_ > 0) say(fmt::format("{} parameter(s) that the checkpoint trained are frozen here: their moments are left behind", left_behind_));
   if (stream_ != state_.stream) {
     say(fmt::format("warning: the data is not what the checkpoint was trained on, so the order of samples changes here\n"
                     "  then: {}\n  now:  {}", state_.stream, stream_));
@@ -213,6 +219,8 @@ int Trainer::run() {
   }
   say(fmt::format("{} parameters, {} active a token; {} sequences of {} tokens a step", count_parameters(hf_.model).total,
                   count_parameters(hf_.model).active, train.global_batch_size, config_.data.sequence_length));
+  if (!frozen_.empty())
+    say(fmt::format("{} of {} parameters are trained; frozen: {}", count_trained(*whole_), count_parameters(hf_.model).total, fmt::join(frozen_, ", ")));
   if (mesh_.layout().ranks > 1) say(fmt::format("{} ranks: {}", mesh_.layout().ranks, mesh_.layout().to_string()));
   rates_ = measure_machine_rates(*backend_, mesh_.group(Axis::world), config_.ranks_on_node);
   for (const std::string& line : describe(rates_)) say(line);
@@ -260,7 +268,7 @@ StepResult Trainer::train_step(std::int64_t step, double learning_rate) {
   const auto& dumped = config_.log.dump_steps;
   std::optional<StepDump> dump;
   if (std::find(dumped.begin(), dumped.end(), step) != dumped.end()) {
-    dump.emplace(paths_.dumps(), step, *backend_, hf_.model, model_->parameters(), optimizer_->shards(), mesh_);
+    dump.emplace(paths_.dumps(), step, *backend_, *whole_, model_->parameters(), optimizer_->shards(), mesh_);
     dump->write_gradients();
   }
   step_->apply(result, state_.updates + 1, learning_rate);

@@ -14,6 +14,7 @@
 #include "optim/adamw.h"
 #include "optim/optimizer_config.h"
 #include "parallel/mesh.h"
+#include "parallel/parameter.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/corpus.h"
 #include "trainer/machine_rates.h"
@@ -88,6 +89,8 @@ class Trainer {
   std::vector<TokenizerFile> carried_files_;  // into checkpoints; the root's alone
   std::string stream_;  // what decides the order of the data (describe_stream)
   HfConfig hf_;
+  std::vector<std::string> frozen_;    // patterns of the names of what is not trained
+  std::optional<ParameterSet> whole_;  // the whole model's parameters, declared
   std::unique_ptr<Backend> backend_;
   std::optional<Arena> persistent_;
   std::optional<Mixtral> model_;
@@ -101,6 +104,7 @@ class Trainer {
   StopSignals signals_;
   TrainingState state_;
   std::int64_t saved_step_ = -1;
+  std::int64_t left_behind_ = 0;  // parameters whose moments the resumed checkpoint has and this run does not; the root's
   MachineRates rates_;
   std::unique_ptr<Speed> speed_;
 };
