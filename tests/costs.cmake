@@ -11,7 +11,8 @@ set(smoe_costs
   "^LayoutRuns" 25
   "^equivalence\\.[a-z_0-9]+\\.[68]_ranks" 15
   "^Watchdog\\.RanksThatShareFewCores" 12
-  "^(Collectives|equivalence_finds|equivalence_of_scopes)\\." 10
+  "^equivalence_of_frozen\\.[48]_ranks" 15
+  "^(Collectives|equivalence_finds|equivalence_of_scopes|equivalence_of_frozen)\\." 10
   "^equivalence\\.[a-z_0-9]+\\.4_ranks" 8
   "^(equivalence|WatchdogParts|StepTraffic)\\." 6
   "^(Watchdog|RanksBadInput)\\." 5

@@ -135,6 +135,21 @@ case_not_available_yet() {
   echo 'lora: {r: 16}' >>config.yaml
   refuses_config 'lora' 'not available'
 }
+case_freeze_matches_nothing() {
+  write_config
+  expect 2 'train\.freeze' "'\*\.mlp\.\*' matches no parameter" 'experts' -- "$smoe" train config.yaml "train.freeze=['*.mlp.*']"
+  absent run
+}
+case_freeze_part_of_a_matrix() {
+  write_config
+  expect 2 'train\.freeze' 'one matrix' 'k_proj' -- "$smoe" train config.yaml "train.freeze=['*.q_proj.*']" --dry-run
+  absent run
+}
+case_freeze_without_quotes() {
+  write_config
+  expect 2 'train\.freeze' 'needs quotes' -- "$smoe" train config.yaml 'train.freeze=[*.experts.*]'
+  absent run
+}
 case_override_unknown_key() {
   write_config
   expect 2 'optimizer\.lr|lr' 'optimizer\.' -- "$smoe" train config.yaml optimizer.lr=1e-3

@@ -3,11 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <limits>
 
+#include "data/files/tensor_directory.h"
 #include "parallel/comm/agreement.h"
 #include "tests/ranks/test_session.h"
 #include "tests/support/message_of.h"
@@ -38,6 +40,7 @@ class LayoutRuns : public ::testing::Test {
     c.optimizer.epsilon = 1e-5;
     c.schedule.type = ScheduleType::constant;  // that of a run of 5 steps is that of one of 10
     c.train.steps = steps;
+    c.train.freeze = freeze_;
     c.train.global_batch_size = 16;
     c.train.micro_batch_size = 8 / layout.dp();
     c.checkpoint.interval = 5;
@@ -61,6 +64,7 @@ class LayoutRuns : public ::testing::Test {
   }
 
   fs::path root_;
+  std::vector<std::string> freeze_;
 
  private:
   test::ScratchDir own_;
@@ -117,6 +121,37 @@ TEST_F(LayoutRuns, ResumedAtTheSameLayoutTheBitsAreTheSame) {
     ASSERT_EQ(whole.steps.size(), halves.steps.size());
     for (std::size_t s = 0; s < whole.steps.size(); ++s) EXPECT_EQ(whole.steps[s].lm_loss, halves.steps[s].lm_loss);
   }
+}
+
+TEST_F(LayoutRuns, AFrozenRunGoesOnAtAnyLayout) {
+  const int ranks = test_session().size();
+  freeze_ = {"*.experts.*", "*.gate.weight", "model.embed_tokens.weight"};
+  train("whole", {.ranks = 1}, 10);
+  const MetricsLog whole = metrics("whole");
+  ASSERT_EQ(whole.steps.size(), 10u);
+  const auto expert_of = [&](const std::string& output, std::int64_t step) {
+    const TensorDirectory model(root_ / output / "checkpoints" / checkpoint_name(step) / "model");
+    const auto bytes = model.raw("model.layers.1.block_sparse_moe.experts.5.w2.weight");
+    return std::vector<std::byte>(bytes.begin(), bytes.end());
+  };
+  const std::vector<std::pair<Layout, Layout>> pairs = {{{.ranks = ranks, .ep = ranks}, {.ranks = ranks, .tp = ranks}},
+                                                        {{.ranks = ranks, .tp = 2, .ep = 2}, {.ranks = 1}},
+                                                        {{.ranks = ranks, .tp = 2, .ep = ranks}, {.ranks = ranks, .tp = 2, .ep = ranks}}};
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    const std::string output = "frozen-" + std::to_string(i);
+    SCOPED_TRACE(pairs[i].first.to_string() + ", then " + pairs[i].second.to_string());
+    train(output, pairs[i].first, 5);
+    train(output, pairs[i].second, 10);
+    const MetricsLog resumed = metrics(output);
+    ASSERT_EQ(resumed.steps.size(), 10u);
+    for (std::size_t s = 0; s < 10; ++s) {
+      EXPECT_NEAR(resumed.steps[s].lm_loss, whole.steps[s].lm_loss, 1e-5 * whole.steps[s].lm_loss) << "step " << s + 1;
+      EXPECT_NEAR(resumed.steps[s].grad_norm, whole.steps[s].grad_norm, 1e-5 * whole.steps[s].grad_norm) << "step " << s + 1;
+    }
+    for (const std::int64_t step : {5, 10}) EXPECT_EQ(expert_of(output, step), expert_of("whole", 10)) << "its initial bits";
+  }
+  train("same-whole", pairs[2].first, 10);
+  EXPECT_EQ(state_hash("same-whole", 10), state_hash("frozen-2", 10));
 }
 
 // What is not finite on one rank is refused by all: nobody's weights change, and the run ends with one message.
