@@ -187,9 +187,9 @@ class Backend {
   // logsumexp = maximum + log(sum); losses = logsumexp - target_logit, 0 where masked.
   virtual void cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
                                     const Tensor& target_logits, const Tensor& logsumexp, const Tensor& losses) = 0;
-  // In place: logits become scale * (softmax - onehot(target)); a masked row becomes zero.
+  // In place: logits become scale * token_scale * (softmax - onehot(target)); a masked row becomes zero.
   virtual void cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first,
-                                      const Tensor& logsumexp, double scale) = 0;
+                                      const Tensor& logsumexp, double scale, const Tensor& token_scales /*[N]; empty: 1*/) = 0;
 
   // ---- AdamW (Loshchilov & Hutter 2019), one pass; clears the gradient it has used ----
   virtual void adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& gradient, const Tensor& first_moment,

@@ -283,9 +283,9 @@ void TimedBackend::cross_entropy_losses(const Tensor& targets, const Tensor& max
 }
 
 void TimedBackend::cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first, const Tensor& logsumexp,
-                                          double scale) {
+                                          double scale, const Tensor& token_scales) {
   timed({"cross_entropy_backward", "NV", {logits.dim(0), logits.dim(1)}}, op_work::cross_entropy_backward(logits.dim(0), logits.dim(1)),
-        [&] { inner_.cross_entropy_backward(logits, targets, first, logsumexp, scale); });
+        [&] { inner_.cross_entropy_backward(logits, targets, first, logsumexp, scale, token_scales); });
 }
 
 // ---- AdamW ----

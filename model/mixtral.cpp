@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "model/freeze.h"
 #include "model/rope_frequencies.h"
 
 namespace smoe {
@@ -20,13 +21,15 @@ std::vector<std::unique_ptr<DecoderLayer>> make_layers(ParameterSet& parameters,
 }
 }  // namespace
 
-Mixtral::Mixtral(const ModelConfig& config, const Mesh& mesh, const RoutingOptions& routing)
+Mixtral::Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen, const RoutingOptions& routing)
     : config_(config),
       mesh_(mesh),
       embedding_(parameters_, config, mesh),
       layers_(make_layers(parameters_, config, routing, mesh, layer_parameters_)),
       norm_(parameters_, "model.norm.weight", config.hidden_size, config.rms_norm_eps),
-      head_(parameters_, config, mesh) {}
+      head_(parameters_, config, mesh) {
+  freeze(parameters_, frozen);
+}
 
 void Mixtral::allocate(Backend& backend, Arena& persistent, std::int64_t positions, bool with_gradients) {
   parameters_.allocate(backend, persistent, mesh_, with_gradients);
@@ -40,12 +43,21 @@ void Mixtral::use_selection_bias(const Tensor& biases) {
     layers_[l]->router().use_selection_bias(biases.empty() ? Tensor() : biases.rows(static_cast<std::int64_t>(l), 1).reshape({config_.num_local_experts}));
 }
 
-void Mixtral::forward(Context& context, const TokenBatch& batch, Recompute recompute, KvCache* cache, Saved& saved) {
+void Mixtral::forward(Context& context, const TokenBatch& batch, Recompute recompute, Saved& saved) {
+  run_layers(context, batch, recompute, nullptr, saved);
+}
+
+void Mixtral::forward_cached(Context& context, const TokenBatch& batch, KvCache& cache, Saved& saved) {
+  if (batch.sequences != 1 || cache.length + batch.sequence_length > cache.capacity)
+    throw std::logic_error("a key-value cache holds one sequence of at most " + std::to_string(cache.capacity) + " positions");
+  run_layers(context, batch, Recompute::none, &cache, saved);
+  cache.length += batch.sequence_length;
+}
+
+void Mixtral::run_layers(Context& context, const TokenBatch& batch, Recompute recompute, KvCache* cache, Saved& saved) {
   const std::int64_t last = (cache ? cache->length : 0) + batch.sequence_length;
   if (last > rope_table_.dim(0))
     throw std::logic_error("position " + std::to_string(last - 1) + " is past the " + std::to_string(rope_table_.dim(0)) + " allocated");
-  if (cache && (batch.sequences != 1 || last > cache->capacity))
-    throw std::logic_error("a key-value cache holds one sequence of at most " + std::to_string(cache->capacity) + " positions");
 
   saved.inputs.resize(layers_.size());
   saved.layers.resize(layers_.size());
@@ -60,20 +72,29 @@ void Mixtral::forward(Context& context, const TokenBatch& batch, Recompute recom
     if (recompute == Recompute::layer) context.activations.rewind(mark);
     x = y;
   }
-  if (cache) cache->length = last;
   saved.hidden = norm_.forward(context, x, saved.norm);
 }
 
-double Mixtral::loss(Context& context, const TokenBatch& batch, Saved& saved) {
+void Mixtral::losses(Context& context, const TokenBatch& batch, Saved& saved) {
   saved.losses = context.activations.take({batch.tokens()});
-  return head_.loss(context, saved.hidden, batch.targets, saved.losses);
+  head_.losses(context, saved.hidden, batch.targets, saved.losses);
+}
+
+double Mixtral::loss(Context& context, const TokenBatch& batch, Saved& saved) {
+  losses(context, batch, saved);
+  return context.backend.sum(saved.losses);
 }
 
 double Mixtral::loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved) {
+  head_gradient(context, batch, scale, {}, saved);
+  return context.backend.sum(saved.losses);
+}
+
+void Mixtral::head_gradient(Context& context, const TokenBatch& batch, double scale, const Tensor& token_scales, Saved& saved) {
   saved.losses = context.activations.take({batch.tokens()});
   const bool only_head = first_trained() > layer_parameters_.back();
   saved.dhidden = only_head ? Tensor{} : context.activations.take(saved.hidden.shape());
-  return head_.loss_and_gradient(context, saved.hidden, batch.targets, scale, saved.losses, saved.dhidden);
+  head_.losses_and_gradient(context, saved.hidden, batch.targets, scale, token_scales, saved.losses, saved.dhidden);
 }
 
 void Mixtral::backward(Context& context, const TokenBatch& batch, Recompute recompute,
@@ -113,8 +134,8 @@ KvCache Mixtral::make_cache(Arena& arena, std::int64_t capacity) const {
   return cache;
 }
 
-ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh) {
-  Mixtral declared(config, mesh);
+ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen) {
+  Mixtral declared(config, mesh, frozen);
   return std::move(declared.parameters());
 }
 

@@ -10,9 +10,11 @@
 
 #include "data/shards/batch.h"
 #include "kernels/philox.h"
+#include "model/freeze.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
 #include "parallel/comm/agreement.h"
+#include "trainer/objective.h"
 #include "trainer/training_step.h"
 
 namespace smoe {
@@ -105,7 +107,7 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
   const std::int64_t dp = mesh.size(Axis::dp), rank = mesh.rank(Axis::dp);
   const auto backend = make_cpu_backend(threads);
   Arena persistent(*backend);
-  Mixtral model(what.model, mesh, what.routing);
+  Mixtral model(what.model, mesh, frozen_patterns(what.router, what.freeze), what.routing);
   model.allocate(*backend, persistent, what.sequence_length, true);
   model.parameters().initialize(*backend, what.seed);
   if (!what.selection_bias.empty()) {
@@ -116,7 +118,8 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
   if (what.adjust)
     for (Parameter& p : model.parameters()) what.adjust(p);
   AdamW optimizer(*backend, persistent, model.parameters(), mesh, what.optimizer, what.bucket_elements);
-  TrainingStep step(*backend, mesh, model, optimizer, what.router, what.at_once / dp, what.recompute);
+  TrainingStep step(*backend, mesh, model, optimizer, what.router, what.at_once / dp, what.recompute,
+                    what.objective ? what.objective() : std::make_unique<CrossEntropy>());
 
   CaseRun run;
   for (const Parameter& p : model.parameters()) run.parameters.push_back({p.name, p.shape, p.slice, p.first});

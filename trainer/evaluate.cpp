@@ -40,7 +40,7 @@ EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, co
     const TokenBatch batch = make_token_batch(context.backend, context.activations, sequences, length, ids, targets, document_start);
     saved.statistics = balance.take_statistics(context, sequences, length);
     // Nothing is kept for a backward, so each layer's activations make room for the next one's.
-    model.forward(context, batch, Recompute::layer, nullptr, saved);
+    model.forward(context, batch, Recompute::layer, saved);
     sums[0] += model.loss(context, batch, saved);
     balance.weigh(static_cast<double>(count * length) / tokens);
     balance.add_micro_batch(context, saved.statistics, unused);

@@ -87,7 +87,7 @@ class CpuBackend final : public Backend {
   void cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums, const Tensor& target_logits,
                             const Tensor& logsumexp, const Tensor& losses) override;
   void cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first, const Tensor& logsumexp,
-                              double scale) override;
+                              double scale, const Tensor& token_scales) override;
 
   void adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& gradient, const Tensor& first_moment,
              const Tensor& second_moment) override;

@@ -214,7 +214,7 @@ TEST_P(BackendNan, CrossEntropy) {
     backend_->cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses);
     expect_rows("logsumexp", logsumexp, 5, in_row(3));
     expect_rows("losses", losses, 5, in_row(3));
-    backend_->cross_entropy_backward(logits, targets, 0, logsumexp, 0.2);
+    backend_->cross_entropy_backward(logits, targets, 0, logsumexp, 0.2, {});
     expect_rows("dlogits", logits, 5, in_row(3));
   }
 }
@@ -226,7 +226,7 @@ TEST_P(BackendNan, CrossEntropyOfAMaskedRowIsZero) {
   const Tensor logsumexp = ws_.output({2}), losses = ws_.output({2});
   backend_->cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses);
   EXPECT_EQ(ws_.read(losses)[1], 0);
-  backend_->cross_entropy_backward(logits, targets, 0, logsumexp, 0.2);
+  backend_->cross_entropy_backward(logits, targets, 0, logsumexp, 0.2, {});
   expect_rows("dlogits", logits, 2, nowhere);
 }
 

@@ -186,13 +186,17 @@ void check_cross_entropy(Backend& backend, const CrossEntropyCase& c, Report& re
   report.close("logsumexp", ws.read(logsumexp), truth.logsumexp, pointwise);
   report.close("losses", ws.read(losses), truth.losses, summed);  // a difference of two larger numbers
 
-  const Values saved = ws.read(logsumexp);
+  const Values saved = ws.read(logsumexp), token_scales = f32_values(random, c.rows);
   first = 0;
   for (std::size_t s = 0; s < slices.size(); ++s) {
     const Matrix<double> slice = reference::columns(logits, first, c.slices[s]);
-    backend.cross_entropy_backward(slices[s], ttargets, first, logsumexp, scale);
+    backend.cross_entropy_backward(slices[s], ttargets, first, logsumexp, scale, Tensor());
     report.close("dlogits of columns from " + std::to_string(first), ws.read(slices[s]),
                  reference::cross_entropy_backward(slice, targets, first, saved, scale).values, summed);
+    const Tensor scaled = ws.f32(slice);
+    backend.cross_entropy_backward(scaled, ttargets, first, logsumexp, scale, ws.f32({c.rows}, token_scales));
+    report.close("dlogits scaled by token, of columns from " + std::to_string(first), ws.read(scaled),
+                 reference::cross_entropy_backward(slice, targets, first, saved, scale, token_scales).values, summed);
     first += c.slices[s];
   }
 }

@@ -89,7 +89,7 @@ TEST_P(FrozenWeights, BackwardEndsWhereNothingBelowIsTrained) {
   Context context{timed, part.mesh, part.activations, part.scratch};
   const TokenBatch tokens = make_token_batch(timed, part.activations, batch.sequences, batch.sequence_length, batch.tokens, batch.targets,
                                              batch.document_start);
-  part.model.forward(context, tokens, Recompute::none, nullptr, part.saved);
+  part.model.forward(context, tokens, Recompute::none, part.saved);
   timed.reset();
   part.model.loss_and_gradient(context, tokens, 1.0, part.saved);
   part.model.backward(context, tokens, Recompute::none, {}, part.saved);

@@ -101,7 +101,7 @@ class RealModel {
                                                batch.document_start);
     tokens.noise = BatchNoise{batch.noise_key, 0};
     saved.statistics = balance.take_statistics(context, batch.sequences, batch.sequence_length);
-    model.forward(context, tokens, recompute, nullptr, saved);
+    model.forward(context, tokens, recompute, saved);
     const double scale = 1.0 / batch.target_count;
     const double lm = model.loss_and_gradient(context, tokens, scale, saved) * scale;
     balance.begin_step(1);

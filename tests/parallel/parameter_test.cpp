@@ -7,9 +7,9 @@
 #include <numbers>
 #include <vector>
 
+#include "kernels/philox.h"
 #include "parallel/initial_values.h"
 #include "parallel/normals.h"
-#include "kernels/philox.h"
 #include "parallel/shards.h"
 #include "tests/support/deviation.h"
 

@@ -107,6 +107,22 @@ TEST(ComplexStep, OneLayer) {
   EXPECT_LE(deviation(dx.values, truth), gradient_tolerance);
 }
 
+TEST(ComplexStep, WeightedTargets) {
+  const ReferenceConfig config = with({});
+  const Parameters<double> parameters = random_parameters(config, 43);
+  Batch batch = random_batch(config, 2, 5, 44, true);
+  batch.weights = Random(45).normals(10, 0.5, 1.0);
+  const NamedGradients truth = complex_step_model_gradient(config, parameters, batch);
+  const NamedGradients found = model_gradient(config, parameters, batch);
+  for (std::size_t i = 0; i < truth.size(); ++i)
+    EXPECT_LE(deviation(found[i].second, truth[i].second), gradient_tolerance) << truth[i].first;
+  batch.weights.clear();
+  const NamedGradients unweighted = model_gradient(config, parameters, batch);
+  double worst = 0;
+  for (std::size_t i = 0; i < truth.size(); ++i) worst = std::max(worst, deviation(unweighted[i].second, truth[i].second));
+  EXPECT_GT(worst, 1e-6) << "weights that change nothing prove nothing";
+}
+
 // With one expert a token the renormalised weight is always 1: the LM loss cannot reach the router.
 TEST(ComplexStep, RouterOfTopOneHasNoGradientFromTheLmLoss) {
   const ReferenceConfig config = with({{&C::top_k, 1}}, 0, BalanceScope::micro_batch, 0);

@@ -16,6 +16,7 @@ struct Batch {
   Ids targets;           // < 0: masked
   Ids document_start{};  // first position of the same sequence that a token may see; empty: 0
   double target_count = 1;  // what the sum of the losses is divided by
+  std::vector<double> weights{};  // of each target in that sum; empty: 1
   std::uint64_t noise_key = 0;
 
   Ids positions() const {
