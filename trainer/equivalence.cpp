@@ -9,10 +9,11 @@
 #include <unordered_map>
 
 #include "data/shards/batch.h"
+#include "kernels/philox.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
 #include "parallel/comm/agreement.h"
-#include "parallel/philox.h"
+#include "trainer/objective.h"
 #include "trainer/training_step.h"
 
 namespace smoe {
@@ -105,13 +106,14 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
   const std::int64_t dp = mesh.size(Axis::dp), rank = mesh.rank(Axis::dp);
   const auto backend = make_cpu_backend(threads);
   Arena persistent(*backend);
-  Mixtral model(what.model, *backend, mesh);
-  model.allocate(persistent, what.sequence_length, true);
+  Mixtral model(what.model, mesh);
+  model.allocate(*backend, persistent, what.sequence_length, true);
   model.parameters().initialize(*backend, what.seed);
   if (what.adjust)
     for (Parameter& p : model.parameters()) what.adjust(p);
   AdamW optimizer(*backend, persistent, model.parameters(), mesh, what.optimizer, what.bucket_elements);
-  TrainingStep step(*backend, mesh, model, optimizer, what.router, what.at_once / dp, what.recompute);
+  TrainingStep step(*backend, mesh, model, optimizer, what.router, what.at_once / dp, what.recompute,
+                    what.objective ? what.objective() : std::make_unique<CrossEntropy>());
 
   CaseRun run;
   for (const Parameter& p : model.parameters()) run.parameters.push_back({p.name, p.shape, p.slice, p.first});

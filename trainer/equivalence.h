@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "optim/optimizer_config.h"
 #include "parallel/mesh.h"
 #include "parallel/parameter.h"
+#include "trainer/objective.h"
 
 namespace smoe {
 
@@ -34,6 +36,7 @@ struct EquivalenceCase {
   bool masked_unevenly = false;  // whole sequences without any target as well, other ones with all
   Recompute recompute = Recompute::none;
   std::int64_t bucket_elements = 4096;  // small, so that a small model has many buckets too
+  std::function<std::unique_ptr<Objective>()> objective;  // empty: cross-entropy
   // Sees every parameter once it has its initial values, and may change them: to force a routing.
   std::function<void(Parameter&)> adjust;
 };

@@ -105,8 +105,8 @@ class GoldenModel {
   explicit GoldenModel(const GoldenFile& golden, Recompute recompute = Recompute::none)
       : GoldenModel(golden, golden.router, recompute, golden.sequences) {}
   GoldenModel(const GoldenFile& golden, const RouterConfig& router, Recompute recompute, std::int64_t micro_batch_size)
-      : golden_(golden), backend(make_cpu_backend(2)), persistent(*backend), model(golden.model, *backend, mesh) {
-    model.allocate(persistent, golden.sequence_length, true);
+      : golden_(golden), backend(make_cpu_backend(2)), persistent(*backend), model(golden.model, mesh) {
+    model.allocate(*backend, persistent, golden.sequence_length, true);
     for (Parameter& p : model.parameters()) {
       const std::vector<float> weight = golden.values("weight." + p.name);
       if (static_cast<std::int64_t>(weight.size()) != p.value.elements())

@@ -40,7 +40,7 @@ class GoldenRope : public testing::TestWithParam<std::string> {
     const StepBatch step = golden.batch(1);
     const TokenBatch batch = make_token_batch(*real.backend, context.activations, step.sequences, step.sequence_length, step.ids);
     Mixtral::Saved saved;
-    real.model.forward(context, batch, Recompute::none, nullptr, saved);
+    real.model.forward(context, batch, Recompute::none, saved);
     const Tensor out = context.activations.take({batch.tokens(), golden.model.vocab_size});
     real.model.logits(context, saved.hidden, out);
     return real.on_host(out);

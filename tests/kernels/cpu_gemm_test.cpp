@@ -49,13 +49,13 @@ class CpuGemm : public ::testing::TestWithParam<GemmCase> {};
 TEST_P(CpuGemm, EqualsPlainLoops) {
   const auto [kind, m, n, k] = GetParam();
   for (int threads : {1, 2, 3})
-    for (bool accumulate : {false, true}) {
+    for (Write write : {Write::assign, Write::add}) {
       CpuBackend cpu(threads);
       auto a = Floats::random(shape_of_a(kind, m, k), 1), b = Floats::random(shape_of_b(kind, n, k), 2);
-      auto c = accumulate ? Floats::random({m, n}, 3) : Floats({m, n}, std::nanf(""));
+      auto c = write == Write::add ? Floats::random({m, n}, 3) : Floats({m, n}, std::nanf(""));
       auto before = c;
-      cpu.gemm(kind, a, b, c, accumulate);
-      EXPECT_LT(worst_error(kind, m, n, k, &a[0], &b[0], accumulate ? &before[0] : nullptr, &c[0]), 1);
+      cpu.gemm(kind, a, b, c, write);
+      EXPECT_LT(worst_error(kind, m, n, k, &a[0], &b[0], write == Write::add ? &before[0] : nullptr, &c[0]), 1);
     }
 }
 
@@ -76,19 +76,19 @@ TEST(CpuGroupedGemm, EqualsOneProductAnExpert) {
   Ints offsets({E + 1}, sums);
   const ExpertRows rows{offsets, sums.data()};
   for (Gemm kind : {Gemm::nt, Gemm::nn, Gemm::tn})
-    for (bool accumulate : {false, true}) {
+    for (Write write : {Write::assign, Write::add}) {
       CpuBackend cpu(2);
       auto a = Floats::random({R, D}, 1);
       auto b = Floats::random(kind == Gemm::tn ? Shape{R, F} : kind == Gemm::nt ? Shape{E, F, D} : Shape{E, D, F}, 2);
       auto c = Floats::random(kind == Gemm::tn ? Shape{E, D, F} : Shape{R, F}, 3);
       auto before = c;
-      cpu.grouped_gemm(kind, a, b, c, rows, accumulate);
+      cpu.grouped_gemm(kind, a, b, c, rows, write);
       for (std::int64_t e = 0; e < E; ++e) {
         const std::int64_t first = sums[static_cast<std::size_t>(e)], count = counts[static_cast<std::size_t>(e)];
         const bool tn = kind == Gemm::tn;
         const std::int64_t at_c = tn ? e * D * F : first * F;
         EXPECT_LT(worst_error(kind, tn ? D : count, F, tn ? count : D, &a[first * D], tn ? &b[first * F] : &b[e * D * F],
-                              accumulate ? &before[at_c] : nullptr, &c[at_c]),
+                              write == Write::add ? &before[at_c] : nullptr, &c[at_c]),
                   1);
       }
     }
@@ -106,7 +106,7 @@ TEST(CpuGroupedGemm, SameBitsOnAnyNumberOfThreads) {
       for (int threads : {1, 2, 3, 4}) {
         CpuBackend cpu(threads);
         Floats c(kind == Gemm::tn ? Shape{4, k, n} : Shape{1100, n});
-        cpu.grouped_gemm(kind, a, b, c, {offsets, host.data()}, false);
+        cpu.grouped_gemm(kind, a, b, c, {offsets, host.data()}, Write::assign);
         if (first.empty()) first = c.values();
         EXPECT_EQ(first, c.values()) << threads << " threads, kind " << static_cast<int>(kind) << ", n " << n << ", k " << k;
       }
@@ -121,8 +121,8 @@ TEST(CpuGemm, SameBitsEveryTime) {
         auto a = Floats::random(shape_of_a(kind, m, k), 1), b = Floats::random(shape_of_b(kind, n, k), 2);
         CpuBackend cpu(threads);
         Floats c({m, n}), again({m, n});
-        cpu.gemm(kind, a, b, c, false);
-        cpu.gemm(kind, a, b, again, false);
+        cpu.gemm(kind, a, b, c, Write::assign);
+        cpu.gemm(kind, a, b, again, Write::assign);
         EXPECT_EQ(c.values(), again.values()) << threads << " threads, kind " << static_cast<int>(kind) << ", m " << m << ", n " << n << ", k " << k;
       }
 }
@@ -131,7 +131,7 @@ TEST(CpuGemmBadInput, NamesTheWrongOperand) {
   CpuBackend cpu(1);
   Floats a({3, 4}), b({5, 6}), c({3, 5});
   try {
-    cpu.gemm(Gemm::nt, a, b, c, false);
+    cpu.gemm(Gemm::nt, a, b, c, Write::assign);
     FAIL();
   } catch (const std::logic_error& e) {
     EXPECT_STREQ(e.what(), "gemm: b is [5, 6] f32, expected [5, 4] f32");

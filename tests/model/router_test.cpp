@@ -103,7 +103,7 @@ TEST_P(RouterAlone, BackwardIsTheReferences) {
   const Values dweights = harness_.random_floats(c_.tokens, c_.top_k), balance = harness_.random_floats(c_.groups, c_.experts);
   const Values dx_before = harness_.random_floats(c_.tokens, c_.hidden);
   Values expected_gate = harness_.gradient(gate);
-  const Values dlogits = reference::router_backward(routing_, dweights, balance, z_scale);
+  const Values dlogits = reference::router_backward(logits_, routing_, dweights, balance, z_scale);
   const Values expected_dx = reference::add(dx_before, reference::linear_backward(dlogits, x_, weight_, expected_gate));
 
   const Tensor dx = harness_.tensor(dx_before);
@@ -118,7 +118,7 @@ TEST_P(RouterAlone, WithoutBalanceLossesOnlyTheChosenLearn) {
   const Values dweights = harness_.random_floats(c_.tokens, c_.top_k);
   const Values before = harness_.gradient(gate);
   Values expected = before;
-  reference::linear_backward(reference::router_backward(routing_, dweights, Values(), 0.0), x_, weight_, expected);
+  reference::linear_backward(reference::router_backward(logits_, routing_, dweights, Values(), 0.0), x_, weight_, expected);
   router_->backward(harness_.context, harness_.tensor(dweights), {}, saved_, harness_.tensor(Values(c_.tokens, c_.hidden)));
   harness_.expect_gradient(gate, expected);
   if (c_.top_k == 1) harness_.expect_close("the gate's gradient with one expert a token", harness_.parameter(gate).gradient, before.values, 0);

@@ -50,7 +50,7 @@ class LayoutRuns : public ::testing::Test {
   void train(const std::string& output, const Layout& layout, std::int64_t steps) {
     if (test_session().rank() < layout.ranks) {
       const Mesh mesh = Mesh::over(test_session(), layout);
-      EXPECT_EQ(Trainer(config(output, layout, steps), mesh, 1).run(), 0);
+      EXPECT_EQ(Trainer(assemble(config(output, layout, steps), mesh, make_cpu_backend(1))).run().end, RunEnd::complete);
     }
     world().barrier("test.trained");
   }
@@ -126,7 +126,7 @@ TEST_F(LayoutRuns, AStepThatOneRankCannotFinishChangesNoWeightOnAny) {
   const Mesh mesh = Mesh::over(test_session(), layout);
   auto c = config("poisoned", layout, 10);
   c.train.max_skipped_steps = 3;
-  Trainer trainer(c, mesh, 1);
+  Trainer trainer(assemble(c, mesh, make_cpu_backend(1)));
   if (test_session().rank() == 1) trainer.model().parameters().find("model.norm.weight")->value.f32()[0] = std::numeric_limits<float>::quiet_NaN();
   std::vector<std::vector<float>> before;
   for (const FlatBuffer& flat : trainer.model().parameters().flat_buffers()) before.emplace_back(flat.values.f32(), flat.values.f32() + flat.values.elements());
@@ -143,6 +143,31 @@ TEST_F(LayoutRuns, AStepThatOneRankCannotFinishChangesNoWeightOnAny) {
   EXPECT_EQ(trainer.state().skipped, 3);
 }
 
+// What stands out is refused by all ranks of every layout, and by none that did not ask.
+TEST_F(LayoutRuns, AStepThatLooksOddIsRefusedByAll) {
+  if (is_root()) write_corpus_with_a_spike(root_ / "spike", 42, 16 * 16, 40, 40);
+  world().barrier("test.spike");
+  const int ranks = test_session().size();
+  for (const Layout& layout : {Layout{.ranks = 1}, Layout{.ranks = ranks, .ep = ranks}, Layout{.ranks = ranks, .tp = 2, .ep = ranks}}) {
+    if (test_session().rank() < layout.ranks) {
+      SCOPED_TRACE(layout.to_string());
+      const Mesh mesh = Mesh::over(test_session(), layout);
+      auto c = config("", layout, 42);
+      c.train.output_dir.clear();
+      c.data.train = {{.path = (root_ / "spike").string()}};
+      c.data.eval.clear();
+      c.data.shuffle = false;
+      c.optimizer.learning_rate = 1e-2;
+      c.train.outlier_deviations = 4;
+      const TrainingState state = Trainer(assemble(c, mesh, make_cpu_backend(1))).run().state;
+      EXPECT_EQ(state.skipped, 1);
+      EXPECT_EQ(state.updates, 41);
+      EXPECT_EQ(state.skipped_in_a_row, 0);
+    }
+    world().barrier("test.trained");
+  }
+}
+
 // Held-out loss is of the same samples whatever the layout, also where they do not divide over the ranks.
 TEST_F(LayoutRuns, EvaluationDoesNotDependOnTheLayout) {
   const auto evaluated = [&](const std::string& output, const Layout& layout, std::int64_t micro) {
@@ -151,7 +176,7 @@ TEST_F(LayoutRuns, EvaluationDoesNotDependOnTheLayout) {
       auto c = config(output, layout, 1);
       c.train.micro_batch_size = micro;
       c.eval.batches = 7;
-      EXPECT_EQ(Trainer(c, mesh, 1).run(), 0);
+      EXPECT_EQ(Trainer(assemble(c, mesh, make_cpu_backend(1))).run().end, RunEnd::complete);
     }
     world().barrier("test.trained");
     return metrics(output).evals.front();

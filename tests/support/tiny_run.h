@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "parallel/philox.h"
+#include "kernels/philox.h"
 #include "tests/support/shards.h"
 #include "trainer/trainer.h"
 

@@ -72,9 +72,9 @@ TEST_F(TrainerBadInput, OutputDirectoryThatCannotBeMade) {
 }
 
 TEST_F(TrainerBadInput, ASecondRunInTheSameDirectoryIsRefusedAndTheFirstUnharmed) {
-  Trainer first(config("run"), mesh(), 2);
+  Trainer first = make_trainer(config("run"));
   EXPECT_TRUE(mentions(message_of([&] { train(config("run")); }), {"another run is writing here", "process"}));
-  EXPECT_EQ(first.run(), 0);
+  EXPECT_EQ(first.run().end, RunEnd::complete);
 }
 
 TEST_F(TrainerBadInput, ShardsOfAnotherTokenizer) {
@@ -144,7 +144,7 @@ TEST_F(TrainerBadInput, DiskFullWhileSavingLeavesThePreviousCheckpoint) {
   const auto before = state_hash("run", 20);
   auto longer = config("run");
   longer.train.steps = 21;
-  Trainer trainer(longer, mesh(), 2);
+  Trainer trainer = make_trainer(longer);
   rlimit old{};
   ::getrlimit(RLIMIT_FSIZE, &old);
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);

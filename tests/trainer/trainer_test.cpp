@@ -139,7 +139,7 @@ TEST_F(TrainerRun, NonFiniteStepsAreRefusedCountedAndEndTheRun) {
   auto c = config("run");
   c.train.max_skipped_steps = 3;
   c.checkpoint.interval = 1;
-  Trainer trainer(c, mesh(), 2);
+  Trainer trainer = make_trainer(c);
   Parameter* poisoned = trainer.model().parameters().find("model.norm.weight");
   poisoned->value.f32()[0] = std::numeric_limits<float>::quiet_NaN();
   const Tensor head = trainer.model().parameters().find("lm_head.weight")->value;

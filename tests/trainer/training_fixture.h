@@ -9,6 +9,8 @@
 
 #include "data/files/files.h"
 #include "data/files/sha256.h"
+#include "data/shards/token_shard_writer.h"
+#include "kernels/philox.h"
 #include "parallel/mesh.h"
 #include "tests/support/message_of.h"
 #include "tests/support/scratch_dir.h"
@@ -25,6 +27,20 @@ using test::ScratchDir;
 using test::tiny_config;
 using test::write_tiny_corpus;
 
+// One document that counts round and round, but for the steps from `odd` to `last_odd`, each of `tokens` ids, which are
+// noise: read in order, a loss that falls and then stands out.
+inline void write_corpus_with_a_spike(const std::filesystem::path& directory, int steps, int tokens, int odd, int last_odd) {
+  ShardWriter writer(directory.string(), {.tokenizer_sha256 = "", .tokenizer_name = "none", .vocab_size = 61, .source = "spike"});
+  std::vector<std::int32_t> ids;
+  for (int i = 0; i <= steps * tokens; ++i) {
+    const int step = 1 + i / tokens;
+    const bool noise = odd <= step && step <= last_odd;
+    ids.push_back(noise ? static_cast<std::int32_t>(3 + philox(7, static_cast<std::uint64_t>(i), 0)[0] % 58) : 3 + i % 5);
+  }
+  writer.add_document(ids);
+  writer.finish();
+}
+
 class TrainingTest : public ::testing::Test {
  protected:
   TrainingTest() { test::write_tiny_sources(root()); }
@@ -33,7 +49,10 @@ class TrainingTest : public ::testing::Test {
 
   TrainerConfig config(const std::string& output) const { return tiny_config(root(), output); }
   const Mesh& mesh() const { return mesh_; }
-  int train(const TrainerConfig& c) const { return Trainer(c, mesh_, 2).run(); }
+  Trainer make_trainer(const TrainerConfig& c) const { return Trainer(assemble(c, mesh_, make_cpu_backend(2))); }
+  RunSummary run(const TrainerConfig& c) const { return make_trainer(c).run(); }
+  // 0, or preempted_status.
+  int train(const TrainerConfig& c) const { return run(c).end == RunEnd::stopped ? preempted_status : 0; }
 
   std::filesystem::path checkpoint(const std::string& output, std::int64_t step) const {
     return root() / output / "checkpoints" / checkpoint_name(step);
