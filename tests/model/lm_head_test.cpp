@@ -1,4 +1,4 @@
-// The head alone: losses of each token, their sum, and its gradient.
+// The head alone: the loss of each token, and the gradient of their sum, with and without a scale for each.
 #include "model/lm_head.h"
 
 #include <gtest/gtest.h>
@@ -38,7 +38,7 @@ const std::vector<HeadCase> head_cases = {
 
 class LmHeadAlone : public ::testing::TestWithParam<HeadCase> {};
 
-TEST_P(LmHeadAlone, LossAndGradientAreTheReferences) {
+TEST_P(LmHeadAlone, LossesAndGradientAreTheReferences) {
   const HeadCase& c = GetParam();
   ModelConfig config;
   config.hidden_size = c.hidden;
@@ -54,20 +54,24 @@ TEST_P(LmHeadAlone, LossAndGradientAreTheReferences) {
   const double scale = 0.125;
   const Values logits = reference::linear_forward(x, weight);
   const auto expected = reference::cross_entropy_losses(targets, reference::cross_entropy_statistics(logits, targets, 0));
-  const Values dlogits = reference::cross_entropy_backward(logits, targets, 0, expected.logsumexp, scale);
-  Values gradient = harness.gradient(lm_head);
-  const Values expected_dx = reference::linear_backward(dlogits, x, weight, gradient);
 
-  const Tensor losses = harness.unwritten({c.tokens}), dx = harness.unwritten({c.tokens, c.hidden});
-  const Tensor tx = harness.tensor(x), ttargets = harness.tensor(targets);
-  const double alone = head.loss(harness.context, tx, ttargets, losses);
+  const Tensor losses = harness.unwritten({c.tokens}), tx = harness.tensor(x), ttargets = harness.tensor(targets);
+  head.losses(harness.context, tx, ttargets, losses);
   harness.expect_close("losses", losses, expected.losses, layer_tolerance);
-  const double sum = head.loss_and_gradient(harness.context, tx, ttargets, scale, losses, dx);
-  EXPECT_EQ(sum, alone);
-  EXPECT_LE(test::deviation(sum, reference::sum(expected.losses)), layer_tolerance);
-  harness.expect_close("losses beside the gradient", losses, expected.losses, layer_tolerance);
-  harness.expect_close("dx", dx, expected_dx.values, layer_tolerance);
-  harness.expect_gradient(lm_head, gradient);
+
+  Values gradient = harness.gradient(lm_head);  // of both calls
+  for (const bool weighted : {false, true}) {
+    std::vector<double> token_scales;
+    if (weighted) token_scales = harness.random_floats(c.tokens, 1).values;
+    const Values dlogits = reference::cross_entropy_backward(logits, targets, 0, expected.logsumexp, scale, token_scales);
+    const Values expected_dx = reference::linear_backward(dlogits, x, weight, gradient);
+    const Tensor again = harness.unwritten({c.tokens}), dx = harness.unwritten({c.tokens, c.hidden});
+    head.losses_and_gradient(harness.context, tx, ttargets, scale, weighted ? harness.tensor(token_scales) : Tensor(), again, dx);
+    const std::string how = weighted ? " of scaled tokens" : "";
+    harness.expect_close("losses beside the gradient" + how, again, expected.losses, layer_tolerance);
+    harness.expect_close("dx" + how, dx, expected_dx.values, layer_tolerance);
+    harness.expect_gradient(lm_head, gradient);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, LmHeadAlone, ::testing::ValuesIn(head_cases), [](const auto& info) { return std::string(info.param.name); });

@@ -1,5 +1,6 @@
 // Gradients summed over whoever holds replicas, bucket by bucket, and weights spread again. Who those are is told by what
-// the ranks hold, not by the groups under test. The numbers are small and whole: every sum is exact.
+// the ranks hold, not by the groups under test. The numbers are small and whole: every sum is exact. Frozen parameters lie
+// among the others and take no part.
 #include "parallel/gradient_reducer.h"
 
 #include <gtest/gtest.h>
@@ -37,8 +38,11 @@ class Reducer {
     find_replicas();
   }
 
+  void fill_gradient(const Parameter& p) {
+    write(p.gradient, [&](std::int64_t i) { return gradient_number(p, i, mesh.rank(Axis::world)); });
+  }
   void fill_gradients() {
-    for (Parameter& p : parameters) write(p.gradient, [&](std::int64_t i) { return gradient_number(p, i, mesh.rank(Axis::world)); });
+    for (const Parameter& p : parameters) fill_gradient(p);
   }
   // Over the replicas of element i of the slice.
   float sum(const Parameter& p, std::int64_t i) const {
@@ -48,20 +52,21 @@ class Reducer {
   }
   template <class Number>
   void write(const Tensor& t, const Number& number) {
+    if (t.empty()) return;  // a frozen parameter has no gradient
     std::vector<float> values;
     for (std::int64_t i = 0; i < t.elements(); ++i) values.push_back(number(i));
     backend_->copy_from_host(t, values.data());
   }
   std::vector<float> read(const Tensor& t) const {
     std::vector<float> values(static_cast<std::size_t>(t.elements()));
-    backend_->copy_to_host(values.data(), t);
+    if (!values.empty()) backend_->copy_to_host(values.data(), t);
     return values;
   }
   // Which elements of a parameter's slice this rank owns.
   std::vector<bool> owned(const Parameter& p) const {
     std::vector<bool> mine(static_cast<std::size_t>(p.slice.elements()));
-    shards->for_each_owned(p, [&](std::int64_t first, std::int64_t count, std::int64_t) {
-      std::fill_n(mine.begin() + first, count, true);
+    shards->for_each_owned(p, [&](std::int64_t first, const OwnedRun& run) {
+      std::fill_n(mine.begin() + first, run.size, true);
     });
     return mine;
   }
@@ -69,7 +74,7 @@ class Reducer {
     for (const Parameter& p : parameters) {
       const auto found = read(p.gradient);
       const auto mine = owned(p);
-      for (std::int64_t i = 0; i < p.slice.elements(); ++i)
+      for (std::int64_t i = 0; i < p.gradient.elements(); ++i)
         if (mine[static_cast<std::size_t>(i)]) {
           ASSERT_EQ(found[static_cast<std::size_t>(i)], sum(p, i)) << p.name << " element " << i;
         }
@@ -131,12 +136,12 @@ TEST(GradientReducerOverRanks, ABucketStartsWhenItsFirstParameterIsComplete) {
   for_each_reducer([](Reducer& one) {
     one.mesh.traffic().reset();
     for (std::size_t from = one.parameters.size(); from-- > 0;) {
-      Parameter& p = *(one.parameters.begin() + static_cast<std::ptrdiff_t>(from));
-      one.write(p.gradient, [&](std::int64_t i) { return gradient_number(p, i, one.mesh.rank(Axis::world)); });
+      const Parameter& p = *(one.parameters.begin() + static_cast<std::ptrdiff_t>(from));
+      one.fill_gradient(p);
       one.reducer->complete_from(from);
       std::int64_t bytes = 0;
       for (const Bucket& bucket : one.shards->buckets())
-        if (bucket.first_parameter >= from) bytes += (bucket.size - bucket.owned_size) * 4;
+        if (bucket.first_parameter >= from) bytes += (bucket.size - bucket.owned.size) * 4;
       EXPECT_EQ(one.mesh.traffic().bytes("gradients.reduce_scatter"), bytes) << p.name;
     }
     one.reducer->finish();
@@ -151,7 +156,7 @@ TEST(GradientReducerOverRanks, GatheredGradientsAreWholeOnEveryRank) {
     one.reducer->gather_gradients();
     for (const Parameter& p : one.parameters) {
       const auto found = one.read(p.gradient);
-      for (std::int64_t i = 0; i < p.slice.elements(); ++i) ASSERT_EQ(found[static_cast<std::size_t>(i)], one.sum(p, i)) << p.name;
+      for (std::int64_t i = 0; i < p.gradient.elements(); ++i) ASSERT_EQ(found[static_cast<std::size_t>(i)], one.sum(p, i)) << p.name;
     }
   });
 }
@@ -161,7 +166,7 @@ TEST(GradientReducerOverRanks, EveryRankGetsTheWeightsThatOthersOwn) {
     for (Parameter& p : one.parameters) {
       const auto mine = one.owned(p);
       one.write(p.value, [&](std::int64_t i) {
-        return mine[static_cast<std::size_t>(i)] ? weight_number(p, i) : std::numeric_limits<float>::quiet_NaN();
+        return mine[static_cast<std::size_t>(i)] || !p.trainable ? weight_number(p, i) : std::numeric_limits<float>::quiet_NaN();
       });
     }
     one.reducer->gather_values();
@@ -179,7 +184,7 @@ TEST(GradientReducerOverRanks, ClearingLeavesTheOwnedOrNothing) {
     for (const Parameter& p : one.parameters) {
       const auto found = one.read(p.gradient);
       const auto mine = one.owned(p);
-      for (std::int64_t i = 0; i < p.slice.elements(); ++i) {
+      for (std::int64_t i = 0; i < p.gradient.elements(); ++i) {
         const auto at = static_cast<std::size_t>(i);
         ASSERT_EQ(found[at], mine[at] ? gradient_number(p, i, one.mesh.rank(Axis::world)) : 0.0f) << p.name;
       }
