@@ -33,6 +33,10 @@ class DecoderLayer {
                 Saved& saved, const Tensor& dy_then_dx, bool wants_dx);
 
  private:
+  Capacity capacity(const Context& context, const TokenBatch& batch) const;
+
+  RoutingOptions routing_;
+  std::int64_t experts_in_all_, experts_per_token_;
   RmsNorm input_norm_;
   Attention attention_;
   RmsNorm post_attention_norm_;

@@ -1,7 +1,6 @@
 #include "parallel/token_dispatcher.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include <stdexcept>
 #include <string>
@@ -14,12 +13,11 @@ Tensor as_rows(const Tensor& x) { return x.rank() == 1 ? x.reshape({x.dim(0), 1}
 
 }  // namespace
 
-TokenDispatcher::TokenDispatcher(const Mesh& mesh, std::int64_t experts, std::int64_t experts_per_token, double capacity_factor)
+TokenDispatcher::TokenDispatcher(const Mesh& mesh, std::int64_t experts, std::int64_t experts_per_token)
     : group_(mesh.group(Axis::ep)),
       experts_(experts),
       local_experts_(experts / group_.size()),
-      experts_per_token_(experts_per_token),
-      capacity_factor_(capacity_factor) {
+      experts_per_token_(experts_per_token) {
   if (local_experts_ * group_.size() != experts)
     throw std::logic_error(std::to_string(experts) + " experts do not divide over " + std::to_string(group_.size()) + " ranks");
 }
@@ -91,14 +89,13 @@ void TokenDispatcher::bring_back(Backend& backend, Arena& scratch, const Tensor&
   group_.all_to_all_v(by_sender, dispatched.received, to, dispatched.sent, label);
 }
 
-Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts, const Tensor& weights, std::int64_t run, Dispatched& out) {
+Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts, const Tensor& weights, Dispatched& out,
+                                 const Capacity& capacity) {
   const std::int64_t tokens = x.dim(0);
   out.row_of = keep.take(DType::i32, {tokens, experts_per_token_});
   out.assignment_of = keep.take(DType::i32, {tokens * experts_per_token_});
   out.rows.offsets = keep.take(DType::i32, {experts_ + 1});
   out.rows.host = out.rows.offsets.i32();
-  const double share = static_cast<double>(experts_per_token_ * run) / static_cast<double>(experts_);
-  const Capacity capacity{static_cast<std::int64_t>(std::ceil(capacity_factor_ * share)), run};
   backend.routing_map(experts, capacity, out.row_of, out.assignment_of, out.rows);
   const std::int64_t assignments = out.rows.host[experts_];
   out.assignment_of = out.assignment_of.rows(0, assignments);

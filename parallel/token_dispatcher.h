@@ -1,6 +1,6 @@
 // Takes tokens to their experts and back: a permutation, and an all-to-all where ep > 1. The only place that knows of
 // expert parallelism. Dropless unless told otherwise: every assignment is computed, whatever the load; a rank may send or
-// get no row at all. With a capacity factor, the assignments that an expert has no room for get no row: their token goes
+// get no row at all. With a capacity, the assignments that an expert has no room for get no row: their token goes
 // on without them, and their weight takes no gradient.
 //
 // T tokens of this rank, K experts per token, A <= T * K of their assignments with a row, R rows arriving at this rank's
@@ -36,17 +36,15 @@ struct Dispatched {
 
 class TokenDispatcher {
  public:
-  // An expert takes ceil(capacity_factor * K * run / E) assignments of each run of tokens; 0: all. Throws std::logic_error
-  // unless the experts divide over the ep group.
-  TokenDispatcher(const Mesh& mesh, std::int64_t experts, std::int64_t experts_per_token, double capacity_factor = 0);
+  // Throws std::logic_error unless the experts divide over the ep group.
+  TokenDispatcher(const Mesh& mesh, std::int64_t experts, std::int64_t experts_per_token);
 
   std::int64_t local_experts() const { return local_experts_; }
   std::int64_t first_expert() const { return group_.rank() * local_experts_; }
 
-  // x [T,D], experts [T,K] i32, weights [T,K] -> rows [R,D], sorted by expert, in `keep` with all of `out`. run: how many
-  // consecutive tokens a capacity is counted over; divides T.
+  // x [T,D], experts [T,K] i32, weights [T,K] -> rows [R,D], sorted by expert, in `keep` with all of `out`.
   Tensor dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts, const Tensor& weights,
-                  std::int64_t run, Dispatched& out);
+                  Dispatched& out, const Capacity& capacity = {});
   // dx [T,D] and dweights [T,K] are assigned.
   void dispatch_backward(Backend& backend, Arena& scratch, const Tensor& drows, const Tensor& drow_weights, const Dispatched& dispatched,
                          const Tensor& dx, const Tensor& dweights);
@@ -68,7 +66,6 @@ class TokenDispatcher {
 
   Communicator& group_;
   std::int64_t experts_, local_experts_, experts_per_token_;
-  double capacity_factor_;
   std::vector<std::int32_t> sent_counts_, received_counts_, order_, inverse_;  // host, reused from call to call
 };
 

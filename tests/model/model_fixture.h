@@ -11,6 +11,7 @@
 #include "model/mixtral.h"
 #include "optim/adamw.h"
 #include "parallel/mesh.h"
+#include "tests/model/reference_routing.h"
 #include "tests/reference/mixtral.h"
 #include "tests/reference/random.h"
 #include "tests/support/deviation.h"
@@ -46,16 +47,6 @@ inline RouterConfig router_config(const reference::ReferenceConfig& c) {
   return r;
 }
 
-inline RoutingOptions routing_options(const reference::ReferenceConfig& c) {
-  RoutingOptions r;
-  r.rule.score = c.rule.score == reference::Score::softmax ? Score::softmax : Score::sigmoid;
-  r.rule.renormalise = c.rule.renormalise;
-  r.rule.scale = static_cast<float>(c.rule.scale);
-  r.capacity_factor = c.capacity_factor;
-  r.jitter = static_cast<float>(c.jitter);
-  return r;
-}
-
 // Weights rounded to float first, so that both compute with the same numbers.
 inline reference::Parameters<double> float_parameters(const reference::ReferenceConfig& config, std::uint64_t seed) {
   auto p = reference::random_parameters(config, seed);
@@ -72,7 +63,7 @@ class RealModel {
         persistent(*backend),
         activations(*backend),
         scratch(*backend),
-        model(model_config(config), mesh, routing_options(config)),
+        model(model_config(config), mesh, routing_options(config.rule, config.capacity_factor, config.jitter)),
         router(router_config(config)),
         balance(model.config(), router) {
     model.allocate(*backend, persistent, positions, true);

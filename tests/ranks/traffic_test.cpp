@@ -111,7 +111,7 @@ TEST(StepTraffic, UniformRoutingSendsWhatTheLiteratureSays) {
     for (std::int64_t i = 0; i < tokens * k; ++i) chosen.i32()[i] = static_cast<std::int32_t>(i % experts);
     mesh.traffic().reset();
     Dispatched dispatched;
-    const Tensor rows = dispatcher.dispatch(*backend, keep, scratch, x, chosen, weights, tokens, dispatched);
+    const Tensor rows = dispatcher.dispatch(*backend, keep, scratch, x, chosen, weights, dispatched);
     const Tensor y = keep.take({tokens, hidden}), drows = keep.take(rows.shape()), dweights = keep.take({tokens, k});
     dispatcher.combine(*backend, scratch, rows, dispatched, {}, y);
     dispatcher.combine_backward(*backend, scratch, y, dispatched, drows);
@@ -143,7 +143,7 @@ TEST(Dispatch, RowsComeBackToTheirTokensForAnyRouting) {
         weights.f32()[t * k] = 0.25f, weights.f32()[t * k + 1] = 0.75f;
       }
       Dispatched saved;
-      const Tensor rows = dispatcher.dispatch(*backend, keep, scratch, x, chosen, weights, tokens, saved);
+      const Tensor rows = dispatcher.dispatch(*backend, keep, scratch, x, chosen, weights, saved);
       ASSERT_EQ(saved.rows.host[dispatcher.local_experts()], rows.dim(0));
       // Weighted by the expert that holds them, and by which expert it is: the sum shows that each row was where it belongs.
       for (std::int64_t e = 0; e < dispatcher.local_experts(); ++e)
