@@ -21,17 +21,17 @@ std::int64_t chunk_rows(std::int64_t tokens, std::int64_t vocabulary) {
 LmHead::LmHead(ParameterSet& parameters, const ModelConfig& config, const Mesh& mesh)
     : weight_(parameters.add(vocabulary_parameter("lm_head.weight", config, mesh))), largest_slice_(largest_vocabulary_slice(config, mesh)) {}
 
-double LmHead::loss(Context& context, const Tensor& x, const Tensor& targets, const Tensor& losses) const {
-  return run(context, x, targets, nullptr, losses, {});
+void LmHead::loss(Context& context, const Tensor& x, const Tensor& targets, const Tensor& losses, const Tensor& total) const {
+  run(context, x, targets, nullptr, losses, total, {});
 }
 
-double LmHead::loss_and_gradient(Context& context, const Tensor& x, const Tensor& targets, double scale, const Tensor& losses,
-                                 const Tensor& dx) const {
-  return run(context, x, targets, &scale, losses, dx);
+void LmHead::loss_and_gradient(Context& context, const Tensor& x, const Tensor& targets, double scale, const Tensor& losses,
+                               const Tensor& total, const Tensor& dx) const {
+  run(context, x, targets, &scale, losses, total, dx);
 }
 
-double LmHead::run(Context& context, const Tensor& local, const Tensor& targets, const double* scale, const Tensor& losses,
-                   const Tensor& dlocal) const {
+void LmHead::run(Context& context, const Tensor& local, const Tensor& targets, const double* scale, const Tensor& losses,
+                 const Tensor& total, const Tensor& dlocal) const {
   Backend& backend = context.backend;
   Communicator& group = context.mesh.group(Axis::tp);
   const TokenSplit split(context.mesh);
@@ -62,7 +62,7 @@ double LmHead::run(Context& context, const Tensor& local, const Tensor& targets,
     backend.gemm(Gemm::tn, logits, xs, weight_.gradient, true);
   }
   if (scale) split.sum_back(dx, dlocal, "head.sum_gradient");
-  return backend.sum(losses);
+  backend.sum(losses, total);
 }
 
 void LmHead::logits(Context& context, const Tensor& x, const Tensor& logits) const {

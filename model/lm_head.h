@@ -15,17 +15,18 @@ class LmHead {
  public:
   LmHead(ParameterSet& parameters, const ModelConfig& config, const Mesh& mesh);
 
-  // Sum over the targets of -log softmax(x W^T)[target]; negative targets are masked. x [T/tp,D], targets [T] i32.
-  // losses [T]: each token's, 0 where masked. The same on every rank of a tp group.
-  double loss(Context& context, const Tensor& x, const Tensor& targets, const Tensor& losses) const;
+  // Each token's -log softmax(x W^T)[target], 0 where the target is negative: losses [T]. Their sum is added to total
+  // [1] f64. x [T/tp,D], targets [T] i32. The same on every rank of a tp group.
+  void loss(Context& context, const Tensor& x, const Tensor& targets, const Tensor& losses, const Tensor& total) const;
   // The same, and the gradient of scale * (that sum): dx [T/tp,D] is assigned, the weight's gradient accumulates.
-  double loss_and_gradient(Context& context, const Tensor& x, const Tensor& targets, double scale, const Tensor& losses,
-                           const Tensor& dx) const;
+  void loss_and_gradient(Context& context, const Tensor& x, const Tensor& targets, double scale, const Tensor& losses,
+                         const Tensor& total, const Tensor& dx) const;
   // x [N,D] -> logits [N,V], for generation and inspection; tp = 1.
   void logits(Context& context, const Tensor& x, const Tensor& logits) const;
 
  private:
-  double run(Context& context, const Tensor& x, const Tensor& targets, const double* scale, const Tensor& losses, const Tensor& dx) const;
+  void run(Context& context, const Tensor& x, const Tensor& targets, const double* scale, const Tensor& losses, const Tensor& total,
+           const Tensor& dx) const;
 
   const Parameter& weight_;  // [V,D], rows split over tp
   std::int64_t largest_slice_;

@@ -58,15 +58,15 @@ void Mixtral::forward(Context& context, const TokenBatch& batch, Recompute recom
   saved.hidden = norm_.forward(context, x, saved.norm);
 }
 
-double Mixtral::loss(Context& context, const TokenBatch& batch, Saved& saved) {
+void Mixtral::loss(Context& context, const TokenBatch& batch, Saved& saved, const Tensor& total) {
   saved.losses = context.activations.take({batch.tokens()});
-  return head_.loss(context, saved.hidden, batch.targets, saved.losses);
+  head_.loss(context, saved.hidden, batch.targets, saved.losses, total);
 }
 
-double Mixtral::loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved) {
+void Mixtral::loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved, const Tensor& total) {
   saved.losses = context.activations.take({batch.tokens()});
   saved.dhidden = context.activations.take(saved.hidden.shape());
-  return head_.loss_and_gradient(context, saved.hidden, batch.targets, scale, saved.losses, saved.dhidden);
+  head_.loss_and_gradient(context, saved.hidden, batch.targets, scale, saved.losses, total, saved.dhidden);
 }
 
 void Mixtral::backward(Context& context, const TokenBatch& batch, Recompute recompute,

@@ -47,10 +47,10 @@ class Mixtral {
 
   // statistics of the routers are collected where saved.statistics has been given tensors. cache: see KvCache.
   void forward(Context& context, const TokenBatch& batch, Recompute recompute, KvCache* cache, Saved& saved);
-  // Sum over the micro-batch's targets of the cross-entropy.
-  double loss(Context& context, const TokenBatch& batch, Saved& saved);
+  // Adds the cross-entropy of the micro-batch's targets to total [1] f64 (kernels/device_sums.h).
+  void loss(Context& context, const TokenBatch& batch, Saved& saved, const Tensor& total);
   // The same, and the gradient of scale * sum with respect to hidden and to the LM head.
-  double loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved);
+  void loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved, const Tensor& total);
   // reducer: given on the step's last micro-batch, it is told which gradients are complete as backward goes on.
   void backward(Context& context, const TokenBatch& batch, Recompute recompute, const std::vector<RouterGradient>& router_gradients,
                 Saved& saved, GradientReducer* reducer = nullptr);

@@ -51,11 +51,13 @@ void AdamW::add_runs(std::size_t flat, const Bucket& bucket) {
   close_run();
 }
 
-double AdamW::gradient_norm(const Mesh& mesh) {
-  double squares = 0;
+void AdamW::sum_squares(const Tensor& squares) {
   for (std::size_t f = 0; f < moments_.size(); ++f)
     for (const Bucket& bucket : shards_.buckets())
-      if (bucket.flat == f) squares += backend_.sum_of_squares(parameters_.flat_buffers()[f].gradients.rows(bucket.owned, bucket.owned_size));
+      if (bucket.flat == f) backend_.sum_of_squares(parameters_.flat_buffers()[f].gradients.rows(bucket.owned, bucket.owned_size), squares);
+}
+
+double AdamW::gradient_norm(double squares, const Mesh& mesh) {
   mesh.group(Axis::world).all_reduce(std::span(&squares, 1), Reduce::sum, "optim.gradient_norm");
   return std::sqrt(squares);
 }

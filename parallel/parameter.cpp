@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "kernels/host_view.h"
 #include "parallel/normals.h"
 #include "parallel/philox.h"
 
@@ -79,15 +80,11 @@ void fill_normal(std::uint64_t seed, const Parameter& p, float* out) {
 }
 
 void ParameterSet::initialize(Backend& backend, std::uint64_t seed) {
-  std::vector<float> host;
+  std::vector<float> staging;
   for (auto& p : parameters_) {
-    if (backend.device() == Device::cpu) {
-      fill_normal(seed, p, p.value.f32());
-    } else {
-      host.resize(static_cast<std::size_t>(p.slice.elements()));
-      fill_normal(seed, p, host.data());
-      backend.copy_from_host(p.value, host.data());
-    }
+    const HostView host(backend, p.value, staging);
+    fill_normal(seed, p, host.numbers().data());
+    host.store();
   }
 }
 

@@ -54,8 +54,8 @@ struct Parameter {
 struct ParameterStack {
   const Parameter* first = nullptr;
   Shape shape;
-  Tensor value() const { return {first->value.data(), first->value.type(), shape, first->value.device()}; }
-  Tensor gradient() const { return {first->gradient.data(), first->gradient.type(), shape, first->gradient.device()}; }
+  Tensor value() const { return first->value.from_here(shape); }
+  Tensor gradient() const { return first->gradient.from_here(shape); }
 };
 
 // One flat buffer a replica group: what gets reduced, clipped and updated.

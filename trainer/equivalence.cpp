@@ -9,6 +9,7 @@
 #include <unordered_map>
 
 #include "data/shards/batch.h"
+#include "kernels/host_view.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
 #include "parallel/comm/agreement.h"
@@ -58,8 +59,6 @@ GlobalBatch part_of(const GlobalBatch& whole, const EquivalenceCase& what, std::
   return part;
 }
 
-std::vector<float> numbers(const Tensor& t) { return {t.f32(), t.f32() + t.elements()}; }
-
 double relative(double found, double expected) {
   const double difference = std::abs(found - expected);
   if (std::isnan(difference)) return INFINITY;
@@ -101,7 +100,7 @@ void share(Deviations::Worst& worst, Communicator& world) {
 CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
   if (what.at_once % mesh.size(Axis::dp) != 0) throw std::logic_error("the sequences computed at once must divide over dp");
   const std::int64_t dp = mesh.size(Axis::dp), rank = mesh.rank(Axis::dp);
-  const auto backend = make_cpu_backend(threads);
+  const auto backend = make_backend(DeviceChoice::automatic, threads);
   Arena persistent(*backend);
   Mixtral model(what.model, *backend, mesh);
   model.allocate(persistent, what.sequence_length, true);
@@ -124,9 +123,9 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
     found.grad_norm = result.grad_norm;
     found.expert_load = step.balance().load;
     step.gather_gradients();
-    for (const Parameter& p : model.parameters()) found.gradients.push_back(numbers(p.gradient));
+    for (const Parameter& p : model.parameters()) found.gradients.push_back(numbers_of(*backend, p.gradient));
     step.apply(result, n, what.optimizer.learning_rate);
-    for (const Parameter& p : model.parameters()) found.weights.push_back(numbers(p.value));
+    for (const Parameter& p : model.parameters()) found.weights.push_back(numbers_of(*backend, p.value));
   }
   return run;
 }

@@ -26,7 +26,7 @@ HfConfig checked_config(const std::filesystem::path& directory) {
 InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions, int threads)
     : config_(checked_config(directory)),
       mesh_(mesh),
-      backend_(make_cpu_backend(threads)),
+      backend_(make_backend(DeviceChoice::automatic, threads)),
       persistent_(*backend_),
       activations_(*backend_),
       scratch_(*backend_),

@@ -84,7 +84,7 @@ void Trainer::build(int threads) {
   // Now and not when it saves: the directory of model.from may be an earlier run's, which is moved aside before that.
   if (is_root()) carried_files_ = carried_files(train_sources_, from_);
   if (is_root()) directory_.emplace(paths_.root);
-  backend_ = make_cpu_backend(threads);
+  backend_ = make_backend(config_.train.device, threads);
   persistent_.emplace(*backend_);
   model_.emplace(hf_.model, *backend_, mesh_);
   model_->allocate(*persistent_, config_.data.sequence_length, true);

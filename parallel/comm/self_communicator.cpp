@@ -33,7 +33,7 @@ class SelfCommunicator final : public Communicator {
   static void move(const Tensor& in, const Tensor& out, std::string_view label) {
     if (in.bytes() != out.bytes() || in.type() != out.type())
       throw std::logic_error(std::string(label) + ": " + in.shape().to_string() + " into " + out.shape().to_string());
-    if (in.data() != out.data() && in.bytes()) std::memmove(out.data(), in.data(), in.bytes());
+    if (in.raw() != out.raw() && in.bytes()) std::memmove(out.raw(), in.raw(), in.bytes());
   }
 };
 
