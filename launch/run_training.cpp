@@ -106,7 +106,7 @@ int run_training(const RunConfig& given, const TrainingOptions& options, Job& jo
                     .log = config.log,
                     .resolved_yaml = print_yaml(given),
                     .ranks_on_node = job.ranks_on_node()};
-  Trainer trainer(assemble(std::move(run), mesh, make_cpu_backend(threads)));
+  Trainer trainer(assemble(std::move(run), mesh, make_backend(config.train.device, threads)));
   return trainer.run().end == RunEnd::stopped ? preempted_status : 0;
 }
 

@@ -80,14 +80,14 @@ void Mixtral::losses(Context& context, const TokenBatch& batch, Saved& saved) {
   head_.losses(context, saved.hidden, batch.targets, saved.losses);
 }
 
-double Mixtral::loss(Context& context, const TokenBatch& batch, Saved& saved) {
+void Mixtral::loss(Context& context, const TokenBatch& batch, Saved& saved, const Tensor& total) {
   losses(context, batch, saved);
-  return context.backend.sum(saved.losses);
+  context.backend.sum(saved.losses, total);
 }
 
-double Mixtral::loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved) {
+void Mixtral::loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved, const Tensor& total) {
   head_gradient(context, batch, scale, {}, saved);
-  return context.backend.sum(saved.losses);
+  context.backend.sum(saved.losses, total);
 }
 
 void Mixtral::head_gradient(Context& context, const TokenBatch& batch, double scale, const Tensor& token_scales, Saved& saved) {

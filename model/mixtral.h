@@ -58,10 +58,10 @@ class Mixtral {
   void forward_cached(Context& context, const TokenBatch& batch, KvCache& cache, Saved& saved);
   // Each target's cross-entropy, in saved.losses.
   void losses(Context& context, const TokenBatch& batch, Saved& saved);
-  // Their sum over the micro-batch.
-  double loss(Context& context, const TokenBatch& batch, Saved& saved);
+  // Their sum over the micro-batch is added to total [1] f64 (kernels/device_sums.h).
+  void loss(Context& context, const TokenBatch& batch, Saved& saved, const Tensor& total);
   // The same, and the gradient of scale * sum with respect to hidden and to the LM head.
-  double loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved);
+  void loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved, const Tensor& total);
   // That of scale * sum_t token_scales[t] * losses[t]; token_scales [T], empty: 1. Gives the losses as well.
   void head_gradient(Context& context, const TokenBatch& batch, double scale, const Tensor& token_scales, Saved& saved);
   // Ends at the lowest layer that has something to train: below it no gradient is wanted.

@@ -1,22 +1,24 @@
 // Takes tokens to their experts and back: a permutation, and an all-to-all where ep > 1. The only place that knows of
 // expert parallelism. Dropless unless told otherwise: every assignment is computed, whatever the load; a rank may send or
-// get no row at all. With a capacity, the assignments that an expert has no room for get no row: their token goes
-// on without them, and their weight takes no gradient.
+// get no row at all. With a capacity, the assignments that an expert has no room for get no row: their token goes on without
+// them, and their weight takes no gradient.
 //
-// T tokens of this rank, K experts per token, A <= T * K of their assignments with a row, R rows arriving at this rank's
-// experts (A where ep = 1), D hidden. Rank e of the ep group holds experts [e E/ep, (e + 1) E/ep). With ep > 1 a row's way
-// out is:
+// T tokens of this rank, K experts per token, A of their T * K assignments with a row (dropless: all), R rows arriving at
+// this rank's experts (A where ep = 1), D hidden. Rank e of the ep group holds experts [e E/ep, (e + 1) E/ep). With ep > 1
+// a row's way out is:
 //   x [T,D] -> rows by expert [A,D] -> (all-to-all) -> rows by sender [R,D] -> rows by own expert [R,D]
 // and its way back the same in reverse; each is the other's backward. Inside an expert, rows are in the order of the
 // tokens over the whole ep group.
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
 #include "kernels/arena.h"
 #include "kernels/backend.h"
+#include "kernels/host_mirror.h"
 #include "parallel/mesh.h"
 
 namespace smoe {
@@ -25,7 +27,8 @@ namespace smoe {
 struct Dispatched {
   Tensor row_of;         // [T,K] i32: the row of each assignment, among this rank's rows by expert; -1: dropped
   Tensor assignment_of;  // [A] i32: its inverse, t * K + k
-  ExpertRows rows;       // where each own expert's rows lie
+  ExpertRows rows;       // where each own expert's rows lie; rows.host is own_offsets
+  HostMirror<std::int32_t> own_offsets;
   Tensor row_weights;    // [R] routing weight of each row
 
   // Where ep > 1: rows to and from each rank of the ep group, and the two orders of what arrives.
@@ -56,8 +59,9 @@ class TokenDispatcher {
 
  private:
   bool exchanges() const { return group_.size() > 1; }
-  // Counts first: how many rows each rank sends to each expert decides everything else.
-  void plan_exchange(Backend& backend, Arena& keep, Dispatched& out);
+  // Counts first: how many rows each rank sends to each expert decides everything else. offsets [experts + 1]: where the
+  // rows by expert lie.
+  void plan_exchange(Backend& backend, Arena& keep, std::span<const std::int32_t> offsets, Dispatched& out);
   // Rows (or weights) by expert [A, ...] -> by own expert [R, ...], and back.
   void send(Backend& backend, Arena& scratch, const Tensor& by_expert, const Dispatched& dispatched, const Tensor& by_own_expert,
             std::string_view label);
@@ -66,6 +70,7 @@ class TokenDispatcher {
 
   Communicator& group_;
   std::int64_t experts_, local_experts_, experts_per_token_;
+  HostMirror<std::int32_t> offsets_;
   std::vector<std::int32_t> sent_counts_, received_counts_, order_, inverse_;  // host, reused from call to call
 };
 

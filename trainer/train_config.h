@@ -10,11 +10,10 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/tensor.h"
 #include "model/recompute.h"
 
 namespace smoe {
-
-enum class DeviceChoice { automatic, cpu, cuda };
 
 inline constexpr auto choices(DeviceChoice) {
   return std::array<std::pair<DeviceChoice, std::string_view>, 3>{

@@ -7,7 +7,7 @@
 namespace smoe {
 
 // A block of philox is four neighbouring entries of a token.
-void CpuBackend::jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, Write write) {
+void CpuBackend::do_jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, Write write) {
   const std::int64_t T = x.dim(0), D = x.dim(1);
   const float* from = x.f32();
   float* to = y.f32();

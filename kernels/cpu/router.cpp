@@ -69,7 +69,7 @@ void sigmoid_backward(const RoutingRule& rule, const float* l, const float* p, c
 
 }  // namespace
 
-void CpuBackend::router_forward(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias,
+void CpuBackend::do_router_forward(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias,
                                    const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                                    const Tensor& weights) {
   const std::int64_t T = logits.dim(0), E = logits.dim(1), K = experts.dim(1);
@@ -121,14 +121,14 @@ void CpuBackend::router_forward(const RoutingRule& rule, const Tensor& logits, c
   });
 }
 
-void CpuBackend::router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities,
+void CpuBackend::do_router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities,
                                     const Tensor& logsumexp, const Tensor& experts, const Tensor& weights,
                                     const Tensor& dweights, const Tensor& balance_gradient, double z_scale,
                                     const Tensor& dlogits) {
   const std::int64_t T = dlogits.dim(0), E = dlogits.dim(1), K = experts.dim(1);
   const std::int64_t groups = balance_gradient.empty() ? 1 : balance_gradient.dim(0);
   const std::int32_t* pexperts = experts.i32();
-  cpu::Expect("router_backward").in_range("experts", pexperts, T * K, E);
+  cpu::expect_in_range("router_backward", "experts", pexperts, T * K, E);
   const float *plogits = logits.f32(), *pprobabilities = probabilities.f32(), *plse = logsumexp.f32(), *pweights = weights.f32();
   const float* pdweights = dweights.f32();
   const float* pbalance = balance_gradient.empty() ? nullptr : balance_gradient.f32();
@@ -159,19 +159,11 @@ void CpuBackend::router_backward(const RoutingRule& rule, const Tensor& logits, 
   });
 }
 
-void CpuBackend::balance_statistics(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
-                                    const Tensor& counts, const Tensor& probability_sums, const Tensor& z_sums) {
+void CpuBackend::do_balance_statistics(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
+                                       const Tensor& counts, const Tensor& probability_sums, const Tensor& z_sums) {
   const std::int64_t T = probabilities.dim(0), E = probabilities.dim(1), K = experts.dim(1), N = counts.dim(0);
-  const cpu::Expect expect("balance_statistics");
-  expect("probabilities", probabilities, {T, E});
-  expect("logsumexp", logsumexp, {T});
-  expect.indices("experts", experts, {T, K});
-  expect("counts", counts, {N, E});
-  expect("probability_sums", probability_sums, {N, E});
-  expect("z_sums", z_sums, {N});
-  expect.that(N > 0 && T % N == 0, "the groups must divide the tokens");
   const std::int32_t* pexperts = experts.i32();
-  expect.in_range("experts", pexperts, T * K, E);
+  cpu::expect_in_range("balance_statistics", "experts", pexperts, T * K, E);
   const float *pprobabilities = probabilities.f32(), *plse = logsumexp.f32();
   float *pcounts = counts.f32(), *psums = probability_sums.f32(), *pz = z_sums.f32();
   const std::int64_t group = T / N;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <set>
 
+#include "kernels/device_sums.h"
 #include "tests/kernels/backend_vs_reference.h"
 
 namespace smoe::checks {
@@ -45,8 +46,12 @@ TEST_P(BackendNan, AddAndSums) {
   const Tensor a = ws_.f32(with_nan(5, 7, 3, 2)), b = ws_.f32(numbers(5, 7)), out = ws_.output({35});
   backend_->add(a.reshape({35}), b.reshape({35}), out);
   expect_rows("out", out, 35, in_row(3 * 7 + 2));
-  EXPECT_TRUE(std::isnan(backend_->sum(a)));
-  EXPECT_TRUE(std::isnan(backend_->sum_of_squares(a)));
+  DeviceSums sums(*backend_);
+  sums.reset(2);
+  backend_->sum(a, sums[0]);
+  backend_->sum_of_squares(a, sums[1]);
+  EXPECT_TRUE(std::isnan(sums.read()[0]));
+  EXPECT_TRUE(std::isnan(sums.read()[1]));
 }
 
 TEST_P(BackendNan, EmbeddingBackward) {
@@ -84,7 +89,7 @@ TEST_P(BackendNan, Gemm) {
 
 TEST_P(BackendNan, GroupedGemm) {
   const Ids offsets{0, 3, 3, 7};
-  const ExpertRows rows{ws_.i32({4}, offsets), offsets.data()};
+  const ExpertRows rows{ws_.i32({4}, offsets), offsets};
   const Tensor a = ws_.f32(with_nan(7, 10, 4, 1)), w = ws_.f32({3, 6, 10}, f32_values(random_, 180)), c = ws_.output({7, 6});
   backend_->grouped_gemm(Gemm::nt, a, w, c, rows, Write::assign);
   expect_rows("nt", c, 7, in_row(4));
@@ -178,6 +183,30 @@ TEST_P(BackendNan, RouterOfNothingButNan) {
     EXPECT_EQ(distinct.size(), 3u);
     EXPECT_TRUE(*distinct.begin() >= 0 && *distinct.rbegin() < 5);
   }
+}
+
+// A sigmoid sees its own logit alone, but a broken token shows in all of its weights and probabilities, as with a softmax.
+TEST_P(BackendNan, RouterOfSigmoids) {
+  for (const bool renormalise : {true, false}) {
+    const RoutingRule rule{Score::sigmoid, renormalise, 1};
+    const Tensor logits = ws_.f32(with_nan(4, 8, 2, 5)), bias = ws_.f32({8}, Values{9, 9, 0, 0, 0, 0, 0, 0});
+    const Tensor probabilities = ws_.output({4, 8}), logsumexp = ws_.output({4}), experts = ws_.output_i32({4, 2}),
+                 weights = ws_.output({4, 2});
+    backend_->router_forward(rule, logits, bias, probabilities, logsumexp, experts, weights);
+    expect_rows("probabilities", probabilities, 4, in_row(2));
+    expect_rows("logsumexp", logsumexp, 4, in_row(2));
+    expect_rows("weights", weights, 4, in_row(2));
+    const Tensor dlogits = ws_.output({4, 8});
+    backend_->router_backward(rule, logits, probabilities, logsumexp, experts, weights, ws_.f32(numbers(4, 2)), ws_.f32(numbers(1, 8)),
+                              0.1, dlogits);
+    expect_rows("dlogits", dlogits, 4, in_row(2));
+  }
+}
+
+TEST_P(BackendNan, Jitter) {
+  const Tensor x = ws_.f32(with_nan(3, 4, 1, 2)), y = ws_.output({3, 4});
+  backend_->jitter({1, 2, 3, 0.5f}, x, y, Write::assign);
+  expect_rows("y", y, 12, in_row(6));
 }
 
 TEST_P(BackendNan, Unpermute) {

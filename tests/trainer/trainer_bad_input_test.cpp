@@ -58,7 +58,7 @@ TEST_F(TrainerBadInput, ACorruptCheckpointIsNoModelToStartFromOrToUse) {
   ASSERT_EQ(train(config("run")), 0);
   const fs::path model = checkpoint("run", 20) / "model";
   flip_byte(model / "model.safetensors", static_cast<std::streamoff>(fs::file_size(model / "model.safetensors") - 5));
-  EXPECT_TRUE(mentions(message_of([&] { InferenceModel(model, mesh(), 16, 1); }), {"model.safetensors", "SHA-256"}));
+  EXPECT_TRUE(mentions(message_of([&] { InferenceModel(model, mesh(), 16, make_cpu_backend(1)); }), {"model.safetensors", "SHA-256"}));
   auto c = config("second");
   c.model = ModelConfig{};
   c.model.from = (root() / "run").string();
@@ -134,7 +134,7 @@ TEST_F(TrainerBadInput, WeightsThatDoNotFitTheConfigAreListedTogether) {
   ASSERT_NE(at, std::string::npos);
   text.replace(at, 23, "\"intermediate_size\": 48");
   write_file_atomically(config_file, text);
-  const auto message = message_of([&] { InferenceModel(config_file.parent_path(), mesh(), 16, 1); });
+  const auto message = message_of([&] { InferenceModel(config_file.parent_path(), mesh(), 16, make_cpu_backend(1)); });
   EXPECT_TRUE(mentions(message, {"experts.0.w1.weight: found [40, 32], expected [48, 32]", "and"}));
 }
 

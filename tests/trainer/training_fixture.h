@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
+#include <span>
 #include <string>
 
 #include "data/files/files.h"
@@ -63,6 +65,27 @@ class TrainingTest : public ::testing::Test {
            sha256_file(checkpoint(output, step) / "optimizer" / "model.safetensors");
   }
   MetricsLog metrics(const std::string& output) const { return read_metrics(root() / output / "metrics.jsonl"); }
+
+  // What a run leaves, but for its clock: every number of a step and the SHA-256 of every checkpoint's file, by name.
+  std::map<std::string, std::string> results(const std::string& output) const {
+    std::map<std::string, std::string> found;
+    const MetricsLog log = metrics(output);
+    for (const StepMetrics& row : log.steps) {
+      StepMetrics kept;
+      kept.step = row.step;
+      kept.lm_loss = row.lm_loss;
+      kept.aux_loss = row.aux_loss;
+      kept.z_loss = row.z_loss;
+      kept.grad_norm = row.grad_norm;
+      kept.expert_load = row.expert_load;
+      found["step " + std::to_string(row.step)] = to_json_line(kept);
+    }
+    for (const EvalMetrics& row : log.evals) found["eval " + row.source + " " + std::to_string(row.step)] = to_json_line(std::span(&row, 1));
+    const std::filesystem::path checkpoints = root() / output / "checkpoints";
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(checkpoints))
+      if (entry.is_regular_file()) found[std::filesystem::relative(entry.path(), checkpoints).string()] = sha256_file(entry.path());
+    return found;
+  }
 
  private:
   ScratchDir scratch_;
