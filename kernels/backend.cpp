@@ -114,23 +114,23 @@ void Backend::rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor&
   expect("rstd", rstd, {T});
   expect.optional("dresidual", dresidual, {T, D});
   expect("dx", dx, {T, D});
-  expect("dweight", dweight, {D});
+  expect.optional("dweight", dweight, {D});
   do_rms_norm_backward(dy, x, weight, rstd, dresidual, dx, dweight);
 }
 
 // ---- matrix products ----
 
-void Backend::gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, bool accumulate) {
+void Backend::gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, Write write) {
   const std::int64_t m = c.dim(0), n = c.dim(1), k = kind == Gemm::tn ? a.dim(0) : a.dim(1);
   const Expect expect("gemm", device());
   expect("a", a, kind == Gemm::tn ? Shape{k, m} : Shape{m, k});
   expect("b", b, kind == Gemm::nt ? Shape{n, k} : Shape{k, n});
   expect("c", c, {m, n});
-  do_gemm(kind, a, b, c, accumulate);
+  do_gemm(kind, a, b, c, write);
 }
 
 void Backend::grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, const ExpertRows& rows,
-                           bool accumulate) {
+                           Write write) {
   const bool rows_are_summed = kind == Gemm::tn;
   const std::int64_t R = a.dim(0), E = rows.offsets.dim(0) - 1;
   const std::int64_t n = rows_are_summed ? c.dim(2) : c.dim(1), m = a.dim(1), k = a.dim(1);
@@ -148,7 +148,7 @@ void Backend::grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Te
   expect.that(static_cast<std::int64_t>(rows.host.size()) == E + 1, "the host must have the offsets too");
   expect.that(rows.host.front() == 0 && rows.host.back() == R && std::is_sorted(rows.host.begin(), rows.host.end()),
               "offsets must rise from 0 to the number of rows");
-  do_grouped_gemm(kind, a, b, c, rows, accumulate);
+  do_grouped_gemm(kind, a, b, c, rows, write);
 }
 
 // ---- rotary position embedding ----
@@ -222,13 +222,14 @@ void Backend::cross_entropy_losses(const Tensor& targets, const Tensor& maxima, 
 }
 
 void Backend::cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first,
-                                     const Tensor& logsumexp, double scale) {
+                                     const Tensor& logsumexp, double scale, const Tensor& token_scales) {
   const std::int64_t N = logits.dim(0), V = logits.dim(1);
   const Expect expect("cross_entropy_backward", device());
   expect("logits", logits, {N, V});
   expect.indices("targets", targets, {N});
   expect("logsumexp", logsumexp, {N});
-  do_cross_entropy_backward(logits, targets, first, logsumexp, scale);
+  expect.optional("token_scales", token_scales, {N});
+  do_cross_entropy_backward(logits, targets, first, logsumexp, scale, token_scales);
 }
 
 // ---- AdamW ----

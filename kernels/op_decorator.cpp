@@ -74,13 +74,13 @@ void OpDecorator::do_rms_norm_backward(const Tensor& dy, const Tensor& x, const 
 
 // ---- matrix products ----
 
-void OpDecorator::do_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, bool accumulate) {
-  run("gemm", [&](Backend& on, const Placing& at) { on.gemm(kind, at(a), at(b), at(c), accumulate); });
+void OpDecorator::do_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, Write write) {
+  run("gemm", [&](Backend& on, const Placing& at) { on.gemm(kind, at(a), at(b), at(c), write); });
 }
 
 void OpDecorator::do_grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, const ExpertRows& rows,
-                                  bool accumulate) {
-  run("grouped_gemm", [&](Backend& on, const Placing& at) { on.grouped_gemm(kind, at(a), at(b), at(c), at(rows), accumulate); });
+                                  Write write) {
+  run("grouped_gemm", [&](Backend& on, const Placing& at) { on.grouped_gemm(kind, at(a), at(b), at(c), at(rows), write); });
 }
 
 // ---- rotary position embedding ----
@@ -208,9 +208,9 @@ void OpDecorator::do_cross_entropy_losses(const Tensor& targets, const Tensor& m
 }
 
 void OpDecorator::do_cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first,
-                                            const Tensor& logsumexp, double scale) {
+                                            const Tensor& logsumexp, double scale, const Tensor& token_scales) {
   run("cross_entropy_backward", [&](Backend& on, const Placing& at) {
-    on.cross_entropy_backward(at(logits), at(targets), first, at(logsumexp), scale);
+    on.cross_entropy_backward(at(logits), at(targets), first, at(logsumexp), scale, at(token_scales));
   });
 }
 

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "data/files/printable.h"
 #include "trainer/checkpoint/checkpoint.h"
@@ -14,30 +15,31 @@
 namespace smoe {
 namespace {
 
-HfConfig checked_config(const std::filesystem::path& directory) {
+HfConfig checked_config(const std::filesystem::path& directory, std::optional<HfConfig> read) {
   verify_model_directory(directory);
-  HfConfig config = read_hf_config(directory);
+  HfConfig config = read ? *std::move(read) : read_hf_config(directory);
   require_memory(config.model, 4 * static_cast<std::uint64_t>(count_parameters(config.model).total), "weights");
   return config;
 }
 
 }  // namespace
 
-InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions, int threads)
-    : config_(checked_config(directory)),
+InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions, std::unique_ptr<Backend> backend,
+                               std::optional<HfConfig> config)
+    : config_(checked_config(directory, std::move(config))),
       mesh_(mesh),
-      backend_(make_backend(DeviceChoice::automatic, threads)),
+      backend_(std::move(backend)),
       persistent_(*backend_),
       activations_(*backend_),
       scratch_(*backend_),
-      model_(config_.model, *backend_, mesh) {
+      model_(config_.model, mesh) {
   if (positions > config_.model.max_position_embeddings)
     throw std::runtime_error(fmt::format("{}: {} positions are asked for, the model has {} (max_position_embeddings in config.json){}",
                                          directory.string(), positions, config_.model.max_position_embeddings,
                                          config_.model.rope_scaling.type == RopeType::dynamic
                                              ? "; what dynamic rope scaling does to longer sequences is not computed here"
                                              : ""));
-  model_.allocate(persistent_, positions, false);
+  model_.allocate(*backend_, persistent_, positions, false);
   load_weights(directory, *backend_, config_.model, model_.parameters(), config_.tied_head);
   for (const std::string& warning : config_.warnings) fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
 }

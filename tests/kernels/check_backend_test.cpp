@@ -61,7 +61,7 @@ TEST(CheckBackend, NamesTheFirstOpThatDiffers) {
     const Tensor a = ws.output({4, 3}), da = ws.f32({4, 3}, f32_values(random, 12)), dh = ws.output({4, 6});
     std::string message;
     try {
-      both.gemm(Gemm::nt, x, w, y, false);
+      both.gemm(Gemm::nt, x, w, y, Write::assign);
       both.add(x, y, y);
       both.swiglu_forward(y, {}, a);
       both.swiglu_backward(y, {}, da, dh, {}, a);
@@ -79,8 +79,8 @@ TEST(CheckBackend, GivesTheFirstBackendsBits) {
   Random random(6);
   const Tensor x = ws.f32({301, 700}, f32_values(random, 301 * 700)), w = ws.f32({90, 700}, f32_values(random, 90 * 700));
   const Tensor y = ws.output({301, 90}), alone = ws.output({301, 90});
-  both.gemm(Gemm::nt, x, w, y, false);
-  one->gemm(Gemm::nt, x, w, alone, false);
+  both.gemm(Gemm::nt, x, w, y, Write::assign);
+  one->gemm(Gemm::nt, x, w, alone, Write::assign);
   EXPECT_EQ(ws.read(y), ws.read(alone));
 }
 

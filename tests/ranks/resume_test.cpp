@@ -64,7 +64,7 @@ class LayoutRuns : public ::testing::Test {
   void train(const std::string& output, const Layout& layout, std::int64_t steps) {
     if (test_session().rank() < layout.ranks) {
       const Mesh mesh = Mesh::over(test_session(), layout);
-      EXPECT_EQ(Trainer(config(output, layout, steps), mesh, 1).run(), 0);
+      EXPECT_EQ(Trainer(assemble(config(output, layout, steps), mesh, make_cpu_backend(1))).run().end, RunEnd::complete);
     }
     world().barrier("test.trained");
   }
@@ -140,7 +140,7 @@ TEST_F(LayoutRuns, AStepThatOneRankCannotFinishChangesNoWeightOnAny) {
   const Mesh mesh = Mesh::over(test_session(), layout);
   auto c = config("poisoned", layout, 10);
   c.train.max_skipped_steps = 3;
-  Trainer trainer(c, mesh, 1);
+  Trainer trainer(assemble(c, mesh, make_cpu_backend(1)));
   if (test_session().rank() == 1) trainer.model().parameters().find("model.norm.weight")->value.f32()[0] = std::numeric_limits<float>::quiet_NaN();
   std::vector<std::vector<float>> before;
   for (const FlatBuffer& flat : trainer.model().parameters().flat_buffers()) before.emplace_back(flat.values.f32(), flat.values.f32() + flat.values.elements());
@@ -165,7 +165,7 @@ TEST_F(LayoutRuns, EvaluationDoesNotDependOnTheLayout) {
       auto c = config(output, layout, 1);
       c.train.micro_batch_size = micro;
       c.eval.batches = 7;
-      EXPECT_EQ(Trainer(c, mesh, 1).run(), 0);
+      EXPECT_EQ(Trainer(assemble(c, mesh, make_cpu_backend(1))).run().end, RunEnd::complete);
     }
     world().barrier("test.trained");
     return metrics(output).evals.front();

@@ -21,7 +21,7 @@ class Evaluation : public TrainingTest {
     auto c = config("run");
     c.train.steps = 2;
     ASSERT_EQ(train(c), 0);
-    model_.emplace(find_model_directory(root() / "run"), mesh(), 64, 2);
+    model_.emplace(find_model_directory(root() / "run"), mesh(), 64, make_cpu_backend(2));
   }
 
   std::string write(const std::string& name, const std::vector<std::vector<std::int32_t>>& documents, std::uint8_t mask = 1) const {

@@ -201,7 +201,7 @@ TEST_F(ScaledRopeTraining, ChangesWhatIsLearned) {
 
 TEST_F(ScaledRopeTraining, DynamicEndsWhereItWouldBeginToStretch) {
   const auto run = scaled("run", {{"type", "dynamic"}, {"factor", 2}});
-  EXPECT_TRUE(mentions(error_of([&] { InferenceModel(*run.model.from, mesh(), 65, 1); }), {"65 positions", "has 64", "dynamic"}));
+  EXPECT_TRUE(mentions(error_of([&] { InferenceModel(*run.model.from, mesh(), 65, make_cpu_backend(1)); }), {"65 positions", "has 64", "dynamic"}));
 }
 
 }  // namespace

@@ -158,7 +158,7 @@ TEST_F(ModelFiles, AModelWhoseTokenizerIsNotReadIsNotTrainedOnAnothersShards) {
   EXPECT_TRUE(mentions(error_of([&] { train(one_step("second", source)); }),
                        {"data", "another tokenizer", "tokenizer.json", "not read yet", "--tokenizer", "--vocab-size"}));
   EXPECT_TRUE(mentions(error_of([&] {
-    require_tokenizer_of(source, open_sources({{.path = (root() / "data").string()}}, 16, false, {}));
+    require_tokenizer_of(source, *open_corpus({.train = {{.path = (root() / "data").string()}}, .eval = {}, .sequence_length = 16}, {}));
   }), {"another tokenizer", "tokenizer.json", "not read yet"}));
   const auto opened = open_usable_sources({{.path = (root() / "data").string()}}, 16, false, {.model_directory = source});
   ASSERT_EQ(opened.refused.size(), 1u);

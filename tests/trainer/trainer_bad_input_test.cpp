@@ -57,7 +57,7 @@ TEST_F(TrainerBadInput, ACorruptCheckpointIsNoModelToStartFromOrToUse) {
   ASSERT_EQ(train(config("run")), 0);
   const fs::path model = checkpoint("run", 20) / "model";
   flip_byte(model / "model.safetensors", static_cast<std::streamoff>(fs::file_size(model / "model.safetensors") - 5));
-  EXPECT_TRUE(mentions(error_of([&] { InferenceModel(model, mesh(), 16, 1); }), {"model.safetensors", "SHA-256"}));
+  EXPECT_TRUE(mentions(error_of([&] { InferenceModel(model, mesh(), 16, make_cpu_backend(1)); }), {"model.safetensors", "SHA-256"}));
   auto c = config("second");
   c.model = ModelConfig{};
   c.model.from = (root() / "run").string();
@@ -71,9 +71,9 @@ TEST_F(TrainerBadInput, OutputDirectoryThatCannotBeMade) {
 }
 
 TEST_F(TrainerBadInput, ASecondRunInTheSameDirectoryIsRefusedAndTheFirstUnharmed) {
-  Trainer first(config("run"), mesh(), 2);
+  Trainer first = make_trainer(config("run"));
   EXPECT_TRUE(mentions(error_of([&] { train(config("run")); }), {"another run is writing here", "process"}));
-  EXPECT_EQ(first.run(), 0);
+  EXPECT_EQ(first.run().end, RunEnd::complete);
 }
 
 TEST_F(TrainerBadInput, ShardsOfAnotherTokenizer) {
@@ -133,7 +133,7 @@ TEST_F(TrainerBadInput, WeightsThatDoNotFitTheConfigAreListedTogether) {
   ASSERT_NE(at, std::string::npos);
   text.replace(at, 23, "\"intermediate_size\": 48");
   write_file_atomically(config_file, text);
-  const auto message = error_of([&] { InferenceModel(config_file.parent_path(), mesh(), 16, 1); });
+  const auto message = error_of([&] { InferenceModel(config_file.parent_path(), mesh(), 16, make_cpu_backend(1)); });
   EXPECT_TRUE(mentions(message, {"experts.0.w1.weight: found [40, 32], expected [48, 32]", "and"}));
 }
 
@@ -143,7 +143,7 @@ TEST_F(TrainerBadInput, DiskFullWhileSavingLeavesThePreviousCheckpoint) {
   const auto before = state_hash("run", 20);
   auto longer = config("run");
   longer.train.steps = 21;
-  Trainer trainer(longer, mesh(), 2);
+  Trainer trainer = make_trainer(longer);
   rlimit old{};
   ::getrlimit(RLIMIT_FSIZE, &old);
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);

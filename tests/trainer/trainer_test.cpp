@@ -141,7 +141,7 @@ TEST_F(TrainerRun, NonFiniteStepsAreRefusedCountedAndEndTheRun) {
   auto c = config("run");
   c.train.max_skipped_steps = 3;
   c.checkpoint.interval = 1;
-  Trainer trainer(c, mesh(), 2);
+  Trainer trainer = make_trainer(c);
   Parameter* poisoned = trainer.model().parameters().find("model.norm.weight");
   poisoned->value.f32()[0] = std::numeric_limits<float>::quiet_NaN();
   const Tensor head = trainer.model().parameters().find("lm_head.weight")->value;
@@ -158,7 +158,7 @@ TEST_F(TrainerRun, EvaluationOfACheckpointEqualsTheRunsOwn) {
   c.eval.batches = 1000;
   ASSERT_EQ(train(c), 0);
   const Mesh mesh = Mesh::single();
-  InferenceModel model(find_model_directory(root() / "run"), mesh, 16, 2);
+  InferenceModel model(find_model_directory(root() / "run"), mesh, 16, make_cpu_backend(2));
   const Dataset held_out((root() / "held-out").string(), 16, true);
   const auto found = evaluate(model.model(), model.fresh_context(), held_out, {.batches = 0, .sequences = 4, .name = "alpha", .on_progress = {}}, 20);
   EXPECT_EQ(found.loss, metrics("run").evals.back().loss);
@@ -170,7 +170,7 @@ TEST_F(TrainerRun, CachedGenerationEqualsFullRecomputation) {
   c.model.sliding_window = 7;
   ASSERT_EQ(train(c), 0);
   const Mesh mesh = Mesh::single();
-  InferenceModel model(find_model_directory(root() / "run"), mesh, 64, 2);
+  InferenceModel model(find_model_directory(root() / "run"), mesh, 64, make_cpu_backend(2));
   const std::vector<std::int32_t> prompt{1, 5, 9, 14};
   for (bool greedy : {true, false}) {
     GenerateOptions options{.max_tokens = 48, .greedy = greedy, .temperature = 0.8, .top_p = 0.9, .seed = 3};
@@ -188,7 +188,7 @@ TEST_F(TrainerRun, IdsBeyondTheTokenizersVocabularyAreNeverDrawn) {
   c.optimizer.learning_rate = 0;
   ASSERT_EQ(train(c), 0);
   const Mesh mesh = Mesh::single();
-  InferenceModel model(find_model_directory(root() / "run"), mesh, 64, 2);
+  InferenceModel model(find_model_directory(root() / "run"), mesh, 64, make_cpu_backend(2));
   const std::vector<std::int32_t> prompt{1, 5};
   const auto largest = [](const std::vector<std::int32_t>& ids) { return *std::max_element(ids.begin(), ids.end()); };
   for (const bool greedy : {true, false}) {
@@ -208,7 +208,7 @@ TEST_F(TrainerRun, GenerationStopsAtEveryStopEvenBeyondTheTokenizersVocabulary) 
   c.train.steps = 1;
   ASSERT_EQ(train(c), 0);
   const Mesh mesh = Mesh::single();
-  InferenceModel model(find_model_directory(root() / "run"), mesh, 64, 2);
+  InferenceModel model(find_model_directory(root() / "run"), mesh, 64, make_cpu_backend(2));
   const std::vector<std::int32_t> prompt{1, 5};
   GenerateOptions options{.max_tokens = 60, .seed = 3};
   const auto all = generate(model, prompt, options);

@@ -4,13 +4,15 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <map>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "data/files/files.h"
 #include "data/files/sha256.h"
 #include "data/shards/token_shard_writer.h"
-#include "parallel/philox.h"
+#include "kernels/philox.h"
 #include "tests/trainer/scratch_dir.h"
 #include "trainer/trainer.h"
 
@@ -76,7 +78,10 @@ class TrainingTest : public ::testing::Test {
     return c;
   }
   const Mesh& mesh() const { return mesh_; }
-  int train(const TrainerConfig& c) const { return Trainer(c, mesh_, 2).run(); }
+  Trainer make_trainer(const TrainerConfig& c) const { return Trainer(assemble(c, mesh_, make_cpu_backend(2))); }
+  RunSummary run(const TrainerConfig& c) const { return make_trainer(c).run(); }
+  // 0, or preempted_status.
+  int train(const TrainerConfig& c) const { return run(c).end == RunEnd::stopped ? preempted_status : 0; }
 
   std::filesystem::path checkpoint(const std::string& output, std::int64_t step) const {
     return root() / output / "checkpoints" / checkpoint_name(step);
@@ -87,6 +92,27 @@ class TrainingTest : public ::testing::Test {
            sha256_file(checkpoint(output, step) / "optimizer" / "model.safetensors");
   }
   MetricsLog metrics(const std::string& output) const { return read_metrics(root() / output / "metrics.jsonl"); }
+
+  // What a run leaves, but for its clock: every number of a step and the SHA-256 of every checkpoint's file, by name.
+  std::map<std::string, std::string> results(const std::string& output) const {
+    std::map<std::string, std::string> found;
+    const MetricsLog log = metrics(output);
+    for (const StepMetrics& row : log.steps) {
+      StepMetrics kept;
+      kept.step = row.step;
+      kept.lm_loss = row.lm_loss;
+      kept.aux_loss = row.aux_loss;
+      kept.z_loss = row.z_loss;
+      kept.grad_norm = row.grad_norm;
+      kept.expert_load = row.expert_load;
+      found["step " + std::to_string(row.step)] = to_json_line(kept);
+    }
+    for (const EvalMetrics& row : log.evals) found["eval " + row.source + " " + std::to_string(row.step)] = to_json_line(std::span(&row, 1));
+    const std::filesystem::path checkpoints = root() / output / "checkpoints";
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(checkpoints))
+      if (entry.is_regular_file()) found[std::filesystem::relative(entry.path(), checkpoints).string()] = sha256_file(entry.path());
+    return found;
+  }
 
   // The message of the std::runtime_error that `work` must throw.
   template <class Work>

@@ -57,12 +57,12 @@ class ForeignWeights : public TrainingTest {
     return directory;
   }
   std::vector<float> logits_of(const fs::path& directory) {
-    InferenceModel model(directory, mesh(), 16, 1);
+    InferenceModel model(directory, mesh(), 16, make_cpu_backend(1));
     const std::vector<std::int32_t> ids{1, 5, 60, 7, 7, 3, 22, 41};
     Context context = model.fresh_context();
     const TokenBatch batch = make_token_batch(context.backend, context.activations, 1, 8, ids);
     Mixtral::Saved saved;
-    model.model().forward(context, batch, Recompute::none, nullptr, saved);
+    model.model().forward(context, batch, Recompute::none, saved);
     const Tensor out = context.activations.take({8, 61});
     model.model().logits(context, saved.hidden, out);
     std::vector<float> host(static_cast<std::size_t>(out.elements()));

@@ -23,6 +23,7 @@ constexpr double not_measured = std::numeric_limits<double>::quiet_NaN();
 struct StepMetrics {
   std::int64_t step = 0;             // 1 is the first update
   std::int64_t tokens = 0;           // input tokens trained on since the start of the run, over all ranks
+  std::int64_t targets = 0;          // of this step, over all ranks: what its lm_loss is divided by
   double lm_loss = not_measured;     // nats, mean over the target tokens of the global batch
   double aux_loss = not_measured;    // balance loss of the trained scope, summed over layers (1.0 a layer is balanced)
   double z_loss = not_measured;      // router z-loss (ST-MoE, arXiv 2202.08906 eq. 5), summed over layers
@@ -61,8 +62,10 @@ struct EvalMetrics {
 // a model without layers, count as 0.
 double max_violation(std::span<const std::vector<double>> expert_load);
 
-// The largest resident set this process has had, from getrusage.
+// The largest resident set that this process has had since reset_peak_resident_bytes(), or ever, from getrusage.
 std::uint64_t peak_resident_bytes();
+// Where /proc/self/clear_refs cannot be written, the largest ever stays.
+void reset_peak_resident_bytes();
 
 // The rows as they stand in the file, each one line with its newline. Keys are those of interface.md.
 std::string to_json_line(const StepMetrics& row);
