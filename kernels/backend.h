@@ -28,6 +28,12 @@ enum class Gemm : std::uint8_t {
   tn,  // C[m,n]  = A[k,m]^T B[k,n]    dW = dy^T x
 };
 
+// What a product does to what lies where it writes.
+enum class Write : std::uint8_t {
+  assign,  // C  = A B: an activation, or its gradient
+  add,     // C += A B: a parameter's gradient
+};
+
 // The rows of each expert inside a [R, *] tensor sorted by expert: expert e holds rows [offsets[e], offsets[e+1]).
 struct ExpertRows {
   Tensor offsets;                     // [E + 1] i32 on the device
@@ -97,17 +103,16 @@ class Backend {
   virtual void rms_norm_forward(const Tensor& x /*[T,D]*/, const Tensor& weight /*[D]*/, float epsilon,
                                 const Tensor& y /*[T,D]*/, const Tensor& rstd /*[T]*/) = 0;
   // dx = dresidual + (gradient through the norm): the residual branch that left before the norm joins here.
-  // dresidual may be empty (zero) and may be dx itself.
+  // dresidual may be empty (zero) and may be dx itself. dweight may be empty: the weight is not trained.
   virtual void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rstd,
                                  const Tensor& dresidual, const Tensor& dx /*[T,D]*/, const Tensor& dweight /*[D] +=*/) = 0;
 
   // ---- matrix products ----
-  // accumulate: C += instead of C =.
-  virtual void gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, bool accumulate) = 0;
+  virtual void gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, Write write) = 0;
   // One product an expert. nt: A [R,k], B [E,n,k], C [R,n]. nn: A [R,k], B [E,k,n], C [R,n].
   // tn: A [R,m], B [R,n], C [E,m,n]; an expert without rows adds nothing (or, assigning, yields zeros).
   virtual void grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, const ExpertRows& rows,
-                            bool accumulate) = 0;
+                            Write write) = 0;
 
   // ---- rotary position embedding (Su et al. 2021), in place, HF convention: pairs (i, i + C/2) ----
   // table [P, C]: row p holds the cosines of the C/2 angles of position p, then their sines, both times scale. Angle i is
@@ -180,9 +185,9 @@ class Backend {
   // logsumexp = maximum + log(sum); losses = logsumexp - target_logit, 0 where masked.
   virtual void cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
                                     const Tensor& target_logits, const Tensor& logsumexp, const Tensor& losses) = 0;
-  // In place: logits become scale * (softmax - onehot(target)); a masked row becomes zero.
+  // In place: logits become scale * token_scale * (softmax - onehot(target)); a masked row becomes zero.
   virtual void cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first,
-                                      const Tensor& logsumexp, double scale) = 0;
+                                      const Tensor& logsumexp, double scale, const Tensor& token_scales /*[N]; empty: 1*/) = 0;
 
   // ---- AdamW (Loshchilov & Hutter 2019), one pass; clears the gradient it has used ----
   virtual void adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& gradient, const Tensor& first_moment,

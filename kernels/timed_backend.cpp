@@ -157,19 +157,19 @@ void TimedBackend::rope_backward(const Tensor& dx, std::int64_t rotated_heads, c
 
 // ---- matrix products ----
 
-void TimedBackend::gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, bool accumulate) {
+void TimedBackend::gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, Write write) {
   const std::int64_t m = c.dim(0), n = c.dim(1), k = kind == Gemm::tn ? a.dim(0) : a.dim(1);
-  timed({"gemm", "mnk", {m, n, k}, name_of(kind)}, op_work::gemm(m, n, k), [&] { inner_.gemm(kind, a, b, c, accumulate); },
+  timed({"gemm", "mnk", {m, n, k}, name_of(kind)}, op_work::gemm(m, n, k), [&] { inner_.gemm(kind, a, b, c, write); },
         kind == Gemm::tn ? k : m);
 }
 
-void TimedBackend::grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, const ExpertRows& rows, bool accumulate) {
+void TimedBackend::grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, const ExpertRows& rows, Write write) {
   const bool tn = kind == Gemm::tn;
   const std::int64_t R = a.dim(0), E = tn ? c.dim(0) : b.dim(0), out = c.dim(1), in = tn ? c.dim(2) : a.dim(1);
   std::int64_t with_rows = 0;
   for (std::int64_t e = 0; e < E; ++e) with_rows += rows.host[e + 1] > rows.host[e];
   timed({"grouped_gemm", tn ? "ERmn" : "ERnk", {E, R, out, in}, name_of(kind)}, op_work::grouped_gemm(with_rows, R, out, in),
-        [&] { inner_.grouped_gemm(kind, a, b, c, rows, accumulate); }, R / std::max<std::int64_t>(with_rows, 1));
+        [&] { inner_.grouped_gemm(kind, a, b, c, rows, write); }, R / std::max<std::int64_t>(with_rows, 1));
 }
 
 // ---- attention ----
@@ -278,9 +278,9 @@ void TimedBackend::cross_entropy_losses(const Tensor& targets, const Tensor& max
 }
 
 void TimedBackend::cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first, const Tensor& logsumexp,
-                                          double scale) {
+                                          double scale, const Tensor& token_scales) {
   timed({"cross_entropy_backward", "NV", {logits.dim(0), logits.dim(1)}}, op_work::cross_entropy_backward(logits.dim(0), logits.dim(1)),
-        [&] { inner_.cross_entropy_backward(logits, targets, first, logsumexp, scale); });
+        [&] { inner_.cross_entropy_backward(logits, targets, first, logsumexp, scale, token_scales); });
 }
 
 // ---- AdamW ----

@@ -55,9 +55,9 @@ class TimedBackend final : public Backend {
   void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rstd,
                          const Tensor& dresidual, const Tensor& dx, const Tensor& dweight) override;
 
-  void gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, bool accumulate) override;
+  void gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, Write write) override;
   void grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, const ExpertRows& rows,
-                    bool accumulate) override;
+                    Write write) override;
 
   void rope_table(std::span<const float> frequencies, float scale, const Tensor& table) override;
   void rope_forward(const Tensor& x, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table) override;
@@ -95,7 +95,7 @@ class TimedBackend final : public Backend {
   void cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums, const Tensor& target_logits,
                             const Tensor& logsumexp, const Tensor& losses) override;
   void cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first, const Tensor& logsumexp,
-                              double scale) override;
+                              double scale, const Tensor& token_scales) override;
 
   void adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& gradient, const Tensor& first_moment,
              const Tensor& second_moment) override;

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "model/context.h"
+#include "model/linear.h"
 #include "model/model_config.h"
 #include "parallel/parameter.h"
 
@@ -26,10 +27,12 @@ class Attention {
   // rope_table [P, C] is filled before the first forward, with room for every position that will be asked for.
   Attention(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config, const Mesh& mesh, int layer);
 
+  bool trained() const { return qkv_.trained() || out_.trained(); }
+
   // x [T/tp,D] -> y [T/tp,D]. With a cache: one sequence, appended to it, nothing saved for a backward.
   void forward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& x, KvCache* cache,
                Saved& saved, const Tensor& y) const;
-  // dx [T/tp,D] is assigned.
+  // dx [T/tp,D] is assigned; empty: not wanted, on any rank of the tp group.
   void backward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& dy, const Saved& saved,
                 const Tensor& dx) const;
 
@@ -38,8 +41,8 @@ class Attention {
 
   std::int64_t heads_, kv_heads_, head_dim_, window_;  // heads of this rank
   int layer_;
-  ParameterStack qkv_;  // [(H + 2G) C, D]
-  const Parameter* out_;
+  Linear qkv_;  // [(H + 2G) C, D]
+  Linear out_;  // [D, H C]
 };
 
 }  // namespace smoe

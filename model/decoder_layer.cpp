@@ -5,12 +5,12 @@ namespace {
 std::string layer_prefix(int layer) { return "model.layers." + std::to_string(layer) + "."; }
 }  // namespace
 
-DecoderLayer::DecoderLayer(ParameterSet& parameters, const ModelConfig& config, Backend& backend, const Mesh& mesh, int layer)
+DecoderLayer::DecoderLayer(ParameterSet& parameters, const ModelConfig& config, const Mesh& mesh, int layer)
     : input_norm_(parameters, layer_prefix(layer) + "input_layernorm.weight", config.hidden_size, config.rms_norm_eps),
       attention_(parameters, layer_prefix(layer) + "self_attn.", config, mesh, layer),
       post_attention_norm_(parameters, layer_prefix(layer) + "post_attention_layernorm.weight", config.hidden_size, config.rms_norm_eps),
       router_(parameters, layer_prefix(layer) + "block_sparse_moe.", config),
-      dispatcher_(backend, mesh, config.num_local_experts, config.num_experts_per_tok),
+      dispatcher_(mesh, config.num_local_experts, config.num_experts_per_tok),
       experts_(parameters, layer_prefix(layer) + "block_sparse_moe.", config, dispatcher_.first_expert(), dispatcher_.local_experts()) {}
 
 void DecoderLayer::forward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& x, KvCache* cache,
@@ -25,32 +25,35 @@ void DecoderLayer::forward(Context& context, const TokenBatch& batch, const Tens
 
   const Tensor expert_input = post_attention_norm_.forward(context, mid, saved.post_attention_norm);
   router_.forward(context, expert_input, saved.router, statistics);
-  const Tensor rows =
-      dispatcher_.dispatch(context.activations, context.scratch, expert_input, saved.router.experts, saved.router.weights, saved.dispatched);
+  const Tensor rows = dispatcher_.dispatch(backend, context.activations, context.scratch, expert_input, saved.router.experts,
+                                           saved.router.weights, saved.dispatched);
   const Tensor expert_output = context.scratch.take(rows.shape());
   experts_.forward(context, rows, saved.dispatched.row_weights, saved.dispatched.rows, saved.experts, expert_output);
-  dispatcher_.combine(context.scratch, expert_output, saved.dispatched, mid, y);
+  dispatcher_.combine(backend, context.scratch, expert_output, saved.dispatched, mid, y);
 }
 
 void DecoderLayer::backward(Context& context, const TokenBatch& batch, const Tensor& rope_table,
-                            const RouterGradient& router_gradient, Saved& saved, const Tensor& dy_then_dx) {
+                            const RouterGradient& router_gradient, Saved& saved, const Tensor& dy_then_dx, bool wants_dx) {
+  Backend& backend = context.backend;
   const ArenaScope scope(context.scratch);
   Arena& scratch = context.scratch;
   const Tensor& residual = dy_then_dx;  // holds the gradient of y, then of mid, then of x
 
   const Tensor drows = scratch.take(saved.experts.x.shape());
   const Tensor drow_weights = scratch.take(saved.dispatched.row_weights.shape());
-  dispatcher_.combine_backward(scratch, residual, saved.dispatched, drows);
+  dispatcher_.combine_backward(backend, scratch, residual, saved.dispatched, drows);
   experts_.backward(context, drows, saved.experts, drow_weights);
 
   const Tensor dnormed = scratch.take(residual.shape());
   const Tensor dweights = scratch.take(saved.router.weights.shape());
-  dispatcher_.dispatch_backward(scratch, drows, drow_weights, saved.dispatched, dnormed, dweights);
+  dispatcher_.dispatch_backward(backend, scratch, drows, drow_weights, saved.dispatched, dnormed, dweights);
   router_.backward(context, dweights, router_gradient, saved.router, dnormed);
   post_attention_norm_.backward(context, dnormed, saved.post_attention_norm, residual, residual);
 
-  attention_.backward(context, batch, rope_table, residual, saved.attention, dnormed);
-  input_norm_.backward(context, dnormed, saved.input_norm, residual, residual);
+  const bool wants_dnormed = wants_dx || input_norm_.trained();
+  if (!wants_dnormed && !attention_.trained()) return;
+  attention_.backward(context, batch, rope_table, residual, saved.attention, wants_dnormed ? dnormed : Tensor{});
+  if (wants_dnormed) input_norm_.backward(context, dnormed, saved.input_norm, residual, residual);
 }
 
 }  // namespace smoe

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "model/context.h"
+#include "model/linear.h"
 #include "model/model_config.h"
 #include "parallel/parameter.h"
 
@@ -29,8 +30,8 @@ class Experts {
 
  private:
   std::int64_t intermediate_;
-  ParameterStack gate_up_;  // [E,2F,D]
-  ParameterStack down_;     // [E,D,F]
+  GroupedLinear gate_up_;  // [E,2F,D]
+  GroupedLinear down_;     // [E,D,F]
 };
 
 }  // namespace smoe

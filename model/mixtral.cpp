@@ -1,45 +1,55 @@
 #include "model/mixtral.h"
 
+#include <algorithm>
 #include <stdexcept>
+#include <utility>
 
 #include "model/rope_frequencies.h"
 
 namespace smoe {
 namespace {
-std::vector<std::unique_ptr<DecoderLayer>> make_layers(ParameterSet& parameters, const ModelConfig& config, Backend& backend,
-                                                       const Mesh& mesh, std::vector<std::size_t>& first_parameters) {
+std::vector<std::unique_ptr<DecoderLayer>> make_layers(ParameterSet& parameters, const ModelConfig& config, const Mesh& mesh,
+                                                       std::vector<std::size_t>& first_parameters) {
   std::vector<std::unique_ptr<DecoderLayer>> layers;
   for (int l = 0; l < config.num_hidden_layers; ++l) {
     first_parameters.push_back(parameters.size());
-    layers.push_back(std::make_unique<DecoderLayer>(parameters, config, backend, mesh, l));
+    layers.push_back(std::make_unique<DecoderLayer>(parameters, config, mesh, l));
   }
+  first_parameters.push_back(parameters.size());
   return layers;
 }
 }  // namespace
 
-Mixtral::Mixtral(const ModelConfig& config, Backend& backend, const Mesh& mesh)
+Mixtral::Mixtral(const ModelConfig& config, const Mesh& mesh)
     : config_(config),
-      backend_(backend),
       mesh_(mesh),
       embedding_(parameters_, config, mesh),
-      layers_(make_layers(parameters_, config, backend, mesh, layer_parameters_)),
-      last_parameters_(parameters_.size()),
+      layers_(make_layers(parameters_, config, mesh, layer_parameters_)),
       norm_(parameters_, "model.norm.weight", config.hidden_size, config.rms_norm_eps),
       head_(parameters_, config, mesh) {}
 
-void Mixtral::allocate(Arena& persistent, std::int64_t positions, bool with_gradients) {
-  parameters_.allocate(backend_, persistent, mesh_, with_gradients);
+void Mixtral::allocate(Backend& backend, Arena& persistent, std::int64_t positions, bool with_gradients) {
+  parameters_.allocate(backend, persistent, mesh_, with_gradients);
   rope_table_ = persistent.take({positions, config_.head_size()});
   const RopeFrequencies rope = rope_frequencies(config_);
-  backend_.rope_table(rope.frequencies, rope.scale, rope_table_);
+  backend.rope_table(rope.frequencies, rope.scale, rope_table_);
 }
 
-void Mixtral::forward(Context& context, const TokenBatch& batch, Recompute recompute, KvCache* cache, Saved& saved) {
+void Mixtral::forward(Context& context, const TokenBatch& batch, Recompute recompute, Saved& saved) {
+  run_layers(context, batch, recompute, nullptr, saved);
+}
+
+void Mixtral::forward_cached(Context& context, const TokenBatch& batch, KvCache& cache, Saved& saved) {
+  if (batch.sequences != 1 || cache.length + batch.sequence_length > cache.capacity)
+    throw std::logic_error("a key-value cache holds one sequence of at most " + std::to_string(cache.capacity) + " positions");
+  run_layers(context, batch, Recompute::none, &cache, saved);
+  cache.length += batch.sequence_length;
+}
+
+void Mixtral::run_layers(Context& context, const TokenBatch& batch, Recompute recompute, KvCache* cache, Saved& saved) {
   const std::int64_t last = (cache ? cache->length : 0) + batch.sequence_length;
   if (last > rope_table_.dim(0))
     throw std::logic_error("position " + std::to_string(last - 1) + " is past the " + std::to_string(rope_table_.dim(0)) + " allocated");
-  if (cache && (batch.sequences != 1 || last > cache->capacity))
-    throw std::logic_error("a key-value cache holds one sequence of at most " + std::to_string(cache->capacity) + " positions");
 
   saved.inputs.resize(layers_.size());
   saved.layers.resize(layers_.size());
@@ -54,27 +64,39 @@ void Mixtral::forward(Context& context, const TokenBatch& batch, Recompute recom
     if (recompute == Recompute::layer) context.activations.rewind(mark);
     x = y;
   }
-  if (cache) cache->length = last;
   saved.hidden = norm_.forward(context, x, saved.norm);
 }
 
-double Mixtral::loss(Context& context, const TokenBatch& batch, Saved& saved) {
+void Mixtral::losses(Context& context, const TokenBatch& batch, Saved& saved) {
   saved.losses = context.activations.take({batch.tokens()});
-  return head_.loss(context, saved.hidden, batch.targets, saved.losses);
+  head_.losses(context, saved.hidden, batch.targets, saved.losses);
+}
+
+double Mixtral::loss(Context& context, const TokenBatch& batch, Saved& saved) {
+  losses(context, batch, saved);
+  return context.backend.sum(saved.losses);
 }
 
 double Mixtral::loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved) {
+  head_gradient(context, batch, scale, {}, saved);
+  return context.backend.sum(saved.losses);
+}
+
+void Mixtral::head_gradient(Context& context, const TokenBatch& batch, double scale, const Tensor& token_scales, Saved& saved) {
   saved.losses = context.activations.take({batch.tokens()});
-  saved.dhidden = context.activations.take(saved.hidden.shape());
-  return head_.loss_and_gradient(context, saved.hidden, batch.targets, scale, saved.losses, saved.dhidden);
+  const bool only_head = first_trained() > layer_parameters_.back();
+  saved.dhidden = only_head ? Tensor{} : context.activations.take(saved.hidden.shape());
+  head_.losses_and_gradient(context, saved.hidden, batch.targets, scale, token_scales, saved.losses, saved.dhidden);
 }
 
 void Mixtral::backward(Context& context, const TokenBatch& batch, Recompute recompute,
                        const std::vector<RouterGradient>& router_gradients, Saved& saved, GradientReducer* reducer) {
+  if (saved.dhidden.empty()) return;
+  const std::size_t first = first_trained();
   const Tensor gradient = context.activations.take(saved.dhidden.shape());  // of x after each layer, from here down
   norm_.backward(context, saved.dhidden, saved.norm, {}, gradient);
-  if (reducer) reducer->complete_from(last_parameters_);
-  for (std::size_t l = layers_.size(); l-- > 0;) {
+  if (reducer) reducer->complete_from(layer_parameters_.back());
+  for (std::size_t l = layers_.size(); l-- > 0 && first < layer_parameters_[l + 1];) {
     const Arena::Mark mark = context.activations.mark();
     if (recompute == Recompute::layer) {
       const ArenaScope scope(context.scratch);
@@ -82,11 +104,16 @@ void Mixtral::backward(Context& context, const TokenBatch& batch, Recompute reco
       layers_[l]->forward(context, batch, rope_table_, saved.inputs[l], nullptr, saved.layers[l], {}, again);
     }
     layers_[l]->backward(context, batch, rope_table_, router_gradients.empty() ? RouterGradient{} : router_gradients[l],
-                         saved.layers[l], gradient);
+                         saved.layers[l], gradient, first < layer_parameters_[l]);
     context.activations.rewind(mark);
     if (reducer) reducer->complete_from(layer_parameters_[l]);
   }
-  embedding_.backward(context, batch.ids, gradient);
+  if (first < layer_parameters_.front()) embedding_.backward(context, batch.ids, gradient);
+}
+
+std::size_t Mixtral::first_trained() const {
+  const auto found = std::find_if(parameters_.begin(), parameters_.end(), [](const Parameter& p) { return !p.gradient.empty(); });
+  return static_cast<std::size_t>(found - parameters_.begin());
 }
 
 KvCache Mixtral::make_cache(Arena& arena, std::int64_t capacity) const {
@@ -97,6 +124,11 @@ KvCache Mixtral::make_cache(Arena& arena, std::int64_t capacity) const {
     cache.values.push_back(arena.take({capacity, config_.num_key_value_heads, config_.head_size()}));
   }
   return cache;
+}
+
+ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh) {
+  Mixtral declared(config, mesh);
+  return std::move(declared.parameters());
 }
 
 double forward_flops_per_token(const ModelConfig& c, std::int64_t sequence_length) {

@@ -17,6 +17,8 @@ class RmsNorm {
 
   RmsNorm(ParameterSet& parameters, const std::string& name, std::int64_t hidden, double epsilon);
 
+  bool trained() const { return !weight_.gradient.empty(); }
+
   Tensor forward(Context& context, const Tensor& x, Saved& saved) const;
   // dx = dresidual + (gradient through the norm); dresidual may be empty or dx.
   void backward(Context& context, const Tensor& dy, const Saved& saved, const Tensor& dresidual, const Tensor& dx) const;

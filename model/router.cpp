@@ -5,8 +5,8 @@ namespace smoe {
 Router::Router(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config)
     : experts_(config.num_local_experts),
       experts_per_token_(config.num_experts_per_tok),
-      gate_(parameters.add({.name = prefix + "gate.weight", .shape = {experts_, config.hidden_size}, .replicas = Replicas::everywhere,
-                            .initial_std = static_cast<float>(config.initializer_range)})) {}
+      gate_(parameters, {{.name = prefix + "gate.weight", .shape = {experts_, config.hidden_size},
+                          .initial_std = static_cast<float>(config.initializer_range)}}) {}
 
 void Router::forward(Context& context, const Tensor& x, Saved& saved, const RouterStatistics& statistics) const {
   Backend& backend = context.backend;
@@ -18,7 +18,7 @@ void Router::forward(Context& context, const Tensor& x, Saved& saved, const Rout
   saved.logsumexp = keep.take({tokens});
   saved.experts = keep.take(DType::i32, {tokens, experts_per_token_});
   saved.weights = keep.take({tokens, experts_per_token_});
-  backend.gemm(Gemm::nt, x, gate_.value, saved.logits, false);
+  gate_.forward(context, x, saved.logits);
   backend.router_forward(saved.logits, saved.probabilities, saved.logsumexp, saved.experts, saved.weights);
   if (!statistics.counts.empty())
     backend.balance_statistics(saved.probabilities, saved.logsumexp, saved.experts, statistics.counts,
@@ -27,13 +27,11 @@ void Router::forward(Context& context, const Tensor& x, Saved& saved, const Rout
 
 void Router::backward(Context& context, const Tensor& dweights, const RouterGradient& gradient, const Saved& saved,
                       const Tensor& dx) const {
-  Backend& backend = context.backend;
   const ArenaScope scope(context.scratch);
   const Tensor dlogits = context.scratch.take(saved.probabilities.shape());
-  backend.router_backward(saved.probabilities, saved.logsumexp, saved.experts, saved.weights, dweights, gradient.balance,
-                          gradient.z_scale, dlogits);
-  backend.gemm(Gemm::tn, dlogits, saved.x, gate_.gradient, true);
-  backend.gemm(Gemm::nn, dlogits, gate_.value, dx, true);
+  context.backend.router_backward(saved.probabilities, saved.logsumexp, saved.experts, saved.weights, dweights, gradient.balance,
+                                  gradient.z_scale, dlogits);
+  gate_.backward(context, dlogits, saved.x, dx, Write::add);
 }
 
 }  // namespace smoe

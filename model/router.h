@@ -6,6 +6,7 @@
 #include <string>
 
 #include "model/context.h"
+#include "model/linear.h"
 #include "model/model_config.h"
 #include "parallel/parameter.h"
 
@@ -45,7 +46,7 @@ class Router {
 
  private:
   std::int64_t experts_, experts_per_token_;
-  const Parameter& gate_;  // [E,D]
+  Linear gate_;  // [E,D]
 };
 
 }  // namespace smoe

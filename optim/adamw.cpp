@@ -10,52 +10,58 @@ namespace smoe {
 AdamW::AdamW(Backend& backend, Arena& persistent, ParameterSet& parameters, const Mesh& mesh, const OptimizerConfig& config,
              std::int64_t bucket_elements)
     : backend_(backend), parameters_(parameters), config_(config), shards_(parameters, mesh, bucket_elements) {
-  const auto& flats = parameters.flat_buffers();
-  for (std::size_t f = 0; f < flats.size(); ++f) {
-    if (flats[f].gradients.empty()) throw std::logic_error("AdamW needs parameters that were allocated with gradients");
+  for (std::size_t f = 0; f < parameters.flat_buffers().size(); ++f) {
+    const FlatBuffer& flat = parameters.flat_buffers()[f];
+    Moments& m = moments_.emplace_back();
+    if (!flat.trainable) continue;
+    if (flat.gradients.empty()) throw std::logic_error("AdamW needs parameters that were allocated with gradients");
     const Shape shard{shards_.shard_elements(f)};
-    const Moments m{persistent.take(shard), persistent.take(shard)};
+    m = {persistent.take(shard), persistent.take(shard)};
     backend.fill(m.first, 0.0f);
     backend.fill(m.second, 0.0f);
-    moments_.push_back(m);
   }
-  for (const Bucket& bucket : shards_.buckets()) add_runs(bucket.flat, bucket);
+  for (const Bucket& bucket : shards_.buckets()) add_runs(bucket);
+}
+
+std::uint64_t AdamW::bytes(const ParameterSet& parameters, const Mesh& mesh) {
+  std::uint64_t bytes = 0;
+  for (const FlatBuffer& flat : parameters.flat_buffers())
+    if (flat.trainable) bytes += 2 * bytes_of(DType::f32) * static_cast<std::uint64_t>(flat.elements / mesh.size(replica_axis(flat.split)));
+  return bytes;
 }
 
 // Neighbours that decay alike become one run, so that a step is a few long passes instead of hundreds of short ones.
-void AdamW::add_runs(std::size_t flat, const Bucket& bucket) {
-  const FlatBuffer& buffer = parameters_.flat_buffers()[flat];
-  const std::int64_t owned_end = bucket.owned + bucket.owned_size;
-  std::int64_t begin = 0, end = 0;
+void AdamW::add_runs(const Bucket& bucket) {
+  const FlatBuffer& flat = parameters_.flat_buffers()[bucket.flat];
+  const Moments& moments = moments_[bucket.flat];
+  OwnedRun run;
   double decay = 0;
   const auto close_run = [&] {
-    const std::int64_t n = end - begin, in_shard = bucket.shard + begin - bucket.owned;
-    if (n > 0)
-      runs_.push_back({buffer.values.rows(begin, n), buffer.gradients.rows(begin, n), moments_[flat].first.rows(in_shard, n),
-                       moments_[flat].second.rows(in_shard, n), decay});
+    if (run.size > 0)
+      runs_.push_back({shards_.masters(bucket.flat, run), flat.gradients.rows(run.place, run.size), moments.first.rows(run.shard, run.size),
+                       moments.second.rows(run.shard, run.size), decay});
   };
   for (const Parameter& p : parameters_) {
-    if (p.replicas != buffer.replicas || !p.trainable) continue;
-    const std::int64_t first = std::max(p.place, bucket.owned), last = std::min(p.place + p.slice.elements(), owned_end);
+    if (p.flat != bucket.flat) continue;
+    const std::int64_t first = std::max(p.place, bucket.owned.place), last = std::min(p.place + p.slice.elements(), bucket.owned.end());
     if (first >= last) continue;
     const double wanted = p.decays ? config_.weight_decay : 0.0;
-    // Padding between two parameters may join them; a parameter that is frozen may not.
-    const bool joins = end > begin && wanted == decay && first - end < 16;
-    if (!joins) {
+    if (run.size == 0 || wanted != decay) {  // padding between two parameters joins them
       close_run();
-      begin = first;
+      run = {.place = first, .shard = bucket.owned.shard + first - bucket.owned.place, .size = 0};
       decay = wanted;
     }
-    end = last;
+    run.size = last - run.place;
   }
   close_run();
 }
 
 double AdamW::gradient_norm(const Mesh& mesh) {
   double squares = 0;
-  for (std::size_t f = 0; f < moments_.size(); ++f)
+  for (std::size_t f = 0; f < moments_.size(); ++f)  // by buffer: the order of the sum
     for (const Bucket& bucket : shards_.buckets())
-      if (bucket.flat == f) squares += backend_.sum_of_squares(parameters_.flat_buffers()[f].gradients.rows(bucket.owned, bucket.owned_size));
+      if (bucket.flat == f)
+        squares += backend_.sum_of_squares(parameters_.flat_buffers()[f].gradients.rows(bucket.owned.place, bucket.owned.size));
   mesh.group(Axis::world).all_reduce(std::span(&squares, 1), Reduce::sum, "optim.gradient_norm");
   return std::sqrt(squares);
 }
@@ -76,7 +82,7 @@ void AdamW::step(std::int64_t updates, double learning_rate, double gradient_sca
                          .bias_correction1 = 1 - std::pow(config_.beta1, t),
                          .bias_correction2 = 1 - std::pow(config_.beta2, t),
                          .gradient_scale = gradient_scale};
-    backend_.adamw(step, run.value, run.gradient, run.first, run.second);
+    backend_.adamw(step, run.master, run.gradient, run.first, run.second);
   }
 }
 

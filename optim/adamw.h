@@ -4,13 +4,14 @@
 // The clip factor is folded into the one pass over memory, and the gradient is left zero for the next step.
 //
 // Moments exist only where they are owned (ZeRO stage 1): 8 bytes a parameter divided by the number of ranks that hold
-// replicas of it.
+// replicas of it. What is frozen has none, no part in the norm, and is never updated.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "kernels/arena.h"
+#include "kernels/backend.h"
 #include "optim/optimizer_config.h"
 #include "parallel/mesh.h"
 #include "parallel/parameter.h"
@@ -24,6 +25,9 @@ class AdamW {
   AdamW(Backend& backend, Arena& persistent, ParameterSet& parameters, const Mesh& mesh, const OptimizerConfig& config,
         std::int64_t bucket_elements = Shards::default_bucket_elements);
 
+  // The moments' bytes, for a set that is laid out.
+  static std::uint64_t bytes(const ParameterSet& parameters, const Mesh& mesh);
+
   // What of the buffers is this rank's to update.
   const Shards& shards() const { return shards_; }
 
@@ -35,19 +39,19 @@ class AdamW {
   // Updates the owned weights. updates: how many updates have been made, this one included; it is t in the bias corrections.
   void step(std::int64_t updates, double learning_rate, double gradient_scale);
 
-  // Moments of this rank's shard of a flat buffer [shards().shard_elements(flat)], for checkpoints.
+  // Moments of this rank's shard of a flat buffer [shards().shard_elements(flat)], for checkpoints; empty: it is frozen.
   const Tensor& first_moments(std::size_t flat) const { return moments_[flat].first; }
   const Tensor& second_moments(std::size_t flat) const { return moments_[flat].second; }
 
  private:
   struct Run {  // neighbours in a shard that are treated alike
-    Tensor value, gradient, first, second;
+    Tensor master, gradient, first, second;
     double weight_decay;
   };
   struct Moments {
     Tensor first, second;
   };
-  void add_runs(std::size_t flat, const Bucket& bucket);
+  void add_runs(const Bucket& bucket);
 
   Backend& backend_;
   ParameterSet& parameters_;

@@ -1,12 +1,17 @@
 // Sums gradients over the ranks that hold replicas, and spreads updated weights. With Shards, this is ZeRO stage 1.
+// Frozen parameters have neither.
 //
 // Buckets are reduce-scattered while backward goes on: backward says from which parameter on the gradients are
 // complete, which only ever moves down, and every bucket that is complete by then is started.
 #pragma once
 
 #include <cstddef>
+#include <string_view>
 
 #include "kernels/backend.h"
+#include "parallel/comm/communicator.h"
+#include "parallel/mesh.h"
+#include "parallel/parameter.h"
 #include "parallel/shards.h"
 
 namespace smoe {
@@ -29,7 +34,8 @@ class GradientReducer {
   void clear_all();
 
  private:
-  Tensor whole(const Bucket& bucket, Tensor FlatBuffer::*which) const;
+  const FlatBuffer& buffer(const Bucket& bucket) const { return parameters_.flat_buffers()[bucket.flat]; }
+  Communicator& group(const Bucket& bucket) const { return mesh_.group(replica_axis(buffer(bucket).split)); }
   void gather(Tensor FlatBuffer::*which, std::string_view label);
 
   Backend& backend_;

@@ -1,8 +1,12 @@
 // The learned tensors, by their Hugging Face names. Each knows its global shape, the part of it that this rank holds,
 // and which ranks hold the same part; nothing else in the house decides who reduces what with whom.
+//
+// They lie in flat buffers, which are what is reduced, clipped and updated. A frozen parameter has a value and nothing
+// else: it lies in a buffer without gradients.
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <string>
@@ -12,71 +16,72 @@
 
 #include "kernels/arena.h"
 #include "kernels/backend.h"
+#include "kernels/tensor.h"
 #include "parallel/mesh.h"
+#include "parallel/split.h"
 
 namespace smoe {
 
-// The group whose ranks hold replicas of the same slice. Gradients are the SUM over it.
-enum class Replicas : std::uint8_t {
-  tensor_parallel,  // split over tp: replicas lie along dp
-  everywhere,       // whole on every rank (norms, router): replicas are dp x tp
-  expert,           // split over ep: replicas lie along edp
-};
-inline constexpr std::array all_replica_groups = {Replicas::tensor_parallel, Replicas::everywhere, Replicas::expert};
-// The one rule of gradients: a parameter's gradient is the sum over the ranks of this axis.
-constexpr Axis axis_of(Replicas replicas) {
-  return replicas == Replicas::tensor_parallel ? Axis::dp : replicas == Replicas::expert ? Axis::edp : Axis::world;
-}
-
-// Where element i of a slice lies in the whole tensor: both row-major, [n] or [rows, columns], the slice's corner at first.
-inline std::int64_t global_index(const Shape& shape, const Shape& slice, const std::array<std::int64_t, 2>& first, std::int64_t i) {
-  const std::int64_t width = shape.rank() == 2 ? shape[1] : 1, slice_width = slice.rank() == 2 ? slice[1] : 1;
-  return (first[0] + i / slice_width) * width + first[1] + i % slice_width;
-}
+// Every stack, and every rank's part of a flat buffer, starts on a cache line. The CPU's sum of squares adds by blocks of
+// a buffer, so another alignment would give the gradient norm other last bits.
+constexpr std::int64_t flat_alignment(DType type) { return std::int64_t{64} / static_cast<std::int64_t>(bytes_of(type)); }  // elements
 
 struct Parameter {
   std::string name;                 // as released: model.layers.0.block_sparse_moe.experts.3.w1.weight
   Shape shape{};                    // of the whole tensor
   std::array<std::int64_t, 2> first{};  // where our slice begins in dims 0 and 1
   Shape slice{};                    // what we hold; shape itself where nothing is split
-  Replicas replicas = Replicas::everywhere;
+  Split split = Split::none;
+  DType type = DType::f32;          // of the value; gradients are f32
   float initial_mean = 0, initial_std = 0;  // N(mean, std^2); norm weights start at one, which is mean 1 and std 0
   bool decays = true;               // weight decay: every matrix, never a norm
-  bool trainable = true;
+  bool trainable = true;            // false: frozen, which is settled before the set is laid out (model/freeze.h)
   bool follows_previous = false;    // lies right behind the parameter before it, so that both are read as one matrix
   std::size_t index = 0;            // its place in the set
-  std::int64_t place = 0;           // where its slice begins in the flat buffer of its group
+  std::size_t flat = 0;             // which flat buffer it lies in, and where its slice begins there
+  std::int64_t place = 0;
   Tensor value{};                   // [slice]
-  Tensor gradient{};                // [slice], empty when not training
+  Tensor gradient{};                // [slice], empty when frozen or not training
 };
 
 // Parameters that lie one behind the other, read as one tensor: q|k|v rows, or [E, 2F, D] of all experts' w1|w3.
 struct ParameterStack {
   const Parameter* first = nullptr;
   Shape shape;
-  Tensor value() const { return {first->value.data(), first->value.type(), shape, first->value.device()}; }
-  Tensor gradient() const { return {first->gradient.data(), first->gradient.type(), shape, first->gradient.device()}; }
+  Tensor value() const { return from(first->value); }
+  Tensor gradient() const { return first->gradient.empty() ? Tensor{} : from(first->gradient); }
+
+ private:
+  Tensor from(const Tensor& start) const { return {start.data(), start.type(), shape, start.device()}; }
 };
 
-// One flat buffer a replica group: what gets reduced, clipped and updated.
+// The parameters that are alike in what they are split over, in type and in being trained.
 struct FlatBuffer {
-  Replicas replicas;
-  Tensor values;     // [n], n a multiple of 16 times the group's size, so that every rank of it can own an equal part
-  Tensor gradients;  // [n], empty when not training
+  Split split = Split::none;
+  DType type = DType::f32;
+  bool trainable = true;
+  std::int64_t elements = 0;  // a multiple of the alignment times the group's size: every rank of it can own an equal part
+  Tensor values{};            // [elements]
+  Tensor gradients{};         // [elements] f32, empty when frozen or not training
+
+  bool holds(const Parameter& p) const { return p.split == split && p.type == type && p.trainable == trainable; }
 };
 
 class ParameterSet {
  public:
   ParameterSet() = default;
-  ParameterSet(const ParameterSet&) = delete;
-  ParameterSet& operator=(const ParameterSet&) = delete;
+  ParameterSet(ParameterSet&&) = default;  // references to its parameters stay valid
+  ParameterSet& operator=(ParameterSet&&) = delete;
 
   // The returned reference stays valid. The order of calls is the order of collectives. Throws on a repeated name.
   Parameter& add(Parameter parameter);
-  // Gives every parameter its place in the flat buffers, values (and gradients) zeroed. Once, after the last add.
+  // Gives every parameter its place in the flat buffers, which have no memory yet. Once, after the last add.
+  void lay_out(const Mesh& mesh);
+  // lay_out(), and memory: values (and gradients of what is trained) zeroed.
   void allocate(Backend& backend, Arena& arena, const Mesh& mesh, bool with_gradients);
-  // N(0, std^2) from a counter-based generator keyed by (seed, name) at the element's global index: the same numbers
-  // whatever slice a rank holds.
+  // What allocate() takes, of a set that is laid out.
+  std::uint64_t bytes(bool with_gradients) const;
+  // Every parameter's initial values (parallel/initial_values.h).
   void initialize(Backend& backend, std::uint64_t seed);
 
   auto begin() { return parameters_.begin(); }
@@ -86,14 +91,12 @@ class ParameterSet {
   std::size_t size() const { return parameters_.size(); }
   Parameter* find(std::string_view name);
   const std::vector<FlatBuffer>& flat_buffers() const { return flat_; }
+  const FlatBuffer& flat_of(const Parameter& parameter) const { return flat_[parameter.flat]; }
 
  private:
   std::deque<Parameter> parameters_;  // they never move
   std::unordered_map<std::string_view, Parameter*> by_name_;
   std::vector<FlatBuffer> flat_;
 };
-
-// Values of the slice by global index, on the host, for initialisation and tests.
-void fill_normal(std::uint64_t seed, const Parameter& parameter, float* slice_values);
 
 }  // namespace smoe

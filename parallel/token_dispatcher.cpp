@@ -13,9 +13,8 @@ Tensor as_rows(const Tensor& x) { return x.rank() == 1 ? x.reshape({x.dim(0), 1}
 
 }  // namespace
 
-TokenDispatcher::TokenDispatcher(Backend& backend, const Mesh& mesh, std::int64_t experts, std::int64_t experts_per_token)
-    : backend_(backend),
-      group_(mesh.group(Axis::ep)),
+TokenDispatcher::TokenDispatcher(const Mesh& mesh, std::int64_t experts, std::int64_t experts_per_token)
+    : group_(mesh.group(Axis::ep)),
       experts_(experts),
       local_experts_(experts / group_.size()),
       experts_per_token_(experts_per_token) {
@@ -23,7 +22,7 @@ TokenDispatcher::TokenDispatcher(Backend& backend, const Mesh& mesh, std::int64_
     throw std::logic_error(std::to_string(experts) + " experts do not divide over " + std::to_string(group_.size()) + " ranks");
 }
 
-void TokenDispatcher::plan_exchange(Arena& keep, Dispatched& out) {
+void TokenDispatcher::plan_exchange(Backend& backend, Arena& keep, Dispatched& out) {
   const std::int64_t ranks = group_.size();
   const auto n = static_cast<std::size_t>(experts_);
   sent_counts_.resize(n);
@@ -67,86 +66,86 @@ void TokenDispatcher::plan_exchange(Arena& keep, Dispatched& out) {
   }
   out.arrival_of = keep.take(DType::i32, {arriving});
   out.place_of = keep.take(DType::i32, {arriving});
-  backend_.copy_from_host(out.arrival_of, order_.data());
-  backend_.copy_from_host(out.place_of, inverse_.data());
+  backend.copy_from_host(out.arrival_of, order_.data());
+  backend.copy_from_host(out.place_of, inverse_.data());
   out.rows.offsets = keep.take(DType::i32, {local_experts_ + 1});
-  backend_.copy_from_host(out.rows.offsets, offsets.data());
+  backend.copy_from_host(out.rows.offsets, offsets.data());
   out.rows.host = out.rows.offsets.i32();
 }
 
-void TokenDispatcher::send(Arena& scratch, const Tensor& by_expert, const Dispatched& dispatched, const Tensor& by_own_expert,
+void TokenDispatcher::send(Backend& backend, Arena& scratch, const Tensor& by_expert, const Dispatched& dispatched, const Tensor& by_own_expert,
                            std::string_view label) {
   const ArenaScope scope(scratch);
   const Tensor to = as_rows(by_own_expert), from = as_rows(by_expert), by_sender = scratch.take(to.shape());
   group_.all_to_all_v(from, dispatched.sent, by_sender, dispatched.received, label);
-  backend_.permute(by_sender, dispatched.arrival_of, 1, to);
+  backend.permute(by_sender, dispatched.arrival_of, 1, to);
 }
 
-void TokenDispatcher::bring_back(Arena& scratch, const Tensor& by_own_expert, const Dispatched& dispatched, const Tensor& by_expert,
+void TokenDispatcher::bring_back(Backend& backend, Arena& scratch, const Tensor& by_own_expert, const Dispatched& dispatched, const Tensor& by_expert,
                                  std::string_view label) {
   const ArenaScope scope(scratch);
   const Tensor from = as_rows(by_own_expert), to = as_rows(by_expert), by_sender = scratch.take(from.shape());
-  backend_.permute(from, dispatched.place_of, 1, by_sender);
+  backend.permute(from, dispatched.place_of, 1, by_sender);
   group_.all_to_all_v(by_sender, dispatched.received, to, dispatched.sent, label);
 }
 
-Tensor TokenDispatcher::dispatch(Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts, const Tensor& weights, Dispatched& out) {
+Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts, const Tensor& weights, Dispatched& out) {
   const std::int64_t tokens = x.dim(0), assignments = tokens * experts_per_token_;
   out.row_of = keep.take(DType::i32, {tokens, experts_per_token_});
   out.assignment_of = keep.take(DType::i32, {assignments});
   out.rows.offsets = keep.take(DType::i32, {experts_ + 1});
   out.rows.host = out.rows.offsets.i32();
-  backend_.routing_map(experts, out.row_of, out.assignment_of, out.rows);
+  backend.routing_map(experts, out.row_of, out.assignment_of, out.rows);
   if (!exchanges()) {
     out.row_weights = keep.take({assignments});
-    backend_.permute_weights(weights, out.row_of, out.row_weights);
+    backend.permute_weights(weights, out.row_of, out.row_weights);
     const Tensor rows = keep.take({assignments, x.dim(1)});
-    backend_.permute(x, out.assignment_of, experts_per_token_, rows);
+    backend.permute(x, out.assignment_of, experts_per_token_, rows);
     return rows;
   }
-  plan_exchange(keep, out);
+  plan_exchange(backend, keep, out);
   const std::int64_t arriving = out.arrival_of.dim(0);
   out.row_weights = keep.take({arriving});
   const Tensor rows = keep.take({arriving, x.dim(1)});
   const ArenaScope scope(scratch);
   const Tensor weights_by_expert = scratch.take({assignments}), by_expert = scratch.take({assignments, x.dim(1)});
-  backend_.permute_weights(weights, out.row_of, weights_by_expert);
-  backend_.permute(x, out.assignment_of, experts_per_token_, by_expert);
-  send(scratch, weights_by_expert, out, out.row_weights, "moe.weights");
-  send(scratch, by_expert, out, rows, "moe.dispatch");
+  backend.permute_weights(weights, out.row_of, weights_by_expert);
+  backend.permute(x, out.assignment_of, experts_per_token_, by_expert);
+  send(backend, scratch, weights_by_expert, out, out.row_weights, "moe.weights");
+  send(backend, scratch, by_expert, out, rows, "moe.dispatch");
   return rows;
 }
 
-void TokenDispatcher::dispatch_backward(Arena& scratch, const Tensor& drows, const Tensor& drow_weights, const Dispatched& dispatched,
+void TokenDispatcher::dispatch_backward(Backend& backend, Arena& scratch, const Tensor& drows, const Tensor& drow_weights, const Dispatched& dispatched,
                                         const Tensor& dx, const Tensor& dweights) {
   if (!exchanges()) {
-    backend_.unpermute(drows, dispatched.row_of, {}, dx);
-    backend_.unpermute_weights(drow_weights, dispatched.row_of, dweights);
+    backend.unpermute(drows, dispatched.row_of, {}, dx);
+    backend.unpermute_weights(drow_weights, dispatched.row_of, dweights);
     return;
   }
   const ArenaScope scope(scratch);
   const std::int64_t assignments = dispatched.assignment_of.dim(0);
   const Tensor dweights_by_expert = scratch.take({assignments}), by_expert = scratch.take({assignments, dx.dim(1)});
-  bring_back(scratch, drow_weights, dispatched, dweights_by_expert, "moe.weights_backward");
-  bring_back(scratch, drows, dispatched, by_expert, "moe.dispatch_backward");
-  backend_.unpermute(by_expert, dispatched.row_of, {}, dx);
-  backend_.unpermute_weights(dweights_by_expert, dispatched.row_of, dweights);
+  bring_back(backend, scratch, drow_weights, dispatched, dweights_by_expert, "moe.weights_backward");
+  bring_back(backend, scratch, drows, dispatched, by_expert, "moe.dispatch_backward");
+  backend.unpermute(by_expert, dispatched.row_of, {}, dx);
+  backend.unpermute_weights(dweights_by_expert, dispatched.row_of, dweights);
 }
 
-void TokenDispatcher::combine(Arena& scratch, const Tensor& rows, const Dispatched& dispatched, const Tensor& base, const Tensor& y) {
-  if (!exchanges()) return backend_.unpermute(rows, dispatched.row_of, base, y);
+void TokenDispatcher::combine(Backend& backend, Arena& scratch, const Tensor& rows, const Dispatched& dispatched, const Tensor& base, const Tensor& y) {
+  if (!exchanges()) return backend.unpermute(rows, dispatched.row_of, base, y);
   const ArenaScope scope(scratch);
   const Tensor by_expert = scratch.take({dispatched.assignment_of.dim(0), y.dim(1)});
-  bring_back(scratch, rows, dispatched, by_expert, "moe.combine");
-  backend_.unpermute(by_expert, dispatched.row_of, base, y);
+  bring_back(backend, scratch, rows, dispatched, by_expert, "moe.combine");
+  backend.unpermute(by_expert, dispatched.row_of, base, y);
 }
 
-void TokenDispatcher::combine_backward(Arena& scratch, const Tensor& dy, const Dispatched& dispatched, const Tensor& drows) {
-  if (!exchanges()) return backend_.permute(dy, dispatched.assignment_of, experts_per_token_, drows);
+void TokenDispatcher::combine_backward(Backend& backend, Arena& scratch, const Tensor& dy, const Dispatched& dispatched, const Tensor& drows) {
+  if (!exchanges()) return backend.permute(dy, dispatched.assignment_of, experts_per_token_, drows);
   const ArenaScope scope(scratch);
   const Tensor by_expert = scratch.take({dispatched.assignment_of.dim(0), dy.dim(1)});
-  backend_.permute(dy, dispatched.assignment_of, experts_per_token_, by_expert);
-  send(scratch, by_expert, dispatched, drows, "moe.combine_backward");
+  backend.permute(dy, dispatched.assignment_of, experts_per_token_, by_expert);
+  send(backend, scratch, by_expert, dispatched, drows, "moe.combine_backward");
 }
 
 }  // namespace smoe

@@ -34,31 +34,33 @@ struct Dispatched {
 class TokenDispatcher {
  public:
   // Throws std::logic_error unless the experts divide over the ep group.
-  TokenDispatcher(Backend& backend, const Mesh& mesh, std::int64_t experts, std::int64_t experts_per_token);
+  TokenDispatcher(const Mesh& mesh, std::int64_t experts, std::int64_t experts_per_token);
 
   std::int64_t local_experts() const { return local_experts_; }
   std::int64_t first_expert() const { return group_.rank() * local_experts_; }
 
   // x [T,D], experts [T,K] i32, weights [T,K] -> rows [R,D], sorted by expert, in `keep` with all of `out`.
-  Tensor dispatch(Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts, const Tensor& weights, Dispatched& out);
+  Tensor dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts, const Tensor& weights,
+                  Dispatched& out);
   // dx [T,D] and dweights [T,K] are assigned.
-  void dispatch_backward(Arena& scratch, const Tensor& drows, const Tensor& drow_weights, const Dispatched& dispatched, const Tensor& dx,
-                         const Tensor& dweights);
+  void dispatch_backward(Backend& backend, Arena& scratch, const Tensor& drows, const Tensor& drow_weights, const Dispatched& dispatched,
+                         const Tensor& dx, const Tensor& dweights);
 
   // y[t] = base[t] + the sum of its K rows (their weights were applied by the experts). base may be empty or y.
-  void combine(Arena& scratch, const Tensor& rows, const Dispatched& dispatched, const Tensor& base, const Tensor& y);
+  void combine(Backend& backend, Arena& scratch, const Tensor& rows, const Dispatched& dispatched, const Tensor& base, const Tensor& y);
   // drows [R,D] is assigned.
-  void combine_backward(Arena& scratch, const Tensor& dy, const Dispatched& dispatched, const Tensor& drows);
+  void combine_backward(Backend& backend, Arena& scratch, const Tensor& dy, const Dispatched& dispatched, const Tensor& drows);
 
  private:
   bool exchanges() const { return group_.size() > 1; }
   // Counts first: how many rows each rank sends to each expert decides everything else.
-  void plan_exchange(Arena& keep, Dispatched& out);
+  void plan_exchange(Backend& backend, Arena& keep, Dispatched& out);
   // Rows (or weights) by expert [T*K, ...] -> by own expert [R, ...], and back.
-  void send(Arena& scratch, const Tensor& by_expert, const Dispatched& dispatched, const Tensor& by_own_expert, std::string_view label);
-  void bring_back(Arena& scratch, const Tensor& by_own_expert, const Dispatched& dispatched, const Tensor& by_expert, std::string_view label);
+  void send(Backend& backend, Arena& scratch, const Tensor& by_expert, const Dispatched& dispatched, const Tensor& by_own_expert,
+            std::string_view label);
+  void bring_back(Backend& backend, Arena& scratch, const Tensor& by_own_expert, const Dispatched& dispatched, const Tensor& by_expert,
+                  std::string_view label);
 
-  Backend& backend_;
   Communicator& group_;
   std::int64_t experts_, local_experts_, experts_per_token_;
   std::vector<std::int32_t> sent_counts_, received_counts_, order_, inverse_;  // host, reused from call to call

@@ -140,8 +140,8 @@ void load_beginning(RunParts& parts) {
 }  // namespace
 
 TrainingParts::TrainingParts(std::unique_ptr<Backend> given, const ModelConfig& shape, const TrainerConfig& config, const Mesh& mesh)
-    : backend(std::move(given)), persistent(std::make_unique<Arena>(*backend)), model(std::make_unique<Mixtral>(shape, *backend, mesh)) {
-  model->allocate(*persistent, config.data.sequence_length, true);
+    : backend(std::move(given)), persistent(std::make_unique<Arena>(*backend)), model(std::make_unique<Mixtral>(shape, mesh)) {
+  model->allocate(*backend, *persistent, config.data.sequence_length, true);
   optimizer = std::make_unique<AdamW>(*backend, *persistent, model->parameters(), mesh, config.optimizer);
   step = std::make_unique<TrainingStep>(*backend, mesh, *model, *optimizer, config.router, config.train.micro_batch_size, config.train.recompute);
 }

@@ -40,10 +40,10 @@ EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, co
     const TokenBatch batch = make_token_batch(context.backend, context.activations, sequences, length, ids, targets, document_start);
     saved.statistics = balance.take_statistics(context, sequences, length);
     // Nothing is kept for a backward, so each layer's activations make room for the next one's.
-    model.forward(context, batch, Recompute::layer, nullptr, saved);
+    model.forward(context, batch, Recompute::layer, saved);
     sums[0] += model.loss(context, batch, saved);
     balance.weigh(static_cast<double>(count * length) / tokens);
-    balance.micro_batch(context, saved.statistics, unused);
+    balance.add_micro_batch(context, saved.statistics, unused);
     sums[1] += static_cast<double>(std::count_if(targets.begin(), targets.end(), [](std::int32_t t) { return t >= 0; }));
     if (options.on_progress) options.on_progress(done + count, all);
   };

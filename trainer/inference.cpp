@@ -32,14 +32,14 @@ InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mes
       persistent_(*backend_),
       activations_(*backend_),
       scratch_(*backend_),
-      model_(config_.model, *backend_, mesh) {
+      model_(config_.model, mesh) {
   if (positions > config_.model.max_position_embeddings)
     throw std::runtime_error(fmt::format("{}: {} positions are asked for, the model has {} (max_position_embeddings in config.json){}",
                                          directory.string(), positions, config_.model.max_position_embeddings,
                                          config_.model.rope_scaling.type == RopeType::dynamic
                                              ? "; what dynamic rope scaling does to longer sequences is not computed here"
                                              : ""));
-  model_.allocate(persistent_, positions, false);
+  model_.allocate(*backend_, persistent_, positions, false);
   load_weights(directory, *backend_, config_.model, model_.parameters(), config_.tied_head);
   for (const std::string& warning : config_.warnings) fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
 }

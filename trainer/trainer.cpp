@@ -148,7 +148,7 @@ bool Trainer::looks_odd(const StepResult& result) const {
   const std::optional<double>& most = parts_.config.train.outlier_deviations;
   if (!most) return false;
   const TrainingState& state = parts_.state;
-  double odd = result.targets > 0 && (deviations_above(result.loss, state.recent_losses) > *most ||
+  double odd = result.count > 0 && (deviations_above(result.loss, state.recent_losses) > *most ||
                                       deviations_above(result.grad_norm, state.recent_grad_norms) > *most);
   parts_.mesh.group(Axis::world).all_reduce(std::span(&odd, 1), Reduce::max, "trainer.outlier");
   return odd != 0;
@@ -176,7 +176,7 @@ void Trainer::count(const StepResult& result) {
   if (!result.refused()) {
     ++state.updates;
     state.skipped_in_a_row = 0;
-    if (parts_.config.train.outlier_deviations && result.targets > 0) {  // without a target there is no loss
+    if (parts_.config.train.outlier_deviations && result.count > 0) {  // without a target there is no loss
       remember(result.loss, state.recent_losses);
       remember(result.grad_norm, state.recent_grad_norms);
     }
@@ -219,7 +219,8 @@ StepMetrics Trainer::measured(const StepResult& result, double learning_rate) co
   row.step = state.step;
   row.tokens = state.tokens;
   // A batch that holds no target, all of it masked, has no loss: its sum of nothing is not a loss of 0.
-  if (result.targets > 0) row.lm_loss = result.lm_loss;
+  row.targets = static_cast<std::int64_t>(result.count);
+  if (result.count > 0) row.lm_loss = result.lm_loss;
   row.aux_loss = result.aux_loss;
   row.z_loss = result.z_loss;
   row.loss = result.loss;

@@ -109,16 +109,16 @@ void CpuBackend::cross_entropy_losses(const Tensor& targets, const Tensor& maxim
 }
 
 void CpuBackend::cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first_column,
-                                        const Tensor& logsumexp, double scale) {
+                                        const Tensor& logsumexp, double scale, const Tensor& token_scales) {
   const std::int64_t N = logits.dim(0), V = logits.dim(1);
   const cpu::Expect expect("cross_entropy_backward");
   expect("logits", logits, {N, V});
   expect.indices("targets", targets, {N});
   expect("logsumexp", logsumexp, {N});
+  expect.optional("token_scales", token_scales, {N});
   float* pl = logits.f32();
   const std::int32_t* target = targets.i32();
-  const float* plse = logsumexp.f32();
-  const auto s = static_cast<float>(scale);
+  const float *plse = logsumexp.f32(), *ptoken = token_scales.empty() ? nullptr : token_scales.f32();
   cpu::for_blocks(threads_, N, cpu::block_rows(V), [=](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) {
       float* row = pl + i * V;
@@ -126,7 +126,7 @@ void CpuBackend::cross_entropy_backward(const Tensor& logits, const Tensor& targ
         std::fill_n(row, V, 0.0f);
         continue;
       }
-      const float lse = plse[i];
+      const float lse = plse[i], s = static_cast<float>(ptoken ? scale * static_cast<double>(ptoken[i]) : scale);
 #pragma omp simd
       for (std::int64_t v = 0; v < V; ++v) row[v] = s * cpu::vector_exp(row[v] - lse);
       const std::int64_t column = target[i] - first_column;

@@ -56,18 +56,18 @@ void cpu::append_tiles(std::vector<GemmTile>& tiles, Gemm kind, const GemmTile& 
                        whole.c + i * stride.c + j, whole.kernel});
 }
 
-void CpuBackend::run_tiles(Gemm kind, std::int64_t lda, std::int64_t ldb, std::int64_t ldc, bool accumulate) {
+void CpuBackend::run_tiles(Gemm kind, std::int64_t lda, std::int64_t ldb, std::int64_t ldc, Write write) {
   std::sort(tiles_.begin(), tiles_.end(), [](const GemmTile& x, const GemmTile& y) {
     const std::int64_t work_x = x.m * x.n * x.k, work_y = y.m * y.n * y.k;
     return work_x != work_y ? work_x > work_y : x.c < y.c;
   });
   cpu::for_tasks(threads_, static_cast<std::int64_t>(tiles_.size()), [&](std::int64_t i) {
     const GemmTile& t = tiles_[static_cast<std::size_t>(i)];
-    cpu::product(t.kernel, kind, t.m, t.n, t.k, t.a, lda, t.b, ldb, t.c, ldc, accumulate);
+    cpu::product(t.kernel, kind, t.m, t.n, t.k, t.a, lda, t.b, ldb, t.c, ldc, write == Write::add);
   });
 }
 
-void CpuBackend::gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, bool accumulate) {
+void CpuBackend::gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, Write write) {
   const std::int64_t m = c.dim(0), n = c.dim(1), k = kind == Gemm::tn ? a.dim(0) : a.dim(1);
   const cpu::Expect expect("gemm");
   expect("a", a, kind == Gemm::tn ? Shape{k, m} : Shape{m, k});
@@ -78,11 +78,11 @@ void CpuBackend::gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor&
   tiles_.clear();
   // A multiple of the threads, which share them evenly.
   cpu::append_tiles(tiles_, kind, whole, m * n * k <= 64 * 64 * 64 ? 1 : round_up(ceil_div(m * n, tile_area), threads_));
-  run_tiles(kind, stride.a, stride.b, stride.c, accumulate);
+  run_tiles(kind, stride.a, stride.b, stride.c, write);
 }
 
 void CpuBackend::grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, const ExpertRows& rows,
-                              bool accumulate) {
+                              Write write) {
   const bool rows_are_summed = kind == Gemm::tn;
   const std::int64_t R = a.dim(0), E = rows.offsets.dim(0) - 1;
   const std::int64_t n = rows_are_summed ? c.dim(2) : c.dim(1), m = a.dim(1), k = a.dim(1);
@@ -118,7 +118,7 @@ void CpuBackend::grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const
       append({count, n, k, pa + first * k, pb + e * n * k, pc + first * n, cpu::product_kernel_for(kind, count, n, k)});
   }
   const Strides stride = strides_of(kind, m, n, k);
-  run_tiles(kind, stride.a, stride.b, stride.c, accumulate);
+  run_tiles(kind, stride.a, stride.b, stride.c, write);
 }
 
 }  // namespace smoe

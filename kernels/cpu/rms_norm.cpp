@@ -67,13 +67,14 @@ void CpuBackend::rms_norm_backward(const Tensor& dy, const Tensor& x, const Tens
   expect("rstd", rstd, {T});
   expect.optional("dresidual", dresidual, {T, D});
   expect("dx", dx, {T, D});
-  expect("dweight", dweight, {D});
+  expect.optional("dweight", dweight, {D});
   if (T == 0) return;
   const float *pdy = dy.f32(), *px = x.f32(), *pw = weight.f32(), *pr = rstd.f32();
   const float* presidual = dresidual.empty() ? nullptr : dresidual.f32();
-  float *pdx = dx.f32(), *pdw = dweight.f32();
+  float* pdx = dx.f32();
 
-  // dweight is summed per block of rows, then over the blocks in order; the blocks depend on T alone.
+  // dweight is summed per block of rows, then over the blocks in order; the blocks depend on T alone. Where it is not
+  // wanted the blocks are summed all the same, so that dx has the same bits.
   const std::int64_t rows = std::max<std::int64_t>(16, cpu::ceil_div(T, 64));
   const std::int64_t blocks = cpu::ceil_div(T, rows);
   float* partial = shared_.take<float>(static_cast<std::size_t>(blocks * D));
@@ -83,6 +84,8 @@ void CpuBackend::rms_norm_backward(const Tensor& dy, const Tensor& x, const Tens
     for (std::int64_t t = first; t < last; ++t)
       backward_row(pdy + t * D, px + t * D, pw, pr[t], presidual ? presidual + t * D : nullptr, D, pdx + t * D, block_dw);
   });
+  if (dweight.empty()) return;
+  float* pdw = dweight.f32();
   cpu::for_blocks(threads_, D, 256, [=](std::int64_t first, std::int64_t last) {
     for (std::int64_t b = 0; b < blocks; ++b)
 #pragma omp simd

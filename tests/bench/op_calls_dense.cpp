@@ -68,11 +68,11 @@ void add_rms_norm(std::vector<OpCall>& calls, const RmsNormCase& c) {
 void add_gemm(std::vector<OpCall>& calls, const GemmCase& c) {
   const Shape x{c.rows, c.in}, w{c.out, c.in}, y{c.rows, c.out};
   const auto add = [&](const char* name, Gemm kind, Shape sa, Shape sb, Shape sc) {
-    const bool accumulate = kind == Gemm::tn;  // as the layers call it: weight gradients accumulate
+    const Write write = kind == Gemm::tn ? Write::add : Write::assign;  // as the layers call it: weight gradients accumulate
     calls.push_back({"gemm", fmt::format("{} {}: {} {} to {}", name, c.name.substr(6), sa.to_string(), sb.to_string(), sc.to_string()),
                      c.forward(), [=](Inputs& in) {
-      return [&backend = in.backend(), a = in.uniform(sa), b = in.uniform(sb), c = in.output(sc), kind, accumulate] {
-        backend.gemm(kind, a, b, c, accumulate);
+      return [&backend = in.backend(), a = in.uniform(sa), b = in.uniform(sb), c = in.output(sc), kind, write] {
+        backend.gemm(kind, a, b, c, write);
       };
     }});
   };
@@ -124,7 +124,7 @@ void add_cross_entropy(std::vector<OpCall>& calls, const CrossEntropyCase& c) {
   }});
   calls.push_back({"cross_entropy_backward", what, c.backward(), [=](Inputs& in) {
     return [&b = in.backend(), logits = in.uniform({N, V}, scale), targets = in.ids({N}, V), logsumexp = in.constant({N}, 10)] {
-      b.cross_entropy_backward(logits, targets, 0, logsumexp, 1.0);
+      b.cross_entropy_backward(logits, targets, 0, logsumexp, 1.0, {});
     };
   }});
 }

@@ -100,12 +100,12 @@ void add_grouped_gemm(std::vector<OpCall>& calls, const GroupedGemmCase& c) {
   for (const Index rows : c.rows) offsets->push_back(offsets->back() + static_cast<std::int32_t>(rows));
   const Shape x{R, c.in}, w{E, c.out, c.in}, y{R, c.out};
   const auto add = [&](const char* name, Gemm kind, Shape sa, Shape sb, Shape sc) {
-    const bool accumulate = kind == Gemm::tn;  // as the experts call it: weight gradients accumulate
+    const Write write = kind == Gemm::tn ? Write::add : Write::assign;  // as the experts call it: weight gradients accumulate
     calls.push_back({"grouped_gemm", fmt::format("{} {}: {} {} to {}", name, c.name.substr(6), sa.to_string(), sb.to_string(), sc.to_string()),
                      c.forward(), [=](Inputs& in) {
-      return [&backend = in.backend(), a = in.uniform(sa), b = in.uniform(sb), c = in.output(sc), kind, accumulate, offsets,
+      return [&backend = in.backend(), a = in.uniform(sa), b = in.uniform(sb), c = in.output(sc), kind, write, offsets,
               device_offsets = in.i32({E + 1}, *offsets)] {
-        backend.grouped_gemm(kind, a, b, c, {device_offsets, offsets->data()}, accumulate);
+        backend.grouped_gemm(kind, a, b, c, {device_offsets, offsets->data()}, write);
       };
     }});
   };

@@ -155,7 +155,8 @@ Call own_call(Backend& backend) {
   return [&backend](const Product& p, const float* a, const float* b, float* c) {
     const bool ta = p.kind == Gemm::tn, tb = p.kind == Gemm::nt;
     const auto view = [](const float* data, Shape shape) { return Tensor(const_cast<float*>(data), DType::f32, shape); };
-    backend.gemm(p.kind, view(a, ta ? Shape{p.k, p.m} : Shape{p.m, p.k}), view(b, tb ? Shape{p.n, p.k} : Shape{p.k, p.n}), view(c, {p.m, p.n}), ta);
+    backend.gemm(p.kind, view(a, ta ? Shape{p.k, p.m} : Shape{p.m, p.k}), view(b, tb ? Shape{p.n, p.k} : Shape{p.k, p.n}), view(c, {p.m, p.n}),
+                 ta ? Write::add : Write::assign);
   };
 }
 

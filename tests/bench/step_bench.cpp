@@ -57,8 +57,8 @@ int run(const Options& o, MpiSession& session) {
   Communicator& world = mesh.group(Axis::world);
   const auto backend = make_cpu_backend(static_cast<int>(o.threads));
   Arena persistent(*backend);
-  Mixtral model(config, *backend, mesh);
-  model.allocate(persistent, o.sequence_length, true);
+  Mixtral model(config, mesh);
+  model.allocate(*backend, persistent, o.sequence_length, true);
   model.parameters().initialize(*backend, 1);
   AdamW optimizer(*backend, persistent, model.parameters(), mesh, {});
   const std::int64_t dp = mesh.size(Axis::dp), sequences = o.batch / dp;

@@ -3,11 +3,8 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 #include <memory>
 #include <span>
 #include <stdexcept>
@@ -20,9 +17,13 @@
 #include "optim/adamw.h"
 #include "optim/schedule.h"
 #include "parallel/mesh.h"
+#include "tests/support/deviation.h"
 #include "trainer/training_step.h"
 
 namespace smoe {
+
+using test::deviation;
+using test::Worst;
 
 inline const std::vector<std::string>& golden_names() {
   static const std::vector<std::string> names{"mixtral_gqa", "mixtral_odd", "mixtral_window"};
@@ -109,8 +110,8 @@ class GoldenModel {
   explicit GoldenModel(const GoldenFile& golden, Recompute recompute = Recompute::none)
       : GoldenModel(golden, golden.router, recompute, golden.sequences) {}
   GoldenModel(const GoldenFile& golden, const RouterConfig& router, Recompute recompute, std::int64_t micro_batch_size)
-      : golden_(golden), backend(make_cpu_backend(2)), persistent(*backend), model(golden.model, *backend, mesh) {
-    model.allocate(persistent, golden.sequence_length, true);
+      : golden_(golden), backend(make_cpu_backend(2)), persistent(*backend), model(golden.model, mesh) {
+    model.allocate(*backend, persistent, golden.sequence_length, true);
     for (Parameter& p : model.parameters()) {
       const std::vector<float> weight = golden.values("weight." + p.name);
       if (static_cast<std::int64_t>(weight.size()) != p.value.elements())
@@ -144,30 +145,6 @@ class GoldenModel {
   Mixtral model;
   std::unique_ptr<AdamW> optimizer;
   std::unique_ptr<TrainingStep> step;
-};
-
-// Largest difference over the largest expected entry. NaN anywhere gives infinity.
-inline double deviation(std::span<const float> found, std::span<const float> expected) {
-  if (found.size() != expected.size()) throw std::logic_error("tensors of different sizes are compared");
-  double worst = 0, largest = 0;
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    const double difference = std::abs(static_cast<double>(found[i]) - static_cast<double>(expected[i]));
-    if (!std::isfinite(difference)) return std::numeric_limits<double>::infinity();
-    worst = std::max(worst, difference);
-    largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
-  }
-  return largest > 0 ? worst / largest : worst;
-}
-inline double deviation(double found, double expected) { return std::abs(found - expected) / std::abs(expected); }
-
-// The worst of many comparisons, and where it was.
-struct Worst {
-  double value = 0;
-  std::string name = "nothing";
-
-  void add(double other, const std::string& of) {
-    if (!(other <= value)) value = other, name = of;
-  }
 };
 
 }  // namespace smoe

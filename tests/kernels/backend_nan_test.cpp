@@ -71,14 +71,14 @@ TEST_P(BackendNan, RmsNorm) {
 
 TEST_P(BackendNan, Gemm) {
   const Tensor a = ws_.f32(with_nan(9, 21, 4, 6)), b = ws_.f32(numbers(13, 21)), c = ws_.output({9, 13});
-  backend_->gemm(Gemm::nt, a, b, c, false);
+  backend_->gemm(Gemm::nt, a, b, c, Write::assign);
   expect_rows("nt", c, 9, in_row(4));
   const Tensor d = ws_.output({21, 13});
-  backend_->gemm(Gemm::tn, a, ws_.f32(numbers(9, 13)), d, false);
+  backend_->gemm(Gemm::tn, a, ws_.f32(numbers(9, 13)), d, Write::assign);
   expect_rows("tn", d, 21, in_row(6));
   // A zero does not hide it: 0 * NaN is NaN.
   const Tensor zeros = ws_.f32({2, 9}, Values(18)), e = ws_.output({2, 21});
-  backend_->gemm(Gemm::nn, zeros, a, e, false);
+  backend_->gemm(Gemm::nn, zeros, a, e, Write::assign);
   EXPECT_TRUE(std::isnan(ws_.read(e)[6]));
 }
 
@@ -86,10 +86,10 @@ TEST_P(BackendNan, GroupedGemm) {
   const Ids offsets{0, 3, 3, 7};
   const ExpertRows rows{ws_.i32({4}, offsets), offsets.data()};
   const Tensor a = ws_.f32(with_nan(7, 10, 4, 1)), w = ws_.f32({3, 6, 10}, f32_values(random_, 180)), c = ws_.output({7, 6});
-  backend_->grouped_gemm(Gemm::nt, a, w, c, rows, false);
+  backend_->grouped_gemm(Gemm::nt, a, w, c, rows, Write::assign);
   expect_rows("nt", c, 7, in_row(4));
   const Tensor dw = ws_.output({3, 6, 10});
-  backend_->grouped_gemm(Gemm::tn, ws_.f32(with_nan(7, 6, 1, 2)), ws_.f32(numbers(7, 10)), dw, rows, false);
+  backend_->grouped_gemm(Gemm::tn, ws_.f32(with_nan(7, 6, 1, 2)), ws_.f32(numbers(7, 10)), dw, rows, Write::assign);
   expect_rows("tn", dw, 18, in_row(2));  // row 2 of expert 0; the idle expert 1 stays zero
 }
 
@@ -214,7 +214,7 @@ TEST_P(BackendNan, CrossEntropy) {
     backend_->cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses);
     expect_rows("logsumexp", logsumexp, 5, in_row(3));
     expect_rows("losses", losses, 5, in_row(3));
-    backend_->cross_entropy_backward(logits, targets, 0, logsumexp, 0.2);
+    backend_->cross_entropy_backward(logits, targets, 0, logsumexp, 0.2, {});
     expect_rows("dlogits", logits, 5, in_row(3));
   }
 }
@@ -226,7 +226,7 @@ TEST_P(BackendNan, CrossEntropyOfAMaskedRowIsZero) {
   const Tensor logsumexp = ws_.output({2}), losses = ws_.output({2});
   backend_->cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses);
   EXPECT_EQ(ws_.read(losses)[1], 0);
-  backend_->cross_entropy_backward(logits, targets, 0, logsumexp, 0.2);
+  backend_->cross_entropy_backward(logits, targets, 0, logsumexp, 0.2, {});
   expect_rows("dlogits", logits, 2, nowhere);
 }
 

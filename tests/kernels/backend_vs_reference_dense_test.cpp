@@ -108,6 +108,10 @@ void check_rms_norm(Backend& backend, const RmsNormCase& c, Report& report) {
   const Tensor alone = ws.output({c.tokens, c.hidden});
   backend.rms_norm_backward(tdy, tx, tweight, rstd, Tensor(), alone, ws.f32({c.hidden}, start));
   report.close("dx without a residual", ws.read(alone), dx_alone.values, summed);
+
+  const Tensor frozen = ws.output({c.tokens, c.hidden});
+  backend.rms_norm_backward(tdy, tx, tweight, rstd, ws.f32(residual), frozen, Tensor());
+  report.close("dx of a frozen weight", ws.read(frozen), dx.values, summed);
 }
 
 void check_gemm(Backend& backend, const GemmCase& c, Report& report) {
@@ -118,11 +122,11 @@ void check_gemm(Backend& backend, const GemmCase& c, Report& report) {
   const auto compare = [&](const char* name, Gemm kind, const Matrix<double>& a, const Matrix<double>& b,
                            const Matrix<double>& product) {
     const Tensor ta = ws.f32(a), tb = ws.f32(b), assigned = ws.output({product.rows, product.cols});
-    backend.gemm(kind, ta, tb, assigned, false);
+    backend.gemm(kind, ta, tb, assigned, Write::assign);
     report.close(std::string(name) + " assigned", ws.read(assigned), product.values, summed);
     const Matrix<double> start = f32_matrix(random, product.rows, product.cols);
     const Tensor accumulated = ws.f32(start);
-    backend.gemm(kind, ta, tb, accumulated, true);
+    backend.gemm(kind, ta, tb, accumulated, Write::add);
     report.close(std::string(name) + " accumulated", ws.read(accumulated), reference::add(start, product).values, summed);
   };
   compare("nt", Gemm::nt, x, w, reference::gemm_nt(x, w));
@@ -182,13 +186,17 @@ void check_cross_entropy(Backend& backend, const CrossEntropyCase& c, Report& re
   report.close("logsumexp", ws.read(logsumexp), truth.logsumexp, pointwise);
   report.close("losses", ws.read(losses), truth.losses, summed);  // a difference of two larger numbers
 
-  const Values saved = ws.read(logsumexp);
+  const Values saved = ws.read(logsumexp), token_scales = f32_values(random, c.rows);
   first = 0;
   for (std::size_t s = 0; s < slices.size(); ++s) {
     const Matrix<double> slice = reference::columns(logits, first, c.slices[s]);
-    backend.cross_entropy_backward(slices[s], ttargets, first, logsumexp, scale);
+    backend.cross_entropy_backward(slices[s], ttargets, first, logsumexp, scale, Tensor());
     report.close("dlogits of columns from " + std::to_string(first), ws.read(slices[s]),
                  reference::cross_entropy_backward(slice, targets, first, saved, scale).values, summed);
+    const Tensor scaled = ws.f32(slice);
+    backend.cross_entropy_backward(scaled, ttargets, first, logsumexp, scale, ws.f32({c.rows}, token_scales));
+    report.close("dlogits scaled by token, of columns from " + std::to_string(first), ws.read(scaled),
+                 reference::cross_entropy_backward(slice, targets, first, saved, scale, token_scales).values, summed);
     first += c.slices[s];
   }
 }

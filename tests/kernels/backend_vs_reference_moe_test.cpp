@@ -45,11 +45,11 @@ void check_router(Backend& backend, const RouterCase& c, Report& report) {
   const double z_scale = 0.03;
   const Tensor tdweights = ws.f32(dweights), all = ws.output({T, E});
   backend.router_backward(probabilities, logsumexp, experts, weights, tdweights, ws.f32(balance), z_scale, all);
-  report.close("dlogits of everything", ws.read(all), reference::router_backward(saved, dweights, balance, z_scale).values,
+  report.close("dlogits of everything", ws.read(all), reference::router_backward(logits, saved, dweights, balance, z_scale).values,
                summed);
   const Tensor alone = ws.output({T, E});
   backend.router_backward(probabilities, logsumexp, experts, weights, tdweights, Tensor(), 0.0, alone);
-  const Matrix<double> dlogits = reference::router_backward(saved, dweights, Matrix<double>(), 0.0);
+  const Matrix<double> dlogits = reference::router_backward(logits, saved, dweights, Matrix<double>(), 0.0);
   const Values found = ws.read(alone);
   Values chosen_found, chosen_truth, others;
   for (Index t = 0; t < T; ++t)
@@ -113,7 +113,7 @@ void check_dispatch(Backend& backend, const DispatchCase& c, Report& report) {
   const Matrix<double> weights = f32_matrix(random, T, K);
   const Tensor row_weights = ws.output({R}), back = ws.output({T, K});
   backend.permute_weights(ws.f32(weights), row_of, row_weights);
-  report.exact("row weights", ws.read(row_weights), reference::permute_weights(weights, truth.row_of));
+  report.exact("row weights", ws.read(row_weights), reference::permute_weights(weights, truth.assignment_of));
   backend.unpermute_weights(row_weights, row_of, back);
   report.exact("weights back", ws.read(back), weights.values);
 }
@@ -131,11 +131,11 @@ void check_grouped_gemm(Backend& backend, const GroupedGemmCase& c, Report& repo
   const auto compare = [&](const char* name, Gemm kind, const Tensor& a, const Tensor& b, Shape shape,
                            const Matrix<double>& product) {
     const Tensor assigned = ws.output(shape);
-    backend.grouped_gemm(kind, a, b, assigned, rows, false);
+    backend.grouped_gemm(kind, a, b, assigned, rows, Write::assign);
     report.close(std::string(name) + " assigned", ws.read(assigned), product.values, summed);
     const Matrix<double> start = f32_matrix(random, product.rows, product.cols);
     const Tensor accumulated = ws.f32(shape, start);
-    backend.grouped_gemm(kind, a, b, accumulated, rows, true);
+    backend.grouped_gemm(kind, a, b, accumulated, rows, Write::add);
     report.close(std::string(name) + " accumulated", ws.read(accumulated), reference::add(start, product).values, summed);
   };
   compare("nt", Gemm::nt, tx, tw, {R, c.out}, reference::grouped_gemm_nt(x, w, offsets));

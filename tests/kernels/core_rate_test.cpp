@@ -21,7 +21,7 @@ TEST(CoreRate, IsThatOfRegisters) {
   double product = 0;
   for (int i = 0; i < 10; ++i) {
     const auto start = std::chrono::steady_clock::now();
-    backend.gemm(Gemm::nt, a, b, c, false);
+    backend.gemm(Gemm::nt, a, b, c, Write::assign);
     product = std::max(product, 2.0 * n * n * n / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
   const CoreRate rate = measure_core_rate(1);

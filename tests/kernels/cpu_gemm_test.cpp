@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <cstdlib>
-#include <limits>
 #include <tuple>
 #include <utility>
 
@@ -10,6 +9,8 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/cpu_features.h"
 #include "tests/kernels/cpu_test_support.h"
+#include "tests/support/deviation.h"
+#include "tests/support/rounding.h"
 
 namespace smoe {
 namespace {
@@ -23,7 +24,7 @@ Shape shape_of_b(Gemm kind, std::int64_t n, std::int64_t k) { return kind == Gem
 // The largest error against plain loops in double, as a share of what rounding k products and sums may cause.
 double worst_error(Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, const float* b,
                    const float* before, const float* c) {
-  double worst = 0;
+  test::Worst worst;
   for (std::int64_t i = 0; i < m; ++i)
     for (std::int64_t j = 0; j < n; ++j) {
       double sum = before ? before[i * n + j] : 0.0, magnitude = std::abs(sum);
@@ -33,11 +34,9 @@ double worst_error(Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k, co
         sum += product;
         magnitude += std::abs(product);
       }
-      const double bound = static_cast<double>(k + 1) * std::numeric_limits<float>::epsilon() * magnitude;
-      const double error = std::abs(sum - static_cast<double>(c[i * n + j]));
-      if (!(error <= bound * worst)) worst = bound > 0 ? error / bound : error == 0 ? worst : 1e9;
+      worst.add(test::in_units(test::difference(c[i * n + j], sum), test::product_rounding(DType::f32, k, magnitude)));
     }
-  return worst;
+  return worst.value;
 }
 
 struct GemmCase {
@@ -50,13 +49,13 @@ class CpuGemm : public ::testing::TestWithParam<GemmCase> {};
 TEST_P(CpuGemm, EqualsPlainLoops) {
   const auto [kind, m, n, k] = GetParam();
   for (int threads : {1, 2, 3})
-    for (bool accumulate : {false, true}) {
+    for (Write write : {Write::assign, Write::add}) {
       CpuBackend cpu(threads);
       auto a = Floats::random(shape_of_a(kind, m, k), 1), b = Floats::random(shape_of_b(kind, n, k), 2);
-      auto c = accumulate ? Floats::random({m, n}, 3) : Floats({m, n}, std::nanf(""));
+      auto c = write == Write::add ? Floats::random({m, n}, 3) : Floats({m, n}, std::nanf(""));
       auto before = c;
-      cpu.gemm(kind, a, b, c, accumulate);
-      EXPECT_LT(worst_error(kind, m, n, k, &a[0], &b[0], accumulate ? &before[0] : nullptr, &c[0]), 1);
+      cpu.gemm(kind, a, b, c, write);
+      EXPECT_LT(worst_error(kind, m, n, k, &a[0], &b[0], write == Write::add ? &before[0] : nullptr, &c[0]), 1);
     }
 }
 
@@ -77,19 +76,19 @@ TEST(CpuGroupedGemm, EqualsOneProductAnExpert) {
   Ints offsets({E + 1}, sums);
   const ExpertRows rows{offsets, sums.data()};
   for (Gemm kind : {Gemm::nt, Gemm::nn, Gemm::tn})
-    for (bool accumulate : {false, true}) {
+    for (Write write : {Write::assign, Write::add}) {
       CpuBackend cpu(2);
       auto a = Floats::random({R, D}, 1);
       auto b = Floats::random(kind == Gemm::tn ? Shape{R, F} : kind == Gemm::nt ? Shape{E, F, D} : Shape{E, D, F}, 2);
       auto c = Floats::random(kind == Gemm::tn ? Shape{E, D, F} : Shape{R, F}, 3);
       auto before = c;
-      cpu.grouped_gemm(kind, a, b, c, rows, accumulate);
+      cpu.grouped_gemm(kind, a, b, c, rows, write);
       for (std::int64_t e = 0; e < E; ++e) {
         const std::int64_t first = sums[static_cast<std::size_t>(e)], count = counts[static_cast<std::size_t>(e)];
         const bool tn = kind == Gemm::tn;
         const std::int64_t at_c = tn ? e * D * F : first * F;
         EXPECT_LT(worst_error(kind, tn ? D : count, F, tn ? count : D, &a[first * D], tn ? &b[first * F] : &b[e * D * F],
-                              accumulate ? &before[at_c] : nullptr, &c[at_c]),
+                              write == Write::add ? &before[at_c] : nullptr, &c[at_c]),
                   1);
       }
     }
@@ -107,7 +106,7 @@ TEST(CpuGroupedGemm, SameBitsOnAnyNumberOfThreads) {
       for (int threads : {1, 2, 3, 4}) {
         CpuBackend cpu(threads);
         Floats c(kind == Gemm::tn ? Shape{4, k, n} : Shape{1100, n});
-        cpu.grouped_gemm(kind, a, b, c, {offsets, host.data()}, false);
+        cpu.grouped_gemm(kind, a, b, c, {offsets, host.data()}, Write::assign);
         if (first.empty()) first = c.values();
         EXPECT_EQ(first, c.values()) << threads << " threads, kind " << static_cast<int>(kind) << ", n " << n << ", k " << k;
       }
@@ -122,8 +121,8 @@ TEST(CpuGemm, SameBitsEveryTime) {
         auto a = Floats::random(shape_of_a(kind, m, k), 1), b = Floats::random(shape_of_b(kind, n, k), 2);
         CpuBackend cpu(threads);
         Floats c({m, n}), again({m, n});
-        cpu.gemm(kind, a, b, c, false);
-        cpu.gemm(kind, a, b, again, false);
+        cpu.gemm(kind, a, b, c, Write::assign);
+        cpu.gemm(kind, a, b, again, Write::assign);
         EXPECT_EQ(c.values(), again.values()) << threads << " threads, kind " << static_cast<int>(kind) << ", m " << m << ", n " << n << ", k " << k;
       }
 }
@@ -132,7 +131,7 @@ TEST(CpuGemmBadInput, NamesTheWrongOperand) {
   CpuBackend cpu(1);
   Floats a({3, 4}), b({5, 6}), c({3, 5});
   try {
-    cpu.gemm(Gemm::nt, a, b, c, false);
+    cpu.gemm(Gemm::nt, a, b, c, Write::assign);
     FAIL();
   } catch (const std::logic_error& e) {
     EXPECT_STREQ(e.what(), "gemm: b is [5, 6] f32, expected [5, 4] f32");

@@ -29,8 +29,8 @@ class TimedBackendTest : public ::testing::Test {
 
 TEST_F(TimedBackendTest, ResultsAreTheOtherBackendsBits) {
   const Tensor a = filled({37, 24}, -0.3f), b = filled({19, 24}, 0.1f), plain = arena.take({37, 19}), through = arena.take({37, 19});
-  cpu->gemm(Gemm::nt, a, b, plain, false);
-  timed.gemm(Gemm::nt, a, b, through, false);
+  cpu->gemm(Gemm::nt, a, b, plain, Write::assign);
+  timed.gemm(Gemm::nt, a, b, through, Write::assign);
   EXPECT_EQ(numbers(plain), numbers(through));
   EXPECT_EQ(cpu->sum_of_squares(a), timed.sum_of_squares(a));
   EXPECT_EQ(timed.device(), Device::cpu);
@@ -39,9 +39,9 @@ TEST_F(TimedBackendTest, ResultsAreTheOtherBackendsBits) {
 TEST_F(TimedBackendTest, CallsAddUpByOpAndShapeInTheOrderOfTheirFirst) {
   const Tensor a = filled({8, 6}, 0), b = filled({5, 6}, 0), c = arena.take({8, 5}), dw = arena.take({5, 6});
   timed.fill(dw, 0);
-  for (int i = 0; i < 3; ++i) timed.gemm(Gemm::nt, a, b, c, false);
-  timed.gemm(Gemm::tn, c, a, dw, true);
-  timed.gemm(Gemm::nt, a.rows(0, 4), b, c.rows(0, 4), false);
+  for (int i = 0; i < 3; ++i) timed.gemm(Gemm::nt, a, b, c, Write::assign);
+  timed.gemm(Gemm::tn, c, a, dw, Write::add);
+  timed.gemm(Gemm::nt, a.rows(0, 4), b, c.rows(0, 4), Write::assign);
 
   const std::vector<OpTime> times = timed.times();
   ASSERT_EQ(times.size(), 4u);
@@ -65,7 +65,7 @@ TEST_F(TimedBackendTest, ExpertsWithoutRowsAreNoWork) {
   const std::vector<std::int32_t> offsets{0, 3, 3, 4};
   const Tensor device_offsets = arena.take(DType::i32, {4});
   std::copy(offsets.begin(), offsets.end(), device_offsets.i32());
-  timed.grouped_gemm(Gemm::nt, filled({4, 6}, 0), filled({3, 5, 6}, 0), arena.take({4, 5}), {device_offsets, offsets.data()}, false);
+  timed.grouped_gemm(Gemm::nt, filled({4, 6}, 0), filled({3, 5, 6}, 0), arena.take({4, 5}), {device_offsets, offsets.data()}, Write::assign);
   const std::vector<OpTime> times = timed.times();
   ASSERT_EQ(times.size(), 1u);
   EXPECT_EQ(times[0].shape, "nt E3 R4 n5 k6");

@@ -148,8 +148,8 @@ TEST_P(Allocation, WarmStepsTakeNothingFromTheHeap) {
   const Mesh mesh = Mesh::single();
   const auto backend = make_cpu_backend(2);
   Arena persistent(*backend);
-  Mixtral model(config, *backend, mesh);
-  model.allocate(persistent, length, true);
+  Mixtral model(config, mesh);
+  model.allocate(*backend, persistent, length, true);
   model.parameters().initialize(*backend, 1);
   AdamW optimizer(*backend, persistent, model.parameters(), mesh, {});
   TrainingStep step(*backend, mesh, model, optimizer, router, setting.micro_batch_size, setting.recompute);

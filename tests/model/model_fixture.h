@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,6 +13,7 @@
 #include "parallel/mesh.h"
 #include "tests/reference/mixtral.h"
 #include "tests/reference/random.h"
+#include "tests/support/deviation.h"
 
 namespace smoe {
 
@@ -62,10 +62,10 @@ class RealModel {
         persistent(*backend),
         activations(*backend),
         scratch(*backend),
-        model(model_config(config), *backend, mesh),
+        model(model_config(config), mesh),
         router(router_config(config)),
         balance(model.config(), router) {
-    model.allocate(persistent, positions, true);
+    model.allocate(*backend, persistent, positions, true);
     reference::visit_parameters(weights, [&](const std::string& name, const auto&, const std::vector<double>& values) {
       const Parameter* p = model.parameters().find(name);
       ASSERT_NE(p, nullptr) << name;
@@ -85,11 +85,11 @@ class RealModel {
     const TokenBatch tokens = make_token_batch(*backend, activations, batch.sequences, batch.sequence_length, batch.tokens, batch.targets,
                                                batch.document_start);
     saved.statistics = balance.take_statistics(context, batch.sequences, batch.sequence_length);
-    model.forward(context, tokens, recompute, nullptr, saved);
+    model.forward(context, tokens, recompute, saved);
     const double scale = 1.0 / batch.target_count;
     const double lm = model.loss_and_gradient(context, tokens, scale, saved) * scale;
     balance.begin_step(1);
-    balance.micro_batch(context, saved.statistics, router_gradients);
+    balance.add_micro_batch(context, saved.statistics, router_gradients);
     model.backward(context, tokens, recompute, router_gradients, saved);
     return {lm, balance.values().trained(router.aux_loss_scope), balance.values().z_total()};
   }
@@ -110,16 +110,5 @@ class RealModel {
   Mixtral::Saved saved;
   std::vector<RouterGradient> router_gradients;
 };
-
-// Largest difference over the largest expected entry.
-template <class Found, class Expected>
-double relative_error(const Found& found, const Expected& expected) {
-  double worst = 0, largest = 0;
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    worst = std::max(worst, std::abs(static_cast<double>(found[i]) - static_cast<double>(expected[i])));
-    largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
-  }
-  return largest > 0 ? worst / largest : worst;
-}
 
 }  // namespace smoe

@@ -57,13 +57,13 @@ TEST(TokenDispatcher, RowsComeBackToTheirTokens) {
   Arena arena(*backend), scratch(*backend);
   const Mesh mesh = Mesh::single();
   constexpr std::int64_t tokens = 4, experts = 3, k = 2, hidden = 2;
-  TokenDispatcher dispatcher(*backend, mesh, experts, k);
+  TokenDispatcher dispatcher(mesh, experts, k);
   std::array<float, tokens * hidden> x{1, 2, 3, 4, 5, 6, 7, 8};
   std::array<std::int32_t, tokens * k> chosen{2, 0, 2, 0, 0, 2, 2, 0};  // expert 1 gets nothing
   std::array<float, tokens * k> weights{.75f, .25f, .5f, .5f, 1.f, 0.f, .125f, .875f};
   const Tensor xt(x.data(), DType::f32, {tokens, hidden}), et(chosen.data(), DType::i32, {tokens, k}), wt(weights.data(), DType::f32, {tokens, k});
   Dispatched saved;
-  const Tensor rows = dispatcher.dispatch(arena, scratch, xt, et, wt, saved);
+  const Tensor rows = dispatcher.dispatch(*backend, arena, scratch, xt, et, wt, saved);
   ASSERT_EQ(rows.dim(0), tokens * k);
   EXPECT_EQ(std::vector<std::int32_t>(saved.rows.host, saved.rows.host + experts + 1), (std::vector<std::int32_t>{0, 4, 4, 8}));
   for (std::int64_t t = 0; t < tokens; ++t)
@@ -74,13 +74,13 @@ TEST(TokenDispatcher, RowsComeBackToTheirTokens) {
       EXPECT_EQ(rows.f32()[row * hidden], x[static_cast<std::size_t>(t * hidden)]);
     }
   const Tensor back = arena.take({tokens, hidden});
-  dispatcher.combine(scratch, rows, saved, {}, back);
+  dispatcher.combine(*backend, scratch, rows, saved, {}, back);
   for (std::size_t i = 0; i < x.size(); ++i) EXPECT_EQ(back.f32()[i], 2 * x[i]);
-  dispatcher.combine(scratch, rows, saved, xt, back);
+  dispatcher.combine(*backend, scratch, rows, saved, xt, back);
   for (std::size_t i = 0; i < x.size(); ++i) EXPECT_EQ(back.f32()[i], 3 * x[i]);
 
   const Tensor dweights = arena.take({tokens, k}), dx = arena.take({tokens, hidden});
-  dispatcher.dispatch_backward(scratch, rows, saved.row_weights, saved, dx, dweights);
+  dispatcher.dispatch_backward(*backend, scratch, rows, saved.row_weights, saved, dx, dweights);
   for (std::size_t i = 0; i < x.size(); ++i) EXPECT_EQ(dx.f32()[i], 2 * x[i]);
   for (std::size_t i = 0; i < weights.size(); ++i) EXPECT_EQ(dweights.f32()[i], weights[i]);
 }

@@ -38,8 +38,8 @@ Sent one_step(const Mesh& mesh) {
   model.head_dim = 4;
   const auto backend = make_cpu_backend(1);
   Arena persistent(*backend);
-  Mixtral mixtral(model, *backend, mesh);
-  mixtral.allocate(persistent, length, true);
+  Mixtral mixtral(model, mesh);
+  mixtral.allocate(*backend, persistent, length, true);
   mixtral.parameters().initialize(*backend, 1);
   AdamW optimizer(*backend, persistent, mixtral.parameters(), mesh, {}, 4096);
   const std::int64_t micro = at_once / mesh.size(Axis::dp), sequences = micro * accumulation;
@@ -51,7 +51,7 @@ Sent one_step(const Mesh& mesh) {
 
   Sent sent{mesh.layout(), mesh.traffic().lines()};
   for (const FlatBuffer& flat : mixtral.parameters().flat_buffers()) {
-    const std::int64_t d = mesh.size(axis_of(flat.replicas));
+    const std::int64_t d = mesh.size(replica_axis(flat.split));
     sent.gradients += flat.values.elements() / d * (d - 1) * 4;
   }
   return sent;
@@ -104,18 +104,18 @@ TEST(StepTraffic, UniformRoutingSendsWhatTheLiteratureSays) {
     const auto backend = make_cpu_backend(1);
     Arena keep(*backend), scratch(*backend);
     constexpr std::int64_t tokens = 32, k = 2, experts = 8;
-    TokenDispatcher dispatcher(*backend, mesh, experts, k);
+    TokenDispatcher dispatcher(mesh, experts, k);
     const Tensor x = keep.take({tokens, hidden}), chosen = keep.take(DType::i32, {tokens, k}), weights = keep.take({tokens, k});
     backend->fill(x, 1.0f);
     backend->fill(weights, 0.5f);
     for (std::int64_t i = 0; i < tokens * k; ++i) chosen.i32()[i] = static_cast<std::int32_t>(i % experts);
     mesh.traffic().reset();
     Dispatched dispatched;
-    const Tensor rows = dispatcher.dispatch(keep, scratch, x, chosen, weights, dispatched);
+    const Tensor rows = dispatcher.dispatch(*backend, keep, scratch, x, chosen, weights, dispatched);
     const Tensor y = keep.take({tokens, hidden}), drows = keep.take(rows.shape()), dweights = keep.take({tokens, k});
-    dispatcher.combine(scratch, rows, dispatched, {}, y);
-    dispatcher.combine_backward(scratch, y, dispatched, drows);
-    dispatcher.dispatch_backward(scratch, drows, dispatched.row_weights, dispatched, y, dweights);
+    dispatcher.combine(*backend, scratch, rows, dispatched, {}, y);
+    dispatcher.combine_backward(*backend, scratch, y, dispatched, drows);
+    dispatcher.dispatch_backward(*backend, scratch, drows, dispatched.row_weights, dispatched, y, dweights);
     std::int64_t sent = 0;
     for (const char* label : {"moe.dispatch", "moe.combine", "moe.combine_backward", "moe.dispatch_backward"}) sent += mesh.traffic().bytes(label);
     const std::int64_t n = layout.ep;
@@ -129,7 +129,7 @@ TEST(Dispatch, RowsComeBackToTheirTokensForAnyRouting) {
   for (const Layout& layout : layouts_of(test_session().size())) {
     const Mesh mesh = Mesh::over(test_session(), layout);
     const auto backend = make_cpu_backend(1);
-    TokenDispatcher dispatcher(*backend, mesh, experts, k);
+    TokenDispatcher dispatcher(mesh, experts, k);
     for (int routing = 0; routing < 4; ++routing) {
       SCOPED_TRACE(layout.to_string() + " routing " + std::to_string(routing));
       Arena keep(*backend), scratch(*backend);
@@ -143,7 +143,7 @@ TEST(Dispatch, RowsComeBackToTheirTokensForAnyRouting) {
         weights.f32()[t * k] = 0.25f, weights.f32()[t * k + 1] = 0.75f;
       }
       Dispatched saved;
-      const Tensor rows = dispatcher.dispatch(keep, scratch, x, chosen, weights, saved);
+      const Tensor rows = dispatcher.dispatch(*backend, keep, scratch, x, chosen, weights, saved);
       ASSERT_EQ(saved.rows.host[dispatcher.local_experts()], rows.dim(0));
       // Weighted by the expert that holds them, and by which expert it is: the sum shows that each row was where it belongs.
       for (std::int64_t e = 0; e < dispatcher.local_experts(); ++e)
@@ -151,14 +151,14 @@ TEST(Dispatch, RowsComeBackToTheirTokensForAnyRouting) {
           for (std::int64_t d = 0; d < 3; ++d)
             rows.f32()[r * 3 + d] *= saved.row_weights.f32()[r] * static_cast<float>(dispatcher.first_expert() + e + 1);
       const Tensor y = keep.take({tokens, 3}), dweights = keep.take({tokens, k}), dx = keep.take({tokens, 3}), drows = keep.take(rows.shape());
-      dispatcher.combine(scratch, rows, saved, {}, y);
+      dispatcher.combine(*backend, scratch, rows, saved, {}, y);
       for (std::int64_t t = 0; t < tokens; ++t)
         for (std::int64_t d = 0; d < 3; ++d) {
           const float factor = 0.25f * static_cast<float>(chosen.i32()[t * k] + 1) + 0.75f * static_cast<float>(chosen.i32()[t * k + 1] + 1);
           ASSERT_NEAR(y.f32()[t * 3 + d], x.f32()[t * 3 + d] * factor, 1e-5f * std::abs(x.f32()[t * 3 + d] * factor) + 1e-6f);
         }
-      dispatcher.combine_backward(scratch, x, saved, drows);
-      dispatcher.dispatch_backward(scratch, drows, saved.row_weights, saved, dx, dweights);
+      dispatcher.combine_backward(*backend, scratch, x, saved, drows);
+      dispatcher.dispatch_backward(*backend, scratch, drows, saved.row_weights, saved, dx, dweights);
       for (std::int64_t i = 0; i < tokens * 3; ++i) ASSERT_EQ(dx.f32()[i], 2 * x.f32()[i]);
       for (std::int64_t i = 0; i < tokens * k; ++i) ASSERT_EQ(dweights.f32()[i], weights.f32()[i]);
     }

@@ -3,6 +3,7 @@
 
 #include "tests/reference/attention.h"
 #include "tests/reference/embedding.h"
+#include "tests/reference/noise.h"
 #include "tests/reference/parameters.h"
 #include "tests/reference/rms_norm.h"
 #include "tests/reference/rope.h"
@@ -15,6 +16,8 @@ struct Batch {
   Ids targets;           // < 0: masked
   Ids document_start{};  // first position of the same sequence that a token may see; empty: 0
   double target_count = 1;  // what the sum of the losses is divided by
+  std::vector<double> weights{};  // of each target in that sum; empty: 1
+  std::uint64_t noise_key = 0;
 
   Ids positions() const {
     Ids out;
@@ -35,13 +38,16 @@ struct LayerSaved {
   Attention<T> attention;
   Matrix<T> middle;          // after the attention residual
   RmsNorm<T> post_norm;
+  Matrix<double> noise;      // [T, D] what the router's input is multiplied by
+  Matrix<T> router_input;    // [T, D]
   Matrix<T> router_logits;   // [T, E]
   Routing<T> routing;
+  Routing<T> dispatched;     // the same without what is dropped
 };
 
 template <typename T>
 Matrix<T> layer_forward(const ReferenceConfig& c, const LayerParameters<T>& p, const Matrix<T>& x, const Batch& batch,
-                        LayerSaved<T>& s) {
+                        LayerSaved<T>& s, Index layer = 0) {
   const Index q_size = Index(c.heads) * c.head_dim, kv_size = Index(c.kv_heads) * c.head_dim;
   s.x = x;
   s.input_norm = rms_norm_forward(x, p.input_norm, c.eps);
@@ -55,9 +61,12 @@ Matrix<T> layer_forward(const ReferenceConfig& c, const LayerParameters<T>& p, c
   s.middle = add(x, linear_forward(s.attention.out, p.o));
 
   s.post_norm = rms_norm_forward(s.middle, p.post_norm, c.eps);
-  s.router_logits = linear_forward(s.post_norm.y, p.gate);
-  s.routing = router_forward(s.router_logits, c.top_k);
-  return add(s.middle, experts_forward(s.post_norm.y, s.routing, p.experts));
+  s.noise = noise_factors({batch.noise_key, 0, layer, c.jitter}, x.rows, x.cols);
+  s.router_input = apply_noise(s.post_norm.y, s.noise);
+  s.router_logits = linear_forward(s.router_input, p.gate);
+  s.routing = s.dispatched = router_forward(s.router_logits, c.top_k, c.rule, c.bias_of(layer));
+  s.dispatched.experts = within_capacity(s.routing.experts, c.capacity(batch.sequence_length));
+  return add(s.middle, experts_forward(s.post_norm.y, s.dispatched, p.experts));
 }
 
 // balance_gradient [N, E] and z_scale: how this layer's probabilities and log-sum-exps enter the loss (router.h).
@@ -66,9 +75,10 @@ Matrix<T> layer_backward(const ReferenceConfig& c, const LayerParameters<T>& p, 
                          const Matrix<T>& dy, const Matrix<T>& balance_gradient, double z_scale,
                          LayerParameters<T>& gradients /* += */) {
   const Index q_size = Index(c.heads) * c.head_dim, kv_size = Index(c.kv_heads) * c.head_dim;
-  const ExpertsGradients<T> moe = experts_backward(dy, s.post_norm.y, s.routing, p.experts, gradients.experts);
-  const Matrix<T> dlogits = router_backward(s.routing, moe.dweights, balance_gradient, z_scale);
-  const Matrix<T> dpost = add(moe.dx, linear_backward(dlogits, s.post_norm.y, p.gate, gradients.gate));
+  const ExpertsGradients<T> moe = experts_backward(dy, s.post_norm.y, s.dispatched, p.experts, gradients.experts);
+  const Matrix<T> dlogits = router_backward(s.router_logits, s.routing, moe.dweights, balance_gradient, z_scale, c.rule);
+  const Matrix<T> drouter_input = linear_backward(dlogits, s.router_input, p.gate, gradients.gate);
+  const Matrix<T> dpost = add(moe.dx, apply_noise(drouter_input, s.noise));
   const Matrix<T> dmiddle =
       rms_norm_backward(dpost, s.middle, p.post_norm, s.post_norm.rstd, dy, gradients.post_norm);
 

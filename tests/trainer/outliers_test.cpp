@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "data/files/files.h"
-#include "parallel/philox.h"
+#include "kernels/philox.h"
 #include "tests/trainer/training_fixture.h"
 
 namespace smoe {

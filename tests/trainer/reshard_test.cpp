@@ -10,9 +10,9 @@
 
 #include "data/files/sha256.h"
 #include "data/files/tensor_directory.h"
+#include "kernels/philox.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
-#include "parallel/philox.h"
 #include "tests/trainer/scratch_dir.h"
 #include "trainer/machine.h"
 #include "trainer/checkpoint/weights.h"
@@ -57,8 +57,8 @@ std::int64_t place_in_whole(const Parameter& p, std::int64_t in_slice) {
 class Holder {
  public:
   Holder(const Layout& layout, int rank, std::int64_t bucket_elements)
-      : mesh_(Mesh::placed(layout, rank)), model_(small_model(), backend(), mesh_) {
-    model_.allocate(arena_, 8, true);
+      : mesh_(Mesh::placed(layout, rank)), model_(small_model(), mesh_) {
+    model_.allocate(backend(), arena_, 8, true);
     optimizer_.emplace(backend(), arena_, model_.parameters(), mesh_, OptimizerConfig{}, bucket_elements);
   }
   static Backend& backend() {
@@ -71,7 +71,7 @@ class Holder {
 
   // Weights, first and second moments.
   PartsOf parts(int kind) {
-    if (kind == 0) return owned_parts(parameters(), shards(), &FlatBuffer::values);
+    if (kind == 0) return master_parts(shards());
     return shard_parts(shards(), [this, kind](std::size_t flat) { return kind == 1 ? optimizer_->first_moments(flat) : optimizer_->second_moments(flat); });
   }
   void fill() {
@@ -108,7 +108,7 @@ std::vector<std::unique_ptr<Holder>> ranks_of(const Layout& layout, std::int64_t
 
 const std::array<std::string, 3> prefixes = {"", "exp_avg.", "exp_avg_sq."};
 
-std::vector<TensorSpec> all_specs() { return tensor_specs(small_model(), Holder::backend(), {prefixes.begin(), prefixes.end()}); }
+std::vector<TensorSpec> all_specs() { return tensor_specs(small_model(), {prefixes.begin(), prefixes.end()}); }
 
 TEST(Reshard, EveryOrderedPairOfLayoutsRoundTripsToTheBit) {
   const ScratchDir scratch;
@@ -162,8 +162,8 @@ TEST(Reshard, MemoryOfARankIsFourAndFourAndEightOverDBytesAParameter) {
       Arena arena(Holder::backend());
       ModelConfig larger = model;
       larger.hidden_size = 256, larger.intermediate_size = 512, larger.vocab_size = 4096, larger.head_dim = 32;
-      Mixtral whole(larger, Holder::backend(), mesh);
-      whole.allocate(arena, 8, true);
+      Mixtral whole(larger, mesh);
+      whole.allocate(Holder::backend(), arena, 8, true);
       const AdamW optimizer(Holder::backend(), arena, whole.parameters(), mesh, {});
       const auto expected = static_cast<double>(training_state_bytes(larger, layout));
       EXPECT_NEAR(static_cast<double>(arena.high_water_bytes()), expected, 0.002 * expected + 16384) << layout.to_string() << " rank " << r;

@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "data/files/json.h"
+#include "kernels/philox.h"
 #include "kernels/timed_backend.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
-#include "parallel/philox.h"
 #include "trainer/step_profile_text.h"
 #include "trainer/training_step.h"
 
@@ -41,8 +41,8 @@ Bits train_on(Backend& backend) {
   const Mesh mesh = Mesh::single();
   const ModelConfig config = tiny_model();
   Arena persistent(backend);
-  Mixtral model(config, backend, mesh);
-  model.allocate(persistent, 16, true);
+  Mixtral model(config, mesh);
+  model.allocate(backend, persistent, 16, true);
   model.parameters().initialize(backend, 1);
   AdamW optimizer(backend, persistent, model.parameters(), mesh, {});
   TrainingStep step(backend, mesh, model, optimizer, {}, 2, Recompute::none);

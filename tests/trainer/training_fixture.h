@@ -10,7 +10,7 @@
 #include "data/files/files.h"
 #include "data/files/sha256.h"
 #include "data/shards/token_shard_writer.h"
-#include "parallel/philox.h"
+#include "kernels/philox.h"
 #include "tests/trainer/scratch_dir.h"
 #include "trainer/trainer.h"
 

@@ -59,7 +59,7 @@ std::int64_t write_owned(const fs::path& checkpoint, const CheckpointContent& co
                          const std::vector<TensorSpec>& optimizer_specs) {
   auto model = TensorDirectoryWriter::open_for_slices(checkpoint / "model", model_specs);
   std::int64_t elements = write_parts(model, content.backend, content.parameters,
-                                      owned_parts(content.parameters, content.optimizer.shards(), &FlatBuffer::values));
+                                      master_parts(content.optimizer.shards()));
   model.finish();
   auto moments = TensorDirectoryWriter::open_for_slices(checkpoint / "optimizer", optimizer_specs);
   elements += write_parts(moments, content.backend, content.parameters, first_moments(content), first_moment_prefix);
@@ -157,8 +157,8 @@ fs::path save_checkpoint(const fs::path& directory, const CheckpointContent& con
   Communicator& world = content.mesh.group(Axis::world);
   const bool root = content.mesh.is_root();
   const fs::path target = directory / checkpoint_name(state.step), unfinished = directory / ("." + target.filename().string() + ".unfinished");
-  const auto model_specs = tensor_specs(content.config.model, content.backend);
-  const auto optimizer_specs = tensor_specs(content.config.model, content.backend, {first_moment_prefix, second_moment_prefix});
+  const auto model_specs = tensor_specs(content.config.model);
+  const auto optimizer_specs = tensor_specs(content.config.model, {first_moment_prefix, second_moment_prefix});
   std::optional<HiddenDirectory> hidden;  // the root's, removed where anything fails
 
   together(world, "checkpoint.lay_out", [&] {

@@ -19,7 +19,7 @@ StepDump::StepDump(const std::filesystem::path& directory, std::int64_t step, Ba
     if (!mesh.is_root()) return;
     make_directories(directory);
     path_.emplace(directory / fmt::format("step-{:06}.safetensors", step));
-    SafetensorsWriter::lay_out(path_->path(), tensor_specs(model, backend, {gradient_prefix, parameter_prefix}));
+    SafetensorsWriter::lay_out(path_->path(), tensor_specs(model, {gradient_prefix, parameter_prefix}));
     laid_out = path_->path().string();
   });
   laid_out = broadcast_text(world, laid_out, 0, "dump.path");
@@ -28,14 +28,14 @@ StepDump::StepDump(const std::filesystem::path& directory, std::int64_t step, Ba
 
 void StepDump::write_gradients() {
   together(mesh_.group(Axis::world), "dump.gradients", [&] {
-    write_parts(*writer_, backend_, parameters_, owned_parts(parameters_, shards_, &FlatBuffer::gradients), gradient_prefix);
+    write_parts(*writer_, backend_, parameters_, gradient_parts(parameters_, shards_), gradient_prefix);
   });
 }
 
 void StepDump::write_parameters() {
   Communicator& world = mesh_.group(Axis::world);
   together(world, "dump.parameters", [&] {
-    write_parts(*writer_, backend_, parameters_, owned_parts(parameters_, shards_, &FlatBuffer::values), parameter_prefix);
+    write_parts(*writer_, backend_, parameters_, master_parts(shards_), parameter_prefix);
     writer_->finish();
   });
   together(world, "dump.commit", [&] {

@@ -6,8 +6,10 @@
 #include <set>
 #include <stdexcept>
 #include <string_view>
+#include <utility>
 
 #include "model/mixtral.h"
+#include "parallel/split.h"
 
 namespace smoe {
 namespace {
@@ -61,13 +63,24 @@ std::string text(const std::vector<std::int64_t>& shape) { return fmt::format("[
 // of a parameter's slice.
 template <class Move>
 void for_each_piece(const Parameter& p, std::int64_t first, std::int64_t count, Move&& move) {
-  const bool whole_rows = p.slice.rank() != 2 || p.slice[1] == p.shape[1];
-  const std::int64_t row = whole_rows ? p.slice.elements() : p.slice[1];  // what lies together on disk
+  const std::int64_t together = contiguous_elements(p.shape, p.slice);
   for (std::int64_t done = 0; done < count;) {
-    const std::int64_t n = std::min(row - (first + done) % row, count - done);
+    const std::int64_t n = std::min(together - (first + done) % together, count - done);
     move(global_index(p.shape, p.slice, p.first, first + done), done, n);
     done += n;
   }
+}
+
+// The parts in which this rank owns a parameter. numbers_of(parameter, run): where a run's numbers lie, empty where there are none.
+template <class NumbersOf>
+PartsOf parts_of_runs(const Shards& shards, NumbersOf numbers_of) {
+  return [&shards, numbers_of](const Parameter& p) {
+    std::vector<SlicePart> parts;
+    shards.for_each_owned(p, [&](std::int64_t first, const OwnedRun& run) {
+      if (const Tensor numbers = numbers_of(p, run); !numbers.empty()) parts.push_back({first, numbers});
+    });
+    return parts;
+  };
 }
 
 // A tensor's values where the host can reach them: in place on the CPU, through `staging` from a device.
@@ -123,7 +136,7 @@ void load_weights(const std::filesystem::path& directory, Backend& backend, cons
   };
   std::vector<std::string> problems;
   std::set<std::string> used;
-  for (const TensorSpec& p : tensor_specs(model, backend)) {
+  for (const TensorSpec& p : tensor_specs(model)) {
     const Place place = place_of(p.name, p.shape);
     if (!used.insert(place.tensor).second) continue;
     if (!files.contains(place.tensor)) {
@@ -158,30 +171,29 @@ void load_weights(const std::filesystem::path& directory, Backend& backend, cons
   }
 }
 
-PartsOf owned_parts(const ParameterSet& parameters, const Shards& shards, Tensor FlatBuffer::*which) {
-  return [&parameters, &shards, which](const Parameter& p) {
-    std::vector<SlicePart> parts;
-    const Tensor& flat = parameters.flat_buffers()[shards.flat_of(p)].*which;
-    shards.for_each_owned(p, [&](std::int64_t first, std::int64_t count, std::int64_t) { parts.push_back({first, flat.rows(p.place + first, count)}); });
-    return parts;
-  };
+PartsOf master_parts(const Shards& shards) {
+  return parts_of_runs(shards, [&shards](const Parameter& p, const OwnedRun& run) { return shards.masters(p.flat, run); });
+}
+
+PartsOf gradient_parts(const ParameterSet& parameters, const Shards& shards) {
+  return parts_of_runs(shards, [&parameters](const Parameter& p, const OwnedRun& run) {
+    const Tensor& gradients = parameters.flat_of(p).gradients;
+    return gradients.empty() ? Tensor{} : gradients.rows(run.place, run.size);
+  });
 }
 
 PartsOf shard_parts(const Shards& shards, std::function<Tensor(std::size_t)> shard_of) {
-  return [&shards, shard_of = std::move(shard_of)](const Parameter& p) {
-    std::vector<SlicePart> parts;
-    const Tensor shard = shard_of(shards.flat_of(p));
-    shards.for_each_owned(p, [&](std::int64_t first, std::int64_t count, std::int64_t at) { parts.push_back({first, shard.rows(at, count)}); });
-    return parts;
-  };
+  return parts_of_runs(shards, [shard_of = std::move(shard_of)](const Parameter& p, const OwnedRun& run) {
+    const Tensor shard = shard_of(p.flat);
+    return shard.empty() ? Tensor{} : shard.rows(run.shard, run.size);
+  });
 }
 
-std::vector<TensorSpec> tensor_specs(const ModelConfig& model, Backend& backend, const std::vector<std::string>& prefixes) {
-  const Mesh whole = Mesh::single();
-  const Mixtral declared(model, backend, whole);  // without memory
+std::vector<TensorSpec> tensor_specs(const ModelConfig& model, const std::vector<std::string>& prefixes) {
+  const ParameterSet whole = declare_parameters(model, Mesh::single());
   std::vector<TensorSpec> specs;
   for (const std::string& prefix : prefixes)
-    for (const Parameter& p : declared.parameters()) specs.push_back({prefix + p.name, TensorType::f32, dims_of(p.shape)});
+    for (const Parameter& p : whole) specs.push_back({prefix + p.name, TensorType::f32, dims_of(p.shape)});
   return specs;
 }
 
@@ -199,12 +211,14 @@ void read_parts(const TensorDirectory& directory, Backend& backend, const Parame
                 const std::string& prefix) {
   std::vector<float> staging;
   for (const Parameter& p : parameters) {
+    const std::vector<SlicePart> parts = parts_of(p);
+    if (parts.empty()) continue;
     const std::string name = prefix + p.name;
     if (!directory.contains(name))
       throw std::runtime_error(fmt::format("{}: {}: missing, expected {}", directory.path().string(), name, text(dims_of(p.shape))));
     if (const auto& found = directory.info(name).shape; found != dims_of(p.shape))
       throw std::runtime_error(fmt::format("{}: {}: found {}, expected {}", directory.file_of(name), name, text(found), text(dims_of(p.shape))));
-    for (const SlicePart& part : parts_of(p)) {
+    for (const SlicePart& part : parts) {
       const HostView host(backend, part.numbers, staging);
       for_each_piece(p, part.first, part.numbers.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
         directory.read_f32(name, host.data() + here, on_disk, count);

@@ -30,15 +30,17 @@ struct SlicePart {
 // Which numbers of a parameter to move.
 using PartsOf = std::function<std::vector<SlicePart>(const Parameter&)>;
 
-// What this rank owns of the values or the gradients, in place in the flat buffers.
-PartsOf owned_parts(const ParameterSet& parameters, const Shards& shards, Tensor FlatBuffer::*which);
-// What it owns of a tensor that has its shard of each flat buffer, as the moments do.
+// What this rank owns of the numbers that are updated (Shards::masters), or of a frozen parameter's values.
+PartsOf master_parts(const Shards& shards);
+// What it owns of the gradients, in place in the flat buffers. A frozen parameter has none.
+PartsOf gradient_parts(const ParameterSet& parameters, const Shards& shards);
+// What it owns of a tensor that has its shard of each flat buffer, as the moments do; none where that tensor is empty.
 PartsOf shard_parts(const Shards& shards, std::function<Tensor(std::size_t flat)> shard_of);
 
 // One f32 tensor for every parameter of the whole model, called prefix + its name, of its global shape: the same list on
 // every rank of every layout, while a rank's ParameterSet names only the experts that it holds.
 // With several prefixes, the list for each, one after another.
-std::vector<TensorSpec> tensor_specs(const ModelConfig& model, Backend& backend, const std::vector<std::string>& prefixes = {""});
+std::vector<TensorSpec> tensor_specs(const ModelConfig& model, const std::vector<std::string>& prefixes = {""});
 
 // Writes the parts of this rank; all ranks' together are the whole. Returns how many elements.
 std::int64_t write_parts(TensorDirectoryWriter& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,

@@ -58,7 +58,7 @@ std::uint64_t peak_resident_bytes() {
 void reset_peak_resident_bytes() { std::ofstream("/proc/self/clear_refs") << "5"; }
 
 std::string to_json_line(const StepMetrics& row) {
-  std::string line = fmt::format("{{\"step\":{},\"tokens\":{}", row.step, row.tokens);
+  std::string line = fmt::format("{{\"step\":{},\"tokens\":{},\"targets\":{}", row.step, row.tokens, row.targets);
   visit_numbers(row, [&line](const char* key, double value) { line += fmt::format(",\"{}\":{}", key, number(value)); });
   line += ",\"expert_load\":[";
   for (std::size_t layer = 0; layer < row.expert_load.size(); ++layer) {

@@ -23,6 +23,7 @@ constexpr double not_measured = std::numeric_limits<double>::quiet_NaN();
 struct StepMetrics {
   std::int64_t step = 0;             // 1 is the first update
   std::int64_t tokens = 0;           // input tokens trained on since the start of the run, over all ranks
+  std::int64_t targets = 0;          // of this step, over all ranks: what its lm_loss is divided by
   double lm_loss = not_measured;     // nats, mean over the target tokens of the global batch
   double aux_loss = not_measured;    // balance loss of the trained scope, summed over layers (1.0 a layer is balanced)
   double z_loss = not_measured;      // router z-loss (ST-MoE, arXiv 2202.08906 eq. 5), summed over layers
