@@ -10,6 +10,7 @@
 #include "launch/commands.h"
 #include "launch/run_plan.h"
 #include "parallel/cores.h"
+#include "trainer/activation_memory.h"
 #include "trainer/machine.h"
 #include "trainer/record/progress.h"
 #include "trainer/step_profile_text.h"
@@ -29,7 +30,7 @@ void bench(const BenchArguments& arguments, bool threads_given) {
   const RunConfig config = resolve_model(read_config(arguments.config, arguments.overrides));
   const Layout one_rank{};
   const TrainConfig& train = config.train;
-  require_memory(config.model, training_state_bytes(config.model, one_rank) + estimated_activation_bytes(config, one_rank) + Yardstick::bytes,
+  require_memory(config.model, training_state_bytes(config.model, one_rank) + estimated_activation_bytes(config.model, micro_batch_of(train, config.data), one_rank) + Yardstick::bytes,
                  "weights, gradients, moments, activations and the arrays that rates are measured on", ", or a smaller train.micro_batch_size");
   Progress progress({.label = "bench", .unit = "step", .total = arguments.steps + 2});
   const StepProfile profile = profile_step({.model = config.model,

@@ -19,7 +19,7 @@ set(smoe_costs
   "^Processes\\.(alone|each|omp|taskset|what)" 12
   "^(ModelFiles|CommandTokens)\\." 4
   "^(Processes|CommandLine|ReportInBrowser|Prepare|SafetensorsProperty)\\." 3
-  "^(Evaluation|ManyShards|ConsecutiveRuns|OddSteps)\\." 3
+  "^(Evaluation|ManyShards|ConsecutiveRuns|OddSteps|Rehearsal)\\." 3
   "^(DataInput\\.(eval|train)|CommandBadInput\\.(model|generate|logits|eval)|Steps/Allocation\\.|TokenizerBadInput\\.Survives)" 2
 )
 

@@ -10,6 +10,7 @@
 #include "data/files/files.h"
 #include "parallel/comm/agreement.h"
 #include "parallel/comm/mpi_session.h"
+#include "trainer/activation_memory.h"
 #include "trainer/checkpoint/weights.h"
 #include "trainer/layout_check.h"
 #include "trainer/machine.h"
@@ -41,6 +42,10 @@ FoundModel check(const TrainerConfig& config, const Layout& layout) {
   const ModelConfig& model = found.hf.model;
   require_memory(model, training_state_bytes(model, layout) * static_cast<std::uint64_t>(config.ranks_on_node), "weights, gradients and moments",
                  config.ranks_on_node == 1 ? std::string() : fmt::format(", fewer than {} ranks on it, or larger parallel.ep and parallel.tp", config.ranks_on_node));
+  if (const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data); config.train.steps > 0)
+    require_memory(model, (training_state_bytes(model, layout) + estimated_activation_bytes(model, micro_batch, layout)) *
+                              static_cast<std::uint64_t>(config.ranks_on_node),
+                   "weights, gradients, moments and the activations of a micro-batch", fmt::format(", or {}", how_to_lower(micro_batch)));
   require_layout(model, {config.data.sequence_length, config.train.global_batch_size, config.train.micro_batch_size}, layout);
   return found;
 }
@@ -167,6 +172,8 @@ RunParts assemble(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backen
   choose_beginning(*parts);
   // All have read before the root writes: an earlier run's weights may lie where its results are moved from.
   together(world, "assemble.load", [&] { load_beginning(*parts); });
+  // Before anything of an earlier run is touched: a step that does not fit would fail after that.
+  if (parts->state.step < parts->config.train.steps) rehearse(*parts->training.step, micro_batch_of(parts->config.train, parts->config.data), mesh);
   return std::move(*parts);
 }
 
