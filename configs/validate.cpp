@@ -52,6 +52,9 @@ class RangeChecker {
   void integers(const char* name, const std::vector<std::int64_t>& values, std::string_view interval) {
     for (std::size_t i = 0; i < values.size(); ++i) integer(fmt::format("{}.{}", name, i).c_str(), values[i], interval);
   }
+  void texts(const char* name, const std::vector<std::string>& values) {
+    for (std::size_t i = 0; i < values.size(); ++i) path(fmt::format("{}.{}", name, i).c_str(), values[i]);
+  }
   template <class Struct>
   void list(const char* name, const std::vector<Struct>& values) {
     for (std::size_t i = 0; i < values.size(); ++i) section(fmt::format("{}.{}", name, i).c_str(), values[i]);

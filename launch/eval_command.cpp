@@ -76,7 +76,7 @@ void eval(const EvalArguments& arguments) {
                                            source.name, directory.string()));
   };
   if (!sources.empty()) {
-    InferenceModel model(directory, mesh, length, claim_threads(arguments.threads), config);
+    InferenceModel model(directory, mesh, length, make_backend(DeviceChoice::automatic, claim_threads(arguments.threads)), config);
     for (const Source& source : sources) try {
         measure(model, source);
       } catch (const std::runtime_error& error) {  // a shard that fails while it is read, say: the others are not its fault

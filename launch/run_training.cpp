@@ -14,6 +14,9 @@
 #include "data/files/printable.h"
 #include "launch/commands.h"
 #include "launch/run_plan.h"
+#include "model/freeze.h"
+#include "model/mixtral.h"
+#include "parallel/mesh.h"
 #include "trainer/activation_memory.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/corpus.h"
@@ -52,11 +55,12 @@ void describe(const RunConfig& config, const TrainerConfig& run, const Mesh& mes
     if (job.is_root()) fmt::print("{}", describe_run(config, layout, job.ranks_on_node()));
   });
   const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data);
-  const std::uint64_t needed = training_state_bytes(config.model, layout) + estimated_activation_bytes(config.model, micro_batch, layout);
+  const std::uint64_t state = training_state_bytes(config.model, layout, frozen_patterns(config.router, config.train.freeze));
+  const std::uint64_t needed = state + estimated_activation_bytes(config.model, micro_batch, layout);
   double too_much = needed * static_cast<std::uint64_t>(job.ranks_on_node()) > usable_memory_bytes();
   mesh.group(Axis::world).all_reduce(std::span(&too_much, 1), Reduce::max, "launch.too_much");
   if (too_much == 0) {
-    TrainingParts parts(make_cpu_backend(threads), config.model, run, mesh);
+    TrainingParts parts(make_backend(config.train.device, threads), config.model, run, mesh);
     parts.model->parameters().initialize(*parts.backend, static_cast<std::uint64_t>(run.train.seed));
     const std::uint64_t measured = rehearse(*parts.step, micro_batch, mesh);
     if (job.is_root()) fmt::print("{}", describe_rehearsal(measured));
@@ -66,15 +70,27 @@ void describe(const RunConfig& config, const TrainerConfig& run, const Mesh& mes
   });
 }
 
+// As a key's value is found unfit, though only the model's names tell.
+void require_trainable(const RunConfig& config) {
+  const auto frozen = frozen_patterns(config.router, config.train.freeze);
+  if (frozen.empty()) return;
+  try {
+    check_frozen(declare_parameters(config.model, Mesh::single(), frozen), frozen);
+  } catch (const std::runtime_error& error) {
+    throw UsageError(error.what());
+  }
+}
+
 }  // namespace
 
 RunConfig resolve_model(RunConfig config) {
-  if (!config.model.from) return config;
-  const auto from = config.model.from;
-  const std::filesystem::path directory = find_model_directory(*from);
-  config.model = read_hf_config(directory, config.model).model;
-  validate(config, (directory / "config.json").string());
-  config.model.from = from;
+  if (const auto from = config.model.from) {
+    const std::filesystem::path directory = find_model_directory(*from);
+    config.model = read_hf_config(directory, config.model).model;
+    validate(config, (directory / "config.json").string());
+    config.model.from = from;
+  }
+  require_trainable(config);
   return config;
 }
 
@@ -112,7 +128,7 @@ int run_training(const RunConfig& given, const TrainingOptions& options, Job& jo
     describe(config, run, mesh, threads, job);
     return 0;
   }
-  Trainer trainer(assemble(std::move(run), mesh, make_cpu_backend(threads)));
+  Trainer trainer(assemble(std::move(run), mesh, make_backend(config.train.device, threads)));
   return trainer.run().end == RunEnd::stopped ? preempted_status : 0;
 }
 

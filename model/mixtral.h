@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "model/balance_loss.h"
@@ -34,8 +35,9 @@ class Mixtral {
     BalanceLoss::Statistics statistics;
   };
 
-  // Parameters are declared here and get memory in allocate(). The mesh outlives the model.
-  Mixtral(const ModelConfig& config, const Mesh& mesh);
+  // Parameters are declared here and get memory in allocate(). The mesh outlives the model. frozen: patterns of the names of
+  // those that are not trained (model/freeze.h).
+  Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen = {});
   Mixtral(const Mixtral&) = delete;
   Mixtral& operator=(const Mixtral&) = delete;
 
@@ -52,10 +54,10 @@ class Mixtral {
   void forward_cached(Context& context, const TokenBatch& batch, KvCache& cache, Saved& saved);
   // Each target's cross-entropy, in saved.losses.
   void losses(Context& context, const TokenBatch& batch, Saved& saved);
-  // Their sum over the micro-batch.
-  double loss(Context& context, const TokenBatch& batch, Saved& saved);
+  // Their sum over the micro-batch is added to total [1] f64 (kernels/device_sums.h).
+  void loss(Context& context, const TokenBatch& batch, Saved& saved, const Tensor& total);
   // The same, and the gradient of scale * sum with respect to hidden and to the LM head.
-  double loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved);
+  void loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved, const Tensor& total);
   // That of scale * sum_t token_scales[t] * losses[t]; token_scales [T], empty: 1. Gives the losses as well.
   void head_gradient(Context& context, const TokenBatch& batch, double scale, const Tensor& token_scales, Saved& saved);
   // Ends at the lowest layer that has something to train: below it no gradient is wanted.
@@ -85,7 +87,7 @@ class Mixtral {
 };
 
 // A model's parameters and nothing else, without memory: their names, shapes, and what a rank of the mesh holds of them.
-ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh);
+ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen = {});
 
 // Floating-point operations of one token's forward, counting a multiply-add as two. Attention scores are counted causal
 // (half of S x S); norms, softmax and activations are not counted. Training is three times this.

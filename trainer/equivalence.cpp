@@ -9,7 +9,9 @@
 #include <unordered_map>
 
 #include "data/shards/batch.h"
+#include "kernels/host_view.h"
 #include "kernels/philox.h"
+#include "model/freeze.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
 #include "parallel/comm/agreement.h"
@@ -59,8 +61,6 @@ GlobalBatch part_of(const GlobalBatch& whole, const EquivalenceCase& what, std::
   return part;
 }
 
-std::vector<float> numbers(const Tensor& t) { return {t.f32(), t.f32() + t.elements()}; }
-
 // What is not finite, on either side, is infinitely far. (An expected infinity would otherwise divide every difference by
 // itself.)
 double relative(double found, double expected) {
@@ -104,9 +104,9 @@ void share(Deviations::Worst& worst, Communicator& world) {
 CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
   if (what.at_once % mesh.size(Axis::dp) != 0) throw std::logic_error("the sequences computed at once must divide over dp");
   const std::int64_t dp = mesh.size(Axis::dp), rank = mesh.rank(Axis::dp);
-  const auto backend = make_cpu_backend(threads);
+  const auto backend = make_backend(DeviceChoice::automatic, threads);
   Arena persistent(*backend);
-  Mixtral model(what.model, mesh);
+  Mixtral model(what.model, mesh, frozen_patterns(what.router, what.freeze));
   model.allocate(*backend, persistent, what.sequence_length, true);
   model.parameters().initialize(*backend, what.seed);
   if (what.adjust)
@@ -128,9 +128,9 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
     found.grad_norm = result.grad_norm;
     found.expert_load = step.balance().load;
     step.gather_gradients();
-    for (const Parameter& p : model.parameters()) found.gradients.push_back(numbers(p.gradient));
+    for (const Parameter& p : model.parameters()) found.gradients.push_back(numbers_of(*backend, p.gradient));
     step.apply(result, n, what.optimizer.learning_rate);
-    for (const Parameter& p : model.parameters()) found.weights.push_back(numbers(p.value));
+    for (const Parameter& p : model.parameters()) found.weights.push_back(numbers_of(*backend, p.value));
   }
   return run;
 }

@@ -24,11 +24,11 @@ HfConfig checked_config(const std::filesystem::path& directory, std::optional<Hf
 
 }  // namespace
 
-InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions, int threads,
+InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions, std::unique_ptr<Backend> backend,
                                std::optional<HfConfig> config)
     : config_(checked_config(directory, std::move(config))),
       mesh_(mesh),
-      backend_(make_cpu_backend(threads)),
+      backend_(std::move(backend)),
       persistent_(*backend_),
       activations_(*backend_),
       scratch_(*backend_),

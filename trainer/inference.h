@@ -20,9 +20,10 @@ class InferenceModel {
   // positions: the longest sequence that will be seen. config: the directory's, where it has been read already. What its
   // config.json leaves to be guessed is told on stderr (HfConfig::warnings). Throws std::runtime_error if the directory
   // holds no model that can be used, or fewer positions than asked for.
-  InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions, int threads = 0,
-                 std::optional<HfConfig> config = std::nullopt);
-  InferenceModel(const std::filesystem::path&, const Mesh&&, std::int64_t, int = 0, std::optional<HfConfig> = std::nullopt) = delete;  // the mesh must outlive it
+  InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions,
+                 std::unique_ptr<Backend> backend, std::optional<HfConfig> config = std::nullopt);
+  InferenceModel(const std::filesystem::path&, const Mesh&&, std::int64_t, std::unique_ptr<Backend>,
+                 std::optional<HfConfig> = std::nullopt) = delete;  // the mesh must outlive it
 
   const HfConfig& config() const { return config_; }
   const ModelConfig& shape() const { return config_.model; }

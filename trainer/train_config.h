@@ -10,11 +10,10 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/tensor.h"
 #include "model/recompute.h"
 
 namespace smoe {
-
-enum class DeviceChoice { automatic, cpu, cuda };
 
 inline constexpr auto choices(DeviceChoice) {
   return std::array<std::pair<DeviceChoice, std::string_view>, 3>{
@@ -35,6 +34,7 @@ struct TrainConfig {
   std::int64_t seed = 1;
   DeviceChoice device = DeviceChoice::automatic;
   PrecisionChoice precision = PrecisionChoice::automatic;
+  std::vector<std::string> freeze;  // patterns of the names of parameters that are not trained (model/freeze.h)
   std::int64_t threads = 0;  // 0: the rank's part of the cores that it may use (parallel/cores.h)
   Recompute recompute = Recompute::none;
   std::int64_t max_skipped_steps = 5;  // refused steps in a row before the run stops
@@ -62,6 +62,7 @@ struct TrainConfig {
     visit.integer("seed", self.seed, "[0, 9223372036854775807]");
     visit.choice("device", self.device, {DeviceChoice::cuda});
     visit.choice("precision", self.precision, {PrecisionChoice::bf16});
+    visit.texts("freeze", self.freeze);
     visit.integer("threads", self.threads, "[0, 4096]");
     visit.choice("recompute", self.recompute, {Recompute::expert});
     visit.integer("max_skipped_steps", self.max_skipped_steps, "[1, 1000000000]");

@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "model/freeze.h"
 #include "optim/schedule.h"
 #include "parallel/comm/agreement.h"
 #include "parallel/comm/mpi_session.h"
@@ -44,6 +45,8 @@ void Trainer::resume() {
   open_record(true);
   record_.say(fmt::format("resumed from {} at step {}", parts_.checkpoint.string(), state.step));
   if (aside) record_.say(fmt::format("checkpoints of later steps were moved to {}", aside->string()));
+  if (parts_.left_behind > 0)
+    record_.say(fmt::format("{} parameter(s) that the checkpoint trained are frozen here: their moments are left behind", parts_.left_behind));
   if (parts_.stream != state.stream) {
     record_.say(fmt::format("warning: the data is not what the checkpoint was trained on, so the order of samples changes here\n"
                             "  then: {}\n  now:  {}", state.stream, parts_.stream));
@@ -85,6 +88,8 @@ RunSummary Trainer::run() {
   const ParameterCounts parameters = count_parameters(parts_.hf.model);
   record_.say(fmt::format("{} parameters, {} active a token; {} sequences of {} tokens a step", parameters.total, parameters.active,
                           config.train.global_batch_size, config.data.sequence_length));
+  if (!parts_.frozen.empty())
+    record_.say(fmt::format("{} of {} parameters are trained; frozen: {}", count_trained(*parts_.whole), parameters.total, fmt::join(parts_.frozen, ", ")));
   const Layout& layout = parts_.mesh.layout();
   if (layout.ranks > 1) record_.say(fmt::format("{} ranks: {}", layout.ranks, layout.to_string()));
   rates_ = measure_machine_rates(*parts_.training.backend, parts_.mesh.group(Axis::world), config.ranks_on_node);
@@ -169,7 +174,7 @@ std::unique_ptr<StepDump> Trainer::start_dump(std::int64_t step) {
   const auto& wanted = parts_.config.log.dump_steps;
   if (parts_.config.train.output_dir.empty() || std::find(wanted.begin(), wanted.end(), step) == wanted.end()) return nullptr;
   const TrainingParts& training = parts_.training;
-  auto dump = std::make_unique<StepDump>(parts_.paths().dumps(), step, *training.backend, parts_.hf.model, training.model->parameters(),
+  auto dump = std::make_unique<StepDump>(parts_.paths().dumps(), step, *training.backend, *parts_.whole, training.model->parameters(),
                                          training.optimizer->shards(), parts_.mesh);
   dump->write_gradients();
   return dump;
@@ -266,10 +271,7 @@ void Trainer::save() {
   const LongWork work(parts_.mesh.session(), "saving a checkpoint");
   const auto start = Clock::now();
   record_.sync();
-  const TrainingParts& training = parts_.training;
-  const fs::path path = save_checkpoint(parts_.paths().checkpoints(),
-                                        {*training.backend, training.model->parameters(), *training.optimizer, parts_.mesh, parts_.hf, parts_.carried_files},
-                                        parts_.state, parts_.config.checkpoint.keep);
+  const fs::path path = save_checkpoint(parts_.paths().checkpoints(), parts_.checkpoint_content(), parts_.state, parts_.config.checkpoint.keep);
   saved_step_ = parts_.state.step;
   record_.say(fmt::format("saved {} ({:.1f} s)", path.string(), seconds_since(start)));
 }

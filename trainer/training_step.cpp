@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
+#include <span>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -25,9 +27,10 @@ TrainingStep::TrainingStep(Backend& backend, const Mesh& mesh, Mixtral& model, A
       micro_batch_size_(micro_batch_size),
       recompute_(recompute),
       activations_(backend),
-      scratch_(backend) {}
+      scratch_(backend),
+      sums_(backend) {}
 
-double TrainingStep::micro_batch(const StepBatch& part, double scale, bool last) {
+void TrainingStep::micro_batch(const StepBatch& part, double scale, const Tensor& loss, bool last) {
   activations_.rewind({});
   scratch_.rewind({});
   Context context = this->context();
@@ -35,10 +38,9 @@ double TrainingStep::micro_batch(const StepBatch& part, double scale, bool last)
       make_token_batch(backend_, activations_, part.sequences, part.sequence_length, part.ids, part.targets, part.document_start);
   saved_.statistics = balance_.take_statistics(context, part.sequences, part.sequence_length);
   model_.forward(context, tokens, recompute_, saved_);
-  const double loss = objective_->loss_and_gradient(context, model_, part, tokens, scale, saved_);
+  objective_->loss_and_gradient(context, model_, part, tokens, scale, saved_, loss);
   balance_.add_micro_batch(context, saved_.statistics, router_gradients_);
   model_.backward(context, tokens, recompute_, router_gradients_, saved_, last ? &reducer_ : nullptr);
-  return loss;
 }
 
 StepResult TrainingStep::gradients(const StepBatch& batch) {
@@ -53,17 +55,20 @@ StepResult TrainingStep::gradients(const StepBatch& batch) {
   const double scale = result.count > 0 ? 1.0 / result.count : 0.0;
 
   balance_.begin_step(micro_batches);
-  std::array<double, 1> loss{0.0};
+  sums_.reset(micro_batches + 1);
   for (std::int64_t m = 0; m < micro_batches; ++m)
-    loss[0] += micro_batch(batch.part(m * micro_batch_size_, micro_batch_size_), scale, m + 1 == micro_batches);
+    micro_batch(batch.part(m * micro_batch_size_, micro_batch_size_), scale, sums_[m], m + 1 == micro_batches);
   reducer_.finish();
+  optimizer_.sum_squares(sums_[micro_batches]);
+  const std::span<const double> sums = sums_.read();  // the step's one wait for a device
+  std::array<double, 1> loss{std::accumulate(sums.begin(), sums.end() - 1, 0.0)};
   mesh_.group(Axis::dp).all_reduce(loss, Reduce::sum, "step.loss");
 
   result.lm_loss = loss[0] * scale;
   result.aux_loss = balance_.values().trained(router_.aux_loss_scope);
   result.z_loss = balance_.values().z_total();
   result.loss = result.lm_loss + router_.aux_loss_coef * result.aux_loss + router_.z_loss_coef * result.z_loss;
-  result.grad_norm = optimizer_.gradient_norm(mesh_);
+  result.grad_norm = AdamW::gradient_norm(sums.back(), mesh_);
   result.finite = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
   return result;
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/arena.h"
+#include "kernels/device_sums.h"
 #include "model/balance_loss.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
@@ -57,7 +58,7 @@ class TrainingStep {
   Context context() { return {backend_, mesh_, activations_, scratch_}; }
 
  private:
-  double micro_batch(const StepBatch& part, double scale, bool last);
+  void micro_batch(const StepBatch& part, double scale, const Tensor& loss, bool last);
 
   Backend& backend_;
   const Mesh& mesh_;
@@ -72,6 +73,7 @@ class TrainingStep {
   Arena activations_, scratch_;
   Mixtral::Saved saved_;
   std::vector<RouterGradient> router_gradients_;
+  DeviceSums sums_;  // the loss of each micro-batch, then the squares of the gradient
 };
 
 }  // namespace smoe

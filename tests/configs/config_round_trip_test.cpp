@@ -53,6 +53,10 @@ class FieldGenerator {
   void integers(const char*, std::vector<std::int64_t>& values, std::string_view interval) {
     values = *rc::gen::container<std::vector<std::int64_t>>(any_integer(interval));
   }
+  void texts(const char*, std::vector<std::string>& values) {
+    values.resize(*rc::gen::inRange<std::size_t>(0, 4));
+    for (std::string& value : values) value = *any_text();
+  }
   template <class Struct>
   void list(const char*, std::vector<Struct>& values) {
     values.resize(*rc::gen::inRange<std::size_t>(1, 4));

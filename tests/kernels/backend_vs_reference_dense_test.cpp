@@ -3,6 +3,7 @@
 // Tolerances. fp32 rounds by at most u = 6e-8. A sum of n terms of either sign, added one after another, is off by about
 // sqrt(n) u of its terms' size, which is sqrt(n) times less than the sum's own spread: 2e-6 leaves a factor of 10 to 30 at
 // the sizes here and is far below any wrong term. Ops without sums get 1e-6; what is only moved is exact.
+#include "kernels/device_sums.h"
 #include "tests/kernels/backend_vs_reference.h"
 #include "tests/kernels/op_cases.h"
 #include "tests/reference/adamw.h"
@@ -29,8 +30,14 @@ void check_elementwise(Backend& backend, const ElementwiseCase& c, Report& repor
   backend.add(ta, tb, out);
   report.exact("add", ws.read(out), sum);
   // Sums are made in double.
-  report.close("sum", {backend.sum(ta)}, {reference::sum(a)}, 1e-12);
-  report.close("sum_of_squares", {backend.sum_of_squares(ta)}, {reference::sum_of_squares(a)}, 1e-12);
+  DeviceSums sums(backend);
+  sums.reset(2);
+  for (int times = 1; times <= 2; ++times) {  // they add up
+    backend.sum(ta, sums[0]);
+    backend.sum_of_squares(ta, sums[1]);
+    report.close("sum", {sums.read()[0]}, {times * reference::sum(a)}, 1e-12);
+    report.close("sum_of_squares", {sums.read()[1]}, {times * reference::sum_of_squares(a)}, 1e-12);
+  }
   const Tensor copied = ws.output({c.n});
   backend.copy(copied, ta);
   report.exact("copy", ws.read(copied), a);

@@ -74,7 +74,7 @@ TEST(CpuGroupedGemm, EqualsOneProductAnExpert) {
   for (std::size_t e = 0; e < counts.size(); ++e) sums[e + 1] = sums[e] + counts[e];
   const std::int64_t R = sums.back(), D = 40, F = 52;
   Ints offsets({E + 1}, sums);
-  const ExpertRows rows{offsets, sums.data()};
+  const ExpertRows rows{offsets, sums};
   for (Gemm kind : {Gemm::nt, Gemm::nn, Gemm::tn})
     for (Write write : {Write::assign, Write::add}) {
       CpuBackend cpu(2);
@@ -106,7 +106,7 @@ TEST(CpuGroupedGemm, SameBitsOnAnyNumberOfThreads) {
       for (int threads : {1, 2, 3, 4}) {
         CpuBackend cpu(threads);
         Floats c(kind == Gemm::tn ? Shape{4, k, n} : Shape{1100, n});
-        cpu.grouped_gemm(kind, a, b, c, {offsets, host.data()}, Write::assign);
+        cpu.grouped_gemm(kind, a, b, c, {offsets, host}, Write::assign);
         if (first.empty()) first = c.values();
         EXPECT_EQ(first, c.values()) << threads << " threads, kind " << static_cast<int>(kind) << ", n " << n << ", k " << k;
       }

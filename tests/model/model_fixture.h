@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/device_sums.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
 #include "parallel/mesh.h"
@@ -87,7 +88,10 @@ class RealModel {
     saved.statistics = balance.take_statistics(context, batch.sequences, batch.sequence_length);
     model.forward(context, tokens, recompute, saved);
     const double scale = 1.0 / batch.target_count;
-    const double lm = model.loss_and_gradient(context, tokens, scale, saved) * scale;
+    DeviceSums loss(*backend);
+    loss.reset(1);
+    model.loss_and_gradient(context, tokens, scale, saved, loss[0]);
+    const double lm = loss.read()[0] * scale;
     balance.begin_step(1);
     balance.add_micro_batch(context, saved.statistics, router_gradients);
     model.backward(context, tokens, recompute, router_gradients, saved);

@@ -21,8 +21,8 @@ class WeightedCrossEntropy final : public Objective {
     for (const std::int32_t target : batch.targets) total += weight(target);
     return total;
   }
-  double loss_and_gradient(Context& context, Mixtral& model, const StepBatch& part, const TokenBatch& tokens, double scale,
-                           Mixtral::Saved& saved) override {
+  void loss_and_gradient(Context& context, Mixtral& model, const StepBatch& part, const TokenBatch& tokens, double scale,
+                         Mixtral::Saved& saved, const Tensor& total) override {
     weights_.clear();
     for (const std::int32_t target : part.targets) weights_.push_back(static_cast<float>(weight(target)));
     const Tensor weights = context.activations.take({tokens.tokens()});
@@ -30,9 +30,11 @@ class WeightedCrossEntropy final : public Objective {
     model.head_gradient(context, tokens, scale, weights, saved);
     losses_.resize(weights_.size());
     context.backend.copy_to_host(losses_.data(), saved.losses);
-    double total = 0;
-    for (std::size_t t = 0; t < losses_.size(); ++t) total += static_cast<double>(weights_[t]) * static_cast<double>(losses_[t]);
-    return total;
+    double sum = 0, before = 0;
+    for (std::size_t t = 0; t < losses_.size(); ++t) sum += static_cast<double>(weights_[t]) * static_cast<double>(losses_[t]);
+    context.backend.copy_to_host(&before, total);
+    sum += before;
+    context.backend.copy_from_host(total, &sum);
   }
 
  private:

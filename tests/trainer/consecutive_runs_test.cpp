@@ -49,27 +49,6 @@ class ConsecutiveRuns : public TrainingTest {
   }
   RunSummary run(const TrainerConfig& c) const { return Trainer(assemble_after(c)).run(); }
 
-  // What a run leaves, but for its clock: every number of a step and the SHA-256 of every checkpoint's file, by name.
-  std::map<std::string, std::string> results(const std::string& output) const {
-    std::map<std::string, std::string> found;
-    const MetricsLog log = metrics(output);
-    for (const StepMetrics& row : log.steps) {
-      StepMetrics kept;
-      kept.step = row.step;
-      kept.lm_loss = row.lm_loss;
-      kept.aux_loss = row.aux_loss;
-      kept.z_loss = row.z_loss;
-      kept.grad_norm = row.grad_norm;
-      kept.expert_load = row.expert_load;
-      found["step " + std::to_string(row.step)] = to_json_line(kept);
-    }
-    for (const EvalMetrics& row : log.evals) found["eval " + row.source + " " + std::to_string(row.step)] = to_json_line(std::span(&row, 1));
-    const fs::path checkpoints = root() / output / "checkpoints";
-    for (const auto& entry : fs::recursive_directory_iterator(checkpoints))
-      if (entry.is_regular_file()) found[fs::relative(entry.path(), checkpoints).string()] = sha256_file(entry.path());
-    return found;
-  }
-
   // Runs the test RunOfAProcess, below, in a process of its own.
   void train_in_a_process(const std::string& which, const std::string& output) const {
     for (const auto& [name, value] : {std::pair("SMOE_TEST_ROOT", root().string()), {"SMOE_TEST_WHICH", which}, {"SMOE_TEST_OUTPUT", output}})
@@ -161,7 +140,7 @@ TEST_F(ConsecutiveRuns, HashTheirShardsOnceAndAgainWhereOneHasChanged) {
     shard.seekp(-1, std::ios::end);
     shard.put('x');
   }
-  EXPECT_TRUE(mentions(error_of([&] { assemble_after(c, three.corpus); }), {"shard-00000.h5", "damaged or was replaced"}));
+  EXPECT_TRUE(mentions(message_of([&] { assemble_after(c, three.corpus); }), {"shard-00000.h5", "damaged or was replaced"}));
 }
 
 TEST_F(ConsecutiveRuns, ARunWithoutADirectoryGivesTheNumbersOfOneWithAndWritesNothing) {

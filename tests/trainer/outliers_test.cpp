@@ -153,7 +153,7 @@ TEST_F(OddSteps, AResumedRunDecidesAsTheUninterruptedOne) {
 TEST_F(OddSteps, TooManyInARowEndTheRun) {
   auto c = spiky("run", 39, 44);
   c.train.max_skipped_steps = 2;
-  EXPECT_TRUE(mentions(error_of([&] { run(c); }), {"2 steps in a row", "train.outlier_deviations", "update 38", "step-000036", "steps 39 to 40"}));
+  EXPECT_TRUE(mentions(message_of([&] { run(c); }), {"2 steps in a row", "train.outlier_deviations", "update 38", "step-000036", "steps 39 to 40"}));
 }
 
 TEST_F(OddSteps, ANanDoesNotPoisonWhatStepsAreHeldAgainst) {

@@ -39,7 +39,8 @@ struct TrainingState {
 
 struct CheckpointContent {
   Backend& backend;
-  ParameterSet& parameters;
+  const ParameterSet& whole;  // the whole model's parameters, as one rank declares them
+  ParameterSet& parameters;   // this rank's
   AdamW& optimizer;
   const Mesh& mesh;
   HfConfig config;
@@ -71,6 +72,9 @@ void verify_model_directory(const std::filesystem::path& directory);
 std::string fingerprint_model_directory(const std::filesystem::path& directory);
 // Throws, with one line a field, if the checkpoint's model has another shape.
 void check_same_model(const std::filesystem::path& checkpoint, const ModelConfig& expected);
+// What a resumed run trains must have been trained by the checkpoint's: where it has no moments of a parameter, throws and
+// names it. Returns how many parameters it trained that are frozen now, whose moments are left behind.
+std::int64_t check_same_trained(const std::filesystem::path& checkpoint, const ParameterSet& whole);
 // Weights and moments into place, of this rank. The checkpoint must have been verified.
 TrainingState load_checkpoint(const std::filesystem::path& checkpoint, const CheckpointContent& content);
 
