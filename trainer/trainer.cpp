@@ -12,6 +12,7 @@
 #include "optim/schedule.h"
 #include "parallel/comm/agreement.h"
 #include "trainer/checkpoint/dump.h"
+#include "trainer/checkpoint/same_model.h"
 #include "trainer/evaluate.h"
 #include "trainer/layout_check.h"
 #include "trainer/machine.h"
