@@ -36,7 +36,10 @@ class RangeChecker {
     if (!contains(interval, value)) refuse(name, value, expected_integer(interval, false));
   }
   void number(const char* name, double value, std::string_view interval) {
-    if (!std::isfinite(value) || !contains(interval, value)) refuse(name, value, expected_number(interval));
+    number(name, value, interval, false);
+  }
+  void number(const char* name, const std::optional<double>& value, std::string_view interval) {
+    if (value) number(name, *value, interval, true);
   }
   void flag(const char*, bool) {}
   template <class Enum>
@@ -58,6 +61,9 @@ class RangeChecker {
   }
 
  private:
+  void number(const char* name, double value, std::string_view interval, bool nullable) {
+    if (!std::isfinite(value) || !contains(interval, value)) refuse(name, value, expected_number(interval, nullable));
+  }
   template <class T>
   void refuse(const char* name, const T& found, const std::string& expected) {
     refuse(name, fmt::format("found {}, expected {}", found, expected));

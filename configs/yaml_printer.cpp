@@ -29,8 +29,9 @@ class FieldDescriber {
   void integer(const char* name, const T& value, std::string_view interval) {
     add(name, expected_integer(interval, is_optional<T>), yaml_text(value));
   }
-  void number(const char* name, double value, std::string_view interval) {
-    add(name, expected_number(interval), yaml_text(value));
+  template <class T>
+  void number(const char* name, const T& value, std::string_view interval) {
+    add(name, expected_number(interval, is_optional<T>), yaml_text(value));
   }
   void flag(const char* name, bool value) { add(name, std::string(expected_flag), yaml_text(value)); }
   template <class Enum>

@@ -83,14 +83,15 @@ class FieldReader {
     read_integer(*node, prefix_ + name, value, expected_integer(interval, is_optional<T>));
   }
 
-  void number(const char* name, double& value, std::string_view interval) {
+  template <class T>
+  void number(const char* name, T& value, std::string_view interval) {
     const YamlNode* node = take(name);
-    if (!node) return;
+    if (!node || takes_null(*node, value)) return;
     const auto parsed = parse_number(node->text);
     if (parsed && plain(*node)) {
       value = *parsed;
     } else {
-      mistyped(*node, name, expected_number(interval) + (parsed ? without_quotes(*node) : ""));
+      mistyped(*node, name, expected_number(interval, is_optional<T>) + (parsed ? without_quotes(*node) : ""));
     }
   }
 

@@ -4,9 +4,8 @@
 
 namespace smoe {
 namespace {
-constexpr std::size_t alignment = 64;
 constexpr std::size_t smallest_block = std::size_t{1} << 20;
-std::size_t aligned(std::size_t bytes) { return (std::max<std::size_t>(bytes, 1) + alignment - 1) / alignment * alignment; }
+std::size_t aligned(std::size_t bytes) { return (std::max<std::size_t>(bytes, 1) + memory_alignment - 1) / memory_alignment * memory_alignment; }
 }  // namespace
 
 Arena::Arena(Backend& backend, std::size_t first_block_bytes) : backend_(backend) {

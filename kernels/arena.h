@@ -21,12 +21,13 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  // Uninitialised memory, 64-byte aligned. A tensor of zero elements is still not empty().
+  // Uninitialised memory, aligned to memory_alignment. A tensor of zero elements is still not empty().
   Tensor take(DType type, Shape shape);
   Tensor take(Shape shape) { return take(DType::f32, shape); }
 
   Mark mark() const { return {current_, blocks_.empty() ? 0 : blocks_[current_].used}; }
-  // Everything taken since the mark is free again. At the start of the arena, several blocks become one.
+  // Everything taken since the mark is free again, also where ops that use it have yet to run on a device: what takes it
+  // next runs behind them (backend.h: order). At the start of the arena, several blocks become one.
   void rewind(Mark mark);
 
   std::size_t high_water_bytes() const { return high_water_; }  // most ever in use at once

@@ -12,10 +12,11 @@
 
 namespace smoe {
 
-enum class DType : std::uint8_t { f32, bf16, i32 };
+enum class DType : std::uint8_t { f32, bf16, i32, f64 };  // f64: sums alone
 enum class Device : std::uint8_t { cpu, cuda };
+enum class DeviceChoice : std::uint8_t { automatic, cpu, cuda };
 
-constexpr std::size_t bytes_of(DType type) { return type == DType::bf16 ? 2 : 4; }
+constexpr std::size_t bytes_of(DType type) { return type == DType::bf16 ? 2 : type == DType::f64 ? 8 : 4; }
 const char* name_of(DType type);
 
 class Shape {
@@ -51,12 +52,17 @@ class Tensor {
   std::int64_t elements() const { return empty() ? 0 : shape_.elements(); }
   std::size_t bytes() const { return static_cast<std::size_t>(elements()) * bytes_of(type_); }
 
-  void* data() const { return data_; }
+  // The memory itself, which may be a device's: for kernels/ and the communicators alone (kernels/host_mirror.h serves
+  // the others).
+  void* raw() const { return data_; }
   float* f32() const { return check(DType::f32), static_cast<float*>(data_); }
   std::int32_t* i32() const { return check(DType::i32), static_cast<std::int32_t*>(data_); }
+  double* f64() const { return check(DType::f64), static_cast<double*>(data_); }
 
   // The same memory under another shape; throws unless the element counts agree.
   Tensor reshape(Shape shape) const;
+  // A tensor of another shape that begins where this one does. The caller knows that the memory goes on so far.
+  Tensor from_here(Shape shape) const { return Tensor(data_, type_, shape, device_); }
   // Rows [first, first + count) of dim 0.
   Tensor rows(std::int64_t first, std::int64_t count) const;
 

@@ -56,7 +56,8 @@ void eval(const EvalArguments& arguments) {
       throw UsageError(fmt::format("--data names {} more than once: once is enough", path));
     wanted.push_back({.path = path});
   }
-  const auto shape = read_hf_config(directory).model;
+  const HfConfig config = read_hf_config(directory);
+  const ModelConfig& shape = config.model;
   const std::int64_t length = std::min(arguments.sequence_length, shape.max_position_embeddings);
   auto [sources, refused] = open_usable_sources(
       wanted, length, true, {.vocab_size = shape.vocab_size, .model_directory = directory, .tail = Tail::keep});
@@ -75,7 +76,7 @@ void eval(const EvalArguments& arguments) {
                                            source.name, directory.string()));
   };
   if (!sources.empty()) {
-    InferenceModel model(directory, mesh, length, claim_threads(arguments.threads));
+    InferenceModel model(directory, mesh, length, make_backend(DeviceChoice::automatic, claim_threads(arguments.threads)), config);
     for (const Source& source : sources) try {
         measure(model, source);
       } catch (const std::runtime_error& error) {  // a shard that fails while it is read, say: the others are not its fault

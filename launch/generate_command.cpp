@@ -97,7 +97,7 @@ void generate_text(const GenerateArguments& arguments) {
   }
   const Mesh mesh = Mesh::single();
   const std::int64_t positions = static_cast<std::int64_t>(prompt.size()) + arguments.options.max_tokens;
-  InferenceModel model(directory, mesh, positions, claim_threads(arguments.threads));
+  InferenceModel model(directory, mesh, positions, make_backend(DeviceChoice::automatic, claim_threads(arguments.threads)), config);
   GenerateOptions options = arguments.options;
   options.stops = read_stop_ids(directory, config);
   if (vocabulary > 0) options.vocabulary = vocabulary;

@@ -76,7 +76,7 @@ void Job::require_same_everywhere(const std::string& configuration) {
     std::copy(config.begin(), config.end(), own.begin() + 4);
   });
   std::vector<std::int32_t> all(own.size() * static_cast<std::size_t>(ranks()));
-  world().all_gather(Tensor(own.data(), DType::i32, {8}), Tensor(all.data(), DType::i32, {8 * ranks()}), "launch.digests");
+  world().all_gather(host_tensor(own), host_tensor(all), "launch.digests");
   agree("launch.same", [&] {
     if (!std::equal(own.begin(), own.begin() + 4, all.begin()))
       throw UsageError("this rank runs another smoe binary than rank 0: install the same one on every node");

@@ -35,14 +35,15 @@ std::vector<std::int32_t> read_ids(const NpyFile& file, std::int64_t vocabulary)
 
 void logits(const LogitsArguments& arguments) {
   const auto directory = find_model_directory(arguments.model);
-  const auto shape = read_hf_config(directory).model;
+  const HfConfig config = read_hf_config(directory);
+  const ModelConfig& shape = config.model;
   const NpyFile file(arguments.tokens);
   const std::int64_t length = file.shape().back(), sequences = file.shape().size() == 2 ? file.shape().front() : 1;
   if (length == 0 || sequences == 0) throw std::runtime_error(fmt::format("{}: holds no ids, expected [B,S]", file.path()));
   const auto ids = read_ids(file, shape.vocab_size);
 
   const Mesh mesh = Mesh::single();
-  InferenceModel model(directory, mesh, length, claim_threads(arguments.threads));
+  InferenceModel model(directory, mesh, length, make_backend(DeviceChoice::automatic, claim_threads(arguments.threads)), config);
   std::vector<TensorSpec> specs{{"logits", TensorType::f32, {sequences, length, shape.vocab_size}}};
   const auto router_name = [](std::int64_t layer) { return "router_logits." + std::to_string(layer); };
   for (std::int64_t l = 0; l < shape.num_hidden_layers; ++l)
@@ -61,7 +62,7 @@ void logits(const LogitsArguments& arguments) {
     Context context = model.fresh_context();
     const auto row = std::span(ids).subspan(static_cast<std::size_t>(b * length), static_cast<std::size_t>(length));
     const TokenBatch batch = make_token_batch(context.backend, context.activations, 1, length, row);
-    model.model().forward(context, batch, Recompute::none, nullptr, saved);
+    model.model().forward(context, batch, Recompute::none, saved);
     const Tensor out = context.activations.take({length, shape.vocab_size});
     model.model().logits(context, saved.hidden, out);
     write("logits", out, b * length * shape.vocab_size);

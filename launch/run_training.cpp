@@ -2,7 +2,10 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "configs/validate.h"
 #include "configs/yaml_printer.h"
@@ -16,6 +19,7 @@
 #include "trainer/corpus.h"
 #include "trainer/checkpoint/hf_config.h"
 #include "trainer/layout_check.h"
+#include "trainer/signals.h"
 #include "trainer/trainer.h"
 
 namespace smoe {
@@ -23,6 +27,7 @@ namespace {
 
 // Opens what is there; what is not is told, because a plan is often made before the data.
 void describe_data(const RunConfig& config) {
+  const auto shards = std::make_shared<OpenShards>();
   const auto tell = [&](const char* key, const std::vector<DataSource>& sources) {
     for (std::size_t i = 0; i < sources.size(); ++i) {
       if (!std::filesystem::exists(std::filesystem::path(sources[i].path) / "manifest.json")) {
@@ -30,7 +35,7 @@ void describe_data(const RunConfig& config) {
         continue;
       }
       const auto opened = open_sources({sources[i]}, config.data.sequence_length, config.data.document_masking,
-                                       {.vocab_size = config.model.vocab_size, .model_directory = {}});
+                                       {.vocab_size = config.model.vocab_size, .model_directory = {}, .shards = shards});
       fmt::print("data.{}.{}: {}: {} samples of {} tokens\n", key, i, printable(opened[0].name), opened[0].dataset->samples(), config.data.sequence_length);
     }
   };
@@ -90,19 +95,19 @@ int run_training(const RunConfig& given, const TrainingOptions& options, Job& jo
   }
   const int threads = job.claim_threads(config.train.threads);
   const Mesh mesh = job.mesh_of(layout);
-  Trainer trainer({.model = config.model,
-                   .router = config.router,
-                   .data = config.data,
-                   .optimizer = config.optimizer,
-                   .schedule = config.schedule,
-                   .train = config.train,
-                   .checkpoint = config.checkpoint,
-                   .eval = config.eval,
-                   .log = config.log,
-                   .resolved_yaml = print_yaml(given),
-                   .ranks_on_node = job.ranks_on_node()},
-                  mesh, threads);
-  return trainer.run();
+  TrainerConfig run{.model = config.model,
+                    .router = config.router,
+                    .data = config.data,
+                    .optimizer = config.optimizer,
+                    .schedule = config.schedule,
+                    .train = config.train,
+                    .checkpoint = config.checkpoint,
+                    .eval = config.eval,
+                    .log = config.log,
+                    .resolved_yaml = print_yaml(given),
+                    .ranks_on_node = job.ranks_on_node()};
+  Trainer trainer(assemble(std::move(run), mesh, make_backend(config.train.device, threads)));
+  return trainer.run().end == RunEnd::stopped ? preempted_status : 0;
 }
 
 }  // namespace smoe

@@ -26,6 +26,8 @@
 
 namespace smoe {
 
+struct BalanceTotals;
+
 // Averages over the micro-batches of a step. By layer, but hf, which has one value.
 struct BalanceValues {
   std::vector<double> micro_batch, global_batch, sequence, rank, z;
@@ -45,6 +47,7 @@ class BalanceLoss {
   struct Statistics {
     Tensor counts, probability_sums, z_sums;
     std::int64_t sequences = 0, sequence_length = 0;  // of the whole micro-batch, as the tp group has it
+    std::int64_t tokens = 0, first = 0;               // of this rank, and where they begin in the micro-batch
     std::int64_t run = 0;                             // tokens of a run
     RouterStatistics layer(std::int64_t l) const;
   };
@@ -52,22 +55,19 @@ class BalanceLoss {
 
   // Forgets the accumulation of the step before. micro_batches: how many this step has.
   void begin_step(std::int64_t micro_batches);
-  // Before micro_batch(), where micro-batches differ in size: what this one counts in the step's averages, in place of one
+  // Before add_micro_batch(), where micro-batches differ in size: what this one counts in the step's averages, in place of one
   // over their number. For measuring alone; gradients keep to the number.
   void weigh(double share) { share_ = share; }
   // Between forward and backward of each micro-batch: makes the statistics global (one all-reduce over the world for all
   // layers, and before it one over the tp group, which shares sequences), adds to the step's values, and leaves in
   // `gradients` [L] what backward needs (tables live in the activations). Losses are divided by the number of micro-batches.
-  void micro_batch(Context& context, const Statistics& statistics, std::vector<RouterGradient>& gradients);
+  void add_micro_batch(Context& context, const Statistics& statistics, std::vector<RouterGradient>& gradients);
   const BalanceValues& values() const { return values_; }  // of the step, complete after its last micro-batch
 
  private:
-  // This micro-batch over the whole world, in the order of the all-reduce.
-  struct Totals;
   void gather_runs(Context& context, const Statistics& statistics);
-  void sum_own(Context& context, const Statistics& statistics);
-  void measure();
-  void fill_gradient(Context& context, const Statistics& statistics);
+  void sum_own(Context& context, const Statistics& statistics, const BalanceTotals& totals);
+  void add_counts(const BalanceTotals& totals);
 
   std::int64_t layers_, experts_, experts_per_token_;
   RouterConfig router_;
@@ -76,9 +76,10 @@ class BalanceLoss {
   std::vector<float> counts_, probability_sums_, z_sums_;  // [L,N,E], [L,N,E], [L,N] of this rank, on the host
   std::vector<double> sequence_sums_;                      // [L,B,2E] counts and probabilities of each sequence of the tp group
   std::vector<double> own_counts_;                         // [L,E] of this rank
-  std::vector<double> world_;                              // see Totals
+  std::vector<double> world_;                              // see BalanceTotals
   std::vector<double> running_counts_;                     // [L,E] over the micro-batches of the step
-  std::vector<double> pooled_f_, pooled_p_;                // [E] means over layers, for the hf scope
+  std::vector<double> pooled_counts_;                      // [E] sums over the layers, for the hf scope
+  std::vector<double> pooled_f_, pooled_p_;                // [E] means over the layers, likewise
   std::vector<float> gradient_;                            // [L, N or 1, E]
   BalanceValues values_;
 };

@@ -22,49 +22,56 @@ LmHead::LmHead(ParameterSet& parameters, const ModelConfig& config, const Mesh& 
     : projection_(parameters, {vocabulary_parameter("lm_head.weight", config, mesh)}),
       largest_slice_(largest_vocabulary_slice(config, mesh)) {}
 
-double LmHead::loss(Context& context, const Tensor& x, const Tensor& targets, const Tensor& losses) const {
-  return run(context, x, targets, nullptr, losses, {});
-}
-
-double LmHead::loss_and_gradient(Context& context, const Tensor& x, const Tensor& targets, double scale, const Tensor& losses,
-                                 const Tensor& dx) const {
-  return run(context, x, targets, &scale, losses, dx);
-}
-
-double LmHead::run(Context& context, const Tensor& local, const Tensor& targets, const double* scale, const Tensor& losses,
-                   const Tensor& dlocal) const {
+LmHead::Logits LmHead::forward(Context& context, const Tensor& x, const Tensor& targets, const Tensor& losses) const {
   Backend& backend = context.backend;
   Communicator& group = context.mesh.group(Axis::tp);
+  Arena& scratch = context.scratch;
+  const std::int64_t n = x.dim(0), ranks = group.size();
+  const Logits logits{scratch.take({n, projection_.first_matrix().slice[0]}), scratch.take({n})};
+  projection_.forward(context, x, logits.values);
+
+  const ArenaScope scope(scratch);
+  const Tensor own = scratch.take({3 * n});
+  Tensor maxima = own.rows(0, n), sums = own.rows(n, n), target_logits = own.rows(2 * n, n);
+  backend.cross_entropy_statistics(logits.values, targets, first_column(), maxima, sums, target_logits);
+  if (ranks > 1) {
+    const Tensor parts = scratch.take({ranks, 3, n});
+    group.all_gather(own, parts.reshape({3 * n * ranks}), "head.statistics");
+    maxima = scratch.take({n}), sums = scratch.take({n}), target_logits = scratch.take({n});
+    backend.cross_entropy_merge(parts, maxima, sums, target_logits);
+  }
+  backend.cross_entropy_losses(targets, maxima, sums, target_logits, logits.logsumexp, losses);
+  return logits;
+}
+
+void LmHead::losses(Context& context, const Tensor& local, const Tensor& targets, const Tensor& losses) const {
+  const ArenaScope scope(context.scratch);
+  const Tensor x = TokenSplit(context.mesh).gather(context.scratch, local, "head.gather");
+  const std::int64_t tokens = x.dim(0), rows = chunk_rows(tokens, largest_slice_);
+  for (std::int64_t begin = 0; begin < tokens; begin += rows) {
+    const ArenaScope chunk(context.scratch);
+    const std::int64_t n = std::min(rows, tokens - begin);
+    forward(context, x.rows(begin, n), targets.rows(begin, n), losses.rows(begin, n));
+  }
+}
+
+void LmHead::losses_and_gradient(Context& context, const Tensor& local, const Tensor& targets, double scale,
+                                 const Tensor& token_scales, const Tensor& losses, const Tensor& dlocal) const {
   const TokenSplit split(context.mesh);
   const ArenaScope scope(context.scratch);
-  Arena& scratch = context.scratch;
-  const Tensor x = split.gather(scratch, local, "head.gather");
-  const bool wants_dx = scale && !dlocal.empty();
-  const Tensor dx = wants_dx ? split.term(scratch, dlocal) : Tensor{};
-  const std::int64_t tokens = x.dim(0), ranks = group.size();
-  const std::int64_t rows = chunk_rows(tokens, largest_slice_);
-  const std::int64_t first = projection_.first_matrix().first[0], columns = projection_.first_matrix().slice[0];
-  const Tensor chunk = scratch.take({rows * columns}), own = scratch.take({3 * rows}), merged = scratch.take({3 * rows});
-  const Tensor parts = scratch.take({3 * rows * ranks}), lse = scratch.take({rows});
+  const Tensor x = split.gather(context.scratch, local, "head.gather");
+  const Tensor dx = dlocal.empty() ? dlocal : split.term(context.scratch, dlocal);
+  const std::int64_t tokens = x.dim(0), rows = chunk_rows(tokens, largest_slice_);
   for (std::int64_t begin = 0; begin < tokens; begin += rows) {
+    const ArenaScope chunk(context.scratch);
     const std::int64_t n = std::min(rows, tokens - begin);
-    const Tensor xs = x.rows(begin, n), ts = targets.rows(begin, n);
-    const Tensor logits = chunk.rows(0, n * columns).reshape({n, columns});
-    Tensor maxima = own.rows(0, n), sums = own.rows(n, n), target_logits = own.rows(2 * n, n);
-    projection_.forward(context, xs, logits);
-    backend.cross_entropy_statistics(logits, ts, first, maxima, sums, target_logits);
-    if (ranks > 1) {
-      group.all_gather(own.rows(0, 3 * n), parts.rows(0, 3 * n * ranks), "head.statistics");
-      maxima = merged.rows(0, n), sums = merged.rows(n, n), target_logits = merged.rows(2 * n, n);
-      backend.cross_entropy_merge(parts.rows(0, 3 * n * ranks).reshape({ranks, 3, n}), maxima, sums, target_logits);
-    }
-    backend.cross_entropy_losses(ts, maxima, sums, target_logits, lse.rows(0, n), losses.rows(begin, n));
-    if (!scale) continue;
-    backend.cross_entropy_backward(logits, ts, first, lse.rows(0, n), *scale);
-    projection_.backward(context, logits, xs, wants_dx ? dx.rows(begin, n) : dx, Write::assign);
+    const auto part = [&](const Tensor& of) { return of.empty() ? of : of.rows(begin, n); };
+    const Logits logits = forward(context, part(x), part(targets), part(losses));
+    const Tensor& dlogits = logits.values;  // in place
+    context.backend.cross_entropy_backward(logits.values, part(targets), first_column(), logits.logsumexp, scale, part(token_scales));
+    projection_.backward(context, dlogits, part(x), part(dx), Write::assign);
   }
-  if (wants_dx) split.sum_back(dx, dlocal, "head.sum_gradient");
-  return backend.sum(losses);
+  if (!dlocal.empty()) split.sum_back(dx, dlocal, "head.sum_gradient");
 }
 
 void LmHead::logits(Context& context, const Tensor& x, const Tensor& logits) const {

@@ -16,18 +16,24 @@ class LmHead {
  public:
   LmHead(ParameterSet& parameters, const ModelConfig& config, const Mesh& mesh);
 
-  // Sum over the targets of -log softmax(x W^T)[target]; negative targets are masked. x [T/tp,D], targets [T] i32.
-  // losses [T]: each token's, 0 where masked. The same on every rank of a tp group.
-  double loss(Context& context, const Tensor& x, const Tensor& targets, const Tensor& losses) const;
-  // The same, and the gradient of scale * (that sum): dx [T/tp,D] is assigned, the weight's gradient accumulates. dx may be
-  // empty: not wanted, on any rank of the tp group.
-  double loss_and_gradient(Context& context, const Tensor& x, const Tensor& targets, double scale, const Tensor& losses,
-                           const Tensor& dx) const;
+  // losses [T]: of each token -log softmax(x W^T)[target], 0 where it is masked (a negative target). The same on every rank
+  // of a tp group. x [T/tp,D], targets [T] i32.
+  void losses(Context& context, const Tensor& x, const Tensor& targets, const Tensor& losses) const;
+  // The same, and the gradient of scale * sum_t token_scales[t] * losses[t]: the weight's accumulates, dx [T/tp,D] is
+  // assigned. token_scales [T]; empty: 1. dx may be empty: not wanted, on any rank of the tp group.
+  void losses_and_gradient(Context& context, const Tensor& x, const Tensor& targets, double scale, const Tensor& token_scales,
+                           const Tensor& losses, const Tensor& dx) const;
   // x [N,D] -> logits [N,V], for generation and inspection; tp = 1.
   void logits(Context& context, const Tensor& x, const Tensor& logits) const;
 
  private:
-  double run(Context& context, const Tensor& x, const Tensor& targets, const double* scale, const Tensor& losses, const Tensor& dx) const;
+  // Of a chunk of tokens, in scratch memory.
+  struct Logits {
+    Tensor values;     // [n,Vl] of this rank's part of the vocabulary
+    Tensor logsumexp;  // [n] over all of it
+  };
+  Logits forward(Context& context, const Tensor& x, const Tensor& targets, const Tensor& losses) const;
+  std::int64_t first_column() const { return projection_.first_matrix().first[0]; }
 
   Linear projection_;  // [V,D], rows split over tp
   std::int64_t largest_slice_;

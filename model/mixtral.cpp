@@ -38,12 +38,21 @@ void Mixtral::allocate(Backend& backend, Arena& persistent, std::int64_t positio
   backend.rope_table(rope.frequencies, rope.scale, rope_table_);
 }
 
-void Mixtral::forward(Context& context, const TokenBatch& batch, Recompute recompute, KvCache* cache, Saved& saved) {
+void Mixtral::forward(Context& context, const TokenBatch& batch, Recompute recompute, Saved& saved) {
+  run_layers(context, batch, recompute, nullptr, saved);
+}
+
+void Mixtral::forward_cached(Context& context, const TokenBatch& batch, KvCache& cache, Saved& saved) {
+  if (batch.sequences != 1 || cache.length + batch.sequence_length > cache.capacity)
+    throw std::logic_error("a key-value cache holds one sequence of at most " + std::to_string(cache.capacity) + " positions");
+  run_layers(context, batch, Recompute::none, &cache, saved);
+  cache.length += batch.sequence_length;
+}
+
+void Mixtral::run_layers(Context& context, const TokenBatch& batch, Recompute recompute, KvCache* cache, Saved& saved) {
   const std::int64_t last = (cache ? cache->length : 0) + batch.sequence_length;
   if (last > rope_table_.dim(0))
     throw std::logic_error("position " + std::to_string(last - 1) + " is past the " + std::to_string(rope_table_.dim(0)) + " allocated");
-  if (cache && (batch.sequences != 1 || last > cache->capacity))
-    throw std::logic_error("a key-value cache holds one sequence of at most " + std::to_string(cache->capacity) + " positions");
 
   saved.inputs.resize(layers_.size());
   saved.layers.resize(layers_.size());
@@ -58,20 +67,29 @@ void Mixtral::forward(Context& context, const TokenBatch& batch, Recompute recom
     if (recompute == Recompute::layer) context.activations.rewind(mark);
     x = y;
   }
-  if (cache) cache->length = last;
   saved.hidden = norm_.forward(context, x, saved.norm);
 }
 
-double Mixtral::loss(Context& context, const TokenBatch& batch, Saved& saved) {
+void Mixtral::losses(Context& context, const TokenBatch& batch, Saved& saved) {
   saved.losses = context.activations.take({batch.tokens()});
-  return head_.loss(context, saved.hidden, batch.targets, saved.losses);
+  head_.losses(context, saved.hidden, batch.targets, saved.losses);
 }
 
-double Mixtral::loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved) {
+void Mixtral::loss(Context& context, const TokenBatch& batch, Saved& saved, const Tensor& total) {
+  losses(context, batch, saved);
+  context.backend.sum(saved.losses, total);
+}
+
+void Mixtral::loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved, const Tensor& total) {
+  head_gradient(context, batch, scale, {}, saved);
+  context.backend.sum(saved.losses, total);
+}
+
+void Mixtral::head_gradient(Context& context, const TokenBatch& batch, double scale, const Tensor& token_scales, Saved& saved) {
   saved.losses = context.activations.take({batch.tokens()});
   const bool only_head = first_trained() > layer_parameters_.back();
   saved.dhidden = only_head ? Tensor{} : context.activations.take(saved.hidden.shape());
-  return head_.loss_and_gradient(context, saved.hidden, batch.targets, scale, saved.losses, saved.dhidden);
+  head_.losses_and_gradient(context, saved.hidden, batch.targets, scale, token_scales, saved.losses, saved.dhidden);
 }
 
 void Mixtral::backward(Context& context, const TokenBatch& batch, Recompute recompute,

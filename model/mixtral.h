@@ -1,7 +1,8 @@
 // The whole model (Mixtral of Experts, arXiv 2401.04088): embedding, decoder layers, final norm, LM head.
 //
 // A training micro-batch is four calls, because the balance losses need every rank's routing before backward starts:
-//   forward -> loss_and_gradient -> (BalanceLoss::micro_batch) -> backward
+//   forward -> loss_and_gradient -> (BalanceLoss::add_micro_batch) -> backward
+// Where the loss is another than the mean cross-entropy, head_gradient stands in place of loss_and_gradient.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +30,8 @@ class Mixtral {
     std::vector<DecoderLayer::Saved> layers;  // with recompute, only the last one run is valid
     RmsNorm::Saved norm;
     Tensor hidden;     // [T/tp,D] after the final norm: what the LM head reads
-    Tensor dhidden;    // its gradient, from loss_and_gradient; empty where nothing below the head is trained
-    Tensor losses;     // [T] each target's cross-entropy, the same on every rank of a tp group
+    Tensor dhidden;    // its gradient, from the head; empty where nothing below the head is trained
+    Tensor losses;     // [T] each target's cross-entropy, 0 where masked; the same on every rank of a tp group
     BalanceLoss::Statistics statistics;
   };
 
@@ -47,12 +48,18 @@ class Mixtral {
   // positions: the longest sequence that forward will see. persistent outlives the model.
   void allocate(Backend& backend, Arena& persistent, std::int64_t positions, bool with_gradients);
 
-  // statistics of the routers are collected where saved.statistics has been given tensors. cache: see KvCache.
-  void forward(Context& context, const TokenBatch& batch, Recompute recompute, KvCache* cache, Saved& saved);
-  // Sum over the micro-batch's targets of the cross-entropy.
-  double loss(Context& context, const TokenBatch& batch, Saved& saved);
+  // Whole sequences. Statistics of the routers are collected where saved.statistics has been given tensors.
+  void forward(Context& context, const TokenBatch& batch, Recompute recompute, Saved& saved);
+  // Inference: one sequence goes on behind what the cache holds, and is added to it. Nothing is kept for a backward.
+  void forward_cached(Context& context, const TokenBatch& batch, KvCache& cache, Saved& saved);
+  // Each target's cross-entropy, in saved.losses.
+  void losses(Context& context, const TokenBatch& batch, Saved& saved);
+  // Their sum over the micro-batch is added to total [1] f64 (kernels/device_sums.h).
+  void loss(Context& context, const TokenBatch& batch, Saved& saved, const Tensor& total);
   // The same, and the gradient of scale * sum with respect to hidden and to the LM head.
-  double loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved);
+  void loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved, const Tensor& total);
+  // That of scale * sum_t token_scales[t] * losses[t]; token_scales [T], empty: 1. Gives the losses as well.
+  void head_gradient(Context& context, const TokenBatch& batch, double scale, const Tensor& token_scales, Saved& saved);
   // Ends at the lowest layer that has something to train: below it no gradient is wanted.
   // reducer: given on the step's last micro-batch, it is told which gradients are complete as backward goes on.
   void backward(Context& context, const TokenBatch& batch, Recompute recompute, const std::vector<RouterGradient>& router_gradients,
@@ -65,6 +72,8 @@ class Mixtral {
  private:
   // The set is in the order of forward: nothing before this parameter is trained, on any rank.
   std::size_t first_trained() const;
+  // cache: null for whole sequences.
+  void run_layers(Context& context, const TokenBatch& batch, Recompute recompute, KvCache* cache, Saved& saved);
 
   ModelConfig config_;
   ParameterSet parameters_;

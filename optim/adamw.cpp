@@ -56,12 +56,14 @@ void AdamW::add_runs(const Bucket& bucket) {
   close_run();
 }
 
-double AdamW::gradient_norm(const Mesh& mesh) {
-  double squares = 0;
+void AdamW::sum_squares(const Tensor& squares) {
   for (std::size_t f = 0; f < moments_.size(); ++f)  // by buffer: the order of the sum
     for (const Bucket& bucket : shards_.buckets())
       if (bucket.flat == f)
-        squares += backend_.sum_of_squares(parameters_.flat_buffers()[f].gradients.rows(bucket.owned.place, bucket.owned.size));
+        backend_.sum_of_squares(parameters_.flat_buffers()[f].gradients.rows(bucket.owned.place, bucket.owned.size), squares);
+}
+
+double AdamW::gradient_norm(double squares, const Mesh& mesh) {
   mesh.group(Axis::world).all_reduce(std::span(&squares, 1), Reduce::sum, "optim.gradient_norm");
   return std::sqrt(squares);
 }

@@ -31,9 +31,12 @@ class AdamW {
   // What of the buffers is this rank's to update.
   const Shards& shards() const { return shards_; }
 
-  // The norm of the whole model's gradient, each logical parameter counted once, the same bits on every rank. The
-  // gradients of what this rank owns must have been summed over the replicas.
-  double gradient_norm(const Mesh& mesh);
+  // Adds the squares of the gradients that this rank owns to `squares` [1] f64, on the device. They must have been summed
+  // over the replicas.
+  void sum_squares(const Tensor& squares);
+  // From that sum of each rank the norm of the whole model's gradient, each logical parameter counted once, the same bits
+  // on every rank.
+  static double gradient_norm(double squares, const Mesh& mesh);
   // 1, or what shrinks the norm to max_grad_norm: min(1, max / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_ does.
   double clip_factor(double norm) const;
   // Updates the owned weights. updates: how many updates have been made, this one included; it is t in the bias corrections.

@@ -278,8 +278,7 @@ int count_ranks_on_own_cores(Communicator& world) {
   for (const int core : mask_of(0).value_or(Cores{})) own[machine_words + static_cast<std::size_t>(core) / 32] |= std::uint32_t{1} << (core % 32);
   const std::size_t ranks = static_cast<std::size_t>(world.size());
   std::vector<std::uint32_t> all(words * ranks);
-  const auto count = static_cast<std::int64_t>(words);
-  world.all_gather(Tensor(own.data(), DType::i32, {count}), Tensor(all.data(), DType::i32, {count * world.size()}), "cores");
+  world.all_gather(host_tensor(own), host_tensor(all), "cores");
   int sharing = 0;
   for (std::size_t rank = 0; rank < ranks; ++rank) {
     const std::uint32_t* const other = all.data() + rank * words;

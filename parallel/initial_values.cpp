@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "parallel/normals.h"
-#include "parallel/philox.h"
+#include "kernels/philox.h"
 #include "parallel/split.h"
 
 namespace smoe {

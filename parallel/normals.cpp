@@ -4,7 +4,7 @@
 #include <bit>
 #include <cmath>
 
-#include "parallel/philox.h"
+#include "kernels/philox.h"
 
 namespace smoe {
 namespace {
@@ -16,7 +16,7 @@ struct Bits {
   std::uint32_t word[4][lanes];
 };
 
-// philox() of parallel/philox.h for the counters first_block .. first_block + lanes - 1.
+// philox() of kernels/philox.h for the counters first_block .. first_block + lanes - 1.
 void philox_blocks(std::uint64_t key, std::uint64_t first_block, Bits& bits) {
   auto& c = bits.word;
 #pragma omp simd

@@ -3,6 +3,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "kernels/host_view.h"
 #include "parallel/initial_values.h"
 
 namespace smoe {
@@ -71,15 +72,11 @@ std::uint64_t ParameterSet::bytes(bool with_gradients) const {
 }
 
 void ParameterSet::initialize(Backend& backend, std::uint64_t seed) {
-  std::vector<float> host;
+  std::vector<float> staging;
   for (auto& p : parameters_) {
-    if (backend.device() == Device::cpu) {
-      fill_initial_values(seed, p, p.value.f32());
-    } else {
-      host.resize(static_cast<std::size_t>(p.slice.elements()));
-      fill_initial_values(seed, p, host.data());
-      backend.copy_from_host(p.value, host.data());
-    }
+    const HostView host(backend, p.value, staging);
+    fill_initial_values(seed, p, host.numbers().data());
+    host.store();
   }
 }
 

@@ -52,7 +52,7 @@ struct ParameterStack {
   Tensor gradient() const { return first->gradient.empty() ? Tensor{} : from(first->gradient); }
 
  private:
-  Tensor from(const Tensor& start) const { return {start.data(), start.type(), shape, start.device()}; }
+  Tensor from(const Tensor& start) const { return start.from_here(shape); }
 };
 
 // The parameters that are alike in what they are split over, in type and in being trained.

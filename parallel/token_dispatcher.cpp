@@ -22,15 +22,15 @@ TokenDispatcher::TokenDispatcher(const Mesh& mesh, std::int64_t experts, std::in
     throw std::logic_error(std::to_string(experts) + " experts do not divide over " + std::to_string(group_.size()) + " ranks");
 }
 
-void TokenDispatcher::plan_exchange(Backend& backend, Arena& keep, Dispatched& out) {
+void TokenDispatcher::plan_exchange(Backend& backend, Arena& keep, std::span<const std::int32_t> offsets, Dispatched& out) {
   const std::int64_t ranks = group_.size();
   const auto n = static_cast<std::size_t>(experts_);
   sent_counts_.resize(n);
   received_counts_.resize(n);
-  for (std::size_t e = 0; e < n; ++e) sent_counts_[e] = out.rows.host[e + 1] - out.rows.host[e];
+  for (std::size_t e = 0; e < n; ++e) sent_counts_[e] = offsets[e + 1] - offsets[e];
   const Shape table{ranks, local_experts_};  // [rank of the ep group, its experts]; then [sender, own experts]
   out.sent.assign(static_cast<std::size_t>(ranks), 1);
-  group_.all_to_all_v(Tensor(sent_counts_.data(), DType::i32, table), out.sent, Tensor(received_counts_.data(), DType::i32, table), out.sent,
+  group_.all_to_all_v(host_tensor(sent_counts_).reshape(table), out.sent, host_tensor(received_counts_).reshape(table), out.sent,
                       "moe.counts");
 
   const auto local = static_cast<std::size_t>(local_experts_);
@@ -47,8 +47,9 @@ void TokenDispatcher::plan_exchange(Backend& backend, Arena& keep, Dispatched& o
   // Arrivals lie by sender and, of one sender, by expert; experts want all their rows together, senders in order.
   order_.resize(static_cast<std::size_t>(arriving));
   inverse_.resize(static_cast<std::size_t>(arriving));
-  std::vector<std::int32_t>& offsets = sent_counts_;  // done with: reused for the offsets of the own experts
-  offsets.assign(local + 1, 0);
+  out.own_offsets.resize(backend, local_experts_ + 1);
+  const std::span<std::int32_t> own_offsets = out.own_offsets.numbers();
+  own_offsets[0] = 0;
   std::int32_t place = 0;
   for (std::size_t e = 0; e < local; ++e) {
     std::int32_t arrival = 0;
@@ -62,15 +63,15 @@ void TokenDispatcher::plan_exchange(Backend& backend, Arena& keep, Dispatched& o
           }
         arrival += count;
       }
-    offsets[e + 1] = place;
+    own_offsets[e + 1] = place;
   }
   out.arrival_of = keep.take(DType::i32, {arriving});
   out.place_of = keep.take(DType::i32, {arriving});
   backend.copy_from_host(out.arrival_of, order_.data());
   backend.copy_from_host(out.place_of, inverse_.data());
   out.rows.offsets = keep.take(DType::i32, {local_experts_ + 1});
-  backend.copy_from_host(out.rows.offsets, offsets.data());
-  out.rows.host = out.rows.offsets.i32();
+  backend.copy_from_host(out.rows.offsets, own_offsets.data());
+  out.rows.host = own_offsets;
 }
 
 void TokenDispatcher::send(Backend& backend, Arena& scratch, const Tensor& by_expert, const Dispatched& dispatched, const Tensor& by_own_expert,
@@ -93,17 +94,23 @@ Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, 
   const std::int64_t tokens = x.dim(0), assignments = tokens * experts_per_token_;
   out.row_of = keep.take(DType::i32, {tokens, experts_per_token_});
   out.assignment_of = keep.take(DType::i32, {assignments});
-  out.rows.offsets = keep.take(DType::i32, {experts_ + 1});
-  out.rows.host = out.rows.offsets.i32();
-  backend.routing_map(experts, out.row_of, out.assignment_of, out.rows);
+  const Tensor offsets = keep.take(DType::i32, {experts_ + 1});
+  backend.routing_map(experts, out.row_of, out.assignment_of, offsets);
+  // The products and the exchange are sized by the host: its copy is on the way while rows are moved.
+  HostMirror<std::int32_t>& mirror = exchanges() ? offsets_ : out.own_offsets;
+  mirror.start_fetch(backend, offsets);
+  const Event counted = backend.record();
   if (!exchanges()) {
     out.row_weights = keep.take({assignments});
     backend.permute_weights(weights, out.row_of, out.row_weights);
     const Tensor rows = keep.take({assignments, x.dim(1)});
     backend.permute(x, out.assignment_of, experts_per_token_, rows);
+    backend.wait(counted);
+    out.rows = {offsets, out.own_offsets.numbers()};
     return rows;
   }
-  plan_exchange(backend, keep, out);
+  backend.wait(counted);
+  plan_exchange(backend, keep, offsets_.numbers(), out);
   const std::int64_t arriving = out.arrival_of.dim(0);
   out.row_weights = keep.take({arriving});
   const Tensor rows = keep.take({arriving, x.dim(1)});

@@ -9,11 +9,13 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
 #include "kernels/arena.h"
 #include "kernels/backend.h"
+#include "kernels/host_mirror.h"
 #include "parallel/mesh.h"
 
 namespace smoe {
@@ -22,7 +24,8 @@ namespace smoe {
 struct Dispatched {
   Tensor row_of;         // [T,K] i32: the row of each assignment, among this rank's rows by expert
   Tensor assignment_of;  // [T*K] i32: its inverse, t * K + k
-  ExpertRows rows;       // where each own expert's rows lie
+  ExpertRows rows;       // where each own expert's rows lie; rows.host is own_offsets
+  HostMirror<std::int32_t> own_offsets;
   Tensor row_weights;    // [R] routing weight of each row
 
   // Where ep > 1: rows to and from each rank of the ep group, and the two orders of what arrives.
@@ -53,8 +56,9 @@ class TokenDispatcher {
 
  private:
   bool exchanges() const { return group_.size() > 1; }
-  // Counts first: how many rows each rank sends to each expert decides everything else.
-  void plan_exchange(Backend& backend, Arena& keep, Dispatched& out);
+  // Counts first: how many rows each rank sends to each expert decides everything else. offsets [experts + 1]: where the
+  // rows by expert lie.
+  void plan_exchange(Backend& backend, Arena& keep, std::span<const std::int32_t> offsets, Dispatched& out);
   // Rows (or weights) by expert [T*K, ...] -> by own expert [R, ...], and back.
   void send(Backend& backend, Arena& scratch, const Tensor& by_expert, const Dispatched& dispatched, const Tensor& by_own_expert,
             std::string_view label);
@@ -63,6 +67,7 @@ class TokenDispatcher {
 
   Communicator& group_;
   std::int64_t experts_, local_experts_, experts_per_token_;
+  HostMirror<std::int32_t> offsets_;
   std::vector<std::int32_t> sent_counts_, received_counts_, order_, inverse_;  // host, reused from call to call
 };
 

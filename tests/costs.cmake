@@ -19,8 +19,9 @@ set(smoe_costs
   "^(CommandLine\\.layouts|CommandBadInput\\.disk_full|Reshard\\.)" 5
   "^Processes\\.(alone|each|omp|taskset|what)" 12
   "^(ModelFiles|CommandTokens)\\." 4
+  "^GradientReducer\\.8" 3
   "^(Processes|CommandLine|ReportInBrowser|Prepare|SafetensorsProperty)\\." 3
-  "^(Evaluation|ManyShards)\\." 3
+  "^(Evaluation|ManyShards|ConsecutiveRuns|OddSteps)\\." 3
   "^(DataInput\\.(eval|train)|CommandBadInput\\.(model|generate|logits|eval)|Steps/Allocation\\.|TokenizerBadInput\\.Survives)" 2
 )
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
@@ -38,12 +39,24 @@ std::string required_tokenizer(const fs::path& model_directory, const fs::path& 
   return tokenizer_identity(model_directory);
 }
 
-// Opens one source after another.
+// Opens one source after another. What the model's tokenizer is, is asked once.
 class SourceOpener {
  public:
   SourceOpener(std::int64_t sequence_length, bool document_masking, const CorpusChecks& checks)
-      : sequence_length_(sequence_length), document_masking_(document_masking), tail_(checks.tail), model_directory_(checks.model_directory) {
+      : sequence_length_(sequence_length),
+        document_masking_(document_masking),
+        tail_(checks.tail),
+        model_directory_(checks.model_directory),
+        shards_(checks.shards ? checks.shards : std::make_shared<OpenShards>()) {
     checks_ = {.tokenizer_sha256 = {}, .vocab_size = checks.vocab_size, .verified = checks.verified};
+  }
+
+  std::vector<Source> open_all(const std::vector<DataSource>& wanted) {
+    std::vector<Source> sources;
+    for (const DataSource& source : wanted) sources.push_back(open(source));
+    name_sources(sources);
+    first_ = nullptr;
+    return sources;
   }
 
   // Throws std::runtime_error unless it is fit for the model and of the tokenizer of those opened before.
@@ -51,7 +64,7 @@ class SourceOpener {
     // The model's tokenizer matters only to shards that name theirs: ids that came ready-made may be of any.
     if (checks_.tokenizer_sha256.empty() && !model_directory_.empty() && !read_manifest(source.path).info.tokenizer_sha256.empty())
       checks_.tokenizer_sha256 = required_tokenizer(model_directory_, source.path);
-    auto dataset = std::make_shared<const Dataset>(source.path, sequence_length_, document_masking_, checks_, tail_, open_shards_);
+    auto dataset = std::make_shared<const Dataset>(source.path, sequence_length_, document_masking_, checks_, tail_, shards_);
     if (const auto& sha = dataset->info().tokenizer_sha256; !sha.empty()) {
       if (!first_) first_ = dataset;
       if (sha != first_->info().tokenizer_sha256)
@@ -62,25 +75,33 @@ class SourceOpener {
     return {{}, std::move(dataset), source.weight};
   }
 
+  const std::shared_ptr<OpenShards>& shards() const { return shards_; }
+
  private:
   std::int64_t sequence_length_;
   bool document_masking_;
   Tail tail_;
   fs::path model_directory_;
+  std::shared_ptr<OpenShards> shards_;
   DatasetChecks checks_;
-  std::shared_ptr<const Dataset> first_;  // that names a tokenizer
-  std::shared_ptr<OpenShards> open_shards_ = std::make_shared<OpenShards>();
+  std::shared_ptr<const Dataset> first_;  // of a list, that names a tokenizer
 };
 
 }  // namespace
 
 std::vector<Source> open_sources(const std::vector<DataSource>& wanted, std::int64_t sequence_length, bool document_masking,
                                  const CorpusChecks& checks) {
-  SourceOpener opener(sequence_length, document_masking, checks);
-  std::vector<Source> sources;
-  for (const DataSource& source : wanted) sources.push_back(opener.open(source));
-  name_sources(sources);
-  return sources;
+  return SourceOpener(sequence_length, document_masking, checks).open_all(wanted);
+}
+
+std::shared_ptr<const Corpus> open_corpus(const DataConfig& data, CorpusChecks checks, const Corpus* earlier) {
+  if (earlier) checks.shards = earlier->shards;
+  SourceOpener opener(data.sequence_length, data.document_masking, checks);
+  Corpus corpus;
+  corpus.train = opener.open_all(data.train);
+  corpus.eval = opener.open_all(data.eval);
+  corpus.shards = opener.shards();
+  return std::make_shared<const Corpus>(std::move(corpus));
 }
 
 OpenedSources open_usable_sources(const std::vector<DataSource>& wanted, std::int64_t sequence_length, bool document_masking,
@@ -96,17 +117,19 @@ OpenedSources open_usable_sources(const std::vector<DataSource>& wanted, std::in
   return opened;
 }
 
-void require_tokenizer_of(const fs::path& model_directory, const std::vector<Source>& sources) {
-  const auto named = std::find_if(sources.begin(), sources.end(),
-                                  [](const Source& source) { return !source.dataset->info().tokenizer_sha256.empty(); });
-  const std::string expected = named == sources.end() ? std::string() : required_tokenizer(model_directory, named->dataset->directory());
-  if (expected.empty()) return;
-  for (const Source& source : sources)
-    if (const auto& info = source.dataset->info(); !info.tokenizer_sha256.empty() && info.tokenizer_sha256 != expected)
+void require_tokenizer_of(const fs::path& model_directory, const Corpus& corpus) {
+  std::optional<std::string> expected;
+  for (const std::vector<Source>* sources : {&corpus.train, &corpus.eval})
+    for (const Source& source : *sources) {
+      const ShardSetInfo& info = source.dataset->info();
+      if (info.tokenizer_sha256.empty()) continue;
+      if (!expected) expected = required_tokenizer(model_directory, source.dataset->directory());
+      if (expected->empty() || info.tokenizer_sha256 == *expected) continue;
       throw std::runtime_error(fmt::format(
           "{} was prepared with another tokenizer than the model's: its SHA-256 is {} ({}), that of {} is {}. Prepare the data "
           "again with the model's tokenizer (--tokenizer {})", source.dataset->directory(), info.tokenizer_sha256, info.tokenizer_name,
-          (model_directory / "tokenizer.model").string(), expected, model_directory.string()));
+          (model_directory / "tokenizer.model").string(), *expected, model_directory.string()));
+    }
 }
 
 namespace {

@@ -1,4 +1,8 @@
 // The data of a run: its sources opened and held against the model and against each other.
+//
+// Files are compared with their manifests when a corpus is opened. One that is opened after an earlier one takes over what
+// that has compared: a file of the same path, of the same SHA-256 in its manifest, and that has not changed since (by size,
+// time and inode) is not read whole again. So runs one after another in a process hash a corpus once.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +13,7 @@
 
 #include "data/shards/data_config.h"
 #include "data/shards/dataset.h"
+#include "data/shards/open_shards.h"
 #include "data/shards/sampler.h"
 #include "data/text/tokenizer_files.h"
 
@@ -25,12 +30,22 @@ struct CorpusChecks {
   std::filesystem::path model_directory;  // of model.from, whose tokenizer the shards must have been made with; may be empty
   bool verified = false;                  // another process of this job on this node has checked the files' SHA-256
   Tail tail = Tail::drop;                 // what becomes of the tokens that fill no sample
+  std::shared_ptr<OpenShards> shards = nullptr;  // of sources opened before; null: none were
 };
 
 // Opens `sources`. Throws std::runtime_error if one is missing, corrupt, too short, or made with another tokenizer or a
 // larger vocabulary than the model's or than the other sources.
 std::vector<Source> open_sources(const std::vector<DataSource>& sources, std::int64_t sequence_length, bool document_masking,
                                  const CorpusChecks& checks);
+
+struct Corpus {
+  std::vector<Source> train, eval;
+  std::shared_ptr<OpenShards> shards;  // the files that are open, and which were compared
+};
+
+// The sources of a configuration. earlier: a corpus that was opened before, of whatever sources; its checks.shards is used
+// in place of that of `checks`. Throws as open_sources does.
+std::shared_ptr<const Corpus> open_corpus(const DataConfig& data, CorpusChecks checks, const Corpus* earlier = nullptr);
 
 struct RefusedSource {
   std::string path, reason;
@@ -48,7 +63,7 @@ OpenedSources open_usable_sources(const std::vector<DataSource>& sources, std::i
 
 // Throws std::runtime_error if a source was prepared with another tokenizer than that of a model's directory (its
 // tokenizer.model, and the tokens that the directory adds); a directory without one accepts all.
-void require_tokenizer_of(const std::filesystem::path& model_directory, const std::vector<Source>& sources);
+void require_tokenizer_of(const std::filesystem::path& model_directory, const Corpus& corpus);
 
 // What checkpoints carry along, byte for byte: the tokenizer's files of the model that the run starts from, or else of
 // the shards, and the generation_config.json of that model. A tokenizer.model that stands alone gets a

@@ -9,11 +9,13 @@
 #include <unordered_map>
 
 #include "data/shards/batch.h"
+#include "kernels/host_view.h"
+#include "kernels/philox.h"
 #include "model/freeze.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
 #include "parallel/comm/agreement.h"
-#include "parallel/philox.h"
+#include "trainer/objective.h"
 #include "trainer/training_step.h"
 
 namespace smoe {
@@ -59,11 +61,11 @@ GlobalBatch part_of(const GlobalBatch& whole, const EquivalenceCase& what, std::
   return part;
 }
 
-std::vector<float> numbers(const Tensor& t) { return {t.f32(), t.f32() + t.elements()}; }
-
+// What is not finite, on either side, is infinitely far. (An expected infinity would otherwise divide every difference by
+// itself.)
 double relative(double found, double expected) {
   const double difference = std::abs(found - expected);
-  if (std::isnan(difference)) return INFINITY;
+  if (!std::isfinite(difference)) return INFINITY;
   return difference == 0 ? 0 : difference / std::max(std::abs(expected), 1e-30);
 }
 
@@ -74,7 +76,7 @@ double deviation(const std::vector<float>& slice, const CaseRun::Slice& place, c
   for (std::size_t i = 0; i < slice.size(); ++i) {
     const auto at = static_cast<std::size_t>(global_index(place.shape, place.slice, place.first, static_cast<std::int64_t>(i)));
     const double difference = std::abs(static_cast<double>(slice[i]) - static_cast<double>(whole[at]));
-    if (std::isnan(difference)) return INFINITY;
+    if (!std::isfinite(difference)) return INFINITY;
     worst = std::max(worst, difference);
   }
   return worst == 0 ? 0 : worst / std::max(largest, 1e-30);
@@ -102,7 +104,7 @@ void share(Deviations::Worst& worst, Communicator& world) {
 CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
   if (what.at_once % mesh.size(Axis::dp) != 0) throw std::logic_error("the sequences computed at once must divide over dp");
   const std::int64_t dp = mesh.size(Axis::dp), rank = mesh.rank(Axis::dp);
-  const auto backend = make_cpu_backend(threads);
+  const auto backend = make_backend(DeviceChoice::automatic, threads);
   Arena persistent(*backend);
   Mixtral model(what.model, mesh, frozen_patterns(what.router, what.freeze));
   model.allocate(*backend, persistent, what.sequence_length, true);
@@ -110,7 +112,8 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
   if (what.adjust)
     for (Parameter& p : model.parameters()) what.adjust(p);
   AdamW optimizer(*backend, persistent, model.parameters(), mesh, what.optimizer, what.bucket_elements);
-  TrainingStep step(*backend, mesh, model, optimizer, what.router, what.at_once / dp, what.recompute);
+  TrainingStep step(*backend, mesh, model, optimizer, what.router, what.at_once / dp, what.recompute,
+                    what.objective ? what.objective() : std::make_unique<CrossEntropy>());
 
   CaseRun run;
   for (const Parameter& p : model.parameters()) run.parameters.push_back({p.name, p.shape, p.slice, p.first});
@@ -125,14 +128,15 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
     found.grad_norm = result.grad_norm;
     found.expert_load = step.balance().load;
     step.gather_gradients();
-    for (const Parameter& p : model.parameters()) found.gradients.push_back(numbers(p.gradient));
+    for (const Parameter& p : model.parameters()) found.gradients.push_back(numbers_of(*backend, p.gradient));
     step.apply(result, n, what.optimizer.learning_rate);
-    for (const Parameter& p : model.parameters()) found.weights.push_back(numbers(p.value));
+    for (const Parameter& p : model.parameters()) found.weights.push_back(numbers_of(*backend, p.value));
   }
   return run;
 }
 
 Deviations compare(const CaseRun& found, const CaseRun& one_rank, const Mesh& mesh, const std::function<bool(const std::string&)>& only) {
+  if (found.steps.size() != one_rank.steps.size()) throw std::logic_error("runs of different numbers of steps are compared");
   std::unordered_map<std::string, std::size_t> places;
   for (std::size_t i = 0; i < one_rank.parameters.size(); ++i) places.emplace(one_rank.parameters[i].name, i);
   Deviations worst;

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "optim/optimizer_config.h"
 #include "parallel/mesh.h"
 #include "parallel/parameter.h"
+#include "trainer/objective.h"
 
 namespace smoe {
 
@@ -35,6 +37,7 @@ struct EquivalenceCase {
   Recompute recompute = Recompute::none;
   std::vector<std::string> freeze;      // as train.freeze
   std::int64_t bucket_elements = 4096;  // small, so that a small model has many buckets too
+  std::function<std::unique_ptr<Objective>()> objective;  // empty: cross-entropy
   // Sees every parameter once it has its initial values, and may change them: to force a routing.
   std::function<void(Parameter&)> adjust;
 };
@@ -60,7 +63,7 @@ struct CaseRun {
 CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads);
 
 // Largest deviations over all steps and ranks, the same on every rank. Losses and norm relative to their value;
-// gradients and weights relative to the largest entry of the whole tensor.
+// gradients and weights relative to the largest entry of the whole tensor. What is not finite in either run is infinite.
 struct Deviations {
   struct Worst {
     double value = 0;

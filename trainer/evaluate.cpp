@@ -6,6 +6,8 @@
 #include <span>
 #include <vector>
 
+#include "kernels/device_sums.h"
+
 namespace smoe {
 
 EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, const EvaluateOptions& options, std::int64_t step) {
@@ -22,7 +24,9 @@ EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, co
   balance.begin_step((samples + at_once - 1) / at_once + (tail > 0));
   std::vector<RouterGradient> unused;
   Mixtral::Saved saved;
-  std::array<double, 2> sums{0.0, 0.0};  // of losses and of targets
+  DeviceSums losses(context.backend);
+  losses.reset(1);
+  double counted = 0;  // targets
   // Samples [done, done + count) of all ranks. Those for which nothing is left still take part: the experts they hold may
   // be wanted by others.
   const auto measure = [&](std::int64_t done, std::int64_t count, std::int64_t length) {
@@ -40,16 +44,17 @@ EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, co
     const TokenBatch batch = make_token_batch(context.backend, context.activations, sequences, length, ids, targets, document_start);
     saved.statistics = balance.take_statistics(context, sequences, length);
     // Nothing is kept for a backward, so each layer's activations make room for the next one's.
-    model.forward(context, batch, Recompute::layer, nullptr, saved);
-    sums[0] += model.loss(context, batch, saved);
+    model.forward(context, batch, Recompute::layer, saved);
+    model.loss(context, batch, saved, losses[0]);
     balance.weigh(static_cast<double>(count * length) / tokens);
-    balance.micro_batch(context, saved.statistics, unused);
-    sums[1] += static_cast<double>(std::count_if(targets.begin(), targets.end(), [](std::int32_t t) { return t >= 0; }));
+    balance.add_micro_batch(context, saved.statistics, unused);
+    counted += static_cast<double>(std::count_if(targets.begin(), targets.end(), [](std::int32_t t) { return t >= 0; }));
     if (options.on_progress) options.on_progress(done + count, all);
   };
   for (std::int64_t done = 0; done < samples; done += at_once)
     measure(done, std::min(at_once, samples - done), dataset.sequence_length());
   if (tail > 0) measure(samples, 1, tail);
+  std::array<double, 2> sums{losses.read()[0], counted};
   dp.all_reduce(sums, Reduce::sum, "evaluate.loss");
   EvalMetrics metrics;
   metrics.step = step;

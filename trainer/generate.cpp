@@ -6,7 +6,7 @@
 #include <numeric>
 #include <stdexcept>
 
-#include "parallel/philox.h"
+#include "kernels/philox.h"
 
 namespace smoe {
 
@@ -38,13 +38,16 @@ std::int32_t choose_token(std::span<const float> logits, const GenerateOptions& 
 
 namespace {
 
-// Logits of the last position after feeding ids at positions cache.length...
+// Logits of the last position after feeding ids: behind those that the cache holds, or from the start.
 void next_logits(InferenceModel& model, std::span<const std::int32_t> ids, KvCache* cache, std::vector<float>& out) {
   Context context = model.fresh_context();
   const auto length = static_cast<std::int64_t>(ids.size());
   const TokenBatch batch = make_token_batch(context.backend, context.activations, 1, length, ids, {}, {}, cache ? cache->length : 0);
   Mixtral::Saved saved;
-  model.model().forward(context, batch, Recompute::none, cache, saved);
+  if (cache)
+    model.model().forward_cached(context, batch, *cache, saved);
+  else
+    model.model().forward(context, batch, Recompute::none, saved);
   const Tensor logits = context.activations.take({1, model.shape().vocab_size});
   model.model().logits(context, saved.hidden.rows(length - 1, 1), logits);
   out.resize(static_cast<std::size_t>(logits.elements()));

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "data/files/printable.h"
 #include "trainer/checkpoint/checkpoint.h"
@@ -14,19 +15,20 @@
 namespace smoe {
 namespace {
 
-HfConfig checked_config(const std::filesystem::path& directory) {
+HfConfig checked_config(const std::filesystem::path& directory, std::optional<HfConfig> read) {
   verify_model_directory(directory);
-  HfConfig config = read_hf_config(directory);
+  HfConfig config = read ? *std::move(read) : read_hf_config(directory);
   require_memory(config.model, 4 * static_cast<std::uint64_t>(count_parameters(config.model).total), "weights");
   return config;
 }
 
 }  // namespace
 
-InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions, int threads)
-    : config_(checked_config(directory)),
+InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions, std::unique_ptr<Backend> backend,
+                               std::optional<HfConfig> config)
+    : config_(checked_config(directory, std::move(config))),
       mesh_(mesh),
-      backend_(make_cpu_backend(threads)),
+      backend_(std::move(backend)),
       persistent_(*backend_),
       activations_(*backend_),
       scratch_(*backend_),

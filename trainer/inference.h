@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -16,11 +17,13 @@ namespace smoe {
 
 class InferenceModel {
  public:
-  // positions: the longest sequence that will be seen. What the directory's config.json leaves to be guessed is told on
-  // stderr (HfConfig::warnings). Throws std::runtime_error if the directory holds no model that
-  // can be used, or fewer positions than asked for.
-  InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions, int threads = 0);
-  InferenceModel(const std::filesystem::path&, const Mesh&&, std::int64_t, int = 0) = delete;  // the mesh must outlive it
+  // positions: the longest sequence that will be seen. config: the directory's, where it has been read already. What its
+  // config.json leaves to be guessed is told on stderr (HfConfig::warnings). Throws std::runtime_error if the directory
+  // holds no model that can be used, or fewer positions than asked for.
+  InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions,
+                 std::unique_ptr<Backend> backend, std::optional<HfConfig> config = std::nullopt);
+  InferenceModel(const std::filesystem::path&, const Mesh&&, std::int64_t, std::unique_ptr<Backend>,
+                 std::optional<HfConfig> = std::nullopt) = delete;  // the mesh must outlive it
 
   const HfConfig& config() const { return config_; }
   const ModelConfig& shape() const { return config_.model; }

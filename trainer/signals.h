@@ -6,7 +6,9 @@ namespace smoe {
 
 inline constexpr int preempted_status = 18;
 
-// Installs the handlers for as long as it lives, and puts the earlier ones back. May be nested: the outermost counts.
+// Installs the handlers for as long as it lives, and puts the earlier ones back. May be nested: the outermost counts, and a
+// signal that it has received stays received until it goes. So a process that runs one training after another inside one of
+// these ends all of them at a signal; without an outer one each training begins with none received.
 class StopSignals {
  public:
   StopSignals();

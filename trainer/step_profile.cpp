@@ -7,11 +7,11 @@
 #include <span>
 #include <utility>
 
+#include "kernels/philox.h"
 #include "kernels/yardstick.h"
 #include "model/freeze.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
-#include "parallel/philox.h"
 #include "trainer/record/metrics.h"
 #include "trainer/stopwatch.h"
 #include "trainer/training_step.h"
@@ -60,7 +60,7 @@ class OpMedians {
 class Workbench {
  public:
   explicit Workbench(const StepProfileCase& what)
-      : what_(what), cpu_(make_cpu_backend(what.threads)), timed_(*cpu_), persistent_(timed_), model_(what.model, mesh_, frozen_patterns(what.router, what.freeze)) {
+      : what_(what), cpu_(make_backend(DeviceChoice::automatic, what.threads)), timed_(*cpu_), persistent_(timed_), model_(what.model, mesh_, frozen_patterns(what.router, what.freeze)) {
     model_.allocate(timed_, persistent_, what.sequence_length + what.generated, true);
     model_.parameters().initialize(timed_, 1);
     optimizer_ = std::make_unique<AdamW>(timed_, persistent_, model_.parameters(), mesh_, what.optimizer);
@@ -122,7 +122,7 @@ class Workbench {
     const auto length = static_cast<std::int64_t>(ids.size());
     const TokenBatch batch = make_token_batch(timed_, context.activations, 1, length, ids, {}, {}, cache.length);
     Mixtral::Saved saved;
-    model_.forward(context, batch, Recompute::none, &cache, saved);
+    model_.forward_cached(context, batch, cache, saved);
     const Tensor logits = context.activations.take({1, what_.model.vocab_size});
     model_.logits(context, saved.hidden.rows(length - 1, 1), logits);
     logits_.resize(static_cast<std::size_t>(logits.elements()));

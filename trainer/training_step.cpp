@@ -1,43 +1,41 @@
 #include "trainer/training_step.h"
 
-#include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
+#include <span>
 #include <stdexcept>
+#include <utility>
 
 namespace smoe {
 
 TrainingStep::TrainingStep(Backend& backend, const Mesh& mesh, Mixtral& model, AdamW& optimizer, const RouterConfig& router,
-                           std::int64_t micro_batch_size, Recompute recompute)
+                           std::int64_t micro_batch_size, Recompute recompute, std::unique_ptr<Objective> objective)
     : backend_(backend),
       mesh_(mesh),
       model_(model),
       optimizer_(optimizer),
+      objective_(std::move(objective)),
       reducer_(backend, mesh, model.parameters(), optimizer.shards()),
       router_(router),
       balance_(model.config(), router),
       micro_batch_size_(micro_batch_size),
       recompute_(recompute),
       activations_(backend),
-      scratch_(backend) {}
+      scratch_(backend),
+      sums_(backend) {}
 
-double TrainingStep::micro_batch(const StepBatch& batch, std::int64_t first, std::int64_t sequences, double scale, bool last) {
+void TrainingStep::micro_batch(const StepBatch& part, double scale, const Tensor& loss, bool last) {
   activations_.rewind({});
   scratch_.rewind({});
   Context context = this->context();
-  const auto part = [&](std::span<const std::int32_t> column) {
-    return column.empty() ? column
-                          : column.subspan(static_cast<std::size_t>(first * batch.sequence_length),
-                                           static_cast<std::size_t>(sequences * batch.sequence_length));
-  };
-  const TokenBatch tokens = make_token_batch(backend_, activations_, sequences, batch.sequence_length, part(batch.ids),
-                                             part(batch.targets), part(batch.document_start));
-  saved_.statistics = balance_.take_statistics(context, sequences, batch.sequence_length);
-  model_.forward(context, tokens, recompute_, nullptr, saved_);
-  const double loss = model_.loss_and_gradient(context, tokens, scale, saved_);
-  balance_.micro_batch(context, saved_.statistics, router_gradients_);
+  const TokenBatch tokens =
+      make_token_batch(backend_, activations_, part.sequences, part.sequence_length, part.ids, part.targets, part.document_start);
+  saved_.statistics = balance_.take_statistics(context, part.sequences, part.sequence_length);
+  model_.forward(context, tokens, recompute_, saved_);
+  objective_->loss_and_gradient(context, model_, part, tokens, scale, saved_, loss);
+  balance_.add_micro_batch(context, saved_.statistics, router_gradients_);
   model_.backward(context, tokens, recompute_, router_gradients_, saved_, last ? &reducer_ : nullptr);
-  return loss;
 }
 
 StepResult TrainingStep::gradients(const StepBatch& batch) {
@@ -46,30 +44,32 @@ StepResult TrainingStep::gradients(const StepBatch& batch) {
   const std::int64_t micro_batches = batch.sequences / micro_batch_size_;
 
   StepResult result;
-  std::array<double, 1> targets{
-      static_cast<double>(std::count_if(batch.targets.begin(), batch.targets.end(), [](std::int32_t t) { return t >= 0; }))};
-  mesh_.group(Axis::dp).all_reduce(targets, Reduce::sum, "step.targets");
-  result.targets = static_cast<std::int64_t>(targets[0]);
-  const double scale = result.targets > 0 ? 1.0 / targets[0] : 0.0;
+  std::array<double, 1> count{objective_->count(batch)};
+  mesh_.group(Axis::dp).all_reduce(count, Reduce::sum, "step.count");
+  result.count = count[0];
+  const double scale = result.count > 0 ? 1.0 / result.count : 0.0;
 
   balance_.begin_step(micro_batches);
-  std::array<double, 1> loss{0.0};
+  sums_.reset(micro_batches + 1);
   for (std::int64_t m = 0; m < micro_batches; ++m)
-    loss[0] += micro_batch(batch, m * micro_batch_size_, micro_batch_size_, scale, m + 1 == micro_batches);
+    micro_batch(batch.part(m * micro_batch_size_, micro_batch_size_), scale, sums_[m], m + 1 == micro_batches);
   reducer_.finish();
+  optimizer_.sum_squares(sums_[micro_batches]);
+  const std::span<const double> sums = sums_.read();  // the step's one wait for a device
+  std::array<double, 1> loss{std::accumulate(sums.begin(), sums.end() - 1, 0.0)};
   mesh_.group(Axis::dp).all_reduce(loss, Reduce::sum, "step.loss");
 
   result.lm_loss = loss[0] * scale;
   result.aux_loss = balance_.values().trained(router_.aux_loss_scope);
   result.z_loss = balance_.values().z_total();
   result.loss = result.lm_loss + router_.aux_loss_coef * result.aux_loss + router_.z_loss_coef * result.z_loss;
-  result.grad_norm = optimizer_.gradient_norm(mesh_);
+  result.grad_norm = AdamW::gradient_norm(sums.back(), mesh_);
   result.finite = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
   return result;
 }
 
 void TrainingStep::apply(const StepResult& result, std::int64_t updates, double learning_rate) {
-  if (!result.finite) return reducer_.clear_all();
+  if (result.refused()) return reducer_.clear_all();
   optimizer_.step(updates, learning_rate, optimizer_.clip_factor(result.grad_norm));
   reducer_.clear_unowned();
   reducer_.gather_values();

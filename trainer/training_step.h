@@ -1,51 +1,50 @@
 // One optimizer step: gradients of all micro-batches, one norm, one clip factor, one update.
 //
-// The language-model loss is divided once, by the step's target count over the whole world; gradients are sums. So a
-// step gives the same gradient (to rounding) however it is cut into micro-batches and divided over ranks.
+// The objective's loss is divided once, by its count over the whole world; gradients are sums. So a step gives the same
+// gradient (to rounding) however it is cut into micro-batches and divided over ranks.
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <span>
+#include <memory>
 #include <vector>
 
 #include "kernels/arena.h"
+#include "kernels/device_sums.h"
 #include "model/balance_loss.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/mesh.h"
+#include "trainer/objective.h"
+#include "trainer/step_batch.h"
 
 namespace smoe {
 
-// This rank's sequences of a step, on the host, sequence by sequence: [sequences * sequence_length] each. The ranks of a
-// tp group have the same ones.
-struct StepBatch {
-  std::int64_t sequences = 0, sequence_length = 0;
-  std::span<const std::int32_t> ids, targets, document_start;
-};
-
 struct StepResult {
-  std::int64_t targets = 0;  // over the world
-  double lm_loss = 0;        // mean over the targets
+  double count = 0;          // of the objective, over the world: of cross-entropy, the targets
+  double lm_loss = 0;        // the objective's, divided by count; 0 where there is nothing to count
   double aux_loss = 0;       // of the trained scope, summed over layers, before its coefficient
   double z_loss = 0;         // summed over layers, before its coefficient
   double loss = 0;           // what was differentiated
   double grad_norm = 0;      // before clipping
-  bool finite = true;        // false: refused, no weight changed
+  bool finite = true;        // false: refused
+  bool outlier = false;      // set by who holds the step against others (trainer/outliers.h); true: refused
+
+  bool refused() const { return !finite || outlier; }  // no weight changes
 };
 
 class TrainingStep {
  public:
   // `scratch` and `activations` are rewound between micro-batches.
   TrainingStep(Backend& backend, const Mesh& mesh, Mixtral& model, AdamW& optimizer, const RouterConfig& router,
-               std::int64_t micro_batch_size, Recompute recompute);
+               std::int64_t micro_batch_size, Recompute recompute,
+               std::unique_ptr<Objective> objective = std::make_unique<CrossEntropy>());
 
   // Gradients of the whole step and their norm. Each rank is left with the sums of what it owns; gather_gradients()
   // completes them everywhere. Decides nothing.
   StepResult gradients(const StepBatch& batch);
   void gather_gradients() { reducer_.gather_gradients(); }
-  // Updates the weights on every rank, unless the result is not finite: then the gradients are dropped. updates: t of AdamW.
+  // Updates the weights on every rank, unless the result is refused: then the gradients are dropped. updates: t of AdamW.
   void apply(const StepResult& result, std::int64_t updates, double learning_rate);
 
   const BalanceValues& balance() const { return balance_.values(); }
@@ -53,12 +52,13 @@ class TrainingStep {
   Context context() { return {backend_, mesh_, activations_, scratch_}; }
 
  private:
-  double micro_batch(const StepBatch& batch, std::int64_t first, std::int64_t sequences, double scale, bool last);
+  void micro_batch(const StepBatch& part, double scale, const Tensor& loss, bool last);
 
   Backend& backend_;
   const Mesh& mesh_;
   Mixtral& model_;
   AdamW& optimizer_;
+  std::unique_ptr<Objective> objective_;
   GradientReducer reducer_;
   RouterConfig router_;
   BalanceLoss balance_;
@@ -67,6 +67,7 @@ class TrainingStep {
   Arena activations_, scratch_;
   Mixtral::Saved saved_;
   std::vector<RouterGradient> router_gradients_;
+  DeviceSums sums_;  // the loss of each micro-batch, then the squares of the gradient
 };
 
 }  // namespace smoe

@@ -17,7 +17,6 @@ struct Batch {
   std::vector<std::int32_t> inputs;          // [B * S] token ids
   std::vector<std::int32_t> targets;         // [B * S] the token after each input, or masked_target
   std::vector<std::int32_t> document_start;  // [B * S] position in the sequence of the first token of t's document
-  std::vector<std::int32_t> source;          // [B] index of the data source that the sequence is from
 };
 
 }  // namespace smoe

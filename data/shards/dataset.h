@@ -25,7 +25,8 @@ struct DatasetChecks {
 
 enum class Tail { drop, keep };
 
-// Opening reads every file once, to compare its SHA-256 with the manifest's before HDF5 sees it, and refuses data in which
+// Opening reads every file once, to compare its SHA-256 with the manifest's before HDF5 sees it (not those that open_shards
+// has compared and that have not changed since), and refuses data in which
 // no sample has a target. Any number of shards will do: few files are open at a time. Token ids are compared with the vocabulary in read(): ShardWriter lets none through that is too large, so only
 // shards written by other software can fail there, and a pass over all tokens at every start would pay for those.
 //

@@ -31,7 +31,6 @@ class Loader::Impl {
       batch.inputs.resize(tokens);
       batch.targets.resize(tokens);
       batch.document_start.resize(tokens);
-      batch.source.resize(static_cast<std::size_t>(sequences_));
     }
     thread_ = std::jthread([this](std::stop_token stop) { read_ahead(stop); });
   }
@@ -114,7 +113,6 @@ class Loader::Impl {
       datasets_[static_cast<std::size_t>(ref.source)]->read(
           ref.sample, std::span(batch.inputs).subspan(row, length), std::span(batch.targets).subspan(row, length),
           std::span(batch.document_start).subspan(row, length));
-      batch.source[static_cast<std::size_t>(b)] = ref.source;
     }
     return true;
   }

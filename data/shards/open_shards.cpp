@@ -1,8 +1,12 @@
 #include "data/shards/open_shards.h"
 
+#include <fmt/format.h>
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <stdexcept>
+
+#include "data/files/sha256.h"
 
 namespace smoe {
 namespace {
@@ -36,6 +40,28 @@ std::shared_ptr<const OpenShard> OpenShards::get(const std::string& path, const 
   uses_.emplace_front(path, open());
   by_path_.emplace(path, uses_.begin());
   return uses_.front().second;
+}
+
+void OpenShards::verify(const std::string& path, const FileIdentity& identity, const std::string& sha256) {
+  Verified file{identity, sha256};
+  {
+    const std::lock_guard lock(verified_mutex_);
+    if (const auto place = verified_.find(path); place != verified_.end() && place->second == file) return;
+    ++files_hashed_;
+  }
+  const std::string found = sha256_file(path);
+  if (found != sha256)
+    throw std::runtime_error(
+        fmt::format("{} is damaged or was replaced: its SHA-256 is {}, the manifest says {}. Copy it again from where "
+                    "it came from, or prepare the data again",
+                    path, found, sha256));
+  const std::lock_guard lock(verified_mutex_);
+  verified_.insert_or_assign(path, std::move(file));
+}
+
+std::int64_t OpenShards::files_hashed() const {
+  const std::lock_guard lock(verified_mutex_);
+  return files_hashed_;
 }
 
 std::size_t OpenShards::size() const {

@@ -1,5 +1,6 @@
 // The shards that are open now: of a corpus of any number of files, the few that were read last. So that neither the
-// limit on open files (1,024 as a rule) nor memory bounds the number of shards.
+// limit on open files (1,024 as a rule) nor memory bounds the number of shards. And which files were compared with their
+// manifests, so that corpora opened one after another through the same OpenShards read each file whole only once.
 #pragma once
 
 #include <cstddef>
@@ -43,13 +44,26 @@ class OpenShards {
   std::size_t size() const;
   std::size_t most() const { return most_; }
 
+  // Throws std::runtime_error unless the file's SHA-256 is `sha256`. It is read for that only if no file of this identity
+  // and SHA-256 was compared under this path before.
+  void verify(const std::string& path, const FileIdentity& identity, const std::string& sha256);
+  std::int64_t files_hashed() const;  // by verify()
+
  private:
   using Uses = std::list<std::pair<std::string, std::shared_ptr<const OpenShard>>>;
+  struct Verified {
+    FileIdentity identity;
+    std::string sha256;
+    bool operator==(const Verified&) const = default;
+  };
 
   std::size_t most_;
   mutable std::mutex mutex_;
   Uses uses_;  // the last used first
   std::unordered_map<std::string, Uses::iterator> by_path_;
+  mutable std::mutex verified_mutex_;  // its own: get() calls verify() through `open`
+  std::unordered_map<std::string, Verified> verified_;  // by path
+  std::int64_t files_hashed_ = 0;
 };
 
 }  // namespace smoe

@@ -95,26 +95,4 @@ std::vector<SampleRef> Sampler::batch(std::int64_t step) const {
   return refs;
 }
 
-std::int64_t Sampler::draws(std::int64_t sequences, std::int32_t source) const {
-  if (source < 0 || static_cast<std::size_t>(source) >= sources_.size())
-    throw std::logic_error(fmt::format("data source {} of {}", source, sources_.size()));
-  if (sources_[static_cast<std::size_t>(source)].weight == 0) return 0;
-  std::int64_t n = sequences;
-  const Node* node = &nodes_[0];
-  while (node->left >= 0) {
-    const std::int64_t left = left_of(n, node->left_share);
-    const Node& left_node = nodes_[static_cast<std::size_t>(node->left)];
-    const bool goes_left = source <= active_[static_cast<std::size_t>(left_node.last - 1)];
-    n = goes_left ? left : n - left;
-    node = &nodes_[static_cast<std::size_t>(goes_left ? node->left : node->right)];
-  }
-  return n;
-}
-
-double Sampler::epoch(std::int64_t step, int source) const {
-  const std::int64_t sequences = step == 0 ? 0 : sequences_before(step) + global_batch_size_;
-  const std::int64_t drawn = draws(sequences, source);
-  return static_cast<double>(drawn) / static_cast<double>(sources_[static_cast<std::size_t>(source)].samples);
-}
-
 }  // namespace smoe

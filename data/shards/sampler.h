@@ -40,10 +40,6 @@ class Sampler {
   // Entry `position` of batch(step), without the others.
   SampleRef at(std::int64_t step, std::int64_t position) const;
 
-  // How many times `source` has been gone through when `step` is done (0: before the first step). 1.5: halfway
-  // through the second epoch.
-  double epoch(std::int64_t step, int source) const;
-
  private:
   // Of the first n sequences that sources [first, last) give together, those of the left half.
   struct Node {
@@ -53,7 +49,6 @@ class Sampler {
   };
   std::int32_t build(std::int32_t first, std::int32_t last);
   std::int64_t sequences_before(std::int64_t step) const;
-  std::int64_t draws(std::int64_t sequences, std::int32_t source) const;
 
   std::vector<SourceSize> sources_;
   std::uint64_t seed_;

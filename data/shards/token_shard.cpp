@@ -13,7 +13,6 @@
 
 #include "data/files/files.h"
 #include "data/files/json.h"
-#include "data/files/sha256.h"
 
 namespace smoe {
 namespace {
@@ -26,15 +25,6 @@ FileIdentity identity_of(const std::string& path) {
   return {static_cast<std::uint64_t>(status.st_dev), static_cast<std::uint64_t>(status.st_ino),
           static_cast<std::uint64_t>(status.st_size),
           std::int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + std::int64_t{status.st_mtim.tv_nsec}};
-}
-
-void check_sha256(const std::string& path, const std::string& expected) {
-  const std::string found = sha256_file(path);
-  if (found != expected)
-    throw std::runtime_error(
-        fmt::format("{} is damaged or was replaced: its SHA-256 is {}, the manifest says {}. Copy it again from where "
-                    "it came from, or prepare the data again",
-                    path, found, expected));
 }
 
 void refuse_difference(const Hdf5File& file, const std::string& what, const std::string& found,
@@ -85,7 +75,9 @@ TokenShard::TokenShard(const std::filesystem::path& path, const ShardSetInfo& in
     throw std::runtime_error(
         fmt::format("{} is missing: the manifest beside it lists it. Copy it back, or prepare the data again", path_));
   identity_ = identity_of(path_);
-  const std::shared_ptr<const OpenShard> opened = open_->get(path_, identity_, [&] { return open_columns(verified); });
+  // Before HDF5 may open the file, and also where it is open already: it may be another manifest's that was compared.
+  if (!verified) open_->verify(path_, identity_, sha256_);
+  const std::shared_ptr<const OpenShard> opened = open_->get(path_, identity_, [&] { return open_columns(); });
   check_attributes(opened->file, info);
   tokens_ = opened->tokens.size();
   check_same(opened->file, "the number of tokens", tokens_, entry.tokens);
@@ -96,11 +88,9 @@ TokenShard::TokenShard(const std::filesystem::path& path, const ShardSetInfo& in
   read_document_offsets(opened->file, entry);
 }
 
-// The file is hashed whole before HDF5 may open it, unless it is known to be the one that was.
-std::shared_ptr<const OpenShard> TokenShard::open_columns(bool verified) const {
+std::shared_ptr<const OpenShard> TokenShard::open_columns() const {
   auto shard = std::make_shared<OpenShard>();
   shard->identity = identity_;
-  if (!verified) check_sha256(path_, sha256_);
   shard->file = Hdf5File::open_to_read(path_);
   const std::vector<std::string> members = shard->file.members();  // refuses links that lead elsewhere, before any is opened
   shard->tokens = shard->file.open_column("tokens", std::array{ColumnType::u16, ColumnType::u32});
@@ -110,7 +100,10 @@ std::shared_ptr<const OpenShard> TokenShard::open_columns(bool verified) const {
 }
 
 std::shared_ptr<const OpenShard> TokenShard::columns() const {
-  return open_->get(path_, identity_, [&] { return open_columns(identity_of(path_) == identity_); });
+  return open_->get(path_, identity_, [&] {
+    if (const FileIdentity now = identity_of(path_); now != identity_) open_->verify(path_, now, sha256_);
+    return open_columns();
+  });
 }
 
 void TokenShard::read_document_offsets(const Hdf5File& file, const ShardEntry& entry) {

@@ -27,7 +27,7 @@ namespace smoe {
 class TokenShard {
  public:
   // verified: another process of this job on this node has compared the SHA-256 just now, so it is not done again.
-  // open: where the file is held open, with others; null: by itself.
+  // open: where the file is held open, with others, and whether its content was compared is known; null: by itself.
   TokenShard(const std::filesystem::path& path, const ShardSetInfo& info, const ShardEntry& entry, bool verified = false,
              std::shared_ptr<OpenShards> open = nullptr);
 
@@ -46,7 +46,7 @@ class TokenShard {
 
  private:
   std::shared_ptr<const OpenShard> columns() const;
-  std::shared_ptr<const OpenShard> open_columns(bool verified) const;
+  std::shared_ptr<const OpenShard> open_columns() const;
   void read_document_offsets(const Hdf5File& file, const ShardEntry& entry);
 
   std::string path_, sha256_;

@@ -1,6 +1,5 @@
 #include <cmath>
 
-#include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/parallel.h"
 
@@ -8,14 +7,8 @@ namespace smoe {
 
 // One pass: four arrays read, four written. The arithmetic follows torch.optim.AdamW operation by operation: decay
 // first, the first moment as a linear interpolation, sqrt(v) / sqrt(bias correction) + epsilon, scalars in double.
-void CpuBackend::adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& gradient,
-                       const Tensor& first_moment, const Tensor& second_moment) {
-  const cpu::Expect expect("adamw");
-  const Shape shape = parameter.shape();
-  expect("parameter", parameter, shape);
-  expect("gradient", gradient, shape);
-  expect("first_moment", first_moment, shape);
-  expect("second_moment", second_moment, shape);
+void CpuBackend::do_adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& gradient,
+                          const Tensor& first_moment, const Tensor& second_moment) {
   float *w = parameter.f32(), *g = gradient.f32(), *m = first_moment.f32(), *v = second_moment.f32();
   const auto keep = static_cast<float>(1.0 - step.learning_rate * step.weight_decay);
   const auto blend = static_cast<float>(1.0 - step.beta1);

@@ -5,7 +5,6 @@
 
 #include <limits>
 
-#include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/product.h"
 #include "kernels/cpu/vector_math.h"
@@ -113,15 +112,9 @@ void CpuBackend::run_attention_forward(const AttentionProblem& p) {
   });
 }
 
-void CpuBackend::attention_forward(const AttentionShape& shape, const Tensor& qkv, const Tensor& document_start,
-                                   const Tensor& out, const Tensor& lse) {
+void CpuBackend::do_attention_forward(const AttentionShape& shape, const Tensor& qkv, const Tensor& document_start,
+                                      const Tensor& out, const Tensor& lse) {
   const auto [B, S, H, G, C, window] = shape;
-  const cpu::Expect expect("attention_forward");
-  expect.that(G >= 1 && H % G == 0, "the key-value heads must divide the query heads");
-  expect("qkv", qkv, {B * S, H + 2 * G, C});
-  expect.optional("document_start", document_start, {B * S}, DType::i32);
-  expect("out", out, {B * S, H, C});
-  expect("lse", lse, {H, B * S});
   if (B * S == 0) return;
   const std::int64_t stride = (H + 2 * G) * C;
   const float* q = qkv.f32();
@@ -129,18 +122,9 @@ void CpuBackend::attention_forward(const AttentionShape& shape, const Tensor& qk
                          document_start.empty() ? nullptr : document_start.i32(), out.f32(), lse.f32()});
 }
 
-void CpuBackend::attention_cached(const AttentionShape& shape, const Tensor& qkv, std::int64_t past,
-                                  const Tensor& key_cache, const Tensor& value_cache, const Tensor& out) {
+void CpuBackend::do_attention_cached(const AttentionShape& shape, const Tensor& qkv, std::int64_t past,
+                                     const Tensor& key_cache, const Tensor& value_cache, const Tensor& out) {
   const std::int64_t N = qkv.dim(0), H = shape.heads, G = shape.kv_heads, C = shape.head_dim;
-  const std::int64_t capacity = key_cache.dim(0);
-  const cpu::Expect expect("attention_cached");
-  expect.that(shape.sequences == 1, "one sequence at a time");
-  expect.that(G >= 1 && H % G == 0, "the key-value heads must divide the query heads");
-  expect("qkv", qkv, {N, H + 2 * G, C});
-  expect("key_cache", key_cache, {capacity, G, C});
-  expect("value_cache", value_cache, {capacity, G, C});
-  expect("out", out, {N, H, C});
-  expect.that(past >= 0 && past + N <= capacity, "the cache is too short for the new tokens");
   if (N == 0) return;
   const std::int64_t stride = (H + 2 * G) * C;
   const float* q = qkv.f32();

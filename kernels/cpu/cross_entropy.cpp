@@ -2,7 +2,6 @@
 #include <cmath>
 #include <limits>
 
-#include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/vector_math.h"
@@ -38,15 +37,9 @@ RowStatistics row_statistics(const float* row, std::int64_t n) {
 
 }  // namespace
 
-void CpuBackend::cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first_column,
-                                          const Tensor& maxima, const Tensor& sums, const Tensor& target_logits) {
+void CpuBackend::do_cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first_column,
+                                             const Tensor& maxima, const Tensor& sums, const Tensor& target_logits) {
   const std::int64_t N = logits.dim(0), V = logits.dim(1);
-  const cpu::Expect expect("cross_entropy_statistics");
-  expect("logits", logits, {N, V});
-  expect.indices("targets", targets, {N});
-  expect("maxima", maxima, {N});
-  expect("sums", sums, {N});
-  expect("target_logits", target_logits, {N});
   const float* pl = logits.f32();
   const std::int32_t* target = targets.i32();
   float *pmax = maxima.f32(), *psum = sums.f32(), *ptarget = target_logits.f32();
@@ -63,14 +56,8 @@ void CpuBackend::cross_entropy_statistics(const Tensor& logits, const Tensor& ta
 }
 
 // Sums in double, and in the order of the ranges: every rank that merges the same parts gets the same bits.
-void CpuBackend::cross_entropy_merge(const Tensor& parts, const Tensor& maxima, const Tensor& sums, const Tensor& target_logits) {
+void CpuBackend::do_cross_entropy_merge(const Tensor& parts, const Tensor& maxima, const Tensor& sums, const Tensor& target_logits) {
   const std::int64_t P = parts.dim(0), N = maxima.dim(0);
-  const cpu::Expect expect("cross_entropy_merge");
-  expect("parts", parts, {P, 3, N});
-  expect("maxima", maxima, {N});
-  expect("sums", sums, {N});
-  expect("target_logits", target_logits, {N});
-  expect.that(P >= 1, "at least one range of columns");
   const float* part = parts.f32();
   float *pmax = maxima.f32(), *psum = sums.f32(), *ptarget = target_logits.f32();
   for (std::int64_t i = 0; i < N; ++i) {
@@ -88,16 +75,9 @@ void CpuBackend::cross_entropy_merge(const Tensor& parts, const Tensor& maxima, 
   }
 }
 
-void CpuBackend::cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
-                                      const Tensor& target_logits, const Tensor& logsumexp, const Tensor& losses) {
+void CpuBackend::do_cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
+                                         const Tensor& target_logits, const Tensor& logsumexp, const Tensor& losses) {
   const std::int64_t N = losses.dim(0);
-  const cpu::Expect expect("cross_entropy_losses");
-  expect.indices("targets", targets, {N});
-  expect("maxima", maxima, {N});
-  expect("sums", sums, {N});
-  expect("target_logits", target_logits, {N});
-  expect("logsumexp", logsumexp, {N});
-  expect("losses", losses, {N});
   const std::int32_t* target = targets.i32();
   const float *pmax = maxima.f32(), *psum = sums.f32(), *ptarget = target_logits.f32();
   float *plse = logsumexp.f32(), *ploss = losses.f32();
@@ -108,17 +88,12 @@ void CpuBackend::cross_entropy_losses(const Tensor& targets, const Tensor& maxim
   }
 }
 
-void CpuBackend::cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first_column,
-                                        const Tensor& logsumexp, double scale) {
+void CpuBackend::do_cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first_column,
+                                           const Tensor& logsumexp, double scale, const Tensor& token_scales) {
   const std::int64_t N = logits.dim(0), V = logits.dim(1);
-  const cpu::Expect expect("cross_entropy_backward");
-  expect("logits", logits, {N, V});
-  expect.indices("targets", targets, {N});
-  expect("logsumexp", logsumexp, {N});
   float* pl = logits.f32();
   const std::int32_t* target = targets.i32();
-  const float* plse = logsumexp.f32();
-  const auto s = static_cast<float>(scale);
+  const float *plse = logsumexp.f32(), *ptoken = token_scales.empty() ? nullptr : token_scales.f32();
   cpu::for_blocks(threads_, N, cpu::block_rows(V), [=](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) {
       float* row = pl + i * V;
@@ -126,7 +101,7 @@ void CpuBackend::cross_entropy_backward(const Tensor& logits, const Tensor& targ
         std::fill_n(row, V, 0.0f);
         continue;
       }
-      const float lse = plse[i];
+      const float lse = plse[i], s = static_cast<float>(ptoken ? scale * static_cast<double>(ptoken[i]) : scale);
 #pragma omp simd
       for (std::int64_t v = 0; v < V; ++v) row[v] = s * cpu::vector_exp(row[v] - lse);
       const std::int64_t column = target[i] - first_column;

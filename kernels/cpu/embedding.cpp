@@ -7,15 +7,10 @@
 
 namespace smoe {
 
-void CpuBackend::embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first_row, std::int64_t vocabulary, const Tensor& out) {
+void CpuBackend::do_embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first_row, std::int64_t vocabulary, const Tensor& out) {
   const std::int64_t T = out.dim(0), V = table.dim(0), D = out.dim(1);
-  const cpu::Expect expect("embedding_forward");
-  expect.indices("ids", ids, {T});
-  expect("table", table, {V, D});
-  expect("out", out, {T, D});
-  expect.that(first_row >= 0 && first_row + V <= vocabulary, "the table's rows must lie in the vocabulary");
   const std::int32_t* id = ids.i32();
-  expect.in_range("ids", id, T, vocabulary);
+  cpu::expect_in_range("embedding_forward", "ids", id, T, vocabulary);
   const float* from = table.f32();
   float* to = out.f32();
   cpu::for_blocks(threads_, T, cpu::block_rows(D), [=](std::int64_t first, std::int64_t last) {
@@ -30,15 +25,10 @@ void CpuBackend::embedding_forward(const Tensor& ids, const Tensor& table, std::
 }
 
 // The threads divide the columns: tokens that share an id then add up in token order, on any number of threads.
-void CpuBackend::embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first_row, std::int64_t vocabulary, const Tensor& dtable) {
+void CpuBackend::do_embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first_row, std::int64_t vocabulary, const Tensor& dtable) {
   const std::int64_t T = dout.dim(0), V = dtable.dim(0), D = dout.dim(1);
-  const cpu::Expect expect("embedding_backward");
-  expect.indices("ids", ids, {T});
-  expect("dout", dout, {T, D});
-  expect("dtable", dtable, {V, D});
-  expect.that(first_row >= 0 && first_row + V <= vocabulary, "the table's rows must lie in the vocabulary");
   const std::int32_t* id = ids.i32();
-  expect.in_range("ids", id, T, vocabulary);
+  cpu::expect_in_range("embedding_backward", "ids", id, T, vocabulary);
   const float* from = dout.f32();
   float* to = dtable.f32();
   const std::int64_t columns = std::max<std::int64_t>(16, cpu::round_up(cpu::ceil_div(D, threads_), 16));

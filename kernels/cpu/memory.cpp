@@ -4,15 +4,14 @@
 #include <cstring>
 #include <limits>
 #include <new>
+#include <type_traits>
 
-#include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/parallel.h"
 
 namespace smoe {
 namespace {
 
-constexpr std::size_t cache_line = 64;
 constexpr std::size_t huge_page = std::size_t{2} << 20;
 constexpr std::int64_t copy_block = std::int64_t{1} << 20;  // bytes
 
@@ -25,7 +24,7 @@ void copy_bytes(int threads, void* to, const void* from, std::size_t bytes) {
 }  // namespace
 
 void* CpuBackend::allocate(std::size_t bytes) {
-  const std::size_t alignment = bytes >= huge_page ? huge_page : cache_line;
+  const std::size_t alignment = bytes >= huge_page ? huge_page : memory_alignment;
   if (bytes > std::numeric_limits<std::size_t>::max() - alignment) throw std::bad_alloc();
   const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
   void* data = std::aligned_alloc(alignment, rounded ? rounded : alignment);
@@ -37,27 +36,29 @@ void* CpuBackend::allocate(std::size_t bytes) {
 
 void CpuBackend::release(void* data, std::size_t) noexcept { std::free(data); }
 
-void CpuBackend::copy_to_host(void* host, const Tensor& from) { copy_bytes(threads_, host, from.data(), from.bytes()); }
+void* CpuBackend::allocate_host(std::size_t bytes) { return allocate(bytes); }
 
-void CpuBackend::copy_from_host(const Tensor& to, const void* host) {
-  copy_bytes(threads_, to.data(), host, to.bytes());
-}
+void CpuBackend::release_host(void* data, std::size_t bytes) noexcept { release(data, bytes); }
 
-void CpuBackend::copy(const Tensor& to, const Tensor& from) {
-  const cpu::Expect expect("copy");
-  expect("to", to, from.shape(), from.type());
-  copy_bytes(threads_, to.data(), from.data(), from.bytes());
-}
+void CpuBackend::do_copy_to_host(void* host, const Tensor& from) { copy_bytes(threads_, host, from.raw(), from.bytes()); }
 
-void CpuBackend::fill(const Tensor& to, float value) {
-  cpu::Expect("fill").that(to.type() != DType::bf16, "f32 or i32 expected");
-  const bool whole = to.type() == DType::i32;
-  cpu::for_blocks(threads_, to.elements(), cpu::block_elements, [&](std::int64_t first, std::int64_t last) {
-    if (whole)
-      std::fill(to.i32() + first, to.i32() + last, static_cast<std::int32_t>(value));
-    else
-      std::fill(to.f32() + first, to.f32() + last, value);
-  });
+void CpuBackend::do_copy_from_host(const Tensor& to, const void* host) { copy_bytes(threads_, to.raw(), host, to.bytes()); }
+
+void CpuBackend::do_start_copy_to_host(void* host, const Tensor& from) { do_copy_to_host(host, from); }
+
+void CpuBackend::do_copy(const Tensor& to, const Tensor& from) { copy_bytes(threads_, to.raw(), from.raw(), from.bytes()); }
+
+void CpuBackend::do_fill(const Tensor& to, float value) {
+  const auto fill_with = [&](auto* data) {
+    using Number = std::remove_pointer_t<decltype(data)>;
+    cpu::for_blocks(threads_, to.elements(), cpu::block_elements,
+                    [&](std::int64_t first, std::int64_t last) { std::fill(data + first, data + last, static_cast<Number>(value)); });
+  };
+  switch (to.type()) {
+    case DType::i32: return fill_with(to.i32());
+    case DType::f64: return fill_with(to.f64());
+    default: return fill_with(to.f32());
+  }
 }
 
 }  // namespace smoe

@@ -8,20 +8,14 @@
 namespace smoe {
 
 // A counting sort, on one thread: two passes over T * K integers.
-void CpuBackend::routing_map(const Tensor& experts, const Tensor& row_of, const Tensor& assignment_of,
-                             const ExpertRows& rows) {
-  const std::int64_t T = experts.dim(0), K = experts.dim(1), E = rows.offsets.dim(0) - 1;
-  const cpu::Expect expect("routing_map");
-  expect.indices("experts", experts, {T, K});
-  expect.indices("row_of", row_of, {T, K});
-  expect.indices("assignment_of", assignment_of, {T * K});
-  expect.that(E >= 1, "offsets must hold one entry more than there are experts");
-  expect.indices("offsets", rows.offsets, {E + 1});
+void CpuBackend::do_routing_map(const Tensor& experts, const Tensor& row_of, const Tensor& assignment_of,
+                                const Tensor& expert_offsets) {
+  const std::int64_t T = experts.dim(0), K = experts.dim(1), E = expert_offsets.dim(0) - 1;
   const std::int32_t* expert = experts.i32();
-  expect.in_range("experts", expert, T * K, E);
+  cpu::expect_in_range("routing_map", "experts", expert, T * K, E);
 
   // After counting, offsets[e + 1] is the end of expert e; while rows are handed out, next[e] walks to it.
-  std::int32_t *offsets = rows.offsets.i32(), *row = row_of.i32(), *assignment = assignment_of.i32();
+  std::int32_t *offsets = expert_offsets.i32(), *row = row_of.i32(), *assignment = assignment_of.i32();
   std::int32_t* next = shared_.take<std::int32_t>(static_cast<std::size_t>(E));
   std::fill_n(offsets, E + 1, 0);
   for (std::int64_t i = 0; i < T * K; ++i) ++offsets[expert[i] + 1];
@@ -31,20 +25,13 @@ void CpuBackend::routing_map(const Tensor& experts, const Tensor& row_of, const 
     row[i] = next[expert[i]]++;
     assignment[row[i]] = static_cast<std::int32_t>(i);
   }
-  // Readers of ExpertRows see the host copy as constant; this op is the one that fills it.
-  if (rows.host && rows.host != offsets) std::copy_n(offsets, E + 1, const_cast<std::int32_t*>(rows.host));
 }
 
-void CpuBackend::permute(const Tensor& x, const Tensor& assignment_of, std::int64_t experts_per_token,
-                         const Tensor& rows) {
+void CpuBackend::do_permute(const Tensor& x, const Tensor& assignment_of, std::int64_t experts_per_token,
+                            const Tensor& rows) {
   const std::int64_t T = x.dim(0), D = x.dim(1), R = rows.dim(0), K = experts_per_token;
-  const cpu::Expect expect("permute");
-  expect("x", x, {T, D});
-  expect.indices("assignment_of", assignment_of, {R});
-  expect("rows", rows, {R, D});
-  expect.that(K >= 1, "at least one expert a token");
   const std::int32_t* assignment = assignment_of.i32();
-  expect.in_range("assignment_of", assignment, R, T * K);
+  cpu::expect_in_range("permute", "assignment_of", assignment, R, T * K);
   const float* from = x.f32();
   float* to = rows.f32();
   cpu::for_blocks(threads_, R, cpu::block_rows(D), [=](std::int64_t first, std::int64_t last) {
@@ -52,15 +39,10 @@ void CpuBackend::permute(const Tensor& x, const Tensor& assignment_of, std::int6
   });
 }
 
-void CpuBackend::unpermute(const Tensor& rows, const Tensor& row_of, const Tensor& base, const Tensor& x) {
+void CpuBackend::do_unpermute(const Tensor& rows, const Tensor& row_of, const Tensor& base, const Tensor& x) {
   const std::int64_t T = x.dim(0), D = x.dim(1), R = rows.dim(0), K = row_of.dim(1);
-  const cpu::Expect expect("unpermute");
-  expect("rows", rows, {R, D});
-  expect.indices("row_of", row_of, {T, K});
-  expect.optional("base", base, {T, D});
-  expect("x", x, {T, D});
   const std::int32_t* row = row_of.i32();
-  expect.in_range("row_of", row, T * K, R);
+  cpu::expect_in_range("unpermute", "row_of", row, T * K, R);
   const float *from = rows.f32(), *pbase = base.empty() ? nullptr : base.f32();
   float* to = x.f32();
   cpu::for_blocks(threads_, T, cpu::block_rows(D), [=](std::int64_t first, std::int64_t last) {
@@ -79,27 +61,19 @@ void CpuBackend::unpermute(const Tensor& rows, const Tensor& row_of, const Tenso
   });
 }
 
-void CpuBackend::permute_weights(const Tensor& weights, const Tensor& row_of, const Tensor& row_weights) {
+void CpuBackend::do_permute_weights(const Tensor& weights, const Tensor& row_of, const Tensor& row_weights) {
   const std::int64_t T = weights.dim(0), K = weights.dim(1), R = row_weights.dim(0);
-  const cpu::Expect expect("permute_weights");
-  expect("weights", weights, {T, K});
-  expect.indices("row_of", row_of, {T, K});
-  expect("row_weights", row_weights, {R});
   const std::int32_t* row = row_of.i32();
-  expect.in_range("row_of", row, T * K, R);
+  cpu::expect_in_range("permute_weights", "row_of", row, T * K, R);
   const float* from = weights.f32();
   float* to = row_weights.f32();
   for (std::int64_t i = 0; i < T * K; ++i) to[row[i]] = from[i];
 }
 
-void CpuBackend::unpermute_weights(const Tensor& row_weights, const Tensor& row_of, const Tensor& weights) {
+void CpuBackend::do_unpermute_weights(const Tensor& row_weights, const Tensor& row_of, const Tensor& weights) {
   const std::int64_t T = weights.dim(0), K = weights.dim(1), R = row_weights.dim(0);
-  const cpu::Expect expect("unpermute_weights");
-  expect("row_weights", row_weights, {R});
-  expect.indices("row_of", row_of, {T, K});
-  expect("weights", weights, {T, K});
   const std::int32_t* row = row_of.i32();
-  expect.in_range("row_of", row, T * K, R);
+  cpu::expect_in_range("unpermute_weights", "row_of", row, T * K, R);
   const float* from = row_weights.f32();
   float* to = weights.f32();
   for (std::int64_t i = 0; i < T * K; ++i) to[i] = from[row[i]];

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/parallel.h"
 
@@ -42,14 +41,9 @@ void backward_row(const float* dy, const float* x, const float* weight, float rs
 
 }  // namespace
 
-void CpuBackend::rms_norm_forward(const Tensor& x, const Tensor& weight, float epsilon, const Tensor& y,
-                                  const Tensor& rstd) {
+void CpuBackend::do_rms_norm_forward(const Tensor& x, const Tensor& weight, float epsilon, const Tensor& y,
+                                     const Tensor& rstd) {
   const std::int64_t T = x.dim(0), D = x.dim(1);
-  const cpu::Expect expect("rms_norm_forward");
-  expect("x", x, {T, D});
-  expect("weight", weight, {D});
-  expect("y", y, {T, D});
-  expect("rstd", rstd, {T});
   const float *px = x.f32(), *pw = weight.f32();
   float *py = y.f32(), *pr = rstd.f32();
   cpu::for_blocks(threads_, T, cpu::block_rows(D), [=](std::int64_t first, std::int64_t last) {
@@ -57,17 +51,9 @@ void CpuBackend::rms_norm_forward(const Tensor& x, const Tensor& weight, float e
   });
 }
 
-void CpuBackend::rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rstd,
-                                   const Tensor& dresidual, const Tensor& dx, const Tensor& dweight) {
+void CpuBackend::do_rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rstd,
+                                      const Tensor& dresidual, const Tensor& dx, const Tensor& dweight) {
   const std::int64_t T = x.dim(0), D = x.dim(1);
-  const cpu::Expect expect("rms_norm_backward");
-  expect("dy", dy, {T, D});
-  expect("x", x, {T, D});
-  expect("weight", weight, {D});
-  expect("rstd", rstd, {T});
-  expect.optional("dresidual", dresidual, {T, D});
-  expect("dx", dx, {T, D});
-  expect.optional("dweight", dweight, {D});
   if (T == 0) return;
   const float *pdy = dy.f32(), *px = x.f32(), *pw = weight.f32(), *pr = rstd.f32();
   const float* presidual = dresidual.empty() ? nullptr : dresidual.f32();

@@ -8,12 +8,8 @@ namespace smoe {
 
 // Angles are rounded to f32 where transformers rounds them; only then does the precision rise, so that the table is the
 // exact cosine of the angle that transformers uses.
-void CpuBackend::rope_table(std::span<const float> frequencies, float scale, const Tensor& table) {
+void CpuBackend::do_rope_table(std::span<const float> frequencies, float scale, const Tensor& table) {
   const std::int64_t P = table.dim(0), C = table.dim(1), half = C / 2;
-  const cpu::Expect expect("rope_table");
-  expect("table", table, {P, C});
-  expect.that(C % 2 == 0, "the head dim must be even");
-  expect.that(static_cast<std::int64_t>(frequencies.size()) == half, "there must be a frequency for each pair of a head");
   float* to = table.f32();
   cpu::for_blocks(threads_, P, 64, [=](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = 0; i < half; ++i) {
@@ -33,14 +29,8 @@ namespace {
 void rotate(const char* op, int threads, const Tensor& x, std::int64_t rotated_heads, const Tensor& positions,
             const Tensor& table, float direction) {
   const std::int64_t T = x.dim(0), heads = x.dim(1), C = x.dim(2), half = C / 2, P = table.dim(0);
-  const cpu::Expect expect(op);
-  expect("x", x, {T, heads, C});
-  expect.indices("positions", positions, {T});
-  expect("table", table, {P, C});
-  expect.that(C % 2 == 0, "the head dim must be even");
-  expect.that(rotated_heads >= 0 && rotated_heads <= heads, "more rotated heads than heads");
   const std::int32_t* position = positions.i32();
-  expect.in_range("positions", position, T, P);
+  cpu::expect_in_range(op, "positions", position, T, P);
   float* px = x.f32();
   const float* pt = table.f32();
   cpu::for_blocks(threads, T, cpu::block_rows(rotated_heads * C), [=](std::int64_t first, std::int64_t last) {
@@ -61,11 +51,11 @@ void rotate(const char* op, int threads, const Tensor& x, std::int64_t rotated_h
 
 }  // namespace
 
-void CpuBackend::rope_forward(const Tensor& x, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table) {
+void CpuBackend::do_rope_forward(const Tensor& x, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table) {
   rotate("rope_forward", threads_, x, rotated_heads, positions, table, 1.0f);
 }
 
-void CpuBackend::rope_backward(const Tensor& dx, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table) {
+void CpuBackend::do_rope_backward(const Tensor& dx, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table) {
   rotate("rope_backward", threads_, dx, rotated_heads, positions, table, -1.0f);
 }
 

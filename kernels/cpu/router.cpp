@@ -24,16 +24,9 @@ void top_k(const float* logits, std::int64_t E, std::int64_t K, std::int32_t* ch
 
 }  // namespace
 
-void CpuBackend::router_forward(const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp,
-                                const Tensor& experts, const Tensor& weights) {
+void CpuBackend::do_router_forward(const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp,
+                                   const Tensor& experts, const Tensor& weights) {
   const std::int64_t T = logits.dim(0), E = logits.dim(1), K = experts.dim(1);
-  const cpu::Expect expect("router_forward");
-  expect("logits", logits, {T, E});
-  expect("probabilities", probabilities, {T, E});
-  expect("logsumexp", logsumexp, {T});
-  expect.indices("experts", experts, {T, K});
-  expect("weights", weights, {T, K});
-  expect.that(K >= 1 && K <= E, "experts per token must be 1 .. number of experts");
   const float* plogits = logits.f32();
   float *pprobabilities = probabilities.f32(), *plse = logsumexp.f32(), *pweights = weights.f32();
   std::int32_t* pexperts = experts.i32();
@@ -62,22 +55,13 @@ void CpuBackend::router_forward(const Tensor& logits, const Tensor& probabilitie
   });
 }
 
-void CpuBackend::router_backward(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
-                                 const Tensor& weights, const Tensor& dweights, const Tensor& balance_gradient,
-                                 double z_scale, const Tensor& dlogits) {
+void CpuBackend::do_router_backward(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
+                                    const Tensor& weights, const Tensor& dweights, const Tensor& balance_gradient,
+                                    double z_scale, const Tensor& dlogits) {
   const std::int64_t T = dlogits.dim(0), E = dlogits.dim(1), K = experts.dim(1);
-  const cpu::Expect expect("router_backward");
-  expect("probabilities", probabilities, {T, E});
-  expect("logsumexp", logsumexp, {T});
-  expect.indices("experts", experts, {T, K});
-  expect("weights", weights, {T, K});
-  expect("dweights", dweights, {T, K});
-  expect("dlogits", dlogits, {T, E});
   const std::int64_t groups = balance_gradient.empty() ? 1 : balance_gradient.dim(0);
-  expect.optional("balance_gradient", balance_gradient, {groups, E});
-  expect.that(groups > 0 && T % groups == 0, "balance_gradient's groups must divide the tokens");
   const std::int32_t* pexperts = experts.i32();
-  expect.in_range("experts", pexperts, T * K, E);
+  cpu::expect_in_range("router_backward", "experts", pexperts, T * K, E);
   const float *pprobabilities = probabilities.f32(), *plse = logsumexp.f32(), *pweights = weights.f32();
   const float* pdweights = dweights.f32();
   const float* pbalance = balance_gradient.empty() ? nullptr : balance_gradient.f32();
@@ -107,19 +91,11 @@ void CpuBackend::router_backward(const Tensor& probabilities, const Tensor& logs
   });
 }
 
-void CpuBackend::balance_statistics(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
-                                    const Tensor& counts, const Tensor& probability_sums, const Tensor& z_sums) {
+void CpuBackend::do_balance_statistics(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
+                                       const Tensor& counts, const Tensor& probability_sums, const Tensor& z_sums) {
   const std::int64_t T = probabilities.dim(0), E = probabilities.dim(1), K = experts.dim(1), N = counts.dim(0);
-  const cpu::Expect expect("balance_statistics");
-  expect("probabilities", probabilities, {T, E});
-  expect("logsumexp", logsumexp, {T});
-  expect.indices("experts", experts, {T, K});
-  expect("counts", counts, {N, E});
-  expect("probability_sums", probability_sums, {N, E});
-  expect("z_sums", z_sums, {N});
-  expect.that(N > 0 && T % N == 0, "the groups must divide the tokens");
   const std::int32_t* pexperts = experts.i32();
-  expect.in_range("experts", pexperts, T * K, E);
+  cpu::expect_in_range("balance_statistics", "experts", pexperts, T * K, E);
   const float *pprobabilities = probabilities.f32(), *plse = logsumexp.f32();
   float *pcounts = counts.f32(), *psums = probability_sums.f32(), *pz = z_sums.f32();
   const std::int64_t group = T / N;

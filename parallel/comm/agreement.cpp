@@ -38,10 +38,10 @@ void together(Communicator& group, std::string_view label, const std::function<v
 std::string broadcast_text(Communicator& group, const std::string& text, int root, std::string_view label) {
   if (group.size() == 1) return text;
   std::array<std::int32_t, 1> length{static_cast<std::int32_t>(text.size())};
-  group.broadcast(Tensor(length.data(), DType::i32, {1}), root, label);
+  group.broadcast(host_tensor(length), root, label);
   std::vector<std::int32_t> words(static_cast<std::size_t>(length[0]) / 4 + 1);
   if (group.rank() == root) std::memcpy(words.data(), text.data(), text.size());
-  group.broadcast(Tensor(words.data(), DType::i32, {static_cast<std::int64_t>(words.size())}), root, label);
+  group.broadcast(host_tensor(words), root, label);
   return {reinterpret_cast<const char*>(words.data()), static_cast<std::size_t>(length[0])};
 }
 

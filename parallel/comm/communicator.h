@@ -9,16 +9,27 @@
 //   all_gather, reduce_scatter   (n - 1) / n * P            all_reduce   2 (n - 1) / n * P, to rounding; of fewer than
 //   all_to_all_v                 the rows that leave                     1024 elements (n - 1) * P, which is one round
 //   broadcast                    (n - 1) * P by the root, nothing by others
+//
+// Tensors of host memory always work (host_tensor() makes them), those of a device where the communicator can; else it
+// throws std::logic_error. What is read and written is in place when a call returns, unless the call says otherwise.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string_view>
+#include <type_traits>
 
 #include "kernels/tensor.h"
 
 namespace smoe {
+
+// Integers of the host as a tensor [n] i32, for the collectives: a vector, array or span of 32-bit ones.
+template <class Numbers>
+Tensor host_tensor(Numbers& numbers) {
+  static_assert(std::is_integral_v<std::remove_reference_t<decltype(numbers[0])>> && sizeof(numbers[0]) == sizeof(std::int32_t));
+  return {numbers.data(), DType::i32, {static_cast<std::int64_t>(numbers.size())}};
+}
 
 enum class Reduce : std::uint8_t { sum, max };  // max of a NaN and a number may be either
 

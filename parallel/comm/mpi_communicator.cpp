@@ -256,8 +256,8 @@ void MpiCommunicator::all_gather(const Tensor& in, const Tensor& out, std::strin
   if (in.type() != out.type() || out.bytes() != in.bytes() * static_cast<std::size_t>(size_))
     throw std::logic_error(std::string(label) + ": all_gather of " + in.shape().to_string() + " into " + out.shape().to_string());
   Call call(*this, {"all_gather", axis_, label, name_of(in.type()), in.elements()});
-  auto* all = static_cast<std::byte*>(out.data());
-  auto* own = static_cast<std::byte*>(in.data());
+  auto* all = static_cast<std::byte*>(out.raw());
+  auto* own = static_cast<std::byte*>(in.raw());
   const std::size_t bytes = in.bytes(), place = bytes * static_cast<std::size_t>(rank_);
   exchange(call, [&](int) { return Bytes{own, bytes}; }, [&](int q) { return Bytes{all + bytes * static_cast<std::size_t>(q), bytes}; });
   if (all + place != own && bytes) std::memcpy(all + place, own, bytes);
@@ -275,7 +275,7 @@ void MpiCommunicator::start_reduce_scatter(const Tensor& x, std::string_view lab
   slot.label = label;
   slot.active = true;
   if (slot.arrived.size() < part * static_cast<std::size_t>(size_)) slot.arrived.resize(part * static_cast<std::size_t>(size_));
-  auto* data = static_cast<std::byte*>(x.data());
+  auto* data = static_cast<std::byte*>(x.raw());
   const auto at = [&](std::byte* all, int q) { return Bytes{all + part * static_cast<std::size_t>(q), part}; };
   post(call, [&](int q) { return at(data, q); }, [&](int q) { return at(slot.arrived.data(), q); }, slot.messages);
 }
@@ -301,7 +301,7 @@ void MpiCommunicator::reduce_scatter(const Tensor& in, const Tensor& out, std::s
     throw std::logic_error(std::string(label) + ": reduce_scatter of " + in.shape().to_string() + " into " + out.shape().to_string());
   Call call(*this, {"reduce_scatter", axis_, label, name_of(in.type()), in.elements()});
   const std::size_t part = out.bytes();
-  auto* data = static_cast<std::byte*>(in.data());
+  auto* data = static_cast<std::byte*>(in.raw());
   std::byte* arrived = staging(in.bytes());
   exchange(call, [&](int q) { return Bytes{data + part * static_cast<std::size_t>(q), part}; },
            [&](int q) { return Bytes{arrived + part * static_cast<std::size_t>(q), part}; });
@@ -325,8 +325,8 @@ void MpiCommunicator::all_to_all_v(const Tensor& in, std::span<const std::int64_
   if (send_at[ranks] != in.bytes() || receive_at[ranks] != out.bytes() || send_rows[static_cast<std::size_t>(rank_)] != receive_rows[static_cast<std::size_t>(rank_)])
     throw std::logic_error(std::string(label) + ": the row counts of an all_to_all_v do not add up to its tensors");
   Call call(*this, {"all_to_all_v", axis_, label, name_of(in.type()), 0});
-  auto* from = static_cast<std::byte*>(in.data());
-  auto* to = static_cast<std::byte*>(out.data());
+  auto* from = static_cast<std::byte*>(in.raw());
+  auto* to = static_cast<std::byte*>(out.raw());
   const auto part = [](std::byte* all, const std::vector<std::size_t>& at, std::size_t q) { return Bytes{all + at[q], at[q + 1] - at[q]}; };
   exchange(call, [&](int q) { return part(from, send_at, static_cast<std::size_t>(q)); },
            [&](int q) { return part(to, receive_at, static_cast<std::size_t>(q)); });
@@ -338,7 +338,7 @@ void MpiCommunicator::broadcast(const Tensor& x, int root, std::string_view labe
   require_host(x, label);
   if (root < 0 || root >= size_) throw std::logic_error(std::string(label) + ": no rank " + std::to_string(root) + " in the group");
   Call call(*this, {"broadcast", axis_, label, name_of(x.type()), x.elements()});
-  const Bytes all{static_cast<std::byte*>(x.data()), x.bytes()};
+  const Bytes all{static_cast<std::byte*>(x.raw()), x.bytes()};
   exchange(call, [&](int) { return rank_ == root ? all : Bytes{}; }, [&](int q) { return q == root ? all : Bytes{}; });
 }
 

@@ -15,6 +15,12 @@ Tensor Inputs::constant(Shape shape, float value) {
 
 Tensor Inputs::output(Shape shape) { return constant(shape, 0); }
 
+Tensor Inputs::scalar() {
+  const Tensor tensor = arena_.take(DType::f64, {1});
+  backend_.fill(tensor, 0.0f);
+  return tensor;
+}
+
 Tensor Inputs::uniform(Shape shape, float scale) {
   std::vector<float> values(static_cast<std::size_t>(shape.elements()));
   for (float& value : values) value = scale * (static_cast<float>(next()) * 0x1.0p-30f - 1);

@@ -22,6 +22,7 @@ class Inputs {
 
   Tensor output(Shape shape);                    // zeros
   Tensor output_i32(Shape shape);                // zeros
+  Tensor scalar();                               // [1] f64, zero
   Tensor uniform(Shape shape, float scale = 1);  // in [-scale, scale)
   Tensor constant(Shape shape, float value);
   Tensor i32(Shape shape, const std::vector<std::int32_t>& values);

@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "kernels/host_mirror.h"
 #include "tests/bench/op_calls.h"
 
 namespace smoe::bench {
@@ -15,6 +16,12 @@ void add_elementwise(std::vector<OpCall>& calls, const ElementwiseCase& c) {
   const auto host = std::make_shared<std::vector<float>>(static_cast<std::size_t>(c.n));
   calls.push_back({"copy_to_host", what, op_work::copy(c.n), [c, host](Inputs& in) {
     return [&b = in.backend(), from = in.uniform({c.n}), host] { b.copy_to_host(host->data(), from); };
+  }});
+  calls.push_back({"start_copy_to_host", what, op_work::copy(c.n), [c](Inputs& in) {
+    return [&b = in.backend(), from = in.uniform({c.n}), mirror = std::make_shared<HostMirror<float>>()] {
+      mirror->start_fetch(b, from);
+      b.wait(b.record());
+    };
   }});
   calls.push_back({"copy_from_host", what, op_work::copy(c.n), [c, host](Inputs& in) {
     return [&b = in.backend(), to = in.output({c.n}), host] { b.copy_from_host(to, host->data()); };
@@ -29,10 +36,10 @@ void add_elementwise(std::vector<OpCall>& calls, const ElementwiseCase& c) {
     return [&b = in.backend(), x = in.uniform({c.n}), y = in.uniform({c.n}), out = in.output({c.n})] { b.add(x, y, out); };
   }});
   calls.push_back({"sum", what, op_work::sum(c.n), [c](Inputs& in) {
-    return [&b = in.backend(), x = in.uniform({c.n})] { b.sum(x); };
+    return [&b = in.backend(), x = in.uniform({c.n}), out = in.scalar()] { b.sum(x, out); };
   }});
   calls.push_back({"sum_of_squares", what, op_work::sum_of_squares(c.n), [c](Inputs& in) {
-    return [&b = in.backend(), x = in.uniform({c.n})] { b.sum_of_squares(x); };
+    return [&b = in.backend(), x = in.uniform({c.n}), out = in.scalar()] { b.sum_of_squares(x, out); };
   }});
 }
 
@@ -124,7 +131,7 @@ void add_cross_entropy(std::vector<OpCall>& calls, const CrossEntropyCase& c) {
   }});
   calls.push_back({"cross_entropy_backward", what, c.backward(), [=](Inputs& in) {
     return [&b = in.backend(), logits = in.uniform({N, V}, scale), targets = in.ids({N}, V), logsumexp = in.constant({N}, 10)] {
-      b.cross_entropy_backward(logits, targets, 0, logsumexp, 1.0);
+      b.cross_entropy_backward(logits, targets, 0, logsumexp, 1.0, {});
     };
   }});
 }

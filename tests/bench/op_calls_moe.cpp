@@ -46,23 +46,17 @@ void add_router(std::vector<OpCall>& calls, const RouterCase& c) {
 }
 
 struct Map {
-  Tensor experts, row_of, assignment_of;
-  std::shared_ptr<std::vector<std::int32_t>> host_offsets;
-  ExpertRows rows;
+  Tensor experts, row_of, assignment_of, offsets;
 };
 
 Map unmapped(Inputs& in, const DispatchCase& c) {
-  Map m{routed(in, c.tokens, c.experts, c.top_k).experts, in.output_i32({c.tokens, c.top_k}),
-        in.output_i32({c.tokens * c.top_k}), nullptr, {}};
-  m.host_offsets = std::make_shared<std::vector<std::int32_t>>(static_cast<std::size_t>(c.experts + 1));
-  m.rows.offsets = in.output_i32({c.experts + 1});
-  m.rows.host = m.rows.offsets.device() == Device::cpu ? m.rows.offsets.i32() : m.host_offsets->data();
-  return m;
+  return {routed(in, c.tokens, c.experts, c.top_k).experts, in.output_i32({c.tokens, c.top_k}),
+          in.output_i32({c.tokens * c.top_k}), in.output_i32({c.experts + 1})};
 }
 
 Map mapped(Inputs& in, const DispatchCase& c) {
   const Map m = unmapped(in, c);
-  in.backend().routing_map(m.experts, m.row_of, m.assignment_of, m.rows);
+  in.backend().routing_map(m.experts, m.row_of, m.assignment_of, m.offsets);
   return m;
 }
 
@@ -70,7 +64,7 @@ void add_dispatch(std::vector<OpCall>& calls, const DispatchCase& c) {
   const Index T = c.tokens, K = c.top_k, R = T * K, D = c.hidden;
   const std::string what = fmt::format("T{} E{} K{} D{}", T, c.experts, K, D);
   calls.push_back({"routing_map", what, op_work::routing_map(R), [=](Inputs& in) {
-    return [&b = in.backend(), m = unmapped(in, c)] { b.routing_map(m.experts, m.row_of, m.assignment_of, m.rows); };
+    return [&b = in.backend(), m = unmapped(in, c)] { b.routing_map(m.experts, m.row_of, m.assignment_of, m.offsets); };
   }});
   calls.push_back({"permute", what, c.forward(), [=](Inputs& in) {
     return [&b = in.backend(), K, m = mapped(in, c), x = in.uniform({T, D}), rows = in.output({R, D})] {
@@ -105,7 +99,7 @@ void add_grouped_gemm(std::vector<OpCall>& calls, const GroupedGemmCase& c) {
                      c.forward(), [=](Inputs& in) {
       return [&backend = in.backend(), a = in.uniform(sa), b = in.uniform(sb), c = in.output(sc), kind, write, offsets,
               device_offsets = in.i32({E + 1}, *offsets)] {
-        backend.grouped_gemm(kind, a, b, c, {device_offsets, offsets->data()}, write);
+        backend.grouped_gemm(kind, a, b, c, {device_offsets, *offsets}, write);
       };
     }});
   };

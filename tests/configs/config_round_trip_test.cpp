@@ -36,6 +36,9 @@ class FieldGenerator {
     if (*rc::gen::arbitrary<bool>()) value = *any_integer(interval);
   }
   void number(const char*, double& value, std::string_view interval) { value = *any_number(interval); }
+  void number(const char*, std::optional<double>& value, std::string_view interval) {
+    if (*rc::gen::arbitrary<bool>()) value = *any_number(interval);
+  }
   void flag(const char*, bool& value) { value = *rc::gen::arbitrary<bool>(); }
   template <class Enum>
   void choice(const char*, Enum& value, std::initializer_list<Enum> not_yet = {}) {

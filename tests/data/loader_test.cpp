@@ -1,17 +1,21 @@
 #include <gtest/gtest.h>
 
+#include <array>
 #include <chrono>
 #include <thread>
 
 #include "data/shards/loader.h"
 #include "tests/data/allocation_counter.h"
 #include "tests/data/shard_fixtures.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
+#include "tests/support/shards.h"
 
 namespace smoe {
 namespace {
 
 using test::expect_refused;
-using test::ScratchDirectory;
+using test::ScratchDir;
 
 // Two sources of different length, the second in several shards.
 class LoaderBatches : public testing::Test {
@@ -40,7 +44,6 @@ class LoaderBatches : public testing::Test {
       batch.inputs.insert(batch.inputs.end(), inputs.begin(), inputs.end());
       batch.targets.insert(batch.targets.end(), targets.begin(), targets.end());
       batch.document_start.insert(batch.document_start.end(), starts.begin(), starts.end());
-      batch.source.push_back(ref.source);
     }
     return batch;
   }
@@ -52,17 +55,20 @@ class LoaderBatches : public testing::Test {
     EXPECT_EQ(found.inputs, wanted.inputs);
     EXPECT_EQ(found.targets, wanted.targets);
     EXPECT_EQ(found.document_start, wanted.document_start);
-    EXPECT_EQ(found.source, wanted.source);
   }
 
   // Steps after which both sources have begun their third epoch.
   std::int64_t steps_past_two_epochs() const {
-    std::int64_t step = 1;
-    while (sampler().epoch(step, 0) < 2.2 || sampler().epoch(step, 1) < 2.2) ++step;
+    const Sampler whole = sampler();
+    const auto begun = [&](std::size_t source, std::int64_t drawn) { return static_cast<double>(drawn) >= 2.2 * static_cast<double>(datasets_[source]->samples()); };
+    std::array<std::int64_t, 2> drawn{};
+    std::int64_t step = 0;
+    while (!begun(0, drawn[0]) || !begun(1, drawn[1]))
+      for (const SampleRef& ref : whole.batch(++step)) ++drawn[static_cast<std::size_t>(ref.source)];
     return step;
   }
 
-  ScratchDirectory scratch_;
+  ScratchDir scratch_;
   std::vector<std::shared_ptr<const Dataset>> datasets_;
 };
 
@@ -94,7 +100,6 @@ TEST_F(LoaderBatches, RanksTogetherHaveTheGlobalBatchWhateverTheirNumber) {
           append(joined.inputs, part->inputs, length);
           append(joined.targets, part->targets, length);
           append(joined.document_start, part->document_start, length);
-          append(joined.source, part->source, 1);
         }
       expect_equal(joined, expected(step));
     }
@@ -163,7 +168,7 @@ TEST_F(LoaderBatches, ArgumentsThatDoNotFitAreLogicErrors) {
 
 // The bad token is in sample 2 of a stream read in order: the batches before it arrive, then every call says why not.
 TEST(LoaderBadInput, ErrorsOfTheThreadArriveWithTheirBatch) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   test::write_corpus(scratch / "set", {{std::vector<std::int32_t>(65, 7)}, {}}, test::corpus_info());
   test::tamper(scratch / "set", [](hid_t file) {
     std::vector<std::uint16_t> ids(65, 7);

@@ -12,14 +12,16 @@
 
 #include "data/shards/dataset.h"
 #include "data/shards/open_shards.h"
-#include "tests/data/shard_fixtures.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
+#include "tests/support/shards.h"
 
 namespace smoe {
 namespace {
 
 using test::Corpus;
 using test::expect_refused;
-using test::ScratchDirectory;
+using test::ScratchDir;
 
 // No more open files than that, for a while; those that are open stay.
 class OpenFileLimit {
@@ -48,7 +50,7 @@ std::vector<std::int32_t> all_samples(const Dataset& dataset) {
 }
 
 TEST(ManyShards, AreReadUnderALowLimitOnOpenFiles) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   const Corpus corpus = test::random_corpus(5, 300, 12, 300, true);
   test::write_corpus(scratch / "many", corpus, test::corpus_info(), 1);
   test::write_corpus(scratch / "one", corpus, test::corpus_info());
@@ -71,7 +73,7 @@ TEST(ManyShards, AreReadUnderALowLimitOnOpenFiles) {
 }
 
 TEST(ManyShards, AreReadFromSeveralThreadsWithOneFileOpen) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   const Corpus corpus = test::random_corpus(6, 40, 30, 300, true);
   test::write_corpus(scratch / "set", corpus, test::corpus_info(), 1);
   const auto open = std::make_shared<OpenShards>(1);
@@ -89,6 +91,52 @@ TEST(ManyShards, AreReadFromSeveralThreadsWithOneFileOpen) {
   EXPECT_EQ(open->size(), 1u);
 }
 
+// Corpora opened one after another, as those of several runs are.
+class ShardsVerifiedOnce : public testing::Test {
+ protected:
+  void SetUp() override { test::write_corpus(scratch_ / "set", test::random_corpus(7, 24, 30, 300, false), test::corpus_info(), 60); }
+  void open(std::int64_t sequence_length) const { Dataset(scratch_ / "set", sequence_length, true, {}, Tail::drop, open_); }
+  std::int64_t files() const { return static_cast<std::int64_t>(read_manifest(scratch_ / "set").shards.size()); }
+
+  ScratchDirectory scratch_;
+  std::shared_ptr<OpenShards> open_ = std::make_shared<OpenShards>(2);
+};
+
+TEST_F(ShardsVerifiedOnce, AreHashedOnceThroughTheSameOpenShards) {
+  ASSERT_GT(files(), 2);
+  for (const std::int64_t sequence_length : {16, 16, 8}) {
+    open(sequence_length);
+    EXPECT_EQ(open_->files_hashed(), files());
+  }
+}
+
+TEST_F(ShardsVerifiedOnce, AreHashedAgainWhereTheFileHasChanged) {
+  open(16);
+  const std::filesystem::path shard = scratch_ / "set" / "shard-00001.h5";
+  std::filesystem::last_write_time(shard, std::filesystem::last_write_time(shard) + std::chrono::seconds(2));
+  open(16);
+  EXPECT_EQ(open_->files_hashed(), files() + 1);
+  std::filesystem::resize_file(shard, std::filesystem::file_size(shard) + 1);
+  EXPECT_THROW(open(16), std::runtime_error);
+  EXPECT_THROW(open(16), std::runtime_error) << "what was refused is not verified";
+}
+
+// The same file, unchanged and still open, under a manifest that promises other content.
+TEST_F(ShardsVerifiedOnce, AreHashedAgainWhereTheManifestSaysOtherwise) {
+  open(16);
+  Manifest manifest = read_manifest(scratch_ / "set");
+  for (ShardEntry& entry : manifest.shards) entry.sha256 = std::string(64, '0');
+  write_manifest(scratch_ / "set", manifest);
+  EXPECT_THROW(open(16), std::runtime_error);
+}
+
+TEST_F(ShardsVerifiedOnce, DoNotVouchForACopy) {
+  open(16);
+  std::filesystem::copy(scratch_ / "set", scratch_ / "copy");
+  Dataset(scratch_ / "copy", 16, true, {}, Tail::drop, open_);
+  EXPECT_EQ(open_->files_hashed(), 2 * files());
+}
+
 class ShardOpenedAgain : public testing::Test {
  protected:
   void SetUp() override { test::write_corpus(scratch_ / "set", {{{1, 2, 3, 4, 5}, {6, 7, 8, 9}}, {}}, test::corpus_info(), 5); }
@@ -100,7 +148,7 @@ class ShardOpenedAgain : public testing::Test {
   }
   void open() { dataset_.emplace(scratch_ / "set", 4, true, DatasetChecks{}, Tail::drop, std::make_shared<OpenShards>(1)); }
 
-  ScratchDirectory scratch_;
+  ScratchDir scratch_;
   std::filesystem::path shard_ = scratch_ / "set" / "shard-00000.h5";
   std::optional<Dataset> dataset_;
 };

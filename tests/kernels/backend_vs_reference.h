@@ -15,6 +15,7 @@
 
 #include "kernels/backend.h"
 #include "tests/reference/random.h"
+#include "tests/support/deviation.h"
 
 namespace smoe::checks {
 
@@ -80,8 +81,7 @@ class Report {
   std::vector<Comparison> comparisons_;
 };
 
-// Empty: agreement. Otherwise the worst entry and by how much.
-std::string disagreement(const Values& found, const Values& truth, double tolerance);
+using test::disagreement;
 
 struct Check {
   std::string name;

@@ -3,6 +3,7 @@
 // Tolerances. fp32 rounds by at most u = 6e-8. A sum of n terms of either sign, added one after another, is off by about
 // sqrt(n) u of its terms' size, which is sqrt(n) times less than the sum's own spread: 2e-6 leaves a factor of 10 to 30 at
 // the sizes here and is far below any wrong term. Ops without sums get 1e-6; what is only moved is exact.
+#include "kernels/device_sums.h"
 #include "tests/kernels/backend_vs_reference.h"
 #include "tests/kernels/op_cases.h"
 #include "tests/reference/adamw.h"
@@ -29,8 +30,14 @@ void check_elementwise(Backend& backend, const ElementwiseCase& c, Report& repor
   backend.add(ta, tb, out);
   report.exact("add", ws.read(out), sum);
   // Sums are made in double.
-  report.close("sum", {backend.sum(ta)}, {reference::sum(a)}, 1e-12);
-  report.close("sum_of_squares", {backend.sum_of_squares(ta)}, {reference::sum_of_squares(a)}, 1e-12);
+  DeviceSums sums(backend);
+  sums.reset(2);
+  for (int times = 1; times <= 2; ++times) {  // they add up
+    backend.sum(ta, sums[0]);
+    backend.sum_of_squares(ta, sums[1]);
+    report.close("sum", {sums.read()[0]}, {times * reference::sum(a)}, 1e-12);
+    report.close("sum_of_squares", {sums.read()[1]}, {times * reference::sum_of_squares(a)}, 1e-12);
+  }
   const Tensor copied = ws.output({c.n});
   backend.copy(copied, ta);
   report.exact("copy", ws.read(copied), a);
@@ -186,13 +193,17 @@ void check_cross_entropy(Backend& backend, const CrossEntropyCase& c, Report& re
   report.close("logsumexp", ws.read(logsumexp), truth.logsumexp, pointwise);
   report.close("losses", ws.read(losses), truth.losses, summed);  // a difference of two larger numbers
 
-  const Values saved = ws.read(logsumexp);
+  const Values saved = ws.read(logsumexp), token_scales = f32_values(random, c.rows);
   first = 0;
   for (std::size_t s = 0; s < slices.size(); ++s) {
     const Matrix<double> slice = reference::columns(logits, first, c.slices[s]);
-    backend.cross_entropy_backward(slices[s], ttargets, first, logsumexp, scale);
+    backend.cross_entropy_backward(slices[s], ttargets, first, logsumexp, scale, Tensor());
     report.close("dlogits of columns from " + std::to_string(first), ws.read(slices[s]),
                  reference::cross_entropy_backward(slice, targets, first, saved, scale).values, summed);
+    const Tensor scaled = ws.f32(slice);
+    backend.cross_entropy_backward(scaled, ttargets, first, logsumexp, scale, ws.f32({c.rows}, token_scales));
+    report.close("dlogits scaled by token, of columns from " + std::to_string(first), ws.read(scaled),
+                 reference::cross_entropy_backward(slice, targets, first, saved, scale, token_scales).values, summed);
     first += c.slices[s];
   }
 }

@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/cpu_backend.h"
 #include "tests/kernels/cpu_test_support.h"
+#include "tests/support/deviation.h"
 
 namespace smoe {
 namespace {
@@ -56,15 +57,6 @@ std::vector<double> naive(const AttentionShape& s, Floats& qkv, const std::vecto
   return dout ? dqkv : out;
 }
 
-double worst(const std::vector<double>& expected, Floats& got) {
-  double difference = 0;
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    const double d = std::abs(expected[i] - double(got.values()[i]));
-    if (!(d <= difference)) difference = d;  // a NaN counts as the worst
-  }
-  return difference;
-}
-
 // Documents of lengths 1, 2, 3, ... in every sequence.
 std::vector<std::int32_t> growing_documents(const AttentionShape& s) {
   std::vector<std::int32_t> starts;
@@ -100,8 +92,8 @@ TEST_P(CpuAttention, ForwardAndBackwardEqualPlainLoops) {
     cpu.attention_forward(s, qkv, document_start, out, lse);
     cpu.attention_backward(s, qkv, document_start, out, lse, dout, dqkv);
     if (threads == 1) {
-      EXPECT_LT(worst(naive(s, qkv, starts, nullptr), out), 3e-6);
-      EXPECT_LT(worst(naive(s, qkv, starts, &dout), dqkv), 3e-5);
+      EXPECT_LT(test::largest_difference(out.values(), naive(s, qkv, starts, nullptr)), 3e-6);
+      EXPECT_LT(test::largest_difference(dqkv.values(), naive(s, qkv, starts, &dout)), 3e-5);
       first_out = out.values(), first_dqkv = dqkv.values();
     }
     EXPECT_EQ(out.values(), first_out) << threads << " threads";
@@ -147,7 +139,7 @@ TEST(CpuAttention, CacheEqualsWholeSequence) {
       past += count;
     }
     ASSERT_EQ(past, S);
-    for (std::int64_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], cached[i], 2e-6) << i;
+    EXPECT_LE(test::largest_difference(cached.values(), out.values()), 2e-6);
   }
 }
 

@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <cstdlib>
-#include <limits>
 #include <tuple>
 #include <utility>
 
@@ -10,6 +9,8 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/cpu_features.h"
 #include "tests/kernels/cpu_test_support.h"
+#include "tests/support/deviation.h"
+#include "tests/support/rounding.h"
 
 namespace smoe {
 namespace {
@@ -23,7 +24,7 @@ Shape shape_of_b(Gemm kind, std::int64_t n, std::int64_t k) { return kind == Gem
 // The largest error against plain loops in double, as a share of what rounding k products and sums may cause.
 double worst_error(Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, const float* b,
                    const float* before, const float* c) {
-  double worst = 0;
+  test::Worst worst;
   for (std::int64_t i = 0; i < m; ++i)
     for (std::int64_t j = 0; j < n; ++j) {
       double sum = before ? before[i * n + j] : 0.0, magnitude = std::abs(sum);
@@ -33,11 +34,9 @@ double worst_error(Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k, co
         sum += product;
         magnitude += std::abs(product);
       }
-      const double bound = static_cast<double>(k + 1) * std::numeric_limits<float>::epsilon() * magnitude;
-      const double error = std::abs(sum - static_cast<double>(c[i * n + j]));
-      if (!(error <= bound * worst)) worst = bound > 0 ? error / bound : error == 0 ? worst : 1e9;
+      worst.add(test::in_units(test::difference(c[i * n + j], sum), test::product_rounding(DType::f32, k, magnitude)));
     }
-  return worst;
+  return worst.value;
 }
 
 struct GemmCase {
@@ -75,7 +74,7 @@ TEST(CpuGroupedGemm, EqualsOneProductAnExpert) {
   for (std::size_t e = 0; e < counts.size(); ++e) sums[e + 1] = sums[e] + counts[e];
   const std::int64_t R = sums.back(), D = 40, F = 52;
   Ints offsets({E + 1}, sums);
-  const ExpertRows rows{offsets, sums.data()};
+  const ExpertRows rows{offsets, sums};
   for (Gemm kind : {Gemm::nt, Gemm::nn, Gemm::tn})
     for (Write write : {Write::assign, Write::add}) {
       CpuBackend cpu(2);
@@ -107,7 +106,7 @@ TEST(CpuGroupedGemm, SameBitsOnAnyNumberOfThreads) {
       for (int threads : {1, 2, 3, 4}) {
         CpuBackend cpu(threads);
         Floats c(kind == Gemm::tn ? Shape{4, k, n} : Shape{1100, n});
-        cpu.grouped_gemm(kind, a, b, c, {offsets, host.data()}, Write::assign);
+        cpu.grouped_gemm(kind, a, b, c, {offsets, host}, Write::assign);
         if (first.empty()) first = c.values();
         EXPECT_EQ(first, c.values()) << threads << " threads, kind " << static_cast<int>(kind) << ", n " << n << ", k " << k;
       }

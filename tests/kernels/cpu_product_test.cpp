@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "kernels/cpu/vectors.h"
+#include "tests/support/deviation.h"
+#include "tests/support/rounding.h"
 
 namespace smoe::cpu {
 namespace {
@@ -41,7 +43,7 @@ struct Operands {
   // The largest error, as a share of what rounding k products and sums may cause; infinite where a number outside of c
   // changed or NaN came in.
   double worst() const {
-    double worst = 0;
+    test::Worst worst;
     for (Size i = 0; i < problem.m; ++i)
       for (Size j = 0; j < ldc; ++j) {
         const auto at = static_cast<std::size_t>(i * ldc + j);
@@ -56,12 +58,9 @@ struct Operands {
           sum += product;
           magnitude += std::abs(product);
         }
-        const double bound = static_cast<double>(problem.k + 1) * std::numeric_limits<float>::epsilon() * magnitude;
-        const double error = std::abs(sum - static_cast<double>(c[at]));
-        if (std::isnan(error)) return std::numeric_limits<double>::infinity();
-        if (error > 0) worst = std::max(worst, bound > 0 ? error / bound : std::numeric_limits<double>::infinity());
+        worst.add(test::in_units(test::difference(c[at], sum), test::product_rounding(DType::f32, problem.k, magnitude)));
       }
-    return worst;
+    return worst.value;
   }
 
   Problem problem;

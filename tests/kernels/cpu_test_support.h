@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "kernels/tensor.h"
+#include "kernels/device_sums.h"
 
 namespace smoe::test {
 
@@ -41,10 +41,25 @@ class Ints {
 
   operator Tensor() { return Tensor(values_.data(), DType::i32, shape_); }
   std::int32_t& operator[](std::int64_t i) { return values_[static_cast<std::size_t>(i)]; }
+  std::vector<std::int32_t> values() const { return {values_.begin(), values_.end() - 1}; }
 
  private:
   std::vector<std::int32_t> values_;  // one more than the shape asks for, so that data() is never null
   Shape shape_;
 };
+
+inline double sum(Backend& backend, const Tensor& x) {
+  DeviceSums sums(backend);
+  sums.reset(1);
+  backend.sum(x, sums[0]);
+  return sums.read()[0];
+}
+
+inline double sum_of_squares(Backend& backend, const Tensor& x) {
+  DeviceSums sums(backend);
+  sums.reset(1);
+  backend.sum_of_squares(x, sums[0]);
+  return sums.read()[0];
+}
 
 }  // namespace smoe::test

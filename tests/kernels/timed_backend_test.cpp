@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/arena.h"
+#include "kernels/device_sums.h"
 #include "kernels/timed_backend.h"
 #include "kernels/yardstick.h"
 
@@ -32,7 +33,11 @@ TEST_F(TimedBackendTest, ResultsAreTheOtherBackendsBits) {
   cpu->gemm(Gemm::nt, a, b, plain, Write::assign);
   timed.gemm(Gemm::nt, a, b, through, Write::assign);
   EXPECT_EQ(numbers(plain), numbers(through));
-  EXPECT_EQ(cpu->sum_of_squares(a), timed.sum_of_squares(a));
+  DeviceSums sums(*cpu);
+  sums.reset(2);
+  cpu->sum_of_squares(a, sums[0]);
+  timed.sum_of_squares(a, sums[1]);
+  EXPECT_EQ(sums.read()[0], sums.read()[1]);
   EXPECT_EQ(timed.device(), Device::cpu);
 }
 
@@ -65,7 +70,7 @@ TEST_F(TimedBackendTest, ExpertsWithoutRowsAreNoWork) {
   const std::vector<std::int32_t> offsets{0, 3, 3, 4};
   const Tensor device_offsets = arena.take(DType::i32, {4});
   std::copy(offsets.begin(), offsets.end(), device_offsets.i32());
-  timed.grouped_gemm(Gemm::nt, filled({4, 6}, 0), filled({3, 5, 6}, 0), arena.take({4, 5}), {device_offsets, offsets.data()}, Write::assign);
+  timed.grouped_gemm(Gemm::nt, filled({4, 6}, 0), filled({3, 5, 6}, 0), arena.take({4, 5}), {device_offsets, offsets}, Write::assign);
   const std::vector<OpTime> times = timed.times();
   ASSERT_EQ(times.size(), 1u);
   EXPECT_EQ(times[0].shape, "nt E3 R4 n5 k6");

@@ -282,6 +282,24 @@ Violations check_own_includes(const fs::path& root) {
   return found;
 }
 
+Violations check_tensor_memory(const fs::path& root) {
+  static const std::set<std::string> host_only = {"parallel/comm/mpi_communicator.cpp", "parallel/comm/self_communicator.cpp"};
+  static const std::regex address(R"((\.|->)(raw|f32|i32|f64)\(\))");
+  Violations found;
+  for (const fs::path& path : project_files(root)) {
+    const std::string folder = folder_of(root, path);
+    if (!is_cpp(path) || folder == "kernels" || folder == "tests" || host_only.contains(fs::relative(path, root).generic_string())) continue;
+    const std::vector<std::string> lines = lines_of(path);
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+      const std::string code = code_of(lines[i]);
+      std::smatch match;
+      if (std::regex_search(code, match, address))
+        found.push_back(at(root, path, i + 1, match.str() + " of a tensor: its memory may be a device's (kernels/host_mirror.h, kernels/host_view.h)"));
+    }
+  }
+  return found;
+}
+
 Violations check_file_length(const fs::path& root, int max_lines) {
   Violations found;
   for (const fs::path& path : project_files(root)) {

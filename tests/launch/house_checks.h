@@ -23,6 +23,10 @@ Violations check_include_direction(const std::filesystem::path& root);
 // so that it compiles alone. Of some twenty headers, by name.
 Violations check_own_includes(const std::filesystem::path& root);
 
+// A tensor's memory may be a device's: outside kernels/, the communicators of host memory and the tests nobody takes its
+// address (raw(), f32(), i32(), f64() of kernels/tensor.h).
+Violations check_tensor_memory(const std::filesystem::path& root);
+
 // Sources and scripts have at most `max_lines` lines.
 Violations check_file_length(const std::filesystem::path& root, int max_lines = 500);
 

@@ -39,7 +39,7 @@ class Balance : public ::testing::Test {
         statistics.layer(static_cast<std::int64_t>(l)).z_sums.f32()[s] = 3.0f * static_cast<float>(length);
       }
     balance.begin_step(1);
-    balance.micro_batch(context, statistics, gradients);
+    balance.add_micro_batch(context, statistics, gradients);
     return balance.values();
   }
 
@@ -110,7 +110,7 @@ TEST_F(Balance, GlobalBatchSeesTheAssignmentsOfEarlierMicroBatches) {
       statistics.probability_sums.f32()[e] = static_cast<float>(shares[static_cast<std::size_t>(e)] * length);
     }
     statistics.z_sums.f32()[0] = 0;
-    balance.micro_batch(context, statistics, gradients);
+    balance.add_micro_batch(context, statistics, gradients);
   }
   EXPECT_NEAR(balance.values().micro_batch[0], 2.0, 1e-6);          // each collapsed
   EXPECT_NEAR(balance.values().global_batch[0], (2.0 + 1.0) / 2, 1e-6);  // the second is balanced against the first

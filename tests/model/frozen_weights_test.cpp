@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/device_sums.h"
 #include "kernels/timed_backend.h"
 #include "tests/model/model_fixture.h"
 
@@ -89,9 +90,11 @@ TEST_P(FrozenWeights, BackwardEndsWhereNothingBelowIsTrained) {
   Context context{timed, part.mesh, part.activations, part.scratch};
   const TokenBatch tokens = make_token_batch(timed, part.activations, batch.sequences, batch.sequence_length, batch.tokens, batch.targets,
                                              batch.document_start);
-  part.model.forward(context, tokens, Recompute::none, nullptr, part.saved);
+  part.model.forward(context, tokens, Recompute::none, part.saved);
+  DeviceSums loss(timed);
+  loss.reset(1);
   timed.reset();
-  part.model.loss_and_gradient(context, tokens, 1.0, part.saved);
+  part.model.loss_and_gradient(context, tokens, 1.0, part.saved, loss[0]);
   part.model.backward(context, tokens, Recompute::none, {}, part.saved);
 
   std::map<std::string, std::int64_t> calls;

@@ -35,7 +35,7 @@ class LinearTest : public ::testing::Test {
   void allocate(bool with_gradients = true) { parameters.allocate(*backend, persistent, mesh, with_gradients); }
   Tensor values(Shape shape) { return whole(parameters.find("0")->value, shape); }
   Tensor gradients(Shape shape) { return whole(parameters.find("0")->gradient, shape); }
-  static Tensor whole(const Tensor& first, Shape shape) { return {first.data(), first.type(), shape, first.device()}; }
+  static Tensor whole(const Tensor& first, Shape shape) { return first.from_here(shape); }
 
   static void write(const Tensor& to, const Matrix<double>& from) { std::copy(from.values.begin(), from.values.end(), to.f32()); }
   Tensor tensor(const Matrix<double>& from) {
@@ -102,7 +102,7 @@ TEST_F(LinearTest, GroupedMultipliesEachExpertsRowsByItsMatrices) {
   const reference::Ids offsets{0, 4, 4, 7};  // the second expert has no rows
   const Tensor device_offsets = activations.take(DType::i32, {experts + 1});
   backend->copy_from_host(device_offsets, offsets.data());
-  const ExpertRows expert_rows{device_offsets, offsets.data()};
+  const ExpertRows expert_rows{device_offsets, offsets};
   const auto w = whole_numbers(random, experts * outputs, inputs), dw_before = whole_numbers(random, experts * outputs, inputs);
   const auto x = whole_numbers(random, rows, inputs), dy = whole_numbers(random, rows, outputs);
   write(values({experts, outputs, inputs}), w);
@@ -125,7 +125,7 @@ TEST_F(LinearTest, GroupedOfFrozenMatricesTakesNoGradientOfThem) {
   const Tensor device_offsets = activations.take(DType::i32, {3});
   backend->copy_from_host(device_offsets, offsets.data());
   const auto x = whole_numbers(random, 5, 4), dy = whole_numbers(random, 5, 3);
-  linear.weight_gradient(context, tensor(dy), tensor(x), {device_offsets, offsets.data()});
+  linear.weight_gradient(context, tensor(dy), tensor(x), {device_offsets, offsets});
   EXPECT_TRUE(gradients({2, 3, 4}).empty());
 }
 

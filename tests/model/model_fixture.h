@@ -4,16 +4,17 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "kernels/device_sums.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
 #include "parallel/mesh.h"
 #include "tests/reference/mixtral.h"
 #include "tests/reference/random.h"
+#include "tests/support/deviation.h"
 
 namespace smoe {
 
@@ -85,11 +86,14 @@ class RealModel {
     const TokenBatch tokens = make_token_batch(*backend, activations, batch.sequences, batch.sequence_length, batch.tokens, batch.targets,
                                                batch.document_start);
     saved.statistics = balance.take_statistics(context, batch.sequences, batch.sequence_length);
-    model.forward(context, tokens, recompute, nullptr, saved);
+    model.forward(context, tokens, recompute, saved);
     const double scale = 1.0 / batch.target_count;
-    const double lm = model.loss_and_gradient(context, tokens, scale, saved) * scale;
+    DeviceSums loss(*backend);
+    loss.reset(1);
+    model.loss_and_gradient(context, tokens, scale, saved, loss[0]);
+    const double lm = loss.read()[0] * scale;
     balance.begin_step(1);
-    balance.micro_batch(context, saved.statistics, router_gradients);
+    balance.add_micro_batch(context, saved.statistics, router_gradients);
     model.backward(context, tokens, recompute, router_gradients, saved);
     return {lm, balance.values().trained(router.aux_loss_scope), balance.values().z_total()};
   }
@@ -110,16 +114,5 @@ class RealModel {
   Mixtral::Saved saved;
   std::vector<RouterGradient> router_gradients;
 };
-
-// Largest difference over the largest expected entry.
-template <class Found, class Expected>
-double relative_error(const Found& found, const Expected& expected) {
-  double worst = 0, largest = 0;
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    worst = std::max(worst, std::abs(static_cast<double>(found[i]) - static_cast<double>(expected[i])));
-    largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
-  }
-  return largest > 0 ? worst / largest : worst;
-}
 
 }  // namespace smoe

@@ -5,12 +5,14 @@
 #include <cmath>
 #include <cstdio>
 #include <map>
+#include <memory>
 #include <ostream>
 #include <string>
 
 #include "model/freeze.h"
 #include "tests/ranks/faulty_communicators.h"
 #include "tests/ranks/test_session.h"
+#include "tests/support/weighted_cross_entropy.h"
 #include "trainer/equivalence.h"
 #include "trainer/layout_check.h"
 
@@ -84,6 +86,14 @@ std::vector<Case> cases() {
     c.router.aux_loss_scope = AuxLossScope::sequence;
     c.accumulation = 2;
     all.push_back({"sequence_scope", c});
+  }
+  {
+    auto c = basic();  // another objective: each target weighs what its id says, some nothing
+    c.masked = 0.4;
+    c.masked_unevenly = true;
+    c.accumulation = 2;
+    c.objective = [] { return std::make_unique<test::WeightedCrossEntropy>(test::uneven_weights(67)); };
+    all.push_back({"weighted_targets", c});
   }
   {
     auto c = basic();

@@ -12,7 +12,11 @@
 #include "data/files/tensor_directory.h"
 #include "parallel/comm/agreement.h"
 #include "tests/ranks/test_session.h"
-#include "tests/trainer/training_fixture.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
+#include "tests/support/tiny_run.h"
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/record/metrics.h"
 
 namespace smoe {
 namespace {
@@ -21,11 +25,7 @@ namespace fs = std::filesystem;
 class LayoutRuns : public ::testing::Test {
  protected:
   LayoutRuns() {
-    if (is_root()) {
-      write_tiny_corpus(own_.path() / "a", "alpha", 1, 12);
-      write_tiny_corpus(own_.path() / "b", "beta", 2, 7);
-      write_tiny_corpus(own_.path() / "held-out", "alpha", 3, 4);
-    }
+    if (is_root()) test::write_tiny_sources(own_.path());
     root_ = broadcast_text(world(), own_.path().string(), 0, "test.root");
   }
   ~LayoutRuns() override { world().barrier("test.over"); }  // before the root removes the directory
@@ -34,32 +34,18 @@ class LayoutRuns : public ::testing::Test {
   Communicator& world() const { return everyone_.group(Axis::world); }
 
   TrainerConfig config(const std::string& output, const Layout& layout, std::int64_t steps) const {
-    TrainerConfig c;
-    c.model.vocab_size = 61;
-    c.model.hidden_size = 32;
-    c.model.intermediate_size = 24;
-    c.model.num_hidden_layers = 2;
-    c.model.num_attention_heads = c.model.num_key_value_heads = 8;
-    c.model.max_position_embeddings = 64;
-    c.router.z_loss_coef = 0.001;
-    c.data.train = {{.path = (root_ / "a").string(), .weight = 2.0}, {.path = (root_ / "b").string(), .weight = 1.0}};
-    c.data.eval = {{.path = (root_ / "held-out").string()}};
-    c.data.sequence_length = 16;
+    TrainerConfig c = test::tiny_config(root_, output);
+    c.model.num_attention_heads = c.model.num_key_value_heads = c.model.num_local_experts = 8;
     c.optimizer.learning_rate = 1e-3;
     c.optimizer.epsilon = 1e-5;
     c.schedule.type = ScheduleType::constant;  // that of a run of 5 steps is that of one of 10
-    c.schedule.warmup_steps = 4;
     c.train.steps = steps;
     c.train.freeze = freeze_;
     c.train.global_batch_size = 16;
     c.train.micro_batch_size = 8 / layout.dp();
-    c.train.output_dir = (root_ / output).string();
     c.checkpoint.interval = 5;
     c.eval.interval = 5;
     c.eval.batches = 3;
-    c.log.interval = 1;
-    c.log.tensorboard = false;
-    c.resolved_yaml = "train: {}\n";
     return c;
   }
 
@@ -67,7 +53,7 @@ class LayoutRuns : public ::testing::Test {
   void train(const std::string& output, const Layout& layout, std::int64_t steps) {
     if (test_session().rank() < layout.ranks) {
       const Mesh mesh = Mesh::over(test_session(), layout);
-      EXPECT_EQ(Trainer(config(output, layout, steps), mesh, 1).run(), 0);
+      EXPECT_EQ(Trainer(assemble(config(output, layout, steps), mesh, make_cpu_backend(1))).run().end, RunEnd::complete);
     }
     world().barrier("test.trained");
   }
@@ -81,7 +67,7 @@ class LayoutRuns : public ::testing::Test {
   std::vector<std::string> freeze_;
 
  private:
-  ScratchDir own_;
+  test::ScratchDir own_;
   Mesh everyone_ = Mesh::over(test_session(), {.ranks = test_session().size()});
 };
 
@@ -175,7 +161,7 @@ TEST_F(LayoutRuns, AStepThatOneRankCannotFinishChangesNoWeightOnAny) {
   const Mesh mesh = Mesh::over(test_session(), layout);
   auto c = config("poisoned", layout, 10);
   c.train.max_skipped_steps = 3;
-  Trainer trainer(c, mesh, 1);
+  Trainer trainer(assemble(c, mesh, make_cpu_backend(1)));
   if (test_session().rank() == 1) trainer.model().parameters().find("model.norm.weight")->value.f32()[0] = std::numeric_limits<float>::quiet_NaN();
   std::vector<std::vector<float>> before;
   for (const FlatBuffer& flat : trainer.model().parameters().flat_buffers()) before.emplace_back(flat.values.f32(), flat.values.f32() + flat.values.elements());
@@ -183,13 +169,38 @@ TEST_F(LayoutRuns, AStepThatOneRankCannotFinishChangesNoWeightOnAny) {
     trainer.run();
     ADD_FAILURE() << "nothing was thrown";
   } catch (const SharedFailure& failure) {
-    EXPECT_TRUE(mentions(failure.what(), {"3 steps in a row", "max_skipped_steps"}));
+    EXPECT_TRUE(test::mentions(failure.what(), {"3 steps in a row", "max_skipped_steps"}));
   }
   std::size_t i = 0;
   for (const FlatBuffer& flat : trainer.model().parameters().flat_buffers())
-    EXPECT_EQ(std::memcmp(before[i++].data(), flat.values.data(), flat.values.bytes()), 0);
+    EXPECT_EQ(std::memcmp(before[i++].data(), flat.values.raw(), flat.values.bytes()), 0);
   EXPECT_EQ(trainer.state().updates, 0);
   EXPECT_EQ(trainer.state().skipped, 3);
+}
+
+// What stands out is refused by all ranks of every layout, and by none that did not ask.
+TEST_F(LayoutRuns, AStepThatLooksOddIsRefusedByAll) {
+  if (is_root()) write_corpus_with_a_spike(root_ / "spike", 42, 16 * 16, 40, 40);
+  world().barrier("test.spike");
+  const int ranks = test_session().size();
+  for (const Layout& layout : {Layout{.ranks = 1}, Layout{.ranks = ranks, .ep = ranks}, Layout{.ranks = ranks, .tp = 2, .ep = ranks}}) {
+    if (test_session().rank() < layout.ranks) {
+      SCOPED_TRACE(layout.to_string());
+      const Mesh mesh = Mesh::over(test_session(), layout);
+      auto c = config("", layout, 42);
+      c.train.output_dir.clear();
+      c.data.train = {{.path = (root_ / "spike").string()}};
+      c.data.eval.clear();
+      c.data.shuffle = false;
+      c.optimizer.learning_rate = 1e-2;
+      c.train.outlier_deviations = 4;
+      const TrainingState state = Trainer(assemble(c, mesh, make_cpu_backend(1))).run().state;
+      EXPECT_EQ(state.skipped, 1);
+      EXPECT_EQ(state.updates, 41);
+      EXPECT_EQ(state.skipped_in_a_row, 0);
+    }
+    world().barrier("test.trained");
+  }
 }
 
 // Held-out loss is of the same samples whatever the layout, also where they do not divide over the ranks.
@@ -200,7 +211,7 @@ TEST_F(LayoutRuns, EvaluationDoesNotDependOnTheLayout) {
       auto c = config(output, layout, 1);
       c.train.micro_batch_size = micro;
       c.eval.batches = 7;
-      EXPECT_EQ(Trainer(c, mesh, 1).run(), 0);
+      EXPECT_EQ(Trainer(assemble(c, mesh, make_cpu_backend(1))).run().end, RunEnd::complete);
     }
     world().barrier("test.trained");
     return metrics(output).evals.front();

@@ -2,11 +2,11 @@
 // dF/dx with an error of h^2, so that h can be 1e-30 and nothing cancels.
 #pragma once
 
-#include <algorithm>
 #include <string>
 #include <utility>
 
 #include "tests/reference/mixtral.h"
+#include "tests/support/deviation.h"
 
 namespace smoe::reference {
 
@@ -26,23 +26,8 @@ std::vector<double> complex_step_gradient(const std::vector<double>& at, F f) {
   return gradient;
 }
 
-inline double largest(const std::vector<double>& x) {
-  double result = 0;
-  for (double value : x) result = std::max(result, std::abs(value));
-  return result;
-}
-
-// max |a - b| / max |truth|; infinite where something is not a number. A truth of zeros is compared absolutely.
-inline double deviation(const std::vector<double>& found, const std::vector<double>& truth) {
-  require(found.size() == truth.size(), "deviation: sizes differ");
-  double difference = 0;
-  for (std::size_t i = 0; i < truth.size(); ++i) {
-    const double d = std::abs(found[i] - truth[i]);
-    if (!(d <= difference)) difference = std::isnan(d) ? std::numeric_limits<double>::infinity() : d;
-  }
-  const double scale = largest(truth);
-  return scale > 0 ? difference / scale : difference;
-}
+using test::deviation;
+using test::largest;
 
 // A scalar that sees every output: sum_i direction_i * values_i.
 template <typename T>

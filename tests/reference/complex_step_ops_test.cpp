@@ -120,18 +120,29 @@ INSTANTIATE_TEST_SUITE_P(Shapes, ComplexStepAttention,
                                          AttentionCase{"window_beyond", 2, 1, 9, false}),
                          [](const auto& info) { return info.param.name; });
 
-class ComplexStepRouter : public testing::TestWithParam<Index> {};  // K
+struct RouterCase {
+  const char* name;
+  Index top_k;
+  RoutingRule rule{};
+  std::vector<double> bias{};
+  friend std::ostream& operator<<(std::ostream& out, const RouterCase& c) { return out << c.name; }
+};
+
+class ComplexStepRouter : public testing::TestWithParam<RouterCase> {};
 
 TEST_P(ComplexStepRouter, LogitsThroughWeightsBalanceAndZ) {
-  const Index top_k = GetParam(), tokens = 6, E = 5;
+  const auto& [name, top_k, rule, bias] = GetParam();
+  const Index tokens = 6, E = 5;
   Random random(7);
   const Matrix<double> logits = random.matrix(tokens, E, 1.5), dweights = random.matrix(tokens, top_k);
   const double z_scale = 0.3;
+  const Routing<double> forward = router_forward(logits, top_k, rule, bias);
+  EXPECT_EQ(forward.experts.values == router_forward(logits, top_k).experts.values, bias.empty()) << "the bias decides nothing";
   for (const Index groups : {1, 3}) {
     const Matrix<double> gradient = random.matrix(groups, E);
-    const Matrix<double> dlogits = router_backward(router_forward(logits, top_k), dweights, gradient, z_scale);
+    const Matrix<double> dlogits = router_backward(logits, forward, dweights, gradient, z_scale, rule);
     expect_gradient("logits", logits.values, dlogits.values, [&](const ComplexVector& z) {
-      const Routing<Complex> r = router_forward(like(logits, z), top_k);
+      const Routing<Complex> r = router_forward(like(logits, z), top_k, rule, bias);
       const BalanceStatistics<Complex> s = balance_statistics(r, groups);
       return project(r.weights.values, dweights.values) + project(s.probability_sums.values, gradient.values) +
              z_scale * sum(s.z_sums);
@@ -139,7 +150,18 @@ TEST_P(ComplexStepRouter, LogitsThroughWeightsBalanceAndZ) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(TopK, ComplexStepRouter, testing::Values(1, 2, 3, 5), testing::PrintToStringParamName());
+INSTANTIATE_TEST_SUITE_P(Rules, ComplexStepRouter,
+                         testing::Values(RouterCase{"k1", 1}, RouterCase{"k2", 2}, RouterCase{"k3", 3}, RouterCase{"k_equals_e", 5},
+                                         RouterCase{"k2_scaled", 2, {Score::softmax, true, 2.5}},
+                                         RouterCase{"k1_softmax", 1, {Score::softmax, false, 1}},
+                                         RouterCase{"k3_softmax_scaled", 3, {Score::softmax, false, 0.7}},
+                                         RouterCase{"k1_sigmoid", 1, {Score::sigmoid, false, 1}},
+                                         RouterCase{"k3_sigmoid_scaled", 3, {Score::sigmoid, false, 1.5}},
+                                         RouterCase{"k2_sigmoid_renormalised", 2, {Score::sigmoid, true, 1}},
+                                         RouterCase{"k5_sigmoid_renormalised_scaled", 5, {Score::sigmoid, true, 2.5}},
+                                         RouterCase{"k2_biased", 2, {}, {0.9, 0, -0.4, 0, 0.2}},
+                                         RouterCase{"k2_sigmoid_biased", 2, {Score::sigmoid, true, 2}, {0.9, 0, -0.4, 0, 0.2}}),
+                         [](const auto& info) { return info.param.name; });
 
 class ComplexStepBalance : public testing::TestWithParam<BalanceScope> {};
 
@@ -157,7 +179,7 @@ TEST_P(ComplexStepBalance, LogitsOfEveryLayer) {
   for (Index l = 0; l < layers; ++l) {
     const Matrix<double> gradient = balance_gradient(GetParam(), statistics(logits), l, tokens, top_k);
     const Routing<double> routing = router_forward(row_range(logits, l * tokens, tokens), top_k);
-    const Matrix<double> d = router_backward(routing, Matrix<double>(tokens, top_k), gradient, 0.0);
+    const Matrix<double> d = router_backward(row_range(logits, l * tokens, tokens), routing, Matrix<double>(tokens, top_k), gradient, 0.0);
     dlogits.insert(dlogits.end(), d.values.begin(), d.values.end());
   }
   expect_gradient("logits", logits.values, dlogits, [&](const ComplexVector& z) {
@@ -175,21 +197,25 @@ INSTANTIATE_TEST_SUITE_P(Scopes, ComplexStepBalance,
 
 TEST(ComplexStep, PermuteAndUnpermute) {
   Random random(9);
-  const Matrix<double> x = random.matrix(6, 4), drows = random.matrix(12, 4), dx = random.matrix(6, 4);
+  const Matrix<double> x = random.matrix(6, 4), dx = random.matrix(6, 4), none(6, 4);
   const Routing<double> routing = router_forward(random.matrix(6, 5), 2);
-  const RoutingMap map = routing_map(routing.experts, 5);
-  const Matrix<double> none(6, 4);
-  expect_gradient("x", x.values, unpermute(drows, map.row_of, 2, none).values, [&](const ComplexVector& z) {
-    return project(permute(like(x, z), map.assignment_of, 2).values, drows.values);
-  });
-  expect_gradient("rows", drows.values, permute(dx, map.assignment_of, 2).values, [&](const ComplexVector& z) {
-    return project(unpermute(like(drows, z), map.row_of, 2, cast<Complex>(x)).values, dx.values);
-  });
-  const std::vector<double> drow_weights = random.normals(12);
-  expect_gradient("weights", routing.weights.values, unpermute_weights(drow_weights, map.row_of, 2).values,
-                  [&](const ComplexVector& z) {
-                    return project(permute_weights(like(routing.weights, z), map.row_of), drow_weights);
-                  });
+  for (const Capacity capacity : {Capacity{}, Capacity{2, 6}, Capacity{1, 3}}) {
+    const RoutingMap map = routing_map(within_capacity(routing.experts, capacity), 5);
+    const Index rows = map.offsets.back();
+    EXPECT_EQ(rows == 12, capacity.rows == 0) << "nothing is dropped";
+    const Matrix<double> drows = random.matrix(rows, 4);
+    expect_gradient("x", x.values, unpermute(drows, map.row_of, 2, none).values, [&](const ComplexVector& z) {
+      return project(permute(like(x, z), map.assignment_of, 2).values, drows.values);
+    });
+    expect_gradient("rows", drows.values, permute(dx, map.assignment_of, 2).values, [&](const ComplexVector& z) {
+      return project(unpermute(like(drows, z), map.row_of, 2, cast<Complex>(x)).values, dx.values);
+    });
+    const std::vector<double> drow_weights = random.normals(rows);
+    expect_gradient("weights", routing.weights.values, unpermute_weights(drow_weights, map.row_of, 2).values,
+                    [&](const ComplexVector& z) {
+                      return project(permute_weights(like(routing.weights, z), map.assignment_of), drow_weights);
+                    });
+  }
 }
 
 TEST(ComplexStep, Swiglu) {

@@ -44,16 +44,17 @@ CrossEntropyLosses<T> cross_entropy_losses(const Ids& targets, const CrossEntrop
   return out;
 }
 
-// scale * (softmax - onehot(target)); a masked row is zero.
+// scale * token_scale * (softmax - onehot(target)); a masked row is zero. token_scales [N]; empty: 1.
 template <typename T>
 Matrix<T> cross_entropy_backward(const Matrix<T>& logits, const Ids& targets, Index first,
-                                 const std::vector<T>& logsumexp, double scale) {
+                                 const std::vector<T>& logsumexp, double scale, const std::vector<double>& token_scales = {}) {
   Matrix<T> dlogits(logits.rows, logits.cols);
   for (Index n = 0; n < logits.rows; ++n) {
     if (targets[n] < 0) continue;
+    const T factor(token_scales.empty() ? scale : scale * token_scales[n]);
     for (Index v = 0; v < logits.cols; ++v) {
       const T hit(first + v == targets[n] ? 1 : 0);
-      dlogits(n, v) = T(scale) * (std::exp(logits(n, v) - logsumexp[n]) - hit);
+      dlogits(n, v) = factor * (std::exp(logits(n, v) - logsumexp[n]) - hit);
     }
   }
   return dlogits;

@@ -1,19 +1,40 @@
-// Sorting assignments by expert, and moving rows there and back.
+// Sorting assignments by expert, and moving rows there and back; with a capacity, some assignments are dropped.
 #pragma once
+
+#include <algorithm>
 
 #include "tests/reference/matrix.h"
 
 namespace smoe::reference {
 
+// What an expert takes of every `group` consecutive tokens: the first `rows` assignments. 0 rows: all of them.
+struct Capacity {
+  Index rows = 0, group = 0;
+};
+
+// The experts [T,K], -1 where the assignment is dropped.
+inline Matrix<std::int32_t> within_capacity(Matrix<std::int32_t> experts, const Capacity& capacity) {
+  if (capacity.rows == 0) return experts;
+  for (Index first = 0; first < experts.rows; first += capacity.group) {
+    std::vector<Index> taken;
+    for (Index a = first * experts.cols; a < (first + capacity.group) * experts.cols; ++a) {
+      auto& expert = experts.values[a];
+      taken.resize(std::max<std::size_t>(taken.size(), expert + 1));
+      if (taken[expert]++ >= capacity.rows) expert = -1;
+    }
+  }
+  return experts;
+}
+
 // Rows are ordered by expert, inside one by token (and choice).
 struct RoutingMap {
-  Ids row_of;         // [T * K]: row of assignment t * K + k
-  Ids assignment_of;  // [T * K]: the inverse
+  Ids row_of;         // [T * K]: row of assignment t * K + k; -1: dropped
+  Ids assignment_of;  // [R]: the inverse
   Ids offsets;        // [E + 1]: expert e holds rows [offsets[e], offsets[e + 1])
 };
 
-inline RoutingMap routing_map(const Matrix<std::int32_t>& experts /*[T,K]*/, Index expert_count) {
-  RoutingMap map{Ids(experts.values.size()), {}, {0}};
+inline RoutingMap routing_map(const Matrix<std::int32_t>& experts /*[T,K], -1: dropped*/, Index expert_count) {
+  RoutingMap map{Ids(experts.values.size(), -1), {}, {0}};
   for (std::int32_t e = 0; e < expert_count; ++e) {
     for (std::size_t assignment = 0; assignment < experts.values.size(); ++assignment)
       if (experts.values[assignment] == e) {
@@ -34,28 +55,29 @@ Matrix<T> permute(const Matrix<T>& x, const Ids& assignment_of, Index top_k) {
   return rows;
 }
 
-// x[t] = base[t] + sum_k rows[row_of[t,k]]
+// x[t] = base[t] + sum_k rows[row_of[t,k]], without what was dropped.
 template <typename T>
 Matrix<T> unpermute(const Matrix<T>& rows, const Ids& row_of, Index top_k, const Matrix<T>& base) {
   Matrix<T> x = base;
   for (Index t = 0; t < x.rows; ++t)
     for (Index k = 0; k < top_k; ++k)
-      for (Index d = 0; d < x.cols; ++d) x(t, d) += rows(row_of[t * top_k + k], d);
+      for (Index d = 0; d < x.cols && row_of[t * top_k + k] >= 0; ++d) x(t, d) += rows(row_of[t * top_k + k], d);
   return x;
 }
 
-// row_weights[row_of[t,k]] = weights[t,k], and back.
+// row_weights[r] = weights[assignment_of[r]], and back, where a dropped one becomes zero.
 template <typename T>
-std::vector<T> permute_weights(const Matrix<T>& weights, const Ids& row_of) {
-  std::vector<T> row_weights(row_of.size());
-  for (std::size_t a = 0; a < row_of.size(); ++a) row_weights[row_of[a]] = weights.values[a];
+std::vector<T> permute_weights(const Matrix<T>& weights, const Ids& assignment_of) {
+  std::vector<T> row_weights;
+  for (const std::int32_t a : assignment_of) row_weights.push_back(weights.values[a]);
   return row_weights;
 }
 
 template <typename T>
 Matrix<T> unpermute_weights(const std::vector<T>& row_weights, const Ids& row_of, Index top_k) {
   Matrix<T> weights(static_cast<Index>(row_of.size()) / top_k, top_k);
-  for (std::size_t a = 0; a < row_of.size(); ++a) weights.values[a] = row_weights[row_of[a]];
+  for (std::size_t a = 0; a < row_of.size(); ++a)
+    if (row_of[a] >= 0) weights.values[a] = row_weights[row_of[a]];
   return weights;
 }
 

@@ -1,5 +1,6 @@
 // The experts of one layer: out[t] = sum_k w2_e (weight[t,k] * silu(w1_e x[t]) * w3_e x[t]), e = experts[t,k].
-// The routing weight stands before w2; by linearity that equals weighting the expert's output.
+// The routing weight stands before w2; by linearity that equals weighting the expert's output. An expert of -1 is nobody:
+// the assignment is dropped, and its weight has no gradient.
 #pragma once
 
 #include "tests/reference/linear.h"

@@ -1,6 +1,6 @@
 // The whole reference Mixtral: embedding, layers, final norm, LM head, and the loss that is differentiated,
 //   total = lm + aux_coef * aux + z_coef * z,
-//   lm  = sum of the cross-entropies of the unmasked targets / batch.target_count,
+//   lm  = sum of the weighted cross-entropies of the unmasked targets / batch.target_count,
 //   aux = balance_loss(config.scope) over all layers (router.h), z = sum over layers of mean_t(lse^2);
 // with every parameter's gradient written by hand.
 #pragma once
@@ -34,14 +34,16 @@ Losses<T> model_forward(const ReferenceConfig& c, const Parameters<T>& p, const 
   Losses<T> losses{};
   s.hidden = embedding_forward(batch.tokens, p.embed);
   for (Index n = 0; n < c.layers; ++n) {
-    s.hidden = layer_forward(c, p.layers[n], s.hidden, batch, s.layers[n]);
+    s.hidden = layer_forward(c, p.layers[n], s.hidden, batch, s.layers[n], n);
     s.balance.push_back(balance_statistics(s.layers[n].routing, balance_groups(c.scope, batch.sequences)));
     losses.z += sum(s.balance.back().z_sums) / T(tokens);
   }
   s.norm = rms_norm_forward(s.hidden, p.norm, c.eps);
   s.logits = linear_forward(s.norm.y, p.lm_head);
   s.cross_entropy = cross_entropy_losses(batch.targets, cross_entropy_statistics(s.logits, batch.targets, 0));
-  losses.lm = sum(s.cross_entropy.losses) / T(batch.target_count);
+  for (std::size_t t = 0; t < s.cross_entropy.losses.size(); ++t)
+    losses.lm += s.cross_entropy.losses[t] * T(batch.weights.empty() ? 1.0 : batch.weights[t]);
+  losses.lm /= T(batch.target_count);
   losses.aux = balance_loss(c.scope, s.balance, tokens, c.top_k);
   losses.total = losses.lm + T(c.aux_coef) * losses.aux + T(c.z_coef) * losses.z;
   return losses;
@@ -53,7 +55,7 @@ void model_backward(const ReferenceConfig& c, const Parameters<T>& p, const Batc
                     Parameters<T>& gradients /* += */) {
   const Index tokens = batch.sequences * batch.sequence_length;
   const Matrix<T> dlogits =
-      cross_entropy_backward(s.logits, batch.targets, 0, s.cross_entropy.logsumexp, 1.0 / batch.target_count);
+      cross_entropy_backward(s.logits, batch.targets, 0, s.cross_entropy.logsumexp, 1.0 / batch.target_count, batch.weights);
   const Matrix<T> dnorm = linear_backward(dlogits, s.norm.y, p.lm_head, gradients.lm_head);
   const Matrix<T> no_residual(tokens, c.hidden);
   Matrix<T> dx = rms_norm_backward(dnorm, s.hidden, p.norm, s.norm.rstd, no_residual, gradients.norm);

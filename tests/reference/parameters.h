@@ -1,8 +1,11 @@
 // Shape and parameters of the reference Mixtral, by the tensors of a Hugging Face directory.
 #pragma once
 
+#include <cmath>
 #include <string>
+#include <vector>
 
+#include "tests/reference/dispatch.h"
 #include "tests/reference/experts.h"
 
 namespace smoe::reference {
@@ -16,6 +19,18 @@ struct ReferenceConfig {
   double aux_coef = 0;
   BalanceScope scope = BalanceScope::micro_batch;
   double z_coef = 0;
+  RoutingRule rule{};
+  std::vector<double> selection_bias{};  // [layers * experts]; empty: none
+  double capacity_factor = 0;            // an expert takes ceil(factor * K * S / E) assignments of a sequence; 0: all
+  double jitter = 0;                     // the router's input times 1 + jitter * u, u uniform in [-1, 1)
+
+  std::vector<double> bias_of(Index layer) const {
+    if (selection_bias.empty()) return {};
+    return {selection_bias.begin() + layer * experts, selection_bias.begin() + (layer + 1) * experts};
+  }
+  Capacity capacity(Index sequence_length) const {
+    return {static_cast<Index>(std::ceil(capacity_factor * double(top_k * sequence_length) / double(experts))), sequence_length};
+  }
 };
 
 template <typename T>

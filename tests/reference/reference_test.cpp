@@ -2,9 +2,15 @@
 // definition.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <vector>
+
 #include "tests/reference/adamw.h"
 #include "tests/reference/complex_step.h"
 #include "tests/reference/dispatch.h"
+#include "tests/reference/noise.h"
 #include "tests/reference/random.h"
 
 namespace smoe::reference {
@@ -22,6 +28,58 @@ TEST(Reference, RouterTieGoesToTheLowestIndex) {
   EXPECT_DOUBLE_EQ(r.weights(0, 0), r.weights(0, 1));
   EXPECT_DOUBLE_EQ(r.weights(0, 2) / r.weights(0, 0), std::exp(-2.0));
   EXPECT_DOUBLE_EQ(r.logsumexp[1], 2 + std::log(4.0));
+}
+
+TEST(Reference, OtherRoutingRulesByHand) {
+  const double l2 = std::log(2.0), l3 = std::log(3.0);
+  const Matrix<double> logits{1, 3, {0, l3, l2}};  // softmax 1/6 3/6 2/6, sigmoid 1/2 3/4 2/3
+  const auto close = [](const Routing<double>& r, std::vector<std::int32_t> experts, std::vector<double> weights) {
+    EXPECT_EQ(r.experts.values, experts);
+    EXPECT_LE(deviation(r.weights.values, weights), 1e-12);
+  };
+  close(router_forward(logits, 2, {Score::softmax, false, 3}), {1, 2}, {1.5, 1});
+  close(router_forward(logits, 2, {Score::softmax, true, 5}), {1, 2}, {3, 2});
+  close(router_forward(logits, 2, {Score::sigmoid, false, 1}), {1, 2}, {3.0 / 4, 2.0 / 3});
+  close(router_forward(logits, 2, {Score::sigmoid, true, 17}), {1, 2}, {9, 8});
+  const Routing<double> sigmoid = router_forward(logits, 1, {Score::sigmoid, true, 1});
+  EXPECT_LE(deviation(sigmoid.probabilities.values, std::vector<double>{6.0 / 23, 9.0 / 23, 8.0 / 23}), 1e-15);
+  EXPECT_NEAR(sigmoid.logsumexp[0], std::log(6.0), 1e-15);
+  // A bias of 0.4 puts 1/6 before 1/2 and 1/2 before 3/4, and is in no weight.
+  close(router_forward(logits, 2, {Score::softmax, false, 1}, {0.4, 0, 0}), {0, 1}, {1.0 / 6, 3.0 / 6});
+  close(router_forward(logits, 2, {Score::sigmoid, true, 1}, {0.4, 0, 0}), {0, 1}, {2.0 / 5, 3.0 / 5});
+  // Scores too small for a number still have a share.
+  const Matrix<double> tiny{1, 3, {-2000, -2000 + l3, -1000 * 1e3}};
+  close(router_forward(tiny, 2, {Score::sigmoid, true, 1}), {1, 0}, {3.0 / 4, 1.0 / 4});
+  close(router_forward(Matrix<double>{1, 3, {-2000, -2000 + l3, 0}}, 2, {}, {5, 5, 0}), {0, 1}, {1.0 / 4, 3.0 / 4});
+}
+
+TEST(Reference, AnExpertTakesTheFirstAssignmentsOfEachGroup) {
+  const Matrix<std::int32_t> experts{4, 2, {0, 1, 1, 0, 1, 2, 1, 0}};
+  EXPECT_EQ(within_capacity(experts, {}).values, experts.values);
+  EXPECT_EQ(within_capacity(experts, {1, 2}).values, (std::vector<std::int32_t>{0, 1, -1, -1, 1, 2, -1, 0}));
+  EXPECT_EQ(within_capacity(experts, {2, 4}).values, (std::vector<std::int32_t>{0, 1, 1, 0, -1, 2, -1, -1}));
+  const RoutingMap map = routing_map(within_capacity(experts, {2, 4}), 3);
+  EXPECT_EQ(map.offsets, (Ids{0, 2, 4, 5}));
+  EXPECT_EQ(map.row_of, (Ids{0, 2, 3, 1, -1, 4, -1, -1}));
+  EXPECT_EQ(map.assignment_of, (Ids{0, 3, 1, 2, 5}));
+}
+
+TEST(Reference, PhiloxGivesThePublishedNumbers) {  // kat_vectors of Random123
+  EXPECT_EQ(philox(0, {0, 0, 0, 0}), (std::array<std::uint32_t, 4>{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  EXPECT_EQ(philox(0x299f31d0a4093822ull, {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}),
+            (std::array<std::uint32_t, 4>{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+}
+
+TEST(Reference, NoiseBelongsToTheTokenAndHasItsWidth) {
+  const Matrix<double> all = noise_factors({7, 100, 3, 0.25}, 400, 10), part = noise_factors({7, 150, 3, 0.25}, 20, 10);
+  EXPECT_EQ(row_range(all, 50, 20).values, part.values);
+  const double count = double(all.values.size());
+  EXPECT_NEAR(sum(all.values) / count, 1, 0.01);
+  EXPECT_NEAR((sum_of_squares(all.values) / count - 1) * 3, 0.25 * 0.25, 0.02);  // a uniform one has a third of its width squared
+  EXPECT_LE(*std::max_element(all.values.begin(), all.values.end()), 1.25);
+  EXPECT_GE(*std::min_element(all.values.begin(), all.values.end()), 0.75);
+  EXPECT_NE(noise_factors({7, 100, 4, 0.25}, 400, 10).values, all.values);
+  EXPECT_NE(noise_factors({8, 100, 3, 0.25}, 400, 10).values, all.values);
 }
 
 TEST(Reference, RenormalisedWeightsAreTheSoftmaxOfTheChosenLogits) {
@@ -123,7 +181,7 @@ TEST(Reference, DispatchedExpertsEqualExperts) {
   }
   const RoutingMap map = routing_map(routing.experts, E);
   const Matrix<double> h = grouped_gemm_nt(permute(x, map.assignment_of, K), w13, map.offsets);
-  const Matrix<double> a = swiglu_forward(h, permute_weights(routing.weights, map.row_of));
+  const Matrix<double> a = swiglu_forward(h, permute_weights(routing.weights, map.assignment_of));
   const Matrix<double> out = unpermute(grouped_gemm_nt(a, w2, map.offsets), map.row_of, K, Matrix<double>(tokens, D));
   EXPECT_LE(deviation(out.values, experts_forward(x, routing, experts).values), 1e-14);
   for (std::size_t r = 1; r < map.assignment_of.size(); ++r) {  // by expert, inside one by token

@@ -1,69 +1,104 @@
-// Mixtral's router (arXiv 2401.04088): softmax over all experts, the K largest, renormalised to sum to 1; and the
-// balance statistics and losses that are made of its probabilities.
+// The router: a score of every expert, the K best, their weights; and the balance statistics and losses that are made of
+// its probabilities. Mixtral's rule (arXiv 2401.04088) is softmax over all experts, weights renormalised to sum to 1.
 #pragma once
 
 #include <algorithm>
 #include <numeric>
 
 #include "tests/reference/matrix.h"
+#include "tests/reference/swiglu.h"
 
 namespace smoe::reference {
 
-template <typename T>
-struct Routing {
-  Matrix<T> probabilities;         // [T, E]
-  std::vector<T> logsumexp;        // [T]
-  Matrix<std::int32_t> experts;    // [T, K], best first; the lowest index wins ties
-  Matrix<T> weights;               // [T, K], sum to 1
+enum class Score { softmax, sigmoid };  // over all experts, or of each expert alone (arXiv 2408.15664)
+
+struct RoutingRule {
+  Score score = Score::softmax;
+  bool renormalise = true;  // weights are the chosen scores over their sum; otherwise the scores themselves
+  double scale = 1;         // of the weights
 };
 
 template <typename T>
-Routing<T> router_forward(const Matrix<T>& logits, Index top_k) {
+struct Routing {
+  Matrix<T> probabilities;         // [T, E] the scores over their sum: rows sum to 1
+  std::vector<T> logsumexp;        // [T] of the logits
+  Matrix<std::int32_t> experts;    // [T, K], best first; the lowest index wins ties
+  Matrix<T> weights;               // [T, K]
+};
+
+// Scores of the logits, times one factor: that which keeps the score of a logit of this size from vanishing.
+template <typename T>
+T scaled_score(Score score, const T& logit, double size) {
+  if (score == Score::softmax) return std::exp(logit - T(size));
+  return size > 0 ? sigmoid(logit) : std::exp(logit - T(size)) / (T(1) + std::exp(logit));
+}
+
+// selection_bias [E] is added to the scores for the choice of the experts, and to nothing else; empty: none.
+template <typename T>
+Routing<T> router_forward(const Matrix<T>& logits, Index top_k, const RoutingRule& rule = {},
+                          const std::vector<double>& selection_bias = {}) {
   const Index tokens = logits.rows, E = logits.cols;
   Routing<T> r{Matrix<T>(tokens, E), std::vector<T>(tokens), Matrix<std::int32_t>(tokens, top_k), Matrix<T>(tokens, top_k)};
   for (Index t = 0; t < tokens; ++t) {
     double maximum = real_part(logits(t, 0));
     for (Index e = 1; e < E; ++e) maximum = std::max(maximum, real_part(logits(t, e)));
-    T total(0);
-    for (Index e = 0; e < E; ++e) total += r.probabilities(t, e) = std::exp(logits(t, e) - T(maximum));
+    T exponentials(0), total(0);
+    for (Index e = 0; e < E; ++e) exponentials += std::exp(logits(t, e) - T(maximum));
+    r.logsumexp[t] = std::log(exponentials) + T(maximum);
+    for (Index e = 0; e < E; ++e) total += r.probabilities(t, e) = scaled_score(rule.score, logits(t, e), maximum);
     for (Index e = 0; e < E; ++e) r.probabilities(t, e) /= total;
-    r.logsumexp[t] = std::log(total) + T(maximum);
 
+    const auto score = [&](Index e) { return rule.score == Score::softmax ? r.probabilities(t, e) : sigmoid(logits(t, e)); };
+    const auto preference = [&](Index e) {
+      return selection_bias.empty() ? real_part(logits(t, e)) : real_part(score(e)) + selection_bias[e];
+    };
     std::vector<std::int32_t> order(E);
     std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
-      return real_part(logits(t, a)) > real_part(logits(t, b));
-    });
+    std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) { return preference(a) > preference(b); });
+    double largest = real_part(logits(t, order[0]));
+    for (Index k = 1; k < top_k; ++k) largest = std::max(largest, real_part(logits(t, order[k])));
     T chosen(0);
-    for (Index k = 0; k < top_k; ++k) chosen += r.probabilities(t, order[k]);
+    for (Index k = 0; k < top_k; ++k) chosen += scaled_score(rule.score, logits(t, order[k]), largest);
     for (Index k = 0; k < top_k; ++k) {
       r.experts(t, k) = order[k];
-      r.weights(t, k) = r.probabilities(t, order[k]) / chosen;
+      r.weights(t, k) =
+          T(rule.scale) * (rule.renormalise ? scaled_score(rule.score, logits(t, order[k]), largest) / chosen : score(order[k]));
     }
   }
   return r;
 }
 
 // dlogits from the three ways a logit reaches the loss:
-//   the renormalised weights, a softmax over the chosen logits alone: w_k * (dw_k - sum_j w_j dw_j), zero elsewhere;
-//   the probabilities, dL/dp[t,e] = balance_gradient(t / (T/N), e): p_e * (g_e - sum_i g_i p_i); [N,E], no rows: none;
-//   the log-sum-exp, z_scale * d(lse^2)/dlogit = z_scale * 2 * lse * p_e.
+//   the weights. Renormalised, w_k = scale * a_k with a_k = s_k / sum_j s_j over the chosen: dL/da_k = scale * dw_k, so
+//     ds_k / s_k takes w_k * (dw_k - sum_j a_j dw_j); otherwise w_k * dw_k. A logit moves ln s of the softmax by
+//     [k = e] - p_e, where what all s have in common cancels in a_k, and of the sigmoid by [k = e] * (1 - s_e);
+//   the probabilities, dL/dp[t,e] = balance_gradient(t / (T/N), e): p_e * (g_e - sum_i g_i p_i), of the sigmoid times
+//     (1 - s_e); [N,E], no rows: none;
+//   the log-sum-exp, z_scale * d(lse^2)/dlogit = z_scale * 2 * lse * softmax_e.
 template <typename T>
-Matrix<T> router_backward(const Routing<T>& r, const Matrix<T>& dweights, const Matrix<T>& balance_gradient,
-                          double z_scale) {
-  const Index tokens = r.probabilities.rows, E = r.probabilities.cols, K = r.weights.cols;
+Matrix<T> router_backward(const Matrix<T>& logits, const Routing<T>& r, const Matrix<T>& dweights,
+                          const Matrix<T>& balance_gradient, double z_scale, const RoutingRule& rule = {}) {
+  const Index tokens = logits.rows, E = logits.cols, K = r.weights.cols;
+  const bool softmax = rule.score == Score::softmax;
   Matrix<T> dlogits(tokens, E);
   for (Index t = 0; t < tokens; ++t) {
-    T mean(0);
-    for (Index k = 0; k < K; ++k) mean += r.weights(t, k) * dweights(t, k);
-    for (Index k = 0; k < K; ++k) dlogits(t, r.experts(t, k)) += r.weights(t, k) * (dweights(t, k) - mean);
+    const auto through_score = [&](Index e) { return softmax ? T(1) : sigmoid(-logits(t, e)); };
+    T all(0);
+    for (Index k = 0; k < K; ++k) all += r.weights(t, k) * dweights(t, k);
+    const T mean = rule.renormalise ? all / T(rule.scale) : T(0);
+    for (Index k = 0; k < K; ++k)
+      dlogits(t, r.experts(t, k)) += r.weights(t, k) * (dweights(t, k) - mean) * through_score(r.experts(t, k));
+    if (softmax && !rule.renormalise)
+      for (Index e = 0; e < E; ++e) dlogits(t, e) -= r.probabilities(t, e) * all;
     if (balance_gradient.rows > 0) {
       const Index group = t / (tokens / balance_gradient.rows);
       T expected(0);
       for (Index e = 0; e < E; ++e) expected += balance_gradient(group, e) * r.probabilities(t, e);
-      for (Index e = 0; e < E; ++e) dlogits(t, e) += r.probabilities(t, e) * (balance_gradient(group, e) - expected);
+      for (Index e = 0; e < E; ++e)
+        dlogits(t, e) += r.probabilities(t, e) * (balance_gradient(group, e) - expected) * through_score(e);
     }
-    for (Index e = 0; e < E; ++e) dlogits(t, e) += T(2 * z_scale) * r.logsumexp[t] * r.probabilities(t, e);
+    const Matrix<T> p = softmax ? row_range(r.probabilities, t, 1) : router_forward(row_range(logits, t, 1), 1).probabilities;
+    for (Index e = 0; e < E; ++e) dlogits(t, e) += T(2 * z_scale) * r.logsumexp[t] * p(0, e);
   }
   return dlogits;
 }

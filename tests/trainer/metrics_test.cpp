@@ -7,21 +7,26 @@
 
 #include <bit>
 #include <cmath>
+#include <fstream>
 #include <random>
 #include <vector>
 
 #include "data/files/files.h"
 #include "data/files/json.h"
-#include "tests/trainer/message_of.h"
-#include "tests/trainer/scratch_dir.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
+
+using test::message_of;
+using test::ScratchDir;
 
 StepMetrics sample_row(std::int64_t step) {
   StepMetrics row;
   row.step = step;
   row.tokens = 4096 * step;
+  row.targets = 4000;
   row.lm_loss = 10.0 / 3.0;
   row.aux_loss = 4.1;
   row.z_loss = 12.25;
@@ -51,7 +56,7 @@ TEST(Metrics, RowIsTheDocumentedText) {
   StepMetrics row = sample_row(7);
   row.expert_load = {{0.5, 0.5}, {1.0, 0.0}};
   EXPECT_EQ(to_json_line(row),
-            "{\"step\":7,\"tokens\":28672,\"lm_loss\":3.3333333333333335,\"aux_loss\":4.1,\"z_loss\":12.25,\"loss\":3.4,"
+            "{\"step\":7,\"tokens\":28672,\"targets\":4000,\"lm_loss\":3.3333333333333335,\"aux_loss\":4.1,\"z_loss\":12.25,\"loss\":3.4,"
             "\"grad_norm\":0.30000000000000004,\"learning_rate\":0.0003,\"tokens_per_sec\":1234.5,\"mfu\":0.41,\"share_of_product\":0.5,"
             "\"step_seconds\":3.32,\"max_vio\":0.52,\"model_gflops\":96.5,\"expert_load\":[[0.5,0.5],[1.0,0.0]],"
             "\"peak_memory_bytes\":2726297600,\"skipped_steps\":1}\n");
@@ -161,6 +166,17 @@ TEST(Metrics, PeakMemoryGrowsWithWhatIsTouched) {
   const std::vector<char> touched(before + (std::size_t{64} << 20), 1);  // more than the peak so far, so it must rise
   EXPECT_EQ(touched[touched.size() / 2], 1);
   EXPECT_GE(peak_resident_bytes(), before + (std::uint64_t{32} << 20));
+}
+
+TEST(Metrics, PeakMemoryForgetsWhatWasGivenBackBeforeItIsReset) {
+  {
+    const std::vector<char> touched(std::size_t{96} << 20, 1);
+    EXPECT_EQ(touched[touched.size() / 2], 1);
+  }
+  const std::uint64_t before = peak_resident_bytes();
+  reset_peak_resident_bytes();
+  if (!std::ofstream("/proc/self/clear_refs")) GTEST_SKIP() << "this /proc cannot be written";
+  EXPECT_LE(peak_resident_bytes(), before - (std::uint64_t{64} << 20));
 }
 
 TEST(MetricsResume, RowsOfLaterStepsAreDropped) {

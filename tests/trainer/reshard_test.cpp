@@ -11,16 +11,18 @@
 
 #include "data/files/sha256.h"
 #include "data/files/tensor_directory.h"
+#include "kernels/philox.h"
 #include "model/freeze.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
-#include "parallel/philox.h"
-#include "tests/trainer/scratch_dir.h"
+#include "tests/support/scratch_dir.h"
 #include "trainer/machine.h"
 #include "trainer/checkpoint/weights.h"
 
 namespace smoe {
 namespace {
+
+using test::ScratchDir;
 
 ModelConfig small_model() {
   ModelConfig c;

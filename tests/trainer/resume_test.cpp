@@ -85,14 +85,14 @@ TEST_F(Resume, ASignalSavesAtTheStepBoundaryAndTheRunGoesOnToTheSameBits) {
     const std::string output = signal == SIGTERM ? "term" : "usr1";
     const auto c = config(output);
     for (int stop_at : {3, 12}) {
-      Trainer trainer(c, mesh(), 2);
+      Trainer trainer = make_trainer(c);
       std::thread sender([&] {
         wait_for_step(root() / output / "metrics.jsonl", stop_at);
         ::kill(::getpid(), signal);
       });
-      const int status = trainer.run();
+      const RunEnd end = trainer.run().end;
       sender.join();
-      EXPECT_EQ(status, preempted_status) << "the run was over before the signal was seen";
+      EXPECT_EQ(end, RunEnd::stopped) << "the run was over before the signal was seen";
       const std::int64_t step = trainer.state().step;
       EXPECT_GE(step, stop_at);
       EXPECT_TRUE(std::filesystem::exists(checkpoint(output, step) / "manifest.json")) << "no step may be lost";

@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "data/files/json.h"
+#include "kernels/philox.h"
 #include "kernels/timed_backend.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
-#include "parallel/philox.h"
 #include "trainer/step_profile_text.h"
 #include "trainer/training_step.h"
 

@@ -5,10 +5,12 @@
 #include <limits>
 
 #include "data/files/safetensors.h"
+#include "tests/support/shards.h"
 #include "tests/trainer/training_fixture.h"
 #include "trainer/evaluate.h"
 #include "trainer/generate.h"
 #include "trainer/checkpoint/weights.h"
+#include "tests/support/message_of.h"
 
 namespace smoe {
 namespace {
@@ -17,17 +19,13 @@ using TrainerRun = TrainingTest;
 
 // 129 ids that are no targets: the first batch of 8 x 16 has nothing to learn from, the second has.
 TEST_F(TrainerRun, ABatchWithoutTargetsHasNoLoss) {
-  {
-    ShardWriter writer((root() / "masked").string(), {.tokenizer_sha256 = "", .tokenizer_name = "none", .vocab_size = 61, .source = "masked"});
-    std::vector<std::int32_t> ids(257);
-    std::vector<std::uint8_t> mask(257, 0);
-    for (std::size_t i = 0; i < ids.size(); ++i) {
-      ids[i] = static_cast<std::int32_t>(3 + i % 58);
-      mask[i] = i > 128;
-    }
-    writer.add_document(ids, mask);
-    writer.finish();
+  std::vector<std::int32_t> ids(257);
+  std::vector<std::uint8_t> mask(257, 0);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    ids[i] = static_cast<std::int32_t>(3 + i % 58);
+    mask[i] = i > 128;
   }
+  test::write_corpus(root() / "masked", {{ids}, {mask}}, {.tokenizer_sha256 = "", .tokenizer_name = "none", .vocab_size = 61, .source = "masked"});
   auto c = config("run");
   c.data.train = {{.path = (root() / "masked").string()}};
   c.data.eval.clear();
@@ -141,12 +139,12 @@ TEST_F(TrainerRun, NonFiniteStepsAreRefusedCountedAndEndTheRun) {
   auto c = config("run");
   c.train.max_skipped_steps = 3;
   c.checkpoint.interval = 1;
-  Trainer trainer(c, mesh(), 2);
+  Trainer trainer = make_trainer(c);
   Parameter* poisoned = trainer.model().parameters().find("model.norm.weight");
   poisoned->value.f32()[0] = std::numeric_limits<float>::quiet_NaN();
   const Tensor head = trainer.model().parameters().find("lm_head.weight")->value;
   const std::vector<float> before(head.f32(), head.f32() + head.elements());
-  EXPECT_TRUE(mentions(error_of([&] { trainer.run(); }), {"3 steps in a row", "max_skipped_steps", "steps 1 to 3"}));
+  EXPECT_TRUE(mentions(message_of([&] { trainer.run(); }), {"3 steps in a row", "max_skipped_steps", "steps 1 to 3"}));
   EXPECT_EQ(std::vector<float>(head.f32(), head.f32() + head.elements()), before);
   EXPECT_EQ(trainer.state().updates, 0);
   EXPECT_EQ(trainer.state().skipped, 3);
@@ -158,7 +156,7 @@ TEST_F(TrainerRun, EvaluationOfACheckpointEqualsTheRunsOwn) {
   c.eval.batches = 1000;
   ASSERT_EQ(train(c), 0);
   const Mesh mesh = Mesh::single();
-  InferenceModel model(find_model_directory(root() / "run"), mesh, 16, 2);
+  InferenceModel model(find_model_directory(root() / "run"), mesh, 16, make_cpu_backend(2));
   const Dataset held_out((root() / "held-out").string(), 16, true);
   const auto found = evaluate(model.model(), model.fresh_context(), held_out, {.batches = 0, .sequences = 4, .name = "alpha", .on_progress = {}}, 20);
   EXPECT_EQ(found.loss, metrics("run").evals.back().loss);
@@ -170,7 +168,7 @@ TEST_F(TrainerRun, CachedGenerationEqualsFullRecomputation) {
   c.model.sliding_window = 7;
   ASSERT_EQ(train(c), 0);
   const Mesh mesh = Mesh::single();
-  InferenceModel model(find_model_directory(root() / "run"), mesh, 64, 2);
+  InferenceModel model(find_model_directory(root() / "run"), mesh, 64, make_cpu_backend(2));
   const std::vector<std::int32_t> prompt{1, 5, 9, 14};
   for (bool greedy : {true, false}) {
     GenerateOptions options{.max_tokens = 48, .greedy = greedy, .temperature = 0.8, .top_p = 0.9, .seed = 3};
@@ -188,7 +186,7 @@ TEST_F(TrainerRun, IdsBeyondTheTokenizersVocabularyAreNeverDrawn) {
   c.optimizer.learning_rate = 0;
   ASSERT_EQ(train(c), 0);
   const Mesh mesh = Mesh::single();
-  InferenceModel model(find_model_directory(root() / "run"), mesh, 64, 2);
+  InferenceModel model(find_model_directory(root() / "run"), mesh, 64, make_cpu_backend(2));
   const std::vector<std::int32_t> prompt{1, 5};
   const auto largest = [](const std::vector<std::int32_t>& ids) { return *std::max_element(ids.begin(), ids.end()); };
   for (const bool greedy : {true, false}) {
@@ -208,7 +206,7 @@ TEST_F(TrainerRun, GenerationStopsAtEveryStopEvenBeyondTheTokenizersVocabulary) 
   c.train.steps = 1;
   ASSERT_EQ(train(c), 0);
   const Mesh mesh = Mesh::single();
-  InferenceModel model(find_model_directory(root() / "run"), mesh, 64, 2);
+  InferenceModel model(find_model_directory(root() / "run"), mesh, 64, make_cpu_backend(2));
   const std::vector<std::int32_t> prompt{1, 5};
   GenerateOptions options{.max_tokens = 60, .seed = 3};
   const auto all = generate(model, prompt, options);

@@ -118,8 +118,13 @@ void write_model_files(const fs::path& directory, const CheckpointContent& conte
 }
 
 void write_state(const fs::path& path, const TrainingState& s) {
-  write_json_file(path, OrderedJson{{"format_version", format_version}, {"step", s.step}, {"updates", s.updates}, {"tokens", s.tokens},
-                                    {"skipped", s.skipped}, {"skipped_in_a_row", s.skipped_in_a_row}, {"stream", s.stream}});
+  OrderedJson state{{"format_version", format_version}, {"step", s.step}, {"updates", s.updates}, {"tokens", s.tokens},
+                    {"skipped", s.skipped}, {"skipped_in_a_row", s.skipped_in_a_row}, {"stream", s.stream}};
+  if (!s.recent_losses.empty()) {
+    state["recent_losses"] = s.recent_losses;
+    state["recent_grad_norms"] = s.recent_grad_norms;
+  }
+  write_json_file(path, state);
 }
 
 void write_manifest(const fs::path& checkpoint, std::int64_t step) {
@@ -131,6 +136,17 @@ void write_manifest(const fs::path& checkpoint, std::int64_t step) {
   for (const auto& file : files)
     list.push_back({{"file", file.string()}, {"bytes", fs::file_size(checkpoint / file)}, {"sha256", sha256_file(checkpoint / file)}});
   write_json_file(checkpoint / "manifest.json", OrderedJson{{"format_version", format_version}, {"step", step}, {"files", list}});
+}
+
+// Numbers that are finite; none where there is no such key.
+std::vector<double> optional_numbers(const JsonReader& json, const char* key) {
+  std::vector<double> numbers;
+  if (!json.has(key)) return numbers;
+  for (const Json& number : json.require_array(key)) {
+    if (!number.is_number()) throw std::runtime_error(fmt::format("{}: {} must hold numbers, found {}", json.where(), key, number.dump()));
+    numbers.push_back(number.get<double>());
+  }
+  return numbers;
 }
 
 // Out of sight first, so that a removal that is interrupted leaves no directory that looks like a checkpoint.
@@ -340,6 +356,8 @@ TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointConten
           .tokens = json.require_int("tokens", 0, any),
           .skipped = json.require_int("skipped", 0, any),
           .skipped_in_a_row = json.require_int("skipped_in_a_row", 0, any),
+          .recent_losses = optional_numbers(json, "recent_losses"),
+          .recent_grad_norms = optional_numbers(json, "recent_grad_norms"),
           .stream = json.require_string("stream")};
 }
 

@@ -29,8 +29,9 @@ struct TrainingState {
   std::int64_t step = 0;     // steps done, refused ones included
   std::int64_t updates = 0;  // of the weights: t in Adam's bias corrections
   std::int64_t tokens = 0;   // input tokens seen
-  std::int64_t skipped = 0;  // steps refused because the loss or the gradient was not finite
+  std::int64_t skipped = 0;  // steps refused because the loss or the gradient was not finite, or looked odd
   std::int64_t skipped_in_a_row = 0;
+  std::vector<double> recent_losses, recent_grad_norms;  // what steps are held against (trainer/outliers.h); empty: none are
   std::string stream;        // what decides the order of the data: a change is reported on resume
 
   bool operator==(const TrainingState&) const = default;

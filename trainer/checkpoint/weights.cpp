@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "kernels/host_view.h"
 #include "model/mixtral.h"
 #include "parallel/mesh.h"
 #include "parallel/split.h"
@@ -84,27 +85,6 @@ PartsOf parts_of_runs(const Shards& shards, NumbersOf numbers_of) {
   };
 }
 
-// A tensor's values where the host can reach them: in place on the CPU, through `staging` from a device.
-class HostView {
- public:
-  HostView(Backend& backend, const Tensor& tensor, std::vector<float>& staging) : backend_(backend), tensor_(tensor) {
-    if (backend.device() == Device::cpu) {
-      data_ = tensor.f32();
-    } else {
-      staging.resize(static_cast<std::size_t>(tensor.elements()));
-      data_ = staging.data();
-    }
-  }
-  float* data() const { return data_; }
-  void fetch() const { if (data_ != tensor_.data()) backend_.copy_to_host(data_, tensor_); }
-  void store() const { if (data_ != tensor_.data()) backend_.copy_from_host(tensor_, data_); }
-
- private:
-  Backend& backend_;
-  Tensor tensor_;
-  float* data_;
-};
-
 template <class Writer>
 std::int64_t write_all(Writer& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of, const std::string& prefix) {
   std::vector<float> staging;
@@ -114,7 +94,7 @@ std::int64_t write_all(Writer& writer, Backend& backend, const ParameterSet& par
       const HostView host(backend, part.numbers, staging);
       host.fetch();
       for_each_piece(p, part.first, part.numbers.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
-        writer.write_f32(prefix + p.name, on_disk, std::span<const float>(host.data() + here, static_cast<std::size_t>(count)));
+        writer.write_f32(prefix + p.name, on_disk, host.numbers().subspan(static_cast<std::size_t>(here), static_cast<std::size_t>(count)));
         elements += count;
       });
     }
@@ -166,7 +146,7 @@ void load_weights(const std::filesystem::path& directory, Backend& backend, cons
     const Place place = place_of(p.name, dims_of(p.shape));
     const HostView host(backend, p.value, staging);
     for_each_piece(p, 0, p.slice.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
-      files.read_f32(place.tensor, host.data() + here, place.first + on_disk, count);
+      files.read_f32(place.tensor, host.numbers().data() + here, place.first + on_disk, count);
     });
     host.store();
   }
@@ -221,7 +201,7 @@ void read_parts(const TensorDirectory& directory, Backend& backend, const Parame
     for (const SlicePart& part : parts) {
       const HostView host(backend, part.numbers, staging);
       for_each_piece(p, part.first, part.numbers.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
-        directory.read_f32(name, host.data() + here, on_disk, count);
+        directory.read_f32(name, host.numbers().data() + here, on_disk, count);
       });
       host.store();
     }

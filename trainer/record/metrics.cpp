@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <numeric>
 #include <set>
 #include <stdexcept>
@@ -53,8 +54,11 @@ std::uint64_t peak_resident_bytes() {
   return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;  // Linux counts it in KiB
 }
 
+// proc(5): 5 sets the peak to what is resident now; getrusage tells the same number.
+void reset_peak_resident_bytes() { std::ofstream("/proc/self/clear_refs") << "5"; }
+
 std::string to_json_line(const StepMetrics& row) {
-  std::string line = fmt::format("{{\"step\":{},\"tokens\":{}", row.step, row.tokens);
+  std::string line = fmt::format("{{\"step\":{},\"tokens\":{},\"targets\":{}", row.step, row.tokens, row.targets);
   visit_numbers(row, [&line](const char* key, double value) { line += fmt::format(",\"{}\":{}", key, number(value)); });
   line += ",\"expert_load\":[";
   for (std::size_t layer = 0; layer < row.expert_load.size(); ++layer) {

@@ -23,6 +23,7 @@ constexpr double not_measured = std::numeric_limits<double>::quiet_NaN();
 struct StepMetrics {
   std::int64_t step = 0;             // 1 is the first update
   std::int64_t tokens = 0;           // input tokens trained on since the start of the run, over all ranks
+  std::int64_t targets = 0;          // of this step, over all ranks: what its lm_loss is divided by
   double lm_loss = not_measured;     // nats, mean over the target tokens of the global batch
   double aux_loss = not_measured;    // balance loss of the trained scope, summed over layers (1.0 a layer is balanced)
   double z_loss = not_measured;      // router z-loss (ST-MoE, arXiv 2202.08906 eq. 5), summed over layers
@@ -36,7 +37,7 @@ struct StepMetrics {
   double max_vio = not_measured;     // see max_violation
   std::vector<std::vector<double>> expert_load;  // [layers][experts]: share of the layer's assignments, sums to 1
   std::uint64_t peak_memory_bytes = 0;
-  std::int64_t skipped_steps = 0;    // steps refused since the start of the run because a gradient was not finite
+  std::int64_t skipped_steps = 0;    // steps refused since the start of the run: not finite, or an outlier
   double model_gflops = not_measured;  // 1e9 model floating-point operations a second (no recompute counted)
   std::map<std::string, std::int64_t> bytes_sent;  // by this step from rank 0 to others, by collective; absent with one rank
 
@@ -61,8 +62,10 @@ struct EvalMetrics {
 // a model without layers, count as 0.
 double max_violation(std::span<const std::vector<double>> expert_load);
 
-// The largest resident set this process has had, from getrusage.
+// The largest resident set that this process has had since reset_peak_resident_bytes(), or ever, from getrusage.
 std::uint64_t peak_resident_bytes();
+// Where /proc/self/clear_refs cannot be written, the largest ever stays.
+void reset_peak_resident_bytes();
 
 // The rows as they stand in the file, each one line with its newline. Keys are those of interface.md.
 std::string to_json_line(const StepMetrics& row);

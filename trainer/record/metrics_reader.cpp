@@ -62,6 +62,7 @@ StepMetrics read_step(const JsonReader& json) {
   StepMetrics row;
   row.step = json.require_int("step", 0, any_count);
   row.tokens = json.optional_int("tokens", 0, any_count).value_or(0);
+  row.targets = json.optional_int("targets", 0, any_count).value_or(0);
   read_numbers(json, row);
   row.expert_load = read_expert_load(json);
   row.peak_memory_bytes = static_cast<std::uint64_t>(json.optional_int("peak_memory_bytes", 0, any_count).value_or(0));

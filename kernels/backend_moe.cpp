@@ -1,0 +1,172 @@
+// The checked side of the op table: attention, router, dispatch to experts, SwiGLU. The others are in backend.cpp.
+#include "kernels/backend.h"
+#include "kernels/checks.h"
+
+namespace smoe {
+
+// ---- attention ----
+
+namespace {
+void expect_attention(const Expect& expect, const AttentionShape& shape, const Tensor& qkv, const Tensor& document_start,
+                      const Tensor& out, const Tensor& lse) {
+  const std::int64_t T = shape.sequences * shape.sequence_length, H = shape.heads, G = shape.kv_heads, C = shape.head_dim;
+  expect.that(G >= 1 && H % G == 0, "the key-value heads must divide the query heads");
+  expect("qkv", qkv, {T, H + 2 * G, C});
+  expect.optional("document_start", document_start, {T}, DType::i32);
+  expect("out", out, {T, H, C});
+  expect("lse", lse, {H, T});
+}
+}  // namespace
+
+void Backend::attention_forward(const AttentionShape& shape, const Tensor& qkv, const Tensor& document_start,
+                                const Tensor& out, const Tensor& lse) {
+  expect_attention(Expect("attention_forward", device()), shape, qkv, document_start, out, lse);
+  do_attention_forward(shape, qkv, document_start, out, lse);
+}
+
+void Backend::attention_backward(const AttentionShape& shape, const Tensor& qkv, const Tensor& document_start,
+                                 const Tensor& out, const Tensor& lse, const Tensor& dout, const Tensor& dqkv) {
+  const Expect expect("attention_backward", device());
+  expect_attention(expect, shape, qkv, document_start, out, lse);
+  expect("dout", dout, out.shape());
+  expect("dqkv", dqkv, qkv.shape());
+  do_attention_backward(shape, qkv, document_start, out, lse, dout, dqkv);
+}
+
+void Backend::attention_cached(const AttentionShape& shape, const Tensor& qkv, std::int64_t past, const Tensor& key_cache,
+                               const Tensor& value_cache, const Tensor& out) {
+  const std::int64_t N = qkv.dim(0), H = shape.heads, G = shape.kv_heads, C = shape.head_dim;
+  const std::int64_t capacity = key_cache.dim(0);
+  const Expect expect("attention_cached", device());
+  expect.that(shape.sequences == 1, "one sequence at a time");
+  expect.that(G >= 1 && H % G == 0, "the key-value heads must divide the query heads");
+  expect("qkv", qkv, {N, H + 2 * G, C});
+  expect("key_cache", key_cache, {capacity, G, C});
+  expect("value_cache", value_cache, {capacity, G, C});
+  expect("out", out, {N, H, C});
+  expect.that(past >= 0 && past + N <= capacity, "the cache is too short for the new tokens");
+  do_attention_cached(shape, qkv, past, key_cache, value_cache, out);
+}
+
+// ---- router ----
+
+void Backend::router_forward(const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp,
+                             const Tensor& experts, const Tensor& weights) {
+  const std::int64_t T = logits.dim(0), E = logits.dim(1), K = experts.dim(1);
+  const Expect expect("router_forward", device());
+  expect("logits", logits, {T, E});
+  expect("probabilities", probabilities, {T, E});
+  expect("logsumexp", logsumexp, {T});
+  expect.indices("experts", experts, {T, K});
+  expect("weights", weights, {T, K});
+  expect.that(K >= 1 && K <= E, "experts per token must be 1 .. number of experts");
+  do_router_forward(logits, probabilities, logsumexp, experts, weights);
+}
+
+void Backend::router_backward(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
+                              const Tensor& weights, const Tensor& dweights, const Tensor& balance_gradient,
+                              double z_scale, const Tensor& dlogits) {
+  const std::int64_t T = dlogits.dim(0), E = dlogits.dim(1), K = experts.dim(1);
+  const Expect expect("router_backward", device());
+  expect("probabilities", probabilities, {T, E});
+  expect("logsumexp", logsumexp, {T});
+  expect.indices("experts", experts, {T, K});
+  expect("weights", weights, {T, K});
+  expect("dweights", dweights, {T, K});
+  expect("dlogits", dlogits, {T, E});
+  const std::int64_t groups = balance_gradient.empty() ? 1 : balance_gradient.dim(0);
+  expect.optional("balance_gradient", balance_gradient, {groups, E});
+  expect.that(groups > 0 && T % groups == 0, "balance_gradient's groups must divide the tokens");
+  do_router_backward(probabilities, logsumexp, experts, weights, dweights, balance_gradient, z_scale, dlogits);
+}
+
+void Backend::balance_statistics(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
+                                 const Tensor& counts, const Tensor& probability_sums, const Tensor& z_sums) {
+  const std::int64_t T = probabilities.dim(0), E = probabilities.dim(1), K = experts.dim(1), N = counts.dim(0);
+  const Expect expect("balance_statistics", device());
+  expect("probabilities", probabilities, {T, E});
+  expect("logsumexp", logsumexp, {T});
+  expect.indices("experts", experts, {T, K});
+  expect("counts", counts, {N, E});
+  expect("probability_sums", probability_sums, {N, E});
+  expect("z_sums", z_sums, {N});
+  expect.that(N > 0 && T % N == 0, "the groups must divide the tokens");
+  do_balance_statistics(probabilities, logsumexp, experts, counts, probability_sums, z_sums);
+}
+
+// ---- dispatch to experts ----
+
+void Backend::routing_map(const Tensor& experts, const Tensor& row_of, const Tensor& assignment_of, const Tensor& offsets) {
+  const std::int64_t T = experts.dim(0), K = experts.dim(1), E = offsets.dim(0) - 1;
+  const Expect expect("routing_map", device());
+  expect.indices("experts", experts, {T, K});
+  expect.indices("row_of", row_of, {T, K});
+  expect.indices("assignment_of", assignment_of, {T * K});
+  expect.that(E >= 1, "offsets must hold one entry more than there are experts");
+  expect.indices("offsets", offsets, {E + 1});
+  do_routing_map(experts, row_of, assignment_of, offsets);
+}
+
+void Backend::permute(const Tensor& x, const Tensor& assignment_of, std::int64_t experts_per_token, const Tensor& rows) {
+  const std::int64_t T = x.dim(0), D = x.dim(1), R = rows.dim(0);
+  const Expect expect("permute", device());
+  expect("x", x, {T, D});
+  expect.indices("assignment_of", assignment_of, {R});
+  expect("rows", rows, {R, D});
+  expect.that(experts_per_token >= 1, "at least one expert a token");
+  do_permute(x, assignment_of, experts_per_token, rows);
+}
+
+void Backend::unpermute(const Tensor& rows, const Tensor& row_of, const Tensor& base, const Tensor& x) {
+  const std::int64_t T = x.dim(0), D = x.dim(1), R = rows.dim(0), K = row_of.dim(1);
+  const Expect expect("unpermute", device());
+  expect("rows", rows, {R, D});
+  expect.indices("row_of", row_of, {T, K});
+  expect.optional("base", base, {T, D});
+  expect("x", x, {T, D});
+  do_unpermute(rows, row_of, base, x);
+}
+
+void Backend::permute_weights(const Tensor& weights, const Tensor& row_of, const Tensor& row_weights) {
+  const std::int64_t T = weights.dim(0), K = weights.dim(1), R = row_weights.dim(0);
+  const Expect expect("permute_weights", device());
+  expect("weights", weights, {T, K});
+  expect.indices("row_of", row_of, {T, K});
+  expect("row_weights", row_weights, {R});
+  do_permute_weights(weights, row_of, row_weights);
+}
+
+void Backend::unpermute_weights(const Tensor& row_weights, const Tensor& row_of, const Tensor& weights) {
+  const std::int64_t T = weights.dim(0), K = weights.dim(1), R = row_weights.dim(0);
+  const Expect expect("unpermute_weights", device());
+  expect("row_weights", row_weights, {R});
+  expect.indices("row_of", row_of, {T, K});
+  expect("weights", weights, {T, K});
+  do_unpermute_weights(row_weights, row_of, weights);
+}
+
+// ---- SwiGLU ----
+
+void Backend::swiglu_forward(const Tensor& h, const Tensor& row_weights, const Tensor& a) {
+  const std::int64_t R = a.dim(0), F = a.dim(1);
+  const Expect expect("swiglu_forward", device());
+  expect("h", h, {R, 2 * F});
+  expect.optional("row_weights", row_weights, {R});
+  expect("a", a, {R, F});
+  do_swiglu_forward(h, row_weights, a);
+}
+
+void Backend::swiglu_backward(const Tensor& h, const Tensor& row_weights, const Tensor& da, const Tensor& dh,
+                              const Tensor& drow_weights, const Tensor& a) {
+  const std::int64_t R = a.dim(0), F = a.dim(1);
+  const Expect expect("swiglu_backward", device());
+  expect("h", h, {R, 2 * F});
+  expect.optional("row_weights", row_weights, {R});
+  expect("da", da, {R, F});
+  expect("dh", dh, {R, 2 * F});
+  expect.optional("drow_weights", drow_weights, {R});
+  expect("a", a, {R, F});
+  do_swiglu_backward(h, row_weights, da, dh, drow_weights, a);
+}
+
+}  // namespace smoe

@@ -1,0 +1,88 @@
+// Two backends held against each other: they agree where they compute the same, and a wrong op is called by its name.
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/check_backend.h"
+#include "tests/kernels/backend_vs_reference.h"
+
+namespace smoe::checks {
+namespace {
+
+class CheckBackendOps : public testing::TestWithParam<Check> {};
+
+// One thread and two round differently, and no op writes where it should read.
+TEST_P(CheckBackendOps, OneThreadAndTwoAgree) {
+  const auto one = make_cpu_backend(1), two = make_cpu_backend(2);
+  CheckBackend both(*one, *two, 1e-5);
+  Report report;
+  GetParam().run(both, report);
+  for (const Comparison& c : report.comparisons()) EXPECT_EQ(disagreement(c.found, c.truth, c.tolerance), "") << c.output;
+}
+
+INSTANTIATE_TEST_SUITE_P(Ops, CheckBackendOps, testing::ValuesIn(all_checks()), [](const auto& info) { return info.param.name; });
+
+// One op that leaves a wrong number at the end of each tensor it was given.
+class OneWrongOp final : public OpDecorator {
+ public:
+  OneWrongOp(Backend& inner, std::string op) : OpDecorator(inner), op_(std::move(op)) {}
+
+ private:
+  class Noting final : public Placing {
+   public:
+    mutable std::vector<Tensor> given;
+
+   private:
+    Tensor place(const Tensor& tensor) const override { return given.emplace_back(tensor); }
+  };
+  void run(const char* op, const Call& call) override {
+    const Noting noting;
+    call(inner(), noting);
+    if (op != op_) return;
+    for (const Tensor& tensor : noting.given)
+      if (!tensor.empty() && tensor.type() == DType::f32) tensor.f32()[tensor.elements() - 1] += 1.0f;
+  }
+  std::string op_;
+};
+
+TEST(CheckBackend, NamesTheFirstOpThatDiffers) {
+  const auto cpu = make_cpu_backend(1);
+  for (const std::string wrong : {"add", "gemm", "swiglu_backward"}) {
+    OneWrongOp planted(*cpu, wrong);
+    CheckBackend both(*cpu, planted, 1e-5);
+    Workspace ws(both);
+    Random random(5);
+    const Tensor x = ws.f32({4, 6}, f32_values(random, 24)), w = ws.f32({6, 6}, f32_values(random, 36)),
+                 y = ws.output({4, 6});
+    const Tensor a = ws.output({4, 3}), da = ws.f32({4, 3}, f32_values(random, 12)), dh = ws.output({4, 6});
+    std::string message;
+    try {
+      both.gemm(Gemm::nt, x, w, y, Write::assign);
+      both.add(x, y, y);
+      both.swiglu_forward(y, {}, a);
+      both.swiglu_backward(y, {}, da, dh, {}, a);
+    } catch (const std::runtime_error& error) {
+      message = error.what();
+    }
+    EXPECT_TRUE(message.starts_with(wrong + ": a tensor [4, ")) << wrong << ": " << message;
+  }
+}
+
+TEST(CheckBackend, GivesTheFirstBackendsBits) {
+  const auto one = make_cpu_backend(1), two = make_cpu_backend(2);
+  CheckBackend both(*one, *two, 1e-5);
+  Workspace ws(both);
+  Random random(6);
+  const Tensor x = ws.f32({301, 700}, f32_values(random, 301 * 700)), w = ws.f32({90, 700}, f32_values(random, 90 * 700));
+  const Tensor y = ws.output({301, 90}), alone = ws.output({301, 90});
+  both.gemm(Gemm::nt, x, w, y, Write::assign);
+  one->gemm(Gemm::nt, x, w, alone, Write::assign);
+  EXPECT_EQ(ws.read(y), ws.read(alone));
+}
+
+}  // namespace
+}  // namespace smoe::checks

@@ -1,0 +1,49 @@
+// Noise that depends on its key and place alone: Philox4x32-10 (Salmon et al., SC 2011), written from the paper, and the
+// factors of a router's jittered input (Switch, arXiv 2101.03961).
+#pragma once
+
+#include <array>
+
+#include "tests/reference/matrix.h"
+
+namespace smoe::reference {
+
+inline std::array<std::uint32_t, 4> philox(std::uint64_t key, std::array<std::uint32_t, 4> counter) {
+  for (std::uint32_t round = 0; round < 10; ++round) {
+    const std::uint32_t k0 = static_cast<std::uint32_t>(key) + round * 0x9E3779B9u;
+    const std::uint32_t k1 = static_cast<std::uint32_t>(key >> 32) + round * 0xBB67AE85u;
+    const std::uint64_t a = 0xD2511F53ull * counter[0], b = 0xCD9E8D57ull * counter[2];
+    counter = {static_cast<std::uint32_t>(b >> 32) ^ counter[1] ^ k0, static_cast<std::uint32_t>(b),
+               static_cast<std::uint32_t>(a >> 32) ^ counter[3] ^ k1, static_cast<std::uint32_t>(a)};
+  }
+  return counter;
+}
+
+struct Noise {
+  std::uint64_t key = 0;
+  Index first_token = 0;  // of row 0, in the whole batch
+  Index layer = 0;
+  double width = 0;
+};
+
+// factor [T, D]: 1 + width * u, u uniform in [-1, 1): 24 bits of word d % 4 of the counter (token, d / 4, layer).
+inline Matrix<double> noise_factors(const Noise& noise, Index tokens, Index D) {
+  Matrix<double> factors(tokens, D);
+  for (Index t = 0; t < tokens; ++t)
+    for (Index d = 0; d < D; ++d) {
+      const auto token = static_cast<std::uint64_t>(noise.first_token + t);
+      const auto words = philox(noise.key, {static_cast<std::uint32_t>(token), static_cast<std::uint32_t>(token >> 32),
+                                            static_cast<std::uint32_t>(d / 4), static_cast<std::uint32_t>(noise.layer)});
+      factors(t, d) = 1 + noise.width * (double(words[d % 4] >> 8) * 0x1p-23 - 1);
+    }
+  return factors;
+}
+
+template <typename T>
+Matrix<T> apply_noise(const Matrix<T>& x, const Matrix<double>& factors) {
+  Matrix<T> y = x;
+  for (std::size_t i = 0; i < y.values.size(); ++i) y.values[i] *= T(factors.values[i]);
+  return y;
+}
+
+}  // namespace smoe::reference

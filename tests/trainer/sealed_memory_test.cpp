@@ -1,0 +1,84 @@
+// A whole run on memory that the host cannot touch: what works here reads no pointer of a tensor outside kernels/.
+#include "tests/support/sealed_memory.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/arena.h"
+#include "kernels/host_view.h"
+#include "tests/trainer/training_fixture.h"
+#include "trainer/generate.h"
+#include "trainer/inference.h"
+
+namespace smoe {
+namespace {
+using test::SealedMemory;
+
+class SealedMemoryRuns : public TrainingTest {
+ protected:
+  TrainerConfig tiny(const std::string& output, std::int64_t steps) const {
+    TrainerConfig c = config(output);
+    c.train.steps = steps;
+    c.checkpoint.interval = c.eval.interval = 2;
+    c.log.dump_steps = {1};
+    return c;
+  }
+  void train_on(std::unique_ptr<Backend> backend, const TrainerConfig& c) const {
+    EXPECT_EQ(Trainer(assemble(c, mesh(), std::move(backend))).run().end, RunEnd::complete);
+  }
+};
+
+// Forward, backward, update, evaluation, checkpoints written and read.
+TEST_F(SealedMemoryRuns, TrainEvaluateSaveAndResumeWithTheBitsOfTheCpu) {
+  train_on(make_cpu_backend(2), tiny("cpu", 4));
+  train_on(std::make_unique<SealedMemory>(2), tiny("sealed", 2));
+  train_on(std::make_unique<SealedMemory>(2), tiny("sealed", 4));  // goes on from the checkpoint
+  EXPECT_EQ(results("cpu"), results("sealed"));
+}
+
+TEST_F(SealedMemoryRuns, RecomputeAndBalanceBySequence) {
+  for (const AuxLossScope scope : {AuxLossScope::sequence, AuxLossScope::global_batch}) {
+    const auto c = [&](const std::string& output) {
+      TrainerConfig c = tiny(output, 2);
+      c.router.aux_loss_scope = scope;
+      c.train.recompute = Recompute::layer;
+      c.checkpoint.resume = "never";
+      return c;
+    };
+    train_on(make_cpu_backend(1), c("cpu"));
+    train_on(std::make_unique<SealedMemory>(1), c("sealed"));
+    EXPECT_EQ(results("cpu"), results("sealed"));
+  }
+}
+
+TEST_F(SealedMemoryRuns, GenerateWritesWhatTheCpuWrites) {
+  train_on(make_cpu_backend(2), tiny("cpu", 2));
+  const std::vector<std::int32_t> prompt{1, 5, 9};
+  const auto text = [&](std::unique_ptr<Backend> backend, bool use_cache) {
+    InferenceModel model(checkpoint("cpu", 2) / "model", mesh(), 32, std::move(backend));
+    return generate(model, prompt, {.max_tokens = 12, .seed = 3, .use_cache = use_cache}, {});
+  };
+  for (const bool use_cache : {true, false}) EXPECT_EQ(text(std::make_unique<SealedMemory>(2), use_cache), text(make_cpu_backend(2), use_cache));
+}
+
+using SealedMemoryDeathTest = SealedMemoryRuns;
+
+TEST_F(SealedMemoryDeathTest, AHostThatReadsOrWritesATensorDies) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  SealedMemory backend(1);
+  Arena arena(backend);
+  const Tensor x = arena.take({4});
+  backend.fill(x, 2.0f);
+  EXPECT_EQ(numbers_of(backend, x), std::vector<float>(4, 2.0f));
+  const volatile float* host_read = x.f32();
+  EXPECT_DEATH(EXPECT_EQ(*host_read, 2.0f), "");
+  EXPECT_DEATH(x.f32()[0] = 1, "");
+}
+
+}  // namespace
+}  // namespace smoe

@@ -1,0 +1,183 @@
+#include "trainer/assemble.h"
+
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <optional>
+#include <stdexcept>
+#include <utility>
+
+#include "data/files/files.h"
+#include "model/freeze.h"
+#include "parallel/comm/agreement.h"
+#include "parallel/comm/mpi_session.h"
+#include "trainer/checkpoint/same_model.h"
+#include "trainer/checkpoint/weights.h"
+#include "trainer/layout_check.h"
+#include "trainer/machine.h"
+#include "trainer/record/metrics.h"
+
+namespace smoe {
+namespace fs = std::filesystem;
+namespace {
+
+// In transformers' unit, in which the coefficient of layers that balance alike is that much larger.
+double hf_coefficient(const ModelConfig& model, const RouterConfig& router) {
+  if (router.aux_loss_scope == AuxLossScope::hf) return router.aux_loss_coef;
+  return router.aux_loss_coef * static_cast<double>(model.num_hidden_layers) / static_cast<double>(model.num_experts_per_tok);
+}
+
+struct FoundModel {
+  HfConfig hf;
+  fs::path from;
+  std::vector<std::string> frozen;
+  std::unique_ptr<const ParameterSet> whole;
+};
+
+// Everything that may be found unfit before anything is opened or allocated. No collective, here and in the two below.
+FoundModel check(const TrainerConfig& config, const Layout& layout) {
+  FoundModel found;
+  found.hf.model = config.model;
+  if (config.model.from) {
+    found.from = find_model_directory(*config.model.from);
+    found.hf = read_hf_config(found.from, config.model);
+  }
+  const ModelConfig& model = found.hf.model;
+  require_layout(model, {config.data.sequence_length, config.train.global_batch_size, config.train.micro_batch_size}, layout);
+  found.frozen = frozen_patterns(config.router, config.train.freeze);
+  found.whole = std::make_unique<ParameterSet>(declare_parameters(model, Mesh::single(), found.frozen));
+  check_frozen(*found.whole, found.frozen);
+  require_memory(model, training_state_bytes(model, layout, found.frozen) * static_cast<std::uint64_t>(config.ranks_on_node), "weights, gradients and moments",
+                 config.ranks_on_node == 1 ? std::string() : fmt::format(", fewer than {} ranks on it, or larger parallel.ep and parallel.tp", config.ranks_on_node));
+  return found;
+}
+
+std::shared_ptr<const Corpus> open_data(const DataConfig& data, const FoundModel& model, bool verified, const Corpus* earlier) {
+  auto corpus = open_corpus(data, {.vocab_size = model.hf.model.vocab_size, .model_directory = model.from, .verified = verified}, earlier);
+  if (!corpus->train.empty() && data.sequence_length > model.hf.model.max_position_embeddings)
+    throw std::runtime_error(fmt::format("data.sequence_length: found {}, expected at most the model's max_position_embeddings ({})",
+                                         data.sequence_length, model.hf.model.max_position_embeddings));
+  return corpus;
+}
+
+RunParts build(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> backend, FoundModel found, std::shared_ptr<const Corpus> corpus) {
+  HfConfig& hf = found.hf;
+  if (!corpus->train.empty() && found.from.empty()) {
+    const ShardSetInfo& info = corpus->train.front().dataset->info();
+    hf.bos = info.bos;
+    hf.eos.assign(info.eos < 0 ? 0 : 1, info.eos);
+  }
+  hf.router_aux_loss_coef = hf_coefficient(hf.model, config.router);
+  // Now and not when it saves: the directory of model.from may be an earlier run's, which is moved aside before that.
+  std::vector<TokenizerFile> carried;
+  if (mesh.is_root()) carried = carried_files(corpus->train, found.from);
+  std::unique_ptr<RunDirectory> directory;
+  if (mesh.is_root() && !config.train.output_dir.empty()) directory = std::make_unique<RunDirectory>(config.train.output_dir);
+  TrainingParts training(std::move(backend), hf.model, config, mesh, found.frozen);
+  return {.config = std::move(config), .mesh = mesh, .hf = std::move(hf), .from = std::move(found.from), .frozen = std::move(found.frozen),
+          .whole = std::move(found.whole), .corpus = std::move(corpus),
+          .carried_files = std::move(carried), .stream = {}, .directory = std::move(directory), .checkpoint = {}, .left_behind = 0, .state = {},
+          .training = std::move(training), .signals = nullptr};
+}
+
+// Ranks on different nodes may see different files under the same name: all would train, on nothing that anybody meant.
+void require_same_inputs(RunParts& parts) {
+  Communicator& world = parts.mesh.group(Axis::world);
+  const auto compare = [&](const char* what, const std::string& own) {
+    const std::string roots = broadcast_text(world, own, 0, "assemble.inputs");
+    together(world, "assemble.inputs", [&] {
+      if (own != roots) throw std::runtime_error(fmt::format("{} not what rank 0 sees\n  here:   {}\n  rank 0: {}", what, own, roots));
+    });
+  };
+  std::string data, weights, holder;
+  together(world, "assemble.describe", [&] {
+    const TrainerConfig& config = parts.config;
+    parts.stream = describe_stream(parts.corpus->train, static_cast<std::uint64_t>(config.train.seed), config.data.shuffle, config.train.global_batch_size);
+    data = fmt::format("{}; evaluation: {}", parts.stream, describe_stream(parts.corpus->eval, 0, false, 0));
+    if (!parts.from.empty()) weights = fingerprint_model_directory(parts.from);
+  });
+  compare("data.train or data.eval is", data);
+  compare("the directory of model.from is", weights);
+  together(world, "assemble.lock", [&] {
+    if (!parts.config.train.output_dir.empty()) holder = read_run_lock(parts.paths().root);
+  });
+  compare("train.output_dir must be one directory that all ranks see: its lock is", holder);
+}
+
+std::optional<fs::path> find_checkpoint(const RunParts& parts) {
+  const std::string& choice = parts.config.checkpoint.resume;
+  if (choice == "never") return std::nullopt;
+  if (choice == "auto") return parts.directory ? latest_checkpoint(parts.paths().checkpoints()) : std::nullopt;
+  const fs::path checkpoint = find_model_directory(choice).parent_path();
+  if (!fs::exists(checkpoint / "state.json"))
+    throw std::runtime_error(fmt::format(
+        "checkpoint.resume: {} is not a checkpoint (no state.json); to start from its weights alone, use model.from", choice));
+  return checkpoint;
+}
+
+// Where the run begins: a checkpoint of its own, the weights of model.from, or fresh ones. The root decides and checks.
+void choose_beginning(RunParts& parts) {
+  Communicator& world = parts.mesh.group(Axis::world);
+  std::string chosen;
+  together(world, "assemble.choose", [&] {
+    if (!parts.is_root()) return;
+    if (parts.directory) remove_unfinished(parts.paths().checkpoints());
+    if (const auto checkpoint = find_checkpoint(parts)) {
+      verify_checkpoint(*checkpoint);
+      check_same_model(*checkpoint, parts.hf.model);
+      parts.left_behind = check_same_trained(*checkpoint, *parts.whole);
+      require_tokenizer_of(*checkpoint / "model", *parts.corpus);
+      chosen = checkpoint->string();
+    } else if (!parts.from.empty()) {
+      verify_model_directory(parts.from);
+    }
+  });
+  parts.checkpoint = broadcast_text(world, chosen, 0, "assemble.choose");
+}
+
+void load_beginning(RunParts& parts) {
+  TrainingParts& training = parts.training;
+  ParameterSet& parameters = training.model->parameters();
+  if (!parts.checkpoint.empty())
+    parts.state = load_checkpoint(parts.checkpoint, parts.checkpoint_content());
+  else if (!parts.from.empty())
+    load_weights(parts.from, *training.backend, parts.hf.model, parameters, parts.hf.tied_head);
+  else
+    parameters.initialize(*training.backend, static_cast<std::uint64_t>(parts.config.train.seed));
+}
+
+}  // namespace
+
+TrainingParts::TrainingParts(std::unique_ptr<Backend> given, const ModelConfig& shape, const TrainerConfig& config, const Mesh& mesh,
+                             const std::vector<std::string>& frozen)
+    : backend(std::move(given)), persistent(std::make_unique<Arena>(*backend)), model(std::make_unique<Mixtral>(shape, mesh, frozen)) {
+  model->allocate(*backend, *persistent, config.data.sequence_length, true);
+  optimizer = std::make_unique<AdamW>(*backend, *persistent, model->parameters(), mesh, config.optimizer);
+  step = std::make_unique<TrainingStep>(*backend, mesh, *model, *optimizer, config.router, config.train.micro_batch_size, config.train.recompute);
+}
+
+RunParts assemble(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> backend, const std::shared_ptr<const Corpus>& earlier) {
+  auto signals = std::make_unique<StopSignals>();
+  reset_peak_resident_bytes();
+  const LongWork work(mesh.session(), "starting the run");  // hashes of data and checkpoints, weights to read
+  Communicator& world = mesh.group(Axis::world);
+  FoundModel found;
+  together(world, "assemble.check", [&] { found = check(config, mesh.layout()); });
+  // The first rank of each node hashes the shards; the others take its word.
+  const bool first_of_node = !mesh.session() || mesh.session()->local_rank() == 0;
+  std::shared_ptr<const Corpus> corpus;
+  together(world, "assemble.hash", [&] { if (first_of_node) corpus = open_data(config.data, found, false, earlier.get()); });
+  std::optional<RunParts> parts;
+  together(world, "assemble.build", [&] {
+    if (!first_of_node) corpus = open_data(config.data, found, true, earlier.get());
+    parts.emplace(build(std::move(config), mesh, std::move(backend), std::move(found), std::move(corpus)));
+  });
+  parts->signals = std::move(signals);
+  require_same_inputs(*parts);
+  choose_beginning(*parts);
+  // All have read before the root writes: an earlier run's weights may lie where its results are moved from.
+  together(world, "assemble.load", [&] { load_beginning(*parts); });
+  return std::move(*parts);
+}
+
+}  // namespace smoe

@@ -1,0 +1,27 @@
+// What a step trains on, as this rank has it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace smoe {
+
+// This rank's sequences of a step, on the host, sequence by sequence: [sequences * sequence_length] each. The ranks of a
+// tp group have the same ones.
+struct StepBatch {
+  std::int64_t sequences = 0, sequence_length = 0;
+  std::span<const std::int32_t> ids, targets, document_start;  // document_start may be empty
+
+  // Sequences [first, first + count).
+  StepBatch part(std::int64_t first, std::int64_t count) const {
+    const auto of = [&](std::span<const std::int32_t> column) {
+      return column.empty() ? column
+                            : column.subspan(static_cast<std::size_t>(first * sequence_length),
+                                             static_cast<std::size_t>(count * sequence_length));
+    };
+    return {count, sequence_length, of(ids), of(targets), of(document_start)};
+  }
+};
+
+}  // namespace smoe
