@@ -12,6 +12,7 @@
 #include "parallel/comm/agreement.h"
 #include "parallel/comm/mpi_session.h"
 #include "trainer/activation_memory.h"
+#include "trainer/checkpoint/same_model.h"
 #include "trainer/checkpoint/weights.h"
 #include "trainer/layout_check.h"
 #include "trainer/machine.h"
