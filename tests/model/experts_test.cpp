@@ -72,7 +72,7 @@ TEST_P(ExpertsAlone, ForwardAndBackwardAreTheReferences) {
   const Values expected_y = reference::experts_forward(x, routing, weights);
   const auto expected = reference::experts_backward(dy, x, routing, weights, gradients);
 
-  const ExpertRows rows{harness.tensor(offsets), offsets.data()};
+  const ExpertRows rows{harness.tensor(offsets), offsets};
   const Tensor y = harness.unwritten({R, D}), drow_weights = harness.unwritten({R}), dy_then_dx = harness.tensor(dy);
   Experts::Saved saved;
   experts.forward(harness.context, harness.tensor(x), harness.tensor(row_weights.values), rows, saved, y);
