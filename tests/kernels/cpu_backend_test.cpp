@@ -3,12 +3,16 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <initializer_list>
 #include <limits>
+#include <stdexcept>
+#include <string_view>
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/vector_math.h"
 #include "tests/kernels/cpu_test_support.h"
 #include "tests/support/deviation.h"
+#include "tests/support/message_of.h"
 
 namespace smoe {
 namespace {
@@ -99,6 +103,25 @@ TEST(CpuRouter, NaNLogitsKeepIndicesInRange) {
   cpu.router_forward({}, logits, {}, probabilities, lse, experts, weights);
   EXPECT_NE(experts[0], experts[1]);
   for (int k : {0, 1}) EXPECT_TRUE(experts[k] >= 0 && experts[k] < 3 && std::isnan(weights[k]));
+}
+
+TEST(CpuRoutingBadInput, NamesWhatIsWrong) {
+  CpuBackend cpu(1);
+  const auto refused = [](const auto& call, std::initializer_list<std::string_view> pieces) {
+    try {
+      call();
+      ADD_FAILURE() << "accepted what had to be refused";
+    } catch (const std::logic_error& error) {
+      test::mentions(error.what(), pieces);
+    }
+  };
+  Floats logits({4, 3}), probabilities({4, 3}), lse({4}), weights({4, 2}), bias({4}), rows({8, 5}), x({4, 5});
+  Ints experts({4, 2}), row_of({4, 2}), assignment_of({8}), offsets({4});
+  refused([&] { cpu.router_forward({}, logits, bias, probabilities, lse, experts, weights); }, {"selection_bias is [4] f32"});
+  for (const Capacity& capacity : {Capacity{2, 3}, Capacity{2, 0}, Capacity{-1, 4}})
+    refused([&] { cpu.routing_map(experts, capacity, row_of, assignment_of, offsets); }, {"must divide the tokens"});
+  row_of[3] = -2;
+  refused([&] { cpu.unpermute(rows, row_of, {}, x); }, {"row_of[3] is -2, expected -1 .. 7"});
 }
 
 TEST(CpuPermute, MapIsStableAndUnpermuteInvertsIt) {

@@ -10,6 +10,7 @@
 #include "optim/adamw.h"
 #include "parallel/token_dispatcher.h"
 #include "tests/ranks/test_session.h"
+#include "tests/reference/dispatch.h"
 #include "trainer/training_step.h"
 
 namespace smoe {
@@ -123,44 +124,58 @@ TEST(StepTraffic, UniformRoutingSendsWhatTheLiteratureSays) {
   }
 }
 
-// Rows go out, are doubled by their experts, and come back to their tokens, whoever the tokens choose.
+// Rows go out, are weighed by their experts, and come back to their tokens, whoever the tokens choose; what an expert has no
+// room for stays away in both directions.
 TEST(Dispatch, RowsComeBackToTheirTokensForAnyRouting) {
   constexpr std::int64_t tokens = 12, k = 2, experts = 8;
   for (const Layout& layout : layouts_of(test_session().size())) {
     const Mesh mesh = Mesh::over(test_session(), layout);
     const auto backend = make_cpu_backend(1);
     TokenDispatcher dispatcher(mesh, experts, k);
-    for (int routing = 0; routing < 4; ++routing) {
+    for (int routing = 0; routing < 8; ++routing) {
+      const Capacity capacity = routing < 4 ? Capacity{} : Capacity{2, 6};
       SCOPED_TRACE(layout.to_string() + " routing " + std::to_string(routing));
       Arena keep(*backend), scratch(*backend);
       const Tensor x = keep.take({tokens, 3}), chosen = keep.take(DType::i32, {tokens, k}), weights = keep.take({tokens, k});
       for (std::int64_t t = 0; t < tokens; ++t) {
         for (std::int64_t d = 0; d < 3; ++d) x.f32()[t * 3 + d] = static_cast<float>(1000 * test_session().rank() + 10 * t + d);
         // Spread; all on the first experts; all on the last ones; nothing from odd ranks but to one expert.
-        const std::int64_t first = routing == 0 ? (5 * t + test_session().rank()) % experts : routing == 1 ? 0 : routing == 2 ? 6 : test_session().rank() % 2 ? 3 : t % 7;
+        const std::int64_t first = routing % 4 == 0   ? (5 * t + test_session().rank()) % experts
+                                   : routing % 4 == 1 ? 0
+                                   : routing % 4 == 2 ? 6
+                                                      : test_session().rank() % 2 ? 3 : t % 7;
         chosen.i32()[t * k] = static_cast<std::int32_t>(first);
         chosen.i32()[t * k + 1] = static_cast<std::int32_t>((first + 1) % experts);
         weights.f32()[t * k] = 0.25f, weights.f32()[t * k + 1] = 0.75f;
       }
+      const reference::Matrix<std::int32_t> kept = reference::within_capacity(
+          {tokens, k, {chosen.i32(), chosen.i32() + tokens * k}}, {capacity.rows, capacity.group});
       Dispatched saved;
-      const Tensor rows = dispatcher.dispatch(*backend, keep, scratch, x, chosen, weights, saved);
-      ASSERT_EQ(saved.rows.host[dispatcher.local_experts()], rows.dim(0));
+      const Tensor rows = dispatcher.dispatch(*backend, keep, scratch, x, chosen, weights, saved, capacity);
+      ASSERT_EQ(saved.rows.host[static_cast<std::size_t>(dispatcher.local_experts())], rows.dim(0));
       // Weighted by the expert that holds them, and by which expert it is: the sum shows that each row was where it belongs.
       for (std::int64_t e = 0; e < dispatcher.local_experts(); ++e)
-        for (std::int64_t r = saved.rows.host[e]; r < saved.rows.host[e + 1]; ++r)
+        for (std::int64_t r = saved.rows.host[static_cast<std::size_t>(e)]; r < saved.rows.host[static_cast<std::size_t>(e) + 1]; ++r)
           for (std::int64_t d = 0; d < 3; ++d)
             rows.f32()[r * 3 + d] *= saved.row_weights.f32()[r] * static_cast<float>(dispatcher.first_expert() + e + 1);
       const Tensor y = keep.take({tokens, 3}), dweights = keep.take({tokens, k}), dx = keep.take({tokens, 3}), drows = keep.take(rows.shape());
       dispatcher.combine(*backend, scratch, rows, saved, {}, y);
-      for (std::int64_t t = 0; t < tokens; ++t)
-        for (std::int64_t d = 0; d < 3; ++d) {
-          const float factor = 0.25f * static_cast<float>(chosen.i32()[t * k] + 1) + 0.75f * static_cast<float>(chosen.i32()[t * k + 1] + 1);
-          ASSERT_NEAR(y.f32()[t * 3 + d], x.f32()[t * 3 + d] * factor, 1e-5f * std::abs(x.f32()[t * 3 + d] * factor) + 1e-6f);
-        }
       dispatcher.combine_backward(*backend, scratch, x, saved, drows);
       dispatcher.dispatch_backward(*backend, scratch, drows, saved.row_weights, saved, dx, dweights);
-      for (std::int64_t i = 0; i < tokens * 3; ++i) ASSERT_EQ(dx.f32()[i], 2 * x.f32()[i]);
-      for (std::int64_t i = 0; i < tokens * k; ++i) ASSERT_EQ(dweights.f32()[i], weights.f32()[i]);
+      for (std::int64_t t = 0; t < tokens; ++t) {
+        float factor = 0, rows_of_token = 0;
+        for (std::int64_t j = 0; j < k; ++j) {
+          const bool is_kept = kept(t, j) >= 0;
+          if (is_kept) factor += weights.f32()[t * k + j] * static_cast<float>(kept(t, j) + 1);
+          rows_of_token += is_kept;
+          ASSERT_EQ(dweights.f32()[t * k + j], is_kept ? weights.f32()[t * k + j] : 0.0f);
+        }
+        for (std::int64_t d = 0; d < 3; ++d) {
+          const float x_of = x.f32()[t * 3 + d];
+          ASSERT_NEAR(y.f32()[t * 3 + d], x_of * factor, 1e-5f * std::abs(x_of * factor) + 1e-6f);
+          ASSERT_EQ(dx.f32()[t * 3 + d], rows_of_token * x_of);
+        }
+      }
     }
   }
 }
