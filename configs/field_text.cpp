@@ -93,7 +93,9 @@ std::string expected_integer(std::string_view interval, bool nullable) {
   return fmt::format("an integer in {}{}", interval, nullable ? " or null" : "");
 }
 std::string expected_integers(std::string_view interval) { return fmt::format("a list of integers in {}", interval); }
-std::string expected_number(std::string_view interval) { return fmt::format("a finite number in {}", interval); }
+std::string expected_number(std::string_view interval, bool nullable) {
+  return fmt::format("a finite number in {}{}", interval, nullable ? " or null" : "");
+}
 std::string expected_choice(const std::vector<std::string>& names) { return "one of " + joined(names); }
 std::string expected_text(bool nullable) { return nullable ? "text or null" : "text"; }
 

@@ -51,10 +51,11 @@ std::vector<std::string> choice_names() {
 
 std::string expected_integer(std::string_view interval, bool nullable);
 std::string expected_integers(std::string_view interval);
-std::string expected_number(std::string_view interval);
+std::string expected_number(std::string_view interval, bool nullable);
 std::string expected_choice(const std::vector<std::string>& names);
 std::string expected_text(bool nullable);
 inline constexpr std::string_view expected_flag = "true or false";
+inline constexpr std::string_view expected_texts = "a list of text";
 
 std::string joined(const std::vector<std::string>& parts, std::string_view separator = ", ");
 

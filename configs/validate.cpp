@@ -36,7 +36,10 @@ class RangeChecker {
     if (!contains(interval, value)) refuse(name, value, expected_integer(interval, false));
   }
   void number(const char* name, double value, std::string_view interval) {
-    if (!std::isfinite(value) || !contains(interval, value)) refuse(name, value, expected_number(interval));
+    number(name, value, interval, false);
+  }
+  void number(const char* name, const std::optional<double>& value, std::string_view interval) {
+    if (value) number(name, *value, interval, true);
   }
   void flag(const char*, bool) {}
   template <class Enum>
@@ -49,12 +52,18 @@ class RangeChecker {
   void integers(const char* name, const std::vector<std::int64_t>& values, std::string_view interval) {
     for (std::size_t i = 0; i < values.size(); ++i) integer(fmt::format("{}.{}", name, i).c_str(), values[i], interval);
   }
+  void texts(const char* name, const std::vector<std::string>& values) {
+    for (std::size_t i = 0; i < values.size(); ++i) path(fmt::format("{}.{}", name, i).c_str(), values[i]);
+  }
   template <class Struct>
   void list(const char* name, const std::vector<Struct>& values) {
     for (std::size_t i = 0; i < values.size(); ++i) section(fmt::format("{}.{}", name, i).c_str(), values[i]);
   }
 
  private:
+  void number(const char* name, double value, std::string_view interval, bool nullable) {
+    if (!std::isfinite(value) || !contains(interval, value)) refuse(name, value, expected_number(interval, nullable));
+  }
   template <class T>
   void refuse(const char* name, const T& found, const std::string& expected) {
     refuse(name, fmt::format("found {}, expected {}", found, expected));

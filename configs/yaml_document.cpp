@@ -7,12 +7,16 @@
 #include <algorithm>
 #include <optional>
 #include <sstream>
+#include <string>
+#include <string_view>
 
 namespace smoe {
 namespace {
 
 constexpr std::size_t deepest = 16;
 constexpr std::size_t longest_shown = 60;
+constexpr std::string_view alias_refused =
+    "found an alias (*), expected the value itself: aliases are not supported, and text that begins with * needs quotes";
 
 ConfigLocation location(const YAML::Mark& mark) { return {mark.line + 1, mark.column + 1, false}; }
 
@@ -31,7 +35,7 @@ class TreeBuilder : public YAML::EventHandler {
   }
 
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
-    refuse(mark, "found an alias (*), expected the value itself: aliases are not supported");
+    refuse(mark, std::string(alias_refused));
     add({YamlNode::Kind::null, location(mark), {}, false, {}, {}});
   }
 
@@ -158,6 +162,11 @@ std::optional<ConfigProblem> tab_in_indentation(std::string_view text, int line)
                        "found a tab in the indentation, expected spaces: YAML indents with nothing else"};
 }
 
+// Of an alias without an anchor, which is what text becomes that begins with * and is not quoted.
+bool is_alias_at(std::string_view text, const YAML::Mark& mark) {
+  return mark.pos >= 0 && static_cast<std::size_t>(mark.pos) < text.size() && text[static_cast<std::size_t>(mark.pos)] == '*';
+}
+
 }  // namespace
 
 bool is_utf8(std::string_view text) {
@@ -213,6 +222,7 @@ YamlNode parse_yaml(std::string_view text, const std::string& source) {
     }
   } catch (const YAML::Exception& error) {
     if (const auto tab = tab_in_indentation(text, error.mark.line + 1)) throw ConfigError(source, {*tab});
+    if (is_alias_at(text, error.mark)) throw ConfigError(source, {{location(error.mark), "", std::string(alias_refused)}});
     throw ConfigError(source, {{location(error.mark), "", "not valid YAML: " + shown(error.msg)}});
   }
   if (!first.problems().empty()) throw ConfigError(source, first.problems());

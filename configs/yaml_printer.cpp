@@ -29,8 +29,9 @@ class FieldDescriber {
   void integer(const char* name, const T& value, std::string_view interval) {
     add(name, expected_integer(interval, is_optional<T>), yaml_text(value));
   }
-  void number(const char* name, double value, std::string_view interval) {
-    add(name, expected_number(interval), yaml_text(value));
+  template <class T>
+  void number(const char* name, const T& value, std::string_view interval) {
+    add(name, expected_number(interval, is_optional<T>), yaml_text(value));
   }
   void flag(const char* name, bool value) { add(name, std::string(expected_flag), yaml_text(value)); }
   template <class Enum>
@@ -42,10 +43,9 @@ class FieldDescriber {
     add(name, expected_default(value), yaml_text(value));
   }
   void integers(const char* name, const std::vector<std::int64_t>& values, std::string_view interval) {
-    std::vector<std::string> items;
-    for (const std::int64_t value : values) items.push_back(yaml_text(value));
-    add_list(name, expected_integers(interval), std::move(items));
+    add_list(name, expected_integers(interval), yaml_texts(values));
   }
+  void texts(const char* name, const std::vector<std::string>& values) { add_list(name, std::string(expected_texts), yaml_texts(values)); }
   // A list of structs, each as a flow map: {path: a, weight: 1.0}.
   template <class Struct>
   void list(const char* name, const std::vector<Struct>& values) {
@@ -57,6 +57,12 @@ class FieldDescriber {
   }
 
  private:
+  template <class T>
+  static std::vector<std::string> yaml_texts(const std::vector<T>& values) {
+    std::vector<std::string> items;
+    for (const T& value : values) items.push_back(yaml_text(value));
+    return items;
+  }
   template <class Struct>
   static std::vector<FieldText> fields_of(const Struct& value) {
     std::vector<FieldText> fields;

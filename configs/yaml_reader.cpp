@@ -68,10 +68,7 @@ class FieldReader {
     const YamlNode* node = take(name);
     if (!node || takes_null(*node, value)) return;
     value = node->described();  // of what is refused: one complaint is enough, and an empty path would be another
-    if (node->kind != YamlNode::Kind::scalar) return mistyped(*node, name, expected_text(is_optional<T>));
-    if (!node->quoted && reads_as_another_type(node->text)) {
-      return mistyped(*node, name, fmt::format("{}, in quotes if it is meant: \"{}\"", expected_text(is_optional<T>), node->text));
-    }
+    if (!is_text(*node, prefix_ + name, expected_text(is_optional<T>))) return;
     try {
       value = expand_path(node->text);
     } catch (const std::runtime_error& error) {
@@ -86,14 +83,15 @@ class FieldReader {
     read_integer(*node, prefix_ + name, value, expected_integer(interval, is_optional<T>));
   }
 
-  void number(const char* name, double& value, std::string_view interval) {
+  template <class T>
+  void number(const char* name, T& value, std::string_view interval) {
     const YamlNode* node = take(name);
-    if (!node) return;
+    if (!node || takes_null(*node, value)) return;
     const auto parsed = parse_number(node->text);
     if (parsed && plain(*node)) {
       value = *parsed;
     } else {
-      mistyped(*node, name, expected_number(interval) + (parsed ? without_quotes(*node) : ""));
+      mistyped(*node, name, expected_number(interval, is_optional<T>) + (parsed ? without_quotes(*node) : ""));
     }
   }
 
@@ -139,6 +137,17 @@ class FieldReader {
       all_read &= read_integer(node->items[i], key, read[i], expected_integer(interval, false));
     }
     if (all_read) values = std::move(read);
+  }
+
+  void texts(const char* name, std::vector<std::string>& values) {
+    const YamlNode* node = take(name);
+    if (!node) return;
+    if (node->kind != YamlNode::Kind::list) return mistyped(*node, name, std::string(expected_texts));
+    values.clear();
+    for (std::size_t i = 0; i < node->items.size(); ++i) {
+      const YamlNode& item = node->items[i];
+      if (is_text(item, fmt::format("{}{}.{}", prefix_, name, i), expected_text(false))) values.push_back(item.text);
+    }
   }
 
   template <class Struct>
@@ -200,6 +209,14 @@ class FieldReader {
   }
   template <class T>
   static bool takes_null(const YamlNode&, T&) {
+    return false;
+  }
+
+  bool is_text(const YamlNode& node, const std::string& key, const std::string& expected) {
+    const bool scalar = node.kind == YamlNode::Kind::scalar, another_type = scalar && !node.quoted && reads_as_another_type(node.text);
+    if (scalar && !another_type) return true;
+    const std::string hint = another_type ? fmt::format(", in quotes if it is meant: \"{}\"", node.text) : "";
+    refuse(node, key, fmt::format("found {}, expected {}{}", node.described(), expected, hint));
     return false;
   }
 

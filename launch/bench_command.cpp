@@ -9,6 +9,7 @@
 #include "kernels/yardstick.h"
 #include "launch/commands.h"
 #include "launch/run_plan.h"
+#include "model/freeze.h"
 #include "parallel/cores.h"
 #include "trainer/machine.h"
 #include "trainer/record/progress.h"
@@ -29,11 +30,13 @@ void bench(const BenchArguments& arguments, bool threads_given) {
   const RunConfig config = resolve_model(read_config(arguments.config, arguments.overrides));
   const Layout one_rank{};
   const TrainConfig& train = config.train;
-  require_memory(config.model, training_state_bytes(config.model, one_rank) + estimated_activation_bytes(config, one_rank) + Yardstick::bytes,
+  require_memory(config.model, training_state_bytes(config.model, one_rank, frozen_patterns(config.router, train.freeze)) +
+                     estimated_activation_bytes(config, one_rank) + Yardstick::bytes,
                  "weights, gradients, moments, activations and the arrays that rates are measured on", ", or a smaller train.micro_batch_size");
   Progress progress({.label = "bench", .unit = "step", .total = arguments.steps + 2});
   const StepProfile profile = profile_step({.model = config.model,
                                             .router = config.router,
+                                            .freeze = train.freeze,
                                             .optimizer = config.optimizer,
                                             .recompute = train.recompute,
                                             .sequence_length = config.data.sequence_length,

@@ -36,7 +36,8 @@ struct TrainingOptions {
   bool dry_run = false;  // describe the run and end before its first step
 };
 
-// The configuration with the shape that model.from stands for; model.from stays, because weights come from there.
+// The configuration with the shape that model.from stands for; model.from stays, because weights come from there. Throws
+// UsageError where what is frozen does not fit that model.
 RunConfig resolve_model(RunConfig config);
 // As many ranks, divided as the configuration says.
 Layout layout_of(const RunConfig& config, int ranks);

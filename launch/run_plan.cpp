@@ -3,9 +3,13 @@
 #include <fmt/format.h>
 
 #include <iterator>
+#include <string>
+#include <vector>
 
 #include "data/files/printable.h"
+#include "model/freeze.h"
 #include "model/mixtral.h"
+#include "parallel/mesh.h"
 #include "trainer/machine.h"
 #include "trainer/trainer.h"
 
@@ -64,8 +68,9 @@ std::string describe_run(const RunConfig& config, const Layout& layout, int rank
   const ParameterCounts counts = count_parameters(model);
   const std::int64_t step_tokens = train.global_batch_size * config.data.sequence_length;
   const std::int64_t micro_batches = train.global_batch_size / (train.micro_batch_size * layout.dp());
+  const std::vector<std::string> frozen = frozen_patterns(config.router, train.freeze);
   const double token_flops = 3 * forward_flops_per_token(model, config.data.sequence_length);
-  const double state = static_cast<double>(training_state_bytes(model, layout)) / gib;
+  const double state = static_cast<double>(training_state_bytes(model, layout, frozen)) / gib;
   const double activations = static_cast<double>(estimated_activation_bytes(config, layout)) / gib;
   const double machine = static_cast<double>(physical_memory_bytes()) / gib;
 
@@ -77,6 +82,9 @@ std::string describe_run(const RunConfig& config, const Layout& layout, int rank
   text += line("", fmt::format("embedding and head {}, attention {}, experts {}, routers {}, norms {}",
                                grouped(counts.embedding), grouped(counts.attention), grouped(counts.experts),
                                grouped(counts.routers), grouped(counts.norms)));
+  if (!frozen.empty())
+    text += line("trained", fmt::format("{} parameters; frozen: {}", grouped(count_trained(declare_parameters(model, Mesh::single(), frozen))),
+                                        fmt::join(frozen, ", ")));
   text += line("step", fmt::format("{} tokens: {} sequences of {}; dp {} x {} micro-batch(es) of {}",
                                    grouped(step_tokens), train.global_batch_size, config.data.sequence_length, layout.dp(),
                                    micro_batches, train.micro_batch_size));

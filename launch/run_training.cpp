@@ -12,6 +12,9 @@
 #include "data/files/printable.h"
 #include "launch/commands.h"
 #include "launch/run_plan.h"
+#include "model/freeze.h"
+#include "model/mixtral.h"
+#include "parallel/mesh.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/corpus.h"
 #include "trainer/checkpoint/hf_config.h"
@@ -40,15 +43,27 @@ void describe_data(const RunConfig& config) {
   tell("eval", config.data.eval);
 }
 
+// As a key's value is found unfit, though only the model's names tell.
+void require_trainable(const RunConfig& config) {
+  const auto frozen = frozen_patterns(config.router, config.train.freeze);
+  if (frozen.empty()) return;
+  try {
+    check_frozen(declare_parameters(config.model, Mesh::single(), frozen), frozen);
+  } catch (const std::runtime_error& error) {
+    throw UsageError(error.what());
+  }
+}
+
 }  // namespace
 
 RunConfig resolve_model(RunConfig config) {
-  if (!config.model.from) return config;
-  const auto from = config.model.from;
-  const std::filesystem::path directory = find_model_directory(*from);
-  config.model = read_hf_config(directory, config.model).model;
-  validate(config, (directory / "config.json").string());
-  config.model.from = from;
+  if (const auto from = config.model.from) {
+    const std::filesystem::path directory = find_model_directory(*from);
+    config.model = read_hf_config(directory, config.model).model;
+    validate(config, (directory / "config.json").string());
+    config.model.from = from;
+  }
+  require_trainable(config);
   return config;
 }
 

@@ -52,6 +52,7 @@ EquivalenceCase shrink(const RunConfig& config, int ranks, std::int64_t steps) {
   c.masked = 0.2;
   c.masked_unevenly = true;
   c.recompute = config.train.recompute;
+  c.freeze = config.train.freeze;
   return c;
 }
 

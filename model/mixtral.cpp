@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "model/freeze.h"
 #include "model/rope_frequencies.h"
 
 namespace smoe {
@@ -20,13 +21,15 @@ std::vector<std::unique_ptr<DecoderLayer>> make_layers(ParameterSet& parameters,
 }
 }  // namespace
 
-Mixtral::Mixtral(const ModelConfig& config, const Mesh& mesh)
+Mixtral::Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen)
     : config_(config),
       mesh_(mesh),
       embedding_(parameters_, config, mesh),
       layers_(make_layers(parameters_, config, mesh, layer_parameters_)),
       norm_(parameters_, "model.norm.weight", config.hidden_size, config.rms_norm_eps),
-      head_(parameters_, config, mesh) {}
+      head_(parameters_, config, mesh) {
+  freeze(parameters_, frozen);
+}
 
 void Mixtral::allocate(Backend& backend, Arena& persistent, std::int64_t positions, bool with_gradients) {
   parameters_.allocate(backend, persistent, mesh_, with_gradients);
@@ -126,8 +129,8 @@ KvCache Mixtral::make_cache(Arena& arena, std::int64_t capacity) const {
   return cache;
 }
 
-ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh) {
-  Mixtral declared(config, mesh);
+ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen) {
+  Mixtral declared(config, mesh, frozen);
   return std::move(declared.parameters());
 }
 

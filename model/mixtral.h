@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "model/balance_loss.h"
@@ -34,8 +35,9 @@ class Mixtral {
     BalanceLoss::Statistics statistics;
   };
 
-  // Parameters are declared here and get memory in allocate(). The mesh outlives the model.
-  Mixtral(const ModelConfig& config, const Mesh& mesh);
+  // Parameters are declared here and get memory in allocate(). The mesh outlives the model. frozen: patterns of the names of
+  // those that are not trained (model/freeze.h).
+  Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen = {});
   Mixtral(const Mixtral&) = delete;
   Mixtral& operator=(const Mixtral&) = delete;
 
@@ -85,7 +87,7 @@ class Mixtral {
 };
 
 // A model's parameters and nothing else, without memory: their names, shapes, and what a rank of the mesh holds of them.
-ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh);
+ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen = {});
 
 // Floating-point operations of one token's forward, counting a multiply-add as two. Attention scores are counted causal
 // (half of S x S); norms, softmax and activations are not counted. Training is three times this.

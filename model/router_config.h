@@ -33,7 +33,7 @@ struct RouterConfig {
   std::optional<double> target_max_vio;  // the coefficient is steered to reach this MaxVio
   double z_loss_coef = 0.0;              // per layer, of the mean squared log-sum-exp (ST-MoE, arXiv 2202.08906)
   double bias_update_rate = 0.0;         // loss-free balancing (arXiv 2408.15664)
-  bool frozen = false;
+  bool frozen = false;                   // the routers' weights are not trained
 
   bool operator==(const RouterConfig&) const = default;
 
@@ -45,7 +45,7 @@ struct RouterConfig {
     visit.not_available("target_max_vio", self.target_max_vio);
     visit.number("z_loss_coef", self.z_loss_coef, "[0, inf)");
     visit.not_available("bias_update_rate", self.bias_update_rate);
-    visit.not_available("frozen", self.frozen);
+    visit.flag("frozen", self.frozen);
   }
 };
 

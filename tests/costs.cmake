@@ -11,15 +11,17 @@ set(smoe_costs
   "^LayoutRuns" 25
   "^equivalence\\.[a-z_0-9]+\\.[68]_ranks" 15
   "^Watchdog\\.RanksThatShareFewCores" 12
-  "^(Collectives|equivalence_finds|equivalence_of_scopes)\\." 10
+  "^equivalence_of_frozen\\.[48]_ranks" 15
+  "^(Collectives|equivalence_finds|equivalence_of_scopes|equivalence_of_frozen)\\." 10
   "^equivalence\\.[a-z_0-9]+\\.4_ranks" 8
   "^(equivalence|WatchdogParts|StepTraffic)\\." 6
   "^(Watchdog|RanksBadInput)\\." 5
   "^(CommandLine\\.layouts|CommandBadInput\\.disk_full|Reshard\\.)" 5
   "^Processes\\.(alone|each|omp|taskset|what)" 12
   "^(ModelFiles|CommandTokens)\\." 4
+  "^GradientReducer\\.8" 3
   "^(Processes|CommandLine|ReportInBrowser|Prepare|SafetensorsProperty)\\." 3
-  "^(Evaluation|ManyShards|ConsecutiveRuns)\\." 3
+  "^(Evaluation|ManyShards|ConsecutiveRuns|OddSteps)\\." 3
   "^(DataInput\\.(eval|train)|CommandBadInput\\.(model|generate|logits|eval)|Steps/Allocation\\.|TokenizerBadInput\\.Survives)" 2
 )
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "data/files/files.h"
+#include "model/freeze.h"
 #include "parallel/comm/agreement.h"
 #include "parallel/comm/mpi_session.h"
 #include "trainer/checkpoint/weights.h"
@@ -28,6 +29,8 @@ double hf_coefficient(const ModelConfig& model, const RouterConfig& router) {
 struct FoundModel {
   HfConfig hf;
   fs::path from;
+  std::vector<std::string> frozen;
+  std::unique_ptr<const ParameterSet> whole;
 };
 
 // Everything that may be found unfit before anything is opened or allocated. No collective, here and in the two below.
@@ -39,9 +42,12 @@ FoundModel check(const TrainerConfig& config, const Layout& layout) {
     found.hf = read_hf_config(found.from, config.model);
   }
   const ModelConfig& model = found.hf.model;
-  require_memory(model, training_state_bytes(model, layout) * static_cast<std::uint64_t>(config.ranks_on_node), "weights, gradients and moments",
-                 config.ranks_on_node == 1 ? std::string() : fmt::format(", fewer than {} ranks on it, or larger parallel.ep and parallel.tp", config.ranks_on_node));
   require_layout(model, {config.data.sequence_length, config.train.global_batch_size, config.train.micro_batch_size}, layout);
+  found.frozen = frozen_patterns(config.router, config.train.freeze);
+  found.whole = std::make_unique<ParameterSet>(declare_parameters(model, Mesh::single(), found.frozen));
+  check_frozen(*found.whole, found.frozen);
+  require_memory(model, training_state_bytes(model, layout, found.frozen) * static_cast<std::uint64_t>(config.ranks_on_node), "weights, gradients and moments",
+                 config.ranks_on_node == 1 ? std::string() : fmt::format(", fewer than {} ranks on it, or larger parallel.ep and parallel.tp", config.ranks_on_node));
   return found;
 }
 
@@ -66,9 +72,10 @@ RunParts build(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> 
   if (mesh.is_root()) carried = carried_files(corpus->train, found.from);
   std::unique_ptr<RunDirectory> directory;
   if (mesh.is_root() && !config.train.output_dir.empty()) directory = std::make_unique<RunDirectory>(config.train.output_dir);
-  TrainingParts training(std::move(backend), hf.model, config, mesh);
-  return {.config = std::move(config), .mesh = mesh, .hf = std::move(hf), .from = std::move(found.from), .corpus = std::move(corpus),
-          .carried_files = std::move(carried), .stream = {}, .directory = std::move(directory), .checkpoint = {}, .state = {},
+  TrainingParts training(std::move(backend), hf.model, config, mesh, found.frozen);
+  return {.config = std::move(config), .mesh = mesh, .hf = std::move(hf), .from = std::move(found.from), .frozen = std::move(found.frozen),
+          .whole = std::move(found.whole), .corpus = std::move(corpus),
+          .carried_files = std::move(carried), .stream = {}, .directory = std::move(directory), .checkpoint = {}, .left_behind = 0, .state = {},
           .training = std::move(training), .signals = nullptr};
 }
 
@@ -117,6 +124,7 @@ void choose_beginning(RunParts& parts) {
     if (const auto checkpoint = find_checkpoint(parts)) {
       verify_checkpoint(*checkpoint);
       check_same_model(*checkpoint, parts.hf.model);
+      parts.left_behind = check_same_trained(*checkpoint, *parts.whole);
       require_tokenizer_of(*checkpoint / "model", *parts.corpus);
       chosen = checkpoint->string();
     } else if (!parts.from.empty()) {
@@ -130,7 +138,7 @@ void load_beginning(RunParts& parts) {
   TrainingParts& training = parts.training;
   ParameterSet& parameters = training.model->parameters();
   if (!parts.checkpoint.empty())
-    parts.state = load_checkpoint(parts.checkpoint, {*training.backend, parameters, *training.optimizer, parts.mesh, parts.hf, parts.carried_files});
+    parts.state = load_checkpoint(parts.checkpoint, parts.checkpoint_content());
   else if (!parts.from.empty())
     load_weights(parts.from, *training.backend, parts.hf.model, parameters, parts.hf.tied_head);
   else
@@ -139,8 +147,9 @@ void load_beginning(RunParts& parts) {
 
 }  // namespace
 
-TrainingParts::TrainingParts(std::unique_ptr<Backend> given, const ModelConfig& shape, const TrainerConfig& config, const Mesh& mesh)
-    : backend(std::move(given)), persistent(std::make_unique<Arena>(*backend)), model(std::make_unique<Mixtral>(shape, mesh)) {
+TrainingParts::TrainingParts(std::unique_ptr<Backend> given, const ModelConfig& shape, const TrainerConfig& config, const Mesh& mesh,
+                             const std::vector<std::string>& frozen)
+    : backend(std::move(given)), persistent(std::make_unique<Arena>(*backend)), model(std::make_unique<Mixtral>(shape, mesh, frozen)) {
   model->allocate(*backend, *persistent, config.data.sequence_length, true);
   optimizer = std::make_unique<AdamW>(*backend, *persistent, model->parameters(), mesh, config.optimizer);
   step = std::make_unique<TrainingStep>(*backend, mesh, *model, *optimizer, config.router, config.train.micro_batch_size, config.train.recompute);

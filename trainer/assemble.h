@@ -7,6 +7,7 @@
 // outside the backend, which no number depends on.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -22,6 +23,7 @@
 #include "optim/adamw.h"
 #include "optim/optimizer_config.h"
 #include "parallel/mesh.h"
+#include "parallel/parameter.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/checkpoint/hf_config.h"
 #include "trainer/checkpoint/run_directory.h"
@@ -54,7 +56,9 @@ struct TrainingParts {
   std::unique_ptr<AdamW> optimizer;
   std::unique_ptr<TrainingStep> step;
 
-  TrainingParts(std::unique_ptr<Backend> backend, const ModelConfig& model, const TrainerConfig& config, const Mesh& mesh);
+  // frozen: patterns of the names of what is not trained (model/freeze.h).
+  TrainingParts(std::unique_ptr<Backend> backend, const ModelConfig& model, const TrainerConfig& config, const Mesh& mesh,
+                const std::vector<std::string>& frozen);
 };
 
 // What a Trainer takes.
@@ -63,17 +67,23 @@ struct RunParts {
   const Mesh& mesh;
   HfConfig hf;                               // the model, as checkpoints describe it
   std::filesystem::path from;                // resolved model.from, or empty
+  std::vector<std::string> frozen;           // patterns of the names of what is not trained
+  std::unique_ptr<const ParameterSet> whole; // the whole model's parameters, declared
   std::shared_ptr<const Corpus> corpus;
   std::vector<TokenizerFile> carried_files;  // into checkpoints; the root's alone
   std::string stream;                        // what decides the order of the data (describe_stream)
   std::unique_ptr<RunDirectory> directory;   // locked; the root's alone, null without an output_dir
   std::filesystem::path checkpoint;          // where the run goes on from; empty: from weights, or afresh
+  std::int64_t left_behind = 0;              // parameters whose moments that has and this run does not; the root's
   TrainingState state;                       // of the checkpoint; else step 0
   TrainingParts training;                    // with the weights of the run's beginning
   std::unique_ptr<StopSignals> signals;      // from the start of assemble on
 
   bool is_root() const { return mesh.is_root(); }
   RunPaths paths() const { return {config.train.output_dir}; }
+  CheckpointContent checkpoint_content() {
+    return {*training.backend, *whole, training.model->parameters(), *training.optimizer, mesh, hf, carried_files};
+  }
 };
 
 // All ranks call it and fail together (SharedFailure, parallel/comm/agreement.h). Writes nothing but the run directory's

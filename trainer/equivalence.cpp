@@ -11,6 +11,7 @@
 #include "data/shards/batch.h"
 #include "kernels/host_view.h"
 #include "kernels/philox.h"
+#include "model/freeze.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
 #include "parallel/comm/agreement.h"
@@ -105,7 +106,7 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
   const std::int64_t dp = mesh.size(Axis::dp), rank = mesh.rank(Axis::dp);
   const auto backend = make_backend(DeviceChoice::automatic, threads);
   Arena persistent(*backend);
-  Mixtral model(what.model, mesh);
+  Mixtral model(what.model, mesh, frozen_patterns(what.router, what.freeze));
   model.allocate(*backend, persistent, what.sequence_length, true);
   model.parameters().initialize(*backend, what.seed);
   if (what.adjust)

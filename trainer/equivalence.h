@@ -35,6 +35,7 @@ struct EquivalenceCase {
   double masked = 0;            // share of targets without loss
   bool masked_unevenly = false;  // whole sequences without any target as well, other ones with all
   Recompute recompute = Recompute::none;
+  std::vector<std::string> freeze;      // as train.freeze
   std::int64_t bucket_elements = 4096;  // small, so that a small model has many buckets too
   std::function<std::unique_ptr<Objective>()> objective;  // empty: cross-entropy
   // Sees every parameter once it has its initial values, and may change them: to force a routing.

@@ -5,6 +5,11 @@
 
 #include <stdexcept>
 
+#include "model/mixtral.h"
+#include "optim/adamw.h"
+#include "parallel/mesh.h"
+#include "parallel/parameter.h"
+
 namespace smoe {
 
 std::uint64_t physical_memory_bytes() {
@@ -12,14 +17,11 @@ std::uint64_t physical_memory_bytes() {
   return pages > 0 && size > 0 ? static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(size) : 0;
 }
 
-std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layout) {
-  const ParameterCounts counts = count_parameters(model);
-  const auto bytes = [](std::int64_t parameters, int split, int replicas) {
-    const auto held = static_cast<std::uint64_t>(parameters) / static_cast<std::uint64_t>(split);
-    return 8 * held + 8 * held / static_cast<std::uint64_t>(replicas);
-  };
-  return bytes(counts.embedding + counts.attention, layout.tp, layout.dp()) + bytes(counts.experts, layout.ep, layout.edp()) +
-         bytes(counts.routers + counts.norms, 1, layout.ranks);
+std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layout, const std::vector<std::string>& frozen) {
+  const Mesh mesh = Mesh::placed(layout, layout.ranks - 1);  // the last one has the larger part of what does not divide
+  ParameterSet parameters = declare_parameters(model, mesh, frozen);
+  parameters.lay_out(mesh);
+  return parameters.bytes(true) + AdamW::bytes(parameters, mesh);
 }
 
 void require_memory(const ModelConfig& model, std::uint64_t bytes, const char* purpose, const std::string& advice) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "model/model_config.h"
 #include "parallel/layout.h"
@@ -12,9 +13,10 @@ namespace smoe {
 // Bytes of memory installed; 0 where the system does not say.
 std::uint64_t physical_memory_bytes();
 
-// Bytes of weights, gradients and moments that one rank of a layout holds in training, in fp32: 4 + 4 + 8 / d for each
-// parameter of its slice, d being the number of ranks with the same slice.
-std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layout);
+// Bytes of weights, gradients and moments that one rank of a layout, which must fit the model, holds in training, in fp32:
+// 4 + 4 + 8 / d for each parameter of its slice, d being the number of ranks with the same slice; 4 for a frozen one.
+// frozen: patterns of their names (model/freeze.h).
+std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layout, const std::vector<std::string>& frozen = {});
 
 // Throws std::runtime_error, with numbers, where so many bytes cannot fit: better than the kernel's out-of-memory killer.
 // bytes: of all this machine's ranks together. purpose: what they are, in words. advice: what else would help.

@@ -9,6 +9,7 @@
 
 #include "kernels/philox.h"
 #include "kernels/yardstick.h"
+#include "model/freeze.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
 #include "trainer/record/metrics.h"
@@ -59,7 +60,7 @@ class OpMedians {
 class Workbench {
  public:
   explicit Workbench(const StepProfileCase& what)
-      : what_(what), cpu_(make_backend(DeviceChoice::automatic, what.threads)), timed_(*cpu_), persistent_(timed_), model_(what.model, mesh_) {
+      : what_(what), cpu_(make_backend(DeviceChoice::automatic, what.threads)), timed_(*cpu_), persistent_(timed_), model_(what.model, mesh_, frozen_patterns(what.router, what.freeze)) {
     model_.allocate(timed_, persistent_, what.sequence_length + what.generated, true);
     model_.parameters().initialize(timed_, 1);
     optimizer_ = std::make_unique<AdamW>(timed_, persistent_, model_.parameters(), mesh_, what.optimizer);

@@ -19,6 +19,7 @@ namespace smoe {
 struct StepProfileCase {
   ModelConfig model;  // its shape; `from` is not read
   RouterConfig router = {};
+  std::vector<std::string> freeze = {};  // as train.freeze
   OptimizerConfig optimizer = {};
   Recompute recompute = Recompute::none;
   std::int64_t sequence_length = 512;

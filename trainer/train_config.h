@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -33,9 +34,11 @@ struct TrainConfig {
   std::int64_t seed = 1;
   DeviceChoice device = DeviceChoice::automatic;
   PrecisionChoice precision = PrecisionChoice::automatic;
+  std::vector<std::string> freeze;  // patterns of the names of parameters that are not trained (model/freeze.h)
   std::int64_t threads = 0;  // 0: the rank's part of the cores that it may use (parallel/cores.h)
   Recompute recompute = Recompute::none;
-  std::int64_t max_skipped_steps = 5;  // steps with a non-finite loss or gradient, in a row, before the run stops
+  std::int64_t max_skipped_steps = 5;  // refused steps in a row before the run stops
+  std::optional<double> outlier_deviations;  // refuses steps whose loss or gradient norm is so many above (trainer/outliers.h)
   std::string output_dir;              // empty: runs/NAME, NAME being the configuration file's without its extension
 
   // Relations between fields that do not hold: key -> what is wrong.
@@ -59,9 +62,11 @@ struct TrainConfig {
     visit.integer("seed", self.seed, "[0, 9223372036854775807]");
     visit.choice("device", self.device, {DeviceChoice::cuda});
     visit.choice("precision", self.precision, {PrecisionChoice::bf16});
+    visit.texts("freeze", self.freeze);
     visit.integer("threads", self.threads, "[0, 4096]");
     visit.choice("recompute", self.recompute, {Recompute::expert});
     visit.integer("max_skipped_steps", self.max_skipped_steps, "[1, 1000000000]");
+    visit.number("outlier_deviations", self.outlier_deviations, "(0, inf)");
     visit.path("output_dir", self.output_dir);
   }
 };

@@ -9,10 +9,12 @@
 #include <stdexcept>
 #include <utility>
 
+#include "model/freeze.h"
 #include "optim/schedule.h"
 #include "parallel/comm/agreement.h"
 #include "parallel/comm/mpi_session.h"
 #include "trainer/evaluate.h"
+#include "trainer/outliers.h"
 #include "trainer/stopwatch.h"
 
 namespace smoe {
@@ -38,9 +40,12 @@ void Trainer::resume() {
   saved_step_ = parts_.checkpoint.parent_path() == parts_.paths().checkpoints() ? state.step : -1;
   std::optional<fs::path> aside;
   if (parts_.directory) aside = parts_.directory->set_aside_results_after(state.step);
+  if (!parts_.config.train.outlier_deviations) state.recent_losses = state.recent_grad_norms = {};  // they would grow old
   open_record(true);
   record_.say(fmt::format("resumed from {} at step {}", parts_.checkpoint.string(), state.step));
   if (aside) record_.say(fmt::format("checkpoints of later steps were moved to {}", aside->string()));
+  if (parts_.left_behind > 0)
+    record_.say(fmt::format("{} parameter(s) that the checkpoint trained are frozen here: their moments are left behind", parts_.left_behind));
   if (parts_.stream != state.stream) {
     record_.say(fmt::format("warning: the data is not what the checkpoint was trained on, so the order of samples changes here\n"
                             "  then: {}\n  now:  {}", state.stream, parts_.stream));
@@ -82,6 +87,8 @@ RunSummary Trainer::run() {
   const ParameterCounts parameters = count_parameters(parts_.hf.model);
   record_.say(fmt::format("{} parameters, {} active a token; {} sequences of {} tokens a step", parameters.total, parameters.active,
                           config.train.global_batch_size, config.data.sequence_length));
+  if (!parts_.frozen.empty())
+    record_.say(fmt::format("{} of {} parameters are trained; frozen: {}", count_trained(*parts_.whole), parameters.total, fmt::join(parts_.frozen, ", ")));
   const Layout& layout = parts_.mesh.layout();
   if (layout.ranks > 1) record_.say(fmt::format("{} ranks: {}", layout.ranks, layout.to_string()));
   rates_ = measure_machine_rates(*parts_.training.backend, parts_.mesh.group(Axis::world), config.ranks_on_node);
@@ -119,9 +126,9 @@ void Trainer::stop_refusing() {
   const TrainingState& state = parts_.state;
   together(parts_.mesh.group(Axis::world), "trainer.skipped", [&] {
     throw std::runtime_error(fmt::format(
-        "{} steps in a row had a loss or gradient that is not finite (train.max_skipped_steps); the weights are those of update {}, "
+        "{} steps in a row had a loss or gradient that is not finite{} (train.max_skipped_steps); the weights are those of update {}, "
         "the last checkpoint is {}: lower optimizer.learning_rate, or look at the data of steps {} to {}",
-        state.skipped_in_a_row, state.updates, saved_step_ < 0 ? "none" : checkpoint_name(saved_step_),
+        state.skipped_in_a_row, parts_.config.train.outlier_deviations ? ", or far above those before (train.outlier_deviations)" : "", state.updates, saved_step_ < 0 ? "none" : checkpoint_name(saved_step_),
         state.step - state.skipped_in_a_row + 1, state.step));
   });
 }
@@ -131,7 +138,8 @@ void Trainer::train(std::int64_t step) {
   const double rate = learning_rate(parts_.config.schedule, parts_.config.optimizer.learning_rate, step, parts_.config.train.steps);
   const Batch& batch = loader_->next();
   parts_.mesh.traffic().reset();
-  const StepResult result = training.step->gradients({batch.sequences, batch.sequence_length, batch.inputs, batch.targets, batch.document_start});
+  StepResult result = training.step->gradients({batch.sequences, batch.sequence_length, batch.inputs, batch.targets, batch.document_start});
+  result.outlier = looks_odd(result);
   const auto dump = start_dump(step);
   training.step->apply(result, parts_.state.updates + 1, rate);
   if (dump) dump->write_parameters();
@@ -140,23 +148,43 @@ void Trainer::train(std::int64_t step) {
   report(result, rate);
 }
 
+// All ranks see the same numbers; the vote is for those whose last bits differ from another's, on another kind of CPU.
+bool Trainer::looks_odd(const StepResult& result) const {
+  const std::optional<double>& most = parts_.config.train.outlier_deviations;
+  if (!most) return false;
+  const TrainingState& state = parts_.state;
+  double odd = result.count > 0 && (deviations_above(result.loss, state.recent_losses) > *most ||
+                                      deviations_above(result.grad_norm, state.recent_grad_norms) > *most);
+  parts_.mesh.group(Axis::world).all_reduce(std::span(&odd, 1), Reduce::max, "trainer.outlier");
+  return odd != 0;
+}
+
 // Between the step's gradients, which it writes, and the update, after which it takes the weights.
 std::unique_ptr<StepDump> Trainer::start_dump(std::int64_t step) {
   const auto& wanted = parts_.config.log.dump_steps;
   if (parts_.config.train.output_dir.empty() || std::find(wanted.begin(), wanted.end(), step) == wanted.end()) return nullptr;
   const TrainingParts& training = parts_.training;
-  auto dump = std::make_unique<StepDump>(parts_.paths().dumps(), step, *training.backend, parts_.hf.model, training.model->parameters(),
+  auto dump = std::make_unique<StepDump>(parts_.paths().dumps(), step, *training.backend, *parts_.whole, training.model->parameters(),
                                          training.optimizer->shards(), parts_.mesh);
   dump->write_gradients();
   return dump;
 }
 
+std::string Trainer::far_above(const StepResult& result) const {
+  return fmt::format(", {:.1f} and {:.1f} deviations above those of the last {} steps", deviations_above(result.loss, parts_.state.recent_losses),
+                     deviations_above(result.grad_norm, parts_.state.recent_grad_norms), parts_.state.recent_losses.size());
+}
+
 void Trainer::count(const StepResult& result) {
   TrainingState& state = parts_.state;
   state.tokens += tokens_per_step();
-  if (result.finite) {
+  if (!result.refused()) {
     ++state.updates;
     state.skipped_in_a_row = 0;
+    if (parts_.config.train.outlier_deviations && result.count > 0) {  // without a target there is no loss
+      remember(result.loss, state.recent_losses);
+      remember(result.grad_norm, state.recent_grad_norms);
+    }
   } else {
     ++state.skipped;
     ++state.skipped_in_a_row;
@@ -172,10 +200,11 @@ void Trainer::report(const StepResult& result, double learning_rate) {
   StepMetrics row = measured(result, learning_rate);
   record_.show_progress(step, fmt::format("loss {:.4f}  {} tok/s  {:.1f} GF/s ({:.0f}% of the cores)", row.lm_loss, format_count(row.tokens_per_sec),
                                           row.model_gflops, 100 * row.mfu));
-  if (!result.finite)
-    record_.say(fmt::format("warning: step {} refused: loss {}, gradient norm {}; no weight changed", step, result.loss, result.grad_norm));
+  if (result.refused())
+    record_.say(fmt::format("warning: step {} refused: loss {}, gradient norm {}{}; no weight changed", step, result.loss, result.grad_norm,
+                            result.outlier ? far_above(result) : ""));
   const bool due = step % config.log.interval == 0 || step == 1 || step == config.train.steps;
-  if (!due && result.finite) return;
+  if (!due && !result.refused()) return;
   double peak_memory = static_cast<double>(peak_resident_bytes());
   parts_.mesh.group(Axis::world).all_reduce(std::span(&peak_memory, 1), Reduce::max, "trainer.peak_memory");
   row.peak_memory_bytes = static_cast<std::uint64_t>(peak_memory);
@@ -232,10 +261,7 @@ void Trainer::save() {
   const LongWork work(parts_.mesh.session(), "saving a checkpoint");
   const auto start = Clock::now();
   record_.sync();
-  const TrainingParts& training = parts_.training;
-  const fs::path path = save_checkpoint(parts_.paths().checkpoints(),
-                                        {*training.backend, training.model->parameters(), *training.optimizer, parts_.mesh, parts_.hf, parts_.carried_files},
-                                        parts_.state, parts_.config.checkpoint.keep);
+  const fs::path path = save_checkpoint(parts_.paths().checkpoints(), parts_.checkpoint_content(), parts_.state, parts_.config.checkpoint.keep);
   saved_step_ = parts_.state.step;
   record_.say(fmt::format("saved {} ({:.1f} s)", path.string(), seconds_since(start)));
 }

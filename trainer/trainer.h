@@ -54,6 +54,8 @@ class Trainer {
   void open_record(bool resumed);
   void start_loader();
   void train(std::int64_t step);
+  bool looks_odd(const StepResult& result) const;
+  std::string far_above(const StepResult& result) const;
   std::unique_ptr<StepDump> start_dump(std::int64_t step);
   void count(const StepResult& result);
   void report(const StepResult& result, double learning_rate);

@@ -69,7 +69,7 @@ StepResult TrainingStep::gradients(const StepBatch& batch) {
 }
 
 void TrainingStep::apply(const StepResult& result, std::int64_t updates, double learning_rate) {
-  if (!result.finite) return reducer_.clear_all();
+  if (result.refused()) return reducer_.clear_all();
   optimizer_.step(updates, learning_rate, optimizer_.clip_factor(result.grad_norm));
   reducer_.clear_unowned();
   reducer_.gather_values();

@@ -27,7 +27,10 @@ struct StepResult {
   double z_loss = 0;         // summed over layers, before its coefficient
   double loss = 0;           // what was differentiated
   double grad_norm = 0;      // before clipping
-  bool finite = true;        // false: refused, no weight changed
+  bool finite = true;        // false: refused
+  bool outlier = false;      // set by who holds the step against others (trainer/outliers.h); true: refused
+
+  bool refused() const { return !finite || outlier; }  // no weight changes
 };
 
 class TrainingStep {
@@ -41,7 +44,7 @@ class TrainingStep {
   // completes them everywhere. Decides nothing.
   StepResult gradients(const StepBatch& batch);
   void gather_gradients() { reducer_.gather_gradients(); }
-  // Updates the weights on every rank, unless the result is not finite: then the gradients are dropped. updates: t of AdamW.
+  // Updates the weights on every rank, unless the result is refused: then the gradients are dropped. updates: t of AdamW.
   void apply(const StepResult& result, std::int64_t updates, double learning_rate);
 
   const BalanceValues& balance() const { return balance_.values(); }

@@ -125,6 +125,15 @@ const std::vector<Refused> refused_values = {
     {"text_null", "train:\n  output_dir: null\n",
      "c.yaml:2:3: train.output_dir: found nothing (null), expected text"},
     {"text_empty", "train:\n  output_dir: ''\n", "c.yaml:2:15: train.output_dir: found nothing, expected text"},
+    {"texts_not_a_list", "train:\n  freeze: '*.experts.*'\n",
+     "c.yaml:2:11: train.freeze: found the text \"*.experts.*\", expected a list of text"},
+    {"texts_entry", "train:\n  freeze: [lm_head.weight, 7, {a: b}, null]\n",
+     "c.yaml:2:28: train.freeze.1: found '7', expected text, in quotes if it is meant: \"7\"\n"
+     "c.yaml:2:31: train.freeze.2: found a map, expected text\n"
+     "c.yaml:2:39: train.freeze.3: found nothing (null), expected text"},
+    {"texts_empty_entry", "train:\n  freeze: ['']\n", "c.yaml:2:12: train.freeze.0: found nothing, expected text"},
+    {"texts_without_quotes", "train:\n  freeze: [*.experts.*]\n",
+     "c.yaml:2:12: found an alias (*), expected the value itself: aliases are not supported, and text that begins with * needs quotes"},
     {"integers_not_a_list", "log:\n  dump_steps: 1\n",
      "c.yaml:2:15: log.dump_steps: found '1', expected a list of integers in [1, 1000000000]"},
     {"integers_entry", "log:\n  dump_steps: [1, two]\n",
@@ -140,8 +149,6 @@ const std::vector<Refused> not_available = {
      "c.yaml:2:19: router.target_max_vio: found '0.5', expected null: other values are not available yet"},
     {"bias_update_rate", "router:\n  bias_update_rate: 0.001\n",
      "c.yaml:2:21: router.bias_update_rate: found '0.001', expected 0.0: other values are not available yet"},
-    {"frozen", "router:\n  frozen: true\n",
-     "c.yaml:2:11: router.frozen: found 'true', expected false: other values are not available yet"},
     {"tp", "parallel:\n  tp: 0\n", "c.yaml:2:7: parallel.tp: found 0, expected an integer in [1, 65536]"},
     {"ep", "parallel:\n  ep: two\n", "c.yaml:2:7: parallel.ep: found 'two', expected an integer in [1, 65536]"},
     {"timeout", "parallel:\n  timeout: -1\n", "c.yaml:2:12: parallel.timeout: found -1, expected a finite number in [0, 86400]"},
@@ -173,7 +180,7 @@ const std::vector<Refused> yaml_features = {
      "c.yaml:1:12: found an anchor (&), expected a plain value: anchors are not supported"},
     {"alias", "optimizer: &base {beta1: 0.5}\nlog: *base\n",
      "c.yaml:1:12: found an anchor (&), expected a plain value: anchors are not supported\n"
-     "c.yaml:2:6: found an alias (*), expected the value itself: aliases are not supported"},
+     "c.yaml:2:6: found an alias (*), expected the value itself: aliases are not supported, and text that begins with * needs quotes"},
     {"tag", "train:\n  steps: !!int \"3\"\n",
      "c.yaml:2:10: found the tag tag:yaml.org,2002:int, expected a plain value: tags are not supported"},
     {"tag_on_a_map", "train: !run {steps: 3}\n",

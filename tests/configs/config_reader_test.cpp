@@ -18,7 +18,7 @@ TEST(ConfigReader, EveryKindOfValue) {
   const RunConfig config = parse_config(R"(
 model: {num_attention_heads: 4, num_key_value_heads: +2, head_dim: 96, sliding_window: 128, rope_theta: 1e4}
 router: {aux_loss_coef: .5, aux_loss_scope: hf, aux_loss_schedule: constant, target_max_vio: null, bias_update_rate: 0,
-         frozen: false}
+         frozen: true}
 data:
   train:
     - {path: a/b, weight: 3}
@@ -27,7 +27,8 @@ data:
   shuffle: false
 optimizer: {learning_rate: 1, epsilon: 1.e-9, weight_decay: 0.}
 schedule: {type: wsd, decay_ratio: 0.25}
-train: {device: cpu, precision: fp32, recompute: layer, output_dir: ~/runs, max_skipped_steps: 3}
+train: {device: cpu, precision: fp32, recompute: layer, output_dir: ~/runs, max_skipped_steps: 3, outlier_deviations: 6,
+        freeze: ['*.experts.*', "*norm*", lm_head.weight]}
 checkpoint: {resume: never}
 log: {dump_steps: [1, 10], tensorboard: false}
 lora: null
@@ -39,6 +40,8 @@ lora: null
   EXPECT_EQ(config.model.rope_theta, 1e4);
   EXPECT_EQ(config.router.aux_loss_coef, 0.5);
   EXPECT_EQ(config.router.aux_loss_scope, AuxLossScope::hf);
+  EXPECT_TRUE(config.router.frozen);
+  EXPECT_EQ(config.train.freeze, (std::vector<std::string>{"*.experts.*", "*norm*", "lm_head.weight"}));
   EXPECT_EQ(config.data.train, (std::vector<DataSource>{{"a/b", 3.0}, {"with space", 1.0}}));
   EXPECT_EQ(config.data.eval, (std::vector<DataSource>{{"12", 1.0}}));
   EXPECT_FALSE(config.data.shuffle);
@@ -47,6 +50,7 @@ lora: null
   EXPECT_EQ(config.train.recompute, Recompute::layer);
   EXPECT_EQ(config.train.output_dir, "/the/home/runs");
   EXPECT_EQ(config.train.max_skipped_steps, 3);
+  EXPECT_EQ(config.train.outlier_deviations, 6.0);
   EXPECT_EQ(config.checkpoint.resume, "never");
   EXPECT_EQ(config.log.dump_steps, (std::vector<std::int64_t>{1, 10}));
 }

@@ -36,6 +36,9 @@ class FieldGenerator {
     if (*rc::gen::arbitrary<bool>()) value = *any_integer(interval);
   }
   void number(const char*, double& value, std::string_view interval) { value = *any_number(interval); }
+  void number(const char*, std::optional<double>& value, std::string_view interval) {
+    if (*rc::gen::arbitrary<bool>()) value = *any_number(interval);
+  }
   void flag(const char*, bool& value) { value = *rc::gen::arbitrary<bool>(); }
   template <class Enum>
   void choice(const char*, Enum& value, std::initializer_list<Enum> not_yet = {}) {
@@ -49,6 +52,10 @@ class FieldGenerator {
   void not_available(const char*, T&) {}
   void integers(const char*, std::vector<std::int64_t>& values, std::string_view interval) {
     values = *rc::gen::container<std::vector<std::int64_t>>(any_integer(interval));
+  }
+  void texts(const char*, std::vector<std::string>& values) {
+    values.resize(*rc::gen::inRange<std::size_t>(0, 4));
+    for (std::string& value : values) value = *any_text();
   }
   template <class Struct>
   void list(const char*, std::vector<Struct>& values) {

@@ -20,6 +20,8 @@
 #include "data/text/tokenizer_files.h"
 #include "data/files/utf8.h"
 #include "tests/data/tokenizer_fixtures.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
@@ -53,7 +55,7 @@ class AddedTokensDirectory : public testing::Test {
   }
   std::unique_ptr<Tokenizer> chat() const { return with_config(config_of(chat_tokens)); }
 
-  const ScratchDirectory directory_;
+  const ScratchDir directory_;
 };
 
 Tokens joined(std::initializer_list<Tokens> parts) {
@@ -295,7 +297,7 @@ class TokenizerJson : public AddedTokensDirectory {
     load();
   }
   // The value at a place ("/model/merges") is another one.
-  void refused(const std::string& place, const Json& value, std::initializer_list<std::string> what) const {
+  void refused(const std::string& place, const Json& value, std::initializer_list<std::string_view> what) const {
     Json json = json_;
     json[Json::json_pointer(place)] = value;
     expect_refused([&] { load_json(json); }, what);
@@ -379,7 +381,7 @@ TEST_F(AddedTokensDirectory, ATokenizerThatIsNotReadIsLikeNoOther) {
 
 class AddedTokensBadInput : public AddedTokensDirectory {
  protected:
-  void refused(const std::string& config, std::initializer_list<std::string> pieces) const {
+  void refused(const std::string& config, std::initializer_list<std::string_view> pieces) const {
     expect_refused([&] { with_config(config); }, pieces);
   }
 };

@@ -5,13 +5,16 @@
 
 #include "data/shards/dataset.h"
 #include "tests/data/shard_fixtures.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
+#include "tests/support/shards.h"
 
 namespace smoe {
 namespace {
 
 using test::Corpus;
 using test::expect_refused;
-using test::ScratchDirectory;
+using test::ScratchDir;
 
 struct Sample {
   std::vector<std::int32_t> inputs, targets, document_start;
@@ -62,7 +65,7 @@ class DatasetSamples : public testing::TestWithParam<DatasetCase> {};
 
 TEST_P(DatasetSamples, FollowTheDefinition) {
   const DatasetCase& c = GetParam();
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   const Corpus corpus = test::random_corpus(11, c.documents, c.longest, c.vocab_size, c.masked);
   test::write_corpus(scratch / "set", corpus, test::corpus_info(c.vocab_size), c.shard_tokens);
   const Dataset dataset(scratch / "set", c.length, c.document_masking);
@@ -97,7 +100,7 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& info) { return info.param.name; });
 
 TEST(Dataset, WorkedExample) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   test::write_corpus(scratch / "set", {{{10, 11, 12}, {20, 21, 22, 23}, {30, 31}}, {}}, test::corpus_info());
   const Dataset dataset(scratch / "set", 4, true);
   ASSERT_EQ(dataset.samples(), 2);
@@ -111,7 +114,7 @@ TEST(Dataset, WorkedExample) {
 }
 
 TEST(Dataset, SampleCountAtItsEdges) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   test::write_corpus(scratch / "set", {{std::vector<std::int32_t>(17, 5)}, {}}, test::corpus_info());
   EXPECT_EQ(Dataset(scratch / "set", 16, true).samples(), 1);
   EXPECT_EQ(Dataset(scratch / "set", 8, true).samples(), 2);
@@ -120,7 +123,7 @@ TEST(Dataset, SampleCountAtItsEdges) {
 }
 
 TEST(Dataset, ATailThatIsKeptMakesAShortSourceReadable) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   test::write_corpus(scratch / "set", {{{10, 11, 12}, {20, 21}}, {}}, test::corpus_info());
   expect_refused([&] { Dataset(scratch / "set", 8, true); }, {"5 tokens", "needs 9"});
   const Dataset dataset(scratch / "set", 8, true, {}, Tail::keep);
@@ -137,7 +140,7 @@ TEST(Dataset, ATailThatIsKeptMakesAShortSourceReadable) {
 }
 
 TEST(Dataset, AcceptsCompressedShardsOfOtherWriters) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   const Corpus corpus = test::random_corpus(2, 10, 60, 300, false);
   test::write_corpus(scratch / "set", corpus, test::corpus_info());
   test::tamper(scratch / "set", [&](hid_t file) {
@@ -162,7 +165,7 @@ TEST(Dataset, AcceptsCompressedShardsOfOtherWriters) {
 }
 
 TEST(Dataset, ReadsFromSeveralThreads) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   const Corpus corpus = test::random_corpus(4, 60, 60, 300, true);
   test::write_corpus(scratch / "set", corpus, test::corpus_info(), 500);
   const Dataset dataset(scratch / "set", 16, true);
@@ -183,7 +186,7 @@ TEST(Dataset, ReadsFromSeveralThreads) {
 }
 
 TEST(Dataset, MisuseIsALogicError) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   test::write_corpus(scratch / "set", {{std::vector<std::int32_t>(17, 5)}, {}}, test::corpus_info());
   const Dataset dataset(scratch / "set", 8, true);
   EXPECT_THROW(read(dataset, -1), std::logic_error);
@@ -196,7 +199,7 @@ class DatasetBadInput : public testing::Test {
  protected:
   void SetUp() override { test::write_corpus(set_, {{std::vector<std::int32_t>(17, 5)}, {}}, test::corpus_info()); }
 
-  ScratchDirectory scratch_;
+  ScratchDir scratch_;
   std::string set_ = scratch_ / "set";
 };
 
@@ -274,7 +277,7 @@ TEST_F(DatasetBadInput, NoSuchDirectory) {
 // A manifest that tells of its shards what they do not say of themselves.
 TEST_F(DatasetBadInput, ManifestOfOtherShards) {
   const Manifest right = read_manifest(set_);
-  const auto refused = [&](const std::function<void(Manifest&)>& change, std::initializer_list<std::string> pieces) {
+  const auto refused = [&](const std::function<void(Manifest&)>& change, std::initializer_list<std::string_view> pieces) {
     Manifest manifest = right;
     change(manifest);
     write_manifest(set_, manifest);

@@ -9,7 +9,8 @@
 
 #include "data/import/corpus_files.h"
 #include "tests/data/megatron_fixtures.h"
-#include "tests/data/scratch_files.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
@@ -33,7 +34,7 @@ class ForeignKind : public testing::TestWithParam<KindCase> {};
 // Named, a file of another kind is refused; in a directory one that wraps documents is too, and another is passed over.
 TEST_P(ForeignKind, IsRefusedByNameWithAdvice) {
   const KindCase& c = GetParam();
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   spill(directory / c.name, c.bytes);
   const std::string path = (directory / c.name).string();
   expect_refused([&] { list_corpus_files({path}, CorpusFormat::automatic); }, {path + " is ", c.kind, c.advice});
@@ -91,7 +92,7 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& info) { return info.param.test; });
 
 TEST(CorpusFormats, GoByContentAndNameInAnyCase) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   const auto format = [&](const std::string& name, std::string_view bytes) {
     spill(directory / name, bytes);
     return std::string(name_of(list_corpus_files({(directory / name).string()}, CorpusFormat::automatic).files.at(0).format));
@@ -123,7 +124,7 @@ TEST(CorpusFormats, GoByContentAndNameInAnyCase) {
 
 // As a shell's pattern names it: prepare pair.*
 TEST(CorpusFormats, APairNamedByBothHalvesCountsOnce) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   write_megatron(directory / "pair", 8, {{1, 2}, {3}});
   write_megatron(directory / "LOUD", 8, {{4}});
   std::filesystem::rename(directory / "LOUD.bin", directory / "LOUD.BIN");
@@ -139,7 +140,7 @@ TEST(CorpusFormats, APairNamedByBothHalvesCountsOnce) {
 }
 
 TEST(CorpusFormats, AFileNamedTwiceIsRefused) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   spill(directory / "a.txt", "a");
   const std::string file = (directory / "a.txt").string(), above = directory.path().string();
   expect_refused([&] { list_corpus_files({file, file}, CorpusFormat::automatic); }, {"a.txt is named twice"});
@@ -147,7 +148,7 @@ TEST(CorpusFormats, AFileNamedTwiceIsRefused) {
 }
 
 TEST(CorpusFormats, AFormatThatIsGivenDecides) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   spill(directory / "a.csv", "{\"text\": \"a\"}");
   spill(directory / "b.bin", "{\"text\": \"b\"}");
   for (const CorpusFormat format : {CorpusFormat::jsonl, CorpusFormat::json, CorpusFormat::text}) {
@@ -160,14 +161,14 @@ TEST(CorpusFormats, AFormatThatIsGivenDecides) {
 }
 
 TEST(CorpusFormats, ADirectoryNamesTheFirstOfManyThatItCannotRead) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   for (int i = 0; i < 9; ++i) spill(directory / ("f" + std::to_string(i) + ".parquet"), "PAR1\0PAR1"sv);
   expect_refused([&] { list_corpus_files({directory.path().string()}, CorpusFormat::automatic); },
                  {"f0.parquet", "f1.parquet", "f2.parquet", "and 6 more files"});
 }
 
 TEST(CorpusFormats, MegatronPairsAreFoundInADirectoryAndHalvesAreNot) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   write_megatron(directory / "pair", 8, {{1, 2}, {3}});
   EXPECT_EQ(list_corpus_files({directory.path().string()}, CorpusFormat::automatic).files.size(), 1u);
   std::filesystem::remove(directory / "pair.bin");

@@ -5,14 +5,16 @@
 
 #include <vector>
 
-#include "tests/data/scratch_files.h"
+#include "tests/data/file_size_limit.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
 
 using test::expect_refused;
 using test::FileSizeLimit;
-using test::ScratchDirectory;
+using test::ScratchDir;
 using test::slurp;
 using test::spill;
 namespace fs = std::filesystem;
@@ -24,7 +26,7 @@ mode_t mode_of(const fs::path& path) {
 }
 
 TEST(Files, ReadsBackWhatWasWrittenAtomically) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   const std::string content("a\0b\n\xff", 5);
   write_file_atomically(scratch / "f", content);
   EXPECT_EQ(read_file(scratch / "f", 5), content);
@@ -34,7 +36,7 @@ TEST(Files, ReadsBackWhatWasWrittenAtomically) {
 }
 
 TEST(Files, AtomicFileShowsNothingBeforeCommitAndLeavesNothingWithoutIt) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   spill(scratch / "f", "old");
   {
     AtomicFile file(scratch / "f");
@@ -54,7 +56,7 @@ TEST(Files, AtomicFileShowsNothingBeforeCommitAndLeavesNothingWithoutIt) {
 }
 
 TEST(Files, TemporariesOfKilledWritersAreRemovedAndNothingElse) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   for (const char* name : {".f.tmp-0123456789abcdef", ".f.tmp-0123456789abcde", ".f.tmp-0123456789abcdeg", ".g.tmp-0123456789abcdef", "f"})
     spill(scratch / name, "content");
   remove_temporaries(scratch / "f");
@@ -64,7 +66,7 @@ TEST(Files, TemporariesOfKilledWritersAreRemovedAndNothingElse) {
 }
 
 TEST(Files, WritingOverASymlinkReplacesTheLinkAndSparesItsTarget) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   spill(scratch / "elsewhere", "precious");
   fs::create_symlink("elsewhere", scratch / "link");
   write_file_atomically(scratch / "link", "new");
@@ -73,7 +75,7 @@ TEST(Files, WritingOverASymlinkReplacesTheLinkAndSparesItsTarget) {
 }
 
 TEST(Files, ModesHonourTheUmask) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   const mode_t before = ::umask(027);
   write_file_atomically(scratch / "f", "x");
   make_directories(scratch / "d/e");
@@ -83,7 +85,7 @@ TEST(Files, ModesHonourTheUmask) {
 }
 
 TEST(Files, MakesMissingDirectoriesAndAcceptsPresentOnes) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   make_directories(scratch / "a/b/c/");
   make_directories(scratch / "a/b/c");
   EXPECT_TRUE(fs::is_directory(scratch / "a/b/c"));
@@ -93,7 +95,7 @@ TEST(Files, MakesMissingDirectoriesAndAcceptsPresentOnes) {
 }
 
 TEST(Files, ReservedFileHasItsSizeAndReadsAsZeros) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   File file = File::create(scratch / "f");
   file.reserve(100'000);
   EXPECT_EQ(file.size(), 100'000u);
@@ -108,7 +110,7 @@ TEST(Files, ReservedFileHasItsSizeAndReadsAsZeros) {
 }
 
 TEST(Files, MappedFileShowsTheContentAndMoves) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   spill(scratch / "f", "mapped");
   spill(scratch / "empty", "");
   MappedFile map(scratch / "f");
@@ -120,12 +122,12 @@ TEST(Files, MappedFileShowsTheContentAndMoves) {
 }
 
 TEST(FilesBadInput, MissingFileIsNamed) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   expect_refused([&] { read_file(scratch / "absent", 10); }, {"absent", "No such file"});
 }
 
 TEST(FilesBadInput, DirectoryAndFifoAreRefusedWithoutWaiting) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   ASSERT_EQ(::mkfifo((scratch / "fifo").c_str(), 0600), 0);
   expect_refused([&] { read_file(scratch / "fifo", 10); }, {"fifo", "a FIFO", "regular file"});
   expect_refused([&] { read_file(scratch.path(), 10); }, {"a directory", "regular file"});
@@ -133,20 +135,20 @@ TEST(FilesBadInput, DirectoryAndFifoAreRefusedWithoutWaiting) {
 }
 
 TEST(FilesBadInput, FileOverTheCapIsRefusedBeforeReading) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   spill(scratch / "f", "12345");
   expect_refused([&] { read_file(scratch / "f", 4); }, {"f holds 5 bytes", "at most 4"});
 }
 
 TEST(FilesBadInput, ReadPastTheEndIsRefused) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   spill(scratch / "f", "12345");
   char buffer[8];
   expect_refused([&] { File::open_to_read(scratch / "f").pread_all(buffer, 8, 0); }, {"ends at byte 5", "3 more"});
 }
 
 TEST(FilesBadInput, CreateRefusesWhatExistsAndUpdateRefusesSymlinks) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   spill(scratch / "f", "x");
   fs::create_symlink("nowhere", scratch / "dangling");
   fs::create_symlink("f", scratch / "link");
@@ -157,7 +159,7 @@ TEST(FilesBadInput, CreateRefusesWhatExistsAndUpdateRefusesSymlinks) {
 }
 
 TEST(FilesBadInput, FullDiskNamesPathAndBytesAndLeavesTheOldFile) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   write_file_atomically(scratch / "f", "old");
   {
     const FileSizeLimit limit(1000);
@@ -171,7 +173,7 @@ TEST(FilesBadInput, FullDiskNamesPathAndBytesAndLeavesTheOldFile) {
 }
 
 TEST(FilesBadInput, OutputIntoNothingIsRefused) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   spill(scratch / "file", "x");
   expect_refused([&] { write_file_atomically(scratch / "absent/f", "x"); }, {"absent", "No such file"});
   expect_refused([&] { write_file_atomically(scratch / "file/f", "x"); }, {"Not a directory"});

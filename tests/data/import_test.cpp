@@ -14,7 +14,8 @@
 #include "data/import/import_megatron.h"
 #include "data/files/json.h"
 #include "tests/data/megatron_fixtures.h"
-#include "tests/data/scratch_files.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
@@ -29,7 +30,7 @@ std::vector<std::string> names_of(const CorpusFiles& corpus) {
 }
 
 TEST(CorpusFiles, TellsFormatsByNameAndMagic) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   spill(directory / "a.txt", "text");
   spill(directory / "b.jsonl", "{}");
   spill(directory / "c.ndjson", "{}");
@@ -51,7 +52,7 @@ TEST(CorpusFiles, TellsFormatsByNameAndMagic) {
 }
 
 TEST(CorpusFiles, WalksADirectoryInOrder) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   std::filesystem::create_directories(directory / "sub");
   std::filesystem::create_directories(directory / ".git");
   spill(directory / "z.txt", "z");
@@ -85,8 +86,8 @@ TEST(CorpusFiles, NamesASourceWithoutDirectories) {
 }
 
 TEST(CorpusFilesBadInput, NamesWhatIsMissing) {
-  const ScratchDirectory directory;
-  const auto refused = [&](const std::string& name, CorpusFormat format, std::initializer_list<std::string> pieces) {
+  const ScratchDir directory;
+  const auto refused = [&](const std::string& name, CorpusFormat format, std::initializer_list<std::string_view> pieces) {
     expect_refused([&] { list_corpus_files({(directory / name).string()}, format); }, pieces);
   };
   refused("nowhere.txt", CorpusFormat::automatic, {"nowhere.txt", "No such file"});
@@ -99,7 +100,7 @@ TEST(CorpusFilesBadInput, NamesWhatIsMissing) {
 }
 
 TEST(Jsonl, GivesWholeLinesAndTheirNumbers) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   std::string text;
   for (int i = 0; i < 50; ++i) text += "{\"text\": \"" + std::string(static_cast<std::size_t>(i), 'x') + "\"}\n\n";
   text += "{\"text\": \"last\"}";
@@ -124,8 +125,8 @@ TEST(Jsonl, GivesWholeLinesAndTheirNumbers) {
 }
 
 TEST(JsonlBadInput, NamesFileLineAndColumn) {
-  const ScratchDirectory directory;
-  const auto refused = [&](const std::string& second_line, std::initializer_list<std::string> pieces) {
+  const ScratchDir directory;
+  const auto refused = [&](const std::string& second_line, std::initializer_list<std::string_view> pieces) {
     spill(directory / "a.jsonl", "{\"text\": \"fine\"}\n" + second_line + "\n");
     JsonlFile file(directory / "a.jsonl");
     JsonlLines lines;
@@ -150,7 +151,7 @@ TEST(JsonlBadInput, NamesFileLineAndColumn) {
 
 // As Python's json.dumps writes a score that is not a number.
 TEST(Jsonl, NonFiniteNumbersBesideTheTextAreNoError) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   spill(directory / "a.jsonl",
         "{\"text\": \"abc\", \"score\": NaN}\n"
         "{\"score\": [NaN, -Infinity, {\"x\": Infinity}], \"text\": \"NaN \\\"Infinity\", \"z\": 1.5}");
@@ -179,7 +180,7 @@ std::vector<std::string> json_documents(const std::filesystem::path& path, std::
 }
 
 TEST(JsonFile, TakesArraysAndObjectsHoweverTheyAreBrokenIntoLines) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   const std::vector<std::string> expected{"one", "}] \" [{", "", "three"};
   const std::string one = R"({"text": "one", "x": [{"a": "\\"}, []]})", two = "{\n \"y\": {},\n \"text\": \"}] \\\" [{\"\n}",
                     empty = R"({"text": ""})", three = R"({"text":"three"})";
@@ -193,7 +194,7 @@ TEST(JsonFile, TakesArraysAndObjectsHoweverTheyAreBrokenIntoLines) {
 
 // An array is cut into objects without being parsed: it must be taken, and refused, exactly where a parser of the whole does.
 TEST(JsonFile, AgreesWithAParserOfTheWholeArray) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   const std::string whole = R"([{"text": "a\"]"}, {"x": [1, {"y": "\\"}], "text": ""} ,{"text":"{[,"}])";
   const std::string_view alphabet = "[]{}\",:\\ \nab1";
   std::mt19937 random(7);
@@ -229,8 +230,8 @@ TEST(JsonFile, AgreesWithAParserOfTheWholeArray) {
 }
 
 TEST(JsonFileBadInput, NamesFileLineAndColumn) {
-  const ScratchDirectory directory;
-  const auto refused = [&](const std::string& text, std::initializer_list<std::string> pieces) {
+  const ScratchDir directory;
+  const auto refused = [&](const std::string& text, std::initializer_list<std::string_view> pieces) {
     spill(directory / "a.json", text);
     for (const std::size_t bytes : {1, 100000})
       expect_refused([&] { json_documents(directory / "a.json", bytes); }, pieces);
@@ -251,7 +252,7 @@ TEST(JsonFileBadInput, NamesFileLineAndColumn) {
 }
 
 TEST(Megatron, ReadsEveryIntegerTypeAndItsDocuments) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   const std::vector<std::vector<std::int64_t>> documents = {{1, 2, 3}, {}, {100}, {7, 7}};
   for (const std::uint8_t dtype : {1, 2, 3, 4, 5, 8}) {
     for (const bool modes : {false, true}) {
@@ -270,7 +271,7 @@ TEST(Megatron, ReadsEveryIntegerTypeAndItsDocuments) {
 }
 
 TEST(Megatron, JoinsTheSequencesOfADocument) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   MegatronIndex index;
   index.dtype = 4;
   index.lengths = {2, 0, 3, 1};
@@ -286,13 +287,13 @@ TEST(Megatron, JoinsTheSequencesOfADocument) {
 }
 
 TEST(MegatronBadInput, RefusesWhatDoesNotAddUp) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   MegatronIndex good;
   good.dtype = 8;
   good.lengths = {3, 2};
   good.offsets = {0, 6};
   good.documents = {0, 1, 2};
-  const auto refused = [&](const MegatronIndex& index, std::initializer_list<std::string> pieces) {
+  const auto refused = [&](const MegatronIndex& index, std::initializer_list<std::string_view> pieces) {
     spill(directory / "ids.idx", index.text());
     expect_refused([&] { MegatronFile file(directory / "ids.idx"); }, pieces);
   };

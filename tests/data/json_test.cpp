@@ -7,7 +7,8 @@
 #include <cstring>
 #include <limits>
 
-#include "tests/data/scratch_files.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
@@ -38,7 +39,7 @@ RC_GTEST_PROP(Json, FloatsReadBackExactly, (std::uint32_t bits)) {
 }
 
 TEST(Json, WrittenFileReadsBack) {
-  test::ScratchDirectory scratch;
+  test::ScratchDir scratch;
   const Json value = {{"name", "caf\u00e9"}, {"list", {1, 2.5, nullptr}}};
   write_json_file(scratch / "f.json", value);
   EXPECT_EQ(read_json_file(scratch / "f.json"), value);
@@ -143,7 +144,7 @@ TEST(JsonBadInput, DepthSizeAndCountAreCapped) {
   expect_refused([&] { parse_json(std::string(1 << 20, '['), "f"); }, {"deeper than 64"});
   expect_refused([] { parse_json("[1,2,3]", "f", {.max_values = 3}); }, {"more than 3 values"});
   expect_refused([] { parse_json("[1,2,3]", "f", {.max_bytes = 6}); }, {"7 bytes", "at most 6"});
-  test::ScratchDirectory scratch;
+  test::ScratchDir scratch;
   test::spill(scratch / "f.json", "[1,2,3]");
   expect_refused([&] { read_json_file(scratch / "f.json", {.max_bytes = 6}); }, {"f.json", "at most 6"});
 }

@@ -7,12 +7,15 @@
 #include "data/shards/loader.h"
 #include "tests/data/allocation_counter.h"
 #include "tests/data/shard_fixtures.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
+#include "tests/support/shards.h"
 
 namespace smoe {
 namespace {
 
 using test::expect_refused;
-using test::ScratchDirectory;
+using test::ScratchDir;
 
 // Two sources of different length, the second in several shards.
 class LoaderBatches : public testing::Test {
@@ -65,7 +68,7 @@ class LoaderBatches : public testing::Test {
     return step;
   }
 
-  ScratchDirectory scratch_;
+  ScratchDir scratch_;
   std::vector<std::shared_ptr<const Dataset>> datasets_;
 };
 
@@ -165,7 +168,7 @@ TEST_F(LoaderBatches, ArgumentsThatDoNotFitAreLogicErrors) {
 
 // The bad token is in sample 2 of a stream read in order: the batches before it arrive, then every call says why not.
 TEST(LoaderBadInput, ErrorsOfTheThreadArriveWithTheirBatch) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   test::write_corpus(scratch / "set", {{std::vector<std::int32_t>(65, 7)}, {}}, test::corpus_info());
   test::tamper(scratch / "set", [](hid_t file) {
     std::vector<std::uint16_t> ids(65, 7);

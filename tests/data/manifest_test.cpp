@@ -5,13 +5,14 @@
 #include "data/files/json.h"
 #include "data/shards/manifest.h"
 #include "data/files/sha256.h"
-#include "tests/data/scratch_files.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
 
 using test::expect_refused;
-using test::ScratchDirectory;
+using test::ScratchDir;
 
 Manifest example() {
   return {{sha256_hex("t"), "a \"quoted\" näme", 32000, 1, 2, "Debian's own texts\n"},
@@ -19,7 +20,7 @@ Manifest example() {
 }
 
 TEST(Manifest, ReadsBackWhatWasWritten) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   write_manifest(scratch.path(), example());
   const Manifest found = read_manifest(scratch.path());
   EXPECT_EQ(found.info, example().info);
@@ -29,7 +30,7 @@ TEST(Manifest, ReadsBackWhatWasWritten) {
 }
 
 TEST(Manifest, HasTheDocumentedKeys) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   write_manifest(scratch.path(), example());
   const Json json = read_json_file(scratch / "manifest.json");
   EXPECT_EQ(json.at("format"), "smoe-token-shards");
@@ -43,7 +44,7 @@ TEST(Manifest, HasTheDocumentedKeys) {
 }
 
 TEST(Manifest, TokenizerMayBeAbsent) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   Manifest manifest = example();
   manifest.info = {"", "", 500, -1, -1, ""};
   write_manifest(scratch.path(), manifest);
@@ -60,7 +61,7 @@ struct BadManifest {
 class ManifestBadInput : public testing::TestWithParam<BadManifest> {};
 
 TEST_P(ManifestBadInput, IsRefused) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   write_manifest(scratch.path(), example());
   Json json = read_json_file(scratch / "manifest.json");
   GetParam().change(json);
@@ -105,13 +106,13 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& info) { return info.param.name; });
 
 TEST(ManifestFileBadInput, NoManifest) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   expect_refused([&] { read_manifest(scratch.path()); }, {scratch.path().string(), "manifest.json", "smoe prepare"});
   expect_refused([&] { read_manifest(scratch / "nowhere"); }, {"nowhere", "smoe prepare"});
 }
 
 TEST(ManifestFileBadInput, NotJson) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   write_manifest(scratch.path(), example());
   const std::string whole = test::slurp(scratch / "manifest.json");
   for (const std::size_t size : {std::size_t{0}, std::size_t{1}, whole.size() / 2, whole.size() - 2}) {
@@ -121,7 +122,7 @@ TEST(ManifestFileBadInput, NotJson) {
 }
 
 TEST(ManifestFileBadInput, DuplicateKey) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   write_manifest(scratch.path(), example());
   std::string text = test::slurp(scratch / "manifest.json");
   text.insert(text.find("\"vocab_size\""), "\"vocab_size\": 5, ");

@@ -12,14 +12,16 @@
 
 #include "data/shards/dataset.h"
 #include "data/shards/open_shards.h"
-#include "tests/data/shard_fixtures.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
+#include "tests/support/shards.h"
 
 namespace smoe {
 namespace {
 
 using test::Corpus;
 using test::expect_refused;
-using test::ScratchDirectory;
+using test::ScratchDir;
 
 // No more open files than that, for a while; those that are open stay.
 class OpenFileLimit {
@@ -48,7 +50,7 @@ std::vector<std::int32_t> all_samples(const Dataset& dataset) {
 }
 
 TEST(ManyShards, AreReadUnderALowLimitOnOpenFiles) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   const Corpus corpus = test::random_corpus(5, 300, 12, 300, true);
   test::write_corpus(scratch / "many", corpus, test::corpus_info(), 1);
   test::write_corpus(scratch / "one", corpus, test::corpus_info());
@@ -71,7 +73,7 @@ TEST(ManyShards, AreReadUnderALowLimitOnOpenFiles) {
 }
 
 TEST(ManyShards, AreReadFromSeveralThreadsWithOneFileOpen) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   const Corpus corpus = test::random_corpus(6, 40, 30, 300, true);
   test::write_corpus(scratch / "set", corpus, test::corpus_info(), 1);
   const auto open = std::make_shared<OpenShards>(1);
@@ -146,7 +148,7 @@ class ShardOpenedAgain : public testing::Test {
   }
   void open() { dataset_.emplace(scratch_ / "set", 4, true, DatasetChecks{}, Tail::drop, std::make_shared<OpenShards>(1)); }
 
-  ScratchDirectory scratch_;
+  ScratchDir scratch_;
   std::filesystem::path shard_ = scratch_ / "set" / "shard-00000.h5";
   std::optional<Dataset> dataset_;
 };

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/data/scratch_files.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe::test {
 

@@ -6,13 +6,14 @@
 #include <limits>
 #include <numeric>
 
-#include "tests/data/scratch_files.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
 
 using test::expect_refused;
-using test::ScratchDirectory;
+using test::ScratchDir;
 using test::spill;
 
 std::string npy(int version, std::string header, std::string_view data) {
@@ -30,7 +31,7 @@ std::string bytes_of_values(const std::vector<T>& values) {
 
 template <class T>
 void expect_reads(const std::string& descr, const std::vector<T>& values) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   for (int version : {1, 2, 3}) {
     spill(scratch / "a.npy",
           npy(version,
@@ -58,7 +59,7 @@ TEST(Npy, ReadsEveryIntegerTypeAndVersion) {
 }
 
 TEST(Npy, WrittenArrayHasNumpysOwnBytesAndReadsBack) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   std::vector<std::int32_t> values(6);
   std::iota(values.begin(), values.end(), -2);
   write_npy(scratch / "a.npy", values, 3, 2);
@@ -78,8 +79,8 @@ TEST(Npy, WrittenArrayHasNumpysOwnBytesAndReadsBack) {
 }
 
 TEST(NpyBadInput, HeadersThatAreNotUnderstoodAreRefused) {
-  ScratchDirectory scratch;
-  const auto refuse = [&](const std::string& header, std::initializer_list<std::string> pieces) {
+  ScratchDir scratch;
+  const auto refuse = [&](const std::string& header, std::initializer_list<std::string_view> pieces) {
     SCOPED_TRACE(header);
     spill(scratch / "a.npy", npy(1, header, std::string(16, '\0')));
     expect_refused([&] { NpyFile(scratch / "a.npy"); }, pieces);
@@ -106,7 +107,7 @@ TEST(NpyBadInput, HeadersThatAreNotUnderstoodAreRefused) {
 }
 
 TEST(NpyBadInput, DamagedFramesAreRefused) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   const std::string good = npy(1, "{'descr': '<i4', 'fortran_order': False, 'shape': (4,), }", std::string(16, '\0'));
   for (std::size_t length = 0; length < good.size(); ++length) {
     spill(scratch / "a.npy", good.substr(0, length));
@@ -121,7 +122,7 @@ TEST(NpyBadInput, DamagedFramesAreRefused) {
 }
 
 TEST(NpyBadInput, UnsignedValueBeyondSignedRangeIsNamed) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   const std::vector<std::uint64_t> values{1, std::uint64_t{1} << 63};
   spill(scratch / "a.npy",
         npy(1, "{'descr': '<u8', 'fortran_order': False, 'shape': (2,), }", bytes_of_values(values)));

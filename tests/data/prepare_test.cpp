@@ -9,6 +9,9 @@
 #include "data/text/tokenizer.h"
 #include "tests/data/megatron_fixtures.h"
 #include "tests/data/tokenizer_fixtures.h"
+#include "tests/data/file_size_limit.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
@@ -49,7 +52,7 @@ class Prepare : public testing::Test {
     return options;
   }
 
-  const ScratchDirectory directory_;
+  const ScratchDir directory_;
   const std::filesystem::path out_ = directory_ / "out";
 };
 
@@ -281,7 +284,7 @@ TEST_F(Prepare, WarnsOfIdsInAColumn) {
 
 class PrepareBadInput : public Prepare {
  protected:
-  void refused(const PrepareOptions& bad, std::initializer_list<std::string> pieces) const {
+  void refused(const PrepareOptions& bad, std::initializer_list<std::string_view> pieces) const {
     expect_refused([&] { prepare(bad); }, pieces);
     EXPECT_FALSE(std::filesystem::exists(out_)) << *pieces.begin();
   }

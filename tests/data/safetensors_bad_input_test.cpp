@@ -6,13 +6,15 @@
 #include <random>
 
 #include "data/files/safetensors.h"
-#include "tests/data/scratch_files.h"
+#include "tests/data/file_size_limit.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
 
 using test::expect_refused;
-using test::ScratchDirectory;
+using test::ScratchDir;
 using test::spill;
 
 std::string framed(const std::string& header, std::size_t data_bytes) {
@@ -20,8 +22,8 @@ std::string framed(const std::string& header, std::size_t data_bytes) {
   return std::string(reinterpret_cast<const char*>(&length), sizeof length) + header + std::string(data_bytes, '\1');
 }
 
-void expect_file_refused(const std::string& bytes, std::initializer_list<std::string> pieces) {
-  ScratchDirectory scratch;
+void expect_file_refused(const std::string& bytes, std::initializer_list<std::string_view> pieces) {
+  ScratchDir scratch;
   spill(scratch / "m.safetensors", bytes);
   SCOPED_TRACE(bytes.substr(0, 300));
   expect_refused([&] { SafetensorsReader(scratch / "m.safetensors"); }, {"m.safetensors"});
@@ -30,7 +32,7 @@ void expect_file_refused(const std::string& bytes, std::initializer_list<std::st
 }
 
 std::vector<std::string> names_accepted(const std::string& bytes) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   spill(scratch / "m", bytes);
   std::vector<std::string> names;
   const SafetensorsReader reader(scratch / "m");
@@ -146,7 +148,7 @@ TEST(SafetensorsBadInput, HeadersThatAreNoHeaders) {
 }
 
 TEST(SafetensorsBadInput, HeaderOverTheFormatsLimit) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   const std::uint64_t length = 100'000'001;
   spill(scratch / "m", std::string(reinterpret_cast<const char*>(&length), 8) + "{}");
   std::filesystem::resize_file(scratch / "m", 200'000'000);  // sparse
@@ -162,7 +164,7 @@ TEST(SafetensorsBadInput, TruncationAtEveryLengthAndForeignTail) {
 }
 
 TEST(SafetensorsBadInput, MessagesCarryNoControlCharacters) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   spill(scratch / "m", framed(R"({"\u001b[31m\n":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}})", 9));
   try {
     SafetensorsReader reader(scratch / "m");
@@ -173,7 +175,7 @@ TEST(SafetensorsBadInput, MessagesCarryNoControlCharacters) {
 }
 
 TEST(SafetensorsBadInput, NotAFileAndWrongTypes) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   ASSERT_EQ(::mkfifo((scratch / "fifo").c_str(), 0600), 0);
   expect_refused([&] { SafetensorsReader(scratch / "fifo"); }, {"fifo", "a FIFO"});
   expect_refused([&] { SafetensorsReader(scratch / "absent"); }, {"absent", "No such file"});
@@ -185,7 +187,7 @@ TEST(SafetensorsBadInput, NotAFileAndWrongTypes) {
 }
 
 TEST(SafetensorsBadInput, WriterRefusesDuplicatesAndExistingFiles) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   const TensorSpec a{"a", TensorType::f32, {2}};
   expect_refused([&] { SafetensorsWriter::create(scratch / "m", {a, a}); }, {"\"a\" appears twice"});
   expect_refused(
@@ -201,7 +203,7 @@ TEST(SafetensorsBadInput, WriterRefusesDuplicatesAndExistingFiles) {
 }
 
 TEST(SafetensorsBadInput, FullDiskIsNoticedAtOnceAndLeavesNothing) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   {
     const test::FileSizeLimit limit(1 << 20);
     expect_refused(

@@ -10,12 +10,12 @@
 #include <random>
 
 #include "data/files/json.h"
-#include "tests/data/scratch_files.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
 
-using test::ScratchDirectory;
+using test::ScratchDir;
 using test::slurp;
 
 float f32_of_bits(std::uint32_t bits) {
@@ -68,7 +68,7 @@ TEST(SafetensorsTypes, F16WidensExactly) {
 }
 
 TEST(Safetensors, WritesWhatTheReaderReads) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   auto writer = SafetensorsWriter::create(scratch / "m.safetensors",
                                           {{"b", TensorType::bf16, {2, 3}},
                                            {"a", TensorType::f32, {5}},
@@ -103,7 +103,7 @@ TEST(Safetensors, WritesWhatTheReaderReads) {
 }
 
 TEST(Safetensors, BytesFollowTheFormatToTheLetter) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   auto writer = SafetensorsWriter::create(scratch / "m", {{"w", TensorType::f32, {1, 2}}});
   writer.write_f32("w", 0, counting(2, 1));
   writer.finish();
@@ -114,7 +114,7 @@ TEST(Safetensors, BytesFollowTheFormatToTheLetter) {
 }
 
 TEST(Safetensors, SlicesWrittenByManyGiveTheBytesOfOne) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   const std::vector<TensorSpec> specs{{"a", TensorType::f32, {4, 8}}, {"b", TensorType::bf16, {6, 4}}};
   auto whole = SafetensorsWriter::create(scratch / "whole", specs);
   whole.write_f32("a", 0, counting(32));
@@ -134,7 +134,7 @@ TEST(Safetensors, SlicesWrittenByManyGiveTheBytesOfOne) {
 }
 
 TEST(Safetensors, UnfinishedFileIsRemovedAndUnwrittenTensorsAreNoticed) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   { auto writer = SafetensorsWriter::create(scratch / "m", {{"a", TensorType::f32, {4}}}); }
   EXPECT_EQ(scratch.entries(), 0u);
   {
@@ -146,7 +146,7 @@ TEST(Safetensors, UnfinishedFileIsRemovedAndUnwrittenTensorsAreNoticed) {
 }
 
 TEST(Safetensors, CallersMistakesAreLogicErrors) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   auto writer = SafetensorsWriter::create(scratch / "m", {{"a", TensorType::f32, {4}}, {"i", TensorType::i32, {1}}});
   const auto values = counting(4);
   EXPECT_THROW(writer.write_f32("x", 0, values), std::logic_error);
@@ -170,7 +170,7 @@ TEST(Safetensors, CallersMistakesAreLogicErrors) {
 }
 
 TEST(Safetensors, LargeTensorsPassThroughTheBuffersWhole) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   constexpr std::size_t n = 200'003;
   std::vector<float> values(n);
   for (std::size_t i = 0; i < n; ++i) values[i] = f32_from_bf16(static_cast<std::uint16_t>(i % 0x7f00));
@@ -185,7 +185,7 @@ TEST(Safetensors, LargeTensorsPassThroughTheBuffersWhole) {
 }
 
 TEST(Safetensors, ReadsF16) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   auto writer = SafetensorsWriter::create(scratch / "m", {{"h", TensorType::f16, {3}}});
   const std::uint16_t halves[] = {0x3c00, 0xc000, 0x3555};  // 1, -2, 1/3
   writer.write_raw("h", 0, std::as_bytes(std::span(halves)));
@@ -194,7 +194,7 @@ TEST(Safetensors, ReadsF16) {
 }
 
 TEST(Safetensors, ReadsF16SubnormalsInfinitiesAndNan) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   auto writer = SafetensorsWriter::create(scratch / "m", {{"h", TensorType::f16, {6}}});
   const std::uint16_t halves[] = {0x0001, 0x83ff, 0x7bff, 0x7c00, 0xfc00, 0x7e01};
   writer.write_raw("h", 0, std::as_bytes(std::span(halves)));
@@ -207,7 +207,7 @@ TEST(Safetensors, ReadsF16SubnormalsInfinitiesAndNan) {
 }
 
 TEST(Safetensors, ReadsF64RoundedToNearestEven) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   const float infinity = std::numeric_limits<float>::infinity();
   const std::vector<std::pair<double, float>> pairs{
       {0.1, 0.1f},
@@ -243,7 +243,7 @@ TEST(Safetensors, ReadsF64RoundedToNearestEven) {
 // Any list of tensors: what is written reads back, twice gives the same bytes, and any cut into slices gives them too.
 RC_GTEST_PROP(SafetensorsProperty, AnyListRoundTrips,
               (const std::vector<std::vector<std::uint8_t>>& shapes, std::uint32_t seed)) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   std::mt19937 random(seed);
   std::vector<TensorSpec> specs;
   for (std::size_t i = 0; i < shapes.size(); ++i) {

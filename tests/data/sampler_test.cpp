@@ -10,7 +10,7 @@
 
 #include "data/shards/permutation.h"
 #include "data/shards/sampler.h"
-#include "tests/data/scratch_files.h"
+#include "tests/support/message_of.h"
 
 namespace smoe {
 namespace {

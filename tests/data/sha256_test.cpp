@@ -2,7 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/data/scratch_files.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
@@ -26,7 +27,7 @@ TEST(Sha256, StreamingInPiecesEqualsAtOnceAndHexStartsAfresh) {
 }
 
 TEST(Sha256, FileLargerThanTheBufferEqualsItsBytes) {
-  test::ScratchDirectory scratch;
+  test::ScratchDir scratch;
   std::string content((3 << 20) + 17, '\0');
   for (std::size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(i * 7 + i / 1000);
   test::spill(scratch / "f", content);
@@ -36,7 +37,7 @@ TEST(Sha256, FileLargerThanTheBufferEqualsItsBytes) {
 }
 
 TEST(Sha256BadInput, DirectoryIsRefused) {
-  test::ScratchDirectory scratch;
+  test::ScratchDir scratch;
   test::expect_refused([&] { sha256_file(scratch.path()); }, {"a directory"});
 }
 

@@ -7,12 +7,15 @@
 
 #include "data/shards/dataset.h"
 #include "tests/data/shard_fixtures.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
+#include "tests/support/shards.h"
 
 namespace smoe {
 namespace {
 
 using test::expect_refused;
-using test::ScratchDirectory;
+using test::ScratchDir;
 using test::tamper;
 
 // A directory with one shard of 16-token documents, which the tests then damage.
@@ -23,13 +26,13 @@ class ShardBadInput : public testing::Test {
     test::write_corpus(set_, corpus_, test::corpus_info());
   }
 
-  void expect_open_refused(std::initializer_list<std::string> pieces) {
+  void expect_open_refused(std::initializer_list<std::string_view> pieces) {
     testing::internal::CaptureStderr();
     expect_refused([&] { Dataset(set_.string(), 8, true); }, pieces);
     EXPECT_EQ(testing::internal::GetCapturedStderr(), "") << "HDF5 must not print";
   }
 
-  ScratchDirectory scratch_;
+  ScratchDir scratch_;
   std::filesystem::path set_ = scratch_ / "set";
   std::filesystem::path shard_ = set_ / "shard-00000.h5";
   test::Corpus corpus_;
@@ -304,7 +307,7 @@ TEST_F(ShardBadInput, TokenIdOutsideTheVocabulary) {
 }
 
 TEST(ShardWriterBadInput, TokenIdsOutsideTheVocabulary) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   ShardWriter writer(scratch / "set", test::corpus_info());
   writer.add_document(std::vector<std::int32_t>{0, 299});
   using Limits = std::numeric_limits<std::int32_t>;
@@ -316,7 +319,7 @@ TEST(ShardWriterBadInput, TokenIdsOutsideTheVocabulary) {
 }
 
 TEST(ShardWriterBadInput, NoTokens) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   {
     ShardWriter writer(scratch / "set", test::corpus_info());
     writer.add_document({});
@@ -326,7 +329,7 @@ TEST(ShardWriterBadInput, NoTokens) {
 }
 
 TEST(ShardWriterBadInput, DirectoryThatHoldsShards) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   test::write_corpus(scratch / "set", {{{5, 6, 7}}, {}}, test::corpus_info());
   expect_refused([&] { ShardWriter(scratch / "set", test::corpus_info()); },
                  {"manifest.json", "Choose another directory"});
@@ -334,15 +337,15 @@ TEST(ShardWriterBadInput, DirectoryThatHoldsShards) {
 }
 
 TEST(ShardWriterBadInput, DirectoryThatIsAFile) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   test::spill(scratch / "set", "a file");
   expect_refused([&] { ShardWriter(scratch / "set", test::corpus_info()); }, {"set"});
   EXPECT_EQ(test::slurp(scratch / "set"), "a file");
 }
 
 TEST(ShardWriterBadInput, InfoOutOfRange) {
-  const ScratchDirectory scratch;
-  const auto refused = [&](auto change, std::initializer_list<std::string> pieces) {
+  const ScratchDir scratch;
+  const auto refused = [&](auto change, std::initializer_list<std::string_view> pieces) {
     ShardSetInfo info = test::corpus_info();
     change(info);
     expect_refused([&] { ShardWriter(scratch / "set", info); }, pieces);
@@ -360,7 +363,7 @@ TEST(ShardWriterBadInput, InfoOutOfRange) {
 
 // A limit on the size of files stands in for a full disk: both fail the write that would cross it.
 TEST(ShardWriterBadInput, DiskFull) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   rlimit before{};
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
   const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);

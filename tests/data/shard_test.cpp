@@ -5,13 +5,14 @@
 #include <optional>
 
 #include "data/shards/token_shard.h"
-#include "tests/data/shard_fixtures.h"
+#include "tests/support/scratch_dir.h"
+#include "tests/support/shards.h"
 
 namespace smoe {
 namespace {
 
 using test::Corpus;
-using test::ScratchDirectory;
+using test::ScratchDir;
 
 // Everything in the shards of a directory, read back document by document.
 Corpus read_back(const std::filesystem::path& directory) {
@@ -50,7 +51,7 @@ class ShardRoundTrip : public testing::TestWithParam<RoundTripCase> {};
 
 TEST_P(ShardRoundTrip, GivesBackEveryDocumentAndMask) {
   const RoundTripCase& c = GetParam();
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   const Corpus corpus = test::random_corpus(7, c.documents, c.longest, c.vocab_size, c.masked);
   const ShardSetInfo info = test::corpus_info(c.vocab_size);
   const ShardSetSummary summary = test::write_corpus(scratch / "set", corpus, info, c.shard_tokens);
@@ -79,7 +80,7 @@ INSTANTIATE_TEST_SUITE_P(, ShardRoundTrip,
                          [](const auto& info) { return info.param.name; });
 
 TEST(Shard, HasTheDocumentedLayout) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   test::write_corpus(scratch / "set", test::random_corpus(1, 10, 20, 300, true), test::corpus_info());
   const Hdf5File file = Hdf5File::open_to_read(scratch / "set" / "shard-00000.h5");
   EXPECT_EQ(file.members(), (std::vector<std::string>{"document_offsets", "loss_mask", "tokens"}));
@@ -95,7 +96,7 @@ TEST(Shard, HasTheDocumentedLayout) {
 }
 
 TEST(Shard, TokensAreChunkedWithFletcher32) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   test::write_corpus(scratch / "set", test::random_corpus(1, 10, 20, 300, false), test::corpus_info());
   const hid_t file = H5Fopen((scratch / "set" / "shard-00000.h5").c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
   const hid_t tokens = H5Dopen2(file, "tokens", H5P_DEFAULT);
@@ -111,7 +112,7 @@ TEST(Shard, TokensAreChunkedWithFletcher32) {
 }
 
 TEST(Shard, MaskThatMasksNothingIsNotStored) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   ShardWriter writer(scratch / "set", test::corpus_info());
   writer.add_document(std::vector<std::int32_t>{3, 4}, std::vector<std::uint8_t>{1, 1});
   writer.finish();
@@ -119,7 +120,7 @@ TEST(Shard, MaskThatMasksNothingIsNotStored) {
 }
 
 TEST(Shard, EqualDocumentsGiveEqualFiles) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   const Corpus corpus = test::random_corpus(5, 100, 90, 300, true);
   test::write_corpus(scratch / "a", corpus, test::corpus_info(), 1000);
   test::write_corpus(scratch / "b", corpus, test::corpus_info(), 1000);
@@ -127,7 +128,7 @@ TEST(Shard, EqualDocumentsGiveEqualFiles) {
 }
 
 TEST(Shard, DocumentsAreNotCutAndShardsKeepToTheirSize) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   ShardWriter writer(scratch / "set", test::corpus_info(), 10);
   for (const std::size_t length : {4, 6, 1, 25, 9, 1, 1}) writer.add_document(std::vector<std::int32_t>(length, 7));
   EXPECT_EQ(writer.finish().shards, 5);
@@ -137,7 +138,7 @@ TEST(Shard, DocumentsAreNotCutAndShardsKeepToTheirSize) {
 }
 
 TEST(Shard, DocumentsWithoutTokensAreNotCounted) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   ShardWriter writer(scratch / "set", test::corpus_info());
   writer.add_document({});
   writer.add_document(std::vector<std::int32_t>{5});
@@ -148,7 +149,7 @@ TEST(Shard, DocumentsWithoutTokensAreNotCounted) {
 }
 
 TEST(Shard, WriterThatDoesNotFinishLeavesNothing) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   std::filesystem::create_directory(scratch / "there");
   test::spill(scratch / "there" / "notes.txt", "mine");
   for (const char* name : {"new", "there"}) {
@@ -160,7 +161,7 @@ TEST(Shard, WriterThatDoesNotFinishLeavesNothing) {
 }
 
 TEST(Shard, NothingHasItsNameBeforeFinish) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   ShardWriter writer(scratch / "set", test::corpus_info(), 10);
   for (int i = 0; i < 5; ++i) writer.add_document(std::vector<std::int32_t>(8, 7));
   for (const auto& entry : std::filesystem::directory_iterator(scratch / "set"))
@@ -170,7 +171,7 @@ TEST(Shard, NothingHasItsNameBeforeFinish) {
 }
 
 TEST(Shard, OverwritingReplacesTheWholeSet) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   test::write_corpus(scratch / "set", test::random_corpus(1, 50, 20, 300, false), test::corpus_info(), 50);
   ShardWriter writer(scratch / "set", test::corpus_info(), 1000, true);
   writer.add_document(std::vector<std::int32_t>{9, 8, 7});
@@ -180,7 +181,7 @@ TEST(Shard, OverwritingReplacesTheWholeSet) {
 }
 
 TEST(Shard, WriterMoves) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   std::optional<ShardWriter> writer(std::in_place, scratch / "set", test::corpus_info());
   writer->add_document(std::vector<std::int32_t>{5, 6});
   ShardWriter moved = std::move(*writer);
@@ -190,7 +191,7 @@ TEST(Shard, WriterMoves) {
 }
 
 TEST(Shard, MisuseOfTheWriterIsALogicError) {
-  const ScratchDirectory scratch;
+  const ScratchDir scratch;
   ShardWriter writer(scratch / "set", test::corpus_info());
   EXPECT_THROW(writer.add_document(std::vector<std::int32_t>{5}, std::vector<std::uint8_t>{1, 1}), std::logic_error);
   writer.add_document(std::vector<std::int32_t>{5});

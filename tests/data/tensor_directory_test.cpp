@@ -6,13 +6,14 @@
 #include <numeric>
 
 #include "data/files/json.h"
-#include "tests/data/scratch_files.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
 
 using test::expect_refused;
-using test::ScratchDirectory;
+using test::ScratchDir;
 using test::slurp;
 using test::spill;
 namespace fs = std::filesystem;
@@ -52,7 +53,7 @@ void expect_directory_reads_back(const fs::path& path) {
 class ShardedTensorDirectoryBadInput : public ::testing::Test {
  protected:
   void SetUp() override { write_directory(scratch.path(), 64); }
-  void expect_refusal(std::initializer_list<std::string> pieces) {
+  void expect_refusal(std::initializer_list<std::string_view> pieces) {
     expect_refused([&] { TensorDirectory directory(scratch.path()); }, pieces);
   }
   void rewrite_index(const std::string& tensor, const Json& file) {
@@ -63,11 +64,11 @@ class ShardedTensorDirectoryBadInput : public ::testing::Test {
       index["weight_map"][tensor] = file;
     write_json_file(scratch / kWeightsIndexFile, index);
   }
-  ScratchDirectory scratch;
+  ScratchDir scratch;
 };
 
 TEST(TensorDirectory, OneFileWithoutAnIndex) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   write_directory(scratch.path());
   EXPECT_EQ(scratch.entries(), 1u);
   expect_directory_reads_back(scratch.path());
@@ -75,7 +76,7 @@ TEST(TensorDirectory, OneFileWithoutAnIndex) {
 }
 
 TEST(TensorDirectory, SplitsOverFilesUnderAnIndex) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   write_directory(scratch.path(), 64);  // embed passes the limit alone; two of 32 bytes fill it; norm begins the third
   for (const char* name :
        {"model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors"})
@@ -89,7 +90,7 @@ TEST(TensorDirectory, SplitsOverFilesUnderAnIndex) {
 }
 
 TEST(TensorDirectory, SlicesOfManyGiveTheFilesOfOne) {
-  ScratchDirectory one, many;
+  ScratchDir one, many;
   write_directory(one.path(), 64);
   TensorDirectoryWriter::lay_out(many.path(), kSpecs, 64);
   for (int rank = 0; rank < 2; ++rank) {
@@ -108,7 +109,7 @@ TEST(TensorDirectory, SlicesOfManyGiveTheFilesOfOne) {
 }
 
 TEST(TensorDirectory, UnfinishedWritingLeavesNothing) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   { auto writer = TensorDirectoryWriter::create(scratch.path(), kSpecs, 64); }
   EXPECT_EQ(scratch.entries(), 0u);
   EXPECT_THROW(TensorDirectoryWriter::create(scratch.path(), {kSpecs[0], kSpecs[1], kSpecs[0]}, 64), std::logic_error);
@@ -116,7 +117,7 @@ TEST(TensorDirectory, UnfinishedWritingLeavesNothing) {
 }
 
 TEST(TensorDirectory, FollowsTheSymlinksOfAModelCache) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   fs::create_directory(scratch / "blobs");
   fs::create_directory(scratch / "snapshot");
   write_directory(scratch / "blobs", 64);
@@ -131,7 +132,7 @@ TEST_F(ShardedTensorDirectoryBadInput, ComputedBuffersMayBeInTheIndexOrInTheFile
   expect_directory_reads_back(scratch.path());
   EXPECT_FALSE(TensorDirectory(scratch.path()).contains("model.layers.0.self_attn.rotary_emb.inv_freq"));
 
-  ScratchDirectory other;
+  ScratchDir other;
   auto specs = kSpecs;
   specs.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", TensorType::f32, {2}});
   auto writer = TensorDirectoryWriter::create(other.path(), specs, 64);
@@ -210,7 +211,7 @@ TEST_F(ShardedTensorDirectoryBadInput, SingleFileAndIndexTogether) {
 }
 
 TEST(TensorDirectoryBadInput, PicklesAreRefusedWithAWayOut) {
-  ScratchDirectory scratch;
+  ScratchDir scratch;
   expect_refused([&] { TensorDirectory directory(scratch.path()); }, {"holds neither"});
   spill(scratch / "config.json", "{}");
   spill(scratch / "pytorch_model.bin", "\x80\x02");

@@ -14,6 +14,8 @@
 #include "data/text/sentencepiece_model.h"
 #include "data/text/tokenizer.h"
 #include "tests/data/tokenizer_fixtures.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
@@ -72,7 +74,7 @@ class TokenizerModelBadInput : public testing::Test {
   }
 
  private:
-  const ScratchDirectory directory_;
+  const ScratchDir directory_;
   const std::filesystem::path file_ = directory_ / "hostile.model";
 };
 

@@ -12,7 +12,7 @@
 
 #include "data/text/sentencepiece_tokenizer.h"
 #include "data/import/train_tokenizer.h"
-#include "tests/data/scratch_files.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe::test {
 
@@ -43,7 +43,7 @@ inline std::string made_up_text(std::uint32_t seed, int lines) {
 
 // A vocabulary of 600 learned from made-up text: once a process.
 inline const std::string& small_model_file() {
-  static const ScratchDirectory directory;
+  static const ScratchDir directory;
   static const std::string file = [] {
     spill(directory / "corpus.txt", made_up_text(1, 4000));
     return train_tokenizer({.inputs = {(directory / "corpus.txt").string()},

@@ -12,6 +12,8 @@
 #include "data/files/sha256.h"
 #include "data/files/utf8.h"
 #include "tests/data/tokenizer_fixtures.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
@@ -179,7 +181,7 @@ TEST(SentencePieceTokenizer, EncodesAlikeOnSeveralThreads) {
 }
 
 TEST(SentencePieceTokenizer, KeepsWhereItMayNotCutWhole) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   const std::vector<std::string> pieces = {"\xE2\x96\x81", "a", "b", "ab", "b\xE2\x96\x81", "\xE2\x96\x81""a"};
   spill(directory / "bpe.model", model_of(pieces));
   const SentencePieceTokenizer bpe(directory / "bpe.model");
@@ -215,8 +217,8 @@ TEST(LoadTokenizer, TakesAFileADirectoryOrBytes) {
 }
 
 TEST(TokenizerBadInput, SaysWhatIsWrongWithTheFile) {
-  const ScratchDirectory directory;
-  const auto refused = [&](const std::string& name, std::initializer_list<std::string> pieces) {
+  const ScratchDir directory;
+  const auto refused = [&](const std::string& name, std::initializer_list<std::string_view> pieces) {
     expect_refused([&] { load_tokenizer((directory / name).string()); }, pieces);
   };
   refused("nowhere.model", {"nowhere.model"});
@@ -236,7 +238,7 @@ TEST(TokenizerBadInput, SaysWhatIsWrongWithTheFile) {
 }
 
 TEST(TokenizerBadInput, SurvivesFlippedBytes) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   const std::string whole = model_of({"\xE2\x96\x81", "a", "b", "ab", "\xE2\x96\x81""a"});
   std::mt19937 random(2);
   int accepted = 0;
@@ -257,7 +259,7 @@ TEST(TokenizerBadInput, SurvivesFlippedBytes) {
 }
 
 TEST(TokenizerBadInput, RefusesACharacterMapThatLeadsOutOfItself) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   const auto with_map = [&](std::uint32_t trie_bytes, std::uint32_t first_unit, const std::string& replacements) {
     std::string map(reinterpret_cast<const char*>(&trie_bytes), 4);
     std::vector<std::uint32_t> units(256);

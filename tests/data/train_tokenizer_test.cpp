@@ -6,6 +6,8 @@
 #include "data/import/text_lines.h"
 #include "data/files/utf8.h"
 #include "tests/data/tokenizer_fixtures.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
@@ -39,7 +41,7 @@ TEST(TrainTokenizer, HasMixtralsSettings) {
 }
 
 TEST(TrainTokenizer, GivesTheSameFileForTheSameText) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   spill(directory / "a.txt", made_up_text(2, 800));
   std::vector<std::string> hashes;
   for (const std::string out : {"one", "two"})
@@ -52,7 +54,7 @@ TEST(TrainTokenizer, GivesTheSameFileForTheSameText) {
 }
 
 TEST(TrainTokenizer, LearnsFromAShareOfALargeCorpus) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   spill(directory / "a.jsonl", "{\"body\": \"" + std::string(10, 'x') + "\"}\n");
   spill(directory / "b.txt", made_up_text(2, 5000));
   const TrainTokenizerSummary summary = train_tokenizer({.inputs = {directory.path().string()},
@@ -66,7 +68,7 @@ TEST(TrainTokenizer, LearnsFromAShareOfALargeCorpus) {
 }
 
 TEST(TextLines, CutsLongLinesBetweenCharactersAndSkipsWhatIsNotText) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   std::string wide;
   for (int i = 0; i < 3000; ++i) wide += "日";
   spill(directory / "a.txt", "one\n\ntwo\n\xFF bad\n" + wide + std::string("\nze\0ro", 6));
@@ -94,13 +96,13 @@ TEST(TextLines, CutsLongLinesBetweenCharactersAndSkipsWhatIsNotText) {
 }
 
 TEST(TrainTokenizerBadInput, LeavesNothingBehind) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   const auto options = [&](const std::string& input, std::int64_t vocab_size) {
     return TrainTokenizerOptions{.inputs = {(directory / input).string()},
                                  .vocab_size = vocab_size,
                                  .out_directory = (directory / "out").string()};
   };
-  const auto refused = [&](const TrainTokenizerOptions& bad, std::initializer_list<std::string> pieces) {
+  const auto refused = [&](const TrainTokenizerOptions& bad, std::initializer_list<std::string_view> pieces) {
     expect_refused([&] { train_tokenizer(bad); }, pieces);
     EXPECT_FALSE(std::filesystem::exists(directory / "out")) << *pieces.begin();
   };
@@ -117,7 +119,7 @@ TEST(TrainTokenizerBadInput, LeavesNothingBehind) {
 }
 
 TEST(TrainTokenizerBadInput, RefusesToReplaceAModelOrToReadIds) {
-  const ScratchDirectory directory;
+  const ScratchDir directory;
   spill(directory / "a.txt", made_up_text(2, 50));
   spill(directory / "tokenizer.model", "precious");
   const TrainTokenizerOptions options{

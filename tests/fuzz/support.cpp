@@ -1,37 +1,19 @@
 #include "tests/fuzz/support.h"
 
 #include <fcntl.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <algorithm>
 
 #include "data/files/printable.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe::fuzz {
 namespace fs = std::filesystem;
 
-namespace {
-
-class ScratchFolder {
- public:
-  ScratchFolder() {
-    std::string name = (fs::temp_directory_path() / "smoe-fuzz-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) throw std::logic_error("cannot make " + name);
-    path = name;
-  }
-  ~ScratchFolder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-  fs::path path;
-};
-
-}  // namespace
-
 fs::path folder(const std::string& name) {
-  static const ScratchFolder scratch;
-  const fs::path path = scratch.path / name;
+  static const test::ScratchDir scratch;
+  const fs::path path = scratch / name;
   fs::create_directories(path);
   return path;
 }

@@ -18,6 +18,8 @@
 #include "optim/schedule.h"
 #include "parallel/mesh.h"
 #include "tests/support/deviation.h"
+#include "tests/support/scratch_dir.h"
+#include "trainer/checkpoint/hf_config.h"
 #include "trainer/training_step.h"
 
 namespace smoe {
@@ -30,13 +32,21 @@ inline const std::vector<std::string>& golden_names() {
   return names;
 }
 
+// What a Hugging Face directory with these keys is read as.
+inline ModelConfig model_of(Json keys) {
+  const test::ScratchDir directory;
+  keys["model_type"] = "mixtral";
+  write_json_file(directory / "config.json", keys);
+  return read_hf_config(directory.path()).model;
+}
+
 class GoldenFile {
  public:
   explicit GoldenFile(const std::string& name)
       : file(std::string(SMOE_SOURCE_DIR) + "/tests/goldens/" + name + ".safetensors") {
     const Json json = parse_json(file.metadata().at("config"), file.path());
     const JsonReader config(json, file.path());
-    read_model(config.require_object("model"));
+    model = model_of(json.at("model"));
     router.aux_loss_scope = AuxLossScope::hf;
     router.aux_loss_coef = config.require_number("aux_loss_coef");
 
@@ -80,21 +90,6 @@ class GoldenFile {
   std::vector<std::int32_t> ids, targets;
 
  private:
-  void read_model(const JsonReader& m) {
-    const auto size = [&](const char* key) { return m.require_int(key, 1, 1 << 20); };
-    model.vocab_size = size("vocab_size");
-    model.hidden_size = size("hidden_size");
-    model.intermediate_size = size("intermediate_size");
-    model.num_hidden_layers = size("num_hidden_layers");
-    model.num_attention_heads = size("num_attention_heads");
-    model.num_key_value_heads = size("num_key_value_heads");
-    model.head_dim = m.optional_int("head_dim", 1, 1 << 20);
-    model.num_local_experts = size("num_local_experts");
-    model.num_experts_per_tok = size("num_experts_per_tok");
-    model.rope_theta = m.require_number("rope_theta");
-    model.rms_norm_eps = m.require_number("rms_norm_eps");
-    model.sliding_window = m.optional_int("sliding_window", 1, 1 << 20);
-  }
   template <class T>
   std::vector<T> column(const std::string& name, TensorType type) const {
     if (file.info(name).type != type) throw std::runtime_error(file.path() + ": " + name + " has another type");

@@ -4,11 +4,8 @@
 
 #include <algorithm>
 
-#include "data/files/files.h"
 #include "model/rope_frequencies.h"
 #include "tests/goldens/golden.h"
-#include "tests/trainer/scratch_dir.h"
-#include "trainer/checkpoint/hf_config.h"
 
 namespace smoe {
 namespace {
@@ -29,18 +26,12 @@ class GoldenRope : public testing::TestWithParam<std::string> {
 
   // The model's rotary embedding as `kind` spells it, read as a directory's is.
   void read_rope(const std::string& kind) {
-    const ScratchDir scratch;
     const Json metadata = parse_json(golden.file.metadata().at("config"), golden.file.path());
     Json config = metadata.at("model");
     config.erase("rope_theta");
-    config["model_type"] = "mixtral";
     config["max_position_embeddings"] = 64;
     config.update(metadata.at("ropes").at(kind));
-    write_json_file(scratch.path() / "config.json", config);
-    const ModelConfig read = read_hf_config(scratch.path()).model;
-    golden.model.max_position_embeddings = read.max_position_embeddings;
-    golden.model.rope_theta = read.rope_theta;
-    golden.model.rope_scaling = read.rope_scaling;
+    golden.model = model_of(config);
   }
 
   std::vector<float> logits() const {

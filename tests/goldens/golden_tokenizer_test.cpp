@@ -9,7 +9,7 @@
 
 #include "data/files/json.h"
 #include "data/text/tokenizer.h"
-#include "tests/data/scratch_files.h"
+#include "tests/support/scratch_dir.h"
 #include "tests/data/tokenizer_fixtures.h"
 
 namespace smoe {
@@ -34,7 +34,7 @@ class GoldenTokenizer : public testing::Test {
   }
 
   Json golden_;
-  const test::ScratchDirectory directory_;
+  const test::ScratchDir directory_;
 };
 
 TEST_F(GoldenTokenizer, AddedTokensAreEncodedAsTransformersDoes) {

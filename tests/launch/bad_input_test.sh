@@ -3,65 +3,12 @@
 # or 2 (wrong usage or configuration), and nothing is left half-written.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/cases.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/tiny_run.sh"
 
 # ---- material ---------------------------------------------------------------------------------------------------
 
-# A model of a few thousand parameters on byte tokens: config.yaml and its data in shards/.
-write_config() {
-  cat >config.yaml <<'END'
-model:
-  vocab_size: 259
-  hidden_size: 16
-  intermediate_size: 32
-  num_hidden_layers: 1
-  num_attention_heads: 2
-  num_key_value_heads: 1
-  num_local_experts: 4
-  num_experts_per_tok: 2
-  max_position_embeddings: 64
-data:
-  train: [{path: shards, weight: 1.0}]
-  eval: [{path: shards}]
-  sequence_length: 32
-optimizer:
-  learning_rate: 1.0e-3
-train:
-  steps: 2
-  global_batch_size: 4
-  micro_batch_size: 2
-  threads: 1
-  output_dir: run
-checkpoint:
-  interval: 1
-log:
-  interval: 1
-END
-}
-
-write_shards() {
-  for i in $(seq 1 60); do printf '{"text": "document %d of the corpus, with some words in it"}\n' "$i"; done >text.jsonl
-  "$smoe" prepare text.jsonl --out shards --tokenizer bytes --source test
-}
-
-prepared() {
-  write_config
-  write_shards
-}
-
-trained() {
-  prepared
-  "$smoe" train config.yaml
-  [ -f run/checkpoints/latest ] || fail "training left no checkpoint"
-}
-
 latest() { echo "run/checkpoints/$(cat run/checkpoints/latest)"; }
 weights() { find "$(latest)/model" -name '*.safetensors' | sort | head -n 1; }
-
-# replace PATTERN TEXT: edits config.yaml, and fails if there was nothing to edit.
-replace() {
-  grep -q -- "$1" config.yaml || fail "config.yaml has no '$1'"
-  sed -i "s|$1|$2|" config.yaml
-}
 
 # npy_i32 FILE SHAPE VALUE...: e.g. npy_i32 ids.npy '(1, 3)' 5 6 7
 npy_i32() {
@@ -187,6 +134,21 @@ case_not_available_yet() {
   write_config
   echo 'lora: {r: 16}' >>config.yaml
   refuses_config 'lora' 'not available'
+}
+case_freeze_matches_nothing() {
+  write_config
+  expect 2 'train\.freeze' "'\*\.mlp\.\*' matches no parameter" 'experts' -- "$smoe" train config.yaml "train.freeze=['*.mlp.*']"
+  absent run
+}
+case_freeze_part_of_a_matrix() {
+  write_config
+  expect 2 'train\.freeze' 'one matrix' 'k_proj' -- "$smoe" train config.yaml "train.freeze=['*.q_proj.*']" --dry-run
+  absent run
+}
+case_freeze_without_quotes() {
+  write_config
+  expect 2 'train\.freeze' 'needs quotes' -- "$smoe" train config.yaml 'train.freeze=[*.experts.*]'
+  absent run
 }
 case_override_unknown_key() {
   write_config

@@ -2,6 +2,7 @@
 # What people hand to prepare, train and eval as data: what it is taken for, and what is refused by its name.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/cases.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/tiny_run.sh"
 
 prepare() { "$smoe" prepare "$@" --out shards --tokenizer bytes; }
 refuses() {
@@ -22,16 +23,10 @@ END
 }
 
 # A model of 128 ids, trained for a step on the 100 ids of ids/.
-trained() {
+trained_on_ids() {
   npy ids.npy '(100,)' 100
   "$smoe" prepare ids.npy --out ids --vocab-size 128 --source ids
-  cat >config.yaml <<'END'
-model: {vocab_size: 128, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2,
-        num_key_value_heads: 1, num_local_experts: 4, num_experts_per_tok: 2, max_position_embeddings: 64}
-data: {train: [{path: ids}], sequence_length: 16}
-schedule: {warmup_steps: 0}
-train: {steps: 1, global_batch_size: 2, micro_batch_size: 2, threads: 1, output_dir: run}
-END
+  write_config vocab_size=128 train='[{path: ids}]' eval='[]' sequence_length=16 steps=1 global_batch_size=2
   "$smoe" train config.yaml
 }
 column() {
@@ -113,7 +108,7 @@ case_prepare_help_says_that_documents_are_not_split() {
 # ---- train and eval ---------------------------------------------------------------------------------------------
 
 case_train_and_eval_refuse_data_without_a_target() {
-  trained
+  trained_on_ids
   column
   expect 1 'column has no target in its 100 tokens of 100 documents' 'ravel' -- \
     "$smoe" train config.yaml data.train.0.path=column train.output_dir=other
@@ -121,7 +116,7 @@ case_train_and_eval_refuse_data_without_a_target() {
   expect 1 'column has no target' -- "$smoe" eval --model run --data column --seq 16
 }
 case_eval_keeps_its_good_sources() {
-  trained
+  trained_on_ids
   column
   cp -r ids damaged
   flip damaged/shard-00000.h5 -40
@@ -143,7 +138,7 @@ END
 }
 # 99 targets: six samples of 16 and three more tokens.
 case_eval_counts_every_target_once() {
-  trained
+  trained_on_ids
   for length in 1 7 16 64; do
     expect 0 '"tokens":99,' -- "$smoe" eval --model run --data ids --seq $length --json
   done

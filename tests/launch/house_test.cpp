@@ -1,13 +1,12 @@
 // The checks of house_checks.h: that this tree is clean, and that each check can fail.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
-#include <fstream>
 #include <ostream>
 
 #include "tests/launch/house_checks.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe::house {
 namespace {
@@ -21,29 +20,6 @@ std::string joined(const Violations& violations) {
   for (const std::string& violation : violations) text += "\n  " + violation;
   return text;
 }
-
-// A tree of files that is gone after the test.
-class Tree {
- public:
-  explicit Tree(std::string name) {
-    std::replace(name.begin(), name.end(), '/', '-');  // a parameterised test has one in its name
-    root_ = fs::temp_directory_path() / ("smoe-house-" + std::to_string(getpid()) + "-" + name);
-    fs::remove_all(root_);
-    fs::create_directories(root_);
-  }
-  ~Tree() { fs::remove_all(root_); }
-  Tree(const Tree&) = delete;
-  Tree& operator=(const Tree&) = delete;
-
-  void write(const std::string& path, const std::string& text) const {
-    fs::create_directories((root_ / path).parent_path());
-    std::ofstream(root_ / path) << text;
-  }
-  const fs::path& root() const { return root_; }
-
- private:
-  fs::path root_;
-};
 
 TEST(IncludeDirection, ThisTreeIsClean) {
   const Violations found = check_include_direction(source_root);
@@ -74,9 +50,9 @@ class IncludeArrow : public testing::TestWithParam<Arrow> {};
 
 TEST_P(IncludeArrow, IsJudged) {
   const Arrow& arrow = GetParam();
-  const Tree tree(testing::UnitTest::GetInstance()->current_test_info()->name());
+  const test::ScratchDir tree;
   tree.write(arrow.file, std::string("// A file.\n#include ") + arrow.include + "\n");
-  const Violations found = check_include_direction(tree.root());
+  const Violations found = check_include_direction(tree.path());
   if (arrow.allowed) {
     EXPECT_TRUE(found.empty()) << joined(found);
   } else {
@@ -146,17 +122,17 @@ INSTANTIATE_TEST_SUITE_P(IncludeDirection, IncludeArrow, testing::Values(
     Arrow{"tests/model/router_test.cpp", "\"trainer/trainer.h\"", true}));
 
 TEST(IncludeDirection, NewFolderWantsAPlace) {
-  const Tree tree("new-folder");
+  const test::ScratchDir tree;
   tree.write("extras/new.cpp", "#include \"kernels/tensor.h\"\n");
-  const Violations found = check_include_direction(tree.root());
+  const Violations found = check_include_direction(tree.path());
   ASSERT_EQ(found.size(), 1u);
   EXPECT_EQ(found[0], "extras/new.cpp:1: the folder 'extras' has no place among the arrows");
 }
 
 TEST(IncludeDirection, NewRoomWantsAPlace) {
-  const Tree tree("new-room");
+  const test::ScratchDir tree;
   tree.write("data/extras/new.cpp", "#include \"data/files/json.h\"\n");
-  const Violations found = check_include_direction(tree.root());
+  const Violations found = check_include_direction(tree.path());
   ASSERT_EQ(found.size(), 1u);
   EXPECT_EQ(found[0], "data/extras/new.cpp:1: the room 'data/extras' has no place among the arrows");
 }
@@ -168,13 +144,13 @@ TEST(OwnIncludes, ThisTreeIsClean) {
 }
 
 TEST(OwnIncludes, AreFollowedThroughTheTree) {
-  const Tree tree("own-includes");
+  const test::ScratchDir tree;
   tree.write("kernels/precompiled.h", "#include <vector>\n#include <map>\n");
   tree.write("kernels/shape.h", "#include <vector>\n");
   tree.write("kernels/fine.cpp", "#include \"kernels/shape.h\"\nstd::vector<int> a;  // no std::map<int, int>\n"
                                  "const char* text = \"std::optional<\\\"int\";\n");
   tree.write("kernels/wrong.cpp", "#include \"kernels/shape.h\"\nstd::vector<int> a;\nstd::map<int, int> b, c;\nstd::map<int, int> d;\n");
-  const Violations found = check_own_includes(tree.root());
+  const Violations found = check_own_includes(tree.path());
   ASSERT_EQ(found.size(), 1u) << joined(found);
   EXPECT_EQ(found[0], "kernels/wrong.cpp:3: std::map< without <map>");
 }
@@ -185,13 +161,13 @@ TEST(TensorMemory, ThisTreeIsClean) {
 }
 
 TEST(TensorMemory, AnAddressIsFoundOutsideTheKernels) {
-  const Tree tree("tensor-memory");
+  const test::ScratchDir tree;
   for (const char* path : {"kernels/cpu/a.cpp", "parallel/comm/self_communicator.cpp", "tests/model/a.cpp"})
     tree.write(path, "float x = tensor.f32()[0];\n");
   tree.write("trainer/fine.cpp", "std::vector<float> v;\nuse(v.data());  // not tensor.raw()\nread_f32(\"a.f32()\", v);\n");
   tree.write("parallel/wrong.cpp", "int a;\nconst auto* p = out.rows.offsets.i32();\n");
   tree.write("trainer/wrong.h", "void* memory(const Parameter* p) { return p->value.raw(); }\n");
-  const Violations found = check_tensor_memory(tree.root());
+  const Violations found = check_tensor_memory(tree.path());
   ASSERT_EQ(found.size(), 2u) << joined(found);
   EXPECT_TRUE(found[0].starts_with("parallel/wrong.cpp:2: .i32()")) << found[0];
   EXPECT_TRUE(found[1].starts_with("trainer/wrong.h:1: .raw()")) << found[1];
@@ -203,13 +179,13 @@ TEST(HouseRules, FilesAreShort) {
 }
 
 TEST(HouseRules, LongFileIsFound) {
-  const Tree tree("long");
+  const test::ScratchDir tree;
   std::string text;
   for (int i = 0; i < 500; ++i) text += "int x;\n";
   tree.write("kernels/fits.cpp", text);
   tree.write("launch/script", "#!/bin/sh\n" + text);
   tree.write("docs/long.md", text + text);
-  const Violations found = check_file_length(tree.root());
+  const Violations found = check_file_length(tree.path());
   ASSERT_EQ(found.size(), 1u) << joined(found);
   EXPECT_EQ(found[0], "launch/script:501: longer than 500 lines");
 }
@@ -220,8 +196,8 @@ TEST(HouseRules, FoldersHaveReadmes) {
 }
 
 TEST(HouseRules, MissingReadmeIsFound) {
-  const Tree tree("readmes");
-  EXPECT_EQ(check_readmes(tree.root()).size(), 10u);
+  const test::ScratchDir tree;
+  EXPECT_EQ(check_readmes(tree.path()).size(), 10u);
 }
 
 TEST(HouseRules, NothingNamesAMachine) {
@@ -230,11 +206,11 @@ TEST(HouseRules, NothingNamesAMachine) {
 }
 
 TEST(HouseRules, NameOfAMachineIsFound) {
-  const Tree tree("names");
+  const test::ScratchDir tree;
   tree.write("docs/a.md", std::string("See /ho") + "me/ada/notes for it.\n");
   tree.write("docs/b.md", std::string("ssh build-17.inte") + "rnal\n");
   tree.write("docs/fine.md", "https://example.org/home/page, ~/home/x and data/root/y are fine.\n");
-  const Violations found = check_machine_names(tree.root());
+  const Violations found = check_machine_names(tree.path());
   ASSERT_EQ(found.size(), 2u) << joined(found);
   EXPECT_EQ(found[0], "docs/a.md:1: a path of one machine");
   EXPECT_EQ(found[1], "docs/b.md:1: a host name");

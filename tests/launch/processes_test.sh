@@ -3,25 +3,19 @@
 # cores and threads that a command was given by taskset, mpirun and OMP_NUM_THREADS.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/cases.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/tiny_run.sh"
 
 skipped=77
 export OMP_WAIT_POLICY=passive  # threads that wait leave the cores to other tests
 # Without these, whoever started the tests would be taken for the launcher of each case.
 unset $(compgen -v | grep -E '^(SLURM|FLUX|PMI|PMIX|OMPI_COMM|OMPI_MCA)_') OMP_NUM_THREADS OMP_PROC_BIND OMP_PLACES GOMP_CPU_AFFINITY
 
-# trained [key=value ...]: a model of a few thousand parameters on byte tokens: config.yaml, shards/, run/ and ids.npy.
-trained() {
-  local i
-  for i in $(seq 1 200); do printf '{"text": "document %d of the corpus, with some words in it"}\n' "$i"; done >text.jsonl
-  cat >config.yaml <<END
-model: {vocab_size: 259, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 1, num_local_experts: 4, max_position_embeddings: 64}
-data: {train: [{path: shards}], sequence_length: 32}
-train: {steps: 2, global_batch_size: 4, micro_batch_size: 2, output_dir: run}
-checkpoint: {interval: 100}
-log: {interval: 1, tensorboard: false}
-END
+# trained_with_ids [key=value ...]: config.yaml, which leaves the threads to smoe, shards/, run/ and ids.npy.
+trained_with_ids() {
+  write_text 200
+  write_config
   "$smoe" prepare text.jsonl --out shards --tokenizer bytes >made.log 2>&1
-  "$smoe" train config.yaml "$@" --print-config >whole.yaml 2>>made.log
+  "$smoe" train config.yaml train.threads=0 data.eval='[]' checkpoint.interval=100 log.tensorboard=false "$@" --print-config >whole.yaml 2>>made.log
   mv whole.yaml config.yaml
   "$smoe" train config.yaml >>made.log 2>&1
   python3 - <<'END'
@@ -36,7 +30,7 @@ END
 
 # every_command [VARIABLE=VALUE | -u VARIABLE]...: each command, in that environment, alone.
 every_command() {
-  trained
+  trained_with_ids
   rm -rf shards run
   expect 0 'prepare' -- env "$@" "$smoe" --help
   expect 0 '^smoe [0-9]' -- env "$@" "$smoe" --version
@@ -67,7 +61,7 @@ case_alone_where_mpi_cannot_begin() {
   if env "${no_mpi[@]}" mpirun --oversubscribe -n 2 "$smoe" train config.yaml --print-config; then fail "MPI begins all the same: this case shows nothing"; fi
 }
 case_twice_in_one_rank() {
-  trained
+  trained_with_ids
   # shellcheck disable=SC2016
   expect 0 'done 1' 'done 2' -- mpirun -n 1 sh -c 'for i in 1 2; do "$1" eval --model run --data shards --seq 32 >/dev/null && "$1" train config.yaml checkpoint.resume=never >/dev/null && echo "done $i"; done' - "$smoe"
 }
@@ -107,7 +101,7 @@ case_tasks_of_other_launchers_are_told_what_to_type() {
 }
 # The daemons of mpirun on other nodes are tasks of a step of their own.
 case_mpirun_inside_an_allocation_of_slurm() {
-  trained
+  trained_with_ids
   expect 0 '2 ranks: dp 2' -- mpirun --oversubscribe --bind-to none -n 2 env "${step[@]}" SLURM_NTASKS=2 SLURM_STEP_NUM_TASKS=2 SLURM_PROCID=1 \
     "$smoe" train config.yaml checkpoint.resume=never train.threads=1
 }
@@ -195,7 +189,7 @@ logits=(logits --model run --tokens ids.npy --out logits.safetensors)
 bench=(bench config.yaml --steps 1)
 prepare=(prepare large.txt --tokenizer bytes --out)
 large() {
-  trained model.hidden_size=64 model.intermediate_size=256 model.max_position_embeddings=1024
+  trained_with_ids model.hidden_size=64 model.intermediate_size=256 model.max_position_embeddings=1024
   seq 1 1000000 >large.txt
 }
 # each_command_has THREADS CORES PREFIX...: each command, behind that prefix.

@@ -2,33 +2,13 @@
 # What the commands make of a model directory's tokenizer and of the ids that end a text.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/cases.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/tiny_run.sh"
 
-write_text() {
-  for i in $(seq 1 40); do printf '{"text": "document %d of the corpus, with some words in it"}\n' "$i"; done >text.jsonl
-}
-
-# trained VOCABULARY: a run of one step on byte tokens, or on what is in shards/, whose embedding has that many rows. It
+# model_of VOCABULARY: a run of one step on byte tokens, or on what is in shards/, whose embedding has that many rows. It
 # knows nothing: what it writes is drawn from nearly equal chances.
-trained() {
-  if [ ! -d shards ]; then
-    write_text
-    "$smoe" prepare text.jsonl --out shards --tokenizer bytes --source test
-  fi
-  cat >config.yaml <<END
-model:
-  vocab_size: $1
-  hidden_size: 16
-  intermediate_size: 32
-  num_hidden_layers: 1
-  num_attention_heads: 2
-  num_key_value_heads: 1
-  num_local_experts: 4
-  num_experts_per_tok: 2
-  max_position_embeddings: 256
-data: {train: [{path: shards}], sequence_length: 32}
-optimizer: {learning_rate: 1.0e-6}
-train: {steps: 1, global_batch_size: 4, micro_batch_size: 2, threads: 1, output_dir: run}
-END
+model_of() {
+  [ -d shards ] || write_shards
+  write_config vocab_size="$1" max_position_embeddings=256 learning_rate=1.0e-6 steps=1
   "$smoe" train config.yaml
   model=run/checkpoints/step-000001/model
 }
@@ -38,7 +18,7 @@ ids() { "$smoe" generate --model run --max-tokens 100 --threads 1 "$@"; }
 largest() { tr ',' '\n' | sort -n | tail -n 1; }
 
 case_ids_beyond_the_tokenizer_are_never_drawn() {
-  trained 1024
+  model_of 1024
   [ "$(ids --prompt-ids 5 | largest)" -ge 259 ] || fail "without a tokenizer nothing should be left out"
   [ "$(ids --prompt-ids 5 --tokenizer bytes | largest)" -lt 259 ] || fail "an id that means nothing was drawn"
   expect 0 'document' -- "$smoe" generate --model run --tokenizer bytes --prompt 'document' --max-tokens 100
@@ -46,7 +26,7 @@ case_ids_beyond_the_tokenizer_are_never_drawn() {
 }
 
 case_a_tokenizer_that_is_not_read_bounds_the_ids_and_takes_no_other_data() {
-  trained 1024
+  model_of 1024
   cp -r "$model" plain
   printf '{"model": {"type": "BPE", "vocab": {"a": 0, "b": 398}}, "added_tokens": [{"id": 399, "content": "<x>"}]}' >plain/tokenizer.json
   found=$("$smoe" generate --model plain --prompt-ids 5 --max-tokens 200 --threads 1 | largest)
@@ -79,7 +59,7 @@ END
 
 case_every_eos_of_both_files_ends_the_text() {
   local all place id
-  trained 259
+  model_of 259
   stops null null
   all=$("$smoe" generate --model plain --prompt-ids 5 --max-tokens 40 --seed 2)
   [ "$(tr ',' '\n' <<<"$all" | wc -l)" = 40 ] || fail "with no eos it should not have ended: $all"
@@ -117,7 +97,7 @@ case_a_directory_with_added_tokens_goes_in_and_comes_out() {
   chat_tokenizer
   "$smoe" prepare chat.jsonl --out shards --tokenizer chat --source test
   grep -q '"vocab_size": 302' shards/manifest.json && grep -q '"eos": 300' shards/manifest.json || fail "the added tokens are not counted"
-  trained 320
+  model_of 320
   for file in tokenizer.model tokenizer_config.json chat_template.jinja; do
     cmp "chat/$file" "$model/$file" || fail "the checkpoint has another $file"
   done

@@ -3,13 +3,13 @@
 #include <stdlib.h>
 
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <numeric>
 #include <stdexcept>
 #include <string>
 
 #include "parallel/cores.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
@@ -173,19 +173,11 @@ TEST(Cores, OmpNumThreadsIsReadAsOpenMpDoes) {
 
 class SystemFiles : public testing::Test {
  protected:
-  SystemFiles() {
-    std::string name = (fs::temp_directory_path() / "smoe-cores-XXXXXX").string();
-    if (!::mkdtemp(name.data())) throw std::runtime_error("cannot make " + name);
-    root = name;
-  }
-  ~SystemFiles() override { fs::remove_all(root); }
-  void write(const std::string& path, const std::string& text) const {
-    fs::create_directories((root / path).parent_path());
-    std::ofstream(root / path) << text << "\n";
-  }
+  void write(const std::string& path, const std::string& text) const { files.write(path, text + "\n"); }
   double quota() const { return read_cpu_quota(root / "membership", root / "groups"); }
 
-  fs::path root;
+  const test::ScratchDir files;
+  const fs::path root = files.path();
 };
 
 TEST_F(SystemFiles, QuotaOfVersion2IsTheLeastOnTheWay) {

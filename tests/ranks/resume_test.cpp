@@ -3,14 +3,20 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <limits>
 
+#include "data/files/tensor_directory.h"
 #include "parallel/comm/agreement.h"
 #include "tests/ranks/test_session.h"
-#include "tests/trainer/training_fixture.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
+#include "tests/support/tiny_run.h"
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/record/metrics.h"
 
 namespace smoe {
 namespace {
@@ -19,11 +25,7 @@ namespace fs = std::filesystem;
 class LayoutRuns : public ::testing::Test {
  protected:
   LayoutRuns() {
-    if (is_root()) {
-      write_tiny_corpus(own_.path() / "a", "alpha", 1, 12);
-      write_tiny_corpus(own_.path() / "b", "beta", 2, 7);
-      write_tiny_corpus(own_.path() / "held-out", "alpha", 3, 4);
-    }
+    if (is_root()) test::write_tiny_sources(own_.path());
     root_ = broadcast_text(world(), own_.path().string(), 0, "test.root");
   }
   ~LayoutRuns() override { world().barrier("test.over"); }  // before the root removes the directory
@@ -32,31 +34,18 @@ class LayoutRuns : public ::testing::Test {
   Communicator& world() const { return everyone_.group(Axis::world); }
 
   TrainerConfig config(const std::string& output, const Layout& layout, std::int64_t steps) const {
-    TrainerConfig c;
-    c.model.vocab_size = 61;
-    c.model.hidden_size = 32;
-    c.model.intermediate_size = 24;
-    c.model.num_hidden_layers = 2;
-    c.model.num_attention_heads = c.model.num_key_value_heads = 8;
-    c.model.max_position_embeddings = 64;
-    c.router.z_loss_coef = 0.001;
-    c.data.train = {{.path = (root_ / "a").string(), .weight = 2.0}, {.path = (root_ / "b").string(), .weight = 1.0}};
-    c.data.eval = {{.path = (root_ / "held-out").string()}};
-    c.data.sequence_length = 16;
+    TrainerConfig c = test::tiny_config(root_, output);
+    c.model.num_attention_heads = c.model.num_key_value_heads = c.model.num_local_experts = 8;
     c.optimizer.learning_rate = 1e-3;
     c.optimizer.epsilon = 1e-5;
     c.schedule.type = ScheduleType::constant;  // that of a run of 5 steps is that of one of 10
-    c.schedule.warmup_steps = 4;
     c.train.steps = steps;
+    c.train.freeze = freeze_;
     c.train.global_batch_size = 16;
     c.train.micro_batch_size = 8 / layout.dp();
-    c.train.output_dir = (root_ / output).string();
     c.checkpoint.interval = 5;
     c.eval.interval = 5;
     c.eval.batches = 3;
-    c.log.interval = 1;
-    c.log.tensorboard = false;
-    c.resolved_yaml = "train: {}\n";
     return c;
   }
 
@@ -75,9 +64,10 @@ class LayoutRuns : public ::testing::Test {
   }
 
   fs::path root_;
+  std::vector<std::string> freeze_;
 
  private:
-  ScratchDir own_;
+  test::ScratchDir own_;
   Mesh everyone_ = Mesh::over(test_session(), {.ranks = test_session().size()});
 };
 
@@ -133,6 +123,37 @@ TEST_F(LayoutRuns, ResumedAtTheSameLayoutTheBitsAreTheSame) {
   }
 }
 
+TEST_F(LayoutRuns, AFrozenRunGoesOnAtAnyLayout) {
+  const int ranks = test_session().size();
+  freeze_ = {"*.experts.*", "*.gate.weight", "model.embed_tokens.weight"};
+  train("whole", {.ranks = 1}, 10);
+  const MetricsLog whole = metrics("whole");
+  ASSERT_EQ(whole.steps.size(), 10u);
+  const auto expert_of = [&](const std::string& output, std::int64_t step) {
+    const TensorDirectory model(root_ / output / "checkpoints" / checkpoint_name(step) / "model");
+    const auto bytes = model.raw("model.layers.1.block_sparse_moe.experts.5.w2.weight");
+    return std::vector<std::byte>(bytes.begin(), bytes.end());
+  };
+  const std::vector<std::pair<Layout, Layout>> pairs = {{{.ranks = ranks, .ep = ranks}, {.ranks = ranks, .tp = ranks}},
+                                                        {{.ranks = ranks, .tp = 2, .ep = 2}, {.ranks = 1}},
+                                                        {{.ranks = ranks, .tp = 2, .ep = ranks}, {.ranks = ranks, .tp = 2, .ep = ranks}}};
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    const std::string output = "frozen-" + std::to_string(i);
+    SCOPED_TRACE(pairs[i].first.to_string() + ", then " + pairs[i].second.to_string());
+    train(output, pairs[i].first, 5);
+    train(output, pairs[i].second, 10);
+    const MetricsLog resumed = metrics(output);
+    ASSERT_EQ(resumed.steps.size(), 10u);
+    for (std::size_t s = 0; s < 10; ++s) {
+      EXPECT_NEAR(resumed.steps[s].lm_loss, whole.steps[s].lm_loss, 1e-5 * whole.steps[s].lm_loss) << "step " << s + 1;
+      EXPECT_NEAR(resumed.steps[s].grad_norm, whole.steps[s].grad_norm, 1e-5 * whole.steps[s].grad_norm) << "step " << s + 1;
+    }
+    for (const std::int64_t step : {5, 10}) EXPECT_EQ(expert_of(output, step), expert_of("whole", 10)) << "its initial bits";
+  }
+  train("same-whole", pairs[2].first, 10);
+  EXPECT_EQ(state_hash("same-whole", 10), state_hash("frozen-2", 10));
+}
+
 // What is not finite on one rank is refused by all: nobody's weights change, and the run ends with one message.
 TEST_F(LayoutRuns, AStepThatOneRankCannotFinishChangesNoWeightOnAny) {
   const int ranks = test_session().size();
@@ -148,13 +169,38 @@ TEST_F(LayoutRuns, AStepThatOneRankCannotFinishChangesNoWeightOnAny) {
     trainer.run();
     ADD_FAILURE() << "nothing was thrown";
   } catch (const SharedFailure& failure) {
-    EXPECT_TRUE(mentions(failure.what(), {"3 steps in a row", "max_skipped_steps"}));
+    EXPECT_TRUE(test::mentions(failure.what(), {"3 steps in a row", "max_skipped_steps"}));
   }
   std::size_t i = 0;
   for (const FlatBuffer& flat : trainer.model().parameters().flat_buffers())
     EXPECT_EQ(std::memcmp(before[i++].data(), flat.values.raw(), flat.values.bytes()), 0);
   EXPECT_EQ(trainer.state().updates, 0);
   EXPECT_EQ(trainer.state().skipped, 3);
+}
+
+// What stands out is refused by all ranks of every layout, and by none that did not ask.
+TEST_F(LayoutRuns, AStepThatLooksOddIsRefusedByAll) {
+  if (is_root()) write_corpus_with_a_spike(root_ / "spike", 42, 16 * 16, 40, 40);
+  world().barrier("test.spike");
+  const int ranks = test_session().size();
+  for (const Layout& layout : {Layout{.ranks = 1}, Layout{.ranks = ranks, .ep = ranks}, Layout{.ranks = ranks, .tp = 2, .ep = ranks}}) {
+    if (test_session().rank() < layout.ranks) {
+      SCOPED_TRACE(layout.to_string());
+      const Mesh mesh = Mesh::over(test_session(), layout);
+      auto c = config("", layout, 42);
+      c.train.output_dir.clear();
+      c.data.train = {{.path = (root_ / "spike").string()}};
+      c.data.eval.clear();
+      c.data.shuffle = false;
+      c.optimizer.learning_rate = 1e-2;
+      c.train.outlier_deviations = 4;
+      const TrainingState state = Trainer(assemble(c, mesh, make_cpu_backend(1))).run().state;
+      EXPECT_EQ(state.skipped, 1);
+      EXPECT_EQ(state.updates, 41);
+      EXPECT_EQ(state.skipped_in_a_row, 0);
+    }
+    world().barrier("test.trained");
+  }
 }
 
 // Held-out loss is of the same samples whatever the layout, also where they do not divide over the ranks.

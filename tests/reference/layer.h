@@ -30,12 +30,47 @@ inline AttentionShape attention_shape(const ReferenceConfig& c, const Batch& bat
   return {batch.sequences, batch.sequence_length, c.heads, c.kv_heads, c.head_dim, c.window};
 }
 
+// q/k/v, rope, causal attention, out projection.
+template <typename T>
+struct SelfAttention {
+  Matrix<T> x;             // input
+  Matrix<T> qkv;           // rotated
+  Attention<T> attention;
+};
+
+template <typename T>
+Matrix<T> self_attention_forward(const ReferenceConfig& c, const LayerParameters<T>& p, const Matrix<T>& x, const Batch& batch,
+                                 SelfAttention<T>& s) {
+  const Index q_size = Index(c.heads) * c.head_dim, kv_size = Index(c.kv_heads) * c.head_dim;
+  s.x = x;
+  s.qkv = Matrix<T>(x.rows, q_size + 2 * kv_size);
+  set_columns(s.qkv, 0, linear_forward(x, p.q));
+  set_columns(s.qkv, q_size, linear_forward(x, p.k));
+  set_columns(s.qkv, q_size + kv_size, linear_forward(x, p.v));
+  const Matrix<double> table = rope_table(c.rope_theta, batch.sequence_length, c.head_dim);
+  rope_forward(s.qkv, c.heads + c.kv_heads, batch.positions(), table);
+  s.attention = attention_forward(attention_shape(c, batch), s.qkv, batch.document_start);
+  return linear_forward(s.attention.out, p.o);
+}
+
+template <typename T>
+Matrix<T> self_attention_backward(const ReferenceConfig& c, const LayerParameters<T>& p, const Batch& batch,
+                                  const SelfAttention<T>& s, const Matrix<T>& dy, LayerParameters<T>& gradients /* += */) {
+  const Index q_size = Index(c.heads) * c.head_dim, kv_size = Index(c.kv_heads) * c.head_dim;
+  const Matrix<T> dout = linear_backward(dy, s.attention.out, p.o, gradients.o);
+  Matrix<T> dqkv = attention_backward(attention_shape(c, batch), s.qkv, batch.document_start, s.attention, dout);
+  const Matrix<double> table = rope_table(c.rope_theta, batch.sequence_length, c.head_dim);
+  rope_backward(dqkv, c.heads + c.kv_heads, batch.positions(), table);
+  return add(add(linear_backward(columns(dqkv, 0, q_size), s.x, p.q, gradients.q),
+                 linear_backward(columns(dqkv, q_size, kv_size), s.x, p.k, gradients.k)),
+             linear_backward(columns(dqkv, q_size + kv_size, kv_size), s.x, p.v, gradients.v));
+}
+
 template <typename T>
 struct LayerSaved {
   Matrix<T> x;               // input
   RmsNorm<T> input_norm;
-  Matrix<T> qkv;             // rotated
-  Attention<T> attention;
+  SelfAttention<T> self_attention;
   Matrix<T> middle;          // after the attention residual
   RmsNorm<T> post_norm;
   Matrix<double> noise;      // [T, D] what the router's input is multiplied by
@@ -48,17 +83,9 @@ struct LayerSaved {
 template <typename T>
 Matrix<T> layer_forward(const ReferenceConfig& c, const LayerParameters<T>& p, const Matrix<T>& x, const Batch& batch,
                         LayerSaved<T>& s, Index layer = 0) {
-  const Index q_size = Index(c.heads) * c.head_dim, kv_size = Index(c.kv_heads) * c.head_dim;
   s.x = x;
   s.input_norm = rms_norm_forward(x, p.input_norm, c.eps);
-  s.qkv = Matrix<T>(x.rows, q_size + 2 * kv_size);
-  set_columns(s.qkv, 0, linear_forward(s.input_norm.y, p.q));
-  set_columns(s.qkv, q_size, linear_forward(s.input_norm.y, p.k));
-  set_columns(s.qkv, q_size + kv_size, linear_forward(s.input_norm.y, p.v));
-  const Matrix<double> table = rope_table(c.rope_theta, batch.sequence_length, c.head_dim);
-  rope_forward(s.qkv, c.heads + c.kv_heads, batch.positions(), table);
-  s.attention = attention_forward(attention_shape(c, batch), s.qkv, batch.document_start);
-  s.middle = add(x, linear_forward(s.attention.out, p.o));
+  s.middle = add(x, self_attention_forward(c, p, s.input_norm.y, batch, s.self_attention));
 
   s.post_norm = rms_norm_forward(s.middle, p.post_norm, c.eps);
   s.noise = noise_factors({batch.noise_key, 0, layer, c.jitter}, x.rows, x.cols);
@@ -74,7 +101,6 @@ template <typename T>
 Matrix<T> layer_backward(const ReferenceConfig& c, const LayerParameters<T>& p, const Batch& batch, const LayerSaved<T>& s,
                          const Matrix<T>& dy, const Matrix<T>& balance_gradient, double z_scale,
                          LayerParameters<T>& gradients /* += */) {
-  const Index q_size = Index(c.heads) * c.head_dim, kv_size = Index(c.kv_heads) * c.head_dim;
   const ExpertsGradients<T> moe = experts_backward(dy, s.post_norm.y, s.dispatched, p.experts, gradients.experts);
   const Matrix<T> dlogits = router_backward(s.router_logits, s.routing, moe.dweights, balance_gradient, z_scale, c.rule);
   const Matrix<T> drouter_input = linear_backward(dlogits, s.router_input, p.gate, gradients.gate);
@@ -82,15 +108,7 @@ Matrix<T> layer_backward(const ReferenceConfig& c, const LayerParameters<T>& p, 
   const Matrix<T> dmiddle =
       rms_norm_backward(dpost, s.middle, p.post_norm, s.post_norm.rstd, dy, gradients.post_norm);
 
-  const Matrix<T> dout = linear_backward(dmiddle, s.attention.out, p.o, gradients.o);
-  Matrix<T> dqkv = attention_backward(attention_shape(c, batch), s.qkv, batch.document_start, s.attention, dout);
-  const Matrix<double> table = rope_table(c.rope_theta, batch.sequence_length, c.head_dim);
-  rope_backward(dqkv, c.heads + c.kv_heads, batch.positions(), table);
-  const Matrix<T>& normed = s.input_norm.y;
-  const Matrix<T> dnormed =
-      add(add(linear_backward(columns(dqkv, 0, q_size), normed, p.q, gradients.q),
-              linear_backward(columns(dqkv, q_size, kv_size), normed, p.k, gradients.k)),
-          linear_backward(columns(dqkv, q_size + kv_size, kv_size), normed, p.v, gradients.v));
+  const Matrix<T> dnormed = self_attention_backward(c, p, batch, s.self_attention, dmiddle, gradients);
   return rms_norm_backward(dnormed, s.x, p.input_norm, s.input_norm.rstd, dmiddle, gradients.input_norm);
 }
 

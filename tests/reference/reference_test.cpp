@@ -42,7 +42,7 @@ TEST(Reference, OtherRoutingRulesByHand) {
   close(router_forward(logits, 2, {Score::sigmoid, false, 1}), {1, 2}, {3.0 / 4, 2.0 / 3});
   close(router_forward(logits, 2, {Score::sigmoid, true, 17}), {1, 2}, {9, 8});
   const Routing<double> sigmoid = router_forward(logits, 1, {Score::sigmoid, true, 1});
-  EXPECT_LE(deviation(sigmoid.probabilities.values, {6.0 / 23, 9.0 / 23, 8.0 / 23}), 1e-15);
+  EXPECT_LE(deviation(sigmoid.probabilities.values, std::vector<double>{6.0 / 23, 9.0 / 23, 8.0 / 23}), 1e-15);
   EXPECT_NEAR(sigmoid.logsumexp[0], std::log(6.0), 1e-15);
   // A bias of 0.4 puts 1/6 before 1/2 and 1/2 before 3/4, and is in no weight.
   close(router_forward(logits, 2, {Score::softmax, false, 1}, {0.4, 0, 0}), {0, 1}, {1.0 / 6, 3.0 / 6});

@@ -2,8 +2,8 @@
 // these tests goes through it, so that a NaN cannot slip through any: std::max(worst, NaN) is worst, and a worst that is
 // NaN gives way to the next number.
 //
-// Arrays are anything with size() and [], of numbers of any type; found comes first, expected second. What is not finite,
-// on either side or on both, is infinitely far; arrays of different sizes are too.
+// Arrays are anything with size() and [], of numbers of any type; found comes first, expected second, which may be written
+// out in braces. What is not finite, on either side or on both, is infinitely far; so are arrays of different sizes.
 #pragma once
 
 #include <cmath>
@@ -50,7 +50,7 @@ struct ArrayDifference {
   double in_units(double zero_scale) const { return test::in_units(largest, scale > 0 ? scale : zero_scale); }
 };
 
-template <Array Found, Array Expected>
+template <Array Found, Array Expected = Found>
 ArrayDifference array_difference(const Found& found, const Expected& expected) {
   ArrayDifference result;
   if (found.size() != expected.size()) result.largest = std::numeric_limits<double>::infinity();
@@ -64,7 +64,7 @@ ArrayDifference array_difference(const Found& found, const Expected& expected) {
 }
 
 // The largest difference, as it is.
-template <Array Found, Array Expected>
+template <Array Found, Array Expected = Found>
 double largest_difference(const Found& found, const Expected& expected) {
   return array_difference(found, expected).largest;
 }
@@ -79,7 +79,7 @@ double largest(const Numbers& numbers) {
 
 // In units of the largest |expected|. Where all that is expected is zero, so must be all that is found, or else it is in
 // units of zero_scale: the size of terms that cancel.
-template <Array Found, Array Expected>
+template <Array Found, Array Expected = Found>
 double deviation(const Found& found, const Expected& expected, double zero_scale = 0) {
   return array_difference(found, expected).in_units(zero_scale);
 }
@@ -90,7 +90,7 @@ inline double deviation(double found, double expected) {
 }
 
 // The largest of the deviations of the entries, each in units of its own expected one.
-template <Array Found, Array Expected>
+template <Array Found, Array Expected = Found>
 double elementwise_deviation(const Found& found, const Expected& expected) {
   Worst worst;
   if (found.size() != expected.size()) worst.add(std::numeric_limits<double>::infinity());
@@ -101,7 +101,7 @@ double elementwise_deviation(const Found& found, const Expected& expected) {
 
 // Empty where the deviation is within the tolerance; otherwise the worst entry and by how much. A tolerance of 0 asks for
 // the same numbers, of which then any may be infinite or NaN: what is only moved is moved as it is.
-template <Array Found, Array Expected>
+template <Array Found, Array Expected = Found>
 std::string disagreement(const Found& found, const Expected& expected, double tolerance, double zero_scale = 0) {
   std::ostringstream message;
   message.precision(9);

@@ -134,7 +134,7 @@ TEST_F(ConsecutiveRuns, HashTheirShardsOnceAndAgainWhereOneHasChanged) {
     shard.seekp(-1, std::ios::end);
     shard.put('x');
   }
-  EXPECT_TRUE(mentions(error_of([&] { assemble_after(c, three.corpus); }), {"shard-00000.h5", "damaged or was replaced"}));
+  EXPECT_TRUE(mentions(message_of([&] { assemble_after(c, three.corpus); }), {"shard-00000.h5", "damaged or was replaced"}));
 }
 
 TEST_F(ConsecutiveRuns, ARunWithoutADirectoryGivesTheNumbersOfOneWithAndWritesNothing) {

@@ -7,10 +7,12 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/shards.h"
 #include "tests/trainer/training_fixture.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/corpus.h"
 #include "trainer/inference.h"
+#include "tests/support/message_of.h"
 
 namespace smoe {
 namespace {
@@ -25,9 +27,9 @@ class Evaluation : public TrainingTest {
   }
 
   std::string write(const std::string& name, const std::vector<std::vector<std::int32_t>>& documents, std::uint8_t mask = 1) const {
-    ShardWriter writer((root() / name).string(), {.tokenizer_sha256 = {}, .tokenizer_name = "none", .vocab_size = 61, .source = name});
-    for (const auto& ids : documents) writer.add_document(ids, std::vector<std::uint8_t>(ids.size(), mask));
-    writer.finish();
+    test::Corpus corpus{documents, {}};
+    for (const auto& ids : documents) corpus.masks.emplace_back(ids.size(), mask);
+    test::write_corpus(root() / name, corpus, {.tokenizer_sha256 = {}, .tokenizer_name = "none", .vocab_size = 61, .source = name});
     return (root() / name).string();
   }
   EvalMetrics measure(const Dataset& dataset, std::int64_t sequences = 4, std::int64_t batches = 0) {
@@ -83,11 +85,9 @@ TEST_F(Evaluation, ATailCountsForItsTokens) {
 
 // Samples that hold no target have no loss: not one of 0, and no perplexity of 1.
 TEST_F(Evaluation, WithoutATargetHasNoLoss) {
-  ShardWriter writer((root() / "late").string(), {.tokenizer_sha256 = {}, .tokenizer_name = "none", .vocab_size = 61, .source = "late"});
-  for (int i = 0; i < 20; ++i) writer.add_document(std::vector<std::int32_t>{5});
-  writer.add_document(ids(30, 4));
-  writer.finish();
-  const Dataset dataset((root() / "late").string(), 8, true);
+  std::vector<std::vector<std::int32_t>> documents(20, {5});
+  documents.push_back(ids(30, 4));
+  const Dataset dataset(write("late", documents), 8, true);
   const EvalMetrics first = measure(dataset, 2, 1);
   EXPECT_EQ(first.tokens, 0);
   EXPECT_TRUE(std::isnan(first.loss));
@@ -117,10 +117,10 @@ TEST_F(Evaluation, TrainingRefusesASourceWithoutATarget) {
   for (const char* name : {"column", "masked"}) {
     auto c = config("refused");
     c.data.train = {{.path = (root() / name).string()}};
-    EXPECT_TRUE(mentions(error_of([&] { train(c); }), {name, "no target"}));
+    EXPECT_TRUE(mentions(message_of([&] { train(c); }), {name, "no target"}));
     c = config("refused");
     c.data.eval = {{.path = (root() / name).string()}};
-    EXPECT_TRUE(mentions(error_of([&] { train(c); }), {name, "no target"}));
+    EXPECT_TRUE(mentions(message_of([&] { train(c); }), {name, "no target"}));
     EXPECT_FALSE(std::filesystem::exists(root() / "refused"));
   }
 }

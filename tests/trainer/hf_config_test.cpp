@@ -2,7 +2,8 @@
 
 #include <fstream>
 
-#include "tests/trainer/message_of.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 #include "tests/trainer/training_fixture.h"
 
 namespace smoe {
@@ -15,13 +16,8 @@ class HfConfigTest : public ::testing::Test {
     return read_hf_config(scratch.path());
   }
   std::string refusal(const std::string& text) {
-    try {
-      read(text);
-    } catch (const std::runtime_error& error) {
-      return error.what();
-    }
-    ADD_FAILURE() << "accepted: " << text;
-    return {};
+    SCOPED_TRACE(text);
+    return message_of([&] { read(text); });
   }
   ScratchDir scratch;
 };

@@ -13,11 +13,14 @@
 
 #include "data/files/files.h"
 #include "data/files/json.h"
-#include "tests/trainer/message_of.h"
-#include "tests/trainer/scratch_dir.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
+
+using test::message_of;
+using test::ScratchDir;
 
 StepMetrics sample_row(std::int64_t step) {
   StepMetrics row;

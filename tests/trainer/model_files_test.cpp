@@ -14,6 +14,8 @@
 #include "tests/trainer/training_fixture.h"
 #include "trainer/corpus.h"
 #include "trainer/checkpoint/hf_config.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
@@ -128,10 +130,10 @@ TEST_F(ModelFiles, ShardsOfTheBareTokenizerAreNotTrainedOnByAModelWithAddedToken
   ASSERT_EQ(train(one_step("first")), 0);
   fs::remove_all(root() / "data");
   prepare_with(test::small_model_file());
-  EXPECT_TRUE(mentions(error_of([&] { train(one_step("second", model_of_run("first"))); }), {"data", "another tokenizer"}));
+  EXPECT_TRUE(mentions(message_of([&] { train(one_step("second", model_of_run("first"))); }), {"data", "another tokenizer"}));
   TrainerConfig longer = one_step("first");
   longer.train.steps = 2;
-  EXPECT_TRUE(mentions(error_of([&] { train(longer); }), {"another tokenizer", "--tokenizer"}));
+  EXPECT_TRUE(mentions(message_of([&] { train(longer); }), {"another tokenizer", "--tokenizer"}));
 }
 
 TEST_F(ModelFiles, ALoneTokenizerModelGetsTheConfigurationThatTransformersNeeds) {
@@ -155,9 +157,9 @@ TEST_F(ModelFiles, AModelWhoseTokenizerIsNotReadIsNotTrainedOnAnothersShards) {
   const fs::path source = root() / "source";
   fs::copy(model_of_run("first"), source);
   spill(source / "tokenizer.json", "{\"version\": \"1.0\"}");
-  EXPECT_TRUE(mentions(error_of([&] { train(one_step("second", source)); }),
+  EXPECT_TRUE(mentions(message_of([&] { train(one_step("second", source)); }),
                        {"data", "another tokenizer", "tokenizer.json", "not read yet", "--tokenizer", "--vocab-size"}));
-  EXPECT_TRUE(mentions(error_of([&] {
+  EXPECT_TRUE(mentions(message_of([&] {
     require_tokenizer_of(source, *open_corpus({.train = {{.path = (root() / "data").string()}}, .eval = {}, .sequence_length = 16}, {}));
   }), {"another tokenizer", "tokenizer.json", "not read yet"}));
   const auto opened = open_usable_sources({{.path = (root() / "data").string()}}, 16, false, {.model_directory = source});

@@ -9,14 +9,17 @@
 
 #include "data/files/files.h"
 #include "data/files/json.h"
-#include "tests/trainer/message_of.h"
-#include "tests/trainer/scratch_dir.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 #include "trainer/checkpoint/hf_config.h"
 #include "trainer/record/metrics.h"
 #include "trainer/record/report_config.h"
 
 namespace smoe {
 namespace {
+
+using test::message_of;
+using test::ScratchDir;
 
 namespace fs = std::filesystem;
 

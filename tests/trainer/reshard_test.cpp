@@ -5,20 +5,24 @@
 #include <bit>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "data/files/sha256.h"
 #include "data/files/tensor_directory.h"
 #include "kernels/philox.h"
+#include "model/freeze.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
-#include "tests/trainer/scratch_dir.h"
+#include "tests/support/scratch_dir.h"
 #include "trainer/machine.h"
 #include "trainer/checkpoint/weights.h"
 
 namespace smoe {
 namespace {
+
+using test::ScratchDir;
 
 ModelConfig small_model() {
   ModelConfig c;
@@ -56,8 +60,8 @@ std::int64_t place_in_whole(const Parameter& p, std::int64_t in_slice) {
 // One rank's model and optimizer, as a checkpoint sees them.
 class Holder {
  public:
-  Holder(const Layout& layout, int rank, std::int64_t bucket_elements)
-      : mesh_(Mesh::placed(layout, rank)), model_(small_model(), mesh_) {
+  Holder(const Layout& layout, int rank, std::int64_t bucket_elements, const std::vector<std::string>& frozen)
+      : mesh_(Mesh::placed(layout, rank)), model_(small_model(), mesh_, frozen) {
     model_.allocate(backend(), arena_, 8, true);
     optimizer_.emplace(backend(), arena_, model_.parameters(), mesh_, OptimizerConfig{}, bucket_elements);
   }
@@ -100,15 +104,22 @@ class Holder {
   std::optional<AdamW> optimizer_;
 };
 
-std::vector<std::unique_ptr<Holder>> ranks_of(const Layout& layout, std::int64_t bucket_elements = 640) {
+std::vector<std::unique_ptr<Holder>> ranks_of(const Layout& layout, std::int64_t bucket_elements = 640, const std::vector<std::string>& frozen = {}) {
   std::vector<std::unique_ptr<Holder>> ranks;
-  for (int r = 0; r < layout.ranks; ++r) ranks.push_back(std::make_unique<Holder>(layout, r, bucket_elements));
+  for (int r = 0; r < layout.ranks; ++r) ranks.push_back(std::make_unique<Holder>(layout, r, bucket_elements, frozen));
   return ranks;
 }
 
 const std::array<std::string, 3> prefixes = {"", "exp_avg.", "exp_avg_sq."};
 
-std::vector<TensorSpec> all_specs() { return tensor_specs(small_model(), {prefixes.begin(), prefixes.end()}); }
+// Weights, and moments of what is trained.
+std::vector<TensorSpec> all_specs(const std::vector<std::string>& frozen = {}) {
+  const ParameterSet whole = declare_parameters(small_model(), Mesh::single(), frozen);
+  std::vector<TensorSpec> specs;
+  for (const std::string& prefix : prefixes)
+    for (const TensorSpec& spec : tensor_specs(whole, prefix, prefix.empty() ? Members::all : Members::trained)) specs.push_back(spec);
+  return specs;
+}
 
 TEST(Reshard, EveryOrderedPairOfLayoutsRoundTripsToTheBit) {
   const ScratchDir scratch;
@@ -153,6 +164,33 @@ TEST(Reshard, EveryOrderedPairOfLayoutsRoundTripsToTheBit) {
   EXPECT_EQ(pairs, 30 * 30);  // the 20 layouts with tp * ep <= ranks among them: 400 pairs
 }
 
+TEST(Reshard, WhatIsFrozenIsWrittenOnceAndHasNoMoments) {
+  const ScratchDir scratch;
+  const std::vector<std::string> frozen = {"*.experts.*", "*.gate.weight", "model.embed_tokens.weight"};
+  const auto specs = all_specs(frozen);
+  const ParameterSet whole = declare_parameters(small_model(), Mesh::single(), frozen);
+  std::set<std::string> hashes;
+  for (const Layout& layout : all_layouts()) {
+    const auto directory = scratch.path() / std::to_string(hashes.size());
+    std::filesystem::create_directories(directory);
+    TensorDirectoryWriter::lay_out(directory, specs);
+    std::array<std::int64_t, 3> elements{};
+    for (const auto& rank : ranks_of(layout, 640, frozen)) {
+      rank->fill();
+      auto writer = TensorDirectoryWriter::open_for_slices(directory, specs);
+      for (std::size_t kind = 0; kind < 3; ++kind)
+        elements[kind] += write_parts(writer, Holder::backend(), rank->parameters(), rank->parts(static_cast<int>(kind)), prefixes[kind]);
+      writer.finish();
+    }
+    EXPECT_EQ(elements[0], count_parameters(small_model()).total) << layout.to_string();
+    EXPECT_EQ(elements[1], count_trained(whole)) << layout.to_string();
+    EXPECT_EQ(elements[2], count_trained(whole)) << layout.to_string();
+    hashes.insert(sha256_file(directory / "model.safetensors"));
+    std::filesystem::remove_all(directory);
+  }
+  EXPECT_EQ(hashes.size(), 1u) << "the file does not depend on who wrote it";
+}
+
 // ZeRO-1: weights and gradients whole, moments divided by the number of ranks that hold replicas.
 TEST(Reshard, MemoryOfARankIsFourAndFourAndEightOverDBytesAParameter) {
   ModelConfig model = small_model();
@@ -167,6 +205,36 @@ TEST(Reshard, MemoryOfARankIsFourAndFourAndEightOverDBytesAParameter) {
       const AdamW optimizer(Holder::backend(), arena, whole.parameters(), mesh, {});
       const auto expected = static_cast<double>(training_state_bytes(larger, layout));
       EXPECT_NEAR(static_cast<double>(arena.high_water_bytes()), expected, 0.002 * expected + 16384) << layout.to_string() << " rank " << r;
+    }
+}
+
+// What is declared is what is taken: each block of the arena is rounded up, and the rope's table lies beside them.
+TEST(Reshard, MemoryOfWhatIsFrozenIsFourBytesAndNoMore) {
+  const std::int64_t positions = 8, blocks = 30;
+  const ModelConfig model = small_model();
+  for (const std::vector<std::string>& frozen :
+       std::vector<std::vector<std::string>>{{}, {"*.gate.weight"}, {"*.experts.*"}, {"model.*"}, {"*norm*", "*.self_attn.*", "lm_head.weight"}})
+    for (const Layout& layout : all_layouts()) {
+      SCOPED_TRACE(layout.to_string() + " " + (frozen.empty() ? "" : frozen.front()));
+      const Mesh mesh = Mesh::placed(layout, layout.ranks - 1);
+      Arena arena(Holder::backend());
+      Mixtral taken(model, mesh, frozen);
+      taken.allocate(Holder::backend(), arena, positions, true);
+      const AdamW optimizer(Holder::backend(), arena, taken.parameters(), mesh, {});
+      const std::int64_t declared = static_cast<std::int64_t>(training_state_bytes(model, layout, frozen)) + 4 * positions * model.head_size();
+      EXPECT_GE(static_cast<std::int64_t>(arena.high_water_bytes()), declared);
+      EXPECT_LT(static_cast<std::int64_t>(arena.high_water_bytes()), declared + 256 * blocks);
+
+      // By the elements: 4 bytes each, 4 + 8 / d more where it is trained, and padding to lines of what all ranks of a group own.
+      double by_hand = 0, padding = 0;
+      for (const Parameter& p : taken.parameters()) {
+        const double d = mesh.size(replica_axis(p.split));
+        by_hand += static_cast<double>(p.slice.elements()) * (p.trainable ? 8 + 8 / d : 4);
+        padding += 16 * 16;
+      }
+      padding += 16 * 16 * 6 * layout.ranks;
+      EXPECT_GE(static_cast<double>(declared), by_hand);
+      EXPECT_LT(static_cast<double>(declared), by_hand + padding + static_cast<double>(4 * positions * model.head_size()));
     }
 }
 

@@ -11,10 +11,13 @@
 #include <vector>
 
 #include "data/files/files.h"
-#include "tests/trainer/scratch_dir.h"
+#include "tests/support/message_of.h"
+#include "tests/support/scratch_dir.h"
 
 namespace smoe {
 namespace {
+
+using test::ScratchDir;
 
 template <class T>
 T read_little_endian(std::string_view bytes, std::size_t offset) {
@@ -205,12 +208,7 @@ TEST(TensorBoardBadInput, DirectoryThatCannotBeMadeIsNamed) {
   const ScratchDir dir;
   const std::filesystem::path blocked = dir.path() / "tensorboard";
   write_file_atomically(blocked, "a file stands here");
-  try {
-    const TensorBoardWriter writer(blocked);
-    FAIL() << "a file was taken for a directory";
-  } catch (const std::runtime_error& error) {
-    EXPECT_NE(std::string(error.what()).find(blocked.string()), std::string::npos) << error.what();
-  }
+  test::expect_refused([&] { const TensorBoardWriter writer(blocked); }, {blocked.string()});
 }
 
 }  // namespace

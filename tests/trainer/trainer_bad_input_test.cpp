@@ -7,6 +7,7 @@
 
 #include "tests/trainer/training_fixture.h"
 #include "trainer/inference.h"
+#include "tests/support/message_of.h"
 
 namespace smoe {
 namespace {
@@ -29,7 +30,7 @@ TEST_F(TrainerBadInput, ResumeAgainstAnotherModelShape) {
   other.model.hidden_size = 48;
   other.model.num_local_experts = 8;
   other.train.steps = 30;
-  EXPECT_TRUE(mentions(error_of([&] { train(other); }),
+  EXPECT_TRUE(mentions(message_of([&] { train(other); }),
                        {"step-000020", "model.hidden_size: the checkpoint has 32, the configuration 48", "num_local_experts", "resume=never"}));
   EXPECT_EQ(state_hash("run", 20), before);
 }
@@ -42,37 +43,37 @@ TEST_F(TrainerBadInput, EveryFileOfACheckpointIsCheckedBeforeItIsUsed) {
     const fs::path path = checkpoint("run", 20) / file;
     const auto at = static_cast<std::streamoff>(fs::file_size(path) / 2);
     flip_byte(path, at);
-    EXPECT_TRUE(mentions(error_of([&] { train(longer); }), {file, "SHA-256", "checkpoint.resume=", "step-000010"})) << file;
+    EXPECT_TRUE(mentions(message_of([&] { train(longer); }), {file, "SHA-256", "checkpoint.resume=", "step-000010"})) << file;
     flip_byte(path, at);
   }
   const fs::path model = checkpoint("run", 20) / "model" / "model.safetensors";
   const auto whole = fs::file_size(model);
   fs::resize_file(model, whole - 1);
-  EXPECT_TRUE(mentions(error_of([&] { train(longer); }), {"model.safetensors", "expected"}));
+  EXPECT_TRUE(mentions(message_of([&] { train(longer); }), {"model.safetensors", "expected"}));
   fs::remove(model);
-  EXPECT_TRUE(mentions(error_of([&] { train(longer); }), {"model.safetensors", "missing"}));
+  EXPECT_TRUE(mentions(message_of([&] { train(longer); }), {"model.safetensors", "missing"}));
 }
 
 TEST_F(TrainerBadInput, ACorruptCheckpointIsNoModelToStartFromOrToUse) {
   ASSERT_EQ(train(config("run")), 0);
   const fs::path model = checkpoint("run", 20) / "model";
   flip_byte(model / "model.safetensors", static_cast<std::streamoff>(fs::file_size(model / "model.safetensors") - 5));
-  EXPECT_TRUE(mentions(error_of([&] { InferenceModel(model, mesh(), 16, make_cpu_backend(1)); }), {"model.safetensors", "SHA-256"}));
+  EXPECT_TRUE(mentions(message_of([&] { InferenceModel(model, mesh(), 16, make_cpu_backend(1)); }), {"model.safetensors", "SHA-256"}));
   auto c = config("second");
   c.model = ModelConfig{};
   c.model.from = (root() / "run").string();
-  EXPECT_TRUE(mentions(error_of([&] { train(c); }), {"model.safetensors", "SHA-256"}));
+  EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"model.safetensors", "SHA-256"}));
 }
 
 TEST_F(TrainerBadInput, OutputDirectoryThatCannotBeMade) {
   std::ofstream(root() / "file") << "in the way";
   auto c = config("file/run");
-  EXPECT_TRUE(mentions(error_of([&] { train(c); }), {"file"}));
+  EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"file"}));
 }
 
 TEST_F(TrainerBadInput, ASecondRunInTheSameDirectoryIsRefusedAndTheFirstUnharmed) {
   Trainer first = make_trainer(config("run"));
-  EXPECT_TRUE(mentions(error_of([&] { train(config("run")); }), {"another run is writing here", "process"}));
+  EXPECT_TRUE(mentions(message_of([&] { train(config("run")); }), {"another run is writing here", "process"}));
   EXPECT_EQ(first.run().end, RunEnd::complete);
 }
 
@@ -80,7 +81,7 @@ TEST_F(TrainerBadInput, ShardsOfAnotherTokenizer) {
   write_tiny_corpus(root() / "other", "gamma", 4, 5, 61, "tokenizer-b");
   auto c = config("run");
   c.data.train.push_back({.path = (root() / "other").string()});
-  EXPECT_TRUE(mentions(error_of([&] { train(c); }), {"different tokenizers", "other"}));
+  EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"different tokenizers", "other"}));
   EXPECT_FALSE(fs::exists(root() / "run"));
 }
 
@@ -90,7 +91,7 @@ TEST_F(TrainerBadInput, ShardsOfAnotherTokenizerThanTheModelsOwn) {
   auto c = config("second");
   c.model = ModelConfig{};
   c.model.from = (checkpoint("first", 20) / "model").string();
-  EXPECT_TRUE(mentions(error_of([&] { train(c); }), {"tokenizer"}));
+  EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"tokenizer"}));
   EXPECT_FALSE(fs::exists(root() / "second"));
 }
 
@@ -99,20 +100,20 @@ TEST_F(TrainerBadInput, ResumeWithShardsOfAnotherTokenizer) {
   std::ofstream(checkpoint("run", 20) / "model" / "tokenizer.model") << "a tokenizer of its own";
   auto longer = config("run");
   longer.train.steps = 21;
-  EXPECT_TRUE(mentions(error_of([&] { train(longer); }), {"another tokenizer", "tokenizer.model"}));
+  EXPECT_TRUE(mentions(message_of([&] { train(longer); }), {"another tokenizer", "tokenizer.model"}));
   EXPECT_FALSE(fs::exists(checkpoint("run", 21)));
 }
 
 TEST_F(TrainerBadInput, AVocabularyThatTheModelDoesNotHave) {
   auto c = config("run");
   c.model.vocab_size = 60;
-  EXPECT_TRUE(mentions(error_of([&] { train(c); }), {"61", "60"}));
+  EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"61", "60"}));
 }
 
 TEST_F(TrainerBadInput, ACorruptShard) {
   const fs::path shard = root() / "a" / "shard-00000.h5";
   flip_byte(shard, static_cast<std::streamoff>(fs::file_size(shard) / 2));
-  EXPECT_TRUE(mentions(error_of([&] { train(config("run")); }), {"shard-00000.h5"}));
+  EXPECT_TRUE(mentions(message_of([&] { train(config("run")); }), {"shard-00000.h5"}));
   EXPECT_FALSE(fs::exists(root() / "run"));
 }
 
@@ -121,7 +122,7 @@ TEST_F(TrainerBadInput, AModelLargerThanTheMachine) {
   c.model.hidden_size = 1 << 14;
   c.model.intermediate_size = 1 << 16;
   c.model.num_hidden_layers = 64;
-  EXPECT_TRUE(mentions(error_of([&] { train(c); }), {"GiB", "this machine has"}));
+  EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"GiB", "this machine has"}));
 }
 
 TEST_F(TrainerBadInput, WeightsThatDoNotFitTheConfigAreListedTogether) {
@@ -133,7 +134,7 @@ TEST_F(TrainerBadInput, WeightsThatDoNotFitTheConfigAreListedTogether) {
   ASSERT_NE(at, std::string::npos);
   text.replace(at, 23, "\"intermediate_size\": 48");
   write_file_atomically(config_file, text);
-  const auto message = error_of([&] { InferenceModel(config_file.parent_path(), mesh(), 16, make_cpu_backend(1)); });
+  const auto message = message_of([&] { InferenceModel(config_file.parent_path(), mesh(), 16, make_cpu_backend(1)); });
   EXPECT_TRUE(mentions(message, {"experts.0.w1.weight: found [40, 32], expected [48, 32]", "and"}));
 }
 
@@ -150,7 +151,7 @@ TEST_F(TrainerBadInput, DiskFullWhileSavingLeavesThePreviousCheckpoint) {
   rlimit small = old;
   small.rlim_cur = fs::file_size(checkpoint("run", 20) / "model" / "model.safetensors") / 2;
   ::setrlimit(RLIMIT_FSIZE, &small);
-  const auto message = error_of([&] { trainer.run(); });
+  const auto message = message_of([&] { trainer.run(); });
   ::setrlimit(RLIMIT_FSIZE, &old);
   std::signal(SIGXFSZ, handler);
   EXPECT_TRUE(mentions(message, {"model.safetensors", "bytes"}));
@@ -162,10 +163,10 @@ TEST_F(TrainerBadInput, DiskFullWhileSavingLeavesThePreviousCheckpoint) {
 }
 
 TEST_F(TrainerBadInput, ADirectoryThatHoldsNoModel) {
-  EXPECT_TRUE(mentions(error_of([&] { find_model_directory(root() / "a"); }), {"no model found", "expected"}));
+  EXPECT_TRUE(mentions(message_of([&] { find_model_directory(root() / "a"); }), {"no model found", "expected"}));
   auto c = config("run");
   c.checkpoint.resume = (root() / "nowhere").string();
-  EXPECT_TRUE(mentions(error_of([&] { train(c); }), {"nowhere"}));
+  EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"nowhere"}));
 }
 
 }  // namespace

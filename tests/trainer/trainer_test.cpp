@@ -5,10 +5,12 @@
 #include <limits>
 
 #include "data/files/safetensors.h"
+#include "tests/support/shards.h"
 #include "tests/trainer/training_fixture.h"
 #include "trainer/evaluate.h"
 #include "trainer/generate.h"
 #include "trainer/checkpoint/weights.h"
+#include "tests/support/message_of.h"
 
 namespace smoe {
 namespace {
@@ -17,17 +19,13 @@ using TrainerRun = TrainingTest;
 
 // 129 ids that are no targets: the first batch of 8 x 16 has nothing to learn from, the second has.
 TEST_F(TrainerRun, ABatchWithoutTargetsHasNoLoss) {
-  {
-    ShardWriter writer((root() / "masked").string(), {.tokenizer_sha256 = "", .tokenizer_name = "none", .vocab_size = 61, .source = "masked"});
-    std::vector<std::int32_t> ids(257);
-    std::vector<std::uint8_t> mask(257, 0);
-    for (std::size_t i = 0; i < ids.size(); ++i) {
-      ids[i] = static_cast<std::int32_t>(3 + i % 58);
-      mask[i] = i > 128;
-    }
-    writer.add_document(ids, mask);
-    writer.finish();
+  std::vector<std::int32_t> ids(257);
+  std::vector<std::uint8_t> mask(257, 0);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    ids[i] = static_cast<std::int32_t>(3 + i % 58);
+    mask[i] = i > 128;
   }
+  test::write_corpus(root() / "masked", {{ids}, {mask}}, {.tokenizer_sha256 = "", .tokenizer_name = "none", .vocab_size = 61, .source = "masked"});
   auto c = config("run");
   c.data.train = {{.path = (root() / "masked").string()}};
   c.data.eval.clear();
@@ -146,7 +144,7 @@ TEST_F(TrainerRun, NonFiniteStepsAreRefusedCountedAndEndTheRun) {
   poisoned->value.f32()[0] = std::numeric_limits<float>::quiet_NaN();
   const Tensor head = trainer.model().parameters().find("lm_head.weight")->value;
   const std::vector<float> before(head.f32(), head.f32() + head.elements());
-  EXPECT_TRUE(mentions(error_of([&] { trainer.run(); }), {"3 steps in a row", "max_skipped_steps", "steps 1 to 3"}));
+  EXPECT_TRUE(mentions(message_of([&] { trainer.run(); }), {"3 steps in a row", "max_skipped_steps", "steps 1 to 3"}));
   EXPECT_EQ(std::vector<float>(head.f32(), head.f32() + head.elements()), before);
   EXPECT_EQ(trainer.state().updates, 0);
   EXPECT_EQ(trainer.state().skipped, 3);

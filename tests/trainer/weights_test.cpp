@@ -12,6 +12,7 @@
 #include "data/files/tensor_directory.h"
 #include "tests/trainer/training_fixture.h"
 #include "trainer/inference.h"
+#include "tests/support/message_of.h"
 
 namespace smoe {
 namespace {
@@ -122,7 +123,7 @@ TEST_F(ForeignWeights, AnExpertUnderTwoNamesIsRefused) {
   Weights all = weights();
   all["model.layers.0.mlp.experts.0.w1.weight"] = all.at("model.layers.0.block_sparse_moe.experts.0.w1.weight");
   const fs::path directory = write(all);
-  EXPECT_TRUE(mentions(error_of([&] { logits_of(directory); }), {"mlp.experts.0.w1.weight: found, but a model of this shape"}));
+  EXPECT_TRUE(mentions(message_of([&] { logits_of(directory); }), {"mlp.experts.0.w1.weight: found, but a model of this shape"}));
 }
 
 TEST_F(ForeignWeights, TiedEmbeddingsGiveBothTheirValues) {
@@ -136,7 +137,7 @@ TEST_F(ForeignWeights, TiedEmbeddingsGiveBothTheirValues) {
     one.erase(absent);
     EXPECT_EQ(logits_of(write(one, tied)), expected) << "without " << absent;
     const fs::path untied = write(one);
-    EXPECT_TRUE(mentions(error_of([&] { logits_of(untied); }), {absent, "missing"}));
+    EXPECT_TRUE(mentions(message_of([&] { logits_of(untied); }), {absent, "missing"}));
   }
   EXPECT_EQ(logits_of(write(weights(), tied)), logits_of(exported())) << "both are there and differ: they are not tied, whatever is said";
 }
@@ -178,7 +179,7 @@ TEST_F(ForeignWeights, F64IsReadAndIntegersAreRefusedWithTheirFile) {
     if (type == TensorType::f64)
       EXPECT_EQ(logits_of(directory), expected);
     else
-      EXPECT_TRUE(mentions(error_of([&] { logits_of(directory); }), {"model.safetensors: lm_head.weight: found I64, expected F32"}));
+      EXPECT_TRUE(mentions(message_of([&] { logits_of(directory); }), {"model.safetensors: lm_head.weight: found I64, expected F32"}));
   }
 }
 
@@ -189,7 +190,7 @@ TEST_F(ForeignWeights, MessagesNameTheFileThatHoldsATensor) {
   const fs::path directory = write(all, Json::object(), 20'000);
   const TensorDirectory files(directory);
   ASSERT_GT(files.files().size(), 3u);
-  const std::string message = error_of([&] { logits_of(directory); });
+  const std::string message = message_of([&] { logits_of(directory); });
   const auto file = [&](const char* name) { return fs::path(files.file_of(name)).filename().string(); };
   EXPECT_NE(file("model.norm.weight"), file("model.embed_tokens.weight"));
   EXPECT_TRUE(mentions(message, {directory.c_str(), (file("model.norm.weight") + ": model.norm.weight: found [16], expected [32]").c_str(),

@@ -5,11 +5,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <cstdio>
 #include <limits>
+#include <map>
+#include <numeric>
 #include <stdexcept>
+#include <utility>
 
 #include "data/files/files.h"
 #include "data/files/json.h"
@@ -47,25 +49,67 @@ std::vector<std::pair<std::int64_t, fs::path>> complete_checkpoints(const fs::pa
   return found;
 }
 
-PartsOf first_moments(const CheckpointContent& content) {
-  return shard_parts(content.optimizer.shards(), [&](std::size_t flat) { return content.optimizer.first_moments(flat); });
-}
-PartsOf second_moments(const CheckpointContent& content) {
-  return shard_parts(content.optimizer.shards(), [&](std::size_t flat) { return content.optimizer.second_moments(flat); });
+// Tensors of one kind that a checkpoint holds, one a parameter: what it is made of is a list of these.
+struct TensorGroup {
+  std::string folder;               // of the checkpoint
+  std::string prefix;               // before the parameter's name
+  std::vector<TensorSpec> tensors;  // of the whole model
+  PartsOf parts;                    // this rank's, in memory
+};
+
+std::vector<TensorGroup> tensor_groups(const CheckpointContent& content) {
+  const AdamW& optimizer = content.optimizer;
+  const Shards& shards = optimizer.shards();
+  const auto moments = [&](const std::string& prefix, PartsOf parts) {
+    return TensorGroup{"optimizer", prefix, tensor_specs(content.whole, prefix, Members::trained), std::move(parts)};
+  };
+  return {{"model", "", tensor_specs(content.whole), master_parts(shards)},
+          moments(first_moment_prefix, shard_parts(shards, [&optimizer](std::size_t flat) { return optimizer.first_moments(flat); })),
+          moments(second_moment_prefix, shard_parts(shards, [&optimizer](std::size_t flat) { return optimizer.second_moments(flat); }))};
 }
 
-// This rank's part of model/ and optimizer/. Returns how many elements that was.
-std::int64_t write_owned(const fs::path& checkpoint, const CheckpointContent& content, const std::vector<TensorSpec>& model_specs,
-                         const std::vector<TensorSpec>& optimizer_specs) {
-  auto model = TensorDirectoryWriter::open_for_slices(checkpoint / "model", model_specs);
-  std::int64_t elements = write_parts(model, content.backend, content.parameters,
-                                      master_parts(content.optimizer.shards()));
-  model.finish();
-  auto moments = TensorDirectoryWriter::open_for_slices(checkpoint / "optimizer", optimizer_specs);
-  elements += write_parts(moments, content.backend, content.parameters, first_moments(content), first_moment_prefix);
-  elements += write_parts(moments, content.backend, content.parameters, second_moments(content), second_moment_prefix);
-  moments.finish();
-  return elements;
+// By folder, the tensors of all its groups.
+std::map<std::string, std::vector<TensorSpec>> tensors_by_folder(const std::vector<TensorGroup>& groups) {
+  std::map<std::string, std::vector<TensorSpec>> folders;
+  for (const TensorGroup& group : groups) {
+    auto& tensors = folders[group.folder];
+    tensors.insert(tensors.end(), group.tensors.begin(), group.tensors.end());
+  }
+  return folders;
+}
+
+// How many elements of each group this rank has.
+std::vector<double> count_owned(const std::vector<TensorGroup>& groups, const ParameterSet& parameters) {
+  std::vector<double> owned;
+  for (const TensorGroup& group : groups) {
+    std::int64_t elements = 0;
+    for (const Parameter& p : parameters)
+      for (const SlicePart& part : group.parts(p)) elements += part.numbers.elements();
+    owned.push_back(static_cast<double>(elements));
+  }
+  return owned;
+}
+
+// owned: of all ranks together.
+void require_whole(const std::vector<TensorGroup>& groups, const std::vector<double>& owned) {
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    double expected = 0;
+    for (const TensorSpec& tensor : groups[g].tensors)
+      expected += std::accumulate(tensor.shape.begin(), tensor.shape.end(), 1.0, [](double n, std::int64_t dim) { return n * static_cast<double>(dim); });
+    if (owned[g] != expected)
+      throw std::logic_error(fmt::format("checkpoint: the ranks own {} elements of {}/{}* together, expected {}", owned[g], groups[g].folder,
+                                         groups[g].prefix, expected));
+  }
+}
+
+// This rank's part of every folder.
+void write_owned(const fs::path& checkpoint, const CheckpointContent& content, const std::vector<TensorGroup>& groups) {
+  for (const auto& [folder, tensors] : tensors_by_folder(groups)) {
+    auto writer = TensorDirectoryWriter::open_for_slices(checkpoint / folder, tensors);
+    for (const TensorGroup& group : groups)
+      if (group.folder == folder) write_parts(writer, content.backend, content.parameters, group.parts, group.prefix);
+    writer.finish();
+  }
 }
 
 // What stands beside the tensors in model/.
@@ -75,8 +119,13 @@ void write_model_files(const fs::path& directory, const CheckpointContent& conte
 }
 
 void write_state(const fs::path& path, const TrainingState& s) {
-  write_json_file(path, OrderedJson{{"format_version", format_version}, {"step", s.step}, {"updates", s.updates}, {"tokens", s.tokens},
-                                    {"skipped", s.skipped}, {"skipped_in_a_row", s.skipped_in_a_row}, {"stream", s.stream}});
+  OrderedJson state{{"format_version", format_version}, {"step", s.step}, {"updates", s.updates}, {"tokens", s.tokens},
+                    {"skipped", s.skipped}, {"skipped_in_a_row", s.skipped_in_a_row}, {"stream", s.stream}};
+  if (!s.recent_losses.empty()) {
+    state["recent_losses"] = s.recent_losses;
+    state["recent_grad_norms"] = s.recent_grad_norms;
+  }
+  write_json_file(path, state);
 }
 
 void write_manifest(const fs::path& checkpoint, std::int64_t step) {
@@ -88,6 +137,17 @@ void write_manifest(const fs::path& checkpoint, std::int64_t step) {
   for (const auto& file : files)
     list.push_back({{"file", file.string()}, {"bytes", fs::file_size(checkpoint / file)}, {"sha256", sha256_file(checkpoint / file)}});
   write_json_file(checkpoint / "manifest.json", OrderedJson{{"format_version", format_version}, {"step", step}, {"files", list}});
+}
+
+// Numbers that are finite; none where there is no such key.
+std::vector<double> optional_numbers(const JsonReader& json, const char* key) {
+  std::vector<double> numbers;
+  if (!json.has(key)) return numbers;
+  for (const Json& number : json.require_array(key)) {
+    if (!number.is_number()) throw std::runtime_error(fmt::format("{}: {} must hold numbers, found {}", json.where(), key, number.dump()));
+    numbers.push_back(number.get<double>());
+  }
+  return numbers;
 }
 
 // Out of sight first, so that a removal that is interrupted leaves no directory that looks like a checkpoint.
@@ -141,32 +201,31 @@ fs::path save_checkpoint(const fs::path& directory, const CheckpointContent& con
   Communicator& world = content.mesh.group(Axis::world);
   const bool root = content.mesh.is_root();
   const fs::path target = directory / checkpoint_name(state.step), unfinished = directory / ("." + target.filename().string() + ".unfinished");
-  const auto model_specs = tensor_specs(content.config.model);
-  const auto optimizer_specs = tensor_specs(content.config.model, {first_moment_prefix, second_moment_prefix});
+  const std::vector<TensorGroup> groups = tensor_groups(content);
+  const auto folders = tensors_by_folder(groups);
   std::optional<HiddenDirectory> hidden;  // the root's, removed where anything fails
 
+  std::vector<double> owned = count_owned(groups, content.parameters);
+  world.all_reduce(owned, Reduce::sum, "checkpoint.owned");
   together(world, "checkpoint.lay_out", [&] {
     if (!root) return;
+    require_whole(groups, owned);
     make_directories(directory);
     hidden.emplace(unfinished);
-    for (const char* part : {"model", "optimizer"}) make_directories(unfinished / part);
-    TensorDirectoryWriter::lay_out(unfinished / "model", model_specs);
-    TensorDirectoryWriter::lay_out(unfinished / "optimizer", optimizer_specs);
+    for (const auto& [folder, tensors] : folders) {
+      make_directories(unfinished / folder);
+      TensorDirectoryWriter::lay_out(unfinished / folder, tensors);
+    }
   });
-  std::array<double, 1> written{0.0};
-  together(world, "checkpoint.write", [&] { written[0] = static_cast<double>(write_owned(unfinished, content, model_specs, optimizer_specs)); });
-  world.all_reduce(written, Reduce::sum, "checkpoint.written");
+  together(world, "checkpoint.write", [&] { write_owned(unfinished, content, groups); });
   together(world, "checkpoint.commit", [&] {
     if (!root) return;
-    const double expected = 3.0 * static_cast<double>(count_parameters(content.config.model).total);
-    if (written[0] != expected)
-      throw std::logic_error(fmt::format("the ranks own {} elements of weights and moments together, expected {}", written[0], expected));
-    TensorDirectoryWriter::write_index(unfinished / "model", model_specs);
-    TensorDirectoryWriter::write_index(unfinished / "optimizer", optimizer_specs);
+    for (const auto& [folder, tensors] : folders) TensorDirectoryWriter::write_index(unfinished / folder, tensors);
     write_model_files(unfinished / "model", content);
     write_state(unfinished / "state.json", state);
     write_manifest(unfinished, state.step);
-    for (const char* part : {"model", "optimizer", ""}) fsync_directory(unfinished / part);
+    for (const auto& [folder, tensors] : folders) fsync_directory(unfinished / folder);
+    fsync_directory(unfinished);
     hidden->become(target);  // in place of an earlier one, where a run was resumed from before this step
     write_file_atomically(directory / "latest", target.filename().string() + "\n");
 
@@ -295,11 +354,25 @@ void check_same_model(const fs::path& checkpoint, const ModelConfig& expected) {
       "train.output_dir, or start afresh with checkpoint.resume=never", checkpoint.string(), fmt::join(differences, "\n  ")));
 }
 
+std::int64_t check_same_trained(const fs::path& checkpoint, const ParameterSet& whole) {
+  const TensorDirectory moments(checkpoint / "optimizer");
+  std::vector<std::string> thawed;
+  std::int64_t left_behind = 0;
+  for (const Parameter& p : whole) {
+    const bool has_moments = moments.contains(first_moment_prefix + p.name);
+    if (p.trainable && !has_moments) thawed.push_back(p.name);
+    if (!p.trainable && has_moments) ++left_behind;
+  }
+  if (thawed.empty()) return left_behind;
+  throw std::runtime_error(fmt::format(
+      "{}: {} parameter(s) that are trained now were frozen there and have no moments, {} the first: resume with the router.frozen and "
+      "train.freeze it was made with, or begin another run from its weights with model.from", checkpoint.string(), thawed.size(), thawed.front()));
+}
+
 TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointContent& content) {
   load_weights(checkpoint / "model", content.backend, content.config.model, content.parameters);
-  const TensorDirectory moments(checkpoint / "optimizer");
-  read_parts(moments, content.backend, content.parameters, first_moments(content), first_moment_prefix);
-  read_parts(moments, content.backend, content.parameters, second_moments(content), second_moment_prefix);
+  for (const TensorGroup& group : tensor_groups(content))
+    if (group.folder != "model") read_parts(TensorDirectory(checkpoint / group.folder), content.backend, content.parameters, group.parts, group.prefix);
 
   const fs::path path = checkpoint / "state.json";
   const Json document = read_json_file(path);
@@ -309,6 +382,8 @@ TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointConten
           .tokens = json.require_int("tokens", 0, any),
           .skipped = json.require_int("skipped", 0, any),
           .skipped_in_a_row = json.require_int("skipped_in_a_row", 0, any),
+          .recent_losses = optional_numbers(json, "recent_losses"),
+          .recent_grad_norms = optional_numbers(json, "recent_grad_norms"),
           .stream = json.require_string("stream")};
 }
 

@@ -29,8 +29,9 @@ struct TrainingState {
   std::int64_t step = 0;     // steps done, refused ones included
   std::int64_t updates = 0;  // of the weights: t in Adam's bias corrections
   std::int64_t tokens = 0;   // input tokens seen
-  std::int64_t skipped = 0;  // steps refused because the loss or the gradient was not finite
+  std::int64_t skipped = 0;  // steps refused because the loss or the gradient was not finite, or looked odd
   std::int64_t skipped_in_a_row = 0;
+  std::vector<double> recent_losses, recent_grad_norms;  // what steps are held against (trainer/outliers.h); empty: none are
   std::string stream;        // what decides the order of the data: a change is reported on resume
 
   bool operator==(const TrainingState&) const = default;
@@ -38,7 +39,8 @@ struct TrainingState {
 
 struct CheckpointContent {
   Backend& backend;
-  ParameterSet& parameters;
+  const ParameterSet& whole;  // the whole model's parameters, as one rank declares them
+  ParameterSet& parameters;   // this rank's
   AdamW& optimizer;
   const Mesh& mesh;
   HfConfig config;
@@ -70,6 +72,9 @@ void verify_model_directory(const std::filesystem::path& directory);
 std::string fingerprint_model_directory(const std::filesystem::path& directory);
 // Throws, with one line a field, if the checkpoint's model has another shape.
 void check_same_model(const std::filesystem::path& checkpoint, const ModelConfig& expected);
+// What a resumed run trains must have been trained by the checkpoint's: where it has no moments of a parameter, throws and
+// names it. Returns how many parameters it trained that are frozen now, whose moments are left behind.
+std::int64_t check_same_trained(const std::filesystem::path& checkpoint, const ParameterSet& whole);
 // Weights and moments into place, of this rank. The checkpoint must have been verified.
 TrainingState load_checkpoint(const std::filesystem::path& checkpoint, const CheckpointContent& content);
 

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+#include <vector>
+
 #include "parallel/comm/agreement.h"
 #include "trainer/checkpoint/weights.h"
 
@@ -10,7 +13,7 @@ namespace {
 const std::string gradient_prefix = "grad.", parameter_prefix = "param.";
 }
 
-StepDump::StepDump(const std::filesystem::path& directory, std::int64_t step, Backend& backend, const ModelConfig& model,
+StepDump::StepDump(const std::filesystem::path& directory, std::int64_t step, Backend& backend, const ParameterSet& whole,
                    const ParameterSet& parameters, const Shards& shards, const Mesh& mesh)
     : backend_(backend), parameters_(parameters), shards_(shards), mesh_(mesh), work_(mesh.session(), "dumping a step") {
   Communicator& world = mesh.group(Axis::world);
@@ -19,7 +22,9 @@ StepDump::StepDump(const std::filesystem::path& directory, std::int64_t step, Ba
     if (!mesh.is_root()) return;
     make_directories(directory);
     path_.emplace(directory / fmt::format("step-{:06}.safetensors", step));
-    SafetensorsWriter::lay_out(path_->path(), tensor_specs(model, {gradient_prefix, parameter_prefix}));
+    std::vector<TensorSpec> tensors = tensor_specs(whole, gradient_prefix, Members::trained);
+    for (TensorSpec& tensor : tensor_specs(whole, parameter_prefix)) tensors.push_back(std::move(tensor));
+    SafetensorsWriter::lay_out(path_->path(), tensors);
     laid_out = path_->path().string();
   });
   laid_out = broadcast_text(world, laid_out, 0, "dump.path");

@@ -1,5 +1,5 @@
 // dumps/step-000001.safetensors: `grad.NAME`, the whole step's gradient before clipping, and `param.NAME`, the weight
-// after the update, of every parameter by its released name, f32. For holding a step against another implementation.
+// after the update, of every parameter by its released name, f32; what is frozen has no gradient. For holding a step against another implementation.
 // The file is the same whatever the layout: every rank writes what it owns into it.
 #pragma once
 
@@ -10,8 +10,8 @@
 #include "data/files/files.h"
 #include "data/files/safetensors.h"
 #include "kernels/backend.h"
-#include "model/model_config.h"
 #include "parallel/mesh.h"
+#include "parallel/parameter.h"
 #include "parallel/shards.h"
 
 namespace smoe {
@@ -19,7 +19,8 @@ namespace smoe {
 // All ranks make one, call both, in this order, and fail together (SharedFailure).
 class StepDump {
  public:
-  StepDump(const std::filesystem::path& directory, std::int64_t step, Backend& backend, const ModelConfig& model,
+  // whole: the whole model's parameters, as one rank declares them.
+  StepDump(const std::filesystem::path& directory, std::int64_t step, Backend& backend, const ParameterSet& whole,
            const ParameterSet& parameters, const Shards& shards, const Mesh& mesh);
   void write_gradients();   // when they are summed, before the update
   void write_parameters();  // after it; the file then appears under its name

@@ -10,6 +10,7 @@
 
 #include "kernels/host_view.h"
 #include "model/mixtral.h"
+#include "parallel/mesh.h"
 #include "parallel/split.h"
 
 namespace smoe {
@@ -116,7 +117,7 @@ void load_weights(const std::filesystem::path& directory, Backend& backend, cons
   };
   std::vector<std::string> problems;
   std::set<std::string> used;
-  for (const TensorSpec& p : tensor_specs(model)) {
+  for (const TensorSpec& p : tensor_specs(declare_parameters(model, Mesh::single()))) {
     const Place place = place_of(p.name, p.shape);
     if (!used.insert(place.tensor).second) continue;
     if (!files.contains(place.tensor)) {
@@ -169,11 +170,10 @@ PartsOf shard_parts(const Shards& shards, std::function<Tensor(std::size_t)> sha
   });
 }
 
-std::vector<TensorSpec> tensor_specs(const ModelConfig& model, const std::vector<std::string>& prefixes) {
-  const ParameterSet whole = declare_parameters(model, Mesh::single());
+std::vector<TensorSpec> tensor_specs(const ParameterSet& whole, const std::string& prefix, Members members) {
   std::vector<TensorSpec> specs;
-  for (const std::string& prefix : prefixes)
-    for (const Parameter& p : whole) specs.push_back({prefix + p.name, TensorType::f32, dims_of(p.shape)});
+  for (const Parameter& p : whole)
+    if (p.trainable || members == Members::all) specs.push_back({prefix + p.name, TensorType::f32, dims_of(p.shape)});
   return specs;
 }
 

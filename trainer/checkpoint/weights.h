@@ -3,6 +3,7 @@
 // and gate_proj, down_proj and up_proj for an expert's w1, w2 and w3.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -37,10 +38,11 @@ PartsOf gradient_parts(const ParameterSet& parameters, const Shards& shards);
 // What it owns of a tensor that has its shard of each flat buffer, as the moments do; none where that tensor is empty.
 PartsOf shard_parts(const Shards& shards, std::function<Tensor(std::size_t flat)> shard_of);
 
-// One f32 tensor for every parameter of the whole model, called prefix + its name, of its global shape: the same list on
-// every rank of every layout, while a rank's ParameterSet names only the experts that it holds.
-// With several prefixes, the list for each, one after another.
-std::vector<TensorSpec> tensor_specs(const ModelConfig& model, const std::vector<std::string>& prefixes = {""});
+enum class Members : std::uint8_t { all, trained };
+// One f32 tensor for every parameter of the whole model, or every one that is trained, called prefix + its name, of its
+// global shape. whole: the parameters as one rank declares them, the same list on every rank of every layout, while a
+// rank's own ParameterSet names only the experts that it holds.
+std::vector<TensorSpec> tensor_specs(const ParameterSet& whole, const std::string& prefix = {}, Members members = Members::all);
 
 // Writes the parts of this rank; all ranks' together are the whole. Returns how many elements.
 std::int64_t write_parts(TensorDirectoryWriter& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,

@@ -109,7 +109,7 @@
     items.push(['MaxVio', significant(last(column(run, 'max_vio')), 3), 'at the last step; 0 is balance']);
     items.push(['Peak memory', mebibytes(last(column(run, 'peak_memory_bytes'))), 'resident']);
     const skipped = last(column(run, 'skipped_steps'));
-    if (skipped > 0) items.push(['Skipped steps', String(skipped), 'gradient not finite']);
+    if (skipped > 0) items.push(['Skipped steps', String(skipped), 'refused: not finite, or an outlier']);
     return items;
   }
 

@@ -1,0 +1,138 @@
+// The router alone: whom it chooses with what weight, what it counts, and what the losses send back through it.
+#include "model/router.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <optional>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "tests/model/layer_harness.h"
+#include "tests/reference/router.h"
+
+namespace smoe {
+namespace {
+
+using Values = reference::Matrix<double>;
+const std::string gate = "gate.weight";
+
+struct RouterCase {
+  const char* name;
+  std::int64_t tokens, hidden, experts, top_k;
+  std::int64_t groups = 1;
+  bool tied = false;  // every second expert has the gate of the one before it
+};
+void PrintTo(const RouterCase& c, std::ostream* out) { *out << c.name; }
+
+const std::vector<RouterCase> router_cases = {
+    {"top_2", 24, 32, 8, 2, 3},
+    {"top_1", 20, 17, 5, 1, 2},
+    {"every_expert", 9, 12, 4, 4},
+    {"one_expert", 7, 12, 1, 1},
+    {"tied", 26, 20, 6, 3, 2, true},
+    {"tied_top_1", 12, 20, 4, 1, 1, true},
+    {"one_token", 1, 24, 8, 2},
+    {"no_tokens", 0, 24, 8, 2},
+    {"many_tokens", 700, 64, 16, 4, 7},
+};
+
+// The layer, its input, and the reference's routing of it.
+class RouterAlone : public ::testing::TestWithParam<RouterCase> {
+ protected:
+  RouterAlone() {
+    config_.hidden_size = c_.hidden;
+    config_.num_local_experts = c_.experts;
+    config_.num_experts_per_tok = c_.top_k;
+    router_.emplace(harness_.parameters, "", config_);
+    harness_.allocate();
+    weight_ = harness_.weight(gate);
+    for (std::int64_t e = 1; c_.tied && e < c_.experts; e += 2)
+      for (std::int64_t d = 0; d < c_.hidden; ++d) weight_(e, d) = weight_(e - 1, d);
+    harness_.set(harness_.parameter(gate).value, weight_);
+    x_ = harness_.random_floats(c_.tokens, c_.hidden, 2);
+    logits_ = reference::linear_forward(x_, weight_);
+    routing_ = reference::router_forward(logits_, c_.top_k);
+  }
+  void forward() {
+    statistics_ = {harness_.unwritten({c_.groups, c_.experts}), harness_.unwritten({c_.groups, c_.experts}), harness_.unwritten({c_.groups})};
+    router_->forward(harness_.context, harness_.tensor(x_), saved_, statistics_);
+  }
+
+  const RouterCase& c_ = GetParam();
+  LayerHarness harness_{"router", 23};
+  ModelConfig config_;
+  std::optional<Router> router_;
+  Values weight_, x_, logits_;
+  reference::Routing<double> routing_;
+  Router::Saved saved_;
+  RouterStatistics statistics_;
+};
+
+TEST_P(RouterAlone, ForwardIsTheReferences) {
+  forward();
+  harness_.expect_close("logits", saved_.logits, logits_.values, layer_tolerance);
+  harness_.expect_close("probabilities", saved_.probabilities, routing_.probabilities.values, layer_tolerance);
+  harness_.expect_close("logsumexp", saved_.logsumexp, routing_.logsumexp, layer_tolerance);
+  EXPECT_EQ(harness_.read_ids(saved_.experts), routing_.experts.values);
+  harness_.expect_close("weights", saved_.weights, routing_.weights.values, layer_tolerance);
+  const auto expected = reference::balance_statistics(routing_, c_.groups);
+  harness_.expect_close("counts", statistics_.counts, expected.counts.values, 0);
+  harness_.expect_close("probability sums", statistics_.probability_sums, expected.probability_sums.values, layer_tolerance);
+  harness_.expect_close("z sums", statistics_.z_sums, expected.z_sums, layer_tolerance);
+}
+
+// Of two equal gates the first is chosen first: no expert stands before its equal with a lower index.
+using RouterOfTies = RouterAlone;
+TEST_P(RouterOfTies, TheLowestIndexWins) {
+  forward();
+  const auto experts = harness_.read_ids(saved_.experts);
+  const auto K = static_cast<std::size_t>(c_.top_k);
+  for (std::size_t t = 0; t < experts.size(); t += K)
+    for (std::size_t k = 0; k < K; ++k)
+      if (experts[t + k] % 2 == 1) {
+        ASSERT_GT(k, 0u) << "token " << t / K;
+        EXPECT_EQ(experts[t + k - 1], experts[t + k] - 1) << "token " << t / K;
+      }
+}
+
+TEST_P(RouterAlone, BackwardIsTheReferences) {
+  forward();
+  const double z_scale = 0.07;
+  const Values dweights = harness_.random_floats(c_.tokens, c_.top_k), balance = harness_.random_floats(c_.groups, c_.experts);
+  const Values dx_before = harness_.random_floats(c_.tokens, c_.hidden);
+  Values expected_gate = harness_.gradient(gate);
+  const Values dlogits = reference::router_backward(logits_, routing_, dweights, balance, z_scale);
+  const Values expected_dx = reference::add(dx_before, reference::linear_backward(dlogits, x_, weight_, expected_gate));
+
+  const Tensor dx = harness_.tensor(dx_before);
+  router_->backward(harness_.context, harness_.tensor(dweights), {harness_.tensor(balance), z_scale}, saved_, dx);
+  harness_.expect_close("dx", dx, expected_dx.values, layer_tolerance);
+  harness_.expect_gradient(gate, expected_gate);
+}
+
+// The language-model loss reaches only logits that were chosen, and none where one expert has all the weight.
+TEST_P(RouterAlone, WithoutBalanceLossesOnlyTheChosenLearn) {
+  forward();
+  const Values dweights = harness_.random_floats(c_.tokens, c_.top_k);
+  const Values before = harness_.gradient(gate);
+  Values expected = before;
+  reference::linear_backward(reference::router_backward(logits_, routing_, dweights, Values(), 0.0), x_, weight_, expected);
+  router_->backward(harness_.context, harness_.tensor(dweights), {}, saved_, harness_.tensor(Values(c_.tokens, c_.hidden)));
+  harness_.expect_gradient(gate, expected);
+  if (c_.top_k == 1) harness_.expect_close("the gate's gradient with one expert a token", harness_.parameter(gate).gradient, before.values, 0);
+}
+
+std::vector<RouterCase> tied_cases() {
+  std::vector<RouterCase> tied = router_cases;
+  std::erase_if(tied, [](const RouterCase& c) { return !c.tied; });
+  return tied;
+}
+
+const auto case_name = [](const auto& info) { return std::string(info.param.name); };
+INSTANTIATE_TEST_SUITE_P(Shapes, RouterAlone, ::testing::ValuesIn(router_cases), case_name);
+INSTANTIATE_TEST_SUITE_P(Shapes, RouterOfTies, ::testing::ValuesIn(tied_cases()), case_name);
+
+}  // namespace
+}  // namespace smoe
