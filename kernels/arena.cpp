@@ -1,12 +1,22 @@
 #include "kernels/arena.h"
 
 #include <algorithm>
+#include <iomanip>
+#include <sstream>
 
 namespace smoe {
 namespace {
 constexpr std::size_t smallest_block = std::size_t{1} << 20;
 std::size_t aligned(std::size_t bytes) { return (std::max<std::size_t>(bytes, 1) + memory_alignment - 1) / memory_alignment * memory_alignment; }
 }  // namespace
+
+OutOfMemory::OutOfMemory(std::size_t wanted_bytes, std::size_t held_bytes) {
+  constexpr double mib = 1 << 20;
+  std::ostringstream text;
+  text << std::fixed << std::setprecision(1) << "out of memory: " << static_cast<double>(wanted_bytes) / mib
+       << " MiB more are wanted for tensors, beside " << static_cast<double>(held_bytes) / mib << " MiB";
+  message_ = text.str();
+}
 
 Arena::Arena(Backend& backend, std::size_t first_block_bytes) : backend_(backend) {
   if (first_block_bytes) grow(aligned(first_block_bytes));
@@ -23,7 +33,11 @@ void Arena::release_all() {
 void Arena::grow(std::size_t bytes) {
   // A block is no smaller than the one before it, so that a first step of any size needs few of them.
   const std::size_t capacity = std::max({bytes, smallest_block, blocks_.empty() ? 0 : blocks_.back().capacity});
-  blocks_.push_back({backend_.allocate(capacity), capacity, 0});
+  try {
+    blocks_.push_back({backend_.allocate(capacity), capacity, 0});
+  } catch (const std::bad_alloc&) {
+    throw OutOfMemory(capacity, reserved_bytes());
+  }
 }
 
 Tensor Arena::take(DType type, Shape shape) {
@@ -46,7 +60,10 @@ void Arena::rewind(Mark mark) {
   if (blocks_.empty()) return;
   if (mark.block == 0 && mark.used == 0 && blocks_.size() > 1) {
     release_all();
-    grow(high_water_);
+    try {
+      grow(high_water_);
+    } catch (const OutOfMemory&) {  // scopes are left with this, also where memory has just run out: take() says it
+    }
     return;
   }
   while (current_ > mark.block) {

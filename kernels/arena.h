@@ -4,11 +4,23 @@
 #pragma once
 
 #include <cstddef>
+#include <new>
+#include <string>
 #include <vector>
 
 #include "kernels/backend.h"
 
 namespace smoe {
+
+// What take() throws where the backend has no more.
+class OutOfMemory : public std::bad_alloc {
+ public:
+  OutOfMemory(std::size_t wanted_bytes, std::size_t held_bytes);  // wanted at once; held by the arena already
+  const char* what() const noexcept override { return message_.c_str(); }
+
+ private:
+  std::string message_;
+};
 
 class Arena {
  public:

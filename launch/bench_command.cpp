@@ -11,6 +11,7 @@
 #include "launch/run_plan.h"
 #include "model/freeze.h"
 #include "parallel/cores.h"
+#include "trainer/activation_memory.h"
 #include "trainer/machine.h"
 #include "trainer/record/progress.h"
 #include "trainer/step_profile_text.h"
@@ -31,7 +32,7 @@ void bench(const BenchArguments& arguments, bool threads_given) {
   const Layout one_rank{};
   const TrainConfig& train = config.train;
   require_memory(config.model, training_state_bytes(config.model, one_rank, frozen_patterns(config.router, train.freeze)) +
-                     estimated_activation_bytes(config, one_rank) + Yardstick::bytes,
+                     estimated_activation_bytes(config.model, micro_batch_of(train, config.data), one_rank) + Yardstick::bytes,
                  "weights, gradients, moments, activations and the arrays that rates are measured on", ", or a smaller train.micro_batch_size");
   Progress progress({.label = "bench", .unit = "step", .total = arguments.steps + 2});
   const StepProfile profile = profile_step({.model = config.model,

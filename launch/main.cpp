@@ -17,6 +17,7 @@
 #include "configs/config_error.h"
 #include "configs/suggest.h"
 #include "data/files/printable.h"
+#include "kernels/arena.h"
 #include "launch/command_line.h"
 #include "launch/commands.h"
 #include "launch/job.h"
@@ -120,6 +121,8 @@ int run(int argc, char** argv, Job& job) {
     return refuse(job, error.what());
   } catch (const ConfigError& error) {
     return refuse(job, error.what());
+  } catch (const OutOfMemory& error) {
+    return fail(job, error.what());
   } catch (const std::bad_alloc&) {
     return fail(job, "out of memory");
   } catch (const std::exception& error) {

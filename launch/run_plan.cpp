@@ -10,8 +10,8 @@
 #include "model/freeze.h"
 #include "model/mixtral.h"
 #include "parallel/mesh.h"
+#include "trainer/activation_memory.h"
 #include "trainer/machine.h"
-#include "trainer/trainer.h"
 
 namespace smoe {
 namespace {
@@ -40,28 +40,6 @@ std::string line(const char* name, const std::string& text) { return fmt::format
 
 }  // namespace
 
-std::uint64_t estimated_activation_bytes(const RunConfig& config, const Layout& layout) {
-  const ModelConfig& model = config.model;
-  const std::int64_t heads = model.num_attention_heads, head_size = model.head_size();
-  const std::int64_t query = heads * head_size, key_value = 2 * model.num_key_value_heads * head_size;
-  const std::int64_t chosen = model.num_experts_per_tok;
-
-  // Values a token that one layer keeps, as its Saved structs name them.
-  const std::int64_t norms = 3 * model.hidden_size;                    // the two norms' outputs, and the sum between them
-  const std::int64_t attention = query + key_value + query + heads;    // qkv, out, lse
-  const std::int64_t router = 2 * model.num_local_experts + 2 * chosen;
-  const std::int64_t experts = chosen * (model.hidden_size + 2 * model.intermediate_size + 3);
-  const std::int64_t layer = norms + attention + router + experts;
-
-  // Every layer's input is kept. Backward works on one layer with about as much scratch as that layer keeps.
-  const std::int64_t kept_layers = config.train.recompute == Recompute::none ? model.num_hidden_layers : 1;
-  // With tp, tokens or heads are divided; what attention reads of all tokens is not. Experts are taken to be balanced.
-  const std::int64_t gathered = layout.tp > 1 ? (kept_layers + 1) * model.hidden_size : 0;
-  const std::int64_t per_token = (model.num_hidden_layers * model.hidden_size + kept_layers * layer + layer) / layout.tp + gathered;
-  const std::int64_t tokens = config.train.micro_batch_size * config.data.sequence_length;
-  return static_cast<std::uint64_t>(per_token) * static_cast<std::uint64_t>(tokens) * sizeof(float);
-}
-
 std::string describe_run(const RunConfig& config, const Layout& layout, int ranks_on_node) {
   const ModelConfig& model = config.model;
   const TrainConfig& train = config.train;
@@ -71,8 +49,8 @@ std::string describe_run(const RunConfig& config, const Layout& layout, int rank
   const std::vector<std::string> frozen = frozen_patterns(config.router, train.freeze);
   const double token_flops = 3 * forward_flops_per_token(model, config.data.sequence_length);
   const double state = static_cast<double>(training_state_bytes(model, layout, frozen)) / gib;
-  const double activations = static_cast<double>(estimated_activation_bytes(config, layout)) / gib;
-  const double machine = static_cast<double>(physical_memory_bytes()) / gib;
+  const double activations = static_cast<double>(estimated_activation_bytes(model, micro_batch_of(train, config.data), layout)) / gib;
+  const double machine = static_cast<double>(usable_memory_bytes()) / gib;
 
   std::string text;
   text += line("model", fmt::format("{} layers of width {}, {} experts of which a token uses {}, vocabulary {}",
@@ -99,6 +77,11 @@ std::string describe_run(const RunConfig& config, const Layout& layout, int rank
                                      state, activations, ranks_on_node, needed, machine, needed > machine ? ": too little" : ""));
   text += line("output", printable(train.output_dir));
   return text;
+}
+
+std::string describe_rehearsal(std::uint64_t activation_bytes) {
+  return line("measured", fmt::format("{:.2f} GiB a rank for the activations of a micro-batch, by computing one",
+                                      static_cast<double>(activation_bytes) / gib));
 }
 
 }  // namespace smoe

@@ -2,7 +2,9 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,10 +17,12 @@
 #include "model/freeze.h"
 #include "model/mixtral.h"
 #include "parallel/mesh.h"
+#include "trainer/activation_memory.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/corpus.h"
 #include "trainer/checkpoint/hf_config.h"
 #include "trainer/layout_check.h"
+#include "trainer/machine.h"
 #include "trainer/signals.h"
 #include "trainer/trainer.h"
 
@@ -41,6 +45,30 @@ void describe_data(const RunConfig& config) {
   };
   tell("train", config.data.train);
   tell("eval", config.data.eval);
+}
+
+// Computes a micro-batch where memory allows it, with weights of chance.
+void describe(const RunConfig& config, const TrainerConfig& run, const Mesh& mesh, int threads, Job& job) {
+  const LongWork work(job.session(), "describing the run");  // hashes of the data
+  const Layout& layout = mesh.layout();
+  job.agree("launch.dry_run", [&] {
+    if (job.is_root()) fmt::print("{}", describe_run(config, layout, job.ranks_on_node()));
+  });
+  const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data);
+  const std::vector<std::string> frozen = frozen_patterns(config.router, config.train.freeze);
+  const std::uint64_t state = training_state_bytes(config.model, layout, frozen);
+  const std::uint64_t needed = state + estimated_activation_bytes(config.model, micro_batch, layout);
+  double too_much = needed * static_cast<std::uint64_t>(job.ranks_on_node()) > usable_memory_bytes();
+  mesh.group(Axis::world).all_reduce(std::span(&too_much, 1), Reduce::max, "launch.too_much");
+  if (too_much == 0) {
+    TrainingParts parts(make_backend(config.train.device, threads), config.model, run, mesh, frozen);
+    parts.model->parameters().initialize(*parts.backend, static_cast<std::uint64_t>(run.train.seed));
+    const std::uint64_t measured = rehearse(*parts.step, micro_batch, mesh);
+    if (job.is_root()) fmt::print("{}", describe_rehearsal(measured));
+  }
+  job.agree("launch.data", [&] {
+    if (job.is_root()) describe_data(config);
+  });
 }
 
 // As a key's value is found unfit, though only the model's names tell.
@@ -84,17 +112,6 @@ int run_training(const RunConfig& given, const TrainingOptions& options, Job& jo
     }
   });
   job.set_timeout(config.parallel.timeout);
-  if (options.dry_run) {
-    const LongWork work(job.session(), "describing the run");  // hashes of the data
-    job.agree("launch.dry_run", [&] {
-      if (!job.is_root()) return;
-      fmt::print("{}", describe_run(config, layout, job.ranks_on_node()));
-      describe_data(config);
-    });
-    return 0;
-  }
-  const int threads = job.claim_threads(config.train.threads);
-  const Mesh mesh = job.mesh_of(layout);
   TrainerConfig run{.model = config.model,
                     .router = config.router,
                     .data = config.data,
@@ -106,6 +123,12 @@ int run_training(const RunConfig& given, const TrainingOptions& options, Job& jo
                     .log = config.log,
                     .resolved_yaml = print_yaml(given),
                     .ranks_on_node = job.ranks_on_node()};
+  const int threads = job.claim_threads(config.train.threads);
+  const Mesh mesh = job.mesh_of(layout);
+  if (options.dry_run) {
+    describe(config, run, mesh, threads, job);
+    return 0;
+  }
   Trainer trainer(assemble(std::move(run), mesh, make_backend(config.train.device, threads)));
   return trainer.run().end == RunEnd::stopped ? preempted_status : 0;
 }

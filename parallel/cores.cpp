@@ -9,7 +9,6 @@
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
-#include <fstream>
 #include <functional>
 #include <iterator>
 #include <optional>
@@ -18,6 +17,8 @@
 #include <string_view>
 #include <system_error>
 #include <utility>
+
+#include "parallel/control_groups.h"
 
 namespace smoe {
 namespace {
@@ -32,13 +33,6 @@ Cores common_cores(const Cores& a, const Cores& b) {
 
 // So many of `all`, of which each rank has a part: 1 where there are more ranks than cores.
 std::size_t part_of(std::size_t all, int ranks) { return std::max<std::size_t>(1, all / static_cast<std::size_t>(std::max(1, ranks))); }
-
-std::string content_of(const fs::path& path) {
-  std::ifstream file(path);
-  std::string text(std::istreambuf_iterator<char>(file), {});
-  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
-  return text;
-}
 
 // "150000 100000", or the two files of version 1: a limit and the period it holds for, in microseconds.
 double cores_of_limit(const std::string& limit, const std::string& period) {
@@ -249,21 +243,9 @@ int parse_omp_threads(const char* text) {
 
 double read_cpu_quota(const fs::path& membership, const fs::path& groups) {
   double least = 0;
-  const auto take = [&](double cores) {
+  for (const ControlGroup& group : control_groups("cpu", membership, groups)) {
+    const double cores = limit_of_group(group.directory, group.version_2);
     if (cores > 0 && (least == 0 || cores < least)) least = cores;
-  };
-  std::istringstream lines(content_of(membership));
-  for (std::string line; std::getline(lines, line);) {  // "0::/path", or of version 1 "4:cpu,cpuacct:/path"
-    const std::size_t first = line.find(':'), second = line.find(':', first + 1);
-    if (first == std::string::npos || second == std::string::npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1);
-    const bool version_2 = controllers.empty();
-    if (!version_2 && ("," + controllers + ",").find(",cpu,") == std::string::npos) continue;
-    const fs::path mount = version_2 ? groups : groups / controllers;
-    // A container may see itself as the root, whatever its path is outside.
-    fs::path group = fs::path(line.substr(second + 1)).relative_path();
-    for (; !group.empty(); group = group.parent_path()) take(limit_of_group(mount / group, version_2));
-    take(limit_of_group(mount, version_2));
   }
   return least;
 }

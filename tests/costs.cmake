@@ -21,7 +21,7 @@ set(smoe_costs
   "^(ModelFiles|CommandTokens)\\." 4
   "^GradientReducer\\.8" 3
   "^(Processes|CommandLine|ReportInBrowser|Prepare|SafetensorsProperty)\\." 3
-  "^(Evaluation|ManyShards|ConsecutiveRuns|OddSteps)\\." 3
+  "^(Evaluation|ManyShards|ConsecutiveRuns|OddSteps|Rehearsal)\\." 3
   "^(DataInput\\.(eval|train)|CommandBadInput\\.(model|generate|logits|eval)|Steps/Allocation\\.|TokenizerBadInput\\.Survives)" 2
 )
 

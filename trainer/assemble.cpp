@@ -11,6 +11,8 @@
 #include "model/freeze.h"
 #include "parallel/comm/agreement.h"
 #include "parallel/comm/mpi_session.h"
+#include "trainer/activation_memory.h"
+#include "trainer/checkpoint/same_model.h"
 #include "trainer/checkpoint/weights.h"
 #include "trainer/layout_check.h"
 #include "trainer/machine.h"
@@ -46,8 +48,13 @@ FoundModel check(const TrainerConfig& config, const Layout& layout) {
   found.frozen = frozen_patterns(config.router, config.train.freeze);
   found.whole = std::make_unique<ParameterSet>(declare_parameters(model, Mesh::single(), found.frozen));
   check_frozen(*found.whole, found.frozen);
-  require_memory(model, training_state_bytes(model, layout, found.frozen) * static_cast<std::uint64_t>(config.ranks_on_node), "weights, gradients and moments",
-                 config.ranks_on_node == 1 ? std::string() : fmt::format(", fewer than {} ranks on it, or larger parallel.ep and parallel.tp", config.ranks_on_node));
+  const auto ranks_here = static_cast<std::uint64_t>(config.ranks_on_node);
+  const std::uint64_t state = training_state_bytes(model, layout, found.frozen);
+  require_memory(model, state * ranks_here, "weights, gradients and moments",
+                 ranks_here == 1 ? std::string() : fmt::format(", fewer than {} ranks on it, or larger parallel.ep and parallel.tp", ranks_here));
+  if (const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data); config.train.steps > 0)
+    require_memory(model, (state + estimated_activation_bytes(model, micro_batch, layout)) * ranks_here,
+                   "weights, gradients, moments and the activations of a micro-batch", fmt::format(", or {}", how_to_lower(micro_batch)));
   return found;
 }
 
@@ -176,6 +183,8 @@ RunParts assemble(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backen
   choose_beginning(*parts);
   // All have read before the root writes: an earlier run's weights may lie where its results are moved from.
   together(world, "assemble.load", [&] { load_beginning(*parts); });
+  // Before anything of an earlier run is touched: a step that does not fit would fail after that.
+  if (parts->state.step < parts->config.train.steps) rehearse(*parts->training.step, micro_batch_of(parts->config.train, parts->config.data), mesh);
   return std::move(*parts);
 }
 

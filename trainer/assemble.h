@@ -86,8 +86,9 @@ struct RunParts {
   }
 };
 
-// All ranks call it and fail together (SharedFailure, parallel/comm/agreement.h). Writes nothing but the run directory's
-// lock. earlier: the corpus of a run before, whose files are not read whole again (open_corpus); may be null.
+// All ranks call it and fail together (SharedFailure, parallel/comm/agreement.h), but for a rank that alone runs out of
+// memory in the micro-batch that is tried last (rehearse): it ends the job. Writes nothing but the run directory's lock, and
+// clears away what a killed save left. earlier: the corpus of a run before, whose files are not read whole again (open_corpus); may be null.
 RunParts assemble(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> backend,
                   const std::shared_ptr<const Corpus>& earlier = nullptr);
 RunParts assemble(TrainerConfig, const Mesh&&, std::unique_ptr<Backend>, const std::shared_ptr<const Corpus>& = nullptr) = delete;

@@ -3,7 +3,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <stdexcept>
+#include <system_error>
+
+#include "parallel/control_groups.h"
 
 #include "model/mixtral.h"
 #include "optim/adamw.h"
@@ -12,9 +16,16 @@
 
 namespace smoe {
 
-std::uint64_t physical_memory_bytes() {
+std::uint64_t usable_memory_bytes(const std::filesystem::path& membership, const std::filesystem::path& groups) {
   const long pages = ::sysconf(_SC_PHYS_PAGES), size = ::sysconf(_SC_PAGESIZE);
-  return pages > 0 && size > 0 ? static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(size) : 0;
+  std::uint64_t least = pages > 0 && size > 0 ? static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(size) : 0;
+  for (const ControlGroup& group : control_groups("memory", membership, groups)) {
+    const std::string limit = content_of(group.directory / (group.version_2 ? "memory.max" : "memory.limit_in_bytes"));
+    std::uint64_t bytes = 0;  // "max" is no number
+    const auto [end, error] = std::from_chars(limit.data(), limit.data() + limit.size(), bytes);
+    if (error == std::errc() && end == limit.data() + limit.size() && bytes > 0 && (least == 0 || bytes < least)) least = bytes;
+  }
+  return least;
 }
 
 std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layout, const std::vector<std::string>& frozen) {
@@ -27,9 +38,9 @@ std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layou
 void require_memory(const ModelConfig& model, std::uint64_t bytes, const char* purpose, const std::string& advice) {
   const std::int64_t parameters = count_parameters(model).total;
   const auto needed = static_cast<double>(bytes);
-  const auto found = static_cast<double>(physical_memory_bytes());
+  const auto found = static_cast<double>(usable_memory_bytes());
   if (found == 0 || needed <= found) return;
-  throw std::runtime_error(fmt::format("the model needs {:.1f} GiB here for {} ({} parameters), this machine has {:.1f} GiB of memory: choose a "
+  throw std::runtime_error(fmt::format("the model needs {:.1f} GiB here for {} ({} parameters), this machine has {:.1f} GiB of memory for it: choose a "
                                        "smaller model{}", needed / 0x1p30, purpose, parameters, found / 0x1p30, advice));
 }
 

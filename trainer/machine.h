@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -10,8 +11,10 @@
 
 namespace smoe {
 
-// Bytes of memory installed; 0 where the system does not say.
-std::uint64_t physical_memory_bytes();
+// Bytes of memory that this process may have: what is installed, or less where a container or a job scheduler limits it by
+// control groups; 0 where the system does not say.
+std::uint64_t usable_memory_bytes(const std::filesystem::path& membership = "/proc/self/cgroup",
+                                  const std::filesystem::path& groups = "/sys/fs/cgroup");
 
 // Bytes of weights, gradients and moments that one rank of a layout, which must fit the model, holds in training, in fp32:
 // 4 + 4 + 8 / d for each parameter of its slice, d being the number of ranks with the same slice; 4 for a frozen one.

@@ -13,6 +13,7 @@
 #include "optim/schedule.h"
 #include "parallel/comm/agreement.h"
 #include "parallel/comm/mpi_session.h"
+#include "trainer/activation_memory.h"
 #include "trainer/evaluate.h"
 #include "trainer/outliers.h"
 #include "trainer/stopwatch.h"
@@ -138,7 +139,7 @@ void Trainer::train(std::int64_t step) {
   const double rate = learning_rate(parts_.config.schedule, parts_.config.optimizer.learning_rate, step, parts_.config.train.steps);
   const Batch& batch = loader_->next();
   parts_.mesh.traffic().reset();
-  StepResult result = training.step->gradients({batch.sequences, batch.sequence_length, batch.inputs, batch.targets, batch.document_start});
+  StepResult result = gradients_of(batch);
   result.outlier = looks_odd(result);
   const auto dump = start_dump(step);
   training.step->apply(result, parts_.state.updates + 1, rate);
@@ -146,6 +147,15 @@ void Trainer::train(std::int64_t step) {
   parts_.state.step = step;
   count(result);
   report(result, rate);
+}
+
+// What fits a rehearsal may not fit a step: experts that are split over ranks get as many rows as tokens choose them.
+StepResult Trainer::gradients_of(const Batch& batch) {
+  try {
+    return parts_.training.step->gradients({batch.sequences, batch.sequence_length, batch.inputs, batch.targets, batch.document_start});
+  } catch (const OutOfMemory& error) {
+    throw std::runtime_error(fmt::format("step {}: {}: {}", batch.step, error.what(), how_to_lower(micro_batch_of(parts_.config.train, parts_.config.data))));
+  }
 }
 
 // All ranks see the same numbers; the vote is for those whose last bits differ from another's, on another kind of CPU.

@@ -54,6 +54,7 @@ class Trainer {
   void open_record(bool resumed);
   void start_loader();
   void train(std::int64_t step);
+  StepResult gradients_of(const Batch& batch);
   bool looks_odd(const StepResult& result) const;
   std::string far_above(const StepResult& result) const;
   std::unique_ptr<StepDump> start_dump(std::int64_t step);

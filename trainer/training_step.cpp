@@ -2,10 +2,15 @@
 
 #include <array>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <numeric>
 #include <span>
 #include <stdexcept>
 #include <utility>
+#include <vector>
+
+#include "kernels/philox.h"
 
 namespace smoe {
 
@@ -66,6 +71,16 @@ StepResult TrainingStep::gradients(const StepBatch& batch) {
   result.grad_norm = AdamW::gradient_norm(sums.back(), mesh_);
   result.finite = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
   return result;
+}
+
+void TrainingStep::rehearse(std::int64_t sequence_length) {
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(micro_batch_size_ * sequence_length)), document_start(ids.size(), 0);
+  const auto vocabulary = static_cast<std::uint64_t>(model_.config().vocab_size);
+  for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>(philox(0, i, 0)[0] % vocabulary);
+  gradients({micro_batch_size_, sequence_length, ids, ids, document_start});
+  reducer_.clear_all();
+  activations_.rewind({});
+  scratch_.rewind({});
 }
 
 void TrainingStep::apply(const StepResult& result, std::int64_t updates, double learning_rate) {

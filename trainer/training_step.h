@@ -47,6 +47,12 @@ class TrainingStep {
   // Updates the weights on every rank, unless the result is refused: then the gradients are dropped. updates: t of AdamW.
   void apply(const StepResult& result, std::int64_t updates, double learning_rate);
 
+  // Computes one micro-batch of full size and forgets it: afterwards the arenas are as large as a step needs them, and
+  // activation_bytes() says how large. Every token has a target; ids are random, so experts that are split over ranks get
+  // the rows that these weights send them. Changes no number of any step. Throws OutOfMemory where it does not fit. All
+  // ranks call it, between steps.
+  void rehearse(std::int64_t sequence_length);
+
   const BalanceValues& balance() const { return balance_.values(); }
   std::size_t activation_bytes() const { return activations_.high_water_bytes() + scratch_.high_water_bytes(); }
   Context context() { return {backend_, mesh_, activations_, scratch_}; }

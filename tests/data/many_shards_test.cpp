@@ -98,7 +98,7 @@ class ShardsVerifiedOnce : public testing::Test {
   void open(std::int64_t sequence_length) const { Dataset(scratch_ / "set", sequence_length, true, {}, Tail::drop, open_); }
   std::int64_t files() const { return static_cast<std::int64_t>(read_manifest(scratch_ / "set").shards.size()); }
 
-  ScratchDirectory scratch_;
+  ScratchDir scratch_;
   std::shared_ptr<OpenShards> open_ = std::make_shared<OpenShards>(2);
 };
 

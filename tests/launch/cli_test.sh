@@ -64,7 +64,8 @@ dry_run() { expect 0 "${@:2}" -- "$smoe" train "$configs/$1" --dry-run; absent r
 case_dry_run_counts_8x7b() { dry_run mixtral-8x7b.yaml '46,702,792,704 total, 12,879,925,248 active' '1,048,576 tokens'; }
 case_dry_run_counts_8x22b() { dry_run mixtral-8x22b.yaml '140,620,634,112 total, 39,152,031,744 active'; }
 case_dry_run_of_the_quickstart() {
-  dry_run quickstart.yaml '12,200,192 total' '1,024 tokens: 4 sequences of 256' 'GiB a rank for weights, gradients and moments'
+  dry_run quickstart.yaml '12,200,192 total' '1,024 tokens: 4 sequences of 256' 'GiB a rank for weights, gradients and moments' \
+    'measured +0\.0[0-9] GiB a rank for the activations of a micro-batch'
 }
 # Over ranks. Two may be more than the machine's slots.
 ranks() { mpirun --oversubscribe --bind-to none -n "$@"; }
@@ -77,7 +78,7 @@ case_verify_takes_overrides() {
   expect 0 'sequence scope' 'dp 1 tp 2 ep 2 split .* ok ' '4 layout\(s\) of 2 ranks' -- ranks 2 "$smoe" verify "$configs/quickstart.yaml" router.aux_loss_scope=sequence router.z_loss_coef=0.1
 }
 case_dry_run_over_ranks_speaks_once() {
-  expect 0 'dp 4 x tp 1, experts edp 2 x ep 2' 'GiB a rank' -- ranks 4 "$smoe" train "$configs/quickstart.yaml" --dry-run parallel.ep=2 train.micro_batch_size=1
+  expect 0 'dp 4 x tp 1, experts edp 2 x ep 2' 'GiB a rank' 'measured' -- ranks 4 "$smoe" train "$configs/quickstart.yaml" --dry-run parallel.ep=2 train.micro_batch_size=1
   [ "$(ranks 2 "$smoe" train "$configs/quickstart.yaml" --print-config parallel.ep=2 | grep -c '^model:')" = 1 ] || fail "every rank printed the configuration"
 }
 case_layouts_that_do_not_fit_are_refused_with_those_that_do() {

@@ -49,32 +49,38 @@ class ConsecutiveRuns : public TrainingTest {
   }
   RunSummary run(const TrainerConfig& c) const { return Trainer(assemble_after(c)).run(); }
 
-  // Runs the disabled test below in a process of its own.
+  // Runs the test RunOfAProcess, below, in a process of its own.
   void train_in_a_process(const std::string& which, const std::string& output) const {
     for (const auto& [name, value] : {std::pair("SMOE_TEST_ROOT", root().string()), {"SMOE_TEST_WHICH", which}, {"SMOE_TEST_OUTPUT", output}})
       ::setenv(name, value.c_str(), 1);
     const std::string self = fs::read_symlink("/proc/self/exe").string();
-    std::string filter = "--gtest_filter=ConsecutiveRuns.DISABLED_OneOfAProcess", disabled = "--gtest_also_run_disabled_tests", name = self;
-    char* const arguments[] = {name.data(), filter.data(), disabled.data(), nullptr};
+    std::string filter = "--gtest_filter=ConsecutiveRuns.RunOfAProcess", name = self;
+    char* const arguments[] = {name.data(), filter.data(), nullptr};
     pid_t process = 0;
     ASSERT_EQ(::posix_spawn(&process, self.c_str(), nullptr, nullptr, arguments, environ), 0);
     int status = 0;
     ASSERT_EQ(::waitpid(process, &status, 0), process);
     ASSERT_EQ(status, 0);
+    ASSERT_TRUE(fs::exists(root() / output / "checkpoints" / "latest"));
   }
 };
 
-// Not a test: what a process of its own does for the tests below.
-TEST_F(ConsecutiveRuns, DISABLED_OneOfAProcess) {
-  const char* const where = std::getenv("SMOE_TEST_ROOT");
-  ASSERT_TRUE(where) << "run by the tests below alone";
-  const std::string output = std::getenv("SMOE_TEST_OUTPUT");
-  TrainerConfig c = std::string(std::getenv("SMOE_TEST_WHICH")) == "first" ? first(output) : second(output);
-  for (auto* sources : {&c.data.train, &c.data.eval})
-    for (DataSource& source : *sources) source.path = fs::path(where) / fs::path(source.path).filename();
-  c.train.output_dir = fs::path(where) / output;
-  EXPECT_EQ(run(c).end, RunEnd::complete);
-}
+// The run of a process that a test below has started: there, and only there, it is the one more test.
+class RunOfAProcess : public ConsecutiveRuns {
+  void TestBody() override {
+    const fs::path where = std::getenv("SMOE_TEST_ROOT");
+    const std::string output = std::getenv("SMOE_TEST_OUTPUT");
+    TrainerConfig c = std::string(std::getenv("SMOE_TEST_WHICH")) == "first" ? first(output) : second(output);
+    for (auto* sources : {&c.data.train, &c.data.eval})
+      for (DataSource& source : *sources) source.path = where / fs::path(source.path).filename();
+    c.train.output_dir = where / output;
+    EXPECT_EQ(run(c).end, RunEnd::complete);
+  }
+};
+[[maybe_unused]] const auto* const run_of_a_process =
+    std::getenv("SMOE_TEST_ROOT") ? ::testing::RegisterTest("ConsecutiveRuns", "RunOfAProcess", nullptr, nullptr, __FILE__, __LINE__,
+                                                            []() -> ConsecutiveRuns* { return new RunOfAProcess; })
+                                  : nullptr;
 
 TEST_F(ConsecutiveRuns, GiveTheBitsOfTwoProcesses) {
   train_in_a_process("first", "first-alone");

@@ -8,6 +8,7 @@
 #include "tests/trainer/training_fixture.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/checkpoint/hf_config.h"
+#include "trainer/checkpoint/same_model.h"
 #include "trainer/inference.h"
 #include "tests/support/message_of.h"
 #include "tests/support/scratch_dir.h"

@@ -18,7 +18,6 @@
 #include "data/files/sha256.h"
 #include "data/files/tensor_directory.h"
 #include "parallel/comm/agreement.h"
-#include "trainer/checkpoint/hf_rope.h"
 #include "trainer/checkpoint/weights.h"
 
 namespace smoe {
@@ -327,31 +326,6 @@ std::string fingerprint_model_directory(const fs::path& directory) {
     }
   }
   return sha256_hex(parts);
-}
-
-void check_same_model(const fs::path& checkpoint, const ModelConfig& expected) {
-  const ModelConfig found = read_hf_config(checkpoint / "model").model;
-  std::vector<std::string> differences;
-  const auto compare = [&](const char* key, auto here, auto there) {
-    if (here != there) differences.push_back(fmt::format("model.{}: the checkpoint has {}, the configuration {}", key, there, here));
-  };
-  compare("vocab_size", expected.vocab_size, found.vocab_size);
-  compare("hidden_size", expected.hidden_size, found.hidden_size);
-  compare("intermediate_size", expected.intermediate_size, found.intermediate_size);
-  compare("num_hidden_layers", expected.num_hidden_layers, found.num_hidden_layers);
-  compare("num_attention_heads", expected.num_attention_heads, found.num_attention_heads);
-  compare("num_key_value_heads", expected.num_key_value_heads, found.num_key_value_heads);
-  compare("head_dim", expected.head_size(), found.head_size());
-  compare("num_local_experts", expected.num_local_experts, found.num_local_experts);
-  compare("num_experts_per_tok", expected.num_experts_per_tok, found.num_experts_per_tok);
-  compare("rope_theta", expected.rope_theta, found.rope_theta);
-  compare("rope_scaling", dump_json(hf_rope_scaling(expected)), dump_json(hf_rope_scaling(found)));
-  compare("rms_norm_eps", expected.rms_norm_eps, found.rms_norm_eps);
-  compare("sliding_window", expected.sliding_window.value_or(0), found.sliding_window.value_or(0));
-  if (differences.empty()) return;
-  throw std::runtime_error(fmt::format(
-      "{}: holds another model than the configuration describes:\n  {}\nresume with the configuration it was made with, choose another "
-      "train.output_dir, or start afresh with checkpoint.resume=never", checkpoint.string(), fmt::join(differences, "\n  ")));
 }
 
 std::int64_t check_same_trained(const fs::path& checkpoint, const ParameterSet& whole) {

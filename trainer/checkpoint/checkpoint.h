@@ -70,8 +70,6 @@ void verify_model_directory(const std::filesystem::path& directory);
 // Tells two directories of weights apart without reading them whole: config.json, a checkpoint's manifest, and of other
 // weights their files' sizes, beginnings and ends.
 std::string fingerprint_model_directory(const std::filesystem::path& directory);
-// Throws, with one line a field, if the checkpoint's model has another shape.
-void check_same_model(const std::filesystem::path& checkpoint, const ModelConfig& expected);
 // What a resumed run trains must have been trained by the checkpoint's: where it has no moments of a parameter, throws and
 // names it. Returns how many parameters it trained that are frozen now, whose moments are left behind.
 std::int64_t check_same_trained(const std::filesystem::path& checkpoint, const ParameterSet& whole);

@@ -1,0 +1,52 @@
+#include "trainer/activation_memory.h"
+
+#include <fmt/format.h>
+
+#include <new>
+#include <span>
+#include <stdexcept>
+
+namespace smoe {
+
+MicroBatchShape micro_batch_of(const TrainConfig& train, const DataConfig& data) {
+  return {train.micro_batch_size, data.sequence_length, train.recompute};
+}
+
+std::uint64_t estimated_activation_bytes(const ModelConfig& model, const MicroBatchShape& shape, const Layout& layout) {
+  const std::int64_t heads = model.num_attention_heads, head_size = model.head_size();
+  const std::int64_t query = heads * head_size, key_value = 2 * model.num_key_value_heads * head_size;
+  const std::int64_t chosen = model.num_experts_per_tok;
+
+  // Values a token that one layer keeps, as its Saved structs name them.
+  const std::int64_t norms = 3 * model.hidden_size;                    // the two norms' outputs, and the sum between them
+  const std::int64_t attention = query + key_value + query + heads;    // qkv, out, lse
+  const std::int64_t router = 2 * model.num_local_experts + 2 * chosen;
+  const std::int64_t experts = chosen * (model.hidden_size + 2 * model.intermediate_size + 3);
+  const std::int64_t layer = norms + attention + router + experts;
+
+  // Every layer's input is kept. Backward works on one layer with about as much scratch as that layer keeps.
+  const std::int64_t kept_layers = shape.recompute == Recompute::none ? model.num_hidden_layers : 1;
+  // With tp, tokens or heads are divided; what attention reads of all tokens is not.
+  const std::int64_t gathered = layout.tp > 1 ? (kept_layers + 1) * model.hidden_size : 0;
+  const std::int64_t per_token = (model.num_hidden_layers * model.hidden_size + kept_layers * layer + layer) / layout.tp + gathered;
+  return static_cast<std::uint64_t>(per_token) * static_cast<std::uint64_t>(shape.sequences * shape.sequence_length) * sizeof(float);
+}
+
+std::string how_to_lower(const MicroBatchShape& shape) {
+  return fmt::format("lower train.micro_batch_size ({}) or data.sequence_length ({}){}", shape.sequences, shape.sequence_length,
+                     shape.recompute == Recompute::none ? ", or set train.recompute: layer" : "");
+}
+
+// A rank that throws ends the others, which wait for it in the micro-batch's collectives.
+std::uint64_t rehearse(TrainingStep& step, const MicroBatchShape& shape, const Mesh& mesh) {
+  try {
+    step.rehearse(shape.sequence_length);
+  } catch (const std::bad_alloc& error) {
+    throw std::runtime_error(fmt::format("a micro-batch does not fit in memory ({}): {}", error.what(), how_to_lower(shape)));
+  }
+  double most = static_cast<double>(step.activation_bytes());
+  mesh.group(Axis::world).all_reduce(std::span(&most, 1), Reduce::max, "rehearsal.activations");
+  return static_cast<std::uint64_t>(most);
+}
+
+}  // namespace smoe
