@@ -22,6 +22,7 @@
 #include <span>
 #include <string>
 
+#include "kernels/routing.h"
 #include "kernels/tensor.h"
 
 namespace smoe {
@@ -159,14 +160,16 @@ class Backend {
   void attention_cached(const AttentionShape& shape, const Tensor& qkv, std::int64_t past, const Tensor& key_cache,
                         const Tensor& value_cache, const Tensor& out /*[N,H,C]*/);
 
-  // ---- router: softmax over all experts, top K (lowest index wins ties), renormalised (Mixtral, arXiv 2401.04088) ----
-  void router_forward(const Tensor& logits /*[T,E]*/, const Tensor& probabilities /*[T,E]*/,
-                      const Tensor& logsumexp /*[T]*/, const Tensor& experts /*[T,K] i32, best first*/,
-                      const Tensor& weights /*[T,K], sum to 1*/);
-  // dlogits = gradient through the renormalised weights (exactly zero for experts not chosen)
+  // ---- router (rules: routing.h): a score of every expert, the K best (lowest index wins ties), their weights ----
+  // selection_bias is added to the scores where experts are chosen, and is in no weight. probabilities: the scores over
+  // their sum, so that a row sums to 1 whatever the rule.
+  void router_forward(const RoutingRule& rule, const Tensor& logits /*[T,E]*/, const Tensor& selection_bias /*[E]; empty: none*/,
+                      const Tensor& probabilities /*[T,E]*/, const Tensor& logsumexp /*[T]*/,
+                      const Tensor& experts /*[T,K] i32, best first*/, const Tensor& weights /*[T,K]*/);
+  // dlogits = gradient through the weights (exactly zero for experts not chosen, but for softmax scores as they are)
   //         + through the balance loss: dL/dprobabilities[t,e] = balance_gradient[t / (T/N), e], [N,E]; empty: none
   //         + through the z loss: z_scale * d(sum_t lse_t^2)/dlogits.
-  void router_backward(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
+  void router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                        const Tensor& weights, const Tensor& dweights /*[T,K]*/, const Tensor& balance_gradient,
                        double z_scale, const Tensor& dlogits /*[T,E]*/);
   // Sums over N equal groups of consecutive tokens: what every balance loss is made of.
@@ -174,18 +177,22 @@ class Backend {
                           const Tensor& counts /*[N,E] assignments*/, const Tensor& probability_sums /*[N,E]*/,
                           const Tensor& z_sums /*[N]: sum of lse^2*/);
 
+  // y = x * (1 + noise.width * u), u of its entry uniform in [-1, 1). Its transpose is itself. y may be x.
+  void jitter(const TokenNoise& noise, const Tensor& x /*[T,D]*/, const Tensor& y /*[T,D]*/, Write write);
+
   // ---- dispatch to experts ----
-  // The order of rows: by expert, inside one by token. row_of [T,K]: row of each assignment; assignment_of [T*K]: the
-  // inverse, t * K + k; offsets [E+1]: where each expert's rows begin.
-  void routing_map(const Tensor& experts /*[T,K]*/, const Tensor& row_of, const Tensor& assignment_of,
+  // The order of rows: by expert, inside one by token. row_of [T,K]: row of each assignment, -1 where the capacity drops
+  // it; assignment_of [T*K]: the inverse, t * K + k, and -1 behind the last row; offsets [E+1]: where each expert's rows begin,
+  // and at the end R, how many there are. The capacity's groups divide T.
+  void routing_map(const Tensor& experts /*[T,K]*/, const Capacity& capacity, const Tensor& row_of, const Tensor& assignment_of,
                    const Tensor& offsets);
   // rows[r] = x[assignment_of[r] / K]. Its transpose is unpermute, so each is the other's backward.
   void permute(const Tensor& x /*[T,D]*/, const Tensor& assignment_of, std::int64_t experts_per_token,
                const Tensor& rows /*[R,D]*/);
-  // x[t] = (base[t] or 0) + sum_k rows[row_of[t,k]]. base may be empty or x itself.
+  // x[t] = (base[t] or 0) + sum_k rows[row_of[t,k]], of those not dropped. base may be empty or x itself.
   void unpermute(const Tensor& rows /*[R,D]*/, const Tensor& row_of /*[T,K]*/, const Tensor& base,
                  const Tensor& x /*[T,D]*/);
-  // row_weights[row_of[t,k]] = weights[t,k], and back.
+  // row_weights[row_of[t,k]] = weights[t,k], and back, where what was dropped becomes 0.
   void permute_weights(const Tensor& weights /*[T,K]*/, const Tensor& row_of, const Tensor& row_weights /*[R]*/);
   void unpermute_weights(const Tensor& row_weights, const Tensor& row_of, const Tensor& weights);
 
@@ -259,15 +266,17 @@ class Backend {
   virtual void do_attention_cached(const AttentionShape& shape, const Tensor& qkv, std::int64_t past,
                                    const Tensor& key_cache, const Tensor& value_cache, const Tensor& out) = 0;
 
-  virtual void do_router_forward(const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp,
+  virtual void do_router_forward(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias, const Tensor& probabilities, const Tensor& logsumexp,
                                  const Tensor& experts, const Tensor& weights) = 0;
-  virtual void do_router_backward(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
+  virtual void do_router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                                   const Tensor& weights, const Tensor& dweights, const Tensor& balance_gradient,
                                   double z_scale, const Tensor& dlogits) = 0;
   virtual void do_balance_statistics(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                                      const Tensor& counts, const Tensor& probability_sums, const Tensor& z_sums) = 0;
 
-  virtual void do_routing_map(const Tensor& experts, const Tensor& row_of, const Tensor& assignment_of,
+  virtual void do_jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, Write write) = 0;
+
+  virtual void do_routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of, const Tensor& assignment_of,
                               const Tensor& offsets) = 0;
   virtual void do_permute(const Tensor& x, const Tensor& assignment_of, std::int64_t experts_per_token,
                           const Tensor& rows) = 0;

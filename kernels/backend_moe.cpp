@@ -50,24 +50,26 @@ void Backend::attention_cached(const AttentionShape& shape, const Tensor& qkv, s
 
 // ---- router ----
 
-void Backend::router_forward(const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp,
+void Backend::router_forward(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias, const Tensor& probabilities, const Tensor& logsumexp,
                              const Tensor& experts, const Tensor& weights) {
   const std::int64_t T = logits.dim(0), E = logits.dim(1), K = experts.dim(1);
   const Expect expect("router_forward", device());
   expect("logits", logits, {T, E});
+  expect.optional("selection_bias", selection_bias, {E});
   expect("probabilities", probabilities, {T, E});
   expect("logsumexp", logsumexp, {T});
   expect.indices("experts", experts, {T, K});
   expect("weights", weights, {T, K});
   expect.that(K >= 1 && K <= E, "experts per token must be 1 .. number of experts");
-  do_router_forward(logits, probabilities, logsumexp, experts, weights);
+  do_router_forward(rule, logits, selection_bias, probabilities, logsumexp, experts, weights);
 }
 
-void Backend::router_backward(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
+void Backend::router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                               const Tensor& weights, const Tensor& dweights, const Tensor& balance_gradient,
                               double z_scale, const Tensor& dlogits) {
   const std::int64_t T = dlogits.dim(0), E = dlogits.dim(1), K = experts.dim(1);
   const Expect expect("router_backward", device());
+  expect("logits", logits, {T, E});
   expect("probabilities", probabilities, {T, E});
   expect("logsumexp", logsumexp, {T});
   expect.indices("experts", experts, {T, K});
@@ -77,7 +79,7 @@ void Backend::router_backward(const Tensor& probabilities, const Tensor& logsume
   const std::int64_t groups = balance_gradient.empty() ? 1 : balance_gradient.dim(0);
   expect.optional("balance_gradient", balance_gradient, {groups, E});
   expect.that(groups > 0 && T % groups == 0, "balance_gradient's groups must divide the tokens");
-  do_router_backward(probabilities, logsumexp, experts, weights, dweights, balance_gradient, z_scale, dlogits);
+  do_router_backward(rule, logits, probabilities, logsumexp, experts, weights, dweights, balance_gradient, z_scale, dlogits);
 }
 
 void Backend::balance_statistics(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
@@ -94,9 +96,16 @@ void Backend::balance_statistics(const Tensor& probabilities, const Tensor& logs
   do_balance_statistics(probabilities, logsumexp, experts, counts, probability_sums, z_sums);
 }
 
+void Backend::jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, Write write) {
+  const Expect expect("jitter", device());
+  expect("x", x, {x.dim(0), x.dim(1)});
+  expect("y", y, x.shape());
+  do_jitter(noise, x, y, write);
+}
+
 // ---- dispatch to experts ----
 
-void Backend::routing_map(const Tensor& experts, const Tensor& row_of, const Tensor& assignment_of, const Tensor& offsets) {
+void Backend::routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of, const Tensor& assignment_of, const Tensor& offsets) {
   const std::int64_t T = experts.dim(0), K = experts.dim(1), E = offsets.dim(0) - 1;
   const Expect expect("routing_map", device());
   expect.indices("experts", experts, {T, K});
@@ -104,7 +113,9 @@ void Backend::routing_map(const Tensor& experts, const Tensor& row_of, const Ten
   expect.indices("assignment_of", assignment_of, {T * K});
   expect.that(E >= 1, "offsets must hold one entry more than there are experts");
   expect.indices("offsets", offsets, {E + 1});
-  do_routing_map(experts, row_of, assignment_of, offsets);
+  expect.that(capacity.rows == 0 || (capacity.rows > 0 && capacity.group > 0 && T % capacity.group == 0),
+              "the capacity's groups must divide the tokens");
+  do_routing_map(experts, capacity, row_of, assignment_of, offsets);
 }
 
 void Backend::permute(const Tensor& x, const Tensor& assignment_of, std::int64_t experts_per_token, const Tensor& rows) {

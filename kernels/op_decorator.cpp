@@ -124,18 +124,18 @@ void OpDecorator::do_attention_cached(const AttentionShape& shape, const Tensor&
 
 // ---- router and dispatch ----
 
-void OpDecorator::do_router_forward(const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp,
+void OpDecorator::do_router_forward(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias, const Tensor& probabilities, const Tensor& logsumexp,
                                     const Tensor& experts, const Tensor& weights) {
   run("router_forward", [&](Backend& on, const Placing& at) {
-    on.router_forward(at(logits), at(probabilities), at(logsumexp), at(experts), at(weights));
+    on.router_forward(rule, at(logits), at(selection_bias), at(probabilities), at(logsumexp), at(experts), at(weights));
   });
 }
 
-void OpDecorator::do_router_backward(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
+void OpDecorator::do_router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                                      const Tensor& weights, const Tensor& dweights, const Tensor& balance_gradient,
                                      double z_scale, const Tensor& dlogits) {
   run("router_backward", [&](Backend& on, const Placing& at) {
-    on.router_backward(at(probabilities), at(logsumexp), at(experts), at(weights), at(dweights), at(balance_gradient), z_scale,
+    on.router_backward(rule, at(logits), at(probabilities), at(logsumexp), at(experts), at(weights), at(dweights), at(balance_gradient), z_scale,
                        at(dlogits));
   });
 }
@@ -147,10 +147,14 @@ void OpDecorator::do_balance_statistics(const Tensor& probabilities, const Tenso
   });
 }
 
-void OpDecorator::do_routing_map(const Tensor& experts, const Tensor& row_of, const Tensor& assignment_of,
+void OpDecorator::do_jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, Write write) {
+  run("jitter", [&](Backend& on, const Placing& at) { on.jitter(noise, at(x), at(y), write); });
+}
+
+void OpDecorator::do_routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of, const Tensor& assignment_of,
                                  const Tensor& offsets) {
   run("routing_map", [&](Backend& on, const Placing& at) {
-    on.routing_map(at(experts), at(row_of), at(assignment_of), at(offsets));
+    on.routing_map(at(experts), capacity, at(row_of), at(assignment_of), at(offsets));
   });
 }
 

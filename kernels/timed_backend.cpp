@@ -183,18 +183,18 @@ void TimedBackend::do_attention_cached(const AttentionShape& s, const Tensor& qk
 
 // ---- router and dispatch ----
 
-void TimedBackend::do_router_forward(const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
+void TimedBackend::do_router_forward(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias, const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                                      const Tensor& weights) {
   const std::int64_t T = logits.dim(0), E = logits.dim(1), K = experts.dim(1);
   timed({"router_forward", "TEK", {T, E, K}}, op_work::router_forward(T, E, K),
-        [&] { inner_.router_forward(logits, probabilities, logsumexp, experts, weights); });
+        [&] { inner_.router_forward(rule, logits, selection_bias, probabilities, logsumexp, experts, weights); });
 }
 
-void TimedBackend::do_router_backward(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts, const Tensor& weights,
+void TimedBackend::do_router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts, const Tensor& weights,
                                       const Tensor& dweights, const Tensor& balance_gradient, double z_scale, const Tensor& dlogits) {
   const std::int64_t T = probabilities.dim(0), E = probabilities.dim(1), K = experts.dim(1);
   timed({"router_backward", "TEK", {T, E, K}}, op_work::router_backward(T, E, K), [&] {
-    inner_.router_backward(probabilities, logsumexp, experts, weights, dweights, balance_gradient, z_scale, dlogits);
+    inner_.router_backward(rule, logits, probabilities, logsumexp, experts, weights, dweights, balance_gradient, z_scale, dlogits);
   });
 }
 
@@ -205,9 +205,14 @@ void TimedBackend::do_balance_statistics(const Tensor& probabilities, const Tens
         [&] { inner_.balance_statistics(probabilities, logsumexp, experts, counts, probability_sums, z_sums); });
 }
 
-void TimedBackend::do_routing_map(const Tensor& experts, const Tensor& row_of, const Tensor& assignment_of, const Tensor& offsets) {
+void TimedBackend::do_jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, Write write) {
+  const std::int64_t T = x.dim(0), D = x.dim(1);
+  timed({"jitter", "TD", {T, D}}, op_work::jitter(T * D), [&] { inner_.jitter(noise, x, y, write); });
+}
+
+void TimedBackend::do_routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of, const Tensor& assignment_of, const Tensor& offsets) {
   const std::int64_t T = experts.dim(0), K = experts.dim(1);
-  timed({"routing_map", "TK", {T, K}}, op_work::routing_map(T * K), [&] { inner_.routing_map(experts, row_of, assignment_of, offsets); });
+  timed({"routing_map", "TK", {T, K}}, op_work::routing_map(T * K), [&] { inner_.routing_map(experts, capacity, row_of, assignment_of, offsets); });
 }
 
 void TimedBackend::do_permute(const Tensor& x, const Tensor& assignment_of, std::int64_t experts_per_token, const Tensor& rows) {

@@ -78,15 +78,17 @@ class TimedBackend final : public Backend {
   void do_attention_cached(const AttentionShape& shape, const Tensor& qkv, std::int64_t past, const Tensor& key_cache,
                            const Tensor& value_cache, const Tensor& out) override;
 
-  void do_router_forward(const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
+  void do_router_forward(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias, const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                          const Tensor& weights) override;
-  void do_router_backward(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts, const Tensor& weights,
+  void do_router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts, const Tensor& weights,
                           const Tensor& dweights, const Tensor& balance_gradient, double z_scale,
                           const Tensor& dlogits) override;
   void do_balance_statistics(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                              const Tensor& counts, const Tensor& probability_sums, const Tensor& z_sums) override;
 
-  void do_routing_map(const Tensor& experts, const Tensor& row_of, const Tensor& assignment_of,
+  void do_jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, Write write) override;
+
+  void do_routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of, const Tensor& assignment_of,
                       const Tensor& offsets) override;
   void do_permute(const Tensor& x, const Tensor& assignment_of, std::int64_t experts_per_token, const Tensor& rows) override;
   void do_unpermute(const Tensor& rows, const Tensor& row_of, const Tensor& base, const Tensor& x) override;

@@ -43,7 +43,7 @@ RouterStatistics BalanceLoss::Statistics::layer(std::int64_t l) const {
 BalanceLoss::Statistics BalanceLoss::take_statistics(Context& context, std::int64_t sequences, std::int64_t sequence_length) const {
   const TokenSplit split(context.mesh);
   const std::int64_t all = sequences * sequence_length, tokens = split.local(all);
-  const std::int64_t run = std::gcd(sequence_length, tokens), runs = std::max<std::int64_t>(1, tokens / run);
+  const std::int64_t run = split.run(sequences, sequence_length), runs = std::max<std::int64_t>(1, tokens / run);
   Arena& arena = context.activations;
   return {arena.take({layers_, runs, experts_}), arena.take({layers_, runs, experts_}), arena.take({layers_, runs}),
           sequences, sequence_length, tokens, split.first(all), run};

@@ -11,6 +11,7 @@
 //                 balance scores K, and imbalances of different layers cancel
 // The z loss (ST-MoE: arXiv 2202.08906, eq. 5) is mean_t(logsumexp(logits_t)^2) per layer.
 //
+// Assignments are what the tokens chose, whether or not an expert's capacity then drops them (routing_options.h).
 // Every scope is measured at every step, whichever is trained. Counts and sums are made global before anything is
 // multiplied, so value and gradient do not depend on the layout: those of `sequence` never do, those of the others
 // (but `rank`, which is an average over ranks) only on how many sequences are computed at once, dp * micro_batch_size.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -25,6 +26,12 @@ struct Context {
   Arena& scratch;      // lives inside one layer
 };
 
+// What the noise of a training step is drawn from: the same numbers for a token on every layout.
+struct BatchNoise {
+  std::uint64_t key = 0;         // of the step
+  std::int64_t first_token = 0;  // of this micro-batch, among the tokens of the step over all ranks
+};
+
 // One micro-batch on the device. T = sequences * sequence_length tokens, sequence by sequence. The ranks of a tp group
 // have the same micro-batch, and each works on T/tp of its tokens (parallel/token_split.h).
 struct TokenBatch {
@@ -33,6 +40,7 @@ struct TokenBatch {
   Tensor targets;         // [T] i32, negative: no target; empty at inference
   Tensor document_start;  // [T] i32: first position of the same sequence that the token may attend to; empty: 0
   Tensor positions;       // [T] i32: position inside the sequence
+  std::optional<BatchNoise> noise{};  // none: no layer draws any
 
   std::int64_t tokens() const { return sequences * sequence_length; }
 };

@@ -21,7 +21,9 @@ class DecoderLayer {
     Experts::Saved experts;
   };
 
-  DecoderLayer(ParameterSet& parameters, const ModelConfig& config, const Mesh& mesh, int layer);
+  DecoderLayer(ParameterSet& parameters, const ModelConfig& config, const RoutingOptions& routing, const Mesh& mesh, int layer);
+
+  Router& router() { return router_; }
 
   // x [T/tp,D] -> y [T/tp,D]. x must live until backward. statistics may be empty.
   void forward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& x, KvCache* cache, Saved& saved,
@@ -31,6 +33,10 @@ class DecoderLayer {
                 Saved& saved, const Tensor& dy_then_dx, bool wants_dx);
 
  private:
+  Capacity capacity(const Context& context, const TokenBatch& batch) const;
+
+  RoutingOptions routing_;
+  std::int64_t experts_in_all_, experts_per_token_;
   RmsNorm input_norm_;
   Attention attention_;
   RmsNorm post_attention_norm_;

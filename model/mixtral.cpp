@@ -9,23 +9,23 @@
 
 namespace smoe {
 namespace {
-std::vector<std::unique_ptr<DecoderLayer>> make_layers(ParameterSet& parameters, const ModelConfig& config, const Mesh& mesh,
-                                                       std::vector<std::size_t>& first_parameters) {
+std::vector<std::unique_ptr<DecoderLayer>> make_layers(ParameterSet& parameters, const ModelConfig& config, const RoutingOptions& routing,
+                                                       const Mesh& mesh, std::vector<std::size_t>& first_parameters) {
   std::vector<std::unique_ptr<DecoderLayer>> layers;
   for (int l = 0; l < config.num_hidden_layers; ++l) {
     first_parameters.push_back(parameters.size());
-    layers.push_back(std::make_unique<DecoderLayer>(parameters, config, mesh, l));
+    layers.push_back(std::make_unique<DecoderLayer>(parameters, config, routing, mesh, l));
   }
   first_parameters.push_back(parameters.size());
   return layers;
 }
 }  // namespace
 
-Mixtral::Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen)
+Mixtral::Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen, const RoutingOptions& routing)
     : config_(config),
       mesh_(mesh),
       embedding_(parameters_, config, mesh),
-      layers_(make_layers(parameters_, config, mesh, layer_parameters_)),
+      layers_(make_layers(parameters_, config, routing, mesh, layer_parameters_)),
       norm_(parameters_, "model.norm.weight", config.hidden_size, config.rms_norm_eps),
       head_(parameters_, config, mesh) {
   freeze(parameters_, frozen);
@@ -36,6 +36,11 @@ void Mixtral::allocate(Backend& backend, Arena& persistent, std::int64_t positio
   rope_table_ = persistent.take({positions, config_.head_size()});
   const RopeFrequencies rope = rope_frequencies(config_);
   backend.rope_table(rope.frequencies, rope.scale, rope_table_);
+}
+
+void Mixtral::use_selection_bias(const Tensor& biases) {
+  for (std::size_t l = 0; l < layers_.size(); ++l)
+    layers_[l]->router().use_selection_bias(biases.empty() ? Tensor() : biases.rows(static_cast<std::int64_t>(l), 1).reshape({config_.num_local_experts}));
 }
 
 void Mixtral::forward(Context& context, const TokenBatch& batch, Recompute recompute, Saved& saved) {

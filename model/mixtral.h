@@ -17,6 +17,7 @@
 #include "model/lm_head.h"
 #include "model/model_config.h"
 #include "model/recompute.h"
+#include "model/routing_options.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/parameter.h"
 
@@ -37,7 +38,7 @@ class Mixtral {
 
   // Parameters are declared here and get memory in allocate(). The mesh outlives the model. frozen: patterns of the names of
   // those that are not trained (model/freeze.h).
-  Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen = {});
+  Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen = {}, const RoutingOptions& routing = {});
   Mixtral(const Mixtral&) = delete;
   Mixtral& operator=(const Mixtral&) = delete;
 
@@ -47,6 +48,9 @@ class Mixtral {
 
   // positions: the longest sequence that forward will see. persistent outlives the model.
   void allocate(Backend& backend, Arena& persistent, std::int64_t positions, bool with_gradients);
+
+  // [L,E], one row a router (Router::use_selection_bias), which outlives the model; empty: none.
+  void use_selection_bias(const Tensor& biases);
 
   // Whole sequences. Statistics of the routers are collected where saved.statistics has been given tensors.
   void forward(Context& context, const TokenBatch& batch, Recompute recompute, Saved& saved);

@@ -1,25 +1,39 @@
 #include "model/router.h"
 
+#include "parallel/token_split.h"
+
 namespace smoe {
 
-Router::Router(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config)
+Router::Router(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config, const RoutingOptions& options,
+               int layer)
     : experts_(config.num_local_experts),
       experts_per_token_(config.num_experts_per_tok),
+      rule_(options.rule),
+      jitter_(options.jitter),
+      layer_(layer),
       gate_(parameters, {{.name = prefix + "gate.weight", .shape = {experts_, config.hidden_size},
                           .initial_std = static_cast<float>(config.initializer_range)}}) {}
 
-void Router::forward(Context& context, const Tensor& x, Saved& saved, const RouterStatistics& statistics) const {
+void Router::forward(Context& context, const TokenBatch& batch, const Tensor& x, Saved& saved,
+                     const RouterStatistics& statistics) const {
   Backend& backend = context.backend;
   Arena& keep = context.activations;
   const std::int64_t tokens = x.dim(0);
   saved.x = x;
+  saved.noise.reset();
+  if (jitter_ > 0 && batch.noise) {
+    const std::int64_t first = batch.noise->first_token + TokenSplit(context.mesh).first(batch.tokens());
+    saved.noise = TokenNoise{batch.noise->key, first, static_cast<std::uint32_t>(layer_), jitter_};
+    saved.x = keep.take(x.shape());
+    backend.jitter(*saved.noise, x, saved.x, Write::assign);
+  }
   saved.logits = keep.take({tokens, experts_});
   saved.probabilities = keep.take({tokens, experts_});
   saved.logsumexp = keep.take({tokens});
   saved.experts = keep.take(DType::i32, {tokens, experts_per_token_});
   saved.weights = keep.take({tokens, experts_per_token_});
-  gate_.forward(context, x, saved.logits);
-  backend.router_forward(saved.logits, saved.probabilities, saved.logsumexp, saved.experts, saved.weights);
+  gate_.forward(context, saved.x, saved.logits);
+  backend.router_forward(rule_, saved.logits, selection_bias_, saved.probabilities, saved.logsumexp, saved.experts, saved.weights);
   if (!statistics.counts.empty())
     backend.balance_statistics(saved.probabilities, saved.logsumexp, saved.experts, statistics.counts,
                                statistics.probability_sums, statistics.z_sums);
@@ -29,9 +43,12 @@ void Router::backward(Context& context, const Tensor& dweights, const RouterGrad
                       const Tensor& dx) const {
   const ArenaScope scope(context.scratch);
   const Tensor dlogits = context.scratch.take(saved.probabilities.shape());
-  context.backend.router_backward(saved.probabilities, saved.logsumexp, saved.experts, saved.weights, dweights, gradient.balance,
-                                  gradient.z_scale, dlogits);
-  gate_.backward(context, dlogits, saved.x, dx, Write::add);
+  context.backend.router_backward(rule_, saved.logits, saved.probabilities, saved.logsumexp, saved.experts, saved.weights, dweights,
+                                  gradient.balance, gradient.z_scale, dlogits);
+  if (!saved.noise) return gate_.backward(context, dlogits, saved.x, dx, Write::add);
+  const Tensor djittered = context.scratch.take(dx.shape());
+  gate_.backward(context, dlogits, saved.x, djittered, Write::assign);
+  context.backend.jitter(*saved.noise, djittered, dx, Write::add);
 }
 
 }  // namespace smoe

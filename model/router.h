@@ -1,13 +1,17 @@
-// The router: fp32 softmax over all experts, the K largest (lowest index wins a tie), renormalised to sum to one.
-// The language-model loss gives exactly zero gradient to logits that were not chosen; only the balance and z losses
-// reach those. With K = 1 the one weight is always 1, so only they train the router at all.
+// The router: fp32 scores of all experts, the K largest (lowest index wins a tie), and their weights, by the rule of
+// kernels/routing.h. Mixtral's is softmax, renormalised to sum to one: the language-model loss gives exactly zero gradient
+// to logits that were not chosen; only the balance and z losses reach those. With K = 1 the one weight is always 1, so only
+// they train the router at all.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 
 #include "model/context.h"
 #include "model/linear.h"
 #include "model/model_config.h"
+#include "model/routing_options.h"
 #include "parallel/parameter.h"
 
 namespace smoe {
@@ -29,23 +33,32 @@ struct RouterGradient {
 class Router {
  public:
   struct Saved {
-    Tensor x;              // [T,D]
-    Tensor logits;         // [T,E], kept for inspection only when asked for
+    Tensor x;              // [T,D] with its noise
+    std::optional<TokenNoise> noise;
+    Tensor logits;         // [T,E]
     Tensor probabilities;  // [T,E]
     Tensor logsumexp;      // [T]
     Tensor experts;        // [T,K] i32, best first
     Tensor weights;        // [T,K]
   };
 
-  Router(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config);
+  Router(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config, const RoutingOptions& options, int layer);
 
-  void forward(Context& context, const Tensor& x, Saved& saved, const RouterStatistics& statistics) const;
+  // [E], added to the scores where experts are chosen and to no weight, so that it has no gradient (arXiv 2408.15664);
+  // empty: none. The tensor is read by every forward, its owner may write to it between steps.
+  void use_selection_bias(const Tensor& bias) { selection_bias_ = bias; }
+
+  void forward(Context& context, const TokenBatch& batch, const Tensor& x, Saved& saved, const RouterStatistics& statistics) const;
   // dx [T,D] accumulates: the experts' gradient for the same input is already there.
   void backward(Context& context, const Tensor& dweights, const RouterGradient& gradient, const Saved& saved,
                 const Tensor& dx) const;
 
  private:
   std::int64_t experts_, experts_per_token_;
+  RoutingRule rule_;
+  float jitter_;
+  int layer_;
+  Tensor selection_bias_;
   Linear gate_;  // [E,D]
 };
 

@@ -90,16 +90,23 @@ void TokenDispatcher::bring_back(Backend& backend, Arena& scratch, const Tensor&
   group_.all_to_all_v(by_sender, dispatched.received, to, dispatched.sent, label);
 }
 
-Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts, const Tensor& weights, Dispatched& out) {
-  const std::int64_t tokens = x.dim(0), assignments = tokens * experts_per_token_;
+Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts, const Tensor& weights, Dispatched& out,
+                                 const Capacity& capacity) {
+  const std::int64_t tokens = x.dim(0);
+  std::int64_t assignments = tokens * experts_per_token_;
   out.row_of = keep.take(DType::i32, {tokens, experts_per_token_});
   out.assignment_of = keep.take(DType::i32, {assignments});
   const Tensor offsets = keep.take(DType::i32, {experts_ + 1});
-  backend.routing_map(experts, out.row_of, out.assignment_of, offsets);
+  backend.routing_map(experts, capacity, out.row_of, out.assignment_of, offsets);
   // The products and the exchange are sized by the host: its copy is on the way while rows are moved.
   HostMirror<std::int32_t>& mirror = exchanges() ? offsets_ : out.own_offsets;
   mirror.start_fetch(backend, offsets);
   const Event counted = backend.record();
+  if (capacity.rows > 0) {  // what is moved depends on it
+    backend.wait(counted);
+    assignments = mirror.numbers().back();
+    out.assignment_of = out.assignment_of.rows(0, assignments);
+  }
   if (!exchanges()) {
     out.row_weights = keep.take({assignments});
     backend.permute_weights(weights, out.row_of, out.row_weights);

@@ -1,9 +1,12 @@
 // Takes tokens to their experts and back: a permutation, and an all-to-all where ep > 1. The only place that knows of
-// expert parallelism. Dropless: every assignment is computed, whatever the load; a rank may send or get no row at all.
+// expert parallelism. Dropless unless told otherwise: every assignment is computed, whatever the load; a rank may send or
+// get no row at all. With a capacity, the assignments that an expert has no room for get no row: their token goes on without
+// them, and their weight takes no gradient.
 //
-// T tokens of this rank, K experts per token, R rows arriving at this rank's experts (T * K where ep = 1), D hidden.
-// Rank e of the ep group holds experts [e E/ep, (e + 1) E/ep). With ep > 1 a row's way out is:
-//   x [T,D] -> rows by expert [T*K,D] -> (all-to-all) -> rows by sender [R,D] -> rows by own expert [R,D]
+// T tokens of this rank, K experts per token, A of their T * K assignments with a row (dropless: all), R rows arriving at
+// this rank's experts (A where ep = 1), D hidden. Rank e of the ep group holds experts [e E/ep, (e + 1) E/ep). With ep > 1
+// a row's way out is:
+//   x [T,D] -> rows by expert [A,D] -> (all-to-all) -> rows by sender [R,D] -> rows by own expert [R,D]
 // and its way back the same in reverse; each is the other's backward. Inside an expert, rows are in the order of the
 // tokens over the whole ep group.
 #pragma once
@@ -22,8 +25,8 @@ namespace smoe {
 
 // What dispatch leaves for combine and for both backwards.
 struct Dispatched {
-  Tensor row_of;         // [T,K] i32: the row of each assignment, among this rank's rows by expert
-  Tensor assignment_of;  // [T*K] i32: its inverse, t * K + k
+  Tensor row_of;         // [T,K] i32: the row of each assignment, among this rank's rows by expert; -1: dropped
+  Tensor assignment_of;  // [A] i32: its inverse, t * K + k
   ExpertRows rows;       // where each own expert's rows lie; rows.host is own_offsets
   HostMirror<std::int32_t> own_offsets;
   Tensor row_weights;    // [R] routing weight of each row
@@ -44,7 +47,7 @@ class TokenDispatcher {
 
   // x [T,D], experts [T,K] i32, weights [T,K] -> rows [R,D], sorted by expert, in `keep` with all of `out`.
   Tensor dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts, const Tensor& weights,
-                  Dispatched& out);
+                  Dispatched& out, const Capacity& capacity = {});
   // dx [T,D] and dweights [T,K] are assigned.
   void dispatch_backward(Backend& backend, Arena& scratch, const Tensor& drows, const Tensor& drow_weights, const Dispatched& dispatched,
                          const Tensor& dx, const Tensor& dweights);
@@ -59,7 +62,7 @@ class TokenDispatcher {
   // Counts first: how many rows each rank sends to each expert decides everything else. offsets [experts + 1]: where the
   // rows by expert lie.
   void plan_exchange(Backend& backend, Arena& keep, std::span<const std::int32_t> offsets, Dispatched& out);
-  // Rows (or weights) by expert [T*K, ...] -> by own expert [R, ...], and back.
+  // Rows (or weights) by expert [A, ...] -> by own expert [R, ...], and back.
   void send(Backend& backend, Arena& scratch, const Tensor& by_expert, const Dispatched& dispatched, const Tensor& by_own_expert,
             std::string_view label);
   void bring_back(Backend& backend, Arena& scratch, const Tensor& by_own_expert, const Dispatched& dispatched, const Tensor& by_expert,

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <numeric>
 #include <string_view>
 
 #include "kernels/arena.h"
@@ -20,6 +21,10 @@ class TokenSplit {
 
   std::int64_t local(std::int64_t tokens) const { return tokens / group_.size(); }
   std::int64_t first(std::int64_t tokens) const { return local(tokens) * group_.rank(); }
+  // Of this rank's tokens, how many at a time never cross from one sequence into the next: whole sequences where tp = 1.
+  std::int64_t run(std::int64_t sequences, std::int64_t sequence_length) const {
+    return std::gcd(sequence_length, local(sequences * sequence_length));
+  }
 
   // x [T/tp, D] -> [T, D], in `arena`; x itself with tp = 1.
   Tensor gather(Arena& arena, const Tensor& x, std::string_view label) const;

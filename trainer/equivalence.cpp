@@ -106,9 +106,14 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
   const std::int64_t dp = mesh.size(Axis::dp), rank = mesh.rank(Axis::dp);
   const auto backend = make_backend(DeviceChoice::automatic, threads);
   Arena persistent(*backend);
-  Mixtral model(what.model, mesh, frozen_patterns(what.router, what.freeze));
+  Mixtral model(what.model, mesh, frozen_patterns(what.router, what.freeze), what.routing);
   model.allocate(*backend, persistent, what.sequence_length, true);
   model.parameters().initialize(*backend, what.seed);
+  if (!what.selection_bias.empty()) {
+    const Tensor biases = persistent.take({what.model.num_hidden_layers, what.model.num_local_experts});
+    backend->copy_from_host(biases, what.selection_bias.data());
+    model.use_selection_bias(biases);
+  }
   if (what.adjust)
     for (Parameter& p : model.parameters()) what.adjust(p);
   AdamW optimizer(*backend, persistent, model.parameters(), mesh, what.optimizer, what.bucket_elements);
@@ -120,7 +125,7 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
   for (std::int64_t n = 1; n <= what.steps; ++n) {
     const GlobalBatch batch = part_of(make_batch(what, n), what, rank, dp);
     const StepResult result = step.gradients({what.at_once * what.accumulation / dp, what.sequence_length, batch.ids, batch.targets,
-                                              batch.document_start});
+                                              batch.document_start, what.seed + static_cast<std::uint64_t>(n)});
     StepNumbers& found = run.steps.emplace_back();
     found.lm_loss = result.lm_loss;
     found.aux_loss = result.aux_loss;

@@ -14,6 +14,7 @@
 #include "model/model_config.h"
 #include "model/recompute.h"
 #include "model/router_config.h"
+#include "model/routing_options.h"
 #include "optim/optimizer_config.h"
 #include "parallel/mesh.h"
 #include "parallel/parameter.h"
@@ -25,6 +26,8 @@ namespace smoe {
 struct EquivalenceCase {
   ModelConfig model;
   RouterConfig router;
+  RoutingOptions routing;
+  std::vector<float> selection_bias;  // [L,E]; empty: none
   OptimizerConfig optimizer;
   std::int64_t sequence_length = 16;
   std::int64_t at_once = 8;       // sequences over all dp ranks; a multiple of dp

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 namespace smoe {
@@ -12,6 +13,7 @@ namespace smoe {
 struct StepBatch {
   std::int64_t sequences = 0, sequence_length = 0;
   std::span<const std::int32_t> ids, targets, document_start;  // document_start may be empty
+  std::optional<std::uint64_t> noise_key{};  // of what layers draw in this step, the same on every rank; none: nothing
 
   // Sequences [first, first + count).
   StepBatch part(std::int64_t first, std::int64_t count) const {
@@ -20,7 +22,7 @@ struct StepBatch {
                             : column.subspan(static_cast<std::size_t>(first * sequence_length),
                                              static_cast<std::size_t>(count * sequence_length));
     };
-    return {count, sequence_length, of(ids), of(targets), of(document_start)};
+    return {count, sequence_length, of(ids), of(targets), of(document_start), noise_key};
   }
 };
 

@@ -30,12 +30,14 @@ TrainingStep::TrainingStep(Backend& backend, const Mesh& mesh, Mixtral& model, A
       scratch_(backend),
       sums_(backend) {}
 
-void TrainingStep::micro_batch(const StepBatch& part, double scale, const Tensor& loss, bool last) {
+void TrainingStep::micro_batch(const StepBatch& part, std::int64_t m, double scale, const Tensor& loss, bool last) {
   activations_.rewind({});
   scratch_.rewind({});
   Context context = this->context();
-  const TokenBatch tokens =
+  TokenBatch tokens =
       make_token_batch(backend_, activations_, part.sequences, part.sequence_length, part.ids, part.targets, part.document_start);
+  if (part.noise_key)  // a step's sequences lie micro-batch by micro-batch, and in each rank by rank (data/shards/loader.h)
+    tokens.noise = BatchNoise{*part.noise_key, (m * mesh_.size(Axis::dp) + mesh_.rank(Axis::dp)) * part.sequences * part.sequence_length};
   saved_.statistics = balance_.take_statistics(context, part.sequences, part.sequence_length);
   model_.forward(context, tokens, recompute_, saved_);
   objective_->loss_and_gradient(context, model_, part, tokens, scale, saved_, loss);
@@ -57,7 +59,7 @@ StepResult TrainingStep::gradients(const StepBatch& batch) {
   balance_.begin_step(micro_batches);
   sums_.reset(micro_batches + 1);
   for (std::int64_t m = 0; m < micro_batches; ++m)
-    micro_batch(batch.part(m * micro_batch_size_, micro_batch_size_), scale, sums_[m], m + 1 == micro_batches);
+    micro_batch(batch.part(m * micro_batch_size_, micro_batch_size_), m, scale, sums_[m], m + 1 == micro_batches);
   reducer_.finish();
   optimizer_.sum_squares(sums_[micro_batches]);
   const std::span<const double> sums = sums_.read();  // the step's one wait for a device

@@ -58,7 +58,8 @@ class TrainingStep {
   Context context() { return {backend_, mesh_, activations_, scratch_}; }
 
  private:
-  void micro_batch(const StepBatch& part, double scale, const Tensor& loss, bool last);
+  // part: the m-th of the step.
+  void micro_batch(const StepBatch& part, std::int64_t m, double scale, const Tensor& loss, bool last);
 
   Backend& backend_;
   const Mesh& mesh_;

@@ -7,8 +7,9 @@
 
 namespace smoe {
 
-// A counting sort, on one thread: two passes over T * K integers.
-void CpuBackend::do_routing_map(const Tensor& experts, const Tensor& row_of, const Tensor& assignment_of,
+// A counting sort, on one thread: two passes over T * K integers. In the first, each group of tokens takes what the experts
+// have room for: row_of becomes 0, or -1 where there is none.
+void CpuBackend::do_routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of, const Tensor& assignment_of,
                                 const Tensor& expert_offsets) {
   const std::int64_t T = experts.dim(0), K = experts.dim(1), E = expert_offsets.dim(0) - 1;
   const std::int32_t* expert = experts.i32();
@@ -18,13 +19,22 @@ void CpuBackend::do_routing_map(const Tensor& experts, const Tensor& row_of, con
   std::int32_t *offsets = expert_offsets.i32(), *row = row_of.i32(), *assignment = assignment_of.i32();
   std::int32_t* next = shared_.take<std::int32_t>(static_cast<std::size_t>(E));
   std::fill_n(offsets, E + 1, 0);
-  for (std::int64_t i = 0; i < T * K; ++i) ++offsets[expert[i] + 1];
+  const bool limited = capacity.rows > 0;
+  const std::int64_t group = (limited ? capacity.group : T) * K;
+  const auto room = static_cast<std::int32_t>(limited ? std::min(capacity.rows, T) : T);
+  for (std::int64_t first = 0; first < T * K; first += group) {
+    std::fill_n(next, E, 0);
+    for (std::int64_t i = first; i < first + group; ++i) row[i] = next[expert[i]]++ < room ? 0 : -1;
+    for (std::int64_t e = 0; e < E; ++e) offsets[e + 1] += std::min(next[e], room);
+  }
   for (std::int64_t e = 0; e < E; ++e) offsets[e + 1] += offsets[e];
   std::copy_n(offsets, E, next);
   for (std::int64_t i = 0; i < T * K; ++i) {
+    if (row[i] < 0) continue;
     row[i] = next[expert[i]]++;
     assignment[row[i]] = static_cast<std::int32_t>(i);
   }
+  std::fill(assignment + offsets[E], assignment + T * K, -1);
 }
 
 void CpuBackend::do_permute(const Tensor& x, const Tensor& assignment_of, std::int64_t experts_per_token,
@@ -42,7 +52,7 @@ void CpuBackend::do_permute(const Tensor& x, const Tensor& assignment_of, std::i
 void CpuBackend::do_unpermute(const Tensor& rows, const Tensor& row_of, const Tensor& base, const Tensor& x) {
   const std::int64_t T = x.dim(0), D = x.dim(1), R = rows.dim(0), K = row_of.dim(1);
   const std::int32_t* row = row_of.i32();
-  cpu::expect_in_range("unpermute", "row_of", row, T * K, R);
+  cpu::expect_in_range("unpermute", "row_of", row, T * K, R, -1);
   const float *from = rows.f32(), *pbase = base.empty() ? nullptr : base.f32();
   float* to = x.f32();
   cpu::for_blocks(threads_, T, cpu::block_rows(D), [=](std::int64_t first, std::int64_t last) {
@@ -53,6 +63,7 @@ void CpuBackend::do_unpermute(const Tensor& rows, const Tensor& row_of, const Te
       else if (pbase != to)
         cpu::copy_row(pbase + t * D, D, sum);
       for (std::int64_t k = 0; k < K; ++k) {
+        if (row[t * K + k] < 0) continue;
         const float* part = from + row[t * K + k] * D;
 #pragma omp simd
         for (std::int64_t d = 0; d < D; ++d) sum[d] += part[d];
@@ -64,19 +75,20 @@ void CpuBackend::do_unpermute(const Tensor& rows, const Tensor& row_of, const Te
 void CpuBackend::do_permute_weights(const Tensor& weights, const Tensor& row_of, const Tensor& row_weights) {
   const std::int64_t T = weights.dim(0), K = weights.dim(1), R = row_weights.dim(0);
   const std::int32_t* row = row_of.i32();
-  cpu::expect_in_range("permute_weights", "row_of", row, T * K, R);
+  cpu::expect_in_range("permute_weights", "row_of", row, T * K, R, -1);
   const float* from = weights.f32();
   float* to = row_weights.f32();
-  for (std::int64_t i = 0; i < T * K; ++i) to[row[i]] = from[i];
+  for (std::int64_t i = 0; i < T * K; ++i)
+    if (row[i] >= 0) to[row[i]] = from[i];
 }
 
 void CpuBackend::do_unpermute_weights(const Tensor& row_weights, const Tensor& row_of, const Tensor& weights) {
   const std::int64_t T = weights.dim(0), K = weights.dim(1), R = row_weights.dim(0);
   const std::int32_t* row = row_of.i32();
-  cpu::expect_in_range("unpermute_weights", "row_of", row, T * K, R);
+  cpu::expect_in_range("unpermute_weights", "row_of", row, T * K, R, -1);
   const float* from = row_weights.f32();
   float* to = weights.f32();
-  for (std::int64_t i = 0; i < T * K; ++i) to[i] = from[row[i]];
+  for (std::int64_t i = 0; i < T * K; ++i) to[i] = row[i] < 0 ? 0.0f : from[row[i]];
 }
 
 }  // namespace smoe

@@ -18,7 +18,7 @@ unknown=$(comm -13 <(sort -u <<<"$ops") <(sort -u <<<"$timed"))
 [ -z "$unknown" ] || { echo "timed, but not in $backend_h:" "$unknown"; status=1; }
 lines=$("$op_bench" --quick | tail -n +2 | wc -l)
 [ "$lines" = "$(wc -l <<<"$timed")" ] || { echo "the table has $lines lines, --json $(wc -l <<<"$timed")"; status=1; }
-repeated=$("$op_bench" --json --repetitions 3 --seconds 0.0001 --filter '^router_forward' | wc -l)
+repeated=$("$op_bench" --json --repetitions 3 --seconds 0.0001 --filter '^balance_statistics' | wc -l)
 [ "$repeated" = 1 ] || { echo "an op that was repeated has $repeated lines"; status=1; }
 ! "$op_bench" --quick --filter no_such_op 2>/dev/null || { echo "a filter that matches nothing succeeds"; status=1; }
 exit $status

@@ -21,27 +21,39 @@ Routing routing_outputs(Inputs& in, Index tokens, Index experts, Index top_k) {
 
 Routing routed(Inputs& in, Index tokens, Index experts, Index top_k) {
   const Routing r = routing_outputs(in, tokens, experts, top_k);
-  in.backend().router_forward(in.uniform({tokens, experts}, 2), r.probabilities, r.logsumexp, r.experts, r.weights);
+  in.backend().router_forward({}, in.uniform({tokens, experts}, 2), {}, r.probabilities, r.logsumexp, r.experts, r.weights);
   return r;
 }
 
 void add_router(std::vector<OpCall>& calls, const RouterCase& c) {
   const Index T = c.tokens, E = c.experts, K = c.top_k, N = c.groups;
-  const std::string what = fmt::format("T{} E{} K{}", T, E, K);
+  const std::string what = fmt::format("T{} E{} K{}{}{}", T, E, K, c.rule.score == Score::sigmoid ? " sigmoids" : "", c.bias > 0 ? " biased" : "");
+  const RoutingRule rule = c.rule;
+  const bool biased = c.bias > 0;
   calls.push_back({"router_forward", what, c.forward(), [=](Inputs& in) {
-    return [&b = in.backend(), logits = in.uniform({T, E}, 2), r = routing_outputs(in, T, E, K)] {
-      b.router_forward(logits, r.probabilities, r.logsumexp, r.experts, r.weights);
+    return [&b = in.backend(), rule, logits = in.uniform({T, E}, 2), bias = biased ? in.uniform({E}) : Tensor(),
+            r = routing_outputs(in, T, E, K)] {
+      b.router_forward(rule, logits, bias, r.probabilities, r.logsumexp, r.experts, r.weights);
     };
   }});
   calls.push_back({"router_backward", what, c.backward(), [=](Inputs& in) {
-    return [&b = in.backend(), r = routed(in, T, E, K), dweights = in.uniform({T, K}), balance = in.uniform({N, E}),
+    return [&b = in.backend(), rule, logits = in.uniform({T, E}, 2), r = routed(in, T, E, K), dweights = in.uniform({T, K}), balance = in.uniform({N, E}),
             dlogits = in.output({T, E})] {
-      b.router_backward(r.probabilities, r.logsumexp, r.experts, r.weights, dweights, balance, 0.01, dlogits);
+      b.router_backward(rule, logits, r.probabilities, r.logsumexp, r.experts, r.weights, dweights, balance, 0.01, dlogits);
     };
   }});
+  if (biased) return;
   calls.push_back({"balance_statistics", fmt::format("{} N{}", what, N), op_work::balance_statistics(T, E, K), [=](Inputs& in) {
     return [&b = in.backend(), r = routed(in, T, E, K), counts = in.output({N, E}), sums = in.output({N, E}),
             z_sums = in.output({N})] { b.balance_statistics(r.probabilities, r.logsumexp, r.experts, counts, sums, z_sums); };
+  }});
+}
+
+void add_jitter(std::vector<OpCall>& calls, const JitterCase& c) {
+  calls.push_back({"jitter", fmt::format("T{} D{}", c.tokens, c.hidden), c.forward(), [=](Inputs& in) {
+    return [&b = in.backend(), noise = c.noise, x = in.uniform({c.tokens, c.hidden}), y = in.output({c.tokens, c.hidden})] {
+      b.jitter(noise, x, y, Write::assign);
+    };
   }});
 }
 
@@ -56,7 +68,7 @@ Map unmapped(Inputs& in, const DispatchCase& c) {
 
 Map mapped(Inputs& in, const DispatchCase& c) {
   const Map m = unmapped(in, c);
-  in.backend().routing_map(m.experts, m.row_of, m.assignment_of, m.offsets);
+  in.backend().routing_map(m.experts, {}, m.row_of, m.assignment_of, m.offsets);
   return m;
 }
 
@@ -64,7 +76,7 @@ void add_dispatch(std::vector<OpCall>& calls, const DispatchCase& c) {
   const Index T = c.tokens, K = c.top_k, R = T * K, D = c.hidden;
   const std::string what = fmt::format("T{} E{} K{} D{}", T, c.experts, K, D);
   calls.push_back({"routing_map", what, op_work::routing_map(R), [=](Inputs& in) {
-    return [&b = in.backend(), m = unmapped(in, c)] { b.routing_map(m.experts, m.row_of, m.assignment_of, m.offsets); };
+    return [&b = in.backend(), m = unmapped(in, c)] { b.routing_map(m.experts, {}, m.row_of, m.assignment_of, m.offsets); };
   }});
   calls.push_back({"permute", what, c.forward(), [=](Inputs& in) {
     return [&b = in.backend(), K, m = mapped(in, c), x = in.uniform({T, D}), rows = in.output({R, D})] {
@@ -130,6 +142,7 @@ void add_swiglu(std::vector<OpCall>& calls, const SwigluCase& c) {
 std::vector<OpCall> moe_calls() {
   std::vector<OpCall> calls;
   for (const auto& c : bench_cases(router_cases())) add_router(calls, c);
+  for (const auto& c : bench_cases(jitter_cases())) add_jitter(calls, c);
   for (const auto& c : bench_cases(dispatch_cases())) add_dispatch(calls, c);
   for (const auto& c : bench_cases(grouped_gemm_cases())) add_grouped_gemm(calls, c);
   for (const auto& c : bench_cases(swiglu_cases())) add_swiglu(calls, c);

@@ -153,7 +153,7 @@ TEST_P(BackendNan, AttentionCached) {
 TEST_P(BackendNan, Router) {
   const Tensor probabilities = ws_.output({4, 8}), logsumexp = ws_.output({4}), experts = ws_.output_i32({4, 2}),
                weights = ws_.output({4, 2});
-  backend_->router_forward(ws_.f32(with_nan(4, 8, 2, 5)), probabilities, logsumexp, experts, weights);
+  backend_->router_forward({}, ws_.f32(with_nan(4, 8, 2, 5)), {}, probabilities, logsumexp, experts, weights);
   expect_rows("probabilities", probabilities, 4, in_row(2));
   expect_rows("logsumexp", logsumexp, 4, in_row(2));
   expect_rows("weights", weights, 4, in_row(2));
@@ -164,7 +164,7 @@ TEST_P(BackendNan, Router) {
     EXPECT_NE(chosen[2 * t], chosen[2 * t + 1]) << t;
   }
   const Tensor dlogits = ws_.output({4, 8});
-  backend_->router_backward(probabilities, logsumexp, experts, weights, ws_.f32(numbers(4, 2)), ws_.f32(numbers(1, 8)), 0.1,
+  backend_->router_backward({}, ws_.f32(numbers(4, 8)), probabilities, logsumexp, experts, weights, ws_.f32(numbers(4, 2)), ws_.f32(numbers(1, 8)), 0.1,
                             dlogits);
   expect_rows("dlogits", dlogits, 4, in_row(2));
   const Tensor counts = ws_.output({2, 8}), sums = ws_.output({2, 8}), z = ws_.output({2});
@@ -176,13 +176,37 @@ TEST_P(BackendNan, Router) {
 
 TEST_P(BackendNan, RouterOfNothingButNan) {
   const Tensor experts = ws_.output_i32({2, 3});
-  backend_->router_forward(ws_.f32({2, 5}, Values(10, nan)), ws_.output({2, 5}), ws_.output({2}), experts, ws_.output({2, 3}));
+  backend_->router_forward({}, ws_.f32({2, 5}, Values(10, nan)), {}, ws_.output({2, 5}), ws_.output({2}), experts, ws_.output({2, 3}));
   const Ids chosen = ws_.read_ids(experts);
   for (Index t = 0; t < 2; ++t) {
     const std::set<std::int32_t> distinct(chosen.begin() + 3 * t, chosen.begin() + 3 * t + 3);
     EXPECT_EQ(distinct.size(), 3u);
     EXPECT_TRUE(*distinct.begin() >= 0 && *distinct.rbegin() < 5);
   }
+}
+
+// A sigmoid sees its own logit alone, but a broken token shows in all of its weights and probabilities, as with a softmax.
+TEST_P(BackendNan, RouterOfSigmoids) {
+  for (const bool renormalise : {true, false}) {
+    const RoutingRule rule{Score::sigmoid, renormalise, 1};
+    const Tensor logits = ws_.f32(with_nan(4, 8, 2, 5)), bias = ws_.f32({8}, Values{9, 9, 0, 0, 0, 0, 0, 0});
+    const Tensor probabilities = ws_.output({4, 8}), logsumexp = ws_.output({4}), experts = ws_.output_i32({4, 2}),
+                 weights = ws_.output({4, 2});
+    backend_->router_forward(rule, logits, bias, probabilities, logsumexp, experts, weights);
+    expect_rows("probabilities", probabilities, 4, in_row(2));
+    expect_rows("logsumexp", logsumexp, 4, in_row(2));
+    expect_rows("weights", weights, 4, in_row(2));
+    const Tensor dlogits = ws_.output({4, 8});
+    backend_->router_backward(rule, logits, probabilities, logsumexp, experts, weights, ws_.f32(numbers(4, 2)), ws_.f32(numbers(1, 8)),
+                              0.1, dlogits);
+    expect_rows("dlogits", dlogits, 4, in_row(2));
+  }
+}
+
+TEST_P(BackendNan, Jitter) {
+  const Tensor x = ws_.f32(with_nan(3, 4, 1, 2)), y = ws_.output({3, 4});
+  backend_->jitter({1, 2, 3, 0.5f}, x, y, Write::assign);
+  expect_rows("y", y, 12, in_row(6));
 }
 
 TEST_P(BackendNan, Unpermute) {

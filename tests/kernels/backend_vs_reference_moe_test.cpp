@@ -3,6 +3,7 @@
 #include "tests/kernels/op_cases_moe.h"
 #include "tests/reference/dispatch.h"
 #include "tests/reference/linear.h"
+#include "tests/reference/noise.h"
 #include "tests/reference/router.h"
 #include "tests/reference/swiglu.h"
 
@@ -18,6 +19,7 @@ Matrix<double> router_logits(const RouterCase& c, Random& random) {
   for (Index t = 0; t < c.tokens; ++t)
     for (Index e = 0; e < c.experts; ++e) {
       double& logit = logits(t, e);
+      logit = static_cast<float>(logit + c.shift);
       if (c.logits == RouterCase::Logits::tied) logit = std::floor(logit);
       if (c.logits == RouterCase::Logits::equal) logit = 0.75;
       if (c.logits == RouterCase::Logits::extreme) logit *= t % 5 == 0 ? 512 : 8;
@@ -25,15 +27,22 @@ Matrix<double> router_logits(const RouterCase& c, Random& random) {
   return logits;
 }
 
+reference::RoutingRule reference_rule(const RoutingRule& rule) {
+  return {rule.score == Score::softmax ? reference::Score::softmax : reference::Score::sigmoid, rule.renormalise, rule.scale};
+}
+
 void check_router(Backend& backend, const RouterCase& c, Report& report) {
   Random random = random_for(c.name);
   Workspace ws(backend);
   const Index T = c.tokens, E = c.experts, K = c.top_k, N = c.groups;
   const Matrix<double> logits = router_logits(c, random);
+  const Values bias = c.bias > 0 ? f32_values(random, E, c.bias) : Values();
+  const Tensor tlogits = ws.f32(logits), tbias = c.bias > 0 ? ws.f32({E}, bias) : Tensor();
+  const reference::RoutingRule rule = reference_rule(c.rule);
   const Tensor probabilities = ws.output({T, E}), logsumexp = ws.output({T}), experts = ws.output_i32({T, K}),
                weights = ws.output({T, K});
-  backend.router_forward(ws.f32(logits), probabilities, logsumexp, experts, weights);
-  const reference::Routing<double> truth = reference::router_forward(logits, K);
+  backend.router_forward(c.rule, tlogits, tbias, probabilities, logsumexp, experts, weights);
+  const reference::Routing<double> truth = reference::router_forward(logits, K, rule, bias);
   report.close("probabilities", ws.read(probabilities), truth.probabilities.values, pointwise);
   report.close("logsumexp", ws.read(logsumexp), truth.logsumexp, pointwise);
   report.exact("experts", ws.read(experts), as_values(truth.experts.values));
@@ -44,18 +53,19 @@ void check_router(Backend& backend, const RouterCase& c, Report& report) {
   const Matrix<double> dweights = f32_matrix(random, T, K), balance = f32_matrix(random, N, E);
   const double z_scale = 0.03;
   const Tensor tdweights = ws.f32(dweights), all = ws.output({T, E});
-  backend.router_backward(probabilities, logsumexp, experts, weights, tdweights, ws.f32(balance), z_scale, all);
-  report.close("dlogits of everything", ws.read(all), reference::router_backward(logits, saved, dweights, balance, z_scale).values,
-               summed);
+  backend.router_backward(c.rule, tlogits, probabilities, logsumexp, experts, weights, tdweights, ws.f32(balance), z_scale, all);
+  report.close("dlogits of everything", ws.read(all),
+               reference::router_backward(logits, saved, dweights, balance, z_scale, rule).values, summed);
   const Tensor alone = ws.output({T, E});
-  backend.router_backward(probabilities, logsumexp, experts, weights, tdweights, Tensor(), 0.0, alone);
-  const Matrix<double> dlogits = reference::router_backward(logits, saved, dweights, Matrix<double>(), 0.0);
+  backend.router_backward(c.rule, tlogits, probabilities, logsumexp, experts, weights, tdweights, Tensor(), 0.0, alone);
+  const Matrix<double> dlogits = reference::router_backward(logits, saved, dweights, Matrix<double>(), 0.0, rule);
   const Values found = ws.read(alone);
   Values chosen_found, chosen_truth, others;
   for (Index t = 0; t < T; ++t)
     for (Index e = 0; e < E; ++e) {
       bool chosen = false;
       for (Index k = 0; k < K; ++k) chosen = chosen || truth.experts(t, k) == e;
+      if (c.rule.score == Score::softmax && !c.rule.renormalise) chosen = true;  // one score moves all
       (chosen ? chosen_found : others).push_back(found[t * E + e]);
       if (chosen) chosen_truth.push_back(dlogits(t, e));
     }
@@ -68,6 +78,22 @@ void check_router(Backend& backend, const RouterCase& c, Report& report) {
   report.exact("counts", ws.read(counts), statistics.counts.values);
   report.close("probability sums", ws.read(probability_sums), statistics.probability_sums.values, summed);
   report.close("z sums", ws.read(z_sums), statistics.z_sums, summed);
+}
+
+void check_jitter(Backend& backend, const JitterCase& c, Report& report) {
+  Random random = random_for(c.name);
+  Workspace ws(backend);
+  const TokenNoise& n = c.noise;
+  const Matrix<double> x = f32_matrix(random, c.tokens, c.hidden), start = f32_matrix(random, c.tokens, c.hidden);
+  const Matrix<double> factors = reference::noise_factors({n.key, n.first_token, n.layer, n.width}, c.tokens, c.hidden);
+  const Matrix<double> truth = reference::apply_noise(x, factors);
+  const Tensor tx = ws.f32(x), assigned = ws.output({c.tokens, c.hidden}), added = ws.f32(start);
+  backend.jitter(n, tx, assigned, Write::assign);
+  report.close("assigned", ws.read(assigned), truth.values, pointwise);
+  backend.jitter(n, tx, added, Write::add);
+  report.close("added", ws.read(added), reference::add(start, truth).values, pointwise);
+  backend.jitter(n, tx, tx, Write::assign);
+  report.exact("in place", ws.read(tx), ws.read(assigned));
 }
 
 Matrix<std::int32_t> chosen_experts(const DispatchCase& c, Random& random) {
@@ -84,14 +110,19 @@ Matrix<std::int32_t> chosen_experts(const DispatchCase& c, Random& random) {
 void check_dispatch(Backend& backend, const DispatchCase& c, Report& report) {
   Random random = random_for(c.name);
   Workspace ws(backend);
-  const Index T = c.tokens, K = c.top_k, R = T * K, D = c.hidden;
+  const Index T = c.tokens, K = c.top_k, D = c.hidden;
   const Matrix<std::int32_t> experts = chosen_experts(c, random);
-  const reference::RoutingMap truth = reference::routing_map(experts, c.experts);
+  const Matrix<std::int32_t> kept = reference::within_capacity(experts, {c.capacity.rows, c.capacity.group});
+  const reference::RoutingMap truth = reference::routing_map(kept, c.experts);
+  const Index R = truth.offsets.back();
 
-  const Tensor row_of = ws.output_i32({T, K}), assignment_of = ws.output_i32({R}), offsets = ws.output_i32({c.experts + 1});
-  backend.routing_map(ws.i32({T, K}, experts.values), row_of, assignment_of, offsets);
+  const Tensor row_of = ws.output_i32({T, K}), all_assignments = ws.output_i32({T * K}), offsets = ws.output_i32({c.experts + 1});
+  backend.routing_map(ws.i32({T, K}, experts.values), c.capacity, row_of, all_assignments, offsets);
   report.exact("row_of", ws.read(row_of), as_values(truth.row_of));
-  report.exact("assignment_of", ws.read(assignment_of), as_values(truth.assignment_of));
+  Ids padded = truth.assignment_of;
+  padded.resize(static_cast<std::size_t>(T * K), -1);
+  report.exact("assignment_of", ws.read(all_assignments), as_values(padded));
+  const Tensor assignment_of = all_assignments.rows(0, R);
   report.exact("offsets", ws.read(offsets), as_values(truth.offsets));
 
   const Matrix<double> x = f32_matrix(random, T, D), expert_rows = f32_matrix(random, R, D), none(T, D);
@@ -112,7 +143,8 @@ void check_dispatch(Backend& backend, const DispatchCase& c, Report& report) {
   backend.permute_weights(ws.f32(weights), row_of, row_weights);
   report.exact("row weights", ws.read(row_weights), reference::permute_weights(weights, truth.assignment_of));
   backend.unpermute_weights(row_weights, row_of, back);
-  report.exact("weights back", ws.read(back), weights.values);
+  report.exact("weights back", ws.read(back),
+               reference::unpermute_weights(reference::permute_weights(weights, truth.assignment_of), truth.row_of, K).values);
 }
 
 void check_grouped_gemm(Backend& backend, const GroupedGemmCase& c, Report& report) {
@@ -171,6 +203,7 @@ void check_swiglu(Backend& backend, const SwigluCase& c, Report& report) {
 std::vector<Check> moe_checks() {
   std::vector<Check> checks;
   add_checks(checks, "router", router_cases(), check_router);
+  add_checks(checks, "jitter", jitter_cases(), check_jitter);
   add_checks(checks, "dispatch", dispatch_cases(), check_dispatch);
   add_checks(checks, "grouped_gemm", grouped_gemm_cases(), check_grouped_gemm);
   add_checks(checks, "swiglu", swiglu_cases(), check_swiglu);

@@ -85,7 +85,7 @@ TEST(CpuRouter, PicksTheBestAndTheLowestIndexOfEquals) {
   Floats logits({3, 4}), probabilities({3, 4}), lse({3}), weights({3, 2});
   logits.values() = {1, 3, 3, 2, 0, 0, 0, 0, -200, 500, -300, -100};
   Ints experts({3, 2});
-  cpu.router_forward(logits, probabilities, lse, experts, weights);
+  cpu.router_forward({}, logits, {}, probabilities, lse, experts, weights);
   const std::vector<std::int32_t> expected = {1, 2, 0, 1, 1, 3};
   for (std::int64_t i = 0; i < 6; ++i) EXPECT_EQ(experts[i], expected[static_cast<std::size_t>(i)]) << i;
   EXPECT_EQ(weights.values(), (std::vector<float>{0.5f, 0.5f, 0.5f, 0.5f, 1, 0}));
@@ -96,7 +96,7 @@ TEST(CpuRouter, NaNLogitsKeepIndicesInRange) {
   CpuBackend cpu(1);
   Floats logits({1, 3}, std::nanf("")), probabilities({1, 3}), lse({1}), weights({1, 2});
   Ints experts({1, 2});
-  cpu.router_forward(logits, probabilities, lse, experts, weights);
+  cpu.router_forward({}, logits, {}, probabilities, lse, experts, weights);
   EXPECT_NE(experts[0], experts[1]);
   for (int k : {0, 1}) EXPECT_TRUE(experts[k] >= 0 && experts[k] < 3 && std::isnan(weights[k]));
 }
@@ -104,7 +104,7 @@ TEST(CpuRouter, NaNLogitsKeepIndicesInRange) {
 TEST(CpuPermute, MapIsStableAndUnpermuteInvertsIt) {
   CpuBackend cpu(2);
   Ints experts({4, 2}, {2, 0, 0, 2, 2, 4, 0, 4}), row_of({4, 2}), assignment_of({8}), offsets({6});
-  cpu.routing_map(experts, row_of, assignment_of, offsets);
+  cpu.routing_map(experts, {}, row_of, assignment_of, offsets);
   EXPECT_EQ(offsets.values(), (std::vector<std::int32_t>{0, 3, 3, 6, 6, 8}));
   const std::vector<std::int32_t> expected_assignments = {1, 2, 6, 0, 3, 4, 5, 7};
   for (std::int64_t r = 0; r < 8; ++r) {
@@ -188,9 +188,9 @@ TEST(CpuBackend, ZeroRowsAreLegal) {
   cpu.embedding_backward(ids, x, 0, 9, table);
   cpu.rms_norm_forward(x, weight, 1e-5f, x, stats);
   cpu.rms_norm_backward(x, x, weight, stats, x, x, weight);
-  cpu.router_forward(logits, logits, stats, experts, weights);
-  cpu.router_backward(logits, stats, experts, weights, weights, {}, 0.0, logits);
-  cpu.routing_map(experts, experts, assignments, offsets);
+  cpu.router_forward({}, logits, {}, logits, stats, experts, weights);
+  cpu.router_backward({}, logits, logits, stats, experts, weights, weights, {}, 0.0, logits);
+  cpu.routing_map(experts, {}, experts, assignments, offsets);
   for (std::int64_t e = 0; e < 5; ++e) EXPECT_EQ(offsets[e], 0);
   cpu.permute(x, assignments, 2, x);
   cpu.unpermute(x, experts, {}, x);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "kernels/routing.h"
 #include "tests/kernels/op_cases.h"
 
 namespace smoe::op_cases {
@@ -14,6 +15,9 @@ struct RouterCase {
   Index groups = 1;  // of the balance statistics
   enum class Logits { random, tied, equal, extreme } logits = Logits::random;
   bool bench = false;
+  RoutingRule rule{};
+  double bias = 0;   // spread of the selection bias; 0: none
+  double shift = 0;  // of all logits
   Work forward() const { return op_work::router_forward(tokens, experts, top_k); }
   Work backward() const { return op_work::router_backward(tokens, experts, top_k); }
 };
@@ -35,7 +39,45 @@ inline std::vector<RouterCase> router_cases() {
           {"a_group_a_token", 12, 8, 2, 12},
           {"many_experts", 50, 64, 8, 2},
           {"large", 1030, 8, 2, 5},
-          {"bench", 2048, 8, 2, 4, Logits::random, true}};
+          {"scaled", 40, 8, 2, 2, Logits::random, false, {Score::softmax, true, 2.5f}},
+          {"softmax_scores_k1", 40, 8, 1, 4, Logits::random, false, {Score::softmax, false, 1}},
+          {"softmax_scores_k3_scaled", 39, 7, 3, 3, Logits::random, false, {Score::softmax, false, 0.7f}},
+          {"softmax_scores_extreme", 30, 8, 2, 1, Logits::extreme, false, {Score::softmax, false, 1}},
+          {"sigmoid_scores_no_rows", 0, 8, 2, 1, Logits::random, false, {Score::sigmoid, false, 1}},
+          {"sigmoid_scores_k1", 40, 8, 1, 4, Logits::random, false, {Score::sigmoid, false, 1}},
+          {"sigmoid_scores_k_equals_e", 20, 5, 5, 4, Logits::random, false, {Score::sigmoid, false, 1.5f}},
+          {"sigmoid_scores_extreme", 30, 8, 2, 1, Logits::extreme, false, {Score::sigmoid, false, 1}},
+          {"sigmoids", 40, 8, 2, 2, Logits::random, false, {Score::sigmoid, true, 1}},
+          {"sigmoids_tied_k3_scaled", 60, 5, 3, 1, Logits::tied, false, {Score::sigmoid, true, 2.5f}},
+          {"sigmoids_equal", 20, 8, 2, 1, Logits::equal, false, {Score::sigmoid, true, 1}},
+          {"sigmoids_extreme", 30, 8, 2, 1, Logits::extreme, false, {Score::sigmoid, true, 1}},
+          {"sigmoids_far_below_zero", 40, 8, 2, 2, Logits::random, false, {Score::sigmoid, true, 1}, 0, -500},
+          {"biased", 60, 8, 2, 2, Logits::random, false, {}, 0.5},
+          {"biased_equal", 20, 8, 2, 1, Logits::equal, false, {}, 0.5},
+          {"biased_far_apart", 30, 8, 2, 1, Logits::extreme, false, {}, 5},
+          {"biased_softmax_scores", 60, 8, 3, 1, Logits::random, false, {Score::softmax, false, 1}, 0.5},
+          {"biased_sigmoids_many_experts", 50, 64, 8, 2, Logits::random, false, {Score::sigmoid, true, 2.5f}, 0.3},
+          {"bench", 2048, 8, 2, 4, Logits::random, true},
+          {"bench_biased_sigmoids", 2048, 8, 2, 4, Logits::random, true, {Score::sigmoid, true, 2.5f}, 0.3}};
+}
+
+struct JitterCase {
+  std::string name;
+  Index tokens, hidden;
+  TokenNoise noise{};
+  bool bench = false;
+  Work forward() const { return op_work::jitter(tokens * hidden); }
+};
+
+inline std::vector<JitterCase> jitter_cases() {
+  return {{"no_rows", 0, 8, {1, 0, 0, 0.5f}},
+          {"one_number", 1, 1, {1, 0, 0, 0.5f}},
+          {"odd", 37, 29, {0x123456789abcdef, 5, 1, 0.25f}},
+          {"no_width", 9, 16, {3, 0, 2, 0}},
+          {"whole_width", 20, 33, {7, 11, 31, 1}},
+          {"late_token_of_a_late_layer", 21, 14, {~0ull, (1ll << 33) + 7, 0xffffffff, 0.125f}},
+          {"large", 300, 520, {9, 1000, 5, 0.01f}},
+          {"bench", 2048, 512, {9, 1000, 5, 0.01f}, true}};
 }
 
 struct DispatchCase {
@@ -43,6 +85,7 @@ struct DispatchCase {
   Index tokens, experts, top_k, hidden;
   enum class Choice { random, first_experts, half_idle } choice = Choice::random;  // first_experts: all choose 0..K-1
   bool bench = false;
+  Capacity capacity{};
   Work forward() const { return op_work::permute(tokens, top_k, hidden); }
   Work backward() const { return op_work::unpermute(tokens, top_k, hidden); }
 };
@@ -61,6 +104,13 @@ inline std::vector<DispatchCase> dispatch_cases() {
           {"half_idle", 50, 8, 2, 16, Choice::half_idle},
           {"many_experts", 20, 64, 2, 8},
           {"large", 1030, 8, 2, 64},
+          {"capacity_no_rows", 0, 8, 2, 16, Choice::random, false, {3, 5}},
+          {"capacity_over_all_tokens", 40, 8, 2, 33, Choice::random, false, {7, 40}},
+          {"capacity_in_groups", 42, 7, 3, 17, Choice::random, false, {2, 6}},
+          {"capacity_of_one_in_groups_of_one", 20, 5, 2, 8, Choice::random, false, {1, 1}},
+          {"capacity_that_all_want", 50, 8, 2, 16, Choice::first_experts, false, {3, 10}},
+          {"capacity_larger_than_all", 39, 7, 3, 17, Choice::random, false, {1ll << 40, 13}},
+          {"capacity_large", 1030, 8, 2, 64, Choice::half_idle, false, {90, 515}},
           {"bench", 2048, 8, 2, 512, Choice::random, true}};
 }
 

@@ -44,6 +44,19 @@ std::vector<Case> cases() {
   all.push_back({"one_expert", shape(16, 24, 1, 2, 1, 8, 1, 1), 2, 8, false, 0.0});
   all.push_back({"one_token", shape(16, 24, 2, 2, 2, 8, 4, 2), 1, 1, false, 0.0});
   all.push_back({"long_sequences_cross_tiles", shape(64, 96, 2, 8, 2, 16, 8, 2), 2, 300, true, 0.1});
+  const auto routed = [&](reference::RoutingRule rule, int top_k) {
+    auto c = shape(32, 48, 2, 8, 2, 4, 8, top_k);
+    c.rule = rule;
+    c.selection_bias = {.5, 0, 0, -.5, 0, .25, 0, 0, 0, .5, 0, 0, -.25, 0, .5, 0};
+    c.capacity_factor = 0.8;
+    c.jitter = 0.125;
+    return c;
+  };
+  using reference::Score;
+  all.push_back({"renormalised_scaled_biased_capacity_jitter", routed({Score::softmax, true, 2.5}, 2), 3, 16, true, 0.2});
+  all.push_back({"softmax_scores_biased_capacity_jitter", routed({Score::softmax, false, 1}, 1), 2, 19, true, 0.2});
+  all.push_back({"sigmoid_scores_biased_capacity_jitter", routed({Score::sigmoid, false, 0.5}, 3), 2, 17, false, 0.2});
+  all.push_back({"renormalised_sigmoids_biased_capacity_jitter", routed({Score::sigmoid, true, 2.5}, 2), 3, 12, true, 0.2});
   return all;
 }
 

@@ -12,6 +12,7 @@
 #include "model/mixtral.h"
 #include "optim/adamw.h"
 #include "parallel/mesh.h"
+#include "tests/model/reference_routing.h"
 #include "tests/reference/mixtral.h"
 #include "tests/reference/random.h"
 #include "tests/support/deviation.h"
@@ -63,10 +64,15 @@ class RealModel {
         persistent(*backend),
         activations(*backend),
         scratch(*backend),
-        model(model_config(config), mesh),
+        model(model_config(config), mesh, {}, routing_options(config.rule, config.capacity_factor, config.jitter)),
         router(router_config(config)),
         balance(model.config(), router) {
     model.allocate(*backend, persistent, positions, true);
+    if (!config.selection_bias.empty()) {
+      const Tensor biases = persistent.take({config.layers, config.experts});
+      backend->copy_from_host(biases, reference::cast<float>(config.selection_bias).data());
+      model.use_selection_bias(biases);
+    }
     reference::visit_parameters(weights, [&](const std::string& name, const auto&, const std::vector<double>& values) {
       const Parameter* p = model.parameters().find(name);
       ASSERT_NE(p, nullptr) << name;
@@ -83,8 +89,9 @@ class RealModel {
     activations.rewind({});
     scratch.rewind({});
     Context context{*backend, mesh, activations, scratch};
-    const TokenBatch tokens = make_token_batch(*backend, activations, batch.sequences, batch.sequence_length, batch.tokens, batch.targets,
+    TokenBatch tokens = make_token_batch(*backend, activations, batch.sequences, batch.sequence_length, batch.tokens, batch.targets,
                                                batch.document_start);
+    tokens.noise = BatchNoise{batch.noise_key, 0};
     saved.statistics = balance.take_statistics(context, batch.sequences, batch.sequence_length);
     model.forward(context, tokens, recompute, saved);
     const double scale = 1.0 / batch.target_count;

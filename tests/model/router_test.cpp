@@ -3,18 +3,23 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <ostream>
 #include <string>
 #include <vector>
 
 #include "tests/model/layer_harness.h"
+#include "tests/model/reference_routing.h"
+#include "tests/reference/noise.h"
 #include "tests/reference/router.h"
 
 namespace smoe {
 namespace {
 
+using reference::Score;
 using Values = reference::Matrix<double>;
 const std::string gate = "gate.weight";
 
@@ -23,6 +28,9 @@ struct RouterCase {
   std::int64_t tokens, hidden, experts, top_k;
   std::int64_t groups = 1;
   bool tied = false;  // every second expert has the gate of the one before it
+  reference::RoutingRule rule{};
+  double bias = 0;    // spread of the selection bias
+  double jitter = 0;  // of the router's input
 };
 void PrintTo(const RouterCase& c, std::ostream* out) { *out << c.name; }
 
@@ -36,6 +44,11 @@ const std::vector<RouterCase> router_cases = {
     {"one_token", 1, 24, 8, 2},
     {"no_tokens", 0, 24, 8, 2},
     {"many_tokens", 700, 64, 16, 4, 7},
+    {"scaled", 24, 32, 8, 2, 3, false, {Score::softmax, true, 2.5}},
+    {"softmax_scores", 24, 32, 8, 1, 3, false, {Score::softmax, false, 1}},
+    {"sigmoid_scores_jittered", 24, 33, 8, 3, 3, false, {Score::sigmoid, false, 0.5}, 0, 0.25},
+    {"sigmoids_biased", 24, 32, 8, 3, 2, false, {Score::sigmoid, true, 2.5}, 0.5},
+    {"biased_jittered", 24, 31, 8, 2, 2, false, {}, 0.5, 0.125},
 };
 
 // The layer, its input, and the reference's routing of it.
@@ -45,26 +58,38 @@ class RouterAlone : public ::testing::TestWithParam<RouterCase> {
     config_.hidden_size = c_.hidden;
     config_.num_local_experts = c_.experts;
     config_.num_experts_per_tok = c_.top_k;
-    router_.emplace(harness_.parameters, "", config_);
+    router_.emplace(harness_.parameters, "", config_, routing_options(c_.rule, 0, c_.jitter), layer);
     harness_.allocate();
     weight_ = harness_.weight(gate);
     for (std::int64_t e = 1; c_.tied && e < c_.experts; e += 2)
       for (std::int64_t d = 0; d < c_.hidden; ++d) weight_(e, d) = weight_(e - 1, d);
     harness_.set(harness_.parameter(gate).value, weight_);
     x_ = harness_.random_floats(c_.tokens, c_.hidden, 2);
-    logits_ = reference::linear_forward(x_, weight_);
-    routing_ = reference::router_forward(logits_, c_.top_k);
+    noise_ = reference::noise_factors({noise_key, first_token, layer, c_.jitter}, c_.tokens, c_.hidden);
+    jittered_ = reference::apply_noise(x_, noise_);
+    logits_ = reference::linear_forward(jittered_, weight_);
+    std::vector<double> bias;
+    if (c_.bias > 0) {
+      bias = harness_.random_floats(c_.experts, 1, c_.bias).values;
+      router_->use_selection_bias(harness_.tensor(bias));
+    }
+    routing_ = reference::router_forward(logits_, c_.top_k, c_.rule, bias);
+    EXPECT_EQ(routing_.experts.values == reference::router_forward(logits_, c_.top_k).experts.values, c_.bias == 0);
   }
   void forward() {
     statistics_ = {harness_.unwritten({c_.groups, c_.experts}), harness_.unwritten({c_.groups, c_.experts}), harness_.unwritten({c_.groups})};
-    router_->forward(harness_.context, harness_.tensor(x_), saved_, statistics_);
+    TokenBatch batch{.sequences = 1, .sequence_length = c_.tokens, .ids = {}, .targets = {}, .document_start = {}, .positions = {}};
+    batch.noise = BatchNoise{noise_key, first_token};
+    router_->forward(harness_.context, batch, harness_.tensor(x_), saved_, statistics_);
   }
 
   const RouterCase& c_ = GetParam();
   LayerHarness harness_{"router", 23};
   ModelConfig config_;
   std::optional<Router> router_;
-  Values weight_, x_, logits_;
+  static constexpr std::uint64_t noise_key = 0x123456789abcdef;
+  static constexpr int first_token = 1000, layer = 3;
+  Values weight_, x_, noise_, jittered_, logits_;
   reference::Routing<double> routing_;
   Router::Saved saved_;
   RouterStatistics statistics_;
@@ -103,8 +128,9 @@ TEST_P(RouterAlone, BackwardIsTheReferences) {
   const Values dweights = harness_.random_floats(c_.tokens, c_.top_k), balance = harness_.random_floats(c_.groups, c_.experts);
   const Values dx_before = harness_.random_floats(c_.tokens, c_.hidden);
   Values expected_gate = harness_.gradient(gate);
-  const Values dlogits = reference::router_backward(logits_, routing_, dweights, balance, z_scale);
-  const Values expected_dx = reference::add(dx_before, reference::linear_backward(dlogits, x_, weight_, expected_gate));
+  const Values dlogits = reference::router_backward(logits_, routing_, dweights, balance, z_scale, c_.rule);
+  const Values djittered = reference::linear_backward(dlogits, jittered_, weight_, expected_gate);
+  const Values expected_dx = reference::add(dx_before, reference::apply_noise(djittered, noise_));
 
   const Tensor dx = harness_.tensor(dx_before);
   router_->backward(harness_.context, harness_.tensor(dweights), {harness_.tensor(balance), z_scale}, saved_, dx);
@@ -112,8 +138,10 @@ TEST_P(RouterAlone, BackwardIsTheReferences) {
   harness_.expect_gradient(gate, expected_gate);
 }
 
-// The language-model loss reaches only logits that were chosen, and none where one expert has all the weight.
-TEST_P(RouterAlone, WithoutBalanceLossesOnlyTheChosenLearn) {
+// Of renormalised weights: the language-model loss reaches only logits that were chosen, and none where one expert has all
+// the weight.
+using RouterOfMixtral = RouterAlone;
+TEST_P(RouterOfMixtral, WithoutBalanceLossesOnlyTheChosenLearn) {
   forward();
   const Values dweights = harness_.random_floats(c_.tokens, c_.top_k);
   const Values before = harness_.gradient(gate);
@@ -124,15 +152,18 @@ TEST_P(RouterAlone, WithoutBalanceLossesOnlyTheChosenLearn) {
   if (c_.top_k == 1) harness_.expect_close("the gate's gradient with one expert a token", harness_.parameter(gate).gradient, before.values, 0);
 }
 
-std::vector<RouterCase> tied_cases() {
-  std::vector<RouterCase> tied = router_cases;
-  std::erase_if(tied, [](const RouterCase& c) { return !c.tied; });
-  return tied;
+std::vector<RouterCase> cases_with(bool (*wanted)(const RouterCase&)) {
+  std::vector<RouterCase> cases;
+  std::copy_if(router_cases.begin(), router_cases.end(), std::back_inserter(cases), wanted);
+  return cases;
 }
+bool is_tied(const RouterCase& c) { return c.tied; }
+bool is_mixtrals(const RouterCase& c) { return c.rule.score == Score::softmax && c.rule.renormalise && c.rule.scale == 1 && c.bias + c.jitter == 0; }
 
 const auto case_name = [](const auto& info) { return std::string(info.param.name); };
 INSTANTIATE_TEST_SUITE_P(Shapes, RouterAlone, ::testing::ValuesIn(router_cases), case_name);
-INSTANTIATE_TEST_SUITE_P(Shapes, RouterOfTies, ::testing::ValuesIn(tied_cases()), case_name);
+INSTANTIATE_TEST_SUITE_P(Shapes, RouterOfTies, ::testing::ValuesIn(cases_with(is_tied)), case_name);
+INSTANTIATE_TEST_SUITE_P(Shapes, RouterOfMixtral, ::testing::ValuesIn(cases_with(is_mixtrals)), case_name);
 
 }  // namespace
 }  // namespace smoe

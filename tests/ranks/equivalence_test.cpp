@@ -66,6 +66,8 @@ EquivalenceCase with_preferences(std::map<std::int64_t, float> preference_of_exp
   return c;
 }
 
+const CaseRun& one_rank(const Case& c);
+
 std::vector<Case> cases() {
   std::vector<Case> all;
   all.push_back({"plain", basic()});
@@ -162,6 +164,35 @@ std::vector<Case> cases() {
     c.steps = 1;
     c.masked = 0.2;
     all.push_back({"large_vocabulary", c});
+  }
+  {
+    auto c = basic();
+    c.model.num_experts_per_tok = 1;
+    c.routing.rule.renormalise = false;
+    c.routing.capacity_factor = 1;
+    c.routing.jitter = 0.3f;
+    c.recompute = Recompute::layer;
+    c.accumulation = 2;
+    all.push_back({"switch_capacity_jitter_recompute", c, [](const StepNumbers& step) {
+                     auto without = basic();
+                     without.model.num_experts_per_tok = 1;
+                     without.routing.rule.renormalise = false;
+                     without.accumulation = 2;
+                     const double plain = one_rank({"switch", without}).steps.front().lm_loss;
+                     EXPECT_NE(step.lm_loss, plain);
+                     without.routing.jitter = 0.3f;
+                     const double jittered = one_rank({"switch_jitter", without}).steps.front().lm_loss;
+                     EXPECT_NE(jittered, plain);
+                     EXPECT_NE(step.lm_loss, jittered) << "nothing is dropped";
+                   }});
+    c = basic();
+    c.routing.rule = {Score::sigmoid, true, 2.5f};
+    c.selection_bias = {0.5f, 0, 0, -0.5f, 0, 0.25f, 0, 0, 0, 0.5f, 0, 0, -0.25f, 0, 0.5f, 0};
+    all.push_back({"sigmoids_scaled_with_selection_bias", c, [](const StepNumbers& step) {
+                     auto without = basic();
+                     without.routing.rule = {Score::sigmoid, true, 2.5f};
+                     EXPECT_NE(step.lm_loss, one_rank({"sigmoids", without}).steps.front().lm_loss) << "the bias decides nothing";
+                   }});
   }
   {
     auto c = basic();  // no power of two anywhere
@@ -297,6 +328,24 @@ TEST(equivalence_of_scopes, rank_scope_is_sequence_scope_where_a_rank_has_one_se
     if (layout.tp != 1) continue;
     const Mesh mesh = Mesh::over(test_session(), layout);
     for (const std::string& violation : violations(compare(run_case(by_rank, mesh, 1), expected, mesh)))
+      ADD_FAILURE() << layout.to_string() << ": " << violation;
+  }
+}
+
+// What a token draws and who is dropped belong to the step, not to the micro-batches it is cut into.
+TEST(equivalence_of_cuts, other_micro_batches_drop_and_draw_the_same) {
+  EquivalenceCase together = basic();
+  together.at_once = 2 * test_session().size();
+  together.router.aux_loss_scope = AuxLossScope::sequence;
+  together.routing.capacity_factor = 1;
+  together.routing.jitter = 0.3f;
+  EquivalenceCase apart = together;
+  apart.at_once = test_session().size();
+  apart.accumulation = 2;
+  const CaseRun expected = run_case(together, Mesh::single(), 1);
+  for (const Layout& layout : layouts_of(test_session().size())) {
+    const Mesh mesh = Mesh::over(test_session(), layout);
+    for (const std::string& violation : violations(compare(run_case(apart, mesh, 1), expected, mesh)))
       ADD_FAILURE() << layout.to_string() << ": " << violation;
   }
 }
