@@ -161,13 +161,13 @@ TEST(TensorMemory, ThisTreeIsClean) {
 }
 
 TEST(TensorMemory, AnAddressIsFoundOutsideTheKernels) {
-  const Tree tree("tensor-memory");
+  const test::ScratchDir tree;
   for (const char* path : {"kernels/cpu/a.cpp", "parallel/comm/self_communicator.cpp", "tests/model/a.cpp"})
     tree.write(path, "float x = tensor.f32()[0];\n");
   tree.write("trainer/fine.cpp", "std::vector<float> v;\nuse(v.data());  // not tensor.raw()\nread_f32(\"a.f32()\", v);\n");
   tree.write("parallel/wrong.cpp", "int a;\nconst auto* p = out.rows.offsets.i32();\n");
   tree.write("trainer/wrong.h", "void* memory(const Parameter* p) { return p->value.raw(); }\n");
-  const Violations found = check_tensor_memory(tree.root());
+  const Violations found = check_tensor_memory(tree.path());
   ASSERT_EQ(found.size(), 2u) << joined(found);
   EXPECT_TRUE(found[0].starts_with("parallel/wrong.cpp:2: .i32()")) << found[0];
   EXPECT_TRUE(found[1].starts_with("trainer/wrong.h:1: .raw()")) << found[1];

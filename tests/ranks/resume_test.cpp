@@ -180,7 +180,7 @@ TEST_F(LayoutRuns, AStepThatOneRankCannotFinishChangesNoWeightOnAny) {
 
 // What stands out is refused by all ranks of every layout, and by none that did not ask.
 TEST_F(LayoutRuns, AStepThatLooksOddIsRefusedByAll) {
-  if (is_root()) write_corpus_with_a_spike(root_ / "spike", 42, 16 * 16, 40, 40);
+  if (is_root()) test::write_corpus_with_a_spike(root_ / "spike", 42, 16 * 16, 40, 40);
   world().barrier("test.spike");
   const int ranks = test_session().size();
   for (const Layout& layout : {Layout{.ranks = 1}, Layout{.ranks = ranks, .ep = ranks}, Layout{.ranks = ranks, .tp = 2, .ep = ranks}}) {

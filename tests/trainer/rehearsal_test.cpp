@@ -36,7 +36,7 @@ TEST_F(Rehearsal, ChangesNoBit) {
       std::vector<std::vector<double>> numbers(2);
       std::vector<std::vector<float>> weights(2);
       for (const bool rehearsed : {false, true}) {
-        TrainingParts parts(make_cpu_backend(1), c.model, c, mesh());
+        TrainingParts parts(make_cpu_backend(1), c.model, c, mesh(), {});
         parts.model->parameters().initialize(*parts.backend, 1);
         std::vector<std::int32_t> ids, starts;
         for (std::int32_t i = 0; i < 8 * 16; ++i) {
@@ -105,7 +105,7 @@ TEST_F(Rehearsal, WhatDoesNotFitIsRefusedBeforeEarlierResultsAreMoved) {
   std::string message;
   {
     const LittleMemory little(std::uint64_t{256} << 20);
-    message = error_of([&] { train(c); });
+    message = message_of([&] { train(c); });
   }
   EXPECT_TRUE(mentions(message, {"a micro-batch does not fit in memory", "MiB more are wanted", "train.micro_batch_size (32768)",
                                  "data.sequence_length (16)", "train.recompute: layer"}));
@@ -138,7 +138,7 @@ TEST_F(Rehearsal, WhatThisMachineCannotHoldIsNotTried) {
   auto c = config("run");
   c.train.global_batch_size = c.train.micro_batch_size = std::int64_t{1} << 24;
   c.data.sequence_length = 64;
-  EXPECT_TRUE(mentions(error_of([&] { train(c); }), {"GiB here for weights, gradients, moments and the activations of a micro-batch",
+  EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"GiB here for weights, gradients, moments and the activations of a micro-batch",
                                                      "this machine has", "lower train.micro_batch_size (16777216)"}));
   EXPECT_FALSE(fs::exists(root() / "run"));
 }

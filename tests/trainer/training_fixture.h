@@ -11,8 +11,6 @@
 
 #include "data/files/files.h"
 #include "data/files/sha256.h"
-#include "data/shards/token_shard_writer.h"
-#include "kernels/philox.h"
 #include "parallel/mesh.h"
 #include "tests/support/message_of.h"
 #include "tests/support/scratch_dir.h"
@@ -27,21 +25,8 @@ using test::message_of;
 using test::mentions;
 using test::ScratchDir;
 using test::tiny_config;
+using test::write_corpus_with_a_spike;
 using test::write_tiny_corpus;
-
-// One document that counts round and round, but for the steps from `odd` to `last_odd`, each of `tokens` ids, which are
-// noise: read in order, a loss that falls and then stands out.
-inline void write_corpus_with_a_spike(const std::filesystem::path& directory, int steps, int tokens, int odd, int last_odd) {
-  ShardWriter writer(directory.string(), {.tokenizer_sha256 = "", .tokenizer_name = "none", .vocab_size = 61, .source = "spike"});
-  std::vector<std::int32_t> ids;
-  for (int i = 0; i <= steps * tokens; ++i) {
-    const int step = 1 + i / tokens;
-    const bool noise = odd <= step && step <= last_odd;
-    ids.push_back(noise ? static_cast<std::int32_t>(3 + philox(7, static_cast<std::uint64_t>(i), 0)[0] % 58) : 3 + i % 5);
-  }
-  writer.add_document(ids);
-  writer.finish();
-}
 
 class TrainingTest : public ::testing::Test {
  protected:
