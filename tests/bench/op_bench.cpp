@@ -18,10 +18,13 @@
 #include <stdexcept>
 
 #include "kernels/yardstick.h"
-#include "tests/bench/op_calls.h"
+#include "tests/kernels/op_calls.h"
 
 namespace smoe::bench {
 namespace {
+
+using checks::Inputs;
+using checks::OpCall;
 
 struct Options {
   int threads = omp_get_max_threads();
@@ -53,13 +56,12 @@ Options parse(int argc, char** argv) {
 
 // One op's calls. Ops bound by memory walk through several sets of tensors, so that no cache holds them, as the triad
 // does; ops bound by arithmetic reuse one.
-class Prepared {
+class Repeated {
  public:
-  Prepared(Backend& backend, const OpCall& call, std::size_t working_set) : arena_(backend) {
-    Inputs inputs(backend, arena_);
-    calls_.push_back(call.prepare(inputs));
-    const std::size_t sets = bound_of(call.work) == Bound::matrix ? 1 : working_set / arena_.high_water_bytes();
-    while (calls_.size() < sets) calls_.push_back(call.prepare(inputs));
+  Repeated(Backend& backend, const OpCall& call, std::size_t working_set) : inputs_(backend, call.op, Inputs::For::bench) {
+    calls_.push_back(call.prepare(inputs_).call);
+    const std::size_t sets = bound_of(call.work) == Bound::matrix ? 1 : working_set / inputs_.workspace().bytes();
+    while (calls_.size() < sets) calls_.push_back(call.prepare(inputs_).call);
   }
   void run() {
     calls_[next_]();
@@ -67,7 +69,7 @@ class Prepared {
   }
 
  private:
-  Arena arena_;
+  Inputs inputs_;
   std::vector<std::function<void()>> calls_;
   std::size_t next_ = 0;
 };
@@ -110,7 +112,7 @@ class Bench {
   std::unique_ptr<Backend> backend_;
   Yardstick yardstick_;
   const OpCall* prepared_for_ = nullptr;
-  std::optional<Prepared> prepared_;
+  std::optional<Repeated> prepared_;
 };
 
 // One line an op: the medians of its repetitions.
@@ -152,9 +154,11 @@ class Table : public benchmark::BenchmarkReporter {
 
 int run(const Options& options) {
   Bench bench(options);
-  const std::vector<OpCall> calls = all_calls();
+  std::vector<OpCall> calls;
+  for (const checks::OpCase& c : checks::all_calls())
+    if (c.bench) calls.insert(calls.end(), c.calls.begin(), c.calls.end());
   for (const OpCall& call : calls) {
-    auto* registered = benchmark::RegisterBenchmark((call.op + "/" + call.what).c_str(),
+    auto* registered = benchmark::RegisterBenchmark((call.op + "/" + call.shape).c_str(),
                                                     [&](benchmark::State& state) { bench.measure(state, call); });
     registered->Unit(benchmark::kMicrosecond)->UseRealTime();
     if (options.quick) registered->Iterations(1);

@@ -16,7 +16,7 @@ const double nan = std::nan("");
 class BackendNan : public testing::TestWithParam<BackendFactory> {
  protected:
   std::unique_ptr<Backend> backend_ = GetParam().make();
-  Workspace ws_{*backend_};
+  GuardedWorkspace ws_{*backend_};
   Random random_{71};
 
   Matrix<double> numbers(Index rows, Index cols) { return f32_matrix(random_, rows, cols); }

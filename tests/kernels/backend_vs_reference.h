@@ -1,11 +1,7 @@
-// What the comparisons of a backend with the reference share: memory of the backend that sees stray writes, a report of
-// (what the backend found, what is true), and the list of checks, one a case of op_cases*.h.
-//
-// Rules of a check. Inputs are rounded to f32 before both sides read them; what forward saved for backward (a log-sum-exp,
-// say) is an input of backward like any other, so the reference's backward reads what the backend saved. Outputs start as
-// NaN (an entry not written shows), accumulated ones from random numbers (an assignment shows). An output is held against
-// the truth in units of the truth's largest entry; where the truth is zero everywhere, the output must be zero.
+// A backend's op list (op_calls.h) beside the reference: what each output is and what it should be.
 #pragma once
+
+#include <gtest/gtest.h>
 
 #include <functional>
 #include <memory>
@@ -13,17 +9,12 @@
 #include <string>
 #include <vector>
 
-#include "kernels/backend.h"
-#include "tests/reference/random.h"
+#include "tests/kernels/op_calls.h"
 #include "tests/support/deviation.h"
 
 namespace smoe::checks {
 
-using reference::Ids;
-using reference::Index;
-using reference::Matrix;
-using reference::Random;
-using Values = std::vector<double>;
+using test::disagreement;
 
 struct BackendFactory {
   std::string name;
@@ -32,83 +23,23 @@ struct BackendFactory {
 };
 std::vector<BackendFactory> backend_factories();  // every backend of this build
 
-class Workspace {
- public:
-  explicit Workspace(Backend& backend) : backend_(backend) {}
-  ~Workspace();  // fails the test where a guard beside a tensor was overwritten
-  Workspace(const Workspace&) = delete;
-  Workspace& operator=(const Workspace&) = delete;
-
-  Tensor f32(Shape shape, const Values& values);  // rounded to float
-  Tensor f32(Shape shape, const Matrix<double>& matrix) { return f32(shape, matrix.values); }
-  Tensor f32(const Matrix<double>& matrix) { return f32({matrix.rows, matrix.cols}, matrix.values); }
-  Tensor i32(Shape shape, const Ids& values);
-  Tensor output(Shape shape);      // full of NaN
-  Tensor output_i32(Shape shape);  // full of a number that is no valid index
-
-  Values read(const Tensor& tensor);  // f32 or i32
-  Ids read_ids(const Tensor& tensor);
-  Matrix<double> read_matrix(const Tensor& tensor, Index rows, Index cols) { return {rows, cols, read(tensor)}; }
-
- private:
-  struct Block {
-    char* data;
-    std::size_t bytes, payload;
-  };
-  Tensor take(DType type, Shape shape, const void* content);
-
-  Backend& backend_;
-  std::vector<Block> blocks_;
-};
-
 struct Comparison {
-  std::string output;
+  std::string output;  // and of which op
   Values found, truth;
   double tolerance;  // of max |found - truth| / max |truth|; 0: the same bits
 };
 
-class Report {
+// Makes every call of the case. Fails the test where memory beside a tensor was overwritten.
+std::vector<Comparison> compare_with_reference(const OpCase& c, Backend& backend);
+// The cases that are small enough for the reference.
+std::vector<OpCase> compared_cases();
+
+// A workspace that fails the test where memory beside a tensor was overwritten.
+class GuardedWorkspace : public Workspace {
  public:
-  void close(std::string output, Values found, Values truth, double tolerance) {
-    comparisons_.push_back({std::move(output), std::move(found), std::move(truth), tolerance});
-  }
-  void exact(std::string output, Values found, Values truth) {
-    comparisons_.push_back({std::move(output), std::move(found), std::move(truth), 0.0});
-  }
-  const std::vector<Comparison>& comparisons() const { return comparisons_; }
-
- private:
-  std::vector<Comparison> comparisons_;
+  using Workspace::Workspace;
+  ~GuardedWorkspace() { EXPECT_EQ(overwritten(), ""); }
 };
-
-using test::disagreement;
-
-struct Check {
-  std::string name;
-  std::function<void(Backend&, Report&)> run;
-  friend std::ostream& operator<<(std::ostream& out, const Check& c) { return out << c.name; }
-};
-
-std::vector<Check> dense_checks();      // backend_vs_reference_dense_test.cpp
-std::vector<Check> attention_checks();  // backend_vs_reference_attention_test.cpp
-std::vector<Check> moe_checks();        // backend_vs_reference_moe_test.cpp
-std::vector<Check> all_checks();
-
-// Every case that is not for the bench alone.
-template <typename Case>
-void add_checks(std::vector<Check>& checks, const std::string& family, const std::vector<Case>& cases,
-                void (*check)(Backend&, const Case&, Report&)) {
-  for (const Case& c : cases)
-    if (!c.bench)
-      checks.push_back({family + "_" + c.name, [c, check](Backend& backend, Report& report) { check(backend, c, report); }});
-}
-
-// A generator of its own for every case.
-inline Random random_for(const std::string& name) {
-  std::uint64_t hash = 14695981039346656037ull;  // FNV-1a
-  for (const char letter : name) hash = (hash ^ static_cast<unsigned char>(letter)) * 1099511628211ull;
-  return Random(hash);
-}
 
 // Numbers that are floats, as doubles.
 inline Values f32_values(Random& random, Index count, double scale = 1.0, double mean = 0.0) {
@@ -118,7 +49,5 @@ inline Values f32_values(Random& random, Index count, double scale = 1.0, double
 inline Matrix<double> f32_matrix(Random& random, Index rows, Index cols, double scale = 1.0) {
   return {rows, cols, f32_values(random, rows * cols, scale)};
 }
-
-inline Values as_values(const Ids& ids) { return reference::cast<double>(ids); }
 
 }  // namespace smoe::checks

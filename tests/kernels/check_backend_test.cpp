@@ -1,6 +1,8 @@
 // Two backends held against each other: they agree where they compute the same, and a wrong op is called by its name.
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -13,18 +15,16 @@
 namespace smoe::checks {
 namespace {
 
-class CheckBackendOps : public testing::TestWithParam<Check> {};
+class CheckBackendOps : public testing::TestWithParam<OpCase> {};
 
 // One thread and two round differently, and no op writes where it should read.
 TEST_P(CheckBackendOps, OneThreadAndTwoAgree) {
   const auto one = make_cpu_backend(1), two = make_cpu_backend(2);
   CheckBackend both(*one, *two, 1e-5);
-  Report report;
-  GetParam().run(both, report);
-  for (const Comparison& c : report.comparisons()) EXPECT_EQ(disagreement(c.found, c.truth, c.tolerance), "") << c.output;
+  for (const Comparison& c : compare_with_reference(GetParam(), both)) EXPECT_EQ(disagreement(c.found, c.truth, c.tolerance), "") << c.output;
 }
 
-INSTANTIATE_TEST_SUITE_P(Ops, CheckBackendOps, testing::ValuesIn(all_checks()), [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Ops, CheckBackendOps, testing::ValuesIn(compared_cases()), [](const auto& info) { return info.param.name; });
 
 // One op that leaves a wrong number at the end of each tensor it was given.
 class OneWrongOp final : public OpDecorator {
@@ -43,8 +43,13 @@ class OneWrongOp final : public OpDecorator {
     const Noting noting;
     call(inner(), noting);
     if (op != op_) return;
-    for (const Tensor& tensor : noting.given)
-      if (!tensor.empty() && tensor.type() == DType::f32) tensor.f32()[tensor.elements() - 1] += 1.0f;
+    for (const Tensor& tensor : noting.given) {
+      if (tensor.elements() == 0) continue;
+      const std::int64_t last = tensor.elements() - 1;
+      if (tensor.type() == DType::f32) tensor.f32()[last] += 1.0f;
+      if (tensor.type() == DType::i32) tensor.i32()[last] += 1;
+      if (tensor.type() == DType::f64) tensor.f64()[last] += 1.0;
+    }
   }
   std::string op_;
 };
@@ -54,7 +59,7 @@ TEST(CheckBackend, NamesTheFirstOpThatDiffers) {
   for (const std::string wrong : {"add", "gemm", "swiglu_backward"}) {
     OneWrongOp planted(*cpu, wrong);
     CheckBackend both(*cpu, planted, 1e-5);
-    Workspace ws(both);
+    GuardedWorkspace ws(both);
     Random random(5);
     const Tensor x = ws.f32({4, 6}, f32_values(random, 24)), w = ws.f32({6, 6}, f32_values(random, 36)),
                  y = ws.output({4, 6});
@@ -72,10 +77,27 @@ TEST(CheckBackend, NamesTheFirstOpThatDiffers) {
   }
 }
 
+// The op list sees it too: for every op some case disagrees with the reference.
+TEST(OpList, SeesAWrongNumberOfEveryOp) {
+  const auto cpu = make_cpu_backend(2);
+  const std::vector<OpCase> cases = compared_cases();
+  std::map<std::string, bool> seen;
+  for (const OpCase& c : cases)
+    for (const OpCall& call : c.calls) {
+      if (call.op.ends_with("_host")) continue;  // the inputs, the guards and what is read come by these
+      bool& is_seen = seen[call.op];
+      if (is_seen) continue;
+      OneWrongOp planted(*cpu, call.op);
+      for (const Comparison& compared : compare_with_reference({c.name, false, {call}}, planted))
+        is_seen = is_seen || disagreement(compared.found, compared.truth, compared.tolerance) != "";
+    }
+  for (const auto& [op, is_seen] : seen) EXPECT_TRUE(is_seen) << op;
+}
+
 TEST(CheckBackend, GivesTheFirstBackendsBits) {
   const auto one = make_cpu_backend(1), two = make_cpu_backend(2);
   CheckBackend both(*one, *two, 1e-5);
-  Workspace ws(both);
+  GuardedWorkspace ws(both);
   Random random(6);
   const Tensor x = ws.f32({301, 700}, f32_values(random, 301 * 700)), w = ws.f32({90, 700}, f32_values(random, 90 * 700));
   const Tensor y = ws.output({301, 90}), alone = ws.output({301, 90});

@@ -1,0 +1,43 @@
+#include "tests/kernels/op_calls.h"
+
+namespace smoe::checks {
+namespace {
+
+std::uint64_t seed_of(const std::string& name) {
+  std::uint64_t hash = 14695981039346656037ull;  // FNV-1a
+  for (const char letter : name) hash = (hash ^ static_cast<unsigned char>(letter)) * 1099511628211ull;
+  return hash;
+}
+
+}  // namespace
+
+Inputs::Inputs(Backend& backend, const std::string& name, For what)
+    : backend_(backend), workspace_(backend), random_(seed_of(name)), what_(what) {}
+
+Values Inputs::normals(Index count, double scale, double mean) {
+  if (for_bench()) return {};
+  return reference::cast<double>(reference::cast<float>(random_.normals(count, scale, mean)));
+}
+
+Tensor Inputs::f32(Shape shape, const Values& values) {
+  if (!for_bench() || !values.empty()) return workspace_.f32(shape, values);
+  std::vector<float> uniform(static_cast<std::size_t>(shape.elements()));  // in [-1, 1)
+  for (float& value : uniform) {
+    state_ = state_ * 6364136223846793005ull + 1442695040888963407ull;
+    value = static_cast<float>(static_cast<std::uint32_t>(state_ >> 33)) * 0x1.0p-30f - 1;
+  }
+  return workspace_.floats(shape, uniform);
+}
+
+Tensor Inputs::output(Shape shape) {
+  return for_bench() ? workspace_.floats(shape, std::vector<float>(static_cast<std::size_t>(shape.elements()))) : workspace_.output(shape);
+}
+
+std::vector<OpCase> all_calls() {
+  std::vector<OpCase> calls;
+  for (const auto& family : {dense_calls(), cross_entropy_calls(), attention_calls(), moe_calls()})
+    calls.insert(calls.end(), family.begin(), family.end());
+  return calls;
+}
+
+}  // namespace smoe::checks

@@ -1,0 +1,115 @@
+// Attention, whole and from a cache (see op_calls.h).
+//
+// Tolerances. A score of size s is rounded by s u (u = 6e-8), and the exponential turns that into a relative error of the
+// probability: for scores up to about 5, as random queries and keys give, a few 1e-7, with sums over the keys on top.
+// Hence 2e-6 forward, and 3e-6 backward where probabilities meet a difference of two sums; in proportion for larger scores.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "tests/kernels/op_calls.h"
+#include "tests/kernels/op_cases_attention.h"
+#include "tests/reference/attention.h"
+
+namespace smoe::checks {
+namespace {
+
+using namespace op_cases;
+
+void add_attention(OpCase& list, const AttentionCase& c) {
+  const AttentionShape shape{c.sequences, c.sequence_length, c.heads, c.kv_heads, c.head_dim, c.window};
+  const reference::AttentionShape truth_shape{c.sequences, c.sequence_length, c.heads, c.kv_heads, c.head_dim, c.window};
+  const std::string what = fmt::format("B{} S{} H{} G{} C{}{}", c.sequences, c.sequence_length, c.heads, c.kv_heads, c.head_dim,
+                                       c.window ? fmt::format(" window {}", c.window) : "");
+  const Index T = c.tokens(), all_heads = c.heads + 2 * c.kv_heads, width = c.heads * c.head_dim;
+  const double forward_tolerance = 2e-6 * std::max(1.0, c.score_scale), backward_tolerance = 1.5 * forward_tolerance;
+  struct Arguments {
+    Matrix<double> qkv;
+    Ids starts;
+    Tensor tqkv, tstarts, out, lse;
+  };
+  const auto arguments = [=](Inputs& in) {
+    Matrix<double> qkv = in.matrix(T, all_heads * c.head_dim);
+    if (c.score_scale != 1)
+      for (Index t = 0; t < T; ++t)
+        for (Index i = 0; i < width; ++i) qkv(t, i) *= c.score_scale;  // a power of two: still floats
+    Ids starts;
+    if (c.document_length > 0) starts = reference::random_documents(in.random(), c.sequences, c.sequence_length, c.document_length);
+    const Tensor tstarts = starts.empty() ? Tensor() : in.i32({T}, starts), tqkv = in.f32({T, all_heads, c.head_dim}, qkv);
+    return Arguments{std::move(qkv), std::move(starts), tqkv, tstarts, in.output({T, c.heads, c.head_dim}), in.output({c.heads, T})};
+  };
+  list.add("attention_forward", what, c.forward(), [=](Inputs& in) {
+    const Arguments a = arguments(in);
+    const auto truth = [=, qkv = a.qkv, starts = a.starts] { return reference::attention_forward(truth_shape, qkv, starts); };
+    return Prepared{[&b = in.backend(), shape, qkv = a.tqkv, starts = a.tstarts, out = a.out, lse = a.lse] {
+                      b.attention_forward(shape, qkv, starts, out, lse);
+                    },
+                    {{"out", a.out, forward_tolerance, [=] { return truth().out.values; }},
+                     {"lse", a.lse, forward_tolerance, [=] { return truth().lse.values; }}}};
+  });
+  list.add("attention_backward", what, c.backward(), [=](Inputs& in) {
+    const Arguments a = arguments(in);
+    const Matrix<double> dout = in.matrix(T, width);
+    in.backend().attention_forward(shape, a.tqkv, a.tstarts, a.out, a.lse);
+    const Tensor dqkv = in.output({T, all_heads, c.head_dim});
+    const reference::Attention<double> saved{in.read(a.out, T, width), in.read(a.lse, c.heads, T)};
+    const auto truth = [=, qkv = a.qkv, starts = a.starts] {
+      return reference::attention_backward(truth_shape, qkv, starts, saved, dout).values;
+    };
+    // Apart, because the values' gradients are larger than those of queries and keys.
+    const auto columns = [=](Index first, Index count) {
+      return [=](const Values& all) { return reference::columns(Matrix<double>{T, all_heads * c.head_dim, all}, first, count).values; };
+    };
+    const Index score_columns = (c.heads + c.kv_heads) * c.head_dim, value_columns = c.kv_heads * c.head_dim;
+    Prepared prepared{[&b = in.backend(), shape, qkv = a.tqkv, starts = a.tstarts, out = a.out, lse = a.lse,
+                       tdout = in.f32({T, c.heads, c.head_dim}, dout), dqkv] { b.attention_backward(shape, qkv, starts, out, lse, tdout, dqkv); },
+                      {{"dqkv", dqkv, backward_tolerance, truth}, {"dv", dqkv, backward_tolerance, truth, columns(score_columns, value_columns)}}};
+    // Where every query sees itself alone there is no such gradient, only the rounding of a difference.
+    if (c.window != 1 && c.sequence_length != 1 && c.document_length != 1)
+      prepared.outputs.push_back({"dq and dk", dqkv, backward_tolerance, truth, columns(0, score_columns)});
+    return prepared;
+  });
+}
+
+void add_cached_attention(OpCase& list, const CachedAttentionCase& c) {
+  const Index all_heads = c.heads + 2 * c.kv_heads, kv_size = c.kv_heads * c.head_dim;
+  const Shape cache{c.capacity, c.kv_heads, c.head_dim};
+  const std::string what = fmt::format("N{} past {} H{} G{} C{}", c.tokens, c.past, c.heads, c.kv_heads, c.head_dim);
+  list.add("attention_cached", what, c.forward(), [=](Inputs& in) {
+    const Matrix<double> qkv = in.matrix(c.tokens, all_heads * c.head_dim);
+    // Rows behind the past hold NaN: they may be neither read nor written beyond past + tokens.
+    const auto filled = [&] {
+      Matrix<double> rows = in.matrix(c.capacity, kv_size);
+      if (!in.for_bench()) std::fill(rows.values.begin() + c.past * kv_size, rows.values.end(), std::nan(""));
+      return rows;
+    };
+    const Matrix<double> keys = filled(), values = filled();
+    const Tensor tkeys = in.f32(cache, keys), tvalues = in.f32(cache, values), out = in.output({c.tokens, c.heads, c.head_dim});
+    struct Truth {
+      Matrix<double> keys, values, out;
+    };
+    const auto truth = [=] {
+      Truth t{keys, values, {}};
+      t.out = reference::attention_cached({1, c.tokens, c.heads, c.kv_heads, c.head_dim, c.window}, qkv, c.past, t.keys, t.values);
+      return t;
+    };
+    return Prepared{[&b = in.backend(), c, tqkv = in.f32({c.tokens, all_heads, c.head_dim}, qkv), tkeys, tvalues, out] {
+                      b.attention_cached({1, c.tokens, c.heads, c.kv_heads, c.head_dim, c.window}, tqkv, c.past, tkeys, tvalues, out);
+                    },
+                    {{"out", out, 2e-6, [=] { return truth().out.values; }},
+                     {"key cache", tkeys, exact, [=] { return truth().keys.values; }},
+                     {"value cache", tvalues, exact, [=] { return truth().values.values; }}}};
+  });
+}
+
+}  // namespace
+
+std::vector<OpCase> attention_calls() {
+  std::vector<OpCase> list;
+  add_cases(list, "attention", attention_cases(), add_attention);
+  add_cases(list, "attention_cached", cached_attention_cases(), add_cached_attention);
+  return list;
+}
+
+}  // namespace smoe::checks

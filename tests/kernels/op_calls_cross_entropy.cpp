@@ -1,0 +1,163 @@
+// Cross-entropy over the columns of a vocabulary, whole and in slices (see op_calls.h).
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "tests/kernels/op_calls.h"
+#include "tests/kernels/op_cases.h"
+#include "tests/reference/cross_entropy.h"
+
+namespace smoe::checks {
+namespace {
+
+using namespace op_cases;
+using Statistics = reference::CrossEntropyStatistics<double>;
+
+// The logits of a case and what each target is; the same for all of its ops.
+struct Rows {
+  Matrix<double> logits;
+  Ids targets;
+
+  Rows(const CrossEntropyCase& c, Inputs& in) : logits(in.matrix(c.rows, c.vocab(), c.logit_scale)), targets(in.ids(c.rows, c.vocab())) {
+    using Mask = CrossEntropyCase::Mask;
+    for (auto& target : targets)
+      if (c.mask == Mask::all || (c.mask == Mask::some && in.random().uniform() < 0.3)) target = in.random().uniform() < 0.5 ? -100 : -1;
+  }
+  // As the owner of these columns holds them.
+  Matrix<double> slice(Index first, Index columns) const {
+    return columns == logits.cols ? logits : reference::columns(logits, first, columns);
+  }
+  std::vector<Statistics> of_slices(const CrossEntropyCase& c) const {
+    std::vector<Statistics> all;
+    Index first = 0;
+    for (const Index columns : c.slices) {
+      all.push_back(reference::cross_entropy_statistics(slice(first, columns), targets, first));
+      first += columns;
+    }
+    return all;
+  }
+};
+
+Statistics merged(const std::vector<Statistics>& slices) {
+  Statistics all = slices.front();
+  for (std::size_t s = 1; s < slices.size(); ++s)
+    for (std::size_t n = 0; n < all.sums.size(); ++n) {
+      const double top = std::max(all.maxima[n], slices[s].maxima[n]);
+      all.sums[n] = all.sums[n] * std::exp(all.maxima[n] - top) + slices[s].sums[n] * std::exp(slices[s].maxima[n] - top);
+      all.maxima[n] = top;
+      all.target_logits[n] += slices[s].target_logits[n];
+    }
+  return all;
+}
+
+Statistics rounded(Statistics s) {
+  for (Values* values : {&s.maxima, &s.sums, &s.target_logits}) *values = reference::cast<double>(reference::cast<float>(*values));
+  return s;
+}
+
+// Of whole rows; for the bench, numbers of their size.
+Statistics of_rows(const CrossEntropyCase& c, const Rows& rows, Inputs& in) {
+  if (in.for_bench()) return {Values(c.rows, 3), Values(c.rows, 100), Values(c.rows, 1)};
+  return rounded(merged(rows.of_slices(c)));
+}
+
+void add_statistics(OpCase& list, const CrossEntropyCase& c, Index first, Index columns) {
+  const auto prepare = [=](Inputs& in) {
+    const Rows rows(c, in);
+    const Matrix<double> slice = rows.slice(first, columns);
+    const Tensor maxima = in.output({c.rows}), sums = in.output({c.rows}), target_logits = in.output({c.rows});
+    const auto truth = [=, targets = rows.targets] { return reference::cross_entropy_statistics(slice, targets, first); };
+    return Prepared{[&b = in.backend(), first, logits = in.f32(slice), targets = in.i32({c.rows}, rows.targets), maxima, sums, target_logits] {
+                      b.cross_entropy_statistics(logits, targets, first, maxima, sums, target_logits);
+                    },
+                    {{"maxima", maxima, exact, [=] { return truth().maxima; }},
+                     {"sums", sums, summed, [=] { return truth().sums; }},
+                     {"target logits", target_logits, exact, [=] { return truth().target_logits; }}}};
+  };
+  if (first == 0)
+    list.add("cross_entropy_statistics", fmt::format("N{} V{}", c.rows, c.vocab()), c.forward(), prepare);
+  else
+    list.vary("cross_entropy_statistics", fmt::format("columns from {}", first), prepare);
+}
+
+// From what each slice's owner found, as the ranks would send it to each other.
+Prepared prepare_merge(const CrossEntropyCase& c, Inputs& in) {
+  const Rows rows(c, in);
+  const Index N = c.rows;
+  const auto slices = in.for_bench() ? std::vector<Statistics>(4) : rows.of_slices(c);
+  std::vector<Statistics> sent;
+  Values parts;
+  for (const Statistics& found : slices) {
+    const Statistics& s = sent.emplace_back(rounded(found));
+    for (const Values* values : {&s.maxima, &s.sums, &s.target_logits}) parts.insert(parts.end(), values->begin(), values->end());
+  }
+  const Tensor maxima = in.output({N}), sums = in.output({N}), target_logits = in.output({N});
+  return {[&b = in.backend(), tparts = in.f32({static_cast<Index>(slices.size()), 3, N}, parts), maxima, sums, target_logits] {
+            b.cross_entropy_merge(tparts, maxima, sums, target_logits);
+          },
+          {{"maxima", maxima, exact, [=] { return merged(sent).maxima; }},
+           {"sums", sums, summed, [=] { return merged(sent).sums; }},
+           {"target logits", target_logits, exact, [=] { return merged(sent).target_logits; }}}};
+}
+
+Prepared prepare_losses(const CrossEntropyCase& c, Inputs& in) {
+  const Rows rows(c, in);
+  const Index N = c.rows;
+  const Statistics s = of_rows(c, rows, in);
+  const Tensor logsumexp = in.output({N}), losses = in.output({N});
+  const auto truth = [s, targets = rows.targets] { return reference::cross_entropy_losses(targets, s); };
+  return {[&b = in.backend(), targets = in.i32({N}, rows.targets), maxima = in.f32({N}, s.maxima), sums = in.f32({N}, s.sums),
+           target_logits = in.f32({N}, s.target_logits), logsumexp, losses] {
+            b.cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses);
+          },
+          {{"logsumexp", logsumexp, pointwise, [=] { return truth().logsumexp; }},
+           {"losses", losses, summed, [=] { return truth().losses; }}}};  // a difference of two larger numbers
+}
+
+void add_backward(OpCase& list, const CrossEntropyCase& c, Index first, Index columns, bool by_token) {
+  const auto prepare = [=](Inputs& in) {
+    const Rows rows(c, in);
+    const Index N = c.rows;
+    const double scale = 1.0 / 37;
+    const Matrix<double> slice = rows.slice(first, columns);
+    const Values token_scales = by_token ? in.normals(N) : Values();
+    const Values logsumexp =
+        reference::cast<double>(reference::cast<float>(reference::cross_entropy_losses(rows.targets, of_rows(c, rows, in)).logsumexp));
+    const Tensor dlogits = in.f32(slice);
+    return Prepared{[&b = in.backend(), first, dlogits, targets = in.i32({N}, rows.targets), tlogsumexp = in.f32({N}, logsumexp), scale,
+                     scales = by_token ? in.f32({N}, token_scales) : Tensor()] {
+                      b.cross_entropy_backward(dlogits, targets, first, tlogsumexp, scale, scales);
+                    },
+                    {{"dlogits", dlogits, summed, [=, targets = rows.targets] {
+                        return reference::cross_entropy_backward(slice, targets, first, logsumexp, scale, token_scales).values;
+                      }}}};
+  };
+  if (first == 0 && !by_token)
+    list.add("cross_entropy_backward", fmt::format("N{} V{}", c.rows, c.vocab()), c.backward(), prepare);
+  else
+    list.vary("cross_entropy_backward", fmt::format("columns from {}{}", first, by_token ? ", scaled by token" : ""), prepare);
+}
+
+void add_cross_entropy(OpCase& list, const CrossEntropyCase& c) {
+  const std::string shape = fmt::format("N{} V{}", c.rows, c.vocab());
+  const Index ranges = c.bench ? 4 : static_cast<Index>(c.slices.size());
+  list.add("cross_entropy_merge", shape, op_work::cross_entropy_merge(ranges, c.rows), [c](Inputs& in) { return prepare_merge(c, in); });
+  list.add("cross_entropy_losses", shape, op_work::cross_entropy_losses(c.rows), [c](Inputs& in) { return prepare_losses(c, in); });
+  Index first = 0;
+  for (const Index columns : c.slices) {
+    add_statistics(list, c, first, columns);
+    for (const bool by_token : {false, true}) add_backward(list, c, first, columns, by_token);
+    first += columns;
+  }
+}
+
+}  // namespace
+
+std::vector<OpCase> cross_entropy_calls() {
+  std::vector<OpCase> list;
+  add_cases(list, "cross_entropy", cross_entropy_cases(), add_cross_entropy);
+  return list;
+}
+
+}  // namespace smoe::checks
