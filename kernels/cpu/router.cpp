@@ -24,13 +24,13 @@ void top_k(std::int64_t E, std::int64_t K, std::int32_t* chosen, const Value& va
 }
 
 // A score times a factor: that which keeps the score of a logit of this size from vanishing.
-float scaled_score(Score score, float logit, float size) {
+[[gnu::always_inline]] inline float scaled_score(Score score, float logit, float size) {
   if (score == Score::softmax) return cpu::vector_exp(logit - size);
   return size > 0 ? cpu::vector_sigmoid(logit) : cpu::vector_exp(logit - size) / (1.0f + cpu::vector_exp(logit));
 }
 
 // exp(logits - maximum) and their sum.
-float exponentials(const float* logits, std::int64_t E, float maximum, float* out) {
+[[gnu::always_inline]] inline float exponentials(const float* logits, std::int64_t E, float maximum, float* out) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (std::int64_t e = 0; e < E; ++e) {

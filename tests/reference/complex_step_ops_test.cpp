@@ -131,8 +131,9 @@ struct RouterCase {
 class ComplexStepRouter : public testing::TestWithParam<RouterCase> {};
 
 TEST_P(ComplexStepRouter, LogitsThroughWeightsBalanceAndZ) {
-  const auto& [name, top_k, rule, bias] = GetParam();
-  const Index tokens = 6, E = 5;
+  const RoutingRule& rule = GetParam().rule;
+  const std::vector<double>& bias = GetParam().bias;
+  const Index top_k = GetParam().top_k, tokens = 6, E = 5;
   Random random(7);
   const Matrix<double> logits = random.matrix(tokens, E, 1.5), dweights = random.matrix(tokens, top_k);
   const double z_scale = 0.3;
