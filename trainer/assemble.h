@@ -68,7 +68,7 @@ struct RunParts {
   HfConfig hf;                               // the model, as checkpoints describe it
   std::filesystem::path from;                // resolved model.from, or empty
   std::vector<std::string> frozen;           // patterns of the names of what is not trained
-  std::unique_ptr<const ParameterSet> whole; // the whole model's parameters, declared
+  std::unique_ptr<const ParameterSet> whole;  // the whole model's parameters, declared
   std::shared_ptr<const Corpus> corpus;
   std::vector<TokenizerFile> carried_files;  // into checkpoints; the root's alone
   std::string stream;                        // what decides the order of the data (describe_stream)

@@ -164,7 +164,7 @@ bool Trainer::looks_odd(const StepResult& result) const {
   if (!most) return false;
   const TrainingState& state = parts_.state;
   double odd = result.count > 0 && (deviations_above(result.loss, state.recent_losses) > *most ||
-                                      deviations_above(result.grad_norm, state.recent_grad_norms) > *most);
+                                    deviations_above(result.grad_norm, state.recent_grad_norms) > *most);
   parts_.mesh.group(Axis::world).all_reduce(std::span(&odd, 1), Reduce::max, "trainer.outlier");
   return odd != 0;
 }
@@ -233,8 +233,8 @@ StepMetrics Trainer::measured(const StepResult& result, double learning_rate) co
   StepMetrics row;
   row.step = state.step;
   row.tokens = state.tokens;
-  // A batch that holds no target, all of it masked, has no loss: its sum of nothing is not a loss of 0.
   row.targets = static_cast<std::int64_t>(result.count);
+  // A batch that holds no target, all of it masked, has no loss: its sum of nothing is not a loss of 0.
   if (result.count > 0) row.lm_loss = result.lm_loss;
   row.aux_loss = result.aux_loss;
   row.z_loss = result.z_loss;
