@@ -62,7 +62,7 @@ void logits(const LogitsArguments& arguments) {
     Context context = model.fresh_context();
     const auto row = std::span(ids).subspan(static_cast<std::size_t>(b * length), static_cast<std::size_t>(length));
     const TokenBatch batch = make_token_batch(context.backend, context.activations, 1, length, row);
-    model.model().forward(context, batch, Recompute::none, saved);
+    model.model().forward(context, batch, Keep::all, saved);
     const Tensor out = context.activations.take({length, shape.vocab_size});
     model.model().logits(context, saved.hidden, out);
     write("logits", out, b * length * shape.vocab_size);

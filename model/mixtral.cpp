@@ -43,33 +43,35 @@ void Mixtral::use_selection_bias(const Tensor& biases) {
     layers_[l]->router().use_selection_bias(biases.empty() ? Tensor() : biases.rows(static_cast<std::int64_t>(l), 1).reshape({config_.num_local_experts}));
 }
 
-void Mixtral::forward(Context& context, const TokenBatch& batch, Recompute recompute, Saved& saved) {
-  run_layers(context, batch, recompute, nullptr, saved);
+void Mixtral::forward(Context& context, const TokenBatch& batch, Keep keep, Saved& saved) {
+  run_layers(context, batch, keep, nullptr, saved);
 }
 
 void Mixtral::forward_cached(Context& context, const TokenBatch& batch, KvCache& cache, Saved& saved) {
   if (batch.sequences != 1 || cache.length + batch.sequence_length > cache.capacity)
     throw std::logic_error("a key-value cache holds one sequence of at most " + std::to_string(cache.capacity) + " positions");
-  run_layers(context, batch, Recompute::none, &cache, saved);
+  run_layers(context, batch, Keep::nothing, &cache, saved);
   cache.length += batch.sequence_length;
 }
 
-void Mixtral::run_layers(Context& context, const TokenBatch& batch, Recompute recompute, KvCache* cache, Saved& saved) {
+void Mixtral::run_layers(Context& context, const TokenBatch& batch, Keep keep, KvCache* cache, Saved& saved) {
   const std::int64_t last = (cache ? cache->length : 0) + batch.sequence_length;
   if (last > rope_table_.dim(0))
     throw std::logic_error("position " + std::to_string(last - 1) + " is past the " + std::to_string(rope_table_.dim(0)) + " allocated");
 
-  saved.inputs.resize(layers_.size());
+  saved.keep = keep;
+  saved.inputs.assign(layers_.size(), {});
   saved.layers.resize(layers_.size());
-  Tensor x = embedding_.forward(context, batch.ids);
+  Tensor x = embedding_.forward(context, batch.ids), spare;
   for (std::size_t l = 0; l < layers_.size(); ++l) {
-    saved.inputs[l] = x;
-    const Tensor y = context.activations.take(x.shape());
+    if (keep != Keep::nothing) saved.inputs[l] = x;
+    const Tensor y = spare.empty() ? context.activations.take(x.shape()) : spare;
     const Arena::Mark mark = context.activations.mark();
     const RouterStatistics statistics =
         saved.statistics.counts.empty() ? RouterStatistics{} : saved.statistics.layer(static_cast<std::int64_t>(l));
     layers_[l]->forward(context, batch, rope_table_, x, cache, saved.layers[l], statistics, y);
-    if (recompute == Recompute::layer) context.activations.rewind(mark);
+    if (keep != Keep::all) context.activations.rewind(mark);
+    if (keep == Keep::nothing) spare = x;
     x = y;
   }
   saved.hidden = norm_.forward(context, x, saved.norm);
@@ -97,16 +99,17 @@ void Mixtral::head_gradient(Context& context, const TokenBatch& batch, double sc
   head_.losses_and_gradient(context, saved.hidden, batch.targets, scale, token_scales, saved.losses, saved.dhidden);
 }
 
-void Mixtral::backward(Context& context, const TokenBatch& batch, Recompute recompute,
-                       const std::vector<RouterGradient>& router_gradients, Saved& saved, GradientReducer* reducer) {
+void Mixtral::backward(Context& context, const TokenBatch& batch, const std::vector<RouterGradient>& router_gradients,
+                       Saved& saved, GradientReducer* reducer) {
   if (saved.dhidden.empty()) return;
+  if (saved.keep == Keep::nothing) throw std::logic_error("backward of a forward that kept nothing");
   const std::size_t first = first_trained();
   const Tensor gradient = context.activations.take(saved.dhidden.shape());  // of x after each layer, from here down
   norm_.backward(context, saved.dhidden, saved.norm, {}, gradient);
   if (reducer) reducer->complete_from(layer_parameters_.back());
   for (std::size_t l = layers_.size(); l-- > 0 && first < layer_parameters_[l + 1];) {
     const Arena::Mark mark = context.activations.mark();
-    if (recompute == Recompute::layer) {
+    if (saved.keep == Keep::inputs) {
       const ArenaScope scope(context.scratch);
       const Tensor again = context.activations.take(saved.inputs[l].shape());
       layers_[l]->forward(context, batch, rope_table_, saved.inputs[l], nullptr, saved.layers[l], {}, again);

@@ -27,8 +27,9 @@ class Mixtral {
  public:
   // What forward leaves for the calls after it.
   struct Saved {
-    std::vector<Tensor> inputs;               // [L] x of each layer, [T/tp,D]
-    std::vector<DecoderLayer::Saved> layers;  // with recompute, only the last one run is valid
+    Keep keep = Keep::all;                    // what the forward was told
+    std::vector<Tensor> inputs;               // [L] x of each layer, [T/tp,D]; empty tensors where nothing is kept
+    std::vector<DecoderLayer::Saved> layers;  // unless all is kept, only that of the last one run is valid
     RmsNorm::Saved norm;
     Tensor hidden;     // [T/tp,D] after the final norm: what the LM head reads
     Tensor dhidden;    // its gradient, from the head; empty where nothing below the head is trained
@@ -53,7 +54,7 @@ class Mixtral {
   void use_selection_bias(const Tensor& biases);
 
   // Whole sequences. Statistics of the routers are collected where saved.statistics has been given tensors.
-  void forward(Context& context, const TokenBatch& batch, Recompute recompute, Saved& saved);
+  void forward(Context& context, const TokenBatch& batch, Keep keep, Saved& saved);
   // Inference: one sequence goes on behind what the cache holds, and is added to it. Nothing is kept for a backward.
   void forward_cached(Context& context, const TokenBatch& batch, KvCache& cache, Saved& saved);
   // Each target's cross-entropy, in saved.losses.
@@ -66,8 +67,8 @@ class Mixtral {
   void head_gradient(Context& context, const TokenBatch& batch, double scale, const Tensor& token_scales, Saved& saved);
   // Ends at the lowest layer that has something to train: below it no gradient is wanted.
   // reducer: given on the step's last micro-batch, it is told which gradients are complete as backward goes on.
-  void backward(Context& context, const TokenBatch& batch, Recompute recompute, const std::vector<RouterGradient>& router_gradients,
-                Saved& saved, GradientReducer* reducer = nullptr);
+  void backward(Context& context, const TokenBatch& batch, const std::vector<RouterGradient>& router_gradients, Saved& saved,
+                GradientReducer* reducer = nullptr);
 
   // Rows of saved.hidden -> logits [N,V].
   void logits(Context& context, const Tensor& hidden, const Tensor& logits) const { head_.logits(context, hidden, logits); }
@@ -77,7 +78,7 @@ class Mixtral {
   // The set is in the order of forward: nothing before this parameter is trained, on any rank.
   std::size_t first_trained() const;
   // cache: null for whole sequences.
-  void run_layers(Context& context, const TokenBatch& batch, Recompute recompute, KvCache* cache, Saved& saved);
+  void run_layers(Context& context, const TokenBatch& batch, Keep keep, KvCache* cache, Saved& saved);
 
   ModelConfig config_;
   ParameterSet parameters_;

@@ -43,8 +43,7 @@ EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, co
     context.scratch.rewind({});
     const TokenBatch batch = make_token_batch(context.backend, context.activations, sequences, length, ids, targets, document_start);
     saved.statistics = balance.take_statistics(context, sequences, length);
-    // Nothing is kept for a backward, so each layer's activations make room for the next one's.
-    model.forward(context, batch, Recompute::layer, saved);
+    model.forward(context, batch, Keep::nothing, saved);
     model.loss(context, batch, saved, losses[0]);
     balance.weigh(static_cast<double>(count * length) / tokens);
     balance.add_micro_batch(context, saved.statistics, unused);

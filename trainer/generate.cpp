@@ -47,7 +47,7 @@ void next_logits(InferenceModel& model, std::span<const std::int32_t> ids, KvCac
   if (cache)
     model.model().forward_cached(context, batch, *cache, saved);
   else
-    model.model().forward(context, batch, Recompute::none, saved);
+    model.model().forward(context, batch, Keep::nothing, saved);
   const Tensor logits = context.activations.take({1, model.shape().vocab_size});
   model.model().logits(context, saved.hidden.rows(length - 1, 1), logits);
   out.resize(static_cast<std::size_t>(logits.elements()));

@@ -82,7 +82,7 @@ class Workbench {
     timed_.reset();
     const double cpu = cpu_seconds();
     const auto start = Clock::now();
-    const StepResult result = step_->gradients({what_.micro_batch_size, what_.sequence_length, ids_, targets_, {}});
+    const StepResult result = step_->compute_gradients({what_.micro_batch_size, what_.sequence_length, ids_, targets_, {}});
     times.gradients = seconds_since(start);
     step_->apply(result, ++updates_, learning_rate);
     timed_.synchronize();
@@ -182,7 +182,7 @@ StepProfile profile_step(const StepProfileCase& what) {
       memory.push_back(yardstick.memory());
     }
     const Workbench::Times times = bench.step();
-    // The gradient's norm is taken at the end of gradients(), and belongs to the update.
+    // The gradient's norm is taken at the end of compute_gradients(), and belongs to the update.
     double norm = 0, update = 0;
     for (const OpTime& op : times.ops) {
       if (op.op == "sum_of_squares") norm += op.seconds;

@@ -152,7 +152,7 @@ void Trainer::train(std::int64_t step) {
 // What fits a rehearsal may not fit a step: experts that are split over ranks get as many rows as tokens choose them.
 StepResult Trainer::gradients_of(const Batch& batch) {
   try {
-    return parts_.training.step->gradients({batch.sequences, batch.sequence_length, batch.inputs, batch.targets, batch.document_start});
+    return parts_.training.step->compute_gradients({batch.sequences, batch.sequence_length, batch.ids, batch.targets, batch.document_start});
   } catch (const OutOfMemory& error) {
     throw std::runtime_error(fmt::format("step {}: {}: {}", batch.step, error.what(), how_to_lower(micro_batch_of(parts_.config.train, parts_.config.data))));
   }

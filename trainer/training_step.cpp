@@ -39,13 +39,13 @@ void TrainingStep::micro_batch(const StepBatch& part, std::int64_t m, double sca
   if (part.noise_key)  // a step's sequences lie micro-batch by micro-batch, and in each rank by rank (data/shards/loader.h)
     tokens.noise = BatchNoise{*part.noise_key, (m * mesh_.size(Axis::dp) + mesh_.rank(Axis::dp)) * part.sequences * part.sequence_length};
   saved_.statistics = balance_.take_statistics(context, part.sequences, part.sequence_length);
-  model_.forward(context, tokens, recompute_, saved_);
+  model_.forward(context, tokens, kept_with(recompute_), saved_);
   objective_->loss_and_gradient(context, model_, part, tokens, scale, saved_, loss);
   balance_.add_micro_batch(context, saved_.statistics, router_gradients_);
-  model_.backward(context, tokens, recompute_, router_gradients_, saved_, last ? &reducer_ : nullptr);
+  model_.backward(context, tokens, router_gradients_, saved_, last ? &reducer_ : nullptr);
 }
 
-StepResult TrainingStep::gradients(const StepBatch& batch) {
+StepResult TrainingStep::compute_gradients(const StepBatch& batch) {
   if (batch.sequences <= 0 || batch.sequences % micro_batch_size_ != 0)
     throw std::logic_error("a rank's share of the global batch must be a multiple of micro_batch_size");
   const std::int64_t micro_batches = batch.sequences / micro_batch_size_;
@@ -79,7 +79,7 @@ void TrainingStep::rehearse(std::int64_t sequence_length) {
   std::vector<std::int32_t> ids(static_cast<std::size_t>(micro_batch_size_ * sequence_length)), document_start(ids.size(), 0);
   const auto vocabulary = static_cast<std::uint64_t>(model_.config().vocab_size);
   for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>(philox(0, i, 0)[0] % vocabulary);
-  gradients({micro_batch_size_, sequence_length, ids, ids, document_start});
+  compute_gradients({micro_batch_size_, sequence_length, ids, ids, document_start});
   reducer_.clear_all();
   activations_.rewind({});
   scratch_.rewind({});

@@ -42,7 +42,7 @@ class TrainingStep {
 
   // Gradients of the whole step and their norm. Each rank is left with the sums of what it owns; gather_gradients()
   // completes them everywhere. Decides nothing.
-  StepResult gradients(const StepBatch& batch);
+  StepResult compute_gradients(const StepBatch& batch);
   void gather_gradients() { reducer_.gather_gradients(); }
   // Updates the weights on every rank, unless the result is refused: then the gradients are dropped. updates: t of AdamW.
   void apply(const StepResult& result, std::int64_t updates, double learning_rate);

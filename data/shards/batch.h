@@ -14,8 +14,8 @@ struct Batch {
   std::int64_t step = 0;  // of the run; the first is 1
   std::int64_t sequences = 0;        // B
   std::int64_t sequence_length = 0;  // S
-  std::vector<std::int32_t> inputs;          // [B * S] token ids
-  std::vector<std::int32_t> targets;         // [B * S] the token after each input, or masked_target
+  std::vector<std::int32_t> ids;             // [B * S] tokens
+  std::vector<std::int32_t> targets;         // [B * S] the token after each, or masked_target
   std::vector<std::int32_t> document_start;  // [B * S] position in the sequence of the first token of t's document
 };
 

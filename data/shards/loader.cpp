@@ -28,7 +28,7 @@ class Loader::Impl {
       batch.sequences = sequences_;
       batch.sequence_length = length;
       const auto tokens = static_cast<std::size_t>(sequences_ * length);
-      batch.inputs.resize(tokens);
+      batch.ids.resize(tokens);
       batch.targets.resize(tokens);
       batch.document_start.resize(tokens);
     }
@@ -111,7 +111,7 @@ class Loader::Impl {
       const SampleRef ref = sampler_.at(step_, position_of(b));
       const auto row = static_cast<std::size_t>(b) * length;
       datasets_[static_cast<std::size_t>(ref.source)]->read(
-          ref.sample, std::span(batch.inputs).subspan(row, length), std::span(batch.targets).subspan(row, length),
+          ref.sample, std::span(batch.ids).subspan(row, length), std::span(batch.targets).subspan(row, length),
           std::span(batch.document_start).subspan(row, length));
     }
     return true;

@@ -83,7 +83,7 @@ int run(const Options& o, MpiSession& session) {
     world.barrier("bench.step");
     mesh.traffic().reset();
     const auto begin = Clock::now();
-    const StepResult result = step.gradients(batch);
+    const StepResult result = step.compute_gradients(batch);
     step.apply(result, ++updates, 1e-4);
     return seconds_since(begin);
   };

@@ -38,10 +38,10 @@ class LoaderBatches : public testing::Test {
     batch.step = step;
     batch.sequences = global_batch;
     batch.sequence_length = length;
-    std::vector<std::int32_t> inputs(length), targets(length), starts(length);
+    std::vector<std::int32_t> ids(length), targets(length), starts(length);
     for (const SampleRef& ref : sampler().batch(step)) {
-      datasets_[static_cast<std::size_t>(ref.source)]->read(ref.sample, inputs, targets, starts);
-      batch.inputs.insert(batch.inputs.end(), inputs.begin(), inputs.end());
+      datasets_[static_cast<std::size_t>(ref.source)]->read(ref.sample, ids, targets, starts);
+      batch.ids.insert(batch.ids.end(), ids.begin(), ids.end());
       batch.targets.insert(batch.targets.end(), targets.begin(), targets.end());
       batch.document_start.insert(batch.document_start.end(), starts.begin(), starts.end());
     }
@@ -52,7 +52,7 @@ class LoaderBatches : public testing::Test {
     EXPECT_EQ(found.step, wanted.step);
     EXPECT_EQ(found.sequences, wanted.sequences);
     EXPECT_EQ(found.sequence_length, wanted.sequence_length);
-    EXPECT_EQ(found.inputs, wanted.inputs);
+    EXPECT_EQ(found.ids, wanted.ids);
     EXPECT_EQ(found.targets, wanted.targets);
     EXPECT_EQ(found.document_start, wanted.document_start);
   }
@@ -97,7 +97,7 @@ TEST_F(LoaderBatches, RanksTogetherHaveTheGlobalBatchWhateverTheirNumber) {
           const auto append = [&](auto& to, const auto& from, std::int64_t width) {
             to.insert(to.end(), from.begin() + first * width, from.begin() + (first + micro) * width);
           };
-          append(joined.inputs, part->inputs, length);
+          append(joined.ids, part->ids, length);
           append(joined.targets, part->targets, length);
           append(joined.document_start, part->document_start, length);
         }

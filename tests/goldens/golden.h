@@ -119,7 +119,7 @@ class GoldenModel {
 
   // One optimizer step, as the schedule has it; steps count from 1.
   StepResult train(std::int64_t number) {
-    const StepResult result = step->gradients(golden_.batch(number));
+    const StepResult result = step->compute_gradients(golden_.batch(number));
     const double peak = golden_.optimizer.learning_rate;
     step->apply(result, number, learning_rate(golden_.schedule, peak, number, golden_.steps));
     return result;

@@ -34,7 +34,7 @@ TEST_P(Golden, LogitsAndRouterLogits) {
   const TokenBatch batch =
       make_token_batch(*real.backend, context.activations, step.sequences, step.sequence_length, step.ids);
   Mixtral::Saved saved;
-  real.model.forward(context, batch, Recompute::none, saved);
+  real.model.forward(context, batch, Keep::all, saved);
   const Tensor logits = context.activations.take({batch.tokens(), golden.model.vocab_size});
   real.model.logits(context, saved.hidden, logits);
 
@@ -49,7 +49,7 @@ TEST_P(Golden, LogitsAndRouterLogits) {
 
 TEST_P(Golden, LossesAndEveryGradient) {
   GoldenModel real(golden);
-  const StepResult result = real.step->gradients(golden.batch(1));
+  const StepResult result = real.step->compute_gradients(golden.batch(1));
 
   Worst losses, gradients;
   losses.add(deviation(result.lm_loss, golden.by_step("lm_loss")[0]), "lm_loss");
@@ -67,7 +67,7 @@ TEST_P(Golden, OnePercentMoreBalanceLossIsNoticed) {
   RouterConfig router = golden.router;
   router.aux_loss_coef *= 1.01;
   GoldenModel real(golden, router, Recompute::none, golden.sequences);
-  real.step->gradients(golden.batch(1));
+  real.step->compute_gradients(golden.batch(1));
   Worst routers;
   for (const Parameter& p : real.model.parameters())
     if (p.name.ends_with("gate.weight"))
@@ -79,7 +79,7 @@ TEST_P(Golden, AnotherWindowIsNoticed) {
   golden.model.sliding_window = golden.model.sliding_window ? *golden.model.sliding_window + 1
                                                                : golden.sequence_length - 1;
   GoldenModel real(golden);
-  EXPECT_GT(deviation(real.step->gradients(golden.batch(1)).lm_loss, golden.by_step("lm_loss")[0]), loss_tolerance);
+  EXPECT_GT(deviation(real.step->compute_gradients(golden.batch(1)).lm_loss, golden.by_step("lm_loss")[0]), loss_tolerance);
 }
 
 using GoldenAdamW = GoldenTest;
@@ -139,13 +139,13 @@ TEST_P(GoldenAccumulation, MicroBatchesGiveTheGradientOfTheWholeStep) {
   constexpr double rounding = 5e-6;
 
   GoldenModel whole(golden, without_balance, Recompute::none, golden.sequences);
-  const StepResult expected = whole.step->gradients(golden.batch(1));
+  const StepResult expected = whole.step->compute_gradients(golden.batch(1));
   int cuts = 0;
   for (const std::int64_t micro_batches : {2, 3, 4}) {
     if (golden.sequences % micro_batches != 0) continue;
     ++cuts;
     GoldenModel cut(golden, without_balance, Recompute::none, golden.sequences / micro_batches);
-    const StepResult found = cut.step->gradients(golden.batch(1));
+    const StepResult found = cut.step->compute_gradients(golden.batch(1));
     EXPECT_EQ(found.count, expected.count);
     EXPECT_NEAR(found.lm_loss, expected.lm_loss, 1e-6 * expected.lm_loss);
     EXPECT_NEAR(found.grad_norm, expected.grad_norm, 1e-6 * expected.grad_norm);

@@ -40,7 +40,7 @@ class GoldenRope : public testing::TestWithParam<std::string> {
     const StepBatch step = golden.batch(1);
     const TokenBatch batch = make_token_batch(*real.backend, context.activations, step.sequences, step.sequence_length, step.ids);
     Mixtral::Saved saved;
-    real.model.forward(context, batch, Recompute::none, saved);
+    real.model.forward(context, batch, Keep::all, saved);
     const Tensor out = context.activations.take({batch.tokens(), golden.model.vocab_size});
     real.model.logits(context, saved.hidden, out);
     return real.on_host(out);
@@ -65,7 +65,7 @@ TEST_P(GoldenRope, LogitsPastTheOriginalPositions) {
 
 TEST_P(GoldenRope, GradientsOfQueriesAndKeys) {
   GoldenModel real(golden);
-  real.step->gradients(golden.batch(1));
+  real.step->compute_gradients(golden.batch(1));
   for (const char* name : {"model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.k_proj.weight"}) {
     const Tensor gradient = real.model.parameters().find(name)->gradient;
     EXPECT_LE(deviation(real.on_host(gradient), golden.values(fmt::format("grad.{}.{}", GetParam(), name))), rope_gradient_tolerance) << name;

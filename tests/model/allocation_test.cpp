@@ -168,7 +168,7 @@ TEST_P(Allocation, WarmStepsTakeNothingFromTheHeap) {
     }
     const StepBatch batch{.sequences = sequences, .sequence_length = length, .ids = ids, .targets = targets,
                           .document_start = document_start};
-    const StepResult result = step.gradients(batch);
+    const StepResult result = step.compute_gradients(batch);
     ASSERT_TRUE(result.finite);
     step.apply(result, number, 1e-3);
   };

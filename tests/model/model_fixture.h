@@ -93,7 +93,7 @@ class RealModel {
                                                batch.document_start);
     tokens.noise = BatchNoise{batch.noise_key, 0};
     saved.statistics = balance.take_statistics(context, batch.sequences, batch.sequence_length);
-    model.forward(context, tokens, recompute, saved);
+    model.forward(context, tokens, kept_with(recompute), saved);
     const double scale = 1.0 / batch.target_count;
     DeviceSums loss(*backend);
     loss.reset(1);
@@ -101,7 +101,7 @@ class RealModel {
     const double lm = loss.read()[0] * scale;
     balance.begin_step(1);
     balance.add_micro_batch(context, saved.statistics, router_gradients);
-    model.backward(context, tokens, recompute, router_gradients, saved);
+    model.backward(context, tokens, router_gradients, saved);
     return {lm, balance.values().trained(router.aux_loss_scope), balance.values().z_total()};
   }
   void clear_gradients() {

@@ -62,6 +62,18 @@ TEST(Metrics, RowIsTheDocumentedText) {
             "\"peak_memory_bytes\":2726297600,\"skipped_steps\":1}\n");
 }
 
+TEST(Metrics, EveryKeyIsExplained) {
+  const std::string page = read_file(std::filesystem::path(SMOE_SOURCE_DIR) / "docs/formats.md", 1 << 20);
+  const auto begin = page.find("\n## metrics.jsonl\n");
+  const std::string section = page.substr(begin, page.find("\n## ", begin + 1) - begin);
+  StepMetrics row = sample_row(1);
+  row.bytes_sent = {{"moe.dispatch", 1}};
+  const std::vector<EvalMetrics> sources = {sample_eval(1, "web")};
+  for (const Json& keys : {parse_json(to_json_line(row), "row"), parse_json(to_json_line(sources), "row"),
+                           parse_json(to_json_line(sources), "row").at("eval").at("web")})
+    for (const auto& [key, value] : keys.items()) EXPECT_NE(section.find('`' + key + '`'), std::string::npos) << key;
+}
+
 TEST(Metrics, BytesSentAreAnObjectByCollectiveAndReadBack) {
   const ScratchDir dir;
   StepMetrics row = sample_row(3);

@@ -37,7 +37,7 @@ class ObjectiveTest : public ::testing::Test {
         : real(config(), test.weights, test.batch.sequence_length),
           optimizer(*real.backend, real.persistent, real.model.parameters(), real.mesh, {}),
           step(*real.backend, real.mesh, real.model, optimizer, real.router, micro_batch_size, Recompute::none, std::move(objective)),
-          result(step.gradients({test.batch.sequences, test.batch.sequence_length, test.batch.tokens, test.batch.targets,
+          result(step.compute_gradients({test.batch.sequences, test.batch.sequence_length, test.batch.tokens, test.batch.targets,
                                  test.batch.document_start})) {}
     RealModel real;
     AdamW optimizer;
@@ -110,7 +110,7 @@ TEST_F(ObjectiveTest, LossesStandAloneAndHaveTheSameBitsAsWithTheirGradient) {
   Context context{*real.backend, real.mesh, real.activations, real.scratch};
   const TokenBatch tokens = make_token_batch(*real.backend, real.activations, batch.sequences, batch.sequence_length, batch.tokens,
                                              batch.targets, batch.document_start);
-  real.model.forward(context, tokens, Recompute::none, real.saved);
+  real.model.forward(context, tokens, Keep::all, real.saved);
   real.model.losses(context, tokens, real.saved);
   const Tensor alone = real.saved.losses;
   real.model.head_gradient(context, tokens, 1.0, {}, real.saved);

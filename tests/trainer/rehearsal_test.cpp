@@ -47,7 +47,7 @@ TEST_F(Rehearsal, ChangesNoBit) {
         targets.push_back(masked_target);
         for (std::int64_t step = 1; step <= 3; ++step) {
           if (rehearsed) parts.step->rehearse(16);
-          const StepResult result = parts.step->gradients({8, 16, ids, targets, starts});
+          const StepResult result = parts.step->compute_gradients({8, 16, ids, targets, starts});
           for (const double x : {result.lm_loss, result.aux_loss, result.z_loss, result.grad_norm}) numbers[rehearsed].push_back(x);
           for (const auto& layer : parts.step->balance().load) numbers[rehearsed].insert(numbers[rehearsed].end(), layer.begin(), layer.end());
           parts.step->apply(result, step, 1e-2);

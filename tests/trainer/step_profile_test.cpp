@@ -53,7 +53,7 @@ Bits train_on(Backend& backend) {
   }
   Bits bits;
   for (std::int64_t n = 1; n <= 3; ++n) {
-    const StepResult result = step.gradients({4, 16, ids, targets, {}});
+    const StepResult result = step.compute_gradients({4, 16, ids, targets, {}});
     bits.losses.insert(bits.losses.end(), {result.lm_loss, result.aux_loss, result.grad_norm});
     step.apply(result, n, 1e-2);
   }

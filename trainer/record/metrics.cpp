@@ -59,7 +59,7 @@ void reset_peak_resident_bytes() { std::ofstream("/proc/self/clear_refs") << "5"
 
 std::string to_json_line(const StepMetrics& row) {
   std::string line = fmt::format("{{\"step\":{},\"tokens\":{},\"targets\":{}", row.step, row.tokens, row.targets);
-  visit_numbers(row, [&line](const char* key, double value) { line += fmt::format(",\"{}\":{}", key, number(value)); });
+  visit_numbers(row, [&line](const char*, const char* key, double value) { line += fmt::format(",\"{}\":{}", key, number(value)); });
   line += ",\"expert_load\":[";
   for (std::size_t layer = 0; layer < row.expert_load.size(); ++layer) {
     line += (layer == 0 ? "" : ",") + list(row.expert_load[layer]);
@@ -77,7 +77,7 @@ std::string to_json_line(std::span<const EvalMetrics> sources) {
     if (source.step != sources.front().step) throw std::logic_error("an evaluation row holds one step");
     if (!seen.insert(source.source).second) throw std::logic_error("evaluation source '" + source.source + "' twice");
     line += fmt::format("{}{}:{{\"tokens\":{}", seen.size() == 1 ? "" : ",", quoted(source.source), source.tokens);
-    visit_numbers(source, [&line](const char* key, double value) {
+    visit_numbers(source, [&line](const char*, const char* key, double value) {
       line += fmt::format(",\"{}\":{}", key, number(value));
     });
     line += "}";

@@ -39,7 +39,7 @@ std::optional<Json> parse_row(std::string_view line, bool finished, const std::s
 
 template <class Row>
 void read_numbers(const JsonReader& json, Row& row) {
-  visit_numbers(row, [&json](const char* key, double& value) { value = json.optional_number(key).value_or(value); });
+  visit_numbers(row, [&json](const char*, const char* key, double& value) { value = json.optional_number(key).value_or(value); });
 }
 
 std::vector<std::vector<double>> read_expert_load(const JsonReader& json) {

@@ -12,27 +12,28 @@ namespace smoe {
 
 constexpr std::uint64_t max_metrics_bytes = 16ull << 30;  // guards against reading what is no metrics file
 
-// Calls visit(key, member) for every floating-point member of a row, in the file's order: the one list of keys.
+// Calls visit(group, key, member) for every floating-point member of a row, in the file's order: the one list of keys, which
+// metrics.jsonl, its reader, TensorBoard (tag group/key) and the report's data follow. docs/formats.md explains each.
 template <class Row, class Visitor>
 void visit_numbers(Row& row, Visitor&& visit) {
   if constexpr (requires { row.source; }) {
-    visit("loss", row.loss);
-    visit("perplexity", row.perplexity);
-    visit("aux_loss", row.aux_loss);
-    visit("max_vio", row.max_vio);
+    visit("eval", "loss", row.loss);
+    visit("eval", "perplexity", row.perplexity);
+    visit("eval", "aux_loss", row.aux_loss);
+    visit("eval", "max_vio", row.max_vio);
   } else {
-    visit("lm_loss", row.lm_loss);
-    visit("aux_loss", row.aux_loss);
-    visit("z_loss", row.z_loss);
-    visit("loss", row.loss);
-    visit("grad_norm", row.grad_norm);
-    visit("learning_rate", row.learning_rate);
-    visit("tokens_per_sec", row.tokens_per_sec);
-    visit("mfu", row.mfu);
-    visit("share_of_product", row.share_of_product);
-    visit("step_seconds", row.step_seconds);
-    visit("max_vio", row.max_vio);
-    visit("model_gflops", row.model_gflops);
+    visit("train", "lm_loss", row.lm_loss);
+    visit("balance", "aux_loss", row.aux_loss);
+    visit("balance", "z_loss", row.z_loss);
+    visit("train", "loss", row.loss);
+    visit("train", "grad_norm", row.grad_norm);
+    visit("train", "learning_rate", row.learning_rate);
+    visit("throughput", "tokens_per_sec", row.tokens_per_sec);
+    visit("throughput", "mfu", row.mfu);
+    visit("throughput", "share_of_product", row.share_of_product);
+    visit("throughput", "step_seconds", row.step_seconds);
+    visit("balance", "max_vio", row.max_vio);
+    visit("throughput", "model_gflops", row.model_gflops);
   }
 }
 

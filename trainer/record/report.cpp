@@ -38,7 +38,7 @@ Json step_columns(const std::map<std::int64_t, StepMetrics>& rows) {
     append_column(columns, "tokens", row.tokens);
     append_column(columns, "peak_memory_bytes", row.peak_memory_bytes);
     append_column(columns, "skipped_steps", row.skipped_steps);
-    visit_numbers(row, [&columns](const char* key, double value) { append_column(columns, key, rounded(value, 6)); });
+    visit_numbers(row, [&columns](const char*, const char* key, double value) { append_column(columns, key, rounded(value, 6)); });
   }
   return columns;
 }
@@ -52,7 +52,7 @@ Json eval_columns(const std::vector<EvalMetrics>& rows) {
     for (const auto& [step, row] : steps) {
       append_column(columns, "step", step);
       append_column(columns, "tokens", row.tokens);
-      visit_numbers(row, [&columns](const char* key, double value) { append_column(columns, key, rounded(value, 6)); });
+      visit_numbers(row, [&columns](const char*, const char* key, double value) { append_column(columns, key, rounded(value, 6)); });
     }
     result.push_back(std::move(columns));
   }

@@ -9,8 +9,10 @@
 #include <charconv>
 #include <chrono>
 #include <cmath>
+#include <vector>
 
 #include "data/files/files.h"
+#include "trainer/record/metrics_rows.h"
 
 namespace smoe {
 
@@ -152,23 +154,13 @@ void TensorBoardWriter::write_bars(std::int64_t step, const std::string& tag, st
 }
 
 void TensorBoardWriter::write(const StepMetrics& row) {
-  const Scalar scalars[] = {
-      {"train/lm_loss", row.lm_loss},
-      {"train/loss", row.loss},
-      {"train/grad_norm", row.grad_norm},
-      {"train/learning_rate", row.learning_rate},
-      {"train/tokens", static_cast<double>(row.tokens)},
-      {"train/skipped_steps", static_cast<double>(row.skipped_steps)},
-      {"balance/aux_loss", row.aux_loss},
-      {"balance/z_loss", row.z_loss},
-      {"balance/max_vio", row.max_vio},
-      {"throughput/tokens_per_sec", row.tokens_per_sec},
-      {"throughput/step_seconds", row.step_seconds},
-      {"throughput/model_gflops", row.model_gflops},
-      {"throughput/mfu", row.mfu},
-      {"throughput/share_of_product", row.share_of_product},
-      {"throughput/peak_memory_mib", static_cast<double>(row.peak_memory_bytes) / (1024.0 * 1024.0)},
-  };
+  std::vector<Scalar> scalars;
+  visit_numbers(row, [&](const char* group, const char* key, double value) {
+    scalars.push_back({fmt::format("{}/{}", group, key), value});
+  });
+  scalars.push_back({"train/tokens", static_cast<double>(row.tokens)});
+  scalars.push_back({"train/skipped_steps", static_cast<double>(row.skipped_steps)});
+  scalars.push_back({"throughput/peak_memory_mib", static_cast<double>(row.peak_memory_bytes) / (1024.0 * 1024.0)});
   write(row.step, scalars);
   for (std::size_t layer = 0; layer < row.expert_load.size(); ++layer) {
     write_bars(row.step, fmt::format("expert_load/layer_{:02d}", layer), row.expert_load[layer]);
@@ -177,11 +169,10 @@ void TensorBoardWriter::write(const StepMetrics& row) {
 
 void TensorBoardWriter::write(std::span<const EvalMetrics> sources) {
   for (const EvalMetrics& source : sources) {
-    const std::string tag = "eval/" + source.source;
-    const Scalar scalars[] = {{tag + "/loss", source.loss},
-                              {tag + "/perplexity", source.perplexity},
-                              {tag + "/aux_loss", source.aux_loss},
-                              {tag + "/max_vio", source.max_vio}};
+    std::vector<Scalar> scalars;
+    visit_numbers(source, [&](const char* group, const char* key, double value) {
+      scalars.push_back({fmt::format("{}/{}/{}", group, source.source, key), value});
+    });
     write(source.step, scalars);
   }
 }
