@@ -111,7 +111,7 @@ class FieldReader {
     const YamlNode* node = take(name);
     if (!node) return;
     for (const auto& [choice, choice_name] : choices(value)) {
-      if (node->kind == YamlNode::Kind::scalar && node->text == choice_name) {
+      if (node->kind == YamlNode::Kind::null ? choice_name == "null" : node->kind == YamlNode::Kind::scalar && node->text == choice_name) {
         value = choice;
         return;
       }

@@ -36,6 +36,7 @@ class Arena {
   // Uninitialised memory, aligned to memory_alignment. A tensor of zero elements is still not empty().
   Tensor take(DType type, Shape shape);
   Tensor take(Shape shape) { return take(DType::f32, shape); }
+  Tensor take_like(const Tensor& other) { return take(other.type(), other.shape()); }
 
   Mark mark() const { return {current_, blocks_.empty() ? 0 : blocks_[current_].used}; }
   // Everything taken since the mark is free again, also where ops that use it have yet to run on a device: what takes it

@@ -42,7 +42,6 @@ void Backend::copy(const Tensor& to, const Tensor& from) {
 void Backend::fill(const Tensor& to, float value) {
   const Expect expect("fill", device());
   expect.here("to", to);
-  expect.that(to.type() != DType::bf16, "f32, i32 or f64 expected");
   do_fill(to, value);
 }
 
@@ -50,9 +49,10 @@ void Backend::fill(const Tensor& to, float value) {
 
 void Backend::add(const Tensor& a, const Tensor& b, const Tensor& out) {
   const Expect expect("add", device());
-  expect("a", a, out.shape());
-  expect("b", b, out.shape());
-  expect("out", out, out.shape());
+  const DType type = expect.computing_type("out", out);
+  expect("a", a, out.shape(), type);
+  expect("b", b, out.shape(), type);
+  expect("out", out, out.shape(), type);
   do_add(a, b, out);
 }
 
@@ -76,8 +76,9 @@ void Backend::embedding_forward(const Tensor& ids, const Tensor& table, std::int
   const std::int64_t T = out.dim(0), V = table.dim(0), D = out.dim(1);
   const Expect expect("embedding_forward", device());
   expect.indices("ids", ids, {T});
-  expect("table", table, {V, D});
-  expect("out", out, {T, D});
+  const DType type = expect.computing_type("table", table);
+  expect("table", table, {V, D}, type);
+  expect("out", out, {T, D}, type);
   expect.that(first >= 0 && first + V <= vocabulary, "the table's rows must lie in the vocabulary");
   do_embedding_forward(ids, table, first, vocabulary, out);
 }
@@ -86,7 +87,7 @@ void Backend::embedding_backward(const Tensor& ids, const Tensor& dout, std::int
   const std::int64_t T = dout.dim(0), V = dtable.dim(0), D = dout.dim(1);
   const Expect expect("embedding_backward", device());
   expect.indices("ids", ids, {T});
-  expect("dout", dout, {T, D});
+  expect("dout", dout, {T, D}, expect.computing_type("dout", dout));
   expect("dtable", dtable, {V, D});
   expect.that(first >= 0 && first + V <= vocabulary, "the table's rows must lie in the vocabulary");
   do_embedding_backward(ids, dout, first, vocabulary, dtable);
@@ -97,9 +98,10 @@ void Backend::embedding_backward(const Tensor& ids, const Tensor& dout, std::int
 void Backend::rms_norm_forward(const Tensor& x, const Tensor& weight, float epsilon, const Tensor& y, const Tensor& rstd) {
   const std::int64_t T = x.dim(0), D = x.dim(1);
   const Expect expect("rms_norm_forward", device());
-  expect("x", x, {T, D});
-  expect("weight", weight, {D});
-  expect("y", y, {T, D});
+  const DType type = expect.computing_type("x", x);
+  expect("x", x, {T, D}, type);
+  expect("weight", weight, {D}, type);
+  expect("y", y, {T, D}, type);
   expect("rstd", rstd, {T});
   do_rms_norm_forward(x, weight, epsilon, y, rstd);
 }
@@ -108,12 +110,13 @@ void Backend::rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor&
                                 const Tensor& dresidual, const Tensor& dx, const Tensor& dweight) {
   const std::int64_t T = x.dim(0), D = x.dim(1);
   const Expect expect("rms_norm_backward", device());
-  expect("dy", dy, {T, D});
-  expect("x", x, {T, D});
-  expect("weight", weight, {D});
+  const DType type = expect.computing_type("x", x);
+  expect("dy", dy, {T, D}, type);
+  expect("x", x, {T, D}, type);
+  expect("weight", weight, {D}, type);
   expect("rstd", rstd, {T});
-  expect.optional("dresidual", dresidual, {T, D});
-  expect("dx", dx, {T, D});
+  expect.optional("dresidual", dresidual, {T, D}, type);
+  expect("dx", dx, {T, D}, type);
   expect.optional("dweight", dweight, {D});
   do_rms_norm_backward(dy, x, weight, rstd, dresidual, dx, dweight);
 }
@@ -123,9 +126,10 @@ void Backend::rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor&
 void Backend::gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, Write write) {
   const std::int64_t m = c.dim(0), n = c.dim(1), k = kind == Gemm::tn ? a.dim(0) : a.dim(1);
   const Expect expect("gemm", device());
-  expect("a", a, kind == Gemm::tn ? Shape{k, m} : Shape{m, k});
-  expect("b", b, kind == Gemm::nt ? Shape{n, k} : Shape{k, n});
-  expect("c", c, {m, n});
+  const DType type = expect.computing_type("a", a);
+  expect("a", a, kind == Gemm::tn ? Shape{k, m} : Shape{m, k}, type);
+  expect("b", b, kind == Gemm::nt ? Shape{n, k} : Shape{k, n}, type);
+  expect.either("c", c, {m, n}, type);
   do_gemm(kind, a, b, c, write);
 }
 
@@ -137,13 +141,14 @@ void Backend::grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Te
   const Expect expect("grouped_gemm", device());
   expect.that(E >= 1, "offsets must hold one entry more than there are experts");
   expect.indices("offsets", rows.offsets, {E + 1});
-  expect("a", a, {R, a.dim(1)});
+  const DType type = expect.computing_type("a", a);
+  expect("a", a, {R, a.dim(1)}, type);
   if (rows_are_summed) {
-    expect("b", b, {R, n});
-    expect("c", c, {E, m, n});
+    expect("b", b, {R, n}, type);
+    expect.either("c", c, {E, m, n}, type);
   } else {
-    expect("b", b, kind == Gemm::nt ? Shape{E, n, k} : Shape{E, k, n});
-    expect("c", c, {R, n});
+    expect("b", b, kind == Gemm::nt ? Shape{E, n, k} : Shape{E, k, n}, type);
+    expect.either("c", c, {R, n}, type);
   }
   expect.that(static_cast<std::int64_t>(rows.host.size()) == E + 1, "the host must have the offsets too");
   expect.that(rows.host.front() == 0 && rows.host.back() == R && std::is_sorted(rows.host.begin(), rows.host.end()),
@@ -156,7 +161,7 @@ void Backend::grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Te
 namespace {
 void expect_rotation(const Expect& expect, const Tensor& x, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table) {
   const std::int64_t T = x.dim(0), heads = x.dim(1), C = x.dim(2), P = table.dim(0);
-  expect("x", x, {T, heads, C});
+  expect("x", x, {T, heads, C}, expect.computing_type("x", x));
   expect.indices("positions", positions, {T});
   expect("table", table, {P, C});
   expect.that(C % 2 == 0, "the head dim must be even");
@@ -221,28 +226,30 @@ void Backend::cross_entropy_losses(const Tensor& targets, const Tensor& maxima, 
   do_cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses);
 }
 
-void Backend::cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first,
-                                     const Tensor& logsumexp, double scale, const Tensor& token_scales) {
+void Backend::cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first, const Tensor& logsumexp,
+                                     double scale, const Tensor& token_scales, const Tensor& dlogits) {
   const std::int64_t N = logits.dim(0), V = logits.dim(1);
   const Expect expect("cross_entropy_backward", device());
   expect("logits", logits, {N, V});
   expect.indices("targets", targets, {N});
   expect("logsumexp", logsumexp, {N});
   expect.optional("token_scales", token_scales, {N});
-  do_cross_entropy_backward(logits, targets, first, logsumexp, scale, token_scales);
+  expect("dlogits", dlogits, {N, V}, expect.computing_type("dlogits", dlogits));
+  do_cross_entropy_backward(logits, targets, first, logsumexp, scale, token_scales, dlogits);
 }
 
 // ---- AdamW ----
 
-void Backend::adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& gradient, const Tensor& first_moment,
-                    const Tensor& second_moment) {
-  const Shape shape = parameter.shape();
+void Backend::adamw(const AdamWStep& step, const Tensor& master, const Tensor& gradient, const Tensor& first_moment,
+                    const Tensor& second_moment, const Tensor& value) {
+  const Shape shape = master.shape();
   const Expect expect("adamw", device());
-  expect("parameter", parameter, shape);
+  expect("master", master, shape);
   expect("gradient", gradient, shape);
   expect("first_moment", first_moment, shape);
   expect("second_moment", second_moment, shape);
-  do_adamw(step, parameter, gradient, first_moment, second_moment);
+  expect.optional("value", value, shape, DType::bf16);
+  do_adamw(step, master, gradient, first_moment, second_moment, value);
 }
 
 }  // namespace smoe

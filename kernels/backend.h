@@ -4,7 +4,9 @@
 //
 // Conventions, kept by every implementation:
 //  - parameter gradients accumulate (+=); activation gradients are assigned, so their memory needs no clearing;
-//  - f32 unless said otherwise; indices and ids are i32; outputs never overlap inputs unless said;
+//  - types: what is marked A is f32 or bf16, one of the two for all of a call: the weights and activations that a model
+//    computes with. What is not marked is f32, indices and ids are i32. Ops compute in f32, and round to bf16 once, where
+//    they write; outputs never overlap inputs unless said;
 //  - results do not depend on the number of threads' timing: same inputs, same thread count, same bits;
 //  - zero rows are legal everywhere;
 //  - shapes, types and devices are checked (std::logic_error): a wrong one is a bug of the caller, not of the user. Ids
@@ -111,7 +113,7 @@ class Backend {
   virtual void synchronize() = 0;      // for all work
 
   // ---- elementwise and reductions ----
-  void add(const Tensor& a, const Tensor& b, const Tensor& out);  // out = a + b; out may be a or b
+  void add(const Tensor& a /*A*/, const Tensor& b /*A*/, const Tensor& out /*A*/);  // out = a + b; out may be a or b
   // Accumulated in double, in an order that is fixed; only the whole sum is added to out, which stays on the device.
   void sum(const Tensor& x, const Tensor& out /*[1] f64 +=*/);
   void sum_of_squares(const Tensor& x, const Tensor& out /*[1] f64 +=*/);
@@ -119,20 +121,20 @@ class Backend {
   // ---- embedding: out[t] = table[ids[t] - first] ----
   // table [Vl,D] holds rows [first, first + Vl) of a vocabulary; ids in [0, vocabulary) outside them give rows of zeros
   // and take no gradient: they are another rank's.
-  void embedding_forward(const Tensor& ids /*[T] i32*/, const Tensor& table, std::int64_t first, std::int64_t vocabulary,
-                         const Tensor& out /*[T,D]*/);
-  void embedding_backward(const Tensor& ids, const Tensor& dout /*[T,D]*/, std::int64_t first, std::int64_t vocabulary,
+  void embedding_forward(const Tensor& ids /*[T] i32*/, const Tensor& table /*A*/, std::int64_t first, std::int64_t vocabulary,
+                         const Tensor& out /*[T,D] A*/);
+  void embedding_backward(const Tensor& ids, const Tensor& dout /*[T,D] A*/, std::int64_t first, std::int64_t vocabulary,
                           const Tensor& dtable /*[Vl,D] +=*/);
 
   // ---- RMSNorm (Zhang & Sennrich 2019): y = x * rstd * weight, rstd = 1 / sqrt(mean(x^2) + epsilon) ----
-  void rms_norm_forward(const Tensor& x /*[T,D]*/, const Tensor& weight /*[D]*/, float epsilon,
-                        const Tensor& y /*[T,D]*/, const Tensor& rstd /*[T]*/);
+  void rms_norm_forward(const Tensor& x /*[T,D] A*/, const Tensor& weight /*[D] A*/, float epsilon,
+                        const Tensor& y /*[T,D] A*/, const Tensor& rstd /*[T]*/);
   // dx = dresidual + (gradient through the norm): the residual branch that left before the norm joins here.
   // dresidual may be empty (zero) and may be dx itself. dweight may be empty: the weight is not trained.
-  void rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rstd,
-                         const Tensor& dresidual, const Tensor& dx /*[T,D]*/, const Tensor& dweight /*[D] +=*/);
+  void rms_norm_backward(const Tensor& dy /*A*/, const Tensor& x, const Tensor& weight, const Tensor& rstd,
+                         const Tensor& dresidual /*A*/, const Tensor& dx /*[T,D] A*/, const Tensor& dweight /*[D] +=*/);
 
-  // ---- matrix products ----
+  // ---- matrix products of a and b, both A, summed in f32; c is f32, or bf16 where they are ----
   void gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, Write write);
   // One product an expert. nt: A [R,k], B [E,n,k], C [R,n]. nn: A [R,k], B [E,k,n], C [R,n].
   // tn: A [R,m], B [R,n], C [E,m,n]; an expert without rows adds nothing (or, assigning, yields zeros).
@@ -143,12 +145,12 @@ class Backend {
   // table [P, C]: row p holds the cosines of the C/2 angles of position p, then their sines, both times scale. Angle i is
   // p * frequencies[i], rounded to f32 as transformers rounds it. frequencies [C/2] lie on the host.
   void rope_table(std::span<const float> frequencies, float scale, const Tensor& table);
-  // Rotates the first rotated_heads of x [T, heads, C] by the angles of positions [T] i32.
+  // Rotates the first rotated_heads of x [T, heads, C] A by the angles of positions [T] i32.
   void rope_forward(const Tensor& x, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table);
   void rope_backward(const Tensor& dx, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table);
 
   // ---- causal grouped-query attention, tiled with an online softmax (Dao 2022): S x S never exists ----
-  // qkv [T, H + 2G, C]: H query heads, G key heads, G value heads. document_start [T] i32: the first position of the
+  // qkv, out and the caches are A. qkv [T, H + 2G, C]: H query heads, G key heads, G value heads. document_start [T] i32: the first position of the
   // same sequence that token t may see; empty: 0. scale 1/sqrt(C). lse [H, T]: log-sum-exp of the scaled scores.
   void attention_forward(const AttentionShape& shape, const Tensor& qkv, const Tensor& document_start,
                          const Tensor& out /*[T,H,C]*/, const Tensor& lse);
@@ -171,14 +173,14 @@ class Backend {
   //         + through the z loss: z_scale * d(sum_t lse_t^2)/dlogits.
   void router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                        const Tensor& weights, const Tensor& dweights /*[T,K]*/, const Tensor& balance_gradient,
-                       double z_scale, const Tensor& dlogits /*[T,E]*/);
+                       double z_scale, const Tensor& dlogits /*[T,E] f32 or bf16*/);
   // Sums over N equal groups of consecutive tokens: what every balance loss is made of.
   void balance_statistics(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                           const Tensor& counts /*[N,E] assignments*/, const Tensor& probability_sums /*[N,E]*/,
                           const Tensor& z_sums /*[N]: sum of lse^2*/);
 
   // y = x * (1 + noise.width * u), u of its entry uniform in [-1, 1). Its transpose is itself. y may be x.
-  void jitter(const TokenNoise& noise, const Tensor& x /*[T,D]*/, const Tensor& y /*[T,D]*/, Write write);
+  void jitter(const TokenNoise& noise, const Tensor& x /*[T,D] A*/, const Tensor& y /*[T,D] A*/, Write write);
 
   // ---- dispatch to experts ----
   // The order of rows: by expert, inside one by token. row_of [T,K]: row of each assignment, -1 where the capacity drops
@@ -187,11 +189,11 @@ class Backend {
   void routing_map(const Tensor& experts /*[T,K]*/, const Capacity& capacity, const Tensor& row_of, const Tensor& assignment_of,
                    const Tensor& offsets);
   // rows[r] = x[assignment_of[r] / K]. Its transpose is unpermute, so each is the other's backward.
-  void permute(const Tensor& x /*[T,D]*/, const Tensor& assignment_of, std::int64_t experts_per_token,
-               const Tensor& rows /*[R,D]*/);
+  void permute(const Tensor& x /*[T,D] A*/, const Tensor& assignment_of, std::int64_t experts_per_token,
+               const Tensor& rows /*[R,D] A*/);
   // x[t] = (base[t] or 0) + sum_k rows[row_of[t,k]], of those not dropped. base may be empty or x itself.
-  void unpermute(const Tensor& rows /*[R,D]*/, const Tensor& row_of /*[T,K]*/, const Tensor& base,
-                 const Tensor& x /*[T,D]*/);
+  void unpermute(const Tensor& rows /*[R,D] A*/, const Tensor& row_of /*[T,K]*/, const Tensor& base /*A*/,
+                 const Tensor& x /*[T,D] A*/);
   // row_weights[row_of[t,k]] = weights[t,k], and back, where what was dropped becomes 0.
   void permute_weights(const Tensor& weights /*[T,K]*/, const Tensor& row_of, const Tensor& row_weights /*[R]*/);
   void unpermute_weights(const Tensor& row_weights, const Tensor& row_of, const Tensor& weights);
@@ -199,12 +201,12 @@ class Backend {
   // ---- SwiGLU (Shazeer 2020) times the routing weight: a = w * silu(gate) * up; h [R,2F] = gate | up ----
   // The weight is applied here, before w2, instead of after: the product is the same, and the experts' outputs need
   // not be kept for the router's gradient.
-  void swiglu_forward(const Tensor& h /*[R,2F]*/, const Tensor& row_weights /*[R]; empty: 1*/,
-                      const Tensor& a /*[R,F]*/);
+  void swiglu_forward(const Tensor& h /*[R,2F] A*/, const Tensor& row_weights /*[R]; empty: 1*/,
+                      const Tensor& a /*[R,F] A*/);
   // dh may be h itself. Also writes a again (the weight gradient of w2 needs it, and it was not kept).
-  void swiglu_backward(const Tensor& h, const Tensor& row_weights, const Tensor& da /*[R,F]*/,
-                       const Tensor& dh /*[R,2F]*/, const Tensor& drow_weights /*[R]; empty: none*/,
-                       const Tensor& a /*[R,F]*/);
+  void swiglu_backward(const Tensor& h, const Tensor& row_weights, const Tensor& da /*[R,F] A*/,
+                       const Tensor& dh /*[R,2F] A*/, const Tensor& drow_weights /*[R]; empty: none*/,
+                       const Tensor& a /*[R,F] A*/);
 
   // ---- cross-entropy over a chunk of rows of logits (the caller never holds all T x V of them) ----
   // logits [N,Vl] are columns [first, first + Vl) of the vocabulary. target < 0: masked.
@@ -216,13 +218,14 @@ class Backend {
   // logsumexp = maximum + log(sum); losses = logsumexp - target_logit, 0 where masked.
   void cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
                             const Tensor& target_logits, const Tensor& logsumexp, const Tensor& losses);
-  // In place: logits become scale * token_scale * (softmax - onehot(target)); a masked row becomes zero.
-  void cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first,
-                              const Tensor& logsumexp, double scale, const Tensor& token_scales /*[N]; empty: 1*/);
+  // dlogits = scale * token_scale * (softmax - onehot(target)), f32 or bf16; a masked row is zero. dlogits may be logits.
+  void cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first, const Tensor& logsumexp,
+                              double scale, const Tensor& token_scales /*[N]; empty: 1*/, const Tensor& dlogits);
 
   // ---- AdamW (Loshchilov & Hutter 2019), one pass; clears the gradient it has used ----
-  void adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& gradient, const Tensor& first_moment,
-             const Tensor& second_moment);
+  // value, bf16: the master rounded, which is what the model computes with; empty: that is the master itself.
+  void adamw(const AdamWStep& step, const Tensor& master, const Tensor& gradient, const Tensor& first_moment,
+             const Tensor& second_moment, const Tensor& value);
 
  private:
   // The ops themselves. Their arguments have been checked.
@@ -296,10 +299,11 @@ class Backend {
                                        const Tensor& target_logits, const Tensor& logsumexp,
                                        const Tensor& losses) = 0;
   virtual void do_cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first,
-                                         const Tensor& logsumexp, double scale, const Tensor& token_scales) = 0;
+                                         const Tensor& logsumexp, double scale, const Tensor& token_scales,
+                                         const Tensor& dlogits) = 0;
 
-  virtual void do_adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& gradient,
-                        const Tensor& first_moment, const Tensor& second_moment) = 0;
+  virtual void do_adamw(const AdamWStep& step, const Tensor& master, const Tensor& gradient, const Tensor& first_moment,
+                        const Tensor& second_moment, const Tensor& value) = 0;
 };
 
 // threads: how many this backend, and the thread that makes it, may use; 0: all the process may.

@@ -11,9 +11,10 @@ void expect_attention(const Expect& expect, const AttentionShape& shape, const T
                       const Tensor& out, const Tensor& lse) {
   const std::int64_t T = shape.sequences * shape.sequence_length, H = shape.heads, G = shape.kv_heads, C = shape.head_dim;
   expect.that(G >= 1 && H % G == 0, "the key-value heads must divide the query heads");
-  expect("qkv", qkv, {T, H + 2 * G, C});
+  const DType type = expect.computing_type("qkv", qkv);
+  expect("qkv", qkv, {T, H + 2 * G, C}, type);
   expect.optional("document_start", document_start, {T}, DType::i32);
-  expect("out", out, {T, H, C});
+  expect("out", out, {T, H, C}, type);
   expect("lse", lse, {H, T});
 }
 }  // namespace
@@ -28,8 +29,8 @@ void Backend::attention_backward(const AttentionShape& shape, const Tensor& qkv,
                                  const Tensor& out, const Tensor& lse, const Tensor& dout, const Tensor& dqkv) {
   const Expect expect("attention_backward", device());
   expect_attention(expect, shape, qkv, document_start, out, lse);
-  expect("dout", dout, out.shape());
-  expect("dqkv", dqkv, qkv.shape());
+  expect("dout", dout, out.shape(), out.type());
+  expect("dqkv", dqkv, qkv.shape(), qkv.type());
   do_attention_backward(shape, qkv, document_start, out, lse, dout, dqkv);
 }
 
@@ -40,10 +41,11 @@ void Backend::attention_cached(const AttentionShape& shape, const Tensor& qkv, s
   const Expect expect("attention_cached", device());
   expect.that(shape.sequences == 1, "one sequence at a time");
   expect.that(G >= 1 && H % G == 0, "the key-value heads must divide the query heads");
-  expect("qkv", qkv, {N, H + 2 * G, C});
-  expect("key_cache", key_cache, {capacity, G, C});
-  expect("value_cache", value_cache, {capacity, G, C});
-  expect("out", out, {N, H, C});
+  const DType type = expect.computing_type("qkv", qkv);
+  expect("qkv", qkv, {N, H + 2 * G, C}, type);
+  expect("key_cache", key_cache, {capacity, G, C}, type);
+  expect("value_cache", value_cache, {capacity, G, C}, type);
+  expect("out", out, {N, H, C}, type);
   expect.that(past >= 0 && past + N <= capacity, "the cache is too short for the new tokens");
   do_attention_cached(shape, qkv, past, key_cache, value_cache, out);
 }
@@ -75,7 +77,7 @@ void Backend::router_backward(const RoutingRule& rule, const Tensor& logits, con
   expect.indices("experts", experts, {T, K});
   expect("weights", weights, {T, K});
   expect("dweights", dweights, {T, K});
-  expect("dlogits", dlogits, {T, E});
+  expect("dlogits", dlogits, {T, E}, expect.computing_type("dlogits", dlogits));
   const std::int64_t groups = balance_gradient.empty() ? 1 : balance_gradient.dim(0);
   expect.optional("balance_gradient", balance_gradient, {groups, E});
   expect.that(groups > 0 && T % groups == 0, "balance_gradient's groups must divide the tokens");
@@ -98,8 +100,9 @@ void Backend::balance_statistics(const Tensor& probabilities, const Tensor& logs
 
 void Backend::jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, Write write) {
   const Expect expect("jitter", device());
-  expect("x", x, {x.dim(0), x.dim(1)});
-  expect("y", y, x.shape());
+  const DType type = expect.computing_type("x", x);
+  expect("x", x, {x.dim(0), x.dim(1)}, type);
+  expect("y", y, x.shape(), type);
   do_jitter(noise, x, y, write);
 }
 
@@ -121,9 +124,10 @@ void Backend::routing_map(const Tensor& experts, const Capacity& capacity, const
 void Backend::permute(const Tensor& x, const Tensor& assignment_of, std::int64_t experts_per_token, const Tensor& rows) {
   const std::int64_t T = x.dim(0), D = x.dim(1), R = rows.dim(0);
   const Expect expect("permute", device());
-  expect("x", x, {T, D});
+  const DType type = expect.computing_type("x", x);
+  expect("x", x, {T, D}, type);
   expect.indices("assignment_of", assignment_of, {R});
-  expect("rows", rows, {R, D});
+  expect("rows", rows, {R, D}, type);
   expect.that(experts_per_token >= 1, "at least one expert a token");
   do_permute(x, assignment_of, experts_per_token, rows);
 }
@@ -131,10 +135,11 @@ void Backend::permute(const Tensor& x, const Tensor& assignment_of, std::int64_t
 void Backend::unpermute(const Tensor& rows, const Tensor& row_of, const Tensor& base, const Tensor& x) {
   const std::int64_t T = x.dim(0), D = x.dim(1), R = rows.dim(0), K = row_of.dim(1);
   const Expect expect("unpermute", device());
-  expect("rows", rows, {R, D});
+  const DType type = expect.computing_type("rows", rows);
+  expect("rows", rows, {R, D}, type);
   expect.indices("row_of", row_of, {T, K});
-  expect.optional("base", base, {T, D});
-  expect("x", x, {T, D});
+  expect.optional("base", base, {T, D}, type);
+  expect("x", x, {T, D}, type);
   do_unpermute(rows, row_of, base, x);
 }
 
@@ -161,9 +166,10 @@ void Backend::unpermute_weights(const Tensor& row_weights, const Tensor& row_of,
 void Backend::swiglu_forward(const Tensor& h, const Tensor& row_weights, const Tensor& a) {
   const std::int64_t R = a.dim(0), F = a.dim(1);
   const Expect expect("swiglu_forward", device());
-  expect("h", h, {R, 2 * F});
+  const DType type = expect.computing_type("h", h);
+  expect("h", h, {R, 2 * F}, type);
   expect.optional("row_weights", row_weights, {R});
-  expect("a", a, {R, F});
+  expect("a", a, {R, F}, type);
   do_swiglu_forward(h, row_weights, a);
 }
 
@@ -171,12 +177,13 @@ void Backend::swiglu_backward(const Tensor& h, const Tensor& row_weights, const 
                               const Tensor& drow_weights, const Tensor& a) {
   const std::int64_t R = a.dim(0), F = a.dim(1);
   const Expect expect("swiglu_backward", device());
-  expect("h", h, {R, 2 * F});
+  const DType type = expect.computing_type("h", h);
+  expect("h", h, {R, 2 * F}, type);
   expect.optional("row_weights", row_weights, {R});
-  expect("da", da, {R, F});
-  expect("dh", dh, {R, 2 * F});
+  expect("da", da, {R, F}, type);
+  expect("dh", dh, {R, 2 * F}, type);
   expect.optional("drow_weights", drow_weights, {R});
-  expect("a", a, {R, F});
+  expect("a", a, {R, F}, type);
   do_swiglu_backward(h, row_weights, da, dh, drow_weights, a);
 }
 

@@ -22,6 +22,15 @@ class Expect {
   void optional(const char* argument, const Tensor& tensor, Shape shape, DType type = DType::f32) const {
     if (!tensor.empty()) (*this)(argument, tensor, shape, type);
   }
+  // f32 or bf16: the type of the weights and activations of one call, which its other arguments share.
+  DType computing_type(const char* argument, const Tensor& tensor) const {
+    if (tensor.type() != DType::f32 && tensor.type() != DType::bf16) fail(std::string(argument) + " is " + describe(tensor) + ", expected f32 or bf16");
+    return tensor.type();
+  }
+  // For what is computed in f32 and may be rounded to that type.
+  void either(const char* argument, const Tensor& tensor, Shape shape, DType type) const {
+    (*this)(argument, tensor, shape, tensor.type() == type ? type : DType::f32);
+  }
   // Whatever its shape and type.
   void here(const char* argument, const Tensor& tensor) const {
     if (!is_here(tensor)) fail(std::string(argument) + " is " + describe(tensor));

@@ -1,7 +1,8 @@
-// A tensor's numbers where the host can read and write them: in place where the backend's memory is the host's, through
-// a copy where it is a device's. For what happens once in a while: initial weights, files, comparisons.
+// A tensor's numbers in f32 where the host can read and write them: in place where the backend's memory is the host's and
+// they are f32, else through a copy. For what happens once in a while: initial weights, files, comparisons.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <span>
 #include <vector>
@@ -12,9 +13,9 @@ namespace smoe {
 
 class HostView {
  public:
-  // f32. staging: room for the copy, which one view after another may use.
+  // f32 or bf16. staging: room for the copy, which one view after another may use.
   HostView(Backend& backend, const Tensor& tensor, std::vector<float>& staging)
-      : backend_(backend), tensor_(tensor), is_copy_(backend.device() != Device::cpu) {
+      : backend_(backend), tensor_(tensor), is_copy_(backend.device() != Device::cpu || tensor.type() != DType::f32) {
     const auto count = static_cast<std::size_t>(tensor.elements());
     if (is_copy_) staging.resize(count);
     numbers_ = {is_copy_ ? staging.data() : tensor.f32(), count};
@@ -23,11 +24,19 @@ class HostView {
   std::span<float> numbers() const { return numbers_; }
   // Before the host reads: numbers() are the tensor's.
   void fetch() const {
-    if (is_copy_) backend_.copy_to_host(numbers_.data(), tensor_);
+    if (!is_copy_) return;
+    if (tensor_.type() == DType::f32) return backend_.copy_to_host(numbers_.data(), tensor_);
+    std::vector<Bf16> halves(numbers_.size());
+    backend_.copy_to_host(halves.data(), tensor_);
+    std::transform(halves.begin(), halves.end(), numbers_.begin(), [](Bf16 x) { return widened(x); });
   }
-  // After the host has written: the tensor's are numbers().
+  // After the host has written: the tensor's are numbers(), rounded if it is bf16.
   void store() const {
-    if (is_copy_) backend_.copy_from_host(tensor_, numbers_.data());
+    if (!is_copy_) return;
+    if (tensor_.type() == DType::f32) return backend_.copy_from_host(tensor_, numbers_.data());
+    std::vector<Bf16> halves(numbers_.size());
+    std::transform(numbers_.begin(), numbers_.end(), halves.begin(), [](float x) { return rounded(x); });
+    backend_.copy_from_host(tensor_, halves.data());
   }
 
  private:
@@ -37,11 +46,13 @@ class HostView {
   std::span<float> numbers_;
 };
 
-// A copy of an f32 tensor's numbers; of an empty one there are none.
+// A copy of a tensor's numbers, f32 or bf16; of an empty one there are none.
 inline std::vector<float> numbers_of(Backend& backend, const Tensor& tensor) {
-  std::vector<float> numbers(static_cast<std::size_t>(tensor.elements()));
-  if (!tensor.empty()) backend.copy_to_host(numbers.data(), tensor);
-  return numbers;
+  std::vector<float> numbers;
+  if (tensor.empty()) return numbers;
+  const HostView view(backend, tensor, numbers);
+  view.fetch();
+  return {view.numbers().begin(), view.numbers().end()};
 }
 
 }  // namespace smoe

@@ -27,26 +27,29 @@ class OpDecorator : public Backend {
   void synchronize() override { inner_.synchronize(); }
 
  protected:
+  enum class Access : std::uint8_t { read, write, read_write };  // write: the whole tensor, without reading it
   // Where the arguments of a call lie on the backend that runs it.
   class Placing {
    public:
     virtual ~Placing() = default;
-    Tensor operator()(const Tensor& tensor) const { return place(tensor); }
-    ExpertRows operator()(const ExpertRows& rows) const { return {place(rows.offsets), rows.host}; }
+    Tensor operator()(const Tensor& tensor) const { return place(tensor, Access::read); }
+    Tensor out(const Tensor& tensor) const { return place(tensor, Access::write); }
+    Tensor in_out(const Tensor& tensor) const { return place(tensor, Access::read_write); }
+    ExpertRows operator()(const ExpertRows& rows) const { return {(*this)(rows.offsets), rows.host}; }
 
    private:
-    virtual Tensor place(const Tensor& tensor) const { return tensor; }
+    virtual Tensor place(const Tensor& tensor, Access) const { return tensor; }
   };
   using Call = std::function<void(Backend& on, const Placing& at)>;
 
   Backend& inner() { return inner_; }
 
+  double do_measure_memory_rate(const Tensor& room) override;
+#include "kernels/op_overrides.inc"
+
  private:
   // op: the function's name in kernels/backend.h. The call may be made as often as wanted.
   virtual void run(const char* op, const Call& call) = 0;
-
-  double do_measure_memory_rate(const Tensor& room) override;
-#include "kernels/op_overrides.inc"
 
   Backend& inner_;
 };

@@ -10,6 +10,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "kernels/bf16.h"
+
 namespace smoe {
 
 enum class DType : std::uint8_t { f32, bf16, i32, f64 };  // f64: sums alone
@@ -56,6 +58,7 @@ class Tensor {
   // the others).
   void* raw() const { return data_; }
   float* f32() const { return check(DType::f32), static_cast<float*>(data_); }
+  Bf16* bf16() const { return check(DType::bf16), static_cast<Bf16*>(data_); }
   std::int32_t* i32() const { return check(DType::i32), static_cast<std::int32_t*>(data_); }
   double* f64() const { return check(DType::f64), static_cast<double*>(data_); }
 

@@ -269,17 +269,17 @@ void TimedBackend::do_cross_entropy_losses(const Tensor& targets, const Tensor& 
 }
 
 void TimedBackend::do_cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first, const Tensor& logsumexp,
-                                             double scale, const Tensor& token_scales) {
+                                             double scale, const Tensor& token_scales, const Tensor& dlogits) {
   timed({"cross_entropy_backward", "NV", {logits.dim(0), logits.dim(1)}}, op_work::cross_entropy_backward(logits.dim(0), logits.dim(1)),
-        [&] { inner_.cross_entropy_backward(logits, targets, first, logsumexp, scale, token_scales); });
+        [&] { inner_.cross_entropy_backward(logits, targets, first, logsumexp, scale, token_scales, dlogits); });
 }
 
 // ---- AdamW ----
 
-void TimedBackend::do_adamw(const AdamWStep& step, const Tensor& parameter, const Tensor& gradient, const Tensor& first_moment,
-                            const Tensor& second_moment) {
-  timed({"adamw", "n", {parameter.elements()}}, op_work::adamw(parameter.elements()),
-        [&] { inner_.adamw(step, parameter, gradient, first_moment, second_moment); });
+void TimedBackend::do_adamw(const AdamWStep& step, const Tensor& master, const Tensor& gradient, const Tensor& first_moment,
+                            const Tensor& second_moment, const Tensor& value) {
+  timed({"adamw", "n", {master.elements()}}, op_work::adamw(master.elements()),
+        [&] { inner_.adamw(step, master, gradient, first_moment, second_moment, value); });
 }
 
 }  // namespace smoe

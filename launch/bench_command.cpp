@@ -31,7 +31,7 @@ void bench(const BenchArguments& arguments, bool threads_given) {
   const RunConfig config = resolve_model(read_config(arguments.config, arguments.overrides));
   const Layout one_rank{};
   const TrainConfig& train = config.train;
-  require_memory(config.model, training_state_bytes(config.model, one_rank, frozen_patterns(config.router, train.freeze)) +
+  require_memory(config.model, training_state_bytes(config.model, one_rank, frozen_patterns(config.router, train.freeze), train.type()) +
                      estimated_activation_bytes(config.model, micro_batch_of(train, config.data), one_rank) + Yardstick::bytes,
                  "weights, gradients, moments, activations and the arrays that rates are measured on", ", or a smaller train.micro_batch_size");
   Progress progress({.label = "bench", .unit = "step", .total = arguments.steps + 2});
@@ -40,6 +40,7 @@ void bench(const BenchArguments& arguments, bool threads_given) {
                                             .freeze = train.freeze,
                                             .optimizer = config.optimizer,
                                             .recompute = train.recompute,
+                                            .precision = train.precision,
                                             .sequence_length = config.data.sequence_length,
                                             .micro_batch_size = train.micro_batch_size,
                                             .micro_batches = train.global_batch_size / train.micro_batch_size,

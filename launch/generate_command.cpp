@@ -32,6 +32,7 @@ struct GenerateArguments {
   std::optional<std::vector<std::int32_t>> prompt_ids;
   GenerateOptions options;
   std::int64_t threads = 0;
+  std::string precision = "auto";
 };
 
 std::vector<std::int32_t> encode_prompt(const Tokenizer& tokenizer, const std::string& text) {
@@ -97,7 +98,8 @@ void generate_text(const GenerateArguments& arguments) {
   }
   const Mesh mesh = Mesh::single();
   const std::int64_t positions = static_cast<std::int64_t>(prompt.size()) + arguments.options.max_tokens;
-  InferenceModel model(directory, mesh, positions, make_backend(DeviceChoice::automatic, claim_threads(arguments.threads)), config);
+  InferenceModel model(directory, mesh, positions, make_backend(DeviceChoice::automatic, claim_threads(arguments.threads)), config,
+                       precision_named(arguments.precision));
   GenerateOptions options = arguments.options;
   options.stops = read_stop_ids(directory, config);
   if (vocabulary > 0) options.vocabulary = vocabulary;
@@ -142,6 +144,7 @@ void add_generate_command(CommandLine& line) {
   const Option seed = command.option("--seed", options.seed, "of the draws").show_default();
   command.flag("--greedy", options.greedy, "always the most probable token").excludes(temperature).excludes(top_p).excludes(seed);
   command.option("--threads", arguments->threads, threads_help).show_default().range(0, 4096);
+  command.option("--precision", arguments->precision, precision_help).show_default().one_of({"auto", "fp32", "bf16"});
   command.option("--chat", arguments->chat, "not available yet");
   command.runs([arguments, ids] {
     if (ids.given()) arguments->prompt_ids = parse_prompt_ids(arguments->prompt_ids_text);

@@ -48,7 +48,7 @@ std::string describe_run(const RunConfig& config, const Layout& layout, int rank
   const std::int64_t micro_batches = train.global_batch_size / (train.micro_batch_size * layout.dp());
   const std::vector<std::string> frozen = frozen_patterns(config.router, train.freeze);
   const double token_flops = 3 * forward_flops_per_token(model, config.data.sequence_length);
-  const double state = static_cast<double>(training_state_bytes(model, layout, frozen)) / gib;
+  const double state = static_cast<double>(training_state_bytes(model, layout, frozen, train.type())) / gib;
   const double activations = static_cast<double>(estimated_activation_bytes(model, micro_batch_of(train, config.data), layout)) / gib;
   const double machine = static_cast<double>(usable_memory_bytes()) / gib;
 

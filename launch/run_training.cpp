@@ -56,13 +56,13 @@ void describe(const RunConfig& config, const TrainerConfig& run, const Mesh& mes
   });
   const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data);
   const std::vector<std::string> frozen = frozen_patterns(config.router, config.train.freeze);
-  const std::uint64_t state = training_state_bytes(config.model, layout, frozen);
+  const std::uint64_t state = training_state_bytes(config.model, layout, frozen, config.train.type());
   const std::uint64_t needed = state + estimated_activation_bytes(config.model, micro_batch, layout);
   double too_much = needed * static_cast<std::uint64_t>(job.ranks_on_node()) > usable_memory_bytes();
   mesh.group(Axis::world).all_reduce(std::span(&too_much, 1), Reduce::max, "launch.too_much");
   if (too_much == 0) {
     TrainingParts parts(make_backend(config.train.device, threads), config.model, run, mesh, frozen);
-    parts.model->parameters().initialize(*parts.backend, static_cast<std::uint64_t>(run.train.seed));
+    parts.model->parameters().initialize(*parts.backend, static_cast<std::uint64_t>(run.train.seed), parts.optimizer->keeps_masters());
     const std::uint64_t measured = rehearse(*parts.step, micro_batch, mesh);
     if (job.is_root()) fmt::print("{}", describe_rehearsal(measured));
   }

@@ -49,8 +49,8 @@ void Attention::forward(Context& context, const TokenBatch& batch, const Tensor&
   const TokenSplit split(context.mesh);
   saved.x = split.gather(context.activations, x, "attention.gather");
   const std::int64_t tokens = saved.x.dim(0);
-  saved.qkv = context.activations.take({tokens, heads_ + 2 * kv_heads_, head_dim_});
-  saved.out = context.activations.take({tokens, heads_, head_dim_});
+  saved.qkv = context.activations.take(x.type(), {tokens, heads_ + 2 * kv_heads_, head_dim_});
+  saved.out = context.activations.take(x.type(), {tokens, heads_, head_dim_});
   qkv_.forward(context, saved.x, merge_heads(saved.qkv));
   backend.rope_forward(saved.qkv, heads_ + kv_heads_, batch.positions, rope_table);
   if (cache) {
@@ -72,10 +72,10 @@ void Attention::backward(Context& context, const TokenBatch& batch, const Tensor
   const TokenSplit split(context.mesh);
   const ArenaScope scope(context.scratch);
   const Tensor dy_all = split.gather(context.scratch, dy, "attention.gather_gradient");
-  const Tensor dout = context.scratch.take(saved.out.shape());
+  const Tensor dout = context.scratch.take_like(saved.out);
   out_.backward(context, dy_all, merge_heads(saved.out), merge_heads(dout), Write::assign);
 
-  const Tensor dqkv = context.scratch.take(saved.qkv.shape());
+  const Tensor dqkv = context.scratch.take_like(saved.qkv);
   backend.attention_backward(shape(batch), saved.qkv, batch.document_start, saved.out, saved.lse, dout, dqkv);
   backend.rope_backward(dqkv, heads_ + kv_heads_, batch.positions, rope_table);
 

@@ -28,7 +28,7 @@ void DecoderLayer::forward(Context& context, const TokenBatch& batch, const Tens
   const ArenaScope scope(context.scratch);
 
   const Tensor normed = input_norm_.forward(context, x, saved.input_norm);
-  const Tensor mid = context.activations.take(x.shape());
+  const Tensor mid = context.activations.take_like(x);
   attention_.forward(context, batch, rope_table, normed, cache, saved.attention, mid);
   backend.add(x, mid, mid);
 
@@ -36,7 +36,7 @@ void DecoderLayer::forward(Context& context, const TokenBatch& batch, const Tens
   router_.forward(context, batch, expert_input, saved.router, statistics);
   const Tensor rows = dispatcher_.dispatch(backend, context.activations, context.scratch, expert_input, saved.router.experts,
                                            saved.router.weights, saved.dispatched, capacity(context, batch));
-  const Tensor expert_output = context.scratch.take(rows.shape());
+  const Tensor expert_output = context.scratch.take_like(rows);
   experts_.forward(context, rows, saved.dispatched.row_weights, saved.dispatched.rows, saved.experts, expert_output);
   dispatcher_.combine(backend, context.scratch, expert_output, saved.dispatched, mid, y);
 }
@@ -48,13 +48,13 @@ void DecoderLayer::backward(Context& context, const TokenBatch& batch, const Ten
   Arena& scratch = context.scratch;
   const Tensor& residual = dy_then_dx;  // holds the gradient of y, then of mid, then of x
 
-  const Tensor drows = scratch.take(saved.experts.x.shape());
-  const Tensor drow_weights = scratch.take(saved.dispatched.row_weights.shape());
+  const Tensor drows = scratch.take_like(saved.experts.x);
+  const Tensor drow_weights = scratch.take_like(saved.dispatched.row_weights);
   dispatcher_.combine_backward(backend, scratch, residual, saved.dispatched, drows);
   experts_.backward(context, drows, saved.experts, drow_weights);
 
-  const Tensor dnormed = scratch.take(residual.shape());
-  const Tensor dweights = scratch.take(saved.router.weights.shape());
+  const Tensor dnormed = scratch.take_like(residual);
+  const Tensor dweights = scratch.take_like(saved.router.weights);
   dispatcher_.dispatch_backward(backend, scratch, drows, drow_weights, saved.dispatched, dnormed, dweights);
   router_.backward(context, dweights, router_gradient, saved.router, dnormed);
   post_attention_norm_.backward(context, dnormed, saved.post_attention_norm, residual, residual);

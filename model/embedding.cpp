@@ -10,7 +10,7 @@ Embedding::Embedding(ParameterSet& parameters, const ModelConfig& config, const 
 
 Tensor Embedding::forward(Context& context, const Tensor& ids) const {
   const TokenSplit split(context.mesh);
-  const Tensor y = context.activations.take({split.local(ids.dim(0)), table_.slice[1]});
+  const Tensor y = context.activations.take(table_.type, {split.local(ids.dim(0)), table_.slice[1]});
   const ArenaScope scope(context.scratch);
   const Tensor term = split.term(context.scratch, y);
   context.backend.embedding_forward(ids, table_.value, table_.first[0], vocabulary_, term);

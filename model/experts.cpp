@@ -30,9 +30,9 @@ void Experts::forward(Context& context, const Tensor& x, const Tensor& row_weigh
   saved.x = x;
   saved.row_weights = row_weights;
   saved.rows = rows;
-  saved.h = context.activations.take({r, 2 * intermediate_});
+  saved.h = context.activations.take(x.type(), {r, 2 * intermediate_});
   const ArenaScope scope(context.scratch);
-  const Tensor a = context.scratch.take({r, intermediate_});
+  const Tensor a = context.scratch.take(x.type(), {r, intermediate_});
   gate_up_.forward(context, x, rows, saved.h);
   context.backend.swiglu_forward(saved.h, row_weights, a);
   down_.forward(context, a, rows, y);
@@ -41,8 +41,8 @@ void Experts::forward(Context& context, const Tensor& x, const Tensor& row_weigh
 void Experts::backward(Context& context, const Tensor& dy_then_dx, Saved& saved, const Tensor& drow_weights) const {
   const ArenaScope scope(context.scratch);
   const std::int64_t r = dy_then_dx.dim(0);
-  const Tensor da = context.scratch.take({r, intermediate_});
-  const Tensor a = context.scratch.take({r, intermediate_});
+  const Tensor da = context.scratch.take(dy_then_dx.type(), {r, intermediate_});
+  const Tensor a = context.scratch.take_like(da);
   down_.input_gradient(context, dy_then_dx, saved.rows, da);
   const Tensor dh = saved.h;  // in place: h is not needed again
   context.backend.swiglu_backward(saved.h, saved.row_weights, da, dh, drow_weights, a);

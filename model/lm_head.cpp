@@ -67,8 +67,9 @@ void LmHead::losses_and_gradient(Context& context, const Tensor& local, const Te
     const std::int64_t n = std::min(rows, tokens - begin);
     const auto part = [&](const Tensor& of) { return of.empty() ? of : of.rows(begin, n); };
     const Logits logits = forward(context, part(x), part(targets), part(losses));
-    const Tensor& dlogits = logits.values;  // in place
-    context.backend.cross_entropy_backward(logits.values, part(targets), first_column(), logits.logsumexp, scale, part(token_scales));
+    const bool in_place = x.type() == logits.values.type();
+    const Tensor dlogits = in_place ? logits.values : context.scratch.take(x.type(), logits.values.shape());
+    context.backend.cross_entropy_backward(logits.values, part(targets), first_column(), logits.logsumexp, scale, part(token_scales), dlogits);
     projection_.backward(context, dlogits, part(x), part(dx), Write::assign);
   }
   if (!dlocal.empty()) split.sum_back(dx, dlocal, "head.sum_gradient");

@@ -21,13 +21,16 @@ std::vector<std::unique_ptr<DecoderLayer>> make_layers(ParameterSet& parameters,
 }
 }  // namespace
 
-Mixtral::Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen, const RoutingOptions& routing)
+Mixtral::Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen, const RoutingOptions& routing,
+                 DType type)
     : config_(config),
+      type_(type),
       mesh_(mesh),
       embedding_(parameters_, config, mesh),
       layers_(make_layers(parameters_, config, routing, mesh, layer_parameters_)),
       norm_(parameters_, "model.norm.weight", config.hidden_size, config.rms_norm_eps),
       head_(parameters_, config, mesh) {
+  for (Parameter& p : parameters_) p.type = type;
   freeze(parameters_, frozen);
 }
 
@@ -65,7 +68,7 @@ void Mixtral::run_layers(Context& context, const TokenBatch& batch, Keep keep, K
   Tensor x = embedding_.forward(context, batch.ids), spare;
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     if (keep != Keep::nothing) saved.inputs[l] = x;
-    const Tensor y = spare.empty() ? context.activations.take(x.shape()) : spare;
+    const Tensor y = spare.empty() ? context.activations.take_like(x) : spare;
     const Arena::Mark mark = context.activations.mark();
     const RouterStatistics statistics =
         saved.statistics.counts.empty() ? RouterStatistics{} : saved.statistics.layer(static_cast<std::int64_t>(l));
@@ -95,7 +98,7 @@ void Mixtral::loss_and_gradient(Context& context, const TokenBatch& batch, doubl
 void Mixtral::head_gradient(Context& context, const TokenBatch& batch, double scale, const Tensor& token_scales, Saved& saved) {
   saved.losses = context.activations.take({batch.tokens()});
   const bool only_head = first_trained() > layer_parameters_.back();
-  saved.dhidden = only_head ? Tensor{} : context.activations.take(saved.hidden.shape());
+  saved.dhidden = only_head ? Tensor{} : context.activations.take_like(saved.hidden);
   head_.losses_and_gradient(context, saved.hidden, batch.targets, scale, token_scales, saved.losses, saved.dhidden);
 }
 
@@ -104,14 +107,14 @@ void Mixtral::backward(Context& context, const TokenBatch& batch, const std::vec
   if (saved.dhidden.empty()) return;
   if (saved.keep == Keep::nothing) throw std::logic_error("backward of a forward that kept nothing");
   const std::size_t first = first_trained();
-  const Tensor gradient = context.activations.take(saved.dhidden.shape());  // of x after each layer, from here down
+  const Tensor gradient = context.activations.take_like(saved.dhidden);  // of x after each layer, from here down
   norm_.backward(context, saved.dhidden, saved.norm, {}, gradient);
   if (reducer) reducer->complete_from(layer_parameters_.back());
   for (std::size_t l = layers_.size(); l-- > 0 && first < layer_parameters_[l + 1];) {
     const Arena::Mark mark = context.activations.mark();
     if (saved.keep == Keep::inputs) {
       const ArenaScope scope(context.scratch);
-      const Tensor again = context.activations.take(saved.inputs[l].shape());
+      const Tensor again = context.activations.take_like(saved.inputs[l]);
       layers_[l]->forward(context, batch, rope_table_, saved.inputs[l], nullptr, saved.layers[l], {}, again);
     }
     layers_[l]->backward(context, batch, rope_table_, router_gradients.empty() ? RouterGradient{} : router_gradients[l],
@@ -131,14 +134,14 @@ KvCache Mixtral::make_cache(Arena& arena, std::int64_t capacity) const {
   KvCache cache;
   cache.capacity = capacity;
   for (std::size_t l = 0; l < layers_.size(); ++l) {
-    cache.keys.push_back(arena.take({capacity, config_.num_key_value_heads, config_.head_size()}));
-    cache.values.push_back(arena.take({capacity, config_.num_key_value_heads, config_.head_size()}));
+    cache.keys.push_back(arena.take(type_, {capacity, config_.num_key_value_heads, config_.head_size()}));
+    cache.values.push_back(arena.take(type_, {capacity, config_.num_key_value_heads, config_.head_size()}));
   }
   return cache;
 }
 
-ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen) {
-  Mixtral declared(config, mesh, frozen);
+ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen, DType type) {
+  Mixtral declared(config, mesh, frozen, {}, type);
   return std::move(declared.parameters());
 }
 

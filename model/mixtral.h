@@ -38,12 +38,16 @@ class Mixtral {
   };
 
   // Parameters are declared here and get memory in allocate(). The mesh outlives the model. frozen: patterns of the names of
-  // those that are not trained (model/freeze.h).
-  Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen = {}, const RoutingOptions& routing = {});
+  // those that are not trained (model/freeze.h). type: f32 or bf16, of the weights and, with them, of activations, their
+  // gradients and key-value caches. In f32 whatever it is: routing from the logits on, norm and softmax statistics, losses,
+  // the gradients of weights.
+  Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen = {}, const RoutingOptions& routing = {},
+          DType type = DType::f32);
   Mixtral(const Mixtral&) = delete;
   Mixtral& operator=(const Mixtral&) = delete;
 
   const ModelConfig& config() const { return config_; }
+  DType type() const { return type_; }
   ParameterSet& parameters() { return parameters_; }
   const ParameterSet& parameters() const { return parameters_; }
 
@@ -81,6 +85,7 @@ class Mixtral {
   void run_layers(Context& context, const TokenBatch& batch, Keep keep, KvCache* cache, Saved& saved);
 
   ModelConfig config_;
+  DType type_;
   ParameterSet parameters_;
   const Mesh& mesh_;
   Embedding embedding_;
@@ -92,7 +97,8 @@ class Mixtral {
 };
 
 // A model's parameters and nothing else, without memory: their names, shapes, and what a rank of the mesh holds of them.
-ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen = {});
+ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen = {},
+                                DType type = DType::f32);
 
 // Floating-point operations of one token's forward, counting a multiply-add as two. Attention scores are counted causal
 // (half of S x S); norms, softmax and activations are not counted. Training is three times this.

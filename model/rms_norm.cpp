@@ -8,7 +8,7 @@ RmsNorm::RmsNorm(ParameterSet& parameters, const std::string& name, std::int64_t
 Tensor RmsNorm::forward(Context& context, const Tensor& x, Saved& saved) const {
   saved.x = x;
   saved.rstd = context.activations.take({x.dim(0)});
-  Tensor y = context.activations.take(x.shape());
+  Tensor y = context.activations.take_like(x);
   context.backend.rms_norm_forward(x, weight_.value, epsilon_, y, saved.rstd);
   return y;
 }

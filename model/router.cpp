@@ -24,7 +24,7 @@ void Router::forward(Context& context, const TokenBatch& batch, const Tensor& x,
   if (jitter_ > 0 && batch.noise) {
     const std::int64_t first = batch.noise->first_token + TokenSplit(context.mesh).first(batch.tokens());
     saved.noise = TokenNoise{batch.noise->key, first, static_cast<std::uint32_t>(layer_), jitter_};
-    saved.x = keep.take(x.shape());
+    saved.x = keep.take_like(x);
     backend.jitter(*saved.noise, x, saved.x, Write::assign);
   }
   saved.logits = keep.take({tokens, experts_});
@@ -42,11 +42,11 @@ void Router::forward(Context& context, const TokenBatch& batch, const Tensor& x,
 void Router::backward(Context& context, const Tensor& dweights, const RouterGradient& gradient, const Saved& saved,
                       const Tensor& dx) const {
   const ArenaScope scope(context.scratch);
-  const Tensor dlogits = context.scratch.take(saved.probabilities.shape());
+  const Tensor dlogits = context.scratch.take(dx.type(), saved.probabilities.shape());
   context.backend.router_backward(rule_, saved.logits, saved.probabilities, saved.logsumexp, saved.experts, saved.weights, dweights,
                                   gradient.balance, gradient.z_scale, dlogits);
   if (!saved.noise) return gate_.backward(context, dlogits, saved.x, dx, Write::add);
-  const Tensor djittered = context.scratch.take(dx.shape());
+  const Tensor djittered = context.scratch.take_like(dx);
   gate_.backward(context, dlogits, saved.x, djittered, Write::assign);
   context.backend.jitter(*saved.noise, djittered, dx, Write::add);
 }

@@ -20,11 +20,16 @@ AdamW::AdamW(Backend& backend, Arena& persistent, ParameterSet& parameters, cons
     backend.fill(m.first, 0.0f);
     backend.fill(m.second, 0.0f);
   }
+  shards_.allocate_masters(backend, persistent);
   for (const Bucket& bucket : shards_.buckets()) add_runs(bucket);
 }
 
+ShowNumbers AdamW::keeps_masters() {
+  return [this](const Parameter& parameter, std::span<const float> slice) { shards_.store_masters(backend_, parameter, slice); };
+}
+
 std::uint64_t AdamW::bytes(const ParameterSet& parameters, const Mesh& mesh) {
-  std::uint64_t bytes = 0;
+  std::uint64_t bytes = Shards(parameters, mesh).master_bytes();
   for (const FlatBuffer& flat : parameters.flat_buffers())
     if (flat.trainable) bytes += 2 * bytes_of(DType::f32) * static_cast<std::uint64_t>(flat.elements / mesh.size(replica_axis(flat.split)));
   return bytes;
@@ -39,7 +44,7 @@ void AdamW::add_runs(const Bucket& bucket) {
   const auto close_run = [&] {
     if (run.size > 0)
       runs_.push_back({shards_.masters(bucket.flat, run), flat.gradients.rows(run.place, run.size), moments.first.rows(run.shard, run.size),
-                       moments.second.rows(run.shard, run.size), decay});
+                       moments.second.rows(run.shard, run.size), shards_.rounded_values(bucket.flat, run), decay});
   };
   for (const Parameter& p : parameters_) {
     if (p.flat != bucket.flat) continue;
@@ -84,7 +89,7 @@ void AdamW::step(std::int64_t updates, double learning_rate, double gradient_sca
                          .bias_correction1 = 1 - std::pow(config_.beta1, t),
                          .bias_correction2 = 1 - std::pow(config_.beta2, t),
                          .gradient_scale = gradient_scale};
-    backend_.adamw(step, run.master, run.gradient, run.first, run.second);
+    backend_.adamw(step, run.master, run.gradient, run.first, run.second, run.value);
   }
 }
 

@@ -4,7 +4,8 @@
 // The clip factor is folded into the one pass over memory, and the gradient is left zero for the next step.
 //
 // Moments exist only where they are owned (ZeRO stage 1): 8 bytes a parameter divided by the number of ranks that hold
-// replicas of it. What is frozen has none, no part in the norm, and is never updated.
+// replicas of it, and of a bf16 parameter 4 more for its f32 master. What is frozen has none, no part in the norm, and is
+// never updated.
 #pragma once
 
 #include <cstdint>
@@ -21,15 +22,17 @@ namespace smoe {
 
 class AdamW {
  public:
-  // Moments are taken from `persistent` and start at zero. The set must have been allocated with gradients.
+  // Moments and masters are taken from `persistent` and start at zero. The set must have been allocated with gradients.
   AdamW(Backend& backend, Arena& persistent, ParameterSet& parameters, const Mesh& mesh, const OptimizerConfig& config,
         std::int64_t bucket_elements = Shards::default_bucket_elements);
 
-  // The moments' bytes, for a set that is laid out.
+  // The bytes of moments and masters, for a set that is laid out.
   static std::uint64_t bytes(const ParameterSet& parameters, const Mesh& mesh);
 
   // What of the buffers is this rank's to update.
   const Shards& shards() const { return shards_; }
+  // Takes the masters from what it is shown.
+  ShowNumbers keeps_masters();
 
   // Adds the squares of the gradients that this rank owns to `squares` [1] f64, on the device. They must have been summed
   // over the replicas.
@@ -49,6 +52,7 @@ class AdamW {
  private:
   struct Run {  // neighbours in a shard that are treated alike
     Tensor master, gradient, first, second;
+    Tensor value;  // the master rounded; empty where the model computes with the master
     double weight_decay;
   };
   struct Moments {

@@ -71,12 +71,13 @@ std::uint64_t ParameterSet::bytes(bool with_gradients) const {
   return bytes;
 }
 
-void ParameterSet::initialize(Backend& backend, std::uint64_t seed) {
+void ParameterSet::initialize(Backend& backend, std::uint64_t seed, const ShowNumbers& also) {
   std::vector<float> staging;
   for (auto& p : parameters_) {
     const HostView host(backend, p.value, staging);
     fill_initial_values(seed, p, host.numbers().data());
     host.store();
+    if (also) also(p, host.numbers());
   }
 }
 

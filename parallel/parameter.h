@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -43,6 +45,9 @@ struct Parameter {
   Tensor value{};                   // [slice]
   Tensor gradient{};                // [slice], empty when frozen or not training
 };
+
+// Is handed a parameter's slice in f32, on the host.
+using ShowNumbers = std::function<void(const Parameter&, std::span<const float> slice)>;
 
 // Parameters that lie one behind the other, read as one tensor: q|k|v rows, or [E, 2F, D] of all experts' w1|w3.
 struct ParameterStack {
@@ -81,8 +86,8 @@ class ParameterSet {
   void allocate(Backend& backend, Arena& arena, const Mesh& mesh, bool with_gradients);
   // What allocate() takes, of a set that is laid out.
   std::uint64_t bytes(bool with_gradients) const;
-  // Every parameter's initial values (parallel/initial_values.h).
-  void initialize(Backend& backend, std::uint64_t seed);
+  // Every parameter's initial values (parallel/initial_values.h). also: is shown each one's in f32 (Shards::store_masters).
+  void initialize(Backend& backend, std::uint64_t seed, const ShowNumbers& also = {});
 
   auto begin() { return parameters_.begin(); }
   auto end() { return parameters_.end(); }

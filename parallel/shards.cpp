@@ -30,6 +30,29 @@ Shards::Shards(const ParameterSet& parameters, const Mesh& mesh, std::int64_t bu
   for (auto& runs : owned_) std::sort(runs.begin(), runs.end(), [](const OwnedRun& a, const OwnedRun& b) { return a.place < b.place; });
 }
 
+void Shards::allocate_masters(Backend& backend, Arena& arena) {
+  masters_.resize(shard_elements_.size());
+  for (std::size_t f = 0; f < masters_.size(); ++f) {
+    if (!has_masters(f)) continue;
+    masters_[f] = arena.take({shard_elements_[f]});
+    backend.fill(masters_[f], 0.0f);
+  }
+}
+
+std::uint64_t Shards::master_bytes() const {
+  std::uint64_t bytes = 0;
+  for (std::size_t f = 0; f < shard_elements_.size(); ++f)
+    if (has_masters(f)) bytes += static_cast<std::uint64_t>(shard_elements_[f]) * bytes_of(DType::f32);
+  return bytes;
+}
+
+void Shards::store_masters(Backend& backend, const Parameter& parameter, std::span<const float> slice) const {
+  if (!has_masters(parameter.flat)) return;
+  for_each_owned(parameter, [&](std::int64_t first, const OwnedRun& run) {
+    backend.copy_from_host(masters(parameter.flat, run), slice.data() + first);
+  });
+}
+
 void Shards::add_buckets(std::size_t flat, const Communicator& group, std::int64_t bucket_elements) {
   const FlatBuffer& buffer = parameters_.flat_buffers()[flat];
   const std::int64_t unit = flat_alignment(buffer.type) * group.size();

@@ -9,8 +9,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
+#include "kernels/arena.h"
+#include "kernels/backend.h"
 #include "parallel/mesh.h"
 #include "parallel/parameter.h"
 
@@ -42,8 +45,19 @@ class Shards {
   const std::vector<Bucket>& buckets() const { return buckets_; }
   std::int64_t shard_elements(std::size_t flat) const { return shard_elements_[flat]; }
 
-  // The numbers, in f32, that the optimizer updates and checkpoints keep of a run of a flat buffer: the values themselves.
-  Tensor masters(std::size_t flat, const OwnedRun& run) const { return parameters_.flat_buffers()[flat].values.rows(run.place, run.size); }
+  // Memory, from `arena`, for the masters of what is trained in bf16: 4 bytes for each number that this rank owns. Zeroed;
+  // store_masters() fills them.
+  void allocate_masters(Backend& backend, Arena& arena);
+  std::uint64_t master_bytes() const;  // what that takes
+  // The numbers that the optimizer updates and checkpoints keep of a run of a flat buffer: f32 masters, which bf16 values
+  // are rounded from; where there are none, the values themselves.
+  Tensor masters(std::size_t flat, const OwnedRun& run) const {
+    return has_masters(flat) ? masters_[flat].rows(run.shard, run.size) : values(flat, run);
+  }
+  // Of a run with masters, what the model computes with; else empty.
+  Tensor rounded_values(std::size_t flat, const OwnedRun& run) const { return has_masters(flat) ? values(flat, run) : Tensor{}; }
+  // A parameter's whole slice in f32, before it was rounded: this rank's part becomes its masters, where it has any.
+  void store_masters(Backend& backend, const Parameter& parameter, std::span<const float> slice) const;
 
   // The runs of a parameter's slice that this rank owns, in order: visit(first element of the slice, run).
   template <class Visit>
@@ -56,12 +70,19 @@ class Shards {
   }
 
  private:
+  bool has_masters(std::size_t flat) const {
+    return parameters_.flat_buffers()[flat].type == DType::bf16 && parameters_.flat_buffers()[flat].trainable;
+  }
+  Tensor values(std::size_t flat, const OwnedRun& run) const {
+    return parameters_.flat_buffers()[flat].values.rows(run.place, run.size);
+  }
   void add_buckets(std::size_t flat, const Communicator& group, std::int64_t bucket_elements);
 
   const ParameterSet& parameters_;
   std::vector<Bucket> buckets_;
   std::vector<std::vector<OwnedRun>> owned_;  // of each flat buffer, ascending
   std::vector<std::int64_t> shard_elements_;
+  std::vector<Tensor> masters_;  // of each flat buffer [shard_elements], empty where it has none
 };
 
 }  // namespace smoe

@@ -77,7 +77,7 @@ void TokenDispatcher::plan_exchange(Backend& backend, Arena& keep, std::span<con
 void TokenDispatcher::send(Backend& backend, Arena& scratch, const Tensor& by_expert, const Dispatched& dispatched, const Tensor& by_own_expert,
                            std::string_view label) {
   const ArenaScope scope(scratch);
-  const Tensor to = as_rows(by_own_expert), from = as_rows(by_expert), by_sender = scratch.take(to.shape());
+  const Tensor to = as_rows(by_own_expert), from = as_rows(by_expert), by_sender = scratch.take_like(to);
   group_.all_to_all_v(from, dispatched.sent, by_sender, dispatched.received, label);
   backend.permute(by_sender, dispatched.arrival_of, 1, to);
 }
@@ -85,7 +85,7 @@ void TokenDispatcher::send(Backend& backend, Arena& scratch, const Tensor& by_ex
 void TokenDispatcher::bring_back(Backend& backend, Arena& scratch, const Tensor& by_own_expert, const Dispatched& dispatched, const Tensor& by_expert,
                                  std::string_view label) {
   const ArenaScope scope(scratch);
-  const Tensor from = as_rows(by_own_expert), to = as_rows(by_expert), by_sender = scratch.take(from.shape());
+  const Tensor from = as_rows(by_own_expert), to = as_rows(by_expert), by_sender = scratch.take_like(from);
   backend.permute(from, dispatched.place_of, 1, by_sender);
   group_.all_to_all_v(by_sender, dispatched.received, to, dispatched.sent, label);
 }
@@ -110,7 +110,7 @@ Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, 
   if (!exchanges()) {
     out.row_weights = keep.take({assignments});
     backend.permute_weights(weights, out.row_of, out.row_weights);
-    const Tensor rows = keep.take({assignments, x.dim(1)});
+    const Tensor rows = keep.take(x.type(), {assignments, x.dim(1)});
     backend.permute(x, out.assignment_of, experts_per_token_, rows);
     backend.wait(counted);
     out.rows = {offsets, out.own_offsets.numbers()};
@@ -120,9 +120,9 @@ Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, 
   plan_exchange(backend, keep, offsets_.numbers(), out);
   const std::int64_t arriving = out.arrival_of.dim(0);
   out.row_weights = keep.take({arriving});
-  const Tensor rows = keep.take({arriving, x.dim(1)});
+  const Tensor rows = keep.take(x.type(), {arriving, x.dim(1)});
   const ArenaScope scope(scratch);
-  const Tensor weights_by_expert = scratch.take({assignments}), by_expert = scratch.take({assignments, x.dim(1)});
+  const Tensor weights_by_expert = scratch.take({assignments}), by_expert = scratch.take(x.type(), {assignments, x.dim(1)});
   backend.permute_weights(weights, out.row_of, weights_by_expert);
   backend.permute(x, out.assignment_of, experts_per_token_, by_expert);
   send(backend, scratch, weights_by_expert, out, out.row_weights, "moe.weights");
@@ -139,7 +139,7 @@ void TokenDispatcher::dispatch_backward(Backend& backend, Arena& scratch, const 
   }
   const ArenaScope scope(scratch);
   const std::int64_t assignments = dispatched.assignment_of.dim(0);
-  const Tensor dweights_by_expert = scratch.take({assignments}), by_expert = scratch.take({assignments, dx.dim(1)});
+  const Tensor dweights_by_expert = scratch.take({assignments}), by_expert = scratch.take(dx.type(), {assignments, dx.dim(1)});
   bring_back(backend, scratch, drow_weights, dispatched, dweights_by_expert, "moe.weights_backward");
   bring_back(backend, scratch, drows, dispatched, by_expert, "moe.dispatch_backward");
   backend.unpermute(by_expert, dispatched.row_of, {}, dx);
@@ -149,7 +149,7 @@ void TokenDispatcher::dispatch_backward(Backend& backend, Arena& scratch, const 
 void TokenDispatcher::combine(Backend& backend, Arena& scratch, const Tensor& rows, const Dispatched& dispatched, const Tensor& base, const Tensor& y) {
   if (!exchanges()) return backend.unpermute(rows, dispatched.row_of, base, y);
   const ArenaScope scope(scratch);
-  const Tensor by_expert = scratch.take({dispatched.assignment_of.dim(0), y.dim(1)});
+  const Tensor by_expert = scratch.take(y.type(), {dispatched.assignment_of.dim(0), y.dim(1)});
   bring_back(backend, scratch, rows, dispatched, by_expert, "moe.combine");
   backend.unpermute(by_expert, dispatched.row_of, base, y);
 }
@@ -157,7 +157,7 @@ void TokenDispatcher::combine(Backend& backend, Arena& scratch, const Tensor& ro
 void TokenDispatcher::combine_backward(Backend& backend, Arena& scratch, const Tensor& dy, const Dispatched& dispatched, const Tensor& drows) {
   if (!exchanges()) return backend.permute(dy, dispatched.assignment_of, experts_per_token_, drows);
   const ArenaScope scope(scratch);
-  const Tensor by_expert = scratch.take({dispatched.assignment_of.dim(0), dy.dim(1)});
+  const Tensor by_expert = scratch.take(dy.type(), {dispatched.assignment_of.dim(0), dy.dim(1)});
   backend.permute(dy, dispatched.assignment_of, experts_per_token_, by_expert);
   send(backend, scratch, by_expert, dispatched, drows, "moe.combine_backward");
 }

@@ -9,7 +9,7 @@
 namespace smoe {
 
 MicroBatchShape micro_batch_of(const TrainConfig& train, const DataConfig& data) {
-  return {train.micro_batch_size, data.sequence_length, train.recompute};
+  return {train.micro_batch_size, data.sequence_length, train.recompute, train.type()};
 }
 
 std::uint64_t estimated_activation_bytes(const ModelConfig& model, const MicroBatchShape& shape, const Layout& layout) {
@@ -17,19 +17,20 @@ std::uint64_t estimated_activation_bytes(const ModelConfig& model, const MicroBa
   const std::int64_t query = heads * head_size, key_value = 2 * model.num_key_value_heads * head_size;
   const std::int64_t chosen = model.num_experts_per_tok;
 
-  // Values a token that one layer keeps, as its Saved structs name them.
-  const std::int64_t norms = 3 * model.hidden_size;                    // the two norms' outputs, and the sum between them
-  const std::int64_t attention = query + key_value + query + heads;    // qkv, out, lse
-  const std::int64_t router = 2 * model.num_local_experts + 2 * chosen;
-  const std::int64_t experts = chosen * (model.hidden_size + 2 * model.intermediate_size + 3);
+  // Bytes a token that one layer keeps, as its Saved structs name them: in the model's type, or in four bytes.
+  const auto size = static_cast<std::int64_t>(bytes_of(shape.type)), four = std::int64_t{4};
+  const std::int64_t norms = size * 3 * model.hidden_size;             // the two norms' outputs, and the sum between them
+  const std::int64_t attention = size * (query + key_value + query) + four * heads;  // qkv, out; lse
+  const std::int64_t router = four * (2 * model.num_local_experts + 2 * chosen);
+  const std::int64_t experts = chosen * (size * (model.hidden_size + 2 * model.intermediate_size) + four * 3);
   const std::int64_t layer = norms + attention + router + experts;
 
   // Every layer's input is kept. Backward works on one layer with about as much scratch as that layer keeps.
   const std::int64_t kept_layers = shape.recompute == Recompute::none ? model.num_hidden_layers : 1;
   // With tp, tokens or heads are divided; what attention reads of all tokens is not.
-  const std::int64_t gathered = layout.tp > 1 ? (kept_layers + 1) * model.hidden_size : 0;
-  const std::int64_t per_token = (model.num_hidden_layers * model.hidden_size + kept_layers * layer + layer) / layout.tp + gathered;
-  return static_cast<std::uint64_t>(per_token) * static_cast<std::uint64_t>(shape.sequences * shape.sequence_length) * sizeof(float);
+  const std::int64_t gathered = layout.tp > 1 ? size * (kept_layers + 1) * model.hidden_size : 0;
+  const std::int64_t per_token = (size * model.num_hidden_layers * model.hidden_size + kept_layers * layer + layer) / layout.tp + gathered;
+  return static_cast<std::uint64_t>(per_token) * static_cast<std::uint64_t>(shape.sequences * shape.sequence_length);
 }
 
 std::string how_to_lower(const MicroBatchShape& shape) {

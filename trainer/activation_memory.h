@@ -18,6 +18,7 @@ namespace smoe {
 struct MicroBatchShape {
   std::int64_t sequences = 1, sequence_length = 1;
   Recompute recompute = Recompute::none;
+  DType type = DType::f32;  // of weights and activations
 };
 MicroBatchShape micro_batch_of(const TrainConfig& train, const DataConfig& data);
 

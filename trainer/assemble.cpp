@@ -49,7 +49,7 @@ FoundModel check(const TrainerConfig& config, const Layout& layout) {
   found.whole = std::make_unique<ParameterSet>(declare_parameters(model, Mesh::single(), found.frozen));
   check_frozen(*found.whole, found.frozen);
   const auto ranks_here = static_cast<std::uint64_t>(config.ranks_on_node);
-  const std::uint64_t state = training_state_bytes(model, layout, found.frozen);
+  const std::uint64_t state = training_state_bytes(model, layout, found.frozen, config.train.type());
   require_memory(model, state * ranks_here, "weights, gradients and moments",
                  ranks_here == 1 ? std::string() : fmt::format(", fewer than {} ranks on it, or larger parallel.ep and parallel.tp", ranks_here));
   if (const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data); config.train.steps > 0)
@@ -80,6 +80,9 @@ RunParts build(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> 
   std::unique_ptr<RunDirectory> directory;
   if (mesh.is_root() && !config.train.output_dir.empty()) directory = std::make_unique<RunDirectory>(config.train.output_dir);
   TrainingParts training(std::move(backend), hf.model, config, mesh, found.frozen);
+  hf.weights = config.checkpoint.export_dtype == ExportType::fp32   ? DType::f32
+               : config.checkpoint.export_dtype == ExportType::bf16 ? DType::bf16
+                                                                    : training.model->type();
   return {.config = std::move(config), .mesh = mesh, .hf = std::move(hf), .from = std::move(found.from), .frozen = std::move(found.frozen),
           .whole = std::move(found.whole), .corpus = std::move(corpus),
           .carried_files = std::move(carried), .stream = {}, .directory = std::move(directory), .checkpoint = {}, .left_behind = 0, .state = {},
@@ -147,16 +150,16 @@ void load_beginning(RunParts& parts) {
   if (!parts.checkpoint.empty())
     parts.state = load_checkpoint(parts.checkpoint, parts.checkpoint_content());
   else if (!parts.from.empty())
-    load_weights(parts.from, *training.backend, parts.hf.model, parameters, parts.hf.tied_head);
+    load_weights(parts.from, *training.backend, parts.hf.model, parameters, parts.hf.tied_head, training.optimizer->keeps_masters());
   else
-    parameters.initialize(*training.backend, static_cast<std::uint64_t>(parts.config.train.seed));
+    parameters.initialize(*training.backend, static_cast<std::uint64_t>(parts.config.train.seed), training.optimizer->keeps_masters());
 }
 
 }  // namespace
 
 TrainingParts::TrainingParts(std::unique_ptr<Backend> given, const ModelConfig& shape, const TrainerConfig& config, const Mesh& mesh,
                              const std::vector<std::string>& frozen)
-    : backend(std::move(given)), persistent(std::make_unique<Arena>(*backend)), model(std::make_unique<Mixtral>(shape, mesh, frozen)) {
+    : backend(std::move(given)), persistent(std::make_unique<Arena>(*backend)), model(std::make_unique<Mixtral>(shape, mesh, frozen, RoutingOptions(), type_of(config.train.precision, backend->device()))) {
   model->allocate(*backend, *persistent, config.data.sequence_length, true);
   optimizer = std::make_unique<AdamW>(*backend, *persistent, model->parameters(), mesh, config.optimizer);
   step = std::make_unique<TrainingStep>(*backend, mesh, *model, *optimizer, config.router, config.train.micro_batch_size, config.train.recompute);

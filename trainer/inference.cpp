@@ -15,24 +15,24 @@
 namespace smoe {
 namespace {
 
-HfConfig checked_config(const std::filesystem::path& directory, std::optional<HfConfig> read) {
+HfConfig checked_config(const std::filesystem::path& directory, std::optional<HfConfig> read, DType type) {
   verify_model_directory(directory);
   HfConfig config = read ? *std::move(read) : read_hf_config(directory);
-  require_memory(config.model, 4 * static_cast<std::uint64_t>(count_parameters(config.model).total), "weights");
+  require_memory(config.model, bytes_of(type) * static_cast<std::uint64_t>(count_parameters(config.model).total), "weights");
   return config;
 }
 
 }  // namespace
 
 InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions, std::unique_ptr<Backend> backend,
-                               std::optional<HfConfig> config)
-    : config_(checked_config(directory, std::move(config))),
+                               std::optional<HfConfig> config, PrecisionChoice precision)
+    : config_(checked_config(directory, std::move(config), type_of(precision, backend->device()))),
       mesh_(mesh),
       backend_(std::move(backend)),
       persistent_(*backend_),
       activations_(*backend_),
       scratch_(*backend_),
-      model_(config_.model, mesh) {
+      model_(config_.model, mesh, {}, {}, type_of(precision, backend_->device())) {
   if (positions > config_.model.max_position_embeddings)
     throw std::runtime_error(fmt::format("{}: {} positions are asked for, the model has {} (max_position_embeddings in config.json){}",
                                          directory.string(), positions, config_.model.max_position_embeddings,

@@ -12,6 +12,7 @@
 #include "model/mixtral.h"
 #include "parallel/mesh.h"
 #include "trainer/checkpoint/hf_config.h"
+#include "trainer/train_config.h"
 
 namespace smoe {
 
@@ -21,9 +22,10 @@ class InferenceModel {
   // config.json leaves to be guessed is told on stderr (HfConfig::warnings). Throws std::runtime_error if the directory
   // holds no model that can be used, or fewer positions than asked for.
   InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions,
-                 std::unique_ptr<Backend> backend, std::optional<HfConfig> config = std::nullopt);
+                 std::unique_ptr<Backend> backend, std::optional<HfConfig> config = std::nullopt,
+                 PrecisionChoice precision = PrecisionChoice::automatic);
   InferenceModel(const std::filesystem::path&, const Mesh&&, std::int64_t, std::unique_ptr<Backend>,
-                 std::optional<HfConfig> = std::nullopt) = delete;  // the mesh must outlive it
+                 std::optional<HfConfig> = std::nullopt, PrecisionChoice = PrecisionChoice::automatic) = delete;  // the mesh must outlive it
 
   const HfConfig& config() const { return config_; }
   const ModelConfig& shape() const { return config_.model; }

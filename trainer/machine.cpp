@@ -28,9 +28,9 @@ std::uint64_t usable_memory_bytes(const std::filesystem::path& membership, const
   return least;
 }
 
-std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layout, const std::vector<std::string>& frozen) {
+std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layout, const std::vector<std::string>& frozen, DType type) {
   const Mesh mesh = Mesh::placed(layout, layout.ranks - 1);  // the last one has the larger part of what does not divide
-  ParameterSet parameters = declare_parameters(model, mesh, frozen);
+  ParameterSet parameters = declare_parameters(model, mesh, frozen, type);
   parameters.lay_out(mesh);
   return parameters.bytes(true) + AdamW::bytes(parameters, mesh);
 }

@@ -60,10 +60,10 @@ class OpMedians {
 class Workbench {
  public:
   explicit Workbench(const StepProfileCase& what)
-      : what_(what), cpu_(make_backend(DeviceChoice::automatic, what.threads)), timed_(*cpu_), persistent_(timed_), model_(what.model, mesh_, frozen_patterns(what.router, what.freeze)) {
+      : what_(what), cpu_(make_backend(DeviceChoice::automatic, what.threads)), timed_(*cpu_), persistent_(timed_), model_(what.model, mesh_, frozen_patterns(what.router, what.freeze), {}, type_of(what.precision, cpu_->device())) {
     model_.allocate(timed_, persistent_, what.sequence_length + what.generated, true);
-    model_.parameters().initialize(timed_, 1);
     optimizer_ = std::make_unique<AdamW>(timed_, persistent_, model_.parameters(), mesh_, what.optimizer);
+    model_.parameters().initialize(timed_, 1, optimizer_->keeps_masters());
     step_ = std::make_unique<TrainingStep>(timed_, mesh_, model_, *optimizer_, what.router, what.micro_batch_size, what.recompute);
     const std::int64_t tokens = what.micro_batch_size * what.sequence_length;
     ids_ = random_ids(tokens, what.model.vocab_size, 1);
@@ -99,7 +99,7 @@ class Workbench {
     found.tokens = what_.generated;
     found.past = std::max<std::int64_t>(1, what_.sequence_length - what_.generated);
     // The input embedding is read a row at a time.
-    found.bytes = 4.0 * static_cast<double>(counts.active - model.vocab_size * model.hidden_size + model.hidden_size);
+    found.bytes = static_cast<double>(bytes_of(model_.type())) * static_cast<double>(counts.active - model.vocab_size * model.hidden_size + model.hidden_size);
     const ArenaScope scope(persistent_);
     KvCache cache = model_.make_cache(persistent_, found.past + found.tokens);
     forward(std::span(ids_).first(static_cast<std::size_t>(found.past)), cache);

@@ -12,6 +12,7 @@
 #include "model/recompute.h"
 #include "model/router_config.h"
 #include "optim/optimizer_config.h"
+#include "trainer/train_config.h"
 
 namespace smoe {
 
@@ -22,6 +23,7 @@ struct StepProfileCase {
   std::vector<std::string> freeze = {};  // as train.freeze
   OptimizerConfig optimizer = {};
   Recompute recompute = Recompute::none;
+  PrecisionChoice precision = PrecisionChoice::automatic;
   std::int64_t sequence_length = 512;
   std::int64_t micro_batch_size = 4;  // sequences
   std::int64_t micro_batches = 1;     // of an optimizer step

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -26,6 +27,23 @@ inline constexpr auto choices(PrecisionChoice) {
   return std::array<std::pair<PrecisionChoice, std::string_view>, 3>{
       {{PrecisionChoice::automatic, "auto"}, {PrecisionChoice::fp32, "fp32"}, {PrecisionChoice::bf16, "bf16"}}};
 }
+// "auto", "fp32" or "bf16".
+inline PrecisionChoice precision_named(std::string_view wanted) {
+  for (const auto& [choice, name] : choices(PrecisionChoice())) if (name == wanted) return choice;
+  throw std::logic_error("no precision is called " + std::string(wanted));
+}
+// Of the weights and activations.
+constexpr DType type_of(PrecisionChoice choice, Device device) {
+  const bool half = choice == PrecisionChoice::bf16 || (choice == PrecisionChoice::automatic && device == Device::cuda);
+  return half ? DType::bf16 : DType::f32;
+}
+
+enum class ExportType { of_run, fp32, bf16 };  // of the weights in a checkpoint's model/
+
+inline constexpr auto choices(ExportType) {
+  return std::array<std::pair<ExportType, std::string_view>, 3>{
+      {{ExportType::of_run, "null"}, {ExportType::fp32, "fp32"}, {ExportType::bf16, "bf16"}}};
+}
 
 struct TrainConfig {
   std::int64_t steps = 1000;            // 0 writes the starting checkpoint and ends
@@ -40,6 +58,9 @@ struct TrainConfig {
   std::int64_t max_skipped_steps = 5;  // refused steps in a row before the run stops
   std::optional<double> outlier_deviations;  // refuses steps whose loss or gradient norm is so many above (trainer/outliers.h)
   std::string output_dir;              // empty: runs/NAME, NAME being the configuration file's without its extension
+
+  // Of weights and activations.
+  DType type() const { return type_of(precision, device == DeviceChoice::cuda ? Device::cuda : Device::cpu); }
 
   // Relations between fields that do not hold: key -> what is wrong.
   std::map<std::string, std::string> problems() const {
@@ -61,7 +82,7 @@ struct TrainConfig {
     visit.integer("micro_batch_size", self.micro_batch_size, "[1, 16777216]");
     visit.integer("seed", self.seed, "[0, 9223372036854775807]");
     visit.choice("device", self.device, {DeviceChoice::cuda});
-    visit.choice("precision", self.precision, {PrecisionChoice::bf16});
+    visit.choice("precision", self.precision);
     visit.texts("freeze", self.freeze);
     visit.integer("threads", self.threads, "[0, 4096]");
     visit.choice("recompute", self.recompute, {Recompute::expert});
@@ -75,6 +96,7 @@ struct CheckpointConfig {
   std::int64_t interval = 500;  // steps
   std::int64_t keep = 2;        // the latest so many are kept
   std::string resume = "auto";  // auto: from the latest checkpoint if there is one; never; or a checkpoint's path
+  ExportType export_dtype = ExportType::of_run;
 
   bool operator==(const CheckpointConfig&) const = default;
 
@@ -83,6 +105,7 @@ struct CheckpointConfig {
     visit.integer("interval", self.interval, "[1, 1000000000]");
     visit.integer("keep", self.keep, "[1, 1000000]");
     visit.path("resume", self.resume);
+    visit.choice("export_dtype", self.export_dtype);
   }
 };
 

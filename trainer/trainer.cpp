@@ -31,6 +31,7 @@ void Trainer::begin_afresh() {
   std::optional<fs::path> aside;
   if (parts_.directory) aside = parts_.directory->set_aside_earlier_results();
   parts_.state.stream = parts_.stream;
+  parts_.state.type = parts_.training.model->type();
   open_record(false);
   if (aside) record_.say(fmt::format("earlier results were moved to {}", aside->string()));
   if (!parts_.from.empty()) record_.say(fmt::format("weights from {}", parts_.from.string()));
@@ -47,6 +48,11 @@ void Trainer::resume() {
   if (aside) record_.say(fmt::format("checkpoints of later steps were moved to {}", aside->string()));
   if (parts_.left_behind > 0)
     record_.say(fmt::format("{} parameter(s) that the checkpoint trained are frozen here: their moments are left behind", parts_.left_behind));
+  if (const DType type = parts_.training.model->type(); type != state.type) {
+    record_.say(fmt::format("the checkpoint was trained in {}, this run computes in {}: it goes on from the same weights and moments in f32",
+                            name_of(state.type), name_of(type)));
+    state.type = type;
+  }
   if (parts_.stream != state.stream) {
     record_.say(fmt::format("warning: the data is not what the checkpoint was trained on, so the order of samples changes here\n"
                             "  then: {}\n  now:  {}", state.stream, parts_.stream));

@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include "kernels/cpu/bf16_edges.h"
 #include "kernels/cpu/blas.h"
 #include "kernels/cpu/core_rate.h"
 #include "kernels/cpu/gemm_tile.h"
@@ -21,7 +22,7 @@ DeviceProfile CpuBackend::measure_profile() {
 
 std::unique_ptr<Backend> make_cpu_backend(int threads) {
   if (threads > 0) omp_set_num_threads(threads);  // for the few loops outside this folder
-  return std::make_unique<CpuBackend>(threads);
+  return std::make_unique<Bf16Edges>(std::make_unique<CpuBackend>(threads));
 }
 
 }  // namespace smoe

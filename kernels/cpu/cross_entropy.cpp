@@ -88,24 +88,26 @@ void CpuBackend::do_cross_entropy_losses(const Tensor& targets, const Tensor& ma
   }
 }
 
-void CpuBackend::do_cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first_column,
-                                           const Tensor& logsumexp, double scale, const Tensor& token_scales) {
+void CpuBackend::do_cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first_column, const Tensor& logsumexp,
+                                           double scale, const Tensor& token_scales, const Tensor& dlogits) {
   const std::int64_t N = logits.dim(0), V = logits.dim(1);
-  float* pl = logits.f32();
+  const float* pl = logits.f32();
+  float* pd = dlogits.f32();
   const std::int32_t* target = targets.i32();
   const float *plse = logsumexp.f32(), *ptoken = token_scales.empty() ? nullptr : token_scales.f32();
   cpu::for_blocks(threads_, N, cpu::block_rows(V), [=](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) {
-      float* row = pl + i * V;
+      const float* row = pl + i * V;
+      float* drow = pd + i * V;
       if (target[i] < 0) {
-        std::fill_n(row, V, 0.0f);
+        std::fill_n(drow, V, 0.0f);
         continue;
       }
       const float lse = plse[i], s = static_cast<float>(ptoken ? scale * static_cast<double>(ptoken[i]) : scale);
 #pragma omp simd
-      for (std::int64_t v = 0; v < V; ++v) row[v] = s * cpu::vector_exp(row[v] - lse);
+      for (std::int64_t v = 0; v < V; ++v) drow[v] = s * cpu::vector_exp(row[v] - lse);
       const std::int64_t column = target[i] - first_column;
-      if (column >= 0 && column < V) row[column] -= s;
+      if (column >= 0 && column < V) drow[column] -= s;
     }
   });
 }

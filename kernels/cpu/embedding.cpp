@@ -1,9 +1,10 @@
 #include <algorithm>
+#include <cstddef>
+#include <cstring>
 
 #include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/parallel.h"
-#include "kernels/cpu/vector_math.h"
 
 namespace smoe {
 
@@ -11,15 +12,16 @@ void CpuBackend::do_embedding_forward(const Tensor& ids, const Tensor& table, st
   const std::int64_t T = out.dim(0), V = table.dim(0), D = out.dim(1);
   const std::int32_t* id = ids.i32();
   cpu::expect_in_range("embedding_forward", "ids", id, T, vocabulary);
-  const float* from = table.f32();
-  float* to = out.f32();
+  const std::int64_t row_bytes = D * static_cast<std::int64_t>(bytes_of(table.type()));  // moved as they are, of either type
+  const auto* from = static_cast<const std::byte*>(table.raw());
+  auto* to = static_cast<std::byte*>(out.raw());
   cpu::for_blocks(threads_, T, cpu::block_rows(D), [=](std::int64_t first, std::int64_t last) {
     for (std::int64_t t = first; t < last; ++t) {
       const std::int64_t row = id[t] - first_row;
       if (row >= 0 && row < V)
-        cpu::copy_row(from + row * D, D, to + t * D);
+        std::memcpy(to + t * row_bytes, from + row * row_bytes, static_cast<std::size_t>(row_bytes));
       else
-        std::fill_n(to + t * D, D, 0.0f);
+        std::memset(to + t * row_bytes, 0, static_cast<std::size_t>(row_bytes));
     }
   });
 }

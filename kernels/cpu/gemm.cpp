@@ -1,11 +1,14 @@
 // Matrix products: cut into tiles, each one computed by one thread, handed out largest first. Every output tile belongs
 // to one task, so sums have one order; and a thread that falls behind delays one tile, not the whole product.
+#include <omp.h>
+
 #include <algorithm>
 #include <limits>
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/gemm_tile.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/product_bf16.h"
 
 namespace smoe {
 namespace {
@@ -55,25 +58,34 @@ void cpu::append_tiles(std::vector<GemmTile>& tiles, Gemm kind, const GemmTile& 
                        whole.c + i * stride.c + j, whole.kernel});
 }
 
-void CpuBackend::run_tiles(Gemm kind, std::int64_t lda, std::int64_t ldb, std::int64_t ldc, Write write) {
+void CpuBackend::run_tiles(Gemm kind, const Tensor& a, std::int64_t lda, const Tensor& b, std::int64_t ldb, const Tensor& c,
+                           std::int64_t ldc, Write write) {
   std::sort(tiles_.begin(), tiles_.end(), [](const GemmTile& x, const GemmTile& y) {
     const std::int64_t work_x = x.m * x.n * x.k, work_y = y.m * y.n * y.k;
     return work_x != work_y ? work_x > work_y : x.c < y.c;
   });
+  const bool adds = write == Write::add;
   cpu::for_tasks(threads_, static_cast<std::int64_t>(tiles_.size()), [&](std::int64_t i) {
     const GemmTile& t = tiles_[static_cast<std::size_t>(i)];
-    cpu::product(t.kernel, kind, t.m, t.n, t.k, t.a, lda, t.b, ldb, t.c, ldc, write == Write::add);
+    if (a.type() == DType::f32)
+      return cpu::product(t.kernel, kind, t.m, t.n, t.k, a.f32() + t.a, lda, b.f32() + t.b, ldb, c.f32() + t.c, ldc, adds);
+    cpu::Workspace& room = per_thread_[static_cast<std::size_t>(omp_get_thread_num())];
+    const Bf16 *pa = a.bf16() + t.a, *pb = b.bf16() + t.b;
+    if (c.type() == DType::f32)
+      cpu::product_of_bf16(room, t.kernel, kind, t.m, t.n, t.k, pa, lda, pb, ldb, c.f32() + t.c, ldc, adds);
+    else
+      cpu::product_of_bf16(room, t.kernel, kind, t.m, t.n, t.k, pa, lda, pb, ldb, c.bf16() + t.c, ldc, adds);
   });
 }
 
 void CpuBackend::do_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, Write write) {
   const std::int64_t m = c.dim(0), n = c.dim(1), k = kind == Gemm::tn ? a.dim(0) : a.dim(1);
-  const GemmTile whole{m, n, k, a.f32(), b.f32(), c.f32(), cpu::product_kernel_for(kind, m, n, k)};
+  const GemmTile whole{m, n, k, 0, 0, 0, cpu::product_kernel_for(kind, m, n, k)};
   const Strides stride = strides_of(kind, m, n, k);
   tiles_.clear();
   // A multiple of the threads, which share them evenly.
   cpu::append_tiles(tiles_, kind, whole, m * n * k <= 64 * 64 * 64 ? 1 : round_up(ceil_div(m * n, tile_area), threads_));
-  run_tiles(kind, stride.a, stride.b, stride.c, write);
+  run_tiles(kind, a, stride.a, b, stride.b, c, stride.c, write);
 }
 
 void CpuBackend::do_grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, const ExpertRows& rows,
@@ -82,8 +94,6 @@ void CpuBackend::do_grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, co
   const std::int64_t R = a.dim(0), E = rows.offsets.dim(0) - 1;
   const std::int64_t n = rows_are_summed ? c.dim(2) : c.dim(1), m = a.dim(1), k = a.dim(1);
   const std::int32_t* offsets = rows.host.data();
-  const float *pa = a.f32(), *pb = b.f32();
-  float* pc = c.f32();
   tiles_.clear();
   // Experts differ in rows, so there are several tiles for each thread, and the small ones come last. For few threads the cut
   // depends on the sizes alone: at a tile's edges a library adds in another order, and so the bits are the same on any number
@@ -94,12 +104,12 @@ void CpuBackend::do_grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, co
   for (std::int64_t e = 0; e < E; ++e) {
     const std::int64_t first = offsets[e], count = offsets[e + 1] - first;
     if (rows_are_summed)
-      append({m, n, count, pa + first * m, pb + first * n, pc + e * m * n, cpu::product_kernel_for(kind, m, n, count)});
+      append({m, n, count, first * m, first * n, e * m * n, cpu::product_kernel_for(kind, m, n, count)});
     else
-      append({count, n, k, pa + first * k, pb + e * n * k, pc + first * n, cpu::product_kernel_for(kind, count, n, k)});
+      append({count, n, k, first * k, e * n * k, first * n, cpu::product_kernel_for(kind, count, n, k)});
   }
   const Strides stride = strides_of(kind, m, n, k);
-  run_tiles(kind, stride.a, stride.b, stride.c, write);
+  run_tiles(kind, a, stride.a, b, stride.b, c, stride.c, write);
 }
 
 }  // namespace smoe

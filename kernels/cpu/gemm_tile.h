@@ -10,8 +10,7 @@ namespace smoe::cpu {
 
 struct GemmTile {
   std::int64_t m, n, k;
-  const float *a, *b;
-  float* c;
+  std::int64_t a, b, c;  // where its operands begin, in elements of the tensors
   ProductKernel kernel;  // of the whole product
 };
 

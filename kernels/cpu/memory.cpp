@@ -57,7 +57,12 @@ void CpuBackend::do_fill(const Tensor& to, float value) {
   switch (to.type()) {
     case DType::i32: return fill_with(to.i32());
     case DType::f64: return fill_with(to.f64());
-    default: return fill_with(to.f32());
+    case DType::bf16: {
+      const Bf16 half = rounded(value);
+      return cpu::for_blocks(threads_, to.elements(), cpu::block_elements,
+                             [&](std::int64_t first, std::int64_t last) { std::fill(to.bf16() + first, to.bf16() + last, half); });
+    }
+    case DType::f32: return fill_with(to.f32());
   }
 }
 

@@ -39,13 +39,14 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  // In place; every rank ends with the reduction over the group. f32 or i32.
+  // In place; every rank ends with the reduction over the group. f32, bf16 (summed in f32, rounded once) or i32.
   virtual void all_reduce(const Tensor& x, Reduce op, std::string_view label) = 0;
   // Host numbers (counts, losses, flags).
   virtual void all_reduce(std::span<double> x, Reduce op, std::string_view label) = 0;
   // out [size * n, ...] = the ranks' in [n, ...], in rank order. in may be this rank's part of out.
   virtual void all_gather(const Tensor& in, const Tensor& out, std::string_view label) = 0;
-  // out [n, ...] = this rank's part of the sum over ranks of in [size * n, ...]. out may be that part of in. f32 or i32.
+  // out [n, ...] = this rank's part of the sum over ranks of in [size * n, ...]. out may be that part of in. Types as
+  // all_reduce().
   virtual void reduce_scatter(const Tensor& in, const Tensor& out, std::string_view label) = 0;
   // The same, in place (the sum replaces this rank's part of x), and returns before it is done, so that the sender
   // computes meanwhile. x must be left alone until finish_started(), or until two more have been started: at most two

@@ -37,25 +37,37 @@ std::uint64_t hash_of(const CollectiveCall& call) {
   return h ^ (h >> 29);
 }
 
+// What a sum of numbers is made in, and back: bf16 is rounded once, after all ranks' have been added in f32.
+template <class T>
+T summed(T x) {
+  return x;
+}
+float summed(Bf16 x) { return widened(x); }
+template <class T>
+void write_sum(T sum, T& out) {
+  out = sum;
+}
+void write_sum(float sum, Bf16& out) { out = rounded(sum); }
+
 // The ranks' numbers, reduced in rank order. out may be one of them.
 template <class T>
 void reduce_parts(T* out, const std::vector<const T*>& parts, std::int64_t n, Reduce op) {
   constexpr std::int64_t block = 2048;
   const auto reduce_block = [&](std::int64_t first) {
-    T sum[block];
+    decltype(summed(T())) sum[block];
     const std::int64_t count = std::min(block, n - first);
-    std::copy_n(parts[0] + first, count, sum);
+    for (std::int64_t i = 0; i < count; ++i) sum[i] = summed(parts[0][first + i]);
     for (std::size_t q = 1; q < parts.size(); ++q) {
       const T* part = parts[q] + first;
       if (op == Reduce::sum) {
 #pragma omp simd
-        for (std::int64_t i = 0; i < count; ++i) sum[i] += part[i];
+        for (std::int64_t i = 0; i < count; ++i) sum[i] += summed(part[i]);
       } else {
 #pragma omp simd
-        for (std::int64_t i = 0; i < count; ++i) sum[i] = part[i] > sum[i] ? part[i] : sum[i];
+        for (std::int64_t i = 0; i < count; ++i) sum[i] = summed(part[i]) > sum[i] ? summed(part[i]) : sum[i];
       }
     }
-    std::copy_n(sum, count, out + first);
+    for (std::int64_t i = 0; i < count; ++i) write_sum(sum[i], out[first + i]);
   };
   if (n <= 16 * block) {
     for (std::int64_t first = 0; first < n; first += block) reduce_block(first);
@@ -212,7 +224,9 @@ void MpiCommunicator::reduce_arrived(T* out, const T* own, const T* arrived, std
 }
 
 void MpiCommunicator::sum_arrived(const Tensor& out, const Tensor& own, const std::byte* arrived) const {
-  if (own.type() == DType::i32)
+  if (own.type() == DType::bf16)
+    reduce_arrived(out.bf16(), own.bf16(), reinterpret_cast<const Bf16*>(arrived), own.elements(), Reduce::sum);
+  else if (own.type() == DType::i32)
     reduce_arrived(out.i32(), own.i32(), reinterpret_cast<const std::int32_t*>(arrived), own.elements(), Reduce::sum);
   else
     reduce_arrived(out.f32(), own.f32(), reinterpret_cast<const float*>(arrived), own.elements(), Reduce::sum);
@@ -240,7 +254,9 @@ void MpiCommunicator::reduce_in_place(Call& call, T* x, std::int64_t n, Reduce o
 void MpiCommunicator::all_reduce(const Tensor& x, Reduce op, std::string_view label) {
   require_host(x, label);
   Call call(*this, {op == Reduce::sum ? "all_reduce" : "all_reduce max", axis_, label, name_of(x.type()), x.elements()});
-  if (x.type() == DType::i32)
+  if (x.type() == DType::bf16)
+    reduce_in_place(call, x.bf16(), x.elements(), op);
+  else if (x.type() == DType::i32)
     reduce_in_place(call, x.i32(), x.elements(), op);
   else
     reduce_in_place(call, x.f32(), x.elements(), op);

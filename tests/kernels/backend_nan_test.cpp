@@ -243,7 +243,7 @@ TEST_P(BackendNan, CrossEntropy) {
     backend_->cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses);
     expect_rows("logsumexp", logsumexp, 5, in_row(3));
     expect_rows("losses", losses, 5, in_row(3));
-    backend_->cross_entropy_backward(logits, targets, 0, logsumexp, 0.2, {});
+    backend_->cross_entropy_backward(logits, targets, 0, logsumexp, 0.2, {}, logits);
     expect_rows("dlogits", logits, 5, in_row(3));
   }
 }
@@ -255,7 +255,7 @@ TEST_P(BackendNan, CrossEntropyOfAMaskedRowIsZero) {
   const Tensor logsumexp = ws_.output({2}), losses = ws_.output({2});
   backend_->cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses);
   EXPECT_EQ(ws_.read(losses)[1], 0);
-  backend_->cross_entropy_backward(logits, targets, 0, logsumexp, 0.2, {});
+  backend_->cross_entropy_backward(logits, targets, 0, logsumexp, 0.2, {}, logits);
   expect_rows("dlogits", logits, 2, nowhere);
 }
 
@@ -264,7 +264,7 @@ TEST_P(BackendNan, AdamW) {
                second = ws_.f32({40}, Values(40));
   Values gradient = f32_values(random_, 40);
   gradient[18] = nan;
-  backend_->adamw({1e-3, 0.9, 0.95, 1e-8, 0.1, 0.1, 0.05, 1.0}, parameter, ws_.f32({40}, gradient), first, second);
+  backend_->adamw({1e-3, 0.9, 0.95, 1e-8, 0.1, 0.1, 0.05, 1.0}, parameter, ws_.f32({40}, gradient), first, second, {});
   for (const Tensor& tensor : {parameter, first, second}) expect_rows("state", tensor, 40, in_row(18));
 }
 

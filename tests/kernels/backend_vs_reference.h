@@ -30,7 +30,7 @@ struct Comparison {
 };
 
 // Makes every call of the case. Fails the test where memory beside a tensor was overwritten.
-std::vector<Comparison> compare_with_reference(const OpCase& c, Backend& backend);
+std::vector<Comparison> compare_with_reference(const OpCase& c, Backend& backend, DType type = DType::f32);
 // The cases that are small enough for the reference.
 std::vector<OpCase> compared_cases();
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -15,16 +16,19 @@
 namespace smoe::checks {
 namespace {
 
-class CheckBackendOps : public testing::TestWithParam<OpCase> {};
+class CheckBackendOps : public testing::TestWithParam<std::tuple<DType, OpCase>> {};
 
 // One thread and two round differently, and no op writes where it should read.
 TEST_P(CheckBackendOps, OneThreadAndTwoAgree) {
   const auto one = make_cpu_backend(1), two = make_cpu_backend(2);
-  CheckBackend both(*one, *two, 1e-5);
-  for (const Comparison& c : compare_with_reference(GetParam(), both)) EXPECT_EQ(disagreement(c.found, c.truth, c.tolerance), "") << c.output;
+  const auto& [type, op_case] = GetParam();
+  CheckBackend both(*one, *two, type == DType::bf16 ? 0x1p-7 : 1e-5);
+  for (const Comparison& c : compare_with_reference(op_case, both, type)) EXPECT_EQ(disagreement(c.found, c.truth, c.tolerance), "") << c.output;
 }
 
-INSTANTIATE_TEST_SUITE_P(Ops, CheckBackendOps, testing::ValuesIn(compared_cases()), [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Ops, CheckBackendOps,
+                         testing::Combine(testing::Values(DType::f32, DType::bf16), testing::ValuesIn(compared_cases())),
+                         [](const auto& info) { return name_of(std::get<0>(info.param)) + ("_" + std::get<1>(info.param).name); });
 
 // One op that leaves a wrong number at the end of each tensor it was given.
 class OneWrongOp final : public OpDecorator {
@@ -37,7 +41,7 @@ class OneWrongOp final : public OpDecorator {
     mutable std::vector<Tensor> given;
 
    private:
-    Tensor place(const Tensor& tensor) const override { return given.emplace_back(tensor); }
+    Tensor place(const Tensor& tensor, Access) const override { return given.emplace_back(tensor); }
   };
   void run(const char* op, const Call& call) override {
     const Noting noting;
@@ -47,6 +51,7 @@ class OneWrongOp final : public OpDecorator {
       if (tensor.elements() == 0) continue;
       const std::int64_t last = tensor.elements() - 1;
       if (tensor.type() == DType::f32) tensor.f32()[last] += 1.0f;
+      if (tensor.type() == DType::bf16) tensor.bf16()[last] = rounded(widened(tensor.bf16()[last]) + 1.0f);
       if (tensor.type() == DType::i32) tensor.i32()[last] += 1;
       if (tensor.type() == DType::f64) tensor.f64()[last] += 1.0;
     }
@@ -82,15 +87,16 @@ TEST(OpList, SeesAWrongNumberOfEveryOp) {
   const auto cpu = make_cpu_backend(2);
   const std::vector<OpCase> cases = compared_cases();
   std::map<std::string, bool> seen;
-  for (const OpCase& c : cases)
-    for (const OpCall& call : c.calls) {
-      if (call.op.ends_with("_host")) continue;  // the inputs, the guards and what is read come by these
-      bool& is_seen = seen[call.op];
-      if (is_seen) continue;
-      OneWrongOp planted(*cpu, call.op);
-      for (const Comparison& compared : compare_with_reference({c.name, false, {call}}, planted))
-        is_seen = is_seen || disagreement(compared.found, compared.truth, compared.tolerance) != "";
-    }
+  for (const DType type : {DType::f32, DType::bf16})
+    for (const OpCase& c : cases)
+      for (const OpCall& call : c.calls) {
+        if (call.op.ends_with("_host")) continue;  // the inputs, the guards and what is read come by these
+        bool& is_seen = seen[call.op + " " + name_of(type)];
+        if (is_seen) continue;
+        OneWrongOp planted(*cpu, call.op);
+        for (const Comparison& compared : compare_with_reference({c.name, false, {call}}, planted, type))
+          is_seen = is_seen || disagreement(compared.found, compared.truth, compared.tolerance) != "";
+      }
   for (const auto& [op, is_seen] : seen) EXPECT_TRUE(is_seen) << op;
 }
 

@@ -152,7 +152,7 @@ TEST(CpuCrossEntropy, EqualsTheDefinitionAndMasks) {
   Floats maxima({N}), sums({N}), target_logits({N}), lse({N}), losses({N});
   cpu.cross_entropy_statistics(logits, targets, 0, maxima, sums, target_logits);
   cpu.cross_entropy_losses(targets, maxima, sums, target_logits, lse, losses);
-  cpu.cross_entropy_backward(logits, targets, 0, lse, 0.25, {});
+  cpu.cross_entropy_backward(logits, targets, 0, lse, 0.25, {}, logits);
   for (std::int64_t i = 0; i < N; ++i) {
     double sum = 0;
     for (std::int64_t v = 0; v < V; ++v) sum += std::exp(double(original[i * V + v]));
@@ -170,7 +170,7 @@ TEST(CpuAdamW, FollowsTheFormulaAndClearsTheGradient) {
   const std::int64_t n = 40001;
   auto w = Floats::random({n}, 1), g = Floats::random({n}, 2), m = Floats::random({n}, 3, 0.1f), v = Floats({n}, 0.3f);
   auto w0 = w, g0 = g, m0 = m;
-  cpu.adamw({1e-2, 0.9, 0.95, 1e-8, 0.1, 0.19, 0.0975, 0.5}, w, g, m, v);
+  cpu.adamw({1e-2, 0.9, 0.95, 1e-8, 0.1, 0.19, 0.0975, 0.5}, w, g, m, v, {});
   for (std::int64_t i = 0; i < n; ++i) {
     const double gradient = 0.5 * double(g0[i]), mean = 0.9 * double(m0[i]) + 0.1 * gradient;
     const double square = 0.95 * double(0.3f) + 0.05 * gradient * gradient;
@@ -221,7 +221,7 @@ TEST(CpuBackend, ZeroRowsAreLegal) {
   cpu.swiglu_backward(h, stats, x, h, stats, x);
   cpu.cross_entropy_statistics(logits, ids, 0, stats, stats, stats);
   cpu.cross_entropy_losses(ids, stats, stats, stats, stats, stats);
-  cpu.cross_entropy_backward(logits, ids, 0, stats, 1.0, {});
+  cpu.cross_entropy_backward(logits, ids, 0, stats, 1.0, {}, logits);
   Floats counts({1, 4}, 1.0f), sums({1, 4}, 1.0f), z({1}, 1.0f);
   cpu.balance_statistics(logits, stats, experts, counts, sums, z);
   EXPECT_EQ(counts[3] + sums[0] + z[0], 0.0f);

@@ -11,13 +11,20 @@ std::uint64_t seed_of(const std::string& name) {
 
 }  // namespace
 
-Inputs::Inputs(Backend& backend, const std::string& name, For what)
-    : backend_(backend), workspace_(backend), random_(seed_of(name)), what_(what) {}
+Inputs::Inputs(Backend& backend, const std::string& name, For what, DType type)
+    : backend_(backend), workspace_(backend), random_(seed_of(name)), what_(what), type_(type) {}
 
 Values Inputs::normals(Index count, double scale, double mean) {
   if (for_bench()) return {};
-  return reference::cast<double>(reference::cast<float>(random_.normals(count, scale, mean)));
+  const auto drawn = reference::cast<float>(random_.normals(count, scale, mean));
+  return reference::cast<double>(type_ == DType::bf16 ? rounded_to_bf16(drawn) : drawn);
 }
+
+Tensor Inputs::typed(Shape shape, const Values& values) {
+  return type_ == DType::f32 ? f32(shape, values) : workspace_.bf16(shape, values);
+}
+
+Tensor Inputs::typed_output(Shape shape) { return type_ == DType::f32 ? output(shape) : workspace_.output_bf16(shape); }
 
 Tensor Inputs::f32(Shape shape, const Values& values) {
   if (!for_bench() || !values.empty()) return workspace_.f32(shape, values);

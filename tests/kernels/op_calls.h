@@ -5,7 +5,8 @@
 // Rules of a call. Inputs are rounded to f32 before both sides read them; what forward saved for backward (a log-sum-exp,
 // say) is an input of backward like any other, so the reference's backward reads what the backend saved. Outputs start as
 // NaN (an entry not written shows), accumulated ones from random numbers (an assignment shows). An output is held against
-// the truth in units of the truth's largest entry; where the truth is zero everywhere, the output must be zero.
+// the truth in units of the truth's largest entry; where the truth is zero everywhere, the output must be zero. A bf16 output
+// is held against the truth rounded once, and may be that number's neighbour where it is not exact.
 #pragma once
 
 #include <cstdint>
@@ -30,14 +31,16 @@ using reference::Random;
 class Inputs {
  public:
   enum class For { comparison, bench };
-  Inputs(Backend& backend, const std::string& name, For what);
+  // type: of the tensors that kernels/backend.h marks A, f32 or bf16. All numbers drawn are numbers of it.
+  Inputs(Backend& backend, const std::string& name, For what, DType type = DType::f32);
 
   Backend& backend() { return backend_; }
   Workspace& workspace() { return workspace_; }
   Random& random() { return random_; }
   bool for_bench() const { return what_ == For::bench; }
+  DType type() const { return type_; }
 
-  Values normals(Index count, double scale = 1.0, double mean = 0.0);  // that are floats
+  Values normals(Index count, double scale = 1.0, double mean = 0.0);
   Matrix<double> matrix(Index rows, Index cols, double scale = 1.0) { return shaped(rows, cols, normals(rows * cols, scale)); }
   Ids ids(Index count, Index bound) { return random_.ids(count, bound); }
 
@@ -47,6 +50,10 @@ class Inputs {
   Tensor i32(Shape shape, const Ids& values) { return workspace_.i32(shape, values); }
   Tensor f64(double value) { return workspace_.f64({value}); }
   Tensor output(Shape shape);
+  Tensor typed(Shape shape, const Values& values);
+  Tensor typed(Shape shape, const Matrix<double>& matrix) { return typed(shape, matrix.values); }
+  Tensor typed(const Matrix<double>& matrix) { return typed({matrix.rows, matrix.cols}, matrix.values); }
+  Tensor typed_output(Shape shape);
   Tensor output_i32(Shape shape) { return for_bench() ? workspace_.i32(shape, Ids(shape.elements())) : workspace_.output_i32(shape); }
 
   Values read(const Tensor& tensor) { return for_bench() ? Values() : workspace_.read(tensor); }
@@ -63,6 +70,7 @@ class Inputs {
   Workspace workspace_;
   Random random_;
   For what_;
+  DType type_;
   std::uint64_t state_ = 1;  // of the bench's numbers
 };
 

@@ -36,8 +36,8 @@ void add_attention(OpCase& list, const AttentionCase& c) {
         for (Index i = 0; i < width; ++i) qkv(t, i) *= c.score_scale;  // a power of two: still floats
     Ids starts;
     if (c.document_length > 0) starts = reference::random_documents(in.random(), c.sequences, c.sequence_length, c.document_length);
-    const Tensor tstarts = starts.empty() ? Tensor() : in.i32({T}, starts), tqkv = in.f32({T, all_heads, c.head_dim}, qkv);
-    return Arguments{std::move(qkv), std::move(starts), tqkv, tstarts, in.output({T, c.heads, c.head_dim}), in.output({c.heads, T})};
+    const Tensor tstarts = starts.empty() ? Tensor() : in.i32({T}, starts), tqkv = in.typed({T, all_heads, c.head_dim}, qkv);
+    return Arguments{std::move(qkv), std::move(starts), tqkv, tstarts, in.typed_output({T, c.heads, c.head_dim}), in.output({c.heads, T})};
   };
   list.add("attention_forward", what, c.forward(), [=](Inputs& in) {
     const Arguments a = arguments(in);
@@ -52,7 +52,7 @@ void add_attention(OpCase& list, const AttentionCase& c) {
     const Arguments a = arguments(in);
     const Matrix<double> dout = in.matrix(T, width);
     in.backend().attention_forward(shape, a.tqkv, a.tstarts, a.out, a.lse);
-    const Tensor dqkv = in.output({T, all_heads, c.head_dim});
+    const Tensor dqkv = in.typed_output({T, all_heads, c.head_dim});
     const reference::Attention<double> saved{in.read(a.out, T, width), in.read(a.lse, c.heads, T)};
     const auto truth = [=, qkv = a.qkv, starts = a.starts] {
       return reference::attention_backward(truth_shape, qkv, starts, saved, dout).values;
@@ -63,7 +63,7 @@ void add_attention(OpCase& list, const AttentionCase& c) {
     };
     const Index score_columns = (c.heads + c.kv_heads) * c.head_dim, value_columns = c.kv_heads * c.head_dim;
     Prepared prepared{[&b = in.backend(), shape, qkv = a.tqkv, starts = a.tstarts, out = a.out, lse = a.lse,
-                       tdout = in.f32({T, c.heads, c.head_dim}, dout), dqkv] { b.attention_backward(shape, qkv, starts, out, lse, tdout, dqkv); },
+                       tdout = in.typed({T, c.heads, c.head_dim}, dout), dqkv] { b.attention_backward(shape, qkv, starts, out, lse, tdout, dqkv); },
                       {{"dqkv", dqkv, backward_tolerance, truth}, {"dv", dqkv, backward_tolerance, truth, columns(score_columns, value_columns)}}};
     // Where every query sees itself alone there is no such gradient, only the rounding of a difference.
     if (c.window != 1 && c.sequence_length != 1 && c.document_length != 1)
@@ -85,7 +85,7 @@ void add_cached_attention(OpCase& list, const CachedAttentionCase& c) {
       return rows;
     };
     const Matrix<double> keys = filled(), values = filled();
-    const Tensor tkeys = in.f32(cache, keys), tvalues = in.f32(cache, values), out = in.output({c.tokens, c.heads, c.head_dim});
+    const Tensor tkeys = in.typed(cache, keys), tvalues = in.typed(cache, values), out = in.typed_output({c.tokens, c.heads, c.head_dim});
     struct Truth {
       Matrix<double> keys, values, out;
     };
@@ -94,7 +94,7 @@ void add_cached_attention(OpCase& list, const CachedAttentionCase& c) {
       t.out = reference::attention_cached({1, c.tokens, c.heads, c.kv_heads, c.head_dim, c.window}, qkv, c.past, t.keys, t.values);
       return t;
     };
-    return Prepared{[&b = in.backend(), c, tqkv = in.f32({c.tokens, all_heads, c.head_dim}, qkv), tkeys, tvalues, out] {
+    return Prepared{[&b = in.backend(), c, tqkv = in.typed({c.tokens, all_heads, c.head_dim}, qkv), tkeys, tvalues, out] {
                       b.attention_cached({1, c.tokens, c.heads, c.kv_heads, c.head_dim, c.window}, tqkv, c.past, tkeys, tvalues, out);
                     },
                     {{"out", out, 2e-6, [=] { return truth().out.values; }},

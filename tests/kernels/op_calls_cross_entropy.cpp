@@ -124,10 +124,10 @@ void add_backward(OpCase& list, const CrossEntropyCase& c, Index first, Index co
     const Values token_scales = by_token ? in.normals(N) : Values();
     const Values logsumexp =
         reference::cast<double>(reference::cast<float>(reference::cross_entropy_losses(rows.targets, of_rows(c, rows, in)).logsumexp));
-    const Tensor dlogits = in.f32(slice);
-    return Prepared{[&b = in.backend(), first, dlogits, targets = in.i32({N}, rows.targets), tlogsumexp = in.f32({N}, logsumexp), scale,
+    const Tensor logits = in.f32(slice), dlogits = in.type() == DType::f32 ? logits : in.typed_output({N, columns});
+    return Prepared{[&b = in.backend(), first, logits, dlogits, targets = in.i32({N}, rows.targets), tlogsumexp = in.f32({N}, logsumexp), scale,
                      scales = by_token ? in.f32({N}, token_scales) : Tensor()] {
-                      b.cross_entropy_backward(dlogits, targets, first, tlogsumexp, scale, scales);
+                      b.cross_entropy_backward(logits, targets, first, tlogsumexp, scale, scales, dlogits);
                     },
                     {{"dlogits", dlogits, summed, [=, targets = rows.targets] {
                         return reference::cross_entropy_backward(slice, targets, first, logsumexp, scale, token_scales).values;

@@ -51,11 +51,11 @@ void add_copies(OpCase& list, const ElementwiseCase& c) {
   });
   list.add("copy", shape, work, [c](Inputs& in) {
     const Values a = in.normals(c.n);
-    const Tensor out = in.output({c.n});
-    return Prepared{[&b = in.backend(), from = in.f32({c.n}, a), out] { b.copy(out, from); }, {{"copy", out, exact, given(a)}}};
+    const Tensor out = in.typed_output({c.n});
+    return Prepared{[&b = in.backend(), from = in.typed({c.n}, a), out] { b.copy(out, from); }, {{"copy", out, exact, given(a)}}};
   });
   list.add("fill", shape, op_work::fill(c.n), [c](Inputs& in) {
-    const Tensor out = in.output({c.n});
+    const Tensor out = in.typed_output({c.n});
     return Prepared{[&b = in.backend(), out] { b.fill(out, 0.25f); }, {{"fill", out, exact, given(Values(c.n, 0.25))}}};
   });
   list.vary("fill", "integers", [c](Inputs& in) {
@@ -70,7 +70,7 @@ void add_elementwise(OpCase& list, const ElementwiseCase& c) {
   const auto add_into = [c](int where) {  // 0: apart, 1: into a, 2: into b
     return [c, where](Inputs& in) {
       const Values a = in.normals(c.n, 1.0, 0.5), b = in.normals(c.n);
-      const Tensor ta = in.f32({c.n}, a), tb = in.f32({c.n}, b), out = where == 0 ? in.output({c.n}) : where == 1 ? ta : tb;
+      const Tensor ta = in.typed({c.n}, a), tb = in.typed({c.n}, b), out = where == 0 ? in.typed_output({c.n}) : where == 1 ? ta : tb;
       return Prepared{[&on = in.backend(), ta, tb, out] { on.add(ta, tb, out); },
                       {{"sum", out, exact, [a, b] { return reference::cast<double>(reference::cast<float>(reference::add(a, b))); }}}};
     };
@@ -102,8 +102,8 @@ void add_embedding(OpCase& list, const EmbeddingCase& c) {
     return [=](Inputs& in) {
       const Ids ids = ids_of(in);
       const Matrix<double> table = in.matrix(count, c.hidden);
-      const Tensor out = in.output({c.tokens, c.hidden});
-      return Prepared{[&b = in.backend(), c, first, tids = in.i32({c.tokens}, ids), ttable = in.f32(table), out] {
+      const Tensor out = in.typed_output({c.tokens, c.hidden});
+      return Prepared{[&b = in.backend(), c, first, tids = in.i32({c.tokens}, ids), ttable = in.typed(table), out] {
                         b.embedding_forward(tids, ttable, first, c.vocab, out);
                       },
                       {{"out", out, exact, [=] {
@@ -118,7 +118,7 @@ void add_embedding(OpCase& list, const EmbeddingCase& c) {
       const Ids ids = ids_of(in);
       const Matrix<double> dout = in.matrix(c.tokens, c.hidden), start = in.matrix(count, c.hidden);
       const Tensor dtable = in.f32(start);
-      return Prepared{[&b = in.backend(), c, first, tids = in.i32({c.tokens}, ids), tdout = in.f32(dout), dtable] {
+      return Prepared{[&b = in.backend(), c, first, tids = in.i32({c.tokens}, ids), tdout = in.typed(dout), dtable] {
                         b.embedding_backward(tids, tdout, first, c.vocab, dtable);
                       },
                       {{"dtable", dtable, summed, [=] {
@@ -145,9 +145,9 @@ void add_rms_norm(OpCase& list, const RmsNormCase& c) {
   list.add("rms_norm_forward", shape, c.forward(), [=](Inputs& in) {
     const Matrix<double> x = in.matrix(T, D, c.scale);
     const Values weight = in.normals(D, 0.3, 1.0);
-    const Tensor y = in.output({T, D}), rstd = in.output({T});
+    const Tensor y = in.typed_output({T, D}), rstd = in.output({T});
     const auto truth = [=] { return reference::rms_norm_forward(x, weight, double(c.epsilon)); };
-    return Prepared{[&b = in.backend(), c, tx = in.f32(x), tweight = in.f32({D}, weight), y, rstd] {
+    return Prepared{[&b = in.backend(), c, tx = in.typed(x), tweight = in.typed({D}, weight), y, rstd] {
                       b.rms_norm_forward(tx, tweight, c.epsilon, y, rstd);
                     },
                     {{"y", y, pointwise, [=] { return truth().y.values; }}, {"rstd", rstd, pointwise, [=] { return truth().rstd; }}}};
@@ -157,17 +157,17 @@ void add_rms_norm(OpCase& list, const RmsNormCase& c) {
     return [=](Inputs& in) {
       const Matrix<double> x = in.matrix(T, D, c.scale), dy = in.matrix(T, D), dresidual = in.matrix(T, D), none(T, D);
       const Values weight = in.normals(D, 0.3, 1.0), start = in.normals(D);
-      const Tensor tx = in.f32(x), tweight = in.f32({D}, weight), rstd = in.output({T});
-      in.backend().rms_norm_forward(tx, tweight, c.epsilon, in.output({T, D}), rstd);
-      const Tensor tresidual = residual == Residual::none ? Tensor() : in.f32(dresidual);
-      const Tensor dx = residual == Residual::in_place ? tresidual : in.output({T, D});
+      const Tensor tx = in.typed(x), tweight = in.typed({D}, weight), rstd = in.output({T});
+      in.backend().rms_norm_forward(tx, tweight, c.epsilon, in.typed_output({T, D}), rstd);
+      const Tensor tresidual = residual == Residual::none ? Tensor() : in.typed(dresidual);
+      const Tensor dx = residual == Residual::in_place ? tresidual : in.typed_output({T, D});
       const Tensor dweight = trained ? in.f32({D}, start) : Tensor();
       const auto truth = [=, saved = in.read(rstd)] {
         Values sum = start;
         Values gradient = reference::rms_norm_backward(dy, x, weight, saved, residual == Residual::none ? none : dresidual, sum).values;
         return std::pair(std::move(gradient), std::move(sum));
       };
-      Prepared prepared{[&b = in.backend(), tdy = in.f32(dy), tx, tweight, rstd, tresidual, dx, dweight] {
+      Prepared prepared{[&b = in.backend(), tdy = in.typed(dy), tx, tweight, rstd, tresidual, dx, dweight] {
                           b.rms_norm_backward(tdy, tx, tweight, rstd, tresidual, dx, dweight);
                         },
                         {{"dx", dx, summed, [=] { return truth().first; }}}};
@@ -192,11 +192,13 @@ void add_gemm(OpCase& list, const GemmCase& c) {
   for (const Kind& x : {Kind{"nt", Gemm::nt, m, k, n, k, m, n, reference::gemm_nt<double>},
                         Kind{"nn", Gemm::nn, m, n, n, k, m, k, reference::gemm_nn<double>},
                         Kind{"tn", Gemm::tn, m, n, m, k, n, k, reference::gemm_tn<double>}}) {
-    const auto call = [x](Write write) {
-      return [x, write](Inputs& in) {
+    // wide: into f32, as the weights' gradients and the router's logits are.
+    const auto call = [x](Write write, bool wide) {
+      return [x, write, wide](Inputs& in) {
         const Matrix<double> a = in.matrix(x.a_rows, x.a_cols), b = in.matrix(x.b_rows, x.b_cols), start = in.matrix(x.c_rows, x.c_cols);
-        const Tensor out = write == Write::add ? in.f32(start) : in.output({x.c_rows, x.c_cols});
-        return Prepared{[&on = in.backend(), x, ta = in.f32(a), tb = in.f32(b), out, write] { on.gemm(x.kind, ta, tb, out, write); },
+        const Shape shape{x.c_rows, x.c_cols};
+        const Tensor out = write == Write::add ? (wide ? in.f32(start) : in.typed(start)) : wide ? in.output(shape) : in.typed_output(shape);
+        return Prepared{[&on = in.backend(), x, ta = in.typed(a), tb = in.typed(b), out, write] { on.gemm(x.kind, ta, tb, out, write); },
                         {{"c", out, summed, [=] {
                             const Matrix<double> product = x.truth(a, b);
                             return write == Write::add ? reference::add(start, product).values : product.values;
@@ -204,11 +206,13 @@ void add_gemm(OpCase& list, const GemmCase& c) {
       };
     };
     // As the layers call it: weight gradients accumulate.
-    const Write usual = x.kind == Gemm::tn ? Write::add : Write::assign;
+    const bool is_gradient = x.kind == Gemm::tn;
+    const Write usual = is_gradient ? Write::add : Write::assign, other = is_gradient ? Write::assign : Write::add;
     list.add("gemm", fmt::format("{} {}: [{}, {}] [{}, {}] to [{}, {}]", x.name, c.bench ? c.name.substr(6) : c.name, x.a_rows, x.a_cols,
                                  x.b_rows, x.b_cols, x.c_rows, x.c_cols),
-             c.forward(), call(usual));
-    list.vary("gemm", usual == Write::add ? "assigned" : "added", call(usual == Write::add ? Write::assign : Write::add));
+             c.forward(), call(usual, is_gradient));
+    list.vary("gemm", is_gradient ? "assigned" : "added", call(other, is_gradient));
+    list.vary("gemm", is_gradient ? "not widened" : "widened", call(usual, !is_gradient));
   }
 }
 
@@ -227,7 +231,7 @@ void add_rope(OpCase& list, const RopeCase& c) {
       in.backend().rope_table(c.frequencies(), c.scale, angles);
       const Ids positions = in.ids(c.tokens, c.positions);
       const Matrix<double> x = in.matrix(c.tokens, c.heads * c.head_dim);
-      const Tensor rotated = in.f32({c.tokens, c.heads, c.head_dim}, x);
+      const Tensor rotated = in.typed({c.tokens, c.heads, c.head_dim}, x);
       return Prepared{[&b = in.backend(), rotate, c, rotated, tpositions = in.i32({c.tokens}, positions), angles] {
                         (b.*rotate)(rotated, c.rotated_heads, tpositions, angles);
                       },
@@ -252,7 +256,8 @@ void add_adamw(OpCase& list, const AdamWCase& c) {
     };
     // Parameters as small as the updates, so that an error of an update shows.
     const Values start = in.normals(c.n, 0.05);
-    const Tensor parameter = in.f32({c.n}, start), first = in.f32({c.n}, Values(c.n)), second = in.f32({c.n}, Values(c.n));
+    const bool rounds = in.type() == DType::bf16;
+    const Tensor parameter = in.f32({c.n}, start), value = rounds ? in.typed_output({c.n}) : Tensor(), first = in.f32({c.n}, Values(c.n)), second = in.f32({c.n}, Values(c.n));
     std::vector<Values> gradients;
     std::vector<Tensor> tensors;
     for (int t = 1; t <= c.steps; ++t) tensors.push_back(in.f32({c.n}, gradients.emplace_back(in.normals(c.n, c.gradient_size))));
@@ -269,12 +274,14 @@ void add_adamw(OpCase& list, const AdamWCase& c) {
       }
       return s;
     };
-    Prepared prepared{[&b = in.backend(), step_of, parameter, tensors, first, second] {
-                        for (std::size_t t = 0; t < tensors.size(); ++t) b.adamw(step_of(static_cast<int>(t) + 1), parameter, tensors[t], first, second);
+    Prepared prepared{[&b = in.backend(), step_of, parameter, tensors, first, second, value] {
+                        for (std::size_t t = 0; t < tensors.size(); ++t)
+                          b.adamw(step_of(static_cast<int>(t) + 1), parameter, tensors[t], first, second, value);
                       },
                       {{"parameter", parameter, summed, [=] { return truth().parameter; }},
                        {"first moment", first, pointwise, [=] { return truth().first; }},
                        {"second moment", second, pointwise, [=] { return truth().second; }}}};
+    if (rounds) prepared.outputs.push_back({"value", value, exact, [=, &in] { return in.read(parameter); }});
     for (const Tensor& gradient : tensors) prepared.outputs.push_back({"cleared gradient", gradient, exact, [c] { return Values(c.n); }});
     return prepared;
   });

@@ -92,7 +92,7 @@ void add_router(OpCase& list, const RouterCase& c) {
       const reference::Routing<double> saved = r.read(c, in);
       const Matrix<double> dweights = in.matrix(T, K), balance = in.matrix(N, E);
       const double z_scale = balanced ? 0.03 : 0.0;
-      const Tensor dlogits = in.output({T, E});
+      const Tensor dlogits = in.typed_output({T, E});
       const auto truth = [=] {
         return reference::router_backward(r.logits, saved, dweights, balanced ? balance : Matrix<double>(), z_scale, rule).values;
       };
@@ -134,7 +134,7 @@ void add_jitter(OpCase& list, const JitterCase& c) {
     return [=](Inputs& in) {
       const Matrix<double> x = in.matrix(c.tokens, c.hidden), start = in.matrix(c.tokens, c.hidden);
       const Write write = to == To::onto ? Write::add : Write::assign;
-      const Tensor tx = in.f32(x), y = to == To::apart ? in.output({c.tokens, c.hidden}) : to == To::onto ? in.f32(start) : tx;
+      const Tensor tx = in.typed(x), y = to == To::apart ? in.typed_output({c.tokens, c.hidden}) : to == To::onto ? in.typed(start) : tx;
       return Prepared{[&b = in.backend(), noise = c.noise, tx, y, write] { b.jitter(noise, tx, y, write); },
                       {{"y", y, pointwise, [=] {
                           const TokenNoise& n = c.noise;
@@ -189,8 +189,8 @@ void add_dispatch(OpCase& list, const DispatchCase& c) {
     const reference::RoutingMap map = drawn_map(in);
     const Index R = rows_of(map);
     const Matrix<double> x = in.matrix(T, D);
-    const Tensor rows = in.output({R, D});
-    return Prepared{[&b = in.backend(), K, tx = in.f32(x), assignment_of = in.i32({R}, map.assignment_of), rows] {
+    const Tensor rows = in.typed_output({R, D});
+    return Prepared{[&b = in.backend(), K, tx = in.typed(x), assignment_of = in.i32({R}, map.assignment_of), rows] {
                       b.permute(tx, assignment_of, K, rows);
                     },
                     {{"rows", rows, exact, [=] { return reference::permute(x, map.assignment_of, K).values; }}}};
@@ -201,8 +201,8 @@ void add_dispatch(OpCase& list, const DispatchCase& c) {
       const reference::RoutingMap map = drawn_map(in);
     const Index R = rows_of(map);
       const Matrix<double> rows = in.matrix(R, D), start = in.matrix(T, D);
-      const Tensor tbase = base == Base::none ? Tensor() : in.f32(start), x = base == Base::in_place ? tbase : in.output({T, D});
-      return Prepared{[&b = in.backend(), trows = in.f32(rows), row_of = in.i32({T, K}, map.row_of), tbase, x] {
+      const Tensor tbase = base == Base::none ? Tensor() : in.typed(start), x = base == Base::in_place ? tbase : in.typed_output({T, D});
+      return Prepared{[&b = in.backend(), trows = in.typed(rows), row_of = in.i32({T, K}, map.row_of), tbase, x] {
                         b.unpermute(trows, row_of, tbase, x);
                       },
                       {{"x", x, pointwise, [=] {
@@ -250,14 +250,14 @@ void add_grouped_gemm(OpCase& list, const GroupedGemmCase& c) {
   const Shape x{R, c.in}, w{E, c.out, c.in}, y{R, c.out};
   for (const Kind& k : {Kind{"nt", Gemm::nt, x, w, y, reference::grouped_gemm_nt<double>}, Kind{"nn", Gemm::nn, y, w, x, reference::grouped_gemm_nn<double>},
                         Kind{"tn", Gemm::tn, y, x, w, reference::grouped_gemm_tn<double>}}) {
-    const auto call = [=](Write write) {
+    const auto call = [=](Write write, bool wide) {  // wide: into f32
       return [=](Inputs& in) {
         // The reference stacks the experts' matrices one below the other.
         const auto drawn = [&](const Shape& s) { return in.matrix(s.rank() == 3 ? s[0] * s[1] : s[0], s[s.rank() - 1]); };
         const Matrix<double> a = drawn(k.a), b = drawn(k.b), start = drawn(k.c);
-        const Tensor out = write == Write::add ? in.f32(k.c, start) : in.output(k.c);
+        const Tensor out = write == Write::add ? (wide ? in.f32(k.c, start) : in.typed(k.c, start)) : wide ? in.output(k.c) : in.typed_output(k.c);
         const auto host = std::make_shared<Ids>(offsets);
-        return Prepared{[&on = in.backend(), k, ta = in.f32(k.a, a), tb = in.f32(k.b, b), out, device = in.i32({E + 1}, offsets), host, write] {
+        return Prepared{[&on = in.backend(), k, ta = in.typed(k.a, a), tb = in.typed(k.b, b), out, device = in.i32({E + 1}, offsets), host, write] {
                           on.grouped_gemm(k.kind, ta, tb, out, {device, *host}, write);
                         },
                         {{"c", out, summed, [=] {
@@ -267,10 +267,12 @@ void add_grouped_gemm(OpCase& list, const GroupedGemmCase& c) {
       };
     };
     // As the experts call it: weight gradients accumulate.
-    const Write usual = k.kind == Gemm::tn ? Write::add : Write::assign;
+    const bool is_gradient = k.kind == Gemm::tn;
+    const Write usual = is_gradient ? Write::add : Write::assign, other = is_gradient ? Write::assign : Write::add;
     list.add("grouped_gemm", fmt::format("{} {}: {} {} to {}", k.name, c.bench ? c.name.substr(6) : c.name, k.a.to_string(), k.b.to_string(), k.c.to_string()),
-             c.forward(), call(usual));
-    list.vary("grouped_gemm", usual == Write::add ? "assigned" : "added", call(usual == Write::add ? Write::assign : Write::add));
+             c.forward(), call(usual, is_gradient));
+    list.vary("grouped_gemm", is_gradient ? "assigned" : "added", call(other, is_gradient));
+    list.vary("grouped_gemm", is_gradient ? "not widened" : "widened", call(usual, !is_gradient));
   }
 }
 
@@ -280,18 +282,18 @@ void add_swiglu(OpCase& list, const SwigluCase& c) {
   list.add("swiglu_forward", shape, c.forward(), [=](Inputs& in) {
     const Matrix<double> h = in.matrix(R, 2 * F, c.scale);
     const Values weights = c.weighted ? in.normals(R) : Values();
-    const Tensor a = in.output({R, F});
-    return Prepared{[&b = in.backend(), th = in.f32(h), tweights = c.weighted ? in.f32({R}, weights) : Tensor(), a] { b.swiglu_forward(th, tweights, a); },
+    const Tensor a = in.typed_output({R, F});
+    return Prepared{[&b = in.backend(), th = in.typed(h), tweights = c.weighted ? in.f32({R}, weights) : Tensor(), a] { b.swiglu_forward(th, tweights, a); },
                     {{"a", a, pointwise, [=] { return reference::swiglu_forward(h, weights).values; }}}};
   });
   const auto backward = [=](bool in_place) {
     return [=](Inputs& in) {
       const Matrix<double> h = in.matrix(R, 2 * F, c.scale), da = in.matrix(R, F);
       const Values weights = c.weighted ? in.normals(R) : Values();
-      const Tensor th = in.f32(h), dh = in_place ? th : in.output({R, 2 * F}), a = in.output({R, F});
+      const Tensor th = in.typed(h), dh = in_place ? th : in.typed_output({R, 2 * F}), a = in.typed_output({R, F});
       const Tensor drow_weights = in_place ? Tensor() : in.output({R});
       const auto truth = [=] { return reference::swiglu_backward(h, weights, da); };
-      Prepared prepared{[&b = in.backend(), th, tweights = c.weighted ? in.f32({R}, weights) : Tensor(), tda = in.f32(da), dh, drow_weights, a] {
+      Prepared prepared{[&b = in.backend(), th, tweights = c.weighted ? in.f32({R}, weights) : Tensor(), tda = in.typed(da), dh, drow_weights, a] {
                           b.swiglu_backward(th, tweights, tda, dh, drow_weights, a);
                         },
                         {{"dh", dh, pointwise, [=] { return truth().dh.values; }},

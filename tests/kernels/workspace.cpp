@@ -1,5 +1,6 @@
 #include "tests/kernels/workspace.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <stdexcept>
@@ -61,6 +62,21 @@ Tensor Workspace::f64(const Values& values) {
   return take(DType::f64, {static_cast<Index>(values.size())}, values.size(), values.data());
 }
 
+std::vector<float> rounded_to_bf16(std::vector<float> values) {
+  for (float& x : values) x = widened(rounded(x));
+  return values;
+}
+
+Tensor Workspace::bf16(Shape shape, const Values& values) {
+  std::vector<Bf16> halves(values.size());
+  std::transform(values.begin(), values.end(), halves.begin(), [](double x) { return rounded(static_cast<float>(x)); });
+  return take(DType::bf16, shape, halves.size(), halves.data());
+}
+
+Tensor Workspace::output_bf16(Shape shape) {
+  return bf16(shape, Values(static_cast<std::size_t>(shape.elements()), std::numeric_limits<double>::quiet_NaN()));
+}
+
 Tensor Workspace::output(Shape shape) {
   return floats(shape, std::vector<float>(static_cast<std::size_t>(shape.elements()), std::numeric_limits<float>::quiet_NaN()));
 }
@@ -73,6 +89,12 @@ Values Workspace::read(const Tensor& tensor) {
   Values values(count);
   if (tensor.type() == DType::f64) {
     if (count > 0) backend_.copy_to_host(values.data(), tensor);
+    return values;
+  }
+  if (tensor.type() == DType::bf16) {
+    std::vector<Bf16> halves(count);
+    if (count > 0) backend_.copy_to_host(halves.data(), tensor);
+    std::transform(halves.begin(), halves.end(), values.begin(), [](Bf16 x) { return widened(x); });
     return values;
   }
   std::vector<float> floats(count);

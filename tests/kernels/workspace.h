@@ -14,6 +14,9 @@ using reference::Ids;
 using reference::Index;
 using Values = std::vector<double>;
 
+// The nearest numbers that bf16 has.
+std::vector<float> rounded_to_bf16(std::vector<float> values);
+
 class Workspace {
  public:
   explicit Workspace(Backend& backend) : backend_(backend) {}
@@ -25,12 +28,14 @@ class Workspace {
   Tensor f32(Shape shape, const reference::Matrix<double>& matrix) { return f32(shape, matrix.values); }
   Tensor f32(const reference::Matrix<double>& matrix) { return f32({matrix.rows, matrix.cols}, matrix.values); }
   Tensor floats(Shape shape, const std::vector<float>& values);
+  Tensor bf16(Shape shape, const Values& values);  // rounded to float, and that to bf16
   Tensor i32(Shape shape, const Ids& values);
   Tensor f64(const Values& values);
   Tensor output(Shape shape);      // full of NaN
+  Tensor output_bf16(Shape shape);
   Tensor output_i32(Shape shape);  // full of a number that is no valid index
 
-  Values read(const Tensor& tensor);  // f32, i32 or f64
+  Values read(const Tensor& tensor);  // of any type
   Ids read_ids(const Tensor& tensor);
 
   std::size_t bytes() const;  // taken so far

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,8 +22,10 @@ using test::SealedMemory;
 
 class SealedMemoryRuns : public TrainingTest {
  protected:
-  TrainerConfig tiny(const std::string& output, std::int64_t steps) const {
+  // In the precision named: a device's own would be bf16.
+  TrainerConfig tiny(const std::string& output, std::int64_t steps, PrecisionChoice precision) const {
     TrainerConfig c = config(output);
+    c.train.precision = precision;
     c.train.steps = steps;
     c.checkpoint.interval = c.eval.interval = 2;
     c.log.dump_steps = {1};
@@ -35,16 +38,19 @@ class SealedMemoryRuns : public TrainingTest {
 
 // Forward, backward, update, evaluation, checkpoints written and read.
 TEST_F(SealedMemoryRuns, TrainEvaluateSaveAndResumeWithTheBitsOfTheCpu) {
-  train_on(make_cpu_backend(2), tiny("cpu", 4));
-  train_on(std::make_unique<SealedMemory>(2), tiny("sealed", 2));
-  train_on(std::make_unique<SealedMemory>(2), tiny("sealed", 4));  // goes on from the checkpoint
-  EXPECT_EQ(results("cpu"), results("sealed"));
+  for (const auto& [precision, name] : {std::pair(PrecisionChoice::fp32, "fp32"), std::pair(PrecisionChoice::bf16, "bf16")}) {
+    const std::string cpu = std::string("cpu-") + name, sealed = std::string("sealed-") + name;
+    train_on(make_cpu_backend(2), tiny(cpu, 4, precision));
+    train_on(std::make_unique<SealedMemory>(2), tiny(sealed, 2, precision));
+    train_on(std::make_unique<SealedMemory>(2), tiny(sealed, 4, precision));  // goes on from the checkpoint
+    EXPECT_EQ(results(cpu), results(sealed)) << name;
+  }
 }
 
 TEST_F(SealedMemoryRuns, RecomputeAndBalanceBySequence) {
   for (const AuxLossScope scope : {AuxLossScope::sequence, AuxLossScope::global_batch}) {
     const auto c = [&](const std::string& output) {
-      TrainerConfig c = tiny(output, 2);
+      TrainerConfig c = tiny(output, 2, PrecisionChoice::fp32);
       c.router.aux_loss_scope = scope;
       c.train.recompute = Recompute::layer;
       c.checkpoint.resume = "never";
@@ -57,13 +63,15 @@ TEST_F(SealedMemoryRuns, RecomputeAndBalanceBySequence) {
 }
 
 TEST_F(SealedMemoryRuns, GenerateWritesWhatTheCpuWrites) {
-  train_on(make_cpu_backend(2), tiny("cpu", 2));
+  train_on(make_cpu_backend(2), tiny("cpu", 2, PrecisionChoice::fp32));
   const std::vector<std::int32_t> prompt{1, 5, 9};
-  const auto text = [&](std::unique_ptr<Backend> backend, bool use_cache) {
-    InferenceModel model(checkpoint("cpu", 2) / "model", mesh(), 32, std::move(backend));
+  const auto text = [&](std::unique_ptr<Backend> backend, PrecisionChoice precision, bool use_cache) {
+    InferenceModel model(checkpoint("cpu", 2) / "model", mesh(), 32, std::move(backend), std::nullopt, precision);
     return generate(model, prompt, {.max_tokens = 12, .seed = 3, .use_cache = use_cache}, {});
   };
-  for (const bool use_cache : {true, false}) EXPECT_EQ(text(std::make_unique<SealedMemory>(2), use_cache), text(make_cpu_backend(2), use_cache));
+  for (const PrecisionChoice precision : {PrecisionChoice::fp32, PrecisionChoice::bf16})
+    for (const bool use_cache : {true, false})
+      EXPECT_EQ(text(std::make_unique<SealedMemory>(2), precision, use_cache), text(make_cpu_backend(2), precision, use_cache));
 }
 
 using SealedMemoryDeathTest = SealedMemoryRuns;

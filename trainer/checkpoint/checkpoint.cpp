@@ -27,6 +27,7 @@ constexpr std::int64_t format_version = 1;
 constexpr std::uint64_t max_text_bytes = 1 << 20;
 constexpr std::int64_t any = std::numeric_limits<std::int64_t>::max();
 const std::string first_moment_prefix = "exp_avg.", second_moment_prefix = "exp_avg_sq.";  // torch's names
+const std::string master_prefix = "master.";  // what the weights of model/ are rounded from, where those are bf16
 
 // "step-000500" -> 500; nothing for any other name.
 std::optional<std::int64_t> step_of(const std::string& name) {
@@ -62,9 +63,20 @@ std::vector<TensorGroup> tensor_groups(const CheckpointContent& content) {
   const auto moments = [&](const std::string& prefix, PartsOf parts) {
     return TensorGroup{"optimizer", prefix, tensor_specs(content.whole, prefix, Members::trained), std::move(parts)};
   };
-  return {{"model", "", tensor_specs(content.whole), master_parts(shards)},
-          moments(first_moment_prefix, shard_parts(shards, [&optimizer](std::size_t flat) { return optimizer.first_moments(flat); })),
-          moments(second_moment_prefix, shard_parts(shards, [&optimizer](std::size_t flat) { return optimizer.second_moments(flat); }))};
+  std::vector<TensorGroup> groups{
+      {"model", "", tensor_specs(content.whole, "", Members::all, content.config.weights), master_parts(shards)},
+      moments(first_moment_prefix, shard_parts(shards, [&optimizer](std::size_t flat) { return optimizer.first_moments(flat); })),
+      moments(second_moment_prefix, shard_parts(shards, [&optimizer](std::size_t flat) { return optimizer.second_moments(flat); }))};
+  // Where model/ is rounded. What is frozen and computes in bf16 is no more than that.
+  const bool computes_in_f32 = std::all_of(content.parameters.begin(), content.parameters.end(), [](const Parameter& p) { return p.type == DType::f32; });
+  if (content.config.weights != DType::f32) {
+    const Members kept = computes_in_f32 ? Members::all : Members::trained;
+    PartsOf parts = [masters = master_parts(shards), kept](const Parameter& p) {
+      return p.trainable || kept == Members::all ? masters(p) : std::vector<SlicePart>();
+    };
+    groups.push_back({"optimizer", master_prefix, tensor_specs(content.whole, master_prefix, kept), std::move(parts)});
+  }
+  return groups;
 }
 
 // By folder, the tensors of all its groups.
@@ -120,6 +132,7 @@ void write_model_files(const fs::path& directory, const CheckpointContent& conte
 void write_state(const fs::path& path, const TrainingState& s) {
   OrderedJson state{{"format_version", format_version}, {"step", s.step}, {"updates", s.updates}, {"tokens", s.tokens},
                     {"skipped", s.skipped}, {"skipped_in_a_row", s.skipped_in_a_row}, {"stream", s.stream}};
+  if (s.type != DType::f32) state["precision"] = name_of(s.type);
   if (!s.recent_losses.empty()) {
     state["recent_losses"] = s.recent_losses;
     state["recent_grad_norms"] = s.recent_grad_norms;
@@ -344,9 +357,12 @@ std::int64_t check_same_trained(const fs::path& checkpoint, const ParameterSet& 
 }
 
 TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointContent& content) {
-  load_weights(checkpoint / "model", content.backend, content.config.model, content.parameters);
+  const TensorDirectory optimizer(checkpoint / "optimizer");
+  const ShowNumbers masters = content.optimizer.keeps_masters();
+  load_weights(checkpoint / "model", content.backend, content.config.model, content.parameters, false, masters);
+  load_masters(optimizer, content.backend, content.parameters, master_prefix, masters);
   for (const TensorGroup& group : tensor_groups(content))
-    if (group.folder != "model") read_parts(TensorDirectory(checkpoint / group.folder), content.backend, content.parameters, group.parts, group.prefix);
+    if (group.folder == "optimizer" && group.prefix != master_prefix) read_parts(optimizer, content.backend, content.parameters, group.parts, group.prefix);
 
   const fs::path path = checkpoint / "state.json";
   const Json document = read_json_file(path);
@@ -358,6 +374,7 @@ TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointConten
           .skipped_in_a_row = json.require_int("skipped_in_a_row", 0, any),
           .recent_losses = optional_numbers(json, "recent_losses"),
           .recent_grad_norms = optional_numbers(json, "recent_grad_norms"),
+          .type = json.has("precision") && json.require_string("precision") == name_of(DType::bf16) ? DType::bf16 : DType::f32,
           .stream = json.require_string("stream")};
 }
 

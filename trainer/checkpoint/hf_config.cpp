@@ -199,7 +199,7 @@ void write_hf_config(const std::filesystem::path& directory, const HfConfig& con
       {"router_jitter_noise", 0.0},
       {"sliding_window", optional(m.sliding_window)},
       {"tie_word_embeddings", false},
-      {"torch_dtype", "float32"},
+      {"torch_dtype", config.weights == DType::bf16 ? "bfloat16" : "float32"},
       {"use_cache", true},
       {"vocab_size", m.vocab_size},
   };

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/tensor.h"
 #include "model/model_config.h"
 
 namespace smoe {
@@ -18,6 +19,7 @@ struct HfConfig {
   std::int32_t bos = 1;                        // -1: none
   std::vector<std::int32_t> eos = {2};         // every id that ends a text; empty: none
   std::int32_t pad = -1;                       // pad_token_id, kept for what is exported; -1: none
+  DType weights = DType::f32;                  // type of the files that are written beside it: f32 or bf16
   std::vector<std::string> warnings;           // what a user should know, e.g. a sliding window in a derived checkpoint
 };
 

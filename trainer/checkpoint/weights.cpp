@@ -85,6 +85,11 @@ PartsOf parts_of_runs(const Shards& shards, NumbersOf numbers_of) {
   };
 }
 
+void require_shape(const TensorDirectory& directory, const std::string& name, const Parameter& p) {
+  if (const auto& found = directory.info(name).shape; found != dims_of(p.shape))
+    throw std::runtime_error(fmt::format("{}: {}: found {}, expected {}", directory.file_of(name), name, text(found), text(dims_of(p.shape))));
+}
+
 template <class Writer>
 std::int64_t write_all(Writer& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of, const std::string& prefix) {
   std::vector<float> staging;
@@ -104,7 +109,7 @@ std::int64_t write_all(Writer& writer, Backend& backend, const ParameterSet& par
 }  // namespace
 
 void load_weights(const std::filesystem::path& directory, Backend& backend, const ModelConfig& model, ParameterSet& parameters,
-                  bool tied_head) {
+                  bool tied_head, const ShowNumbers& also) {
   const TensorDirectory files(directory);
   const auto place_of = [&](const std::string& name, const std::vector<std::int64_t>& shape) {
     const auto places = places_of(name, shape, model.num_local_experts, tied_head);
@@ -149,11 +154,26 @@ void load_weights(const std::filesystem::path& directory, Backend& backend, cons
       files.read_f32(place.tensor, host.numbers().data() + here, place.first + on_disk, count);
     });
     host.store();
+    if (also) also(p, host.numbers());
   }
 }
 
 PartsOf master_parts(const Shards& shards) {
   return parts_of_runs(shards, [&shards](const Parameter& p, const OwnedRun& run) { return shards.masters(p.flat, run); });
+}
+
+void load_masters(const TensorDirectory& directory, Backend& backend, ParameterSet& parameters, const std::string& prefix, const ShowNumbers& also) {
+  std::vector<float> staging;
+  for (const Parameter& p : parameters) {
+    if (!directory.contains(prefix + p.name)) continue;
+    require_shape(directory, prefix + p.name, p);
+    const HostView host(backend, p.value, staging);
+    for_each_piece(p, 0, p.slice.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
+      directory.read_f32(prefix + p.name, host.numbers().data() + here, on_disk, count);
+    });
+    host.store();
+    also(p, host.numbers());
+  }
 }
 
 PartsOf gradient_parts(const ParameterSet& parameters, const Shards& shards) {
@@ -170,10 +190,11 @@ PartsOf shard_parts(const Shards& shards, std::function<Tensor(std::size_t)> sha
   });
 }
 
-std::vector<TensorSpec> tensor_specs(const ParameterSet& whole, const std::string& prefix, Members members) {
+std::vector<TensorSpec> tensor_specs(const ParameterSet& whole, const std::string& prefix, Members members, DType type) {
+  const TensorType on_disk = type == DType::bf16 ? TensorType::bf16 : TensorType::f32;
   std::vector<TensorSpec> specs;
   for (const Parameter& p : whole)
-    if (p.trainable || members == Members::all) specs.push_back({prefix + p.name, TensorType::f32, dims_of(p.shape)});
+    if (p.trainable || members == Members::all) specs.push_back({prefix + p.name, on_disk, dims_of(p.shape)});
   return specs;
 }
 
@@ -196,8 +217,7 @@ void read_parts(const TensorDirectory& directory, Backend& backend, const Parame
     const std::string name = prefix + p.name;
     if (!directory.contains(name))
       throw std::runtime_error(fmt::format("{}: {}: missing, expected {}", directory.path().string(), name, text(dims_of(p.shape))));
-    if (const auto& found = directory.info(name).shape; found != dims_of(p.shape))
-      throw std::runtime_error(fmt::format("{}: {}: found {}, expected {}", directory.file_of(name), name, text(found), text(dims_of(p.shape))));
+    require_shape(directory, name, p);
     for (const SlicePart& part : parts) {
       const HostView host(backend, part.numbers, staging);
       for_each_piece(p, part.first, part.numbers.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
