@@ -252,6 +252,15 @@ case_train_other_vocabulary() {
   replace 'vocab_size: 259' 'vocab_size: 200'
   refuses_to_train '1|2' '259' '200'
 }
+case_no_address_space_for_products() {
+  prepared
+  limited() (
+    ulimit -v 4000000
+    "$smoe" "$@" train.threads=100
+  )
+  expect 1 'products on 100 thread' '128 MiB of address space' 'ulimit -v' -- limited train config.yaml
+  absent run
+}
 case_train_too_little_data() {
   write_config
   echo '{"text": "short"}' >text.jsonl
