@@ -2,6 +2,7 @@
 // there before is harmed.
 #include <sys/resource.h>
 
+#include <chrono>
 #include <csignal>
 #include <fstream>
 #include <set>
@@ -155,6 +156,12 @@ TEST_F(TrainerBadInput, AModelLargerThanTheMachine) {
   c.model.intermediate_size = 1 << 16;
   c.model.num_hidden_layers = 64;
   EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"GiB", "this machine has"}));
+  // 12 million names, which are a minute's work.
+  c.model.num_hidden_layers = 1024;
+  c.model.num_local_experts = 4096;
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"GiB", "this machine has"}));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
 }
 
 TEST_F(TrainerBadInput, WeightsThatDoNotFitTheConfigAreListedTogether) {
