@@ -1,8 +1,9 @@
 // What `smoe train` does once the configuration is valid: wiring only.
 #include <fmt/format.h>
 
-#include <filesystem>
+#include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
@@ -29,22 +30,31 @@
 namespace smoe {
 namespace {
 
-// Opens what is there; what is not is told, because a plan is often made before the data.
+// Opens what is there, as the run would; what is not is told, because a plan is often made before the data.
 void describe_data(const RunConfig& config) {
-  const auto shards = std::make_shared<OpenShards>();
-  const auto tell = [&](const char* key, const std::vector<DataSource>& sources) {
-    for (std::size_t i = 0; i < sources.size(); ++i) {
-      if (!std::filesystem::exists(std::filesystem::path(sources[i].path) / "manifest.json")) {
+  DataConfig there = config.data;
+  const auto leave_out_missing = [](const char* key, std::vector<DataSource>& sources) {
+    std::vector<std::string> keys;  // of what is left
+    std::vector<DataSource> left;
+    for (std::size_t i = 0; i < sources.size(); ++i)
+      if (std::filesystem::exists(std::filesystem::path(sources[i].path) / "manifest.json")) {
+        keys.push_back(fmt::format("data.{}.{}", key, i));
+        left.push_back(sources[i]);
+      } else {
         fmt::print("data.{}.{}: {} holds no token shards yet (smoe prepare makes them)\n", key, i, printable(sources[i].path));
-        continue;
       }
-      const auto opened = open_sources({sources[i]}, config.data.sequence_length, config.data.document_masking,
-                                       {.vocab_size = config.model.vocab_size, .model_directory = {}, .shards = shards});
-      fmt::print("data.{}.{}: {}: {} samples of {} tokens\n", key, i, printable(opened[0].name), opened[0].dataset->samples(), config.data.sequence_length);
-    }
+    sources = std::move(left);
+    return keys;
   };
-  tell("train", config.data.train);
-  tell("eval", config.data.eval);
+  const std::vector<std::string> train = leave_out_missing("train", there.train), eval = leave_out_missing("eval", there.eval);
+  const std::filesystem::path from = config.model.from ? find_model_directory(*config.model.from) : std::filesystem::path();
+  const auto corpus = open_corpus(there, {.vocab_size = config.model.vocab_size, .model_directory = from});
+  const auto tell = [&](const std::vector<std::string>& keys, const std::vector<Source>& sources) {
+    for (std::size_t i = 0; i < sources.size(); ++i)
+      fmt::print("{}: {}: {} samples of {} tokens\n", keys[i], printable(sources[i].name), sources[i].dataset->samples(), config.data.sequence_length);
+  };
+  tell(train, corpus->train);
+  tell(eval, corpus->eval);
 }
 
 // Computes a micro-batch where memory allows it, with weights of chance.

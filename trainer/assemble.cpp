@@ -46,12 +46,16 @@ FoundModel check(const TrainerConfig& config, const Layout& layout) {
   const ModelConfig& model = found.hf.model;
   require_layout(model, {config.data.sequence_length, config.train.global_batch_size, config.train.micro_batch_size}, layout);
   found.frozen = frozen_patterns(config.router, config.train.freeze);
+  const auto ranks_here = static_cast<std::uint64_t>(config.ranks_on_node);
+  const auto require_state = [&](std::uint64_t bytes) {
+    require_memory(model, bytes * ranks_here, "weights, gradients and moments",
+                   ranks_here == 1 ? std::string() : fmt::format(", fewer than {} ranks on it, or larger parallel.ep and parallel.tp", ranks_here));
+  };
+  require_state(least_training_state_bytes(model, layout, !found.frozen.empty(), config.train.type()));  // before a name is made
   found.whole = std::make_unique<ParameterSet>(declare_parameters(model, Mesh::single(), found.frozen));
   check_frozen(*found.whole, found.frozen);
-  const auto ranks_here = static_cast<std::uint64_t>(config.ranks_on_node);
   const std::uint64_t state = training_state_bytes(model, layout, found.frozen, config.train.type());
-  require_memory(model, state * ranks_here, "weights, gradients and moments",
-                 ranks_here == 1 ? std::string() : fmt::format(", fewer than {} ranks on it, or larger parallel.ep and parallel.tp", ranks_here));
+  require_state(state);
   if (const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data); config.train.steps > 0)
     require_memory(model, (state + estimated_activation_bytes(model, micro_batch, layout)) * ranks_here,
                    "weights, gradients, moments and the activations of a micro-batch", fmt::format(", or {}", how_to_lower(micro_batch)));

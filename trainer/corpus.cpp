@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <stdexcept>
 #include <utility>
@@ -25,6 +26,23 @@ void name_sources(std::vector<Source>& sources) {
   for (Source& source : sources) {
     const auto same = std::count_if(as_made.begin(), as_made.end(), [&](const Source& other) { return other.name == source.name; });
     if (source.name.empty() || same > 1) source.name = source.dataset->directory();
+  }
+  // A directory that is another source's name. Two of them are never the same.
+  const auto clashes = [&](const Source& source) {
+    return std::count_if(sources.begin(), sources.end(), [&](const Source& other) { return other.name == source.name; }) > 1;
+  };
+  if (std::any_of(sources.begin(), sources.end(), clashes))
+    for (Source& source : sources) source.name = source.dataset->directory();
+}
+
+// Evaluations go by the name of their source. Training may take a directory twice: its weights add up.
+void require_distinct(const std::vector<DataSource>& sources) {
+  std::map<fs::path, std::string> found;
+  for (const DataSource& source : sources) {
+    const auto [same, first] = found.emplace(fs::weakly_canonical(source.path), source.path);
+    if (!first)
+      throw std::runtime_error(fmt::format("data.eval: {} is there twice{}: once is enough", source.path,
+                                           same->second == source.path ? "" : fmt::format(", also as {}", same->second)));
   }
 }
 
@@ -55,7 +73,6 @@ class SourceOpener {
     std::vector<Source> sources;
     for (const DataSource& source : wanted) sources.push_back(open(source));
     name_sources(sources);
-    first_ = nullptr;
     return sources;
   }
 
@@ -84,18 +101,14 @@ class SourceOpener {
   fs::path model_directory_;
   std::shared_ptr<OpenShards> shards_;
   DatasetChecks checks_;
-  std::shared_ptr<const Dataset> first_;  // of a list, that names a tokenizer
+  std::shared_ptr<const Dataset> first_;  // that names a tokenizer
 };
 
 }  // namespace
 
-std::vector<Source> open_sources(const std::vector<DataSource>& wanted, std::int64_t sequence_length, bool document_masking,
-                                 const CorpusChecks& checks) {
-  return SourceOpener(sequence_length, document_masking, checks).open_all(wanted);
-}
-
 std::shared_ptr<const Corpus> open_corpus(const DataConfig& data, CorpusChecks checks, const Corpus* earlier) {
   if (earlier) checks.shards = earlier->shards;
+  require_distinct(data.eval);
   SourceOpener opener(data.sequence_length, data.document_masking, checks);
   Corpus corpus;
   corpus.train = opener.open_all(data.train);

@@ -33,18 +33,15 @@ struct CorpusChecks {
   std::shared_ptr<OpenShards> shards = nullptr;  // of sources opened before; null: none were
 };
 
-// Opens `sources`. Throws std::runtime_error if one is missing, corrupt, too short, or made with another tokenizer or a
-// larger vocabulary than the model's or than the other sources.
-std::vector<Source> open_sources(const std::vector<DataSource>& sources, std::int64_t sequence_length, bool document_masking,
-                                 const CorpusChecks& checks);
-
 struct Corpus {
   std::vector<Source> train, eval;
   std::shared_ptr<OpenShards> shards;  // the files that are open, and which were compared
 };
 
-// The sources of a configuration. earlier: a corpus that was opened before, of whatever sources; its checks.shards is used
-// in place of that of `checks`. Throws as open_sources does.
+// The sources of a configuration. Throws std::runtime_error if one is missing, corrupt, too short, made with another
+// tokenizer than the model or another source, training or evaluation, or of a larger vocabulary than the model's; or if
+// one is evaluated twice. earlier: a corpus that was opened before, of whatever sources; its shards are used in place of
+// those of `checks`.
 std::shared_ptr<const Corpus> open_corpus(const DataConfig& data, CorpusChecks checks, const Corpus* earlier = nullptr);
 
 struct RefusedSource {
@@ -56,7 +53,7 @@ struct OpenedSources {
   std::vector<RefusedSource> refused;
 };
 
-// As open_sources, but a source that cannot be used keeps no other from being opened. Of two that were made with different
+// As open_corpus, but a source that cannot be used keeps no other from being opened. Of two that were made with different
 // tokenizers the later is refused.
 OpenedSources open_usable_sources(const std::vector<DataSource>& sources, std::int64_t sequence_length, bool document_masking,
                                   const CorpusChecks& checks);

@@ -35,6 +35,14 @@ std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layou
   return parameters.bytes(true) + AdamW::bytes(parameters, mesh);
 }
 
+std::uint64_t least_training_state_bytes(const ModelConfig& model, const Layout& layout, bool some_frozen, DType type) {
+  const ParameterCounts counts = count_parameters(model);
+  const auto total = static_cast<std::uint64_t>(counts.total), experts = static_cast<std::uint64_t>(counts.experts);
+  const std::uint64_t held = experts / static_cast<std::uint64_t>(layout.ep) + (total - experts) / static_cast<std::uint64_t>(layout.tp);
+  const std::uint64_t value = bytes_of(type), gradient = 4, owned = type == DType::bf16 ? 12 : 8;  // moments, and masters
+  return some_frozen ? value * held : (value + gradient) * held + owned * total / static_cast<std::uint64_t>(layout.ranks);
+}
+
 void require_memory(const ModelConfig& model, std::uint64_t bytes, const char* purpose, const std::string& advice) {
   const std::int64_t parameters = count_parameters(model).total;
   const auto needed = static_cast<double>(bytes);

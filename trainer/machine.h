@@ -22,6 +22,10 @@ std::uint64_t usable_memory_bytes(const std::filesystem::path& membership = "/pr
 std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layout, const std::vector<std::string>& frozen = {},
                                    DType type = DType::f32);
 
+// A lower bound of that in no time, where the names of a model of thousands of experts a layer are millions: its weights
+// alone where some may be frozen.
+std::uint64_t least_training_state_bytes(const ModelConfig& model, const Layout& layout, bool some_frozen, DType type = DType::f32);
+
 // Throws std::runtime_error, with numbers, where so many bytes cannot fit: better than the kernel's out-of-memory killer.
 // bytes: of all this machine's ranks together. purpose: what they are, in words. advice: what else would help.
 void require_memory(const ModelConfig& model, std::uint64_t bytes, const char* purpose, const std::string& advice = {});

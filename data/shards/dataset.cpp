@@ -77,8 +77,8 @@ class Dataset::Impl {
                       directory_, info.tokenizer_sha256, info.tokenizer_name, checks.tokenizer_sha256));
     if (checks.vocab_size > 0 && info.vocab_size > checks.vocab_size)
       throw std::runtime_error(
-          fmt::format("{} has a vocabulary of {} ({}), the model's is {}. Raise model.vocab_size to {}, or prepare the "
-                      "data with the model's tokenizer",
+          fmt::format("{} has a vocabulary of {} ({}), the model's is {}. Prepare the data with the model's tokenizer; a model "
+                      "that is yet to be trained may have a model.vocab_size of {}",
                       directory_, info.vocab_size, info.tokenizer_name, checks.vocab_size, info.vocab_size));
     if (keeps_tail_ && manifest_.tokens() < 2)
       throw std::runtime_error(fmt::format("{} holds one token, and nothing to predict", directory_));

@@ -10,7 +10,9 @@
 namespace smoe {
 
 CpuBackend::CpuBackend(int threads)
-    : threads_(threads > 0 ? threads : omp_get_max_threads()), per_thread_(static_cast<std::size_t>(threads_)) {}
+    : threads_(threads > 0 ? threads : omp_get_max_threads()), per_thread_(static_cast<std::size_t>(threads_)) {
+  cpu::reserve_work_areas(threads_);
+}
 
 CpuBackend::~CpuBackend() = default;
 

@@ -252,6 +252,23 @@ case_train_other_vocabulary() {
   replace 'vocab_size: 259' 'vocab_size: 200'
   refuses_to_train '1|2' '259' '200'
 }
+case_dry_run_holds_sources_against_each_other() {
+  prepared
+  expect 0 'data\.train\.0: test: 91 samples' 'data\.eval\.1: test: 91 samples' 'data\.eval\.0: nowhere holds no token shards yet' -- \
+    "$smoe" train config.yaml --dry-run 'data.eval=[{path: nowhere}, {path: shards}]'
+  expect 1 'data\.eval: \./shards is there twice, also as shards' -- \
+    "$smoe" train config.yaml --dry-run 'data.eval=[{path: shards}, {path: ./shards}]'
+  absent run
+}
+case_no_address_space_for_products() {
+  prepared
+  limited() (
+    ulimit -v 4000000
+    "$smoe" "$@" train.threads=100
+  )
+  expect 1 'products on 100 thread' '128 MiB of address space' 'ulimit -v' -- limited train config.yaml
+  absent run
+}
 case_train_too_little_data() {
   write_config
   echo '{"text": "short"}' >text.jsonl

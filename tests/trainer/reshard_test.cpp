@@ -205,6 +205,10 @@ TEST(Reshard, MemoryOfARankIsFourAndFourAndEightOverDBytesAParameter) {
       const AdamW optimizer(Holder::backend(), arena, whole.parameters(), mesh, {});
       const auto expected = static_cast<double>(training_state_bytes(larger, layout));
       EXPECT_NEAR(static_cast<double>(arena.high_water_bytes()), expected, 0.002 * expected + 16384) << layout.to_string() << " rank " << r;
+      const auto least = static_cast<double>(least_training_state_bytes(larger, layout, false));
+      EXPECT_LE(least, expected) << layout.to_string();
+      EXPECT_GE(least, 0.98 * expected) << layout.to_string();
+      EXPECT_LE(static_cast<double>(least_training_state_bytes(larger, layout, true)), 0.5 * least) << layout.to_string();
     }
 }
 

@@ -2,8 +2,11 @@
 // there before is harmed.
 #include <sys/resource.h>
 
+#include <chrono>
 #include <csignal>
 #include <fstream>
+#include <set>
+#include <string>
 
 #include "tests/trainer/training_fixture.h"
 #include "trainer/inference.h"
@@ -85,6 +88,36 @@ TEST_F(TrainerBadInput, ShardsOfAnotherTokenizer) {
   EXPECT_FALSE(fs::exists(root() / "run"));
 }
 
+// Its loss would be of other units, of ids that mean something else.
+TEST_F(TrainerBadInput, EvaluationShardsOfAnotherTokenizerThanTheTrainingData) {
+  write_tiny_corpus(root() / "other", "gamma", 4, 5, 61, "tokenizer-b");
+  auto c = config("run");
+  c.data.eval.push_back({.path = (root() / "other").string()});
+  EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"different tokenizers", (root() / "a").string(), "other"}));
+  EXPECT_FALSE(fs::exists(root() / "run"));
+}
+
+// Results go by the name of their source: two of one name would end the run at its first evaluation.
+TEST_F(TrainerBadInput, ADirectoryThatIsEvaluatedTwice) {
+  auto c = config("run");
+  c.data.eval.push_back({.path = (root() / "a" / ".." / "held-out").string()});
+  EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"data.eval", "held-out is there twice", "also as " + c.data.eval[0].path}));
+  c.data.eval[1] = c.data.eval[0];
+  EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"held-out is there twice: once is enough"}));
+  EXPECT_FALSE(fs::exists(root() / "run"));
+}
+
+TEST_F(TrainerBadInput, ASourceThatIsCalledAsAnotherOnesDirectory) {
+  write_tiny_corpus(root() / "other", "alpha", 4, 5);
+  write_tiny_corpus(root() / "misleading", (root() / "other").string(), 5, 5);
+  auto c = config("run");
+  for (const char* name : {"other", "misleading"}) c.data.eval.push_back({.path = (root() / name).string()});
+  ASSERT_EQ(train(c), 0);
+  std::set<std::string> sources;
+  for (const EvalMetrics& row : metrics("run").evals) sources.insert(row.source);
+  EXPECT_EQ(sources, (std::set<std::string>{c.data.eval[0].path, c.data.eval[1].path, c.data.eval[2].path}));
+}
+
 TEST_F(TrainerBadInput, ShardsOfAnotherTokenizerThanTheModelsOwn) {
   ASSERT_EQ(train(config("first")), 0);
   std::ofstream(checkpoint("first", 20) / "model" / "tokenizer.model") << "a tokenizer of its own";
@@ -123,6 +156,12 @@ TEST_F(TrainerBadInput, AModelLargerThanTheMachine) {
   c.model.intermediate_size = 1 << 16;
   c.model.num_hidden_layers = 64;
   EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"GiB", "this machine has"}));
+  // 12 million names, which are a minute's work.
+  c.model.num_hidden_layers = 1024;
+  c.model.num_local_experts = 4096;
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"GiB", "this machine has"}));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
 }
 
 TEST_F(TrainerBadInput, WeightsThatDoNotFitTheConfigAreListedTogether) {
