@@ -12,9 +12,10 @@ namespace smoe {
 
 class HostView {
  public:
-  // f32. staging: room for the copy, which one view after another may use.
+  // tensor: f32. staging: room for the copy, which one view after another may use.
   HostView(Backend& backend, const Tensor& tensor, std::vector<float>& staging)
       : backend_(backend), tensor_(tensor), is_copy_(backend.device() != Device::cpu) {
+    tensor.expect(DType::f32);
     const auto count = static_cast<std::size_t>(tensor.elements());
     if (is_copy_) staging.resize(count);
     numbers_ = {is_copy_ ? staging.data() : tensor.f32(), count};
@@ -39,6 +40,7 @@ class HostView {
 
 // A copy of an f32 tensor's numbers; of an empty one there are none.
 inline std::vector<float> numbers_of(Backend& backend, const Tensor& tensor) {
+  tensor.expect(DType::f32);
   std::vector<float> numbers(static_cast<std::size_t>(tensor.elements()));
   if (!tensor.empty()) backend.copy_to_host(numbers.data(), tensor);
   return numbers;

@@ -1,0 +1,55 @@
+// What brings a device's numbers to the host: the number of bytes is told by the tensor, the room by the host, so that a type
+// which is not what the host has room for must be refused.
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <vector>
+
+#include "kernels/arena.h"
+#include "kernels/host_mirror.h"
+#include "kernels/host_view.h"
+#include "tests/support/sealed_memory.h"
+
+namespace smoe {
+namespace {
+
+class HostMemoryBadInput : public testing::Test {
+ protected:
+  const std::unique_ptr<Backend> cpu_ = make_cpu_backend(1);
+  test::SealedMemory device_{1};
+  Arena here_{*cpu_}, there_{device_};
+  std::vector<float> staging_;
+};
+
+TEST_F(HostMemoryBadInput, AViewIsOfFloats) {
+  for (const DType type : {DType::bf16, DType::i32, DType::f64}) {
+    EXPECT_THROW(HostView(*cpu_, here_.take(type, {5}), staging_), std::logic_error);
+    EXPECT_THROW(HostView(device_, there_.take(type, {5}), staging_), std::logic_error);
+    EXPECT_THROW(numbers_of(*cpu_, here_.take(type, {5})), std::logic_error);
+    EXPECT_THROW(numbers_of(device_, there_.take(type, {5})), std::logic_error);
+  }
+  EXPECT_EQ(numbers_of(device_, Tensor{}), std::vector<float>{});
+}
+
+TEST_F(HostMemoryBadInput, AMirrorHasTheTypeOfWhatItFetches) {
+  HostMirror<float> floats;
+  HostMirror<std::int32_t> integers;
+  HostMirror<double> doubles;
+  for (const DType type : {DType::f32, DType::bf16, DType::i32, DType::f64}) {
+    const Tensor from = there_.take(type, {5});
+    if (type != DType::f32) {
+      EXPECT_THROW(floats.start_fetch(device_, from), std::logic_error);
+    }
+    if (type != DType::i32) {
+      EXPECT_THROW(integers.start_fetch(device_, from), std::logic_error);
+    }
+    if (type != DType::f64) {
+      EXPECT_THROW(doubles.start_fetch(device_, from), std::logic_error);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace smoe
