@@ -36,6 +36,7 @@ void Backend::copy(const Tensor& to, const Tensor& from) {
   const Expect expect("copy", device());
   expect.here("from", from);
   expect("to", to, from.shape(), from.type());
+  expect.apart({{"to", to}}, {{"from", from}});
   do_copy(to, from);
 }
 
@@ -53,6 +54,8 @@ void Backend::add(const Tensor& a, const Tensor& b, const Tensor& out) {
   expect("a", a, out.shape());
   expect("b", b, out.shape());
   expect("out", out, out.shape());
+  expect.apart_or_same({"out", out}, {"a", a});
+  expect.apart_or_same({"out", out}, {"b", b});
   do_add(a, b, out);
 }
 
@@ -60,6 +63,7 @@ void Backend::sum(const Tensor& x, const Tensor& out) {
   const Expect expect("sum", device());
   expect("x", x, x.shape());
   expect("out", out, {1}, DType::f64);
+  expect.apart({{"out", out}}, {{"x", x}});
   do_sum(x, out);
 }
 
@@ -67,6 +71,7 @@ void Backend::sum_of_squares(const Tensor& x, const Tensor& out) {
   const Expect expect("sum_of_squares", device());
   expect("x", x, x.shape());
   expect("out", out, {1}, DType::f64);
+  expect.apart({{"out", out}}, {{"x", x}});
   do_sum_of_squares(x, out);
 }
 
@@ -79,6 +84,7 @@ void Backend::embedding_forward(const Tensor& ids, const Tensor& table, std::int
   expect("table", table, {V, D});
   expect("out", out, {T, D});
   expect.that(first >= 0 && first + V <= vocabulary, "the table's rows must lie in the vocabulary");
+  expect.apart({{"out", out}}, {{"ids", ids}, {"table", table}});
   do_embedding_forward(ids, table, first, vocabulary, out);
 }
 
@@ -89,6 +95,7 @@ void Backend::embedding_backward(const Tensor& ids, const Tensor& dout, std::int
   expect("dout", dout, {T, D});
   expect("dtable", dtable, {V, D});
   expect.that(first >= 0 && first + V <= vocabulary, "the table's rows must lie in the vocabulary");
+  expect.apart({{"dtable", dtable}}, {{"ids", ids}, {"dout", dout}});
   do_embedding_backward(ids, dout, first, vocabulary, dtable);
 }
 
@@ -101,6 +108,7 @@ void Backend::rms_norm_forward(const Tensor& x, const Tensor& weight, float epsi
   expect("weight", weight, {D});
   expect("y", y, {T, D});
   expect("rstd", rstd, {T});
+  expect.apart({{"y", y}, {"rstd", rstd}}, {{"x", x}, {"weight", weight}});
   do_rms_norm_forward(x, weight, epsilon, y, rstd);
 }
 
@@ -115,6 +123,9 @@ void Backend::rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor&
   expect.optional("dresidual", dresidual, {T, D});
   expect("dx", dx, {T, D});
   expect.optional("dweight", dweight, {D});
+  expect.apart({{"dx", dx}, {"dweight", dweight}}, {{"dy", dy}, {"x", x}, {"weight", weight}, {"rstd", rstd}});
+  expect.apart_or_same({"dx", dx}, {"dresidual", dresidual});
+  expect.apart({{"dweight", dweight}}, {{"dresidual", dresidual}});
   do_rms_norm_backward(dy, x, weight, rstd, dresidual, dx, dweight);
 }
 
@@ -126,6 +137,7 @@ void Backend::gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c,
   expect("a", a, kind == Gemm::tn ? Shape{k, m} : Shape{m, k});
   expect("b", b, kind == Gemm::nt ? Shape{n, k} : Shape{k, n});
   expect("c", c, {m, n});
+  expect.apart({{"c", c}}, {{"a", a}, {"b", b}});
   do_gemm(kind, a, b, c, write);
 }
 
@@ -148,6 +160,7 @@ void Backend::grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Te
   expect.that(static_cast<std::int64_t>(rows.host.size()) == E + 1, "the host must have the offsets too");
   expect.that(rows.host.front() == 0 && rows.host.back() == R && std::is_sorted(rows.host.begin(), rows.host.end()),
               "offsets must rise from 0 to the number of rows");
+  expect.apart({{"c", c}}, {{"a", a}, {"b", b}, {"offsets", rows.offsets}});
   do_grouped_gemm(kind, a, b, c, rows, write);
 }
 
@@ -161,6 +174,7 @@ void expect_rotation(const Expect& expect, const Tensor& x, std::int64_t rotated
   expect("table", table, {P, C});
   expect.that(C % 2 == 0, "the head dim must be even");
   expect.that(rotated_heads >= 0 && rotated_heads <= heads, "more rotated heads than heads");
+  expect.apart({{"x", x}}, {{"positions", positions}, {"table", table}});
 }
 }  // namespace
 
@@ -194,6 +208,7 @@ void Backend::cross_entropy_statistics(const Tensor& logits, const Tensor& targe
   expect("maxima", maxima, {N});
   expect("sums", sums, {N});
   expect("target_logits", target_logits, {N});
+  expect.apart({{"maxima", maxima}, {"sums", sums}, {"target_logits", target_logits}}, {{"logits", logits}, {"targets", targets}});
   do_cross_entropy_statistics(logits, targets, first, maxima, sums, target_logits);
 }
 
@@ -205,6 +220,7 @@ void Backend::cross_entropy_merge(const Tensor& parts, const Tensor& maxima, con
   expect("sums", sums, {N});
   expect("target_logits", target_logits, {N});
   expect.that(P >= 1, "at least one range of columns");
+  expect.apart({{"maxima", maxima}, {"sums", sums}, {"target_logits", target_logits}}, {{"parts", parts}});
   do_cross_entropy_merge(parts, maxima, sums, target_logits);
 }
 
@@ -218,6 +234,8 @@ void Backend::cross_entropy_losses(const Tensor& targets, const Tensor& maxima, 
   expect("target_logits", target_logits, {N});
   expect("logsumexp", logsumexp, {N});
   expect("losses", losses, {N});
+  expect.apart({{"logsumexp", logsumexp}, {"losses", losses}},
+               {{"targets", targets}, {"maxima", maxima}, {"sums", sums}, {"target_logits", target_logits}});
   do_cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses);
 }
 
@@ -229,6 +247,7 @@ void Backend::cross_entropy_backward(const Tensor& logits, const Tensor& targets
   expect.indices("targets", targets, {N});
   expect("logsumexp", logsumexp, {N});
   expect.optional("token_scales", token_scales, {N});
+  expect.apart({{"logits", logits}}, {{"targets", targets}, {"logsumexp", logsumexp}, {"token_scales", token_scales}});
   do_cross_entropy_backward(logits, targets, first, logsumexp, scale, token_scales);
 }
 
@@ -242,6 +261,7 @@ void Backend::adamw(const AdamWStep& step, const Tensor& parameter, const Tensor
   expect("gradient", gradient, shape);
   expect("first_moment", first_moment, shape);
   expect("second_moment", second_moment, shape);
+  expect.apart({{"parameter", parameter}, {"gradient", gradient}, {"first_moment", first_moment}, {"second_moment", second_moment}}, {});
   do_adamw(step, parameter, gradient, first_moment, second_moment);
 }
 

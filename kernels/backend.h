@@ -4,10 +4,11 @@
 //
 // Conventions, kept by every implementation:
 //  - parameter gradients accumulate (+=); activation gradients are assigned, so their memory needs no clearing;
-//  - f32 unless said otherwise; indices and ids are i32; outputs never overlap inputs unless said;
+//  - f32 unless said otherwise; indices and ids are i32; outputs never overlap inputs or each other unless said, and then
+//    an output is that input, not a part of it;
 //  - results do not depend on the number of threads' timing: same inputs, same thread count, same bits;
 //  - zero rows are legal everywhere;
-//  - shapes, types and devices are checked (std::logic_error): a wrong one is a bug of the caller, not of the user. Ids
+//  - shapes, types, devices and overlaps are checked (std::logic_error): a wrong one is a bug of the caller, not of the user. Ids
 //    are checked where they are read, on a device if it can;
 //  - order: ops and copies take effect in the order of the calls. On a device they run behind the host, so memory given
 //    back to an Arena may still be in use by earlier ops, and may be handed out again at once: whoever takes it comes later.
