@@ -105,12 +105,11 @@ void BalanceLoss::add_micro_batch(Context& context, const Statistics& statistics
 // To the host, and from runs to whole sequences.
 void BalanceLoss::gather_runs(Context& context, const Statistics& statistics) {
   const std::int64_t runs = statistics.counts.dim(1), sequences = statistics.sequences;
-  counts_.resize(index(layers_ * runs * experts_));
-  probability_sums_.resize(counts_.size());
-  z_sums_.resize(index(layers_ * runs));
-  context.backend.copy_to_host(counts_.data(), statistics.counts);
-  context.backend.copy_to_host(probability_sums_.data(), statistics.probability_sums);
-  context.backend.copy_to_host(z_sums_.data(), statistics.z_sums);
+  counts_.start_fetch(context.backend, statistics.counts);
+  probability_sums_.start_fetch(context.backend, statistics.probability_sums);
+  z_sums_.start_fetch(context.backend, statistics.z_sums);
+  context.backend.wait(context.backend.record());  // for all three at once
+  const std::span<const float> counts = counts_.numbers(), probability_sums = probability_sums_.numbers();
 
   sequence_sums_.assign(index(layers_ * sequences * 2 * experts_), 0.0);
   for (std::int64_t l = 0; l < layers_ && sequences > 0; ++l)
@@ -118,8 +117,8 @@ void BalanceLoss::gather_runs(Context& context, const Statistics& statistics) {
       const std::int64_t sequence = (statistics.first + r * statistics.run) / statistics.sequence_length;
       double* sums = sequence_sums_.data() + (l * sequences + sequence) * 2 * experts_;
       for (std::int64_t e = 0; e < experts_; ++e) {
-        sums[e] += counts_[index((l * runs + r) * experts_ + e)];
-        sums[experts_ + e] += probability_sums_[index((l * runs + r) * experts_ + e)];
+        sums[e] += counts[index((l * runs + r) * experts_ + e)];
+        sums[experts_ + e] += probability_sums[index((l * runs + r) * experts_ + e)];
       }
     }
   context.mesh.group(Axis::tp).all_reduce(std::span(sequence_sums_), Reduce::sum, "balance.sequences");
@@ -129,14 +128,15 @@ void BalanceLoss::gather_runs(Context& context, const Statistics& statistics) {
 void BalanceLoss::sum_own(Context& context, const Statistics& statistics, const BalanceTotals& t) {
   std::fill(world_.begin(), world_.end(), 0.0);
   const std::int64_t runs = statistics.counts.dim(1), sequences = statistics.sequences;
+  const std::span<const float> counts = counts_.numbers(), probability_sums = probability_sums_.numbers(), z_sums = z_sums_.numbers();
   const double tokens = static_cast<double>(statistics.tokens), length = static_cast<double>(statistics.sequence_length);
   const bool speaks_for_sequences = context.mesh.rank(Axis::tp) == 0;  // the tp group has them in common
   for (std::int64_t l = 0; l < layers_; ++l) {
     double by_sequence = 0;
     for (std::int64_t e = 0; e < experts_; ++e) {
       for (std::int64_t r = 0; r < runs; ++r) {
-        t.counts(l)[index(e)] += counts_[index((l * runs + r) * experts_ + e)];
-        t.probabilities(l)[index(e)] += probability_sums_[index((l * runs + r) * experts_ + e)];
+        t.counts(l)[index(e)] += counts[index((l * runs + r) * experts_ + e)];
+        t.probabilities(l)[index(e)] += probability_sums[index((l * runs + r) * experts_ + e)];
       }
       for (std::int64_t s = 0; s < sequences; ++s) {
         const double* sums = sequence_sums_.data() + (l * sequences + s) * 2 * experts_;
@@ -144,7 +144,7 @@ void BalanceLoss::sum_own(Context& context, const Statistics& statistics, const 
       }
     }
     std::copy_n(t.counts(l).begin(), experts_, own_counts_.begin() + l * experts_);
-    for (std::int64_t r = 0; r < runs; ++r) t.z(l) += z_sums_[index(l * runs + r)];
+    for (std::int64_t r = 0; r < runs; ++r) t.z(l) += z_sums[index(l * runs + r)];
     if (tokens > 0) t.ranks_balance(l) = t.unit(tokens) * t.dot(t.counts(l), t.probabilities(l));
     if (speaks_for_sequences) t.sequences_balance(l) = t.unit(length) * by_sequence;
   }

@@ -62,7 +62,7 @@ StepResult TrainingStep::gradients(const StepBatch& batch) {
     micro_batch(batch.part(m * micro_batch_size_, micro_batch_size_), m, scale, sums_[m], m + 1 == micro_batches);
   reducer_.finish();
   optimizer_.sum_squares(sums_[micro_batches]);
-  const std::span<const double> sums = sums_.read();  // the step's one wait for a device
+  const std::span<const double> sums = sums_.read();  // the losses and the norm in one wait
   std::array<double, 1> loss{std::accumulate(sums.begin(), sums.end() - 1, 0.0)};
   mesh_.group(Axis::dp).all_reduce(loss, Reduce::sum, "step.loss");
 

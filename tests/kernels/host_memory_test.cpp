@@ -10,6 +10,7 @@
 #include "kernels/arena.h"
 #include "kernels/host_mirror.h"
 #include "kernels/host_view.h"
+#include "tests/support/late_copies.h"
 #include "tests/support/sealed_memory.h"
 
 namespace smoe {
@@ -49,6 +50,27 @@ TEST_F(HostMemoryBadInput, AMirrorHasTheTypeOfWhatItFetches) {
       EXPECT_THROW(doubles.start_fetch(device_, from), std::logic_error);
     }
   }
+}
+
+TEST(HostMirror, HasTheNumbersOnceAnEventAfterTheFetchWasWaitedFor) {
+  test::LateCopies backend(make_cpu_backend(1));
+  Arena arena(backend);
+  const Tensor x = arena.take({3});
+  backend.fill(x, 2.0f);
+  HostMirror<float> mirror;
+  const Event before = backend.record();
+  mirror.start_fetch(backend, x);
+  const Event after = backend.record();
+  backend.fill(x, 3.0f);  // comes later
+  const auto is_there = [&] { return std::vector<float>(mirror.numbers().begin(), mirror.numbers().end()) == std::vector<float>(3, 2.0f); };
+  EXPECT_FALSE(is_there());
+  backend.wait(before);
+  EXPECT_FALSE(is_there());
+  backend.wait(after);
+  EXPECT_TRUE(is_there());
+  mirror.start_fetch(backend, x);
+  mirror.resize(backend, 1000);  // the memory that was to be copied into is gone
+  backend.synchronize();
 }
 
 }  // namespace

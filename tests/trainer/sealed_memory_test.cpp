@@ -1,4 +1,5 @@
-// A whole run on memory that the host cannot touch: what works here reads no pointer of a tensor outside kernels/.
+// A whole run on memory that the host cannot touch, and whose numbers come to the host late: what works here reads no pointer
+// of a tensor outside kernels/, and waits for what it reads.
 #include "tests/support/sealed_memory.h"
 
 #include <gtest/gtest.h>
@@ -11,13 +12,17 @@
 
 #include "kernels/arena.h"
 #include "kernels/host_view.h"
+#include "tests/support/late_copies.h"
 #include "tests/trainer/training_fixture.h"
 #include "trainer/generate.h"
 #include "trainer/inference.h"
 
 namespace smoe {
 namespace {
+using test::LateCopies;
 using test::SealedMemory;
+
+std::unique_ptr<Backend> make_device(int threads) { return std::make_unique<LateCopies>(std::make_unique<SealedMemory>(threads)); }
 
 class SealedMemoryRuns : public TrainingTest {
  protected:
@@ -36,8 +41,8 @@ class SealedMemoryRuns : public TrainingTest {
 // Forward, backward, update, evaluation, checkpoints written and read.
 TEST_F(SealedMemoryRuns, TrainEvaluateSaveAndResumeWithTheBitsOfTheCpu) {
   train_on(make_cpu_backend(2), tiny("cpu", 4));
-  train_on(std::make_unique<SealedMemory>(2), tiny("sealed", 2));
-  train_on(std::make_unique<SealedMemory>(2), tiny("sealed", 4));  // goes on from the checkpoint
+  train_on(make_device(2), tiny("sealed", 2));
+  train_on(make_device(2), tiny("sealed", 4));  // goes on from the checkpoint
   EXPECT_EQ(results("cpu"), results("sealed"));
 }
 
@@ -51,7 +56,7 @@ TEST_F(SealedMemoryRuns, RecomputeAndBalanceBySequence) {
       return c;
     };
     train_on(make_cpu_backend(1), c("cpu"));
-    train_on(std::make_unique<SealedMemory>(1), c("sealed"));
+    train_on(make_device(1), c("sealed"));
     EXPECT_EQ(results("cpu"), results("sealed"));
   }
 }
@@ -63,7 +68,7 @@ TEST_F(SealedMemoryRuns, GenerateWritesWhatTheCpuWrites) {
     InferenceModel model(checkpoint("cpu", 2) / "model", mesh(), 32, std::move(backend));
     return generate(model, prompt, {.max_tokens = 12, .seed = 3, .use_cache = use_cache}, {});
   };
-  for (const bool use_cache : {true, false}) EXPECT_EQ(text(std::make_unique<SealedMemory>(2), use_cache), text(make_cpu_backend(2), use_cache));
+  for (const bool use_cache : {true, false}) EXPECT_EQ(text(make_device(2), use_cache), text(make_cpu_backend(2), use_cache));
 }
 
 using SealedMemoryDeathTest = SealedMemoryRuns;
