@@ -71,7 +71,7 @@ StepResult TrainingStep::gradients(const StepBatch& batch) {
   result.z_loss = balance_.values().z_total();
   result.loss = result.lm_loss + router_.aux_loss_coef * result.aux_loss + router_.z_loss_coef * result.z_loss;
   result.grad_norm = AdamW::gradient_norm(sums.back(), mesh_);
-  result.finite = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
+  result.finite = std::isfinite(result.count) && std::isfinite(result.loss) && std::isfinite(result.grad_norm);
   return result;
 }
 
