@@ -36,6 +36,7 @@ void Backend::copy(const Tensor& to, const Tensor& from) {
   const Expect expect("copy", device());
   expect.here("from", from);
   expect("to", to, from.shape(), from.type());
+  expect.apart({{"to", to}}, {{"from", from}});
   do_copy(to, from);
 }
 
@@ -53,6 +54,8 @@ void Backend::add(const Tensor& a, const Tensor& b, const Tensor& out) {
   expect("a", a, out.shape(), type);
   expect("b", b, out.shape(), type);
   expect("out", out, out.shape(), type);
+  expect.apart_or_same({"out", out}, {"a", a});
+  expect.apart_or_same({"out", out}, {"b", b});
   do_add(a, b, out);
 }
 
@@ -60,6 +63,7 @@ void Backend::sum(const Tensor& x, const Tensor& out) {
   const Expect expect("sum", device());
   expect("x", x, x.shape());
   expect("out", out, {1}, DType::f64);
+  expect.apart({{"out", out}}, {{"x", x}});
   do_sum(x, out);
 }
 
@@ -67,6 +71,7 @@ void Backend::sum_of_squares(const Tensor& x, const Tensor& out) {
   const Expect expect("sum_of_squares", device());
   expect("x", x, x.shape());
   expect("out", out, {1}, DType::f64);
+  expect.apart({{"out", out}}, {{"x", x}});
   do_sum_of_squares(x, out);
 }
 
@@ -80,6 +85,7 @@ void Backend::embedding_forward(const Tensor& ids, const Tensor& table, std::int
   expect("table", table, {V, D}, type);
   expect("out", out, {T, D}, type);
   expect.that(first >= 0 && first + V <= vocabulary, "the table's rows must lie in the vocabulary");
+  expect.apart({{"out", out}}, {{"ids", ids}, {"table", table}});
   do_embedding_forward(ids, table, first, vocabulary, out);
 }
 
@@ -90,6 +96,7 @@ void Backend::embedding_backward(const Tensor& ids, const Tensor& dout, std::int
   expect("dout", dout, {T, D}, expect.computing_type("dout", dout));
   expect("dtable", dtable, {V, D});
   expect.that(first >= 0 && first + V <= vocabulary, "the table's rows must lie in the vocabulary");
+  expect.apart({{"dtable", dtable}}, {{"ids", ids}, {"dout", dout}});
   do_embedding_backward(ids, dout, first, vocabulary, dtable);
 }
 
@@ -103,6 +110,7 @@ void Backend::rms_norm_forward(const Tensor& x, const Tensor& weight, float epsi
   expect("weight", weight, {D}, type);
   expect("y", y, {T, D}, type);
   expect("rstd", rstd, {T});
+  expect.apart({{"y", y}, {"rstd", rstd}}, {{"x", x}, {"weight", weight}});
   do_rms_norm_forward(x, weight, epsilon, y, rstd);
 }
 
@@ -118,6 +126,9 @@ void Backend::rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor&
   expect.optional("dresidual", dresidual, {T, D}, type);
   expect("dx", dx, {T, D}, type);
   expect.optional("dweight", dweight, {D});
+  expect.apart({{"dx", dx}, {"dweight", dweight}}, {{"dy", dy}, {"x", x}, {"weight", weight}, {"rstd", rstd}});
+  expect.apart_or_same({"dx", dx}, {"dresidual", dresidual});
+  expect.apart({{"dweight", dweight}}, {{"dresidual", dresidual}});
   do_rms_norm_backward(dy, x, weight, rstd, dresidual, dx, dweight);
 }
 
@@ -130,6 +141,7 @@ void Backend::gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c,
   expect("a", a, kind == Gemm::tn ? Shape{k, m} : Shape{m, k}, type);
   expect("b", b, kind == Gemm::nt ? Shape{n, k} : Shape{k, n}, type);
   expect.either("c", c, {m, n}, type);
+  expect.apart({{"c", c}}, {{"a", a}, {"b", b}});
   do_gemm(kind, a, b, c, write);
 }
 
@@ -153,6 +165,7 @@ void Backend::grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Te
   expect.that(static_cast<std::int64_t>(rows.host.size()) == E + 1, "the host must have the offsets too");
   expect.that(rows.host.front() == 0 && rows.host.back() == R && std::is_sorted(rows.host.begin(), rows.host.end()),
               "offsets must rise from 0 to the number of rows");
+  expect.apart({{"c", c}}, {{"a", a}, {"b", b}, {"offsets", rows.offsets}});
   do_grouped_gemm(kind, a, b, c, rows, write);
 }
 
@@ -166,6 +179,7 @@ void expect_rotation(const Expect& expect, const Tensor& x, std::int64_t rotated
   expect("table", table, {P, C});
   expect.that(C % 2 == 0, "the head dim must be even");
   expect.that(rotated_heads >= 0 && rotated_heads <= heads, "more rotated heads than heads");
+  expect.apart({{"x", x}}, {{"positions", positions}, {"table", table}});
 }
 }  // namespace
 
@@ -199,6 +213,7 @@ void Backend::cross_entropy_statistics(const Tensor& logits, const Tensor& targe
   expect("maxima", maxima, {N});
   expect("sums", sums, {N});
   expect("target_logits", target_logits, {N});
+  expect.apart({{"maxima", maxima}, {"sums", sums}, {"target_logits", target_logits}}, {{"logits", logits}, {"targets", targets}});
   do_cross_entropy_statistics(logits, targets, first, maxima, sums, target_logits);
 }
 
@@ -210,6 +225,7 @@ void Backend::cross_entropy_merge(const Tensor& parts, const Tensor& maxima, con
   expect("sums", sums, {N});
   expect("target_logits", target_logits, {N});
   expect.that(P >= 1, "at least one range of columns");
+  expect.apart({{"maxima", maxima}, {"sums", sums}, {"target_logits", target_logits}}, {{"parts", parts}});
   do_cross_entropy_merge(parts, maxima, sums, target_logits);
 }
 
@@ -223,6 +239,8 @@ void Backend::cross_entropy_losses(const Tensor& targets, const Tensor& maxima, 
   expect("target_logits", target_logits, {N});
   expect("logsumexp", logsumexp, {N});
   expect("losses", losses, {N});
+  expect.apart({{"logsumexp", logsumexp}, {"losses", losses}},
+               {{"targets", targets}, {"maxima", maxima}, {"sums", sums}, {"target_logits", target_logits}});
   do_cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses);
 }
 
@@ -235,6 +253,8 @@ void Backend::cross_entropy_backward(const Tensor& logits, const Tensor& targets
   expect("logsumexp", logsumexp, {N});
   expect.optional("token_scales", token_scales, {N});
   expect("dlogits", dlogits, {N, V}, expect.computing_type("dlogits", dlogits));
+  expect.apart({{"dlogits", dlogits}}, {{"targets", targets}, {"logsumexp", logsumexp}, {"token_scales", token_scales}});
+  expect.apart_or_same({"dlogits", dlogits}, {"logits", logits});
   do_cross_entropy_backward(logits, targets, first, logsumexp, scale, token_scales, dlogits);
 }
 
@@ -249,6 +269,7 @@ void Backend::adamw(const AdamWStep& step, const Tensor& master, const Tensor& g
   expect("first_moment", first_moment, shape);
   expect("second_moment", second_moment, shape);
   expect.optional("value", value, shape, DType::bf16);
+  expect.apart({{"master", master}, {"gradient", gradient}, {"first_moment", first_moment}, {"second_moment", second_moment}, {"value", value}}, {});
   do_adamw(step, master, gradient, first_moment, second_moment, value);
 }
 

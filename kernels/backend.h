@@ -6,10 +6,11 @@
 //  - parameter gradients accumulate (+=); activation gradients are assigned, so their memory needs no clearing;
 //  - types: what is marked A is f32 or bf16, one of the two for all of a call: the weights and activations that a model
 //    computes with. What is not marked is f32, indices and ids are i32. Ops compute in f32, and round to bf16 once, where
-//    they write; outputs never overlap inputs unless said;
+//    they write;
+//  - outputs never overlap inputs or each other unless said, and then an output is that input, not a part of it;
 //  - results do not depend on the number of threads' timing: same inputs, same thread count, same bits;
 //  - zero rows are legal everywhere;
-//  - shapes, types and devices are checked (std::logic_error): a wrong one is a bug of the caller, not of the user. Ids
+//  - shapes, types, devices and overlaps are checked (std::logic_error): a wrong one is a bug of the caller, not of the user. Ids
 //    are checked where they are read, on a device if it can;
 //  - order: ops and copies take effect in the order of the calls. On a device they run behind the host, so memory given
 //    back to an Arena may still be in use by earlier ops, and may be handed out again at once: whoever takes it comes later.
@@ -47,7 +48,7 @@ enum class Write : std::uint8_t {
 // The rows of each expert inside a [R, *] tensor sorted by expert: expert e holds rows [offsets[e], offsets[e+1]).
 struct ExpertRows {
   Tensor offsets;                      // [E + 1] i32 on the device
-  std::span<const std::int32_t> host;  // the same numbers, for the host
+  std::span<const std::int32_t> host;  // the same numbers, for the host: an op reads them before it returns
 };
 
 // A point in the order of a backend's work: all that was called before Backend::record() made it.
@@ -96,13 +97,15 @@ class Backend {
   // Nothing outside this folder reads or writes what allocate() returned: it may be a device's. Aligned to
   // memory_alignment or better; throws std::bad_alloc.
   virtual void* allocate(std::size_t bytes) = 0;
+  // Ops that use it may have yet to run: the backend keeps it for them.
   virtual void release(void* data, std::size_t bytes) noexcept = 0;
   // Memory of the host that start_copy_to_host() may write behind its back: page-locked, where there is a device.
   virtual void* allocate_host(std::size_t bytes) = 0;
+  // A copy into it may be on its way: nothing of it is written after this.
   virtual void release_host(void* data, std::size_t bytes) noexcept = 0;
 
   void copy_to_host(void* host, const Tensor& from);        // waits for all earlier work: the bytes are there on return
-  void copy_from_host(const Tensor& to, const void* host);  // host may be written again on return
+  void copy_from_host(const Tensor& to, const void* host);  // host may be written again on return, page-locked memory too
   // Returns at once. host, from allocate_host(), may be read after wait() for an event recorded later.
   void start_copy_to_host(void* host, const Tensor& from);
   void copy(const Tensor& to, const Tensor& from);

@@ -21,7 +21,9 @@ void expect_attention(const Expect& expect, const AttentionShape& shape, const T
 
 void Backend::attention_forward(const AttentionShape& shape, const Tensor& qkv, const Tensor& document_start,
                                 const Tensor& out, const Tensor& lse) {
-  expect_attention(Expect("attention_forward", device()), shape, qkv, document_start, out, lse);
+  const Expect expect("attention_forward", device());
+  expect_attention(expect, shape, qkv, document_start, out, lse);
+  expect.apart({{"out", out}, {"lse", lse}}, {{"qkv", qkv}, {"document_start", document_start}});
   do_attention_forward(shape, qkv, document_start, out, lse);
 }
 
@@ -31,6 +33,8 @@ void Backend::attention_backward(const AttentionShape& shape, const Tensor& qkv,
   expect_attention(expect, shape, qkv, document_start, out, lse);
   expect("dout", dout, out.shape(), out.type());
   expect("dqkv", dqkv, qkv.shape(), qkv.type());
+  expect.apart({{"dqkv", dqkv}},
+               {{"qkv", qkv}, {"document_start", document_start}, {"out", out}, {"lse", lse}, {"dout", dout}});
   do_attention_backward(shape, qkv, document_start, out, lse, dout, dqkv);
 }
 
@@ -47,6 +51,7 @@ void Backend::attention_cached(const AttentionShape& shape, const Tensor& qkv, s
   expect("value_cache", value_cache, {capacity, G, C}, type);
   expect("out", out, {N, H, C}, type);
   expect.that(past >= 0 && past + N <= capacity, "the cache is too short for the new tokens");
+  expect.apart({{"out", out}, {"key_cache", key_cache}, {"value_cache", value_cache}}, {{"qkv", qkv}});
   do_attention_cached(shape, qkv, past, key_cache, value_cache, out);
 }
 
@@ -63,6 +68,8 @@ void Backend::router_forward(const RoutingRule& rule, const Tensor& logits, cons
   expect.indices("experts", experts, {T, K});
   expect("weights", weights, {T, K});
   expect.that(K >= 1 && K <= E, "experts per token must be 1 .. number of experts");
+  expect.apart({{"probabilities", probabilities}, {"logsumexp", logsumexp}, {"experts", experts}, {"weights", weights}},
+               {{"logits", logits}, {"selection_bias", selection_bias}});
   do_router_forward(rule, logits, selection_bias, probabilities, logsumexp, experts, weights);
 }
 
@@ -81,6 +88,9 @@ void Backend::router_backward(const RoutingRule& rule, const Tensor& logits, con
   const std::int64_t groups = balance_gradient.empty() ? 1 : balance_gradient.dim(0);
   expect.optional("balance_gradient", balance_gradient, {groups, E});
   expect.that(groups > 0 && T % groups == 0, "balance_gradient's groups must divide the tokens");
+  expect.apart({{"dlogits", dlogits}},
+               {{"logits", logits}, {"probabilities", probabilities}, {"logsumexp", logsumexp}, {"experts", experts},
+                {"weights", weights}, {"dweights", dweights}, {"balance_gradient", balance_gradient}});
   do_router_backward(rule, logits, probabilities, logsumexp, experts, weights, dweights, balance_gradient, z_scale, dlogits);
 }
 
@@ -95,6 +105,8 @@ void Backend::balance_statistics(const Tensor& probabilities, const Tensor& logs
   expect("probability_sums", probability_sums, {N, E});
   expect("z_sums", z_sums, {N});
   expect.that(N > 0 && T % N == 0, "the groups must divide the tokens");
+  expect.apart({{"counts", counts}, {"probability_sums", probability_sums}, {"z_sums", z_sums}},
+               {{"probabilities", probabilities}, {"logsumexp", logsumexp}, {"experts", experts}});
   do_balance_statistics(probabilities, logsumexp, experts, counts, probability_sums, z_sums);
 }
 
@@ -103,6 +115,7 @@ void Backend::jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, 
   const DType type = expect.computing_type("x", x);
   expect("x", x, {x.dim(0), x.dim(1)}, type);
   expect("y", y, x.shape(), type);
+  expect.apart_or_same({"y", y}, {"x", x});
   do_jitter(noise, x, y, write);
 }
 
@@ -118,6 +131,7 @@ void Backend::routing_map(const Tensor& experts, const Capacity& capacity, const
   expect.indices("offsets", offsets, {E + 1});
   expect.that(capacity.rows == 0 || (capacity.rows > 0 && capacity.group > 0 && T % capacity.group == 0),
               "the capacity's groups must divide the tokens");
+  expect.apart({{"row_of", row_of}, {"assignment_of", assignment_of}, {"offsets", offsets}}, {{"experts", experts}});
   do_routing_map(experts, capacity, row_of, assignment_of, offsets);
 }
 
@@ -129,6 +143,7 @@ void Backend::permute(const Tensor& x, const Tensor& assignment_of, std::int64_t
   expect.indices("assignment_of", assignment_of, {R});
   expect("rows", rows, {R, D}, type);
   expect.that(experts_per_token >= 1, "at least one expert a token");
+  expect.apart({{"rows", rows}}, {{"x", x}, {"assignment_of", assignment_of}});
   do_permute(x, assignment_of, experts_per_token, rows);
 }
 
@@ -140,6 +155,8 @@ void Backend::unpermute(const Tensor& rows, const Tensor& row_of, const Tensor& 
   expect.indices("row_of", row_of, {T, K});
   expect.optional("base", base, {T, D}, type);
   expect("x", x, {T, D}, type);
+  expect.apart({{"x", x}}, {{"rows", rows}, {"row_of", row_of}});
+  expect.apart_or_same({"x", x}, {"base", base});
   do_unpermute(rows, row_of, base, x);
 }
 
@@ -149,6 +166,7 @@ void Backend::permute_weights(const Tensor& weights, const Tensor& row_of, const
   expect("weights", weights, {T, K});
   expect.indices("row_of", row_of, {T, K});
   expect("row_weights", row_weights, {R});
+  expect.apart({{"row_weights", row_weights}}, {{"weights", weights}, {"row_of", row_of}});
   do_permute_weights(weights, row_of, row_weights);
 }
 
@@ -158,6 +176,7 @@ void Backend::unpermute_weights(const Tensor& row_weights, const Tensor& row_of,
   expect("row_weights", row_weights, {R});
   expect.indices("row_of", row_of, {T, K});
   expect("weights", weights, {T, K});
+  expect.apart({{"weights", weights}}, {{"row_weights", row_weights}, {"row_of", row_of}});
   do_unpermute_weights(row_weights, row_of, weights);
 }
 
@@ -170,6 +189,7 @@ void Backend::swiglu_forward(const Tensor& h, const Tensor& row_weights, const T
   expect("h", h, {R, 2 * F}, type);
   expect.optional("row_weights", row_weights, {R});
   expect("a", a, {R, F}, type);
+  expect.apart({{"a", a}}, {{"h", h}, {"row_weights", row_weights}});
   do_swiglu_forward(h, row_weights, a);
 }
 
@@ -184,6 +204,9 @@ void Backend::swiglu_backward(const Tensor& h, const Tensor& row_weights, const 
   expect("dh", dh, {R, 2 * F}, type);
   expect.optional("drow_weights", drow_weights, {R});
   expect("a", a, {R, F}, type);
+  expect.apart({{"dh", dh}, {"drow_weights", drow_weights}, {"a", a}}, {{"row_weights", row_weights}, {"da", da}});
+  expect.apart_or_same({"dh", dh}, {"h", h});
+  expect.apart({{"a", a}, {"drow_weights", drow_weights}}, {{"h", h}});
   do_swiglu_backward(h, row_weights, da, dh, drow_weights, a);
 }
 

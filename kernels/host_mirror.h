@@ -20,7 +20,8 @@ namespace smoe {
 
 template <class T>
 class HostMirror {
-  static_assert(std::is_trivially_copyable_v<T>);
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, std::int32_t> || std::is_same_v<T, double>);
+  static constexpr DType type = std::is_same_v<T, float> ? DType::f32 : std::is_same_v<T, std::int32_t> ? DType::i32 : DType::f64;
 
  public:
   HostMirror() = default;
@@ -48,8 +49,9 @@ class HostMirror {
     backend_ = &backend;
   }
 
-  // numbers() become those of `from` once an event recorded after this call has been waited for.
+  // numbers() become those of `from`, which holds T, once an event recorded after this call has been waited for.
   void start_fetch(Backend& backend, const Tensor& from) {
+    from.expect(type);
     resize(backend, from.elements());
     backend.start_copy_to_host(data_, from);
   }

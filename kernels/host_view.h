@@ -16,6 +16,7 @@ class HostView {
   // f32 or bf16. staging: room for the copy, which one view after another may use.
   HostView(Backend& backend, const Tensor& tensor, std::vector<float>& staging)
       : backend_(backend), tensor_(tensor), is_copy_(backend.device() != Device::cpu || tensor.type() != DType::f32) {
+    if (tensor.type() != DType::bf16) tensor.expect(DType::f32);
     const auto count = static_cast<std::size_t>(tensor.elements());
     if (is_copy_) staging.resize(count);
     numbers_ = {is_copy_ ? staging.data() : tensor.f32(), count};

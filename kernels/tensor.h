@@ -53,14 +53,18 @@ class Tensor {
   std::int64_t dim(int i) const { return shape_[i]; }
   std::int64_t elements() const { return empty() ? 0 : shape_.elements(); }
   std::size_t bytes() const { return static_cast<std::size_t>(elements()) * bytes_of(type_); }
+  // Throws std::logic_error where it holds something else.
+  void expect(DType wanted) const {
+    if (type_ != wanted) throw_type(wanted);
+  }
 
   // The memory itself, which may be a device's: for kernels/ and the communicators alone (kernels/host_mirror.h serves
   // the others).
   void* raw() const { return data_; }
-  float* f32() const { return check(DType::f32), static_cast<float*>(data_); }
-  Bf16* bf16() const { return check(DType::bf16), static_cast<Bf16*>(data_); }
-  std::int32_t* i32() const { return check(DType::i32), static_cast<std::int32_t*>(data_); }
-  double* f64() const { return check(DType::f64), static_cast<double*>(data_); }
+  float* f32() const { return expect(DType::f32), static_cast<float*>(data_); }
+  Bf16* bf16() const { return expect(DType::bf16), static_cast<Bf16*>(data_); }
+  std::int32_t* i32() const { return expect(DType::i32), static_cast<std::int32_t*>(data_); }
+  double* f64() const { return expect(DType::f64), static_cast<double*>(data_); }
 
   // The same memory under another shape; throws unless the element counts agree.
   Tensor reshape(Shape shape) const;
@@ -70,9 +74,6 @@ class Tensor {
   Tensor rows(std::int64_t first, std::int64_t count) const;
 
  private:
-  void check(DType wanted) const {
-    if (type_ != wanted) throw_type(wanted);
-  }
   [[noreturn]] void throw_type(DType wanted) const;
 
   void* data_ = nullptr;

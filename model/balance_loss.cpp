@@ -108,8 +108,9 @@ void BalanceLoss::gather_runs(Context& context, const Statistics& statistics) {
   counts_.start_fetch(context.backend, statistics.counts);
   probability_sums_.start_fetch(context.backend, statistics.probability_sums);
   z_sums_.start_fetch(context.backend, statistics.z_sums);
-  context.backend.wait(context.backend.record());
-  const auto counts = counts_.numbers(), probability_sums = probability_sums_.numbers();
+  context.backend.wait(context.backend.record());  // for all three at once
+  const std::span<const float> counts = counts_.numbers(), probability_sums = probability_sums_.numbers();
+
   sequence_sums_.assign(index(layers_ * sequences * 2 * experts_), 0.0);
   for (std::int64_t l = 0; l < layers_ && sequences > 0; ++l)
     for (std::int64_t r = 0; r < runs; ++r) {
@@ -127,8 +128,8 @@ void BalanceLoss::gather_runs(Context& context, const Statistics& statistics) {
 void BalanceLoss::sum_own(Context& context, const Statistics& statistics, const BalanceTotals& t) {
   std::fill(world_.begin(), world_.end(), 0.0);
   const std::int64_t runs = statistics.counts.dim(1), sequences = statistics.sequences;
+  const std::span<const float> counts = counts_.numbers(), probability_sums = probability_sums_.numbers(), z_sums = z_sums_.numbers();
   const double tokens = static_cast<double>(statistics.tokens), length = static_cast<double>(statistics.sequence_length);
-  const auto counts = counts_.numbers(), probability_sums = probability_sums_.numbers(), z_sums = z_sums_.numbers();
   const bool speaks_for_sequences = context.mesh.rank(Axis::tp) == 0;  // the tp group has them in common
   for (std::int64_t l = 0; l < layers_; ++l) {
     double by_sequence = 0;

@@ -42,6 +42,7 @@ struct BalanceValues {
 
 class BalanceLoss {
  public:
+  // The backend that add_micro_batch() computes on must outlive this.
   BalanceLoss(const ModelConfig& model, const RouterConfig& router);
 
   // Device tensors [L,N,E], [L,N,E], [L,N], one slice a layer: sums over N runs of this rank's tokens, none of which
@@ -75,7 +76,7 @@ class BalanceLoss {
   RouterConfig router_;
   std::int64_t micro_batches_ = 1, seen_ = 0;
   double share_ = 1.0;
-  HostMirror<float> counts_, probability_sums_, z_sums_;   // [L,N,E], [L,N,E], [L,N] of this rank
+  HostMirror<float> counts_, probability_sums_, z_sums_;   // [L,N,E], [L,N,E], [L,N] of this rank, on the host
   std::vector<double> sequence_sums_;                      // [L,B,2E] counts and probabilities of each sequence of the tp group
   std::vector<double> own_counts_;                         // [L,E] of this rank
   std::vector<double> world_;                              // see BalanceTotals

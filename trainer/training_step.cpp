@@ -62,7 +62,7 @@ StepResult TrainingStep::compute_gradients(const StepBatch& batch) {
     micro_batch(batch.part(m * micro_batch_size_, micro_batch_size_), m, scale, sums_[m], m + 1 == micro_batches);
   reducer_.finish();
   optimizer_.sum_squares(sums_[micro_batches]);
-  const std::span<const double> sums = sums_.read();  // the step's one wait for a device
+  const std::span<const double> sums = sums_.read();  // the losses and the norm in one wait
   std::array<double, 1> loss{std::accumulate(sums.begin(), sums.end() - 1, 0.0)};
   mesh_.group(Axis::dp).all_reduce(loss, Reduce::sum, "step.loss");
 
@@ -71,7 +71,7 @@ StepResult TrainingStep::compute_gradients(const StepBatch& batch) {
   result.z_loss = balance_.values().z_total();
   result.loss = result.lm_loss + router_.aux_loss_coef * result.aux_loss + router_.z_loss_coef * result.z_loss;
   result.grad_norm = AdamW::gradient_norm(sums.back(), mesh_);
-  result.finite = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
+  result.finite = std::isfinite(result.count) && std::isfinite(result.loss) && std::isfinite(result.grad_norm);
   return result;
 }
 

@@ -11,7 +11,9 @@
 //   broadcast                    (n - 1) * P by the root, nothing by others
 //
 // Tensors of host memory always work (host_tensor() makes them), those of a device where the communicator can; else it
-// throws std::logic_error. What is read and written is in place when a call returns, unless the call says otherwise.
+// throws std::logic_error. What is read and written is in place when a call returns, unless the call says otherwise. Of a
+// device, the communicator puts itself in the order of its backend (kernels/backend.h): it reads behind all ops called
+// before, those called after read behind it, and nobody waits for it by name.
 #pragma once
 
 #include <cstdint>

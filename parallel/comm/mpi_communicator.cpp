@@ -81,6 +81,10 @@ void require_host(const Tensor& x, std::string_view label) {
   if (x.device() != Device::cpu) throw std::logic_error(std::string(label) + ": this communicator reads host memory only");
 }
 
+void require_sums(const Tensor& x, std::string_view label) {
+  if (x.type() == DType::f64) throw std::logic_error(std::string(label) + ": no sums of " + name_of(x.type()) + " tensors");
+}
+
 }  // namespace
 
 class MpiCommunicator::Call {
@@ -253,6 +257,7 @@ void MpiCommunicator::reduce_in_place(Call& call, T* x, std::int64_t n, Reduce o
 
 void MpiCommunicator::all_reduce(const Tensor& x, Reduce op, std::string_view label) {
   require_host(x, label);
+  require_sums(x, label);
   Call call(*this, {op == Reduce::sum ? "all_reduce" : "all_reduce max", axis_, label, name_of(x.type()), x.elements()});
   if (x.type() == DType::bf16)
     reduce_in_place(call, x.bf16(), x.elements(), op);
@@ -269,6 +274,7 @@ void MpiCommunicator::all_reduce(std::span<double> x, Reduce op, std::string_vie
 
 void MpiCommunicator::all_gather(const Tensor& in, const Tensor& out, std::string_view label) {
   require_host(in, label);
+  require_host(out, label);
   if (in.type() != out.type() || out.bytes() != in.bytes() * static_cast<std::size_t>(size_))
     throw std::logic_error(std::string(label) + ": all_gather of " + in.shape().to_string() + " into " + out.shape().to_string());
   Call call(*this, {"all_gather", axis_, label, name_of(in.type()), in.elements()});
@@ -281,6 +287,7 @@ void MpiCommunicator::all_gather(const Tensor& in, const Tensor& out, std::strin
 
 void MpiCommunicator::start_reduce_scatter(const Tensor& x, std::string_view label) {
   require_host(x, label);
+  require_sums(x, label);
   if (x.elements() % size_ != 0) throw std::logic_error(std::string(label) + ": " + x.shape().to_string() + " does not divide over the group");
   Started& slot = started_[next_started_];
   next_started_ = 1 - next_started_;
@@ -313,6 +320,8 @@ void MpiCommunicator::finish_started() {
 
 void MpiCommunicator::reduce_scatter(const Tensor& in, const Tensor& out, std::string_view label) {
   require_host(in, label);
+  require_host(out, label);
+  require_sums(in, label);
   if (in.type() != out.type() || in.bytes() != out.bytes() * static_cast<std::size_t>(size_))
     throw std::logic_error(std::string(label) + ": reduce_scatter of " + in.shape().to_string() + " into " + out.shape().to_string());
   Call call(*this, {"reduce_scatter", axis_, label, name_of(in.type()), in.elements()});
@@ -328,6 +337,7 @@ void MpiCommunicator::reduce_scatter(const Tensor& in, const Tensor& out, std::s
 void MpiCommunicator::all_to_all_v(const Tensor& in, std::span<const std::int64_t> send_rows, const Tensor& out,
                                    std::span<const std::int64_t> receive_rows, std::string_view label) {
   require_host(in, label);
+  require_host(out, label);
   const auto ranks = static_cast<std::size_t>(size_);
   if (in.type() != out.type() || send_rows.size() != ranks || receive_rows.size() != ranks)
     throw std::logic_error(std::string(label) + ": all_to_all_v needs one type, and a row count for each rank of the group");

@@ -1,9 +1,12 @@
 // Two backends held against each other: they agree where they compute the same, and a wrong op is called by its name.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -30,10 +33,10 @@ INSTANTIATE_TEST_SUITE_P(Ops, CheckBackendOps,
                          testing::Combine(testing::Values(DType::f32, DType::bf16), testing::ValuesIn(compared_cases())),
                          [](const auto& info) { return name_of(std::get<0>(info.param)) + ("_" + std::get<1>(info.param).name); });
 
-// One op that leaves a wrong number at the end of each tensor it was given.
+// One op that leaves a wrong number at the end of each tensor it was given: one too much, or, of an f32, what is given.
 class OneWrongOp final : public OpDecorator {
  public:
-  OneWrongOp(Backend& inner, std::string op) : OpDecorator(inner), op_(std::move(op)) {}
+  OneWrongOp(Backend& inner, std::string op, std::optional<float> number = {}) : OpDecorator(inner), op_(std::move(op)), number_(number) {}
 
  private:
   class Noting final : public Placing {
@@ -50,13 +53,14 @@ class OneWrongOp final : public OpDecorator {
     for (const Tensor& tensor : noting.given) {
       if (tensor.elements() == 0) continue;
       const std::int64_t last = tensor.elements() - 1;
-      if (tensor.type() == DType::f32) tensor.f32()[last] += 1.0f;
+      if (tensor.type() == DType::f32) tensor.f32()[last] = number_.value_or(tensor.f32()[last] + 1.0f);
       if (tensor.type() == DType::bf16) tensor.bf16()[last] = rounded(widened(tensor.bf16()[last]) + 1.0f);
       if (tensor.type() == DType::i32) tensor.i32()[last] += 1;
       if (tensor.type() == DType::f64) tensor.f64()[last] += 1.0;
     }
   }
   std::string op_;
+  std::optional<float> number_;
 };
 
 TEST(CheckBackend, NamesTheFirstOpThatDiffers) {
@@ -80,6 +84,22 @@ TEST(CheckBackend, NamesTheFirstOpThatDiffers) {
     }
     EXPECT_TRUE(message.starts_with(wrong + ": a tensor [4, ")) << wrong << ": " << message;
   }
+}
+
+// No number of the first backend, however large, makes room for one that is not finite or for another index.
+TEST(CheckBackend, FindsANanAnInfinityAndAnIndexThatIsOneOff) {
+  const auto cpu = make_cpu_backend(1);
+  GuardedWorkspace ws(*cpu);
+  const auto numbers = [&] { return ws.f32({2}, Values{1e30, 1.0}); };
+  const auto add_on = [&](Backend& first, Backend& second) { CheckBackend(first, second, 1e-5).add(numbers(), numbers(), numbers()); };
+  EXPECT_NO_THROW(add_on(*cpu, *cpu));
+  for (const float number : {std::nanf(""), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
+    OneWrongOp planted(*cpu, "add", number);
+    EXPECT_THROW(add_on(*cpu, planted), std::runtime_error) << number;
+    EXPECT_THROW(add_on(planted, *cpu), std::runtime_error) << number;
+  }
+  OneWrongOp planted(*cpu, "copy");
+  EXPECT_THROW(CheckBackend(*cpu, planted, 1e-5).copy(ws.i32({2}, {0, 0}), ws.i32({2}, {1 << 20, 1 << 20})), std::runtime_error);
 }
 
 // The op list sees it too: for every op some case disagrees with the reference.

@@ -203,14 +203,14 @@ TEST(CpuRmsNorm, WeightGradientHasTheSameBitsOnAnyNumberOfThreads) {
 
 TEST(CpuBackend, ZeroRowsAreLegal) {
   CpuBackend cpu(2);
-  Floats x({0, 6}), weight({6}, 1.0f), stats({0}), h({0, 12}), table({9, 6}), logits({0, 4}), weights({0, 2});
+  Floats x({0, 6}), weight({6}, 1.0f), dweight({6}), stats({0}), h({0, 12}), table({9, 6}), logits({0, 4}), weights({0, 2});
   Ints ids({0}), experts({0, 2}), offsets({5}), assignments({0});
   cpu.add(x, x, x);
   EXPECT_EQ(test::sum(cpu, x), 0.0);
   cpu.embedding_forward(ids, table, 0, 9, x);
   cpu.embedding_backward(ids, x, 0, 9, table);
   cpu.rms_norm_forward(x, weight, 1e-5f, x, stats);
-  cpu.rms_norm_backward(x, x, weight, stats, x, x, weight);
+  cpu.rms_norm_backward(x, x, weight, stats, x, x, dweight);
   cpu.router_forward({}, logits, {}, logits, stats, experts, weights);
   cpu.router_backward({}, logits, logits, stats, experts, weights, weights, {}, 0.0, logits);
   cpu.routing_map(experts, {}, experts, assignments, offsets);

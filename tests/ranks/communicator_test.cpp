@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "parallel/comm/agreement.h"
@@ -202,6 +203,18 @@ TEST(CollectiveArguments, ThatDoNotFitAreRefusedBeforeAnythingIsSent) {
   EXPECT_THROW(world.reduce_scatter(view(a), view(b), "test"), std::logic_error);
   EXPECT_THROW(world.start_reduce_scatter(view(a), "test"), std::logic_error);
   EXPECT_THROW(world.broadcast(view(a), world.size(), "test"), std::logic_error);
+  const auto many = static_cast<std::int64_t>(world.size());
+  const Tensor x = view(a).rows(0, many), y = view(b);
+  const Tensor far_x(x.raw(), DType::f32, {many}, Device::cuda), far_y(y.raw(), DType::f32, {1}, Device::cuda);
+  const std::vector<std::int64_t> each(a.size() - 1, 1);
+  for (const auto& [in, out] : {std::pair(far_y, x), std::pair(y, far_x)}) EXPECT_THROW(world.all_gather(in, out, "test"), std::logic_error);
+  for (const auto& [in, out] : {std::pair(far_x, y), std::pair(x, far_y)}) EXPECT_THROW(world.reduce_scatter(in, out, "test"), std::logic_error);
+  for (const auto& [in, out] : {std::pair(far_x, x), std::pair(x, far_x)})
+    EXPECT_THROW(world.all_to_all_v(in, each, out, each, "test"), std::logic_error);
+  const Tensor doubles(x.raw(), DType::f64, {many}), one(y.raw(), DType::f64, {1});
+  EXPECT_THROW(world.all_reduce(doubles, Reduce::sum, "test"), std::logic_error);
+  EXPECT_THROW(world.reduce_scatter(doubles, one, "test"), std::logic_error);
+  EXPECT_THROW(world.start_reduce_scatter(doubles, "test"), std::logic_error);
   EXPECT_THROW(Mesh::over(test_session(), {.ranks = world.size(), .tp = world.size() + 1}), std::logic_error);
 }
 

@@ -5,12 +5,15 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "optim/adamw.h"
 #include "parallel/token_dispatcher.h"
 #include "tests/ranks/test_session.h"
 #include "tests/reference/dispatch.h"
+#include "tests/support/late_copies.h"
 #include "trainer/training_step.h"
 
 namespace smoe {
@@ -130,7 +133,8 @@ TEST(Dispatch, RowsComeBackToTheirTokensForAnyRouting) {
   constexpr std::int64_t tokens = 12, k = 2, experts = 8;
   for (const Layout& layout : layouts_of(test_session().size())) {
     const Mesh mesh = Mesh::over(test_session(), layout);
-    const auto backend = make_cpu_backend(1);
+    // Its offsets are late: who reads them without having waited sends rows anywhere.
+    const auto backend = std::make_unique<test::LateCopies>(make_cpu_backend(1));
     TokenDispatcher dispatcher(mesh, experts, k);
     for (int routing = 0; routing < 8; ++routing) {
       const Capacity capacity = routing < 4 ? Capacity{} : Capacity{2, 6};

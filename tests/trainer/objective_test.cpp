@@ -104,6 +104,20 @@ TEST_F(ObjectiveTest, NothingToCountIsALossOfZeroAndNoGradientOfTheHead) {
   EXPECT_TRUE(std::all_of(head.begin(), head.end(), [](float g) { return g == 0; }));
 }
 
+// One over it would be no scale, and a step scaled by nothing would pass for one that has nothing to count.
+TEST_F(ObjectiveTest, AStepWhoseCountIsNotFiniteIsRefused) {
+  struct Miscounted final : Objective {
+    explicit Miscounted(double count) : wrong(count) {}
+    double count(const StepBatch&) const override { return wrong; }
+    void loss_and_gradient(Context& context, Mixtral& model, const StepBatch&, const TokenBatch& tokens, double scale,
+                           Mixtral::Saved& saved, const Tensor& total) override {
+      model.loss_and_gradient(context, tokens, scale, saved, total);
+    }
+    double wrong;
+  };
+  for (const double count : {std::nan(""), HUGE_VAL}) EXPECT_TRUE(Step(*this, 2, std::make_unique<Miscounted>(count)).result.refused()) << count;
+}
+
 // What a preference needs: the losses of a forward first, and gradients by what they say.
 TEST_F(ObjectiveTest, LossesStandAloneAndHaveTheSameBitsAsWithTheirGradient) {
   RealModel real(config(), weights, batch.sequence_length);

@@ -1,4 +1,5 @@
-// A whole run on memory that the host cannot touch: what works here reads no pointer of a tensor outside kernels/.
+// A whole run on memory that the host cannot touch, and whose numbers come to the host late: what works here reads no pointer
+// of a tensor outside kernels/, and waits for what it reads.
 #include "tests/support/sealed_memory.h"
 
 #include <gtest/gtest.h>
@@ -12,13 +13,17 @@
 
 #include "kernels/arena.h"
 #include "kernels/host_view.h"
+#include "tests/support/late_copies.h"
 #include "tests/trainer/training_fixture.h"
 #include "trainer/generate.h"
 #include "trainer/inference.h"
 
 namespace smoe {
 namespace {
+using test::LateCopies;
 using test::SealedMemory;
+
+std::unique_ptr<Backend> make_device(int threads) { return std::make_unique<LateCopies>(std::make_unique<SealedMemory>(threads)); }
 
 class SealedMemoryRuns : public TrainingTest {
  protected:
@@ -41,8 +46,8 @@ TEST_F(SealedMemoryRuns, TrainEvaluateSaveAndResumeWithTheBitsOfTheCpu) {
   for (const auto& [precision, name] : {std::pair(PrecisionChoice::fp32, "fp32"), std::pair(PrecisionChoice::bf16, "bf16")}) {
     const std::string cpu = std::string("cpu-") + name, sealed = std::string("sealed-") + name;
     train_on(make_cpu_backend(2), tiny(cpu, 4, precision));
-    train_on(std::make_unique<SealedMemory>(2), tiny(sealed, 2, precision));
-    train_on(std::make_unique<SealedMemory>(2), tiny(sealed, 4, precision));  // goes on from the checkpoint
+    train_on(make_device(2), tiny(sealed, 2, precision));
+    train_on(make_device(2), tiny(sealed, 4, precision));  // goes on from the checkpoint
     EXPECT_EQ(results(cpu), results(sealed)) << name;
   }
 }
@@ -57,7 +62,7 @@ TEST_F(SealedMemoryRuns, RecomputeAndBalanceBySequence) {
       return c;
     };
     train_on(make_cpu_backend(1), c("cpu"));
-    train_on(std::make_unique<SealedMemory>(1), c("sealed"));
+    train_on(make_device(1), c("sealed"));
     EXPECT_EQ(results("cpu"), results("sealed"));
   }
 }
@@ -71,7 +76,7 @@ TEST_F(SealedMemoryRuns, GenerateWritesWhatTheCpuWrites) {
   };
   for (const PrecisionChoice precision : {PrecisionChoice::fp32, PrecisionChoice::bf16})
     for (const bool use_cache : {true, false})
-      EXPECT_EQ(text(std::make_unique<SealedMemory>(2), precision, use_cache), text(make_cpu_backend(2), precision, use_cache));
+      EXPECT_EQ(text(make_device(2), precision, use_cache), text(make_cpu_backend(2), precision, use_cache));
 }
 
 using SealedMemoryDeathTest = SealedMemoryRuns;
