@@ -25,7 +25,7 @@ AdamW::AdamW(Backend& backend, Arena& persistent, ParameterSet& parameters, cons
 }
 
 ShowNumbers AdamW::keeps_masters() {
-  return [this](const Parameter& parameter, std::span<const float> slice) { shards_.store_masters(backend_, parameter, slice); };
+  return [this](const Parameter& parameter, std::span<float> slice) { shards_.store_masters(backend_, parameter, slice); };
 }
 
 std::uint64_t AdamW::bytes(const ParameterSet& parameters, const Mesh& mesh) {

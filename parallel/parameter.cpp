@@ -76,8 +76,8 @@ void ParameterSet::initialize(Backend& backend, std::uint64_t seed, const ShowNu
   for (auto& p : parameters_) {
     const HostView host(backend, p.value, staging);
     fill_initial_values(seed, p, host.numbers().data());
-    host.store();
     if (also) also(p, host.numbers());
+    host.store();
   }
 }
 

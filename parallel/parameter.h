@@ -46,8 +46,8 @@ struct Parameter {
   Tensor gradient{};                // [slice], empty when frozen or not training
 };
 
-// Is handed a parameter's slice in f32, on the host.
-using ShowNumbers = std::function<void(const Parameter&, std::span<const float> slice)>;
+// Is handed a parameter's slice in f32, on the host, before it is stored: rounded, where the parameter is bf16.
+using ShowNumbers = std::function<void(const Parameter&, std::span<float> slice)>;
 
 // Parameters that lie one behind the other, read as one tensor: q|k|v rows, or [E, 2F, D] of all experts' w1|w3.
 struct ParameterStack {

@@ -106,17 +106,19 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
   const std::int64_t dp = mesh.size(Axis::dp), rank = mesh.rank(Axis::dp);
   const auto backend = make_backend(DeviceChoice::automatic, threads);
   Arena persistent(*backend);
-  Mixtral model(what.model, mesh, frozen_patterns(what.router, what.freeze), what.routing);
+  Mixtral model(what.model, mesh, frozen_patterns(what.router, what.freeze), what.routing, what.type);
   model.allocate(*backend, persistent, what.sequence_length, true);
-  model.parameters().initialize(*backend, what.seed);
   if (!what.selection_bias.empty()) {
     const Tensor biases = persistent.take({what.model.num_hidden_layers, what.model.num_local_experts});
     backend->copy_from_host(biases, what.selection_bias.data());
     model.use_selection_bias(biases);
   }
-  if (what.adjust)
-    for (Parameter& p : model.parameters()) what.adjust(p);
   AdamW optimizer(*backend, persistent, model.parameters(), mesh, what.optimizer, what.bucket_elements);
+  std::vector<float> staging;
+  model.parameters().initialize(*backend, what.seed, [&](const Parameter& p, std::span<float> values) {
+    if (what.adjust) what.adjust(p, values);
+    optimizer.keeps_masters()(p, values);
+  });
   TrainingStep step(*backend, mesh, model, optimizer, what.router, what.at_once / dp, what.recompute,
                     what.objective ? what.objective() : std::make_unique<CrossEntropy>());
 

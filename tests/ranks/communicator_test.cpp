@@ -218,6 +218,27 @@ TEST(CollectiveArguments, ThatDoNotFitAreRefusedBeforeAnythingIsSent) {
   EXPECT_THROW(Mesh::over(test_session(), {.ranks = world.size(), .tp = world.size() + 1}), std::logic_error);
 }
 
+// Added in f32 and rounded once: one by one in bf16, whose numbers are 2 apart there, 256 + 1 + 1 would stay 256.
+TEST(CollectivesOfBf16, SumsAreRoundedOnce) {
+  const Mesh mesh = Mesh::over(test_session(), {.ranks = test_session().size()});
+  Communicator& world = mesh.group(Axis::world);
+  const std::int64_t n = 5 * world.size();
+  const auto own = [&] { return std::vector<Bf16>(static_cast<std::size_t>(n), rounded(world.rank() == 0 ? 256.0f : 1.0f)); };
+  const auto half = [](std::vector<Bf16>& v, std::int64_t first, std::int64_t count) { return Tensor(v.data() + first, DType::bf16, {count}); };
+  const Bf16 sum = rounded(256.0f + static_cast<float>(world.size() - 1));
+  std::vector<Bf16> x = own();
+  world.all_reduce(half(x, 0, n), Reduce::sum, "test.halves");
+  for (const Bf16 found : x) EXPECT_EQ(found.bits, sum.bits);
+  x = own();
+  std::vector<Bf16> part(5);
+  world.reduce_scatter(half(x, 0, n), half(part, 0, 5), "test.halves");
+  for (const Bf16 found : part) EXPECT_EQ(found.bits, sum.bits);
+  x = own();
+  world.start_reduce_scatter(half(x, 0, n), "test.halves");
+  world.finish_started();
+  for (std::int64_t i = 0; i < 5; ++i) EXPECT_EQ(x[static_cast<std::size_t>(5 * world.rank() + i)].bits, sum.bits);
+}
+
 TEST(Together, AFailureOfAnyRankIsEveryRanksWithOneMessage) {
   const Mesh mesh = Mesh::over(test_session(), {.ranks = test_session().size()});
   Communicator& world = mesh.group(Axis::world);

@@ -36,11 +36,12 @@ class LayoutRuns : public ::testing::Test {
   TrainerConfig config(const std::string& output, const Layout& layout, std::int64_t steps) const {
     TrainerConfig c = test::tiny_config(root_, output);
     c.model.num_attention_heads = c.model.num_key_value_heads = c.model.num_local_experts = 8;
-    c.optimizer.learning_rate = 1e-3;
     c.optimizer.epsilon = 1e-5;
     c.schedule.type = ScheduleType::constant;  // that of a run of 5 steps is that of one of 10
     c.train.steps = steps;
     c.train.freeze = freeze_;
+    c.train.precision = precision_;
+    c.optimizer.learning_rate = learning_rate_;
     c.train.global_batch_size = 16;
     c.train.micro_batch_size = 8 / layout.dp();
     c.checkpoint.interval = 5;
@@ -65,6 +66,8 @@ class LayoutRuns : public ::testing::Test {
 
   fs::path root_;
   std::vector<std::string> freeze_;
+  PrecisionChoice precision_ = PrecisionChoice::fp32;
+  double learning_rate_ = 1e-3;
 
  private:
   test::ScratchDir own_;
@@ -152,6 +155,41 @@ TEST_F(LayoutRuns, AFrozenRunGoesOnAtAnyLayout) {
   }
   train("same-whole", pairs[2].first, 10);
   EXPECT_EQ(state_hash("same-whole", 10), state_hash("frozen-2", 10));
+}
+
+// In bf16: masters are read at any layout as they were written at any other, and the same layout gives the same bits.
+TEST_F(LayoutRuns, MastersOfBf16GoOnAtAnyLayout) {
+  const int ranks = test_session().size();
+  precision_ = PrecisionChoice::bf16;
+  const auto bytes_of = [&](const std::string& output, std::int64_t step, const char* folder, const std::string& prefix) {
+    const TensorDirectory files(root_ / output / "checkpoints" / checkpoint_name(step) / folder);
+    std::vector<std::byte> all;
+    for (const std::string& name : files.names())
+      if (name.starts_with(prefix)) all.insert(all.end(), files.raw(name).begin(), files.raw(name).end());
+    return all;
+  };
+  const std::vector<std::pair<Layout, Layout>> pairs = {{{.ranks = ranks, .ep = ranks}, {.ranks = ranks, .tp = ranks}},
+                                                        {{.ranks = ranks, .tp = 2, .ep = 2}, {.ranks = 1}},
+                                                        {{.ranks = 1}, {.ranks = ranks, .tp = 2, .ep = ranks}},
+                                                        {{.ranks = ranks}, {.ranks = ranks / 2, .ep = 2}}};
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    const std::string output = "halves-" + std::to_string(i);
+    SCOPED_TRACE(pairs[i].first.to_string() + ", then " + pairs[i].second.to_string());
+    learning_rate_ = 1e-3;
+    train(output, pairs[i].first, 5);
+    learning_rate_ = 0;  // a step that moves no weight
+    train(output, pairs[i].second, 6);
+    EXPECT_EQ(bytes_of(output, 6, "optimizer", "master."), bytes_of(output, 5, "optimizer", "master."));
+    EXPECT_FALSE(bytes_of(output, 6, "optimizer", "master.").empty());
+    EXPECT_EQ(bytes_of(output, 6, "model", ""), bytes_of(output, 5, "model", ""));
+    EXPECT_NE(bytes_of(output, 6, "optimizer", "exp_avg."), bytes_of(output, 5, "optimizer", "exp_avg."));
+  }
+  learning_rate_ = 1e-3;
+  const Layout layout{.ranks = ranks, .tp = 2, .ep = ranks};
+  train("whole", layout, 10);
+  train("in-two", layout, 5);
+  train("in-two", layout, 10);
+  EXPECT_EQ(state_hash("whole", 10), state_hash("in-two", 10));
 }
 
 // What is not finite on one rank is refused by all: nobody's weights change, and the run ends with one message.

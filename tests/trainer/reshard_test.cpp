@@ -191,8 +191,13 @@ TEST(Reshard, WhatIsFrozenIsWrittenOnceAndHasNoMoments) {
   EXPECT_EQ(hashes.size(), 1u) << "the file does not depend on who wrote it";
 }
 
-// ZeRO-1: weights and gradients whole, moments divided by the number of ranks that hold replicas.
-TEST(Reshard, MemoryOfARankIsFourAndFourAndEightOverDBytesAParameter) {
+// ZeRO-1: weights and gradients whole, moments and the masters of bf16 weights divided by the number of ranks that hold
+// replicas.
+class ReshardMemory : public testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(Types, ReshardMemory, testing::Values(DType::f32, DType::bf16), [](const auto& info) { return name_of(info.param); });
+
+TEST_P(ReshardMemory, OfARankIsWhatIsDeclared) {
+  const DType type = GetParam();
   ModelConfig model = small_model();
   for (const Layout& layout : all_layouts())
     for (int r = 0; r < layout.ranks; ++r) {
@@ -200,20 +205,21 @@ TEST(Reshard, MemoryOfARankIsFourAndFourAndEightOverDBytesAParameter) {
       Arena arena(Holder::backend());
       ModelConfig larger = model;
       larger.hidden_size = 256, larger.intermediate_size = 512, larger.vocab_size = 4096, larger.head_dim = 32;
-      Mixtral whole(larger, mesh);
+      Mixtral whole(larger, mesh, {}, {}, type);
       whole.allocate(Holder::backend(), arena, 8, true);
       const AdamW optimizer(Holder::backend(), arena, whole.parameters(), mesh, {});
-      const auto expected = static_cast<double>(training_state_bytes(larger, layout));
+      const auto expected = static_cast<double>(training_state_bytes(larger, layout, {}, type));
       EXPECT_NEAR(static_cast<double>(arena.high_water_bytes()), expected, 0.002 * expected + 16384) << layout.to_string() << " rank " << r;
-      const auto least = static_cast<double>(least_training_state_bytes(larger, layout, false));
+      const auto least = static_cast<double>(least_training_state_bytes(larger, layout, false, type));
       EXPECT_LE(least, expected) << layout.to_string();
       EXPECT_GE(least, 0.98 * expected) << layout.to_string();
-      EXPECT_LE(static_cast<double>(least_training_state_bytes(larger, layout, true)), 0.5 * least) << layout.to_string();
+      EXPECT_LE(static_cast<double>(least_training_state_bytes(larger, layout, true, type)), 0.5 * least) << layout.to_string();
     }
 }
 
 // What is declared is what is taken: each block of the arena is rounded up, and the rope's table lies beside them.
-TEST(Reshard, MemoryOfWhatIsFrozenIsFourBytesAndNoMore) {
+TEST_P(ReshardMemory, OfWhatIsFrozenIsItsValueAndNoMore) {
+  const DType type = GetParam();
   const std::int64_t positions = 8, blocks = 30;
   const ModelConfig model = small_model();
   for (const std::vector<std::string>& frozen :
@@ -222,18 +228,20 @@ TEST(Reshard, MemoryOfWhatIsFrozenIsFourBytesAndNoMore) {
       SCOPED_TRACE(layout.to_string() + " " + (frozen.empty() ? "" : frozen.front()));
       const Mesh mesh = Mesh::placed(layout, layout.ranks - 1);
       Arena arena(Holder::backend());
-      Mixtral taken(model, mesh, frozen);
+      Mixtral taken(model, mesh, frozen, {}, type);
       taken.allocate(Holder::backend(), arena, positions, true);
       const AdamW optimizer(Holder::backend(), arena, taken.parameters(), mesh, {});
-      const std::int64_t declared = static_cast<std::int64_t>(training_state_bytes(model, layout, frozen)) + 4 * positions * model.head_size();
+      const std::int64_t declared = static_cast<std::int64_t>(training_state_bytes(model, layout, frozen, type)) + 4 * positions * model.head_size();
       EXPECT_GE(static_cast<std::int64_t>(arena.high_water_bytes()), declared);
       EXPECT_LT(static_cast<std::int64_t>(arena.high_water_bytes()), declared + 256 * blocks);
 
-      // By the elements: 4 bytes each, 4 + 8 / d more where it is trained, and padding to lines of what all ranks of a group own.
+      // By the elements: 4 bytes each, 4 + 8 / d more where it is trained; of bf16 2, and 4 + 12 / d. And padding to lines of
+      // what all ranks of a group own.
+      const double value = static_cast<double>(bytes_of(type)), owned = type == DType::bf16 ? 12 : 8;
       double by_hand = 0, padding = 0;
       for (const Parameter& p : taken.parameters()) {
         const double d = mesh.size(replica_axis(p.split));
-        by_hand += static_cast<double>(p.slice.elements()) * (p.trainable ? 8 + 8 / d : 4);
+        by_hand += static_cast<double>(p.slice.elements()) * (value + (p.trainable ? 4 + owned / d : 0));
         padding += 16 * 16;
       }
       padding += 16 * 16 * 6 * layout.ranks;

@@ -153,8 +153,8 @@ void load_weights(const std::filesystem::path& directory, Backend& backend, cons
     for_each_piece(p, 0, p.slice.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
       files.read_f32(place.tensor, host.numbers().data() + here, place.first + on_disk, count);
     });
-    host.store();
     if (also) also(p, host.numbers());
+    host.store();
   }
 }
 
@@ -171,8 +171,8 @@ void load_masters(const TensorDirectory& directory, Backend& backend, ParameterS
     for_each_piece(p, 0, p.slice.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
       directory.read_f32(prefix + p.name, host.numbers().data() + here, on_disk, count);
     });
-    host.store();
     also(p, host.numbers());
+    host.store();
   }
 }
 
