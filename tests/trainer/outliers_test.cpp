@@ -3,13 +3,20 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <limits>
+#include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "data/files/files.h"
+#include "data/files/tensor_directory.h"
 #include "kernels/philox.h"
+#include "optim/schedule.h"
 #include "tests/trainer/training_fixture.h"
 
 namespace smoe {
@@ -97,6 +104,30 @@ class OddSteps : public TrainingTest {
     c.checkpoint.interval = 36;
     return c;
   }
+  // How far the step before this checkpoint moved the last norm, which does not decay: the sum over its entries.
+  double moved(const std::string& output, std::int64_t step) const {
+    const auto before = numbers(output, step - 1, "model", norm), after = numbers(output, step, "model", norm);
+    return std::transform_reduce(after.begin(), after.end(), before.begin(), 0.0, std::plus<>(),
+                                 [](float a, float b) { return std::abs(static_cast<double>(a) - static_cast<double>(b)); });
+  }
+  // The same by AdamW's formula, from the moments of the checkpoint, if that was this update.
+  double adam_moves(const TrainerConfig& c, std::int64_t step, int update) const {
+    const auto first = numbers("run", step, "optimizer", "exp_avg." + norm), second = numbers("run", step, "optimizer", "exp_avg_sq." + norm);
+    const double rate = learning_rate(c.schedule, c.optimizer.learning_rate, step, c.train.steps);
+    double sum = 0;
+    for (std::size_t i = 0; i < first.size(); ++i) {
+      const double mean = std::abs(static_cast<double>(first[i])) / (1 - std::pow(c.optimizer.beta1, update));
+      sum += rate * mean / (std::sqrt(static_cast<double>(second[i]) / (1 - std::pow(c.optimizer.beta2, update))) + c.optimizer.epsilon);
+    }
+    return sum;
+  }
+  std::vector<float> numbers(const std::string& output, std::int64_t step, const char* folder, const std::string& name) const {
+    const TensorDirectory files(checkpoint(output, step) / folder);
+    std::vector<float> numbers(static_cast<std::size_t>(files.info(name).shape.front()));
+    files.read_f32(name, numbers.data(), 0, static_cast<std::int64_t>(numbers.size()));
+    return numbers;
+  }
+  const std::string norm = "model.norm.weight";
   std::string state_file(const std::string& output, std::int64_t step) const { return read_file(checkpoint(output, step) / "state.json", 1 << 20); }
 };
 
@@ -111,6 +142,8 @@ TEST_F(OddSteps, ASpikeIsRefusedAndCountedAndTheRunGoesOn) {
   EXPECT_EQ(summary.state.updates, 43);
   EXPECT_EQ(state_hash("run", 39), state_hash("run", 40)) << "no weight and no moment changed";
   EXPECT_NE(state_hash("run", 40), state_hash("run", 41));
+  EXPECT_NEAR(moved("run", 41), adam_moves(c, 41, 40), 5e-4 * moved("run", 41)) << "step 41 makes the 40th update";
+  EXPECT_GT(std::abs(moved("run", 41) - adam_moves(c, 41, 41)), 1e-3 * moved("run", 41)) << "nothing is told apart";
   const auto rows = metrics("run").steps;
   const auto row = std::find_if(rows.begin(), rows.end(), [](const StepMetrics& r) { return r.step == 40; });
   ASSERT_NE(row, rows.end());
@@ -148,6 +181,23 @@ TEST_F(OddSteps, AResumedRunDecidesAsTheUninterruptedOne) {
   const TrainingState after = run(unasked).state;
   EXPECT_EQ(after.skipped, 0);
   EXPECT_EQ(after.recent_losses.size(), 8u);
+}
+
+TEST_F(OddSteps, TheLossAloneOrTheNormAloneIsEnough) {
+  auto c = spiky("run", 45, 45);
+  c.train.steps = 36;
+  EXPECT_EQ(run(c).state.skipped, 0);
+  c.train.steps = 37;
+  c.checkpoint.resume = checkpoint("run", 36).string();
+  const auto skipped = [&](const std::string& output, std::vector<double> TrainingState::*lowered) {
+    c.train.output_dir = (root() / output).string();
+    RunParts parts = assemble(c, mesh(), make_cpu_backend(1));
+    if (lowered) (parts.state.*lowered).assign(36, 1e-6);  // what comes lies far above
+    return Trainer(std::move(parts)).run().state.skipped;
+  };
+  EXPECT_EQ(skipped("neither", nullptr), 0);
+  EXPECT_EQ(skipped("loss", &TrainingState::recent_losses), 1);
+  EXPECT_EQ(skipped("norm", &TrainingState::recent_grad_norms), 1);
 }
 
 TEST_F(OddSteps, TooManyInARowEndTheRun) {
