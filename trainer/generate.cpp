@@ -38,12 +38,12 @@ std::int32_t choose_token(std::span<const float> logits, const GenerateOptions& 
 
 namespace {
 
-// Logits of the last position after feeding ids: behind those that the cache holds, or from the start.
-void next_logits(InferenceModel& model, std::span<const std::int32_t> ids, KvCache* cache, std::vector<float>& out) {
+// Logits of the last position after feeding ids: behind those that the cache holds, or from the start. saved is nothing that
+// the next call needs but its memory of the host, which is dear where it is page-locked.
+void next_logits(InferenceModel& model, std::span<const std::int32_t> ids, KvCache* cache, Mixtral::Saved& saved, std::vector<float>& out) {
   Context context = model.fresh_context();
   const auto length = static_cast<std::int64_t>(ids.size());
   const TokenBatch batch = make_token_batch(context.backend, context.activations, 1, length, ids, {}, {}, cache ? cache->length : 0);
-  Mixtral::Saved saved;
   if (cache)
     model.model().forward_cached(context, batch, *cache, saved);
   else
@@ -66,12 +66,14 @@ std::vector<std::int32_t> generate(InferenceModel& model, std::span<const std::i
   KvCache cache;
   if (options.use_cache) cache = model.model().make_cache(model.persistent(), prompt_length + options.max_tokens);
   std::vector<std::int32_t> sequence(prompt.begin(), prompt.end()), made;
+  Mixtral::Saved saved;
   std::vector<float> logits;
   const std::size_t drawable = static_cast<std::size_t>(options.vocabulary > 0 ? options.vocabulary : model.shape().vocab_size);
   const auto is_stop = [&](std::int32_t id) { return std::find(options.stops.begin(), options.stops.end(), id) != options.stops.end(); };
   for (std::int64_t i = 0; i < options.max_tokens; ++i) {
     const std::span<const std::int32_t> all(sequence);
-    next_logits(model, options.use_cache ? all.subspan(static_cast<std::size_t>(cache.length)) : all, options.use_cache ? &cache : nullptr, logits);
+    next_logits(model, options.use_cache ? all.subspan(static_cast<std::size_t>(cache.length)) : all, options.use_cache ? &cache : nullptr, saved,
+                logits);
     for (std::size_t beyond = drawable; beyond < logits.size(); ++beyond)
       if (!is_stop(static_cast<std::int32_t>(beyond))) logits[beyond] = -std::numeric_limits<float>::infinity();
     const std::int32_t id = choose_token(logits, options, prompt_length + i);

@@ -121,10 +121,9 @@ class Workbench {
     context.scratch.rewind({});
     const auto length = static_cast<std::int64_t>(ids.size());
     const TokenBatch batch = make_token_batch(timed_, context.activations, 1, length, ids, {}, {}, cache.length);
-    Mixtral::Saved saved;
-    model_.forward_cached(context, batch, cache, saved);
+    model_.forward_cached(context, batch, cache, saved_);
     const Tensor logits = context.activations.take({1, what_.model.vocab_size});
-    model_.logits(context, saved.hidden.rows(length - 1, 1), logits);
+    model_.logits(context, saved_.hidden.rows(length - 1, 1), logits);
     logits_.resize(static_cast<std::size_t>(logits.elements()));
     timed_.copy_to_host(logits_.data(), logits);
   }
@@ -139,6 +138,7 @@ class Workbench {
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<TrainingStep> step_;
   std::vector<std::int32_t> ids_, targets_;
+  Mixtral::Saved saved_;
   std::vector<float> logits_;
   std::int64_t updates_ = 0;
 };

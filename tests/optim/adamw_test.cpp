@@ -17,7 +17,7 @@ class AdamWTest : public ::testing::Test {
     parameters.add({.name = "norm", .shape = {3}, .decays = false});
     parameters.add({.name = "matrix", .shape = {2, 5}, .split = Split::tp, .initial_std = 0.5f});
     parameters.add({.name = "frozen", .shape = {2, 2}, .split = Split::tp, .initial_std = 0.5f, .trainable = false});
-    parameters.add({.name = "tail", .shape = {1, 3}, .split = Split::tp, .initial_std = 0.5f});
+    parameters.add({.name = "tail", .shape = {1, 3}, .split = Split::tp, .initial_std = 0.5f, .decays = false});  // beside one that does
     parameters.allocate(*backend, arena, mesh, true);
     parameters.initialize(*backend, 11);
   }
