@@ -24,8 +24,7 @@ std::string yaml_text(const std::string& value);
 bool reads_as_another_type(std::string_view plain);
 
 template <class Enum>
-  requires std::is_enum_v<Enum>
-std::string yaml_text(Enum value) {
+requires std::is_enum_v<Enum> std::string yaml_text(Enum value) {
   for (const auto& [choice, name] : choices(value)) {
     if (choice == value) return std::string(name);
   }

@@ -81,7 +81,8 @@ void apply_override(YamlNode& root, const std::string& text, const std::string& 
     // A number after a list that is not there yet starts it: data.train.0.path=DIR.
     become(*node, parse_integer(part) ? YamlNode::Kind::list : YamlNode::Kind::map);
     if (node->kind == YamlNode::Kind::scalar) {
-      refuse(source, key, fmt::format("found {} where '{}' would be, expected a map or a list", node->described(), shown(part)));
+      refuse(source, key,
+             fmt::format("found {} where '{}' would be, expected a map or a list", node->described(), shown(part)));
     }
     node = node->kind == YamlNode::Kind::map ? &entry(*node, part) : &entry_at(*node, part, key, source);
   }

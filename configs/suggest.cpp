@@ -170,7 +170,8 @@ std::string did_you_mean_key(std::string_view name, const std::vector<std::strin
   std::vector<std::string> names;
   for (const std::string& sibling : siblings) names.emplace_back(last_part(sibling));
   if (const auto near = nearest(lower_case(name), names)) {
-    return did_you_mean(siblings[static_cast<std::size_t>(std::find(names.begin(), names.end(), *near) - names.begin())]);
+    return did_you_mean(
+        siblings[static_cast<std::size_t>(std::find(names.begin(), names.end(), *near) - names.begin())]);
   }
 
   std::vector<std::string> elsewhere;

@@ -35,9 +35,7 @@ class RangeChecker {
   void integer(const char* name, std::int64_t value, std::string_view interval) {
     if (!contains(interval, value)) refuse(name, value, expected_integer(interval, false));
   }
-  void number(const char* name, double value, std::string_view interval) {
-    number(name, value, interval, false);
-  }
+  void number(const char* name, double value, std::string_view interval) { number(name, value, interval, false); }
   void number(const char* name, const std::optional<double>& value, std::string_view interval) {
     if (value) number(name, *value, interval, true);
   }
@@ -117,8 +115,10 @@ std::vector<std::string> find_warnings(const RunConfig& config) {
         warmup, steps, 100.0 * static_cast<double>(steps) / static_cast<double>(warmup)));
   }
   if (config.schedule.type == ScheduleType::wsd &&
-      static_cast<double>(warmup) + config.schedule.decay_ratio * static_cast<double>(steps) > static_cast<double>(steps)) {
-    warnings.push_back("schedule.warmup_steps and the decay of schedule.decay_ratio overlap: nothing is left between them");
+      static_cast<double>(warmup) + config.schedule.decay_ratio * static_cast<double>(steps) >
+          static_cast<double>(steps)) {
+    warnings.push_back(
+        "schedule.warmup_steps and the decay of schedule.decay_ratio overlap: nothing is left between them");
   }
   return warnings;
 }

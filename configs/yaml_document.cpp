@@ -117,8 +117,10 @@ std::size_t utf8_length(std::string_view text) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char first = byte(0);
   if (first < 0x80) return 1;
-  const std::size_t length = first >= 0xC2 && first <= 0xDF ? 2 : (first & 0xF0) == 0xE0 ? 3
-                             : first >= 0xF0 && first <= 0xF4 ? 4 : 0;
+  const std::size_t length = first >= 0xC2 && first <= 0xDF   ? 2
+                             : (first & 0xF0) == 0xE0         ? 3
+                             : first >= 0xF0 && first <= 0xF4 ? 4
+                                                              : 0;
   if (length == 0 || text.size() < length) return 0;
   for (std::size_t i = 1; i < length; ++i) {
     if ((byte(i) & 0xC0) != 0x80) return 0;
@@ -158,13 +160,15 @@ std::optional<ConfigProblem> tab_in_indentation(std::string_view text, int line)
   for (int before = 1; before < line; ++before) text.remove_prefix(std::min(text.size(), text.find('\n') + 1));
   const std::size_t tab = text.find('\t');
   if (tab == std::string_view::npos || tab >= std::min(text.find_first_not_of(" \t"), text.size())) return std::nullopt;
-  return ConfigProblem{{line, static_cast<int>(tab) + 1, false}, "",
+  return ConfigProblem{{line, static_cast<int>(tab) + 1, false},
+                       "",
                        "found a tab in the indentation, expected spaces: YAML indents with nothing else"};
 }
 
 // Of an alias without an anchor, which is what text becomes that begins with * and is not quoted.
 bool is_alias_at(std::string_view text, const YAML::Mark& mark) {
-  return mark.pos >= 0 && static_cast<std::size_t>(mark.pos) < text.size() && text[static_cast<std::size_t>(mark.pos)] == '*';
+  return mark.pos >= 0 && static_cast<std::size_t>(mark.pos) < text.size() &&
+         text[static_cast<std::size_t>(mark.pos)] == '*';
 }
 
 }  // namespace
@@ -222,7 +226,8 @@ YamlNode parse_yaml(std::string_view text, const std::string& source) {
     }
   } catch (const YAML::Exception& error) {
     if (const auto tab = tab_in_indentation(text, error.mark.line + 1)) throw ConfigError(source, {*tab});
-    if (is_alias_at(text, error.mark)) throw ConfigError(source, {{location(error.mark), "", std::string(alias_refused)}});
+    if (is_alias_at(text, error.mark))
+      throw ConfigError(source, {{location(error.mark), "", std::string(alias_refused)}});
     throw ConfigError(source, {{location(error.mark), "", "not valid YAML: " + shown(error.msg)}});
   }
   if (!first.problems().empty()) throw ConfigError(source, first.problems());

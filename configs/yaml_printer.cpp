@@ -45,7 +45,9 @@ class FieldDescriber {
   void integers(const char* name, const std::vector<std::int64_t>& values, std::string_view interval) {
     add_list(name, expected_integers(interval), yaml_texts(values));
   }
-  void texts(const char* name, const std::vector<std::string>& values) { add_list(name, std::string(expected_texts), yaml_texts(values)); }
+  void texts(const char* name, const std::vector<std::string>& values) {
+    add_list(name, std::string(expected_texts), yaml_texts(values));
+  }
   // A list of structs, each as a flow map: {path: a, weight: 1.0}.
   template <class Struct>
   void list(const char* name, const std::vector<Struct>& values) {
@@ -108,7 +110,8 @@ std::string print_yaml(const RunConfig& config) {
     const std::string section = field.key.substr(0, dot);
     if (section != open_section) yaml += section + ":\n";
     open_section = section;
-    const bool beside_from = field.key == "model.from" || (field.key == "model.sliding_window" && config.model.sliding_window_given);
+    const bool beside_from =
+        field.key == "model.from" || (field.key == "model.sliding_window" && config.model.sliding_window_given);
     if (section == "model" && config.model.from && !beside_from) continue;
     const std::string_view name = last_part(field.key);
     if (field.items && !field.items->empty()) {

@@ -10,9 +10,9 @@
 namespace smoe {
 
 struct FieldText {
-  std::string key;      // dotted: optimizer.learning_rate
-  std::string expects;  // an integer in [1, 64], one of a, b, ...
-  std::string value;    // as YAML on one line
+  std::string key;                                // dotted: optimizer.learning_rate
+  std::string expects;                            // an integer in [1, 64], one of a, b, ...
+  std::string value;                              // as YAML on one line
   std::optional<std::vector<std::string>> items;  // of a list, one by one
 };
 

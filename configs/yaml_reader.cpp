@@ -102,7 +102,8 @@ class FieldReader {
     if (parsed && plain(*node)) {
       value = *parsed;
     } else {
-      mistyped(*node, name, std::string(expected_flag) + (parsed ? without_quotes(*node) : did_you_mean(meant_flag(node->text))));
+      mistyped(*node, name,
+               std::string(expected_flag) + (parsed ? without_quotes(*node) : did_you_mean(meant_flag(node->text))));
     }
   }
 
@@ -111,7 +112,8 @@ class FieldReader {
     const YamlNode* node = take(name);
     if (!node) return;
     for (const auto& [choice, choice_name] : choices(value)) {
-      if (node->kind == YamlNode::Kind::null ? choice_name == "null" : node->kind == YamlNode::Kind::scalar && node->text == choice_name) {
+      if (node->kind == YamlNode::Kind::null ? choice_name == "null"
+                                             : node->kind == YamlNode::Kind::scalar && node->text == choice_name) {
         value = choice;
         return;
       }
@@ -178,7 +180,8 @@ class FieldReader {
     std::string hint;
     if (written != key.text) hint = did_you_mean_dotted(prefix_ + written, all_keys());
     if (hint.empty()) hint = did_you_mean_key(key.text, fields_, all_keys());
-    refuse(key, prefix_ + shown(written), "unknown key" + (hint.empty() ? ", expected one of " + joined(names()) : hint));
+    refuse(key, prefix_ + shown(written),
+           "unknown key" + (hint.empty() ? ", expected one of " + joined(names()) : hint));
   }
 
   template <class Struct>
@@ -213,7 +216,8 @@ class FieldReader {
   }
 
   bool is_text(const YamlNode& node, const std::string& key, const std::string& expected) {
-    const bool scalar = node.kind == YamlNode::Kind::scalar, another_type = scalar && !node.quoted && reads_as_another_type(node.text);
+    const bool scalar = node.kind == YamlNode::Kind::scalar,
+               another_type = scalar && !node.quoted && reads_as_another_type(node.text);
     if (scalar && !another_type) return true;
     const std::string hint = another_type ? fmt::format(", in quotes if it is meant: \"{}\"", node.text) : "";
     refuse(node, key, fmt::format("found {}, expected {}{}", node.described(), expected, hint));
@@ -308,16 +312,18 @@ void refuse_shape_beside_from(const YamlNode& root, RunConfig& config, std::vect
       config.model.sliding_window_given = true;
       continue;
     }
-    problems.push_back({key.where, "model." + shown(key.text),
-                        fmt::format("found beside model.from, expected it absent: the shape is taken from {}/config.json",
-                                    shown(*config.model.from))});
+    problems.push_back(
+        {key.where, "model." + shown(key.text),
+         fmt::format("found beside model.from, expected it absent: the shape is taken from {}/config.json",
+                     shown(*config.model.from))});
   }
 }
 
 std::string run_name(const std::string& source) {
   const std::string stem = std::filesystem::path(source).stem().string();
   if (stem.empty() || !is_utf8(stem)) {
-    throw ConfigError(source, {{{}, "train.output_dir", "the file's name gives no name for the run, expected this key"}});
+    throw ConfigError(source,
+                      {{{}, "train.output_dir", "the file's name gives no name for the run, expected this key"}});
   }
   return stem;
 }
@@ -340,14 +346,15 @@ std::string read_text(const std::filesystem::path& file) {
 
 RunConfig parse_config(std::string_view yaml, const std::string& source, const std::vector<std::string>& overrides) {
   if (yaml.size() > largest_config_bytes) {
-    throw ConfigError(source, {{{}, "", fmt::format("is larger than {} bytes, which no configuration is",
-                                                    largest_config_bytes)}});
+    throw ConfigError(
+        source, {{{}, "", fmt::format("is larger than {} bytes, which no configuration is", largest_config_bytes)}});
   }
   YamlNode root = parse_yaml(yaml, source);
   for (const std::string& text : overrides) apply_override(root, text, source);
   if (root.kind == YamlNode::Kind::null) root.kind = YamlNode::Kind::map;
   if (root.kind != YamlNode::Kind::map) {
-    throw ConfigError(source, {{root.where, "", fmt::format("found {}, expected a map of sections", root.described())}});
+    throw ConfigError(source,
+                      {{root.where, "", fmt::format("found {}, expected a map of sections", root.described())}});
   }
 
   RunConfig config;

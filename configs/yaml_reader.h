@@ -21,6 +21,7 @@ inline constexpr std::size_t largest_config_bytes = 1 << 20;
 RunConfig read_config(const std::filesystem::path& file, const std::vector<std::string>& overrides = {});
 
 // The same for a text; source names it in messages and, without directory and extension, the run.
-RunConfig parse_config(std::string_view yaml, const std::string& source, const std::vector<std::string>& overrides = {});
+RunConfig parse_config(std::string_view yaml, const std::string& source,
+                       const std::vector<std::string>& overrides = {});
 
 }  // namespace smoe

@@ -7,7 +7,9 @@
 namespace smoe {
 namespace {
 constexpr std::size_t smallest_block = std::size_t{1} << 20;
-std::size_t aligned(std::size_t bytes) { return (std::max<std::size_t>(bytes, 1) + memory_alignment - 1) / memory_alignment * memory_alignment; }
+std::size_t aligned(std::size_t bytes) {
+  return (std::max<std::size_t>(bytes, 1) + memory_alignment - 1) / memory_alignment * memory_alignment;
+}
 }  // namespace
 
 OutOfMemory::OutOfMemory(std::size_t wanted_bytes, std::size_t held_bytes) {

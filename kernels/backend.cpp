@@ -77,7 +77,8 @@ void Backend::sum_of_squares(const Tensor& x, const Tensor& out) {
 
 // ---- embedding ----
 
-void Backend::embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first, std::int64_t vocabulary, const Tensor& out) {
+void Backend::embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first, std::int64_t vocabulary,
+                                const Tensor& out) {
   const std::int64_t T = out.dim(0), V = table.dim(0), D = out.dim(1);
   const Expect expect("embedding_forward", device());
   expect.indices("ids", ids, {T});
@@ -89,7 +90,8 @@ void Backend::embedding_forward(const Tensor& ids, const Tensor& table, std::int
   do_embedding_forward(ids, table, first, vocabulary, out);
 }
 
-void Backend::embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first, std::int64_t vocabulary, const Tensor& dtable) {
+void Backend::embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first, std::int64_t vocabulary,
+                                 const Tensor& dtable) {
   const std::int64_t T = dout.dim(0), V = dtable.dim(0), D = dout.dim(1);
   const Expect expect("embedding_backward", device());
   expect.indices("ids", ids, {T});
@@ -102,7 +104,8 @@ void Backend::embedding_backward(const Tensor& ids, const Tensor& dout, std::int
 
 // ---- RMSNorm ----
 
-void Backend::rms_norm_forward(const Tensor& x, const Tensor& weight, float epsilon, const Tensor& y, const Tensor& rstd) {
+void Backend::rms_norm_forward(const Tensor& x, const Tensor& weight, float epsilon, const Tensor& y,
+                               const Tensor& rstd) {
   const std::int64_t T = x.dim(0), D = x.dim(1);
   const Expect expect("rms_norm_forward", device());
   const DType type = expect.computing_type("x", x);
@@ -172,7 +175,8 @@ void Backend::grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Te
 // ---- rotary position embedding ----
 
 namespace {
-void expect_rotation(const Expect& expect, const Tensor& x, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table) {
+void expect_rotation(const Expect& expect, const Tensor& x, std::int64_t rotated_heads, const Tensor& positions,
+                     const Tensor& table) {
   const std::int64_t T = x.dim(0), heads = x.dim(1), C = x.dim(2), P = table.dim(0);
   expect("x", x, {T, heads, C}, expect.computing_type("x", x));
   expect.indices("positions", positions, {T});
@@ -188,7 +192,8 @@ void Backend::rope_table(std::span<const float> frequencies, float scale, const 
   const Expect expect("rope_table", device());
   expect("table", table, {P, C});
   expect.that(C % 2 == 0, "the head dim must be even");
-  expect.that(static_cast<std::int64_t>(frequencies.size()) == C / 2, "there must be a frequency for each pair of a head");
+  expect.that(static_cast<std::int64_t>(frequencies.size()) == C / 2,
+              "there must be a frequency for each pair of a head");
   do_rope_table(frequencies, scale, table);
 }
 
@@ -197,7 +202,8 @@ void Backend::rope_forward(const Tensor& x, std::int64_t rotated_heads, const Te
   do_rope_forward(x, rotated_heads, positions, table);
 }
 
-void Backend::rope_backward(const Tensor& dx, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table) {
+void Backend::rope_backward(const Tensor& dx, std::int64_t rotated_heads, const Tensor& positions,
+                            const Tensor& table) {
   expect_rotation(Expect("rope_backward", device()), dx, rotated_heads, positions, table);
   do_rope_backward(dx, rotated_heads, positions, table);
 }
@@ -213,11 +219,13 @@ void Backend::cross_entropy_statistics(const Tensor& logits, const Tensor& targe
   expect("maxima", maxima, {N});
   expect("sums", sums, {N});
   expect("target_logits", target_logits, {N});
-  expect.apart({{"maxima", maxima}, {"sums", sums}, {"target_logits", target_logits}}, {{"logits", logits}, {"targets", targets}});
+  expect.apart({{"maxima", maxima}, {"sums", sums}, {"target_logits", target_logits}},
+               {{"logits", logits}, {"targets", targets}});
   do_cross_entropy_statistics(logits, targets, first, maxima, sums, target_logits);
 }
 
-void Backend::cross_entropy_merge(const Tensor& parts, const Tensor& maxima, const Tensor& sums, const Tensor& target_logits) {
+void Backend::cross_entropy_merge(const Tensor& parts, const Tensor& maxima, const Tensor& sums,
+                                  const Tensor& target_logits) {
   const std::int64_t P = parts.dim(0), N = maxima.dim(0);
   const Expect expect("cross_entropy_merge", device());
   expect("parts", parts, {P, 3, N});
@@ -244,8 +252,9 @@ void Backend::cross_entropy_losses(const Tensor& targets, const Tensor& maxima, 
   do_cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses);
 }
 
-void Backend::cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first, const Tensor& logsumexp,
-                                     double scale, const Tensor& token_scales, const Tensor& dlogits) {
+void Backend::cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first,
+                                     const Tensor& logsumexp, double scale, const Tensor& token_scales,
+                                     const Tensor& dlogits) {
   const std::int64_t N = logits.dim(0), V = logits.dim(1);
   const Expect expect("cross_entropy_backward", device());
   expect("logits", logits, {N, V});
@@ -253,7 +262,8 @@ void Backend::cross_entropy_backward(const Tensor& logits, const Tensor& targets
   expect("logsumexp", logsumexp, {N});
   expect.optional("token_scales", token_scales, {N});
   expect("dlogits", dlogits, {N, V}, expect.computing_type("dlogits", dlogits));
-  expect.apart({{"dlogits", dlogits}}, {{"targets", targets}, {"logsumexp", logsumexp}, {"token_scales", token_scales}});
+  expect.apart({{"dlogits", dlogits}},
+               {{"targets", targets}, {"logsumexp", logsumexp}, {"token_scales", token_scales}});
   expect.apart_or_same({"dlogits", dlogits}, {"logits", logits});
   do_cross_entropy_backward(logits, targets, first, logsumexp, scale, token_scales, dlogits);
 }
@@ -269,7 +279,12 @@ void Backend::adamw(const AdamWStep& step, const Tensor& master, const Tensor& g
   expect("first_moment", first_moment, shape);
   expect("second_moment", second_moment, shape);
   expect.optional("value", value, shape, DType::bf16);
-  expect.apart({{"master", master}, {"gradient", gradient}, {"first_moment", first_moment}, {"second_moment", second_moment}, {"value", value}}, {});
+  expect.apart({{"master", master},
+                {"gradient", gradient},
+                {"first_moment", first_moment},
+                {"second_moment", second_moment},
+                {"value", value}},
+               {});
   do_adamw(step, master, gradient, first_moment, second_moment, value);
 }
 

@@ -79,8 +79,8 @@ struct DeviceProfile {
   std::string name;            // "AMD EPYC 9R14 (AVX-512, BF16)"
   int threads = 1;             // of this process
   std::string product_kernel;  // what computes matrix products: "OpenBLAS Cooperlake"
-  double peak_flops = 0;       // a second, of all threads together: the arithmetic units alone, without memory or library
-  std::string peak_form;       // how that was reached: "AVX-512"
+  double peak_flops = 0;  // a second, of all threads together: the arithmetic units alone, without memory or library
+  std::string peak_form;  // how that was reached: "AVX-512"
 };
 
 class Backend {
@@ -104,8 +104,9 @@ class Backend {
   // A copy into it may be on its way: nothing of it is written after this.
   virtual void release_host(void* data, std::size_t bytes) noexcept = 0;
 
-  void copy_to_host(void* host, const Tensor& from);        // waits for all earlier work: the bytes are there on return
-  void copy_from_host(const Tensor& to, const void* host);  // host may be written again on return, page-locked memory too
+  void copy_to_host(void* host, const Tensor& from);  // waits for all earlier work: the bytes are there on return
+  void copy_from_host(const Tensor& to,
+                      const void* host);  // host may be written again on return, page-locked memory too
   // Returns at once. host, from allocate_host(), may be read after wait() for an event recorded later.
   void start_copy_to_host(void* host, const Tensor& from);
   void copy(const Tensor& to, const Tensor& from);
@@ -124,10 +125,10 @@ class Backend {
   // ---- embedding: out[t] = table[ids[t] - first] ----
   // table [Vl,D] holds rows [first, first + Vl) of a vocabulary; ids in [0, vocabulary) outside them give rows of zeros
   // and take no gradient: they are another rank's.
-  void embedding_forward(const Tensor& ids /*[T] i32*/, const Tensor& table /*A*/, std::int64_t first, std::int64_t vocabulary,
-                         const Tensor& out /*[T,D] A*/);
-  void embedding_backward(const Tensor& ids, const Tensor& dout /*[T,D] A*/, std::int64_t first, std::int64_t vocabulary,
-                          const Tensor& dtable /*[Vl,D] +=*/);
+  void embedding_forward(const Tensor& ids /*[T] i32*/, const Tensor& table /*A*/, std::int64_t first,
+                         std::int64_t vocabulary, const Tensor& out /*[T,D] A*/);
+  void embedding_backward(const Tensor& ids, const Tensor& dout /*[T,D] A*/, std::int64_t first,
+                          std::int64_t vocabulary, const Tensor& dtable /*[Vl,D] +=*/);
 
   // ---- RMSNorm (Zhang & Sennrich 2019): y = x * rstd * weight, rstd = 1 / sqrt(mean(x^2) + epsilon) ----
   void rms_norm_forward(const Tensor& x /*[T,D] A*/, const Tensor& weight /*[D] A*/, float epsilon,
@@ -141,8 +142,7 @@ class Backend {
   void gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, Write write);
   // One product an expert. nt: A [R,k], B [E,n,k], C [R,n]. nn: A [R,k], B [E,k,n], C [R,n].
   // tn: A [R,m], B [R,n], C [E,m,n]; an expert without rows adds nothing (or, assigning, yields zeros).
-  void grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, const ExpertRows& rows,
-                    Write write);
+  void grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, const ExpertRows& rows, Write write);
 
   // ---- rotary position embedding (Su et al. 2021), in place, HF convention: pairs (i, i + C/2) ----
   // table [P, C]: row p holds the cosines of the C/2 angles of position p, then their sines, both times scale. Angle i is
@@ -168,15 +168,17 @@ class Backend {
   // ---- router (rules: routing.h): a score of every expert, the K best (lowest index wins ties), their weights ----
   // selection_bias is added to the scores where experts are chosen, and is in no weight. probabilities: the scores over
   // their sum, so that a row sums to 1 whatever the rule.
-  void router_forward(const RoutingRule& rule, const Tensor& logits /*[T,E]*/, const Tensor& selection_bias /*[E]; empty: none*/,
-                      const Tensor& probabilities /*[T,E]*/, const Tensor& logsumexp /*[T]*/,
-                      const Tensor& experts /*[T,K] i32, best first*/, const Tensor& weights /*[T,K]*/);
+  void router_forward(const RoutingRule& rule, const Tensor& logits /*[T,E]*/,
+                      const Tensor& selection_bias /*[E]; empty: none*/, const Tensor& probabilities /*[T,E]*/,
+                      const Tensor& logsumexp /*[T]*/, const Tensor& experts /*[T,K] i32, best first*/,
+                      const Tensor& weights /*[T,K]*/);
   // dlogits = gradient through the weights (exactly zero for experts not chosen, but for softmax scores as they are)
   //         + through the balance loss: dL/dprobabilities[t,e] = balance_gradient[t / (T/N), e], [N,E]; empty: none
   //         + through the z loss: z_scale * d(sum_t lse_t^2)/dlogits.
-  void router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
-                       const Tensor& weights, const Tensor& dweights /*[T,K]*/, const Tensor& balance_gradient,
-                       double z_scale, const Tensor& dlogits /*[T,E] f32 or bf16*/);
+  void router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities,
+                       const Tensor& logsumexp, const Tensor& experts, const Tensor& weights,
+                       const Tensor& dweights /*[T,K]*/, const Tensor& balance_gradient, double z_scale,
+                       const Tensor& dlogits /*[T,E] f32 or bf16*/);
   // Sums over N equal groups of consecutive tokens: what every balance loss is made of.
   void balance_statistics(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                           const Tensor& counts /*[N,E] assignments*/, const Tensor& probability_sums /*[N,E]*/,
@@ -189,8 +191,8 @@ class Backend {
   // The order of rows: by expert, inside one by token. row_of [T,K]: row of each assignment, -1 where the capacity drops
   // it; assignment_of [T*K]: the inverse, t * K + k, and -1 behind the last row; offsets [E+1]: where each expert's rows begin,
   // and at the end R, how many there are. The capacity's groups divide T.
-  void routing_map(const Tensor& experts /*[T,K]*/, const Capacity& capacity, const Tensor& row_of, const Tensor& assignment_of,
-                   const Tensor& offsets);
+  void routing_map(const Tensor& experts /*[T,K]*/, const Capacity& capacity, const Tensor& row_of,
+                   const Tensor& assignment_of, const Tensor& offsets);
   // rows[r] = x[assignment_of[r] / K]. Its transpose is unpermute, so each is the other's backward.
   void permute(const Tensor& x /*[T,D] A*/, const Tensor& assignment_of, std::int64_t experts_per_token,
                const Tensor& rows /*[R,D] A*/);
@@ -244,10 +246,10 @@ class Backend {
   virtual void do_sum(const Tensor& x, const Tensor& out) = 0;
   virtual void do_sum_of_squares(const Tensor& x, const Tensor& out) = 0;
 
-  virtual void do_embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first,
-                                    std::int64_t vocabulary, const Tensor& out) = 0;
-  virtual void do_embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first,
-                                     std::int64_t vocabulary, const Tensor& dtable) = 0;
+  virtual void do_embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first, std::int64_t vocabulary,
+                                    const Tensor& out) = 0;
+  virtual void do_embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first, std::int64_t vocabulary,
+                                     const Tensor& dtable) = 0;
 
   virtual void do_rms_norm_forward(const Tensor& x, const Tensor& weight, float epsilon, const Tensor& y,
                                    const Tensor& rstd) = 0;
@@ -267,23 +269,24 @@ class Backend {
   virtual void do_attention_forward(const AttentionShape& shape, const Tensor& qkv, const Tensor& document_start,
                                     const Tensor& out, const Tensor& lse) = 0;
   virtual void do_attention_backward(const AttentionShape& shape, const Tensor& qkv, const Tensor& document_start,
-                                     const Tensor& out, const Tensor& lse, const Tensor& dout,
-                                     const Tensor& dqkv) = 0;
+                                     const Tensor& out, const Tensor& lse, const Tensor& dout, const Tensor& dqkv) = 0;
   virtual void do_attention_cached(const AttentionShape& shape, const Tensor& qkv, std::int64_t past,
                                    const Tensor& key_cache, const Tensor& value_cache, const Tensor& out) = 0;
 
-  virtual void do_router_forward(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias, const Tensor& probabilities, const Tensor& logsumexp,
-                                 const Tensor& experts, const Tensor& weights) = 0;
-  virtual void do_router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
-                                  const Tensor& weights, const Tensor& dweights, const Tensor& balance_gradient,
-                                  double z_scale, const Tensor& dlogits) = 0;
+  virtual void do_router_forward(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias,
+                                 const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
+                                 const Tensor& weights) = 0;
+  virtual void do_router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities,
+                                  const Tensor& logsumexp, const Tensor& experts, const Tensor& weights,
+                                  const Tensor& dweights, const Tensor& balance_gradient, double z_scale,
+                                  const Tensor& dlogits) = 0;
   virtual void do_balance_statistics(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                                      const Tensor& counts, const Tensor& probability_sums, const Tensor& z_sums) = 0;
 
   virtual void do_jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, Write write) = 0;
 
-  virtual void do_routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of, const Tensor& assignment_of,
-                              const Tensor& offsets) = 0;
+  virtual void do_routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of,
+                              const Tensor& assignment_of, const Tensor& offsets) = 0;
   virtual void do_permute(const Tensor& x, const Tensor& assignment_of, std::int64_t experts_per_token,
                           const Tensor& rows) = 0;
   virtual void do_unpermute(const Tensor& rows, const Tensor& row_of, const Tensor& base, const Tensor& x) = 0;
@@ -299,8 +302,7 @@ class Backend {
   virtual void do_cross_entropy_merge(const Tensor& parts, const Tensor& maxima, const Tensor& sums,
                                       const Tensor& target_logits) = 0;
   virtual void do_cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
-                                       const Tensor& target_logits, const Tensor& logsumexp,
-                                       const Tensor& losses) = 0;
+                                       const Tensor& target_logits, const Tensor& logsumexp, const Tensor& losses) = 0;
   virtual void do_cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first,
                                          const Tensor& logsumexp, double scale, const Tensor& token_scales,
                                          const Tensor& dlogits) = 0;

@@ -7,9 +7,10 @@ namespace smoe {
 // ---- attention ----
 
 namespace {
-void expect_attention(const Expect& expect, const AttentionShape& shape, const Tensor& qkv, const Tensor& document_start,
-                      const Tensor& out, const Tensor& lse) {
-  const std::int64_t T = shape.sequences * shape.sequence_length, H = shape.heads, G = shape.kv_heads, C = shape.head_dim;
+void expect_attention(const Expect& expect, const AttentionShape& shape, const Tensor& qkv,
+                      const Tensor& document_start, const Tensor& out, const Tensor& lse) {
+  const std::int64_t T = shape.sequences * shape.sequence_length, H = shape.heads, G = shape.kv_heads,
+                     C = shape.head_dim;
   expect.that(G >= 1 && H % G == 0, "the key-value heads must divide the query heads");
   const DType type = expect.computing_type("qkv", qkv);
   expect("qkv", qkv, {T, H + 2 * G, C}, type);
@@ -38,8 +39,8 @@ void Backend::attention_backward(const AttentionShape& shape, const Tensor& qkv,
   do_attention_backward(shape, qkv, document_start, out, lse, dout, dqkv);
 }
 
-void Backend::attention_cached(const AttentionShape& shape, const Tensor& qkv, std::int64_t past, const Tensor& key_cache,
-                               const Tensor& value_cache, const Tensor& out) {
+void Backend::attention_cached(const AttentionShape& shape, const Tensor& qkv, std::int64_t past,
+                               const Tensor& key_cache, const Tensor& value_cache, const Tensor& out) {
   const std::int64_t N = qkv.dim(0), H = shape.heads, G = shape.kv_heads, C = shape.head_dim;
   const std::int64_t capacity = key_cache.dim(0);
   const Expect expect("attention_cached", device());
@@ -57,8 +58,9 @@ void Backend::attention_cached(const AttentionShape& shape, const Tensor& qkv, s
 
 // ---- router ----
 
-void Backend::router_forward(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias, const Tensor& probabilities, const Tensor& logsumexp,
-                             const Tensor& experts, const Tensor& weights) {
+void Backend::router_forward(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias,
+                             const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
+                             const Tensor& weights) {
   const std::int64_t T = logits.dim(0), E = logits.dim(1), K = experts.dim(1);
   const Expect expect("router_forward", device());
   expect("logits", logits, {T, E});
@@ -73,9 +75,10 @@ void Backend::router_forward(const RoutingRule& rule, const Tensor& logits, cons
   do_router_forward(rule, logits, selection_bias, probabilities, logsumexp, experts, weights);
 }
 
-void Backend::router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
-                              const Tensor& weights, const Tensor& dweights, const Tensor& balance_gradient,
-                              double z_scale, const Tensor& dlogits) {
+void Backend::router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities,
+                              const Tensor& logsumexp, const Tensor& experts, const Tensor& weights,
+                              const Tensor& dweights, const Tensor& balance_gradient, double z_scale,
+                              const Tensor& dlogits) {
   const std::int64_t T = dlogits.dim(0), E = dlogits.dim(1), K = experts.dim(1);
   const Expect expect("router_backward", device());
   expect("logits", logits, {T, E});
@@ -88,10 +91,15 @@ void Backend::router_backward(const RoutingRule& rule, const Tensor& logits, con
   const std::int64_t groups = balance_gradient.empty() ? 1 : balance_gradient.dim(0);
   expect.optional("balance_gradient", balance_gradient, {groups, E});
   expect.that(groups > 0 && T % groups == 0, "balance_gradient's groups must divide the tokens");
-  expect.apart({{"dlogits", dlogits}},
-               {{"logits", logits}, {"probabilities", probabilities}, {"logsumexp", logsumexp}, {"experts", experts},
-                {"weights", weights}, {"dweights", dweights}, {"balance_gradient", balance_gradient}});
-  do_router_backward(rule, logits, probabilities, logsumexp, experts, weights, dweights, balance_gradient, z_scale, dlogits);
+  expect.apart({{"dlogits", dlogits}}, {{"logits", logits},
+                                        {"probabilities", probabilities},
+                                        {"logsumexp", logsumexp},
+                                        {"experts", experts},
+                                        {"weights", weights},
+                                        {"dweights", dweights},
+                                        {"balance_gradient", balance_gradient}});
+  do_router_backward(rule, logits, probabilities, logsumexp, experts, weights, dweights, balance_gradient, z_scale,
+                     dlogits);
 }
 
 void Backend::balance_statistics(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
@@ -121,7 +129,8 @@ void Backend::jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, 
 
 // ---- dispatch to experts ----
 
-void Backend::routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of, const Tensor& assignment_of, const Tensor& offsets) {
+void Backend::routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of,
+                          const Tensor& assignment_of, const Tensor& offsets) {
   const std::int64_t T = experts.dim(0), K = experts.dim(1), E = offsets.dim(0) - 1;
   const Expect expect("routing_map", device());
   expect.indices("experts", experts, {T, K});
@@ -135,7 +144,8 @@ void Backend::routing_map(const Tensor& experts, const Capacity& capacity, const
   do_routing_map(experts, capacity, row_of, assignment_of, offsets);
 }
 
-void Backend::permute(const Tensor& x, const Tensor& assignment_of, std::int64_t experts_per_token, const Tensor& rows) {
+void Backend::permute(const Tensor& x, const Tensor& assignment_of, std::int64_t experts_per_token,
+                      const Tensor& rows) {
   const std::int64_t T = x.dim(0), D = x.dim(1), R = rows.dim(0);
   const Expect expect("permute", device());
   const DType type = expect.computing_type("x", x);

@@ -71,8 +71,8 @@ class Arguments {
         at = k;
       }
       if (at < a.size())
-        throw std::runtime_error(std::string(op) + ": a tensor " + describe(original) + " differs: entry " + std::to_string(at) + " is " + std::to_string(a[at]) + " and " +
-                                 std::to_string(b[at]));
+        throw std::runtime_error(std::string(op) + ": a tensor " + describe(original) + " differs: entry " +
+                                 std::to_string(at) + " is " + std::to_string(a[at]) + " and " + std::to_string(b[at]));
     }
   }
 

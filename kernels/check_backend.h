@@ -14,7 +14,8 @@ class CheckBackend final : public OpDecorator {
  public:
   // tolerance: of the largest difference in a tensor, over the largest entry that it has on `first`; i32 must be equal.
   // An op that differs throws std::runtime_error: "gemm: a tensor [4, 8] f32 differs: entry 5 is ...".
-  CheckBackend(Backend& first, Backend& second, double tolerance) : OpDecorator(first), second_(second), tolerance_(tolerance) {}
+  CheckBackend(Backend& first, Backend& second, double tolerance)
+      : OpDecorator(first), second_(second), tolerance_(tolerance) {}
 
  private:
   void run(const char* op, const Call& call) override;

@@ -20,14 +20,17 @@ class Expect {
     if (tensor.type() == type && is_here(tensor) && tensor.shape() == shape) return;
     fail(std::string(argument) + " is " + describe(tensor) + ", expected " + shape.to_string() + " " + name_of(type));
   }
-  void indices(const char* argument, const Tensor& tensor, Shape shape) const { (*this)(argument, tensor, shape, DType::i32); }
+  void indices(const char* argument, const Tensor& tensor, Shape shape) const {
+    (*this)(argument, tensor, shape, DType::i32);
+  }
   // For arguments that may be left out. One that has a shape and no memory is not left out: it is a mistake.
   void optional(const char* argument, const Tensor& tensor, Shape shape, DType type = DType::f32) const {
     if (!tensor.empty() || tensor.rank() > 0) (*this)(argument, tensor, shape, type);
   }
   // f32 or bf16: the type of the weights and activations of one call, which its other arguments share.
   DType computing_type(const char* argument, const Tensor& tensor) const {
-    if (tensor.type() != DType::f32 && tensor.type() != DType::bf16) fail(std::string(argument) + " is " + describe(tensor) + ", expected f32 or bf16");
+    if (tensor.type() != DType::f32 && tensor.type() != DType::bf16)
+      fail(std::string(argument) + " is " + describe(tensor) + ", expected f32 or bf16");
     return tensor.type();
   }
   // For what is computed in f32 and may be rounded to that type.

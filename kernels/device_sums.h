@@ -27,7 +27,7 @@ class DeviceSums {
   void release() noexcept;
 
   Backend& backend_;
-  Tensor sums_;  // [count] f64
+  Tensor sums_;               // [count] f64
   std::size_t capacity_ = 0;  // bytes
   std::vector<double> host_;
 };

@@ -21,7 +21,9 @@ namespace smoe {
 template <class T>
 class HostMirror {
   static_assert(std::is_same_v<T, float> || std::is_same_v<T, std::int32_t> || std::is_same_v<T, double>);
-  static constexpr DType type = std::is_same_v<T, float> ? DType::f32 : std::is_same_v<T, std::int32_t> ? DType::i32 : DType::f64;
+  static constexpr DType type = std::is_same_v<T, float>          ? DType::f32
+                                : std::is_same_v<T, std::int32_t> ? DType::i32
+                                                                  : DType::f64;
 
  public:
   HostMirror() = default;
@@ -58,7 +60,8 @@ class HostMirror {
 
  private:
   void release() {
-    if (backend_ != nullptr) backend_->release_host(std::exchange(data_, nullptr), std::exchange(capacity_, 0) * sizeof(T));
+    if (backend_ != nullptr)
+      backend_->release_host(std::exchange(data_, nullptr), std::exchange(capacity_, 0) * sizeof(T));
     backend_ = nullptr;
   }
 

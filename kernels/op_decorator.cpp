@@ -62,7 +62,9 @@ void OpDecorator::do_embedding_backward(const Tensor& ids, const Tensor& dout, s
 
 void OpDecorator::do_rms_norm_forward(const Tensor& x, const Tensor& weight, float epsilon, const Tensor& y,
                                       const Tensor& rstd) {
-  run("rms_norm_forward", [&](Backend& on, const Placing& at) { on.rms_norm_forward(at(x), at(weight), epsilon, at.out(y), at.out(rstd)); });
+  run("rms_norm_forward", [&](Backend& on, const Placing& at) {
+    on.rms_norm_forward(at(x), at(weight), epsilon, at.out(y), at.out(rstd));
+  });
 }
 
 void OpDecorator::do_rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rstd,
@@ -80,7 +82,8 @@ void OpDecorator::do_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Ten
 
 void OpDecorator::do_grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, const ExpertRows& rows,
                                   Write write) {
-  run("grouped_gemm", [&](Backend& on, const Placing& at) { on.grouped_gemm(kind, at(a), at(b), at.in_out(c), at(rows), write); });
+  run("grouped_gemm",
+      [&](Backend& on, const Placing& at) { on.grouped_gemm(kind, at(a), at(b), at.in_out(c), at(rows), write); });
 }
 
 // ---- rotary position embedding ----
@@ -91,12 +94,15 @@ void OpDecorator::do_rope_table(std::span<const float> frequencies, float scale,
 
 void OpDecorator::do_rope_forward(const Tensor& x, std::int64_t rotated_heads, const Tensor& positions,
                                   const Tensor& table) {
-  run("rope_forward", [&](Backend& on, const Placing& at) { on.rope_forward(at.in_out(x), rotated_heads, at(positions), at(table)); });
+  run("rope_forward",
+      [&](Backend& on, const Placing& at) { on.rope_forward(at.in_out(x), rotated_heads, at(positions), at(table)); });
 }
 
 void OpDecorator::do_rope_backward(const Tensor& dx, std::int64_t rotated_heads, const Tensor& positions,
                                    const Tensor& table) {
-  run("rope_backward", [&](Backend& on, const Placing& at) { on.rope_backward(at.in_out(dx), rotated_heads, at(positions), at(table)); });
+  run("rope_backward", [&](Backend& on, const Placing& at) {
+    on.rope_backward(at.in_out(dx), rotated_heads, at(positions), at(table));
+  });
 }
 
 // ---- attention ----
@@ -124,26 +130,30 @@ void OpDecorator::do_attention_cached(const AttentionShape& shape, const Tensor&
 
 // ---- router and dispatch ----
 
-void OpDecorator::do_router_forward(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias, const Tensor& probabilities, const Tensor& logsumexp,
-                                    const Tensor& experts, const Tensor& weights) {
+void OpDecorator::do_router_forward(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias,
+                                    const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
+                                    const Tensor& weights) {
   run("router_forward", [&](Backend& on, const Placing& at) {
-    on.router_forward(rule, at(logits), at(selection_bias), at.out(probabilities), at.out(logsumexp), at.out(experts), at.out(weights));
+    on.router_forward(rule, at(logits), at(selection_bias), at.out(probabilities), at.out(logsumexp), at.out(experts),
+                      at.out(weights));
   });
 }
 
-void OpDecorator::do_router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
-                                     const Tensor& weights, const Tensor& dweights, const Tensor& balance_gradient,
-                                     double z_scale, const Tensor& dlogits) {
+void OpDecorator::do_router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities,
+                                     const Tensor& logsumexp, const Tensor& experts, const Tensor& weights,
+                                     const Tensor& dweights, const Tensor& balance_gradient, double z_scale,
+                                     const Tensor& dlogits) {
   run("router_backward", [&](Backend& on, const Placing& at) {
-    on.router_backward(rule, at(logits), at(probabilities), at(logsumexp), at(experts), at(weights), at(dweights), at(balance_gradient), z_scale,
-                       at.out(dlogits));
+    on.router_backward(rule, at(logits), at(probabilities), at(logsumexp), at(experts), at(weights), at(dweights),
+                       at(balance_gradient), z_scale, at.out(dlogits));
   });
 }
 
 void OpDecorator::do_balance_statistics(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                                         const Tensor& counts, const Tensor& probability_sums, const Tensor& z_sums) {
   run("balance_statistics", [&](Backend& on, const Placing& at) {
-    on.balance_statistics(at(probabilities), at(logsumexp), at(experts), at.out(counts), at.out(probability_sums), at.out(z_sums));
+    on.balance_statistics(at(probabilities), at(logsumexp), at(experts), at.out(counts), at.out(probability_sums),
+                          at.out(z_sums));
   });
 }
 
@@ -151,8 +161,8 @@ void OpDecorator::do_jitter(const TokenNoise& noise, const Tensor& x, const Tens
   run("jitter", [&](Backend& on, const Placing& at) { on.jitter(noise, at(x), at.in_out(y), write); });
 }
 
-void OpDecorator::do_routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of, const Tensor& assignment_of,
-                                 const Tensor& offsets) {
+void OpDecorator::do_routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of,
+                                 const Tensor& assignment_of, const Tensor& offsets) {
   run("routing_map", [&](Backend& on, const Placing& at) {
     on.routing_map(at(experts), capacity, at.out(row_of), at.out(assignment_of), at.out(offsets));
   });
@@ -160,7 +170,8 @@ void OpDecorator::do_routing_map(const Tensor& experts, const Capacity& capacity
 
 void OpDecorator::do_permute(const Tensor& x, const Tensor& assignment_of, std::int64_t experts_per_token,
                              const Tensor& rows) {
-  run("permute", [&](Backend& on, const Placing& at) { on.permute(at(x), at(assignment_of), experts_per_token, at.out(rows)); });
+  run("permute",
+      [&](Backend& on, const Placing& at) { on.permute(at(x), at(assignment_of), experts_per_token, at.out(rows)); });
 }
 
 void OpDecorator::do_unpermute(const Tensor& rows, const Tensor& row_of, const Tensor& base, const Tensor& x) {
@@ -168,11 +179,13 @@ void OpDecorator::do_unpermute(const Tensor& rows, const Tensor& row_of, const T
 }
 
 void OpDecorator::do_permute_weights(const Tensor& weights, const Tensor& row_of, const Tensor& row_weights) {
-  run("permute_weights", [&](Backend& on, const Placing& at) { on.permute_weights(at(weights), at(row_of), at.out(row_weights)); });
+  run("permute_weights",
+      [&](Backend& on, const Placing& at) { on.permute_weights(at(weights), at(row_of), at.out(row_weights)); });
 }
 
 void OpDecorator::do_unpermute_weights(const Tensor& row_weights, const Tensor& row_of, const Tensor& weights) {
-  run("unpermute_weights", [&](Backend& on, const Placing& at) { on.unpermute_weights(at(row_weights), at(row_of), at.out(weights)); });
+  run("unpermute_weights",
+      [&](Backend& on, const Placing& at) { on.unpermute_weights(at(row_weights), at(row_of), at.out(weights)); });
 }
 
 // ---- SwiGLU ----
@@ -211,8 +224,9 @@ void OpDecorator::do_cross_entropy_losses(const Tensor& targets, const Tensor& m
   });
 }
 
-void OpDecorator::do_cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first, const Tensor& logsumexp,
-                                            double scale, const Tensor& token_scales, const Tensor& dlogits) {
+void OpDecorator::do_cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first,
+                                            const Tensor& logsumexp, double scale, const Tensor& token_scales,
+                                            const Tensor& dlogits) {
   run("cross_entropy_backward", [&](Backend& on, const Placing& at) {
     on.cross_entropy_backward(at(logits), at(targets), first, at(logsumexp), scale, at(token_scales), at.out(dlogits));
   });
@@ -220,10 +234,11 @@ void OpDecorator::do_cross_entropy_backward(const Tensor& logits, const Tensor& 
 
 // ---- AdamW ----
 
-void OpDecorator::do_adamw(const AdamWStep& step, const Tensor& master, const Tensor& gradient, const Tensor& first_moment,
-                           const Tensor& second_moment, const Tensor& value) {
+void OpDecorator::do_adamw(const AdamWStep& step, const Tensor& master, const Tensor& gradient,
+                           const Tensor& first_moment, const Tensor& second_moment, const Tensor& value) {
   run("adamw", [&](Backend& on, const Placing& at) {
-    on.adamw(step, at.in_out(master), at.in_out(gradient), at.in_out(first_moment), at.in_out(second_moment), at.out(value));
+    on.adamw(step, at.in_out(master), at.in_out(gradient), at.in_out(first_moment), at.in_out(second_moment),
+             at.out(value));
   });
 }
 

@@ -78,9 +78,15 @@ inline Work attention_cached(Index N, Index past, Index H, Index G, Index C, Ind
 }
 
 // ---- router and dispatch: T K = R assignments ----
-inline Work router_forward(Index T, Index E, Index K) { return {4.0 * double(T * E), 4.0 * double(T * (2 * E + 2 * K + 1))}; }
-inline Work router_backward(Index T, Index E, Index K) { return {6.0 * double(T * E), 4.0 * double(T * (2 * E + 3 * K + 1))}; }
-inline Work balance_statistics(Index T, Index E, Index K) { return {double(T * (E + K + 2)), 4.0 * double(T * (E + K + 1))}; }
+inline Work router_forward(Index T, Index E, Index K) {
+  return {4.0 * double(T * E), 4.0 * double(T * (2 * E + 2 * K + 1))};
+}
+inline Work router_backward(Index T, Index E, Index K) {
+  return {6.0 * double(T * E), 4.0 * double(T * (2 * E + 3 * K + 1))};
+}
+inline Work balance_statistics(Index T, Index E, Index K) {
+  return {double(T * (E + K + 2)), 4.0 * double(T * (E + K + 1))};
+}
 inline Work jitter(Index n) { return {4.0 * double(n), 8.0 * double(n)}; }  // the integer work of philox is not counted
 inline Work routing_map(Index R) { return {0, 12.0 * double(R)}; }
 inline Work permute(Index T, Index K, Index D) { return {0, 4.0 * double(T * (K + 1) * D)}; }

@@ -8,8 +8,8 @@
 namespace smoe {
 
 // One of the ten rounds, on a counter of four words; the caller moves the key on by next_philox_key between them.
-[[gnu::always_inline]] inline void philox_round(std::uint32_t& c0, std::uint32_t& c1, std::uint32_t& c2, std::uint32_t& c3, std::uint32_t k0,
-                                                std::uint32_t k1) {
+[[gnu::always_inline]] inline void philox_round(std::uint32_t& c0, std::uint32_t& c1, std::uint32_t& c2,
+                                                std::uint32_t& c3, std::uint32_t k0, std::uint32_t k1) {
   const std::uint64_t a = std::uint64_t{0xD2511F53} * c0, b = std::uint64_t{0xCD9E8D57} * c2;
   c0 = static_cast<std::uint32_t>(b >> 32) ^ c1 ^ k0;
   c1 = static_cast<std::uint32_t>(b);
@@ -21,10 +21,12 @@ inline void next_philox_key(std::uint32_t& k0, std::uint32_t& k1) {
   k1 += 0xBB67AE85;
 }
 
-inline std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t counter_low, std::uint64_t counter_high = 0) {
+inline std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t counter_low,
+                                           std::uint64_t counter_high = 0) {
   std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
-  std::array<std::uint32_t, 4> c = {static_cast<std::uint32_t>(counter_low), static_cast<std::uint32_t>(counter_low >> 32),
-                                    static_cast<std::uint32_t>(counter_high), static_cast<std::uint32_t>(counter_high >> 32)};
+  std::array<std::uint32_t, 4> c = {
+      static_cast<std::uint32_t>(counter_low), static_cast<std::uint32_t>(counter_low >> 32),
+      static_cast<std::uint32_t>(counter_high), static_cast<std::uint32_t>(counter_high >> 32)};
   for (int round = 0; round < 10; ++round) {
     philox_round(c[0], c[1], c[2], c[3], k0, k1);
     next_philox_key(k0, k1);

@@ -53,7 +53,8 @@ Tensor Tensor::rows(std::int64_t first, std::int64_t count) const {
     case 3: shape = Shape{count, dim(1), dim(2)}; break;
     default: shape = Shape{count, dim(1), dim(2), dim(3)};
   }
-  return Tensor(static_cast<std::byte*>(data_) + static_cast<std::size_t>(first * row) * bytes_of(type_), type_, shape, device_);
+  return Tensor(static_cast<std::byte*>(data_) + static_cast<std::size_t>(first * row) * bytes_of(type_), type_, shape,
+                device_);
 }
 
 }  // namespace smoe

@@ -17,19 +17,19 @@ namespace smoe {
 
 // The calls of one op at one shape.
 struct OpTime {
-  std::string op;           // the function's name in kernels/backend.h
-  std::string shape;        // "T2048 D512", in the letters of kernels/backend.h; products: "nt m2048 n768 k512"
-  std::int64_t rows = 0;    // of a product: tokens that pass through it at once (of each expert, on average); else 0
+  std::string op;         // the function's name in kernels/backend.h
+  std::string shape;      // "T2048 D512", in the letters of kernels/backend.h; products: "nt m2048 n768 k512"
+  std::int64_t rows = 0;  // of a product: tokens that pass through it at once (of each expert, on average); else 0
   std::int64_t calls = 0;
-  double seconds = 0;       // of all calls
-  Work work;                // of all calls; of attention: without counting off documents
+  double seconds = 0;  // of all calls
+  Work work;           // of all calls; of attention: without counting off documents
 };
 
 class TimedBackend final : public Backend {
  public:
   explicit TimedBackend(Backend& inner) : inner_(inner), waits_(inner.device() != Device::cpu) {}
 
-  void reset();                      // forgets what was timed
+  void reset();                       // forgets what was timed
   std::vector<OpTime> times() const;  // since then, in the order in which they first ran
 
   Device device() const override { return inner_.device(); }

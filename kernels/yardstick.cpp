@@ -5,7 +5,11 @@
 namespace smoe {
 
 Yardstick::Yardstick(Backend& backend, std::int64_t n, std::int64_t elements)
-    : backend_(backend), arena_(backend), a_(arena_.take({n, n})), b_(arena_.take({n, n})), c_(arena_.take({n, n})),
+    : backend_(backend),
+      arena_(backend),
+      a_(arena_.take({n, n})),
+      b_(arena_.take({n, n})),
+      c_(arena_.take({n, n})),
       room_(arena_.take({elements})) {
   backend.fill(a_, 0.5f);
   backend.fill(b_, 0.25f);

@@ -10,7 +10,7 @@ namespace smoe {
 
 class Yardstick {
  public:
-  static constexpr std::int64_t product_size = 2048;                           // 48 MiB
+  static constexpr std::int64_t product_size = 2048;                            // 48 MiB
   static constexpr std::int64_t triad_elements = 3 * (std::int64_t{16} << 20);  // 192 MiB: more than caches hold
 
   // n: of the square matrices. elements: of the triad's three arrays together.

@@ -38,7 +38,8 @@ std::string hint_for(const std::string& option, const CLI::App& command, const C
   std::vector<std::string> others;
   for (const CLI::App* other : app.get_subcommands([](const CLI::App*) { return true; })) {
     const std::vector<std::string> names = option_names(*other);
-    if (std::find(names.begin(), names.end(), option) != names.end()) others.push_back(app.get_name() + " " + other->get_name());
+    if (std::find(names.begin(), names.end(), option) != names.end())
+      others.push_back(app.get_name() + " " + other->get_name());
   }
   return others.empty() ? "" : fmt::format(", as {} has", joined(others));
 }
@@ -52,7 +53,8 @@ std::string usage_message(const CLI::App& app, const CLI::ParseError& error) {
   for (const std::string& left : command.remaining()) {
     if (!left.starts_with('-')) continue;
     const std::string option = left.substr(0, left.find('='));
-    return fmt::format("{} has no option {}{}; {} --help tells more", name, option, hint_for(option, command, app), name);
+    return fmt::format("{} has no option {}{}; {} --help tells more", name, option, hint_for(option, command, app),
+                       name);
   }
   return fmt::format("{}; {} --help tells more", error.what(), name);
 }

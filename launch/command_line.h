@@ -65,7 +65,7 @@ class Command {
   template <class Value>
   Option path(const std::string& name, Value& value, const std::string& help) const;
   Option flag(const std::string& name, bool& value, const std::string& help) const;
-  void takes_anything() const;  // unknown arguments are no error
+  void takes_anything() const;                              // unknown arguments are no error
   void before_parsing(std::function<void()> action) const;  // called when the command was named, for what refuses it
   void runs(std::function<void()> action) const;
 

@@ -24,7 +24,8 @@ void add_report_command(CommandLine& line);
 
 // Help of --threads, and what parallel/cores.h decides where it is 0.
 inline constexpr const char* precision_help = "of weights and activations; auto: bf16 on a GPU, fp32 elsewhere";
-inline constexpr const char* threads_help = "0: one a core that the process may use (taskset, numactl), at most OMP_NUM_THREADS";
+inline constexpr const char* threads_help =
+    "0: one a core that the process may use (taskset, numactl), at most OMP_NUM_THREADS";
 
 // A tokenizer.model that is named itself is taken as it stands, though its directory may add tokens to it: then this says
 // so on standard error.

@@ -32,9 +32,11 @@ struct EvalArguments {
 void print_table(const std::vector<EvalMetrics>& rows) {
   std::size_t width = 6;
   for (const auto& row : rows) width = std::max(width, printable(row.source).size());
-  fmt::print("{:<{}}  {:>8}  {:>10}  {:>10}  {:>8}  {:>8}\n", "source", width, "loss", "perplexity", "tokens", "balance", "MaxVio");
+  fmt::print("{:<{}}  {:>8}  {:>10}  {:>10}  {:>8}  {:>8}\n", "source", width, "loss", "perplexity", "tokens",
+             "balance", "MaxVio");
   for (const auto& row : rows)
-    fmt::print("{:<{}}  {:>8.4f}  {:>10.3f}  {:>10}  {:>8.3f}  {:>8.3f}\n", printable(row.source), width, row.loss, row.perplexity, row.tokens, row.aux_loss, row.max_vio);
+    fmt::print("{:<{}}  {:>8.4f}  {:>10.3f}  {:>10}  {:>8.3f}  {:>8.3f}\n", printable(row.source), width, row.loss,
+               row.perplexity, row.tokens, row.aux_loss, row.max_vio);
 }
 
 // The rows, and under "refused" why a source has none.
@@ -62,26 +64,34 @@ void eval(const EvalArguments& arguments) {
   const std::int64_t length = std::min(arguments.sequence_length, shape.max_position_embeddings);
   auto [sources, refused] = open_usable_sources(
       wanted, length, true, {.vocab_size = shape.vocab_size, .model_directory = directory, .tail = Tail::keep});
-  const auto tell = [](const RefusedSource& source) { fmt::print(stderr, "smoe: error: {}\n", printable(source.reason)); };
+  const auto tell = [](const RefusedSource& source) {
+    fmt::print(stderr, "smoe: error: {}\n", printable(source.reason));
+  };
   for (const RefusedSource& source : refused) tell(source);
   std::vector<EvalMetrics> rows;
   const auto measure = [&](InferenceModel& model, const Source& source) {
     const Dataset& dataset = *source.dataset;
-    Progress progress({.label = "eval " + source.name, .unit = "sample", .total = dataset.samples() + (dataset.tail() > 0)});
+    Progress progress(
+        {.label = "eval " + source.name, .unit = "sample", .total = dataset.samples() + (dataset.tail() > 0)});
     rows.push_back(evaluate(model.model(), model.fresh_context(), dataset,
-                            {.batches = 0, .sequences = arguments.sequences, .name = source.name,
+                            {.batches = 0,
+                             .sequences = arguments.sequences,
+                             .name = source.name,
                              .on_progress = [&](std::int64_t done, std::int64_t) { progress.update(done); }},
                             0));
     if (!std::isfinite(rows.back().loss))
-      throw std::runtime_error(fmt::format("the loss on {} is not finite: the weights in {} are damaged or their training diverged",
-                                           source.name, directory.string()));
+      throw std::runtime_error(
+          fmt::format("the loss on {} is not finite: the weights in {} are damaged or their training diverged",
+                      source.name, directory.string()));
   };
   if (!sources.empty()) {
-    InferenceModel model(directory, mesh, length, make_backend(DeviceChoice::automatic, claim_threads(arguments.threads)), config,
+    InferenceModel model(directory, mesh, length,
+                         make_backend(DeviceChoice::automatic, claim_threads(arguments.threads)), config,
                          precision_named(arguments.precision));
     for (const Source& source : sources) try {
         measure(model, source);
-      } catch (const std::runtime_error& error) {  // a shard that fails while it is read, say: the others are not its fault
+      } catch (
+          const std::runtime_error& error) {  // a shard that fails while it is read, say: the others are not its fault
         refused.push_back({source.dataset->directory(), error.what()});
         tell(refused.back());
       }
@@ -99,10 +109,15 @@ void add_eval_command(CommandLine& line) {
   const auto arguments = std::make_shared<EvalArguments>();
   const Command command = line.command("eval", "loss, perplexity and routing balance on token shards, by source");
   command.path("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
-  command.path("--data", arguments->data, "directories of token shards; one that cannot be used does not keep the others from being evaluated")
+  command
+      .path("--data", arguments->data,
+            "directories of token shards; one that cannot be used does not keep the others from being evaluated")
       .required();
-  command.option("--seq", arguments->sequence_length, "tokens a sample (at most what the model has positions for); a source's last sample may be shorter")
-      .show_default().range(1, 1 << 24);
+  command
+      .option("--seq", arguments->sequence_length,
+              "tokens a sample (at most what the model has positions for); a source's last sample may be shorter")
+      .show_default()
+      .range(1, 1 << 24);
   command.option("--batch", arguments->sequences, "samples computed at once").show_default().range(1, 1 << 20);
   command.option("--threads", arguments->threads, threads_help).show_default().range(0, 4096);
   command.option("--precision", arguments->precision, precision_help).show_default().one_of({"auto", "fp32", "bf16"});

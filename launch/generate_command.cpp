@@ -49,7 +49,9 @@ std::vector<std::int32_t> parse_prompt_ids(const std::vector<std::string>& argum
   std::vector<std::int32_t> ids;
   const char* at = text.data();
   const char* const end = at + text.size();
-  const auto skip_blanks = [&] { while (at != end && (*at == ' ' || *at == '\t')) ++at; };
+  const auto skip_blanks = [&] {
+    while (at != end && (*at == ' ' || *at == '\t')) ++at;
+  };
   for (;;) {
     std::int32_t id = -1;
     skip_blanks();
@@ -59,10 +61,11 @@ std::vector<std::int32_t> parse_prompt_ids(const std::vector<std::string>& argum
     skip_blanks();
     const bool next = parsed && at != end && *at != ',';  // the text goes on without a comma
     if (!parsed || next)
-      throw UsageError(fmt::format("--prompt-ids: found {} where {} should be, expected ids separated by commas, such as "
-                                   "--prompt-ids 1,733,16289; for a text from nothing leave the option away",
-                                   at == end ? "nothing" : quote_for_message(std::string(at, end)),
-                                   next ? fmt::format("a comma behind id {}", ids.size()) : fmt::format("id {}", ids.size())));
+      throw UsageError(
+          fmt::format("--prompt-ids: found {} where {} should be, expected ids separated by commas, such as "
+                      "--prompt-ids 1,733,16289; for a text from nothing leave the option away",
+                      at == end ? "nothing" : quote_for_message(std::string(at, end)),
+                      next ? fmt::format("a comma behind id {}", ids.size()) : fmt::format("id {}", ids.size())));
     ids.push_back(id);
     if (at == end) return ids;
     ++at;  // the comma
@@ -91,14 +94,16 @@ void generate_text(const GenerateArguments& arguments) {
   } else {
     tokenizer = load_tokenizer(arguments.tokenizer.empty() ? directory.string() : arguments.tokenizer);
     if (tokenizer->vocab_size() > config.model.vocab_size)
-      throw std::runtime_error(fmt::format("the tokenizer has {} ids, the model in {} only {}: they do not belong together",
-                                           tokenizer->vocab_size(), directory.string(), config.model.vocab_size));
+      throw std::runtime_error(
+          fmt::format("the tokenizer has {} ids, the model in {} only {}: they do not belong together",
+                      tokenizer->vocab_size(), directory.string(), config.model.vocab_size));
     vocabulary = tokenizer->vocab_size();
     prompt = encode_prompt(*tokenizer, arguments.prompt);
   }
   const Mesh mesh = Mesh::single();
   const std::int64_t positions = static_cast<std::int64_t>(prompt.size()) + arguments.options.max_tokens;
-  InferenceModel model(directory, mesh, positions, make_backend(DeviceChoice::automatic, claim_threads(arguments.threads)), config,
+  InferenceModel model(directory, mesh, positions,
+                       make_backend(DeviceChoice::automatic, claim_threads(arguments.threads)), config,
                        precision_named(arguments.precision));
   GenerateOptions options = arguments.options;
   options.stops = read_stop_ids(directory, config);
@@ -133,16 +138,26 @@ void add_generate_command(CommandLine& line) {
   const Command command = line.command("generate", "continues a text, streamed from a key-value cache");
   command.path("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
   const Option text = command.option("--prompt", arguments->prompt, "text to continue; bos is put in front");
-  const Option ids = command.option("--prompt-ids", arguments->prompt_ids_text, "ids to continue, as they are, with commas between; ids are printed").excludes(text);
-  command.path("--tokenizer", arguments->tokenizer, "tokenizer.model, a directory (with the tokens it adds), or 'bytes'; default: the model's own. "
+  const Option ids = command
+                         .option("--prompt-ids", arguments->prompt_ids_text,
+                                 "ids to continue, as they are, with commas between; ids are printed")
+                         .excludes(text);
+  command.path("--tokenizer", arguments->tokenizer,
+               "tokenizer.model, a directory (with the tokens it adds), or 'bytes'; default: the model's own. "
                "No id beyond it is drawn");
   command.option("--max-tokens", options.max_tokens, "tokens to add").show_default().range(0, 1 << 24);
   const Option temperature = command.option("--temperature", options.temperature, "divides the logits")
-                                 .show_default().real_range(0.0, std::numeric_limits<double>::max());
-  const Option top_p = command.option("--top-p", options.top_p, "draw from the most probable tokens that reach this mass")
-                           .show_default().real_range(0.0, 1.0);
+                                 .show_default()
+                                 .real_range(0.0, std::numeric_limits<double>::max());
+  const Option top_p =
+      command.option("--top-p", options.top_p, "draw from the most probable tokens that reach this mass")
+          .show_default()
+          .real_range(0.0, 1.0);
   const Option seed = command.option("--seed", options.seed, "of the draws").show_default();
-  command.flag("--greedy", options.greedy, "always the most probable token").excludes(temperature).excludes(top_p).excludes(seed);
+  command.flag("--greedy", options.greedy, "always the most probable token")
+      .excludes(temperature)
+      .excludes(top_p)
+      .excludes(seed);
   command.option("--threads", arguments->threads, threads_help).show_default().range(0, 4096);
   command.option("--precision", arguments->precision, precision_help).show_default().one_of({"auto", "fp32", "bf16"});
   command.option("--chat", arguments->chat, "not available yet");

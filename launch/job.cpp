@@ -19,17 +19,23 @@ namespace {
 // The first bytes of a SHA-256, as numbers that ranks can exchange.
 std::array<std::int32_t, 4> digest(const std::string& hex) {
   std::array<std::int32_t, 4> numbers{};
-  for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<std::int32_t>(std::stoul(hex.substr(8 * i, 8), nullptr, 16));
+  for (std::size_t i = 0; i < numbers.size(); ++i)
+    numbers[i] = static_cast<std::int32_t>(std::stoul(hex.substr(8 * i, 8), nullptr, 16));
   return numbers;
 }
 
 // What to type where the processes that were started cannot be joined.
 std::string way_out(const Launcher& launcher) {
-  const std::string found = fmt::format("{} started {} processes, which Open MPI cannot bring together: type ", launcher.name, launcher.ranks);
+  const std::string found = fmt::format("{} started {} processes, which Open MPI cannot bring together: type ",
+                                        launcher.name, launcher.ranks);
   if (launcher.name == "srun")
-    return found + fmt::format("mpirun -n {0} smoe train ... inside the allocation (of salloc, or sbatch launch/train.slurm), or srun --mpi=pmix -n {0} "
-                               "smoe train ... where Slurm speaks PMIx", launcher.ranks);
-  if (launcher.name == "flux run") return found + fmt::format("mpirun -n {0} smoe train ... inside flux alloc -n {0}", launcher.ranks);
+    return found +
+           fmt::format(
+               "mpirun -n {0} smoe train ... inside the allocation (of salloc, or sbatch launch/train.slurm), or srun --mpi=pmix -n {0} "
+               "smoe train ... where Slurm speaks PMIx",
+               launcher.ranks);
+  if (launcher.name == "flux run")
+    return found + fmt::format("mpirun -n {0} smoe train ... inside flux alloc -n {0}", launcher.ranks);
   return found + fmt::format("mpirun -n {} smoe train ..., with Open MPI's own mpirun", launcher.ranks);
 }
 
@@ -50,8 +56,10 @@ MpiSession* Job::session() {
   if (!session_) {
     session_.emplace(nullptr, nullptr);
     if (launcher_.ranks != 0 && session_->size() != launcher_.ranks)
-      throw std::runtime_error(fmt::format("{} started {} processes, MPI brings together {}: start them with the mpirun of the Open MPI that smoe is "
-                                           "linked with", launcher_.name, launcher_.ranks, session_->size()));
+      throw std::runtime_error(fmt::format(
+          "{} started {} processes, MPI brings together {}: start them with the mpirun of the Open MPI that smoe is "
+          "linked with",
+          launcher_.name, launcher_.ranks, session_->size()));
   }
   return &*session_;
 }
@@ -65,7 +73,9 @@ void Job::set_timeout(double seconds) {
   if (session()) session()->set_timeout(seconds);
 }
 
-void Job::agree(std::string_view label, const std::function<void()>& work) { together(world(), label, work, status_of); }
+void Job::agree(std::string_view label, const std::function<void()>& work) {
+  together(world(), label, work, status_of);
+}
 
 void Job::require_same_everywhere(const std::string& configuration) {
   if (ranks() == 1) return;
@@ -81,13 +91,15 @@ void Job::require_same_everywhere(const std::string& configuration) {
     if (!std::equal(own.begin(), own.begin() + 4, all.begin()))
       throw UsageError("this rank runs another smoe binary than rank 0: install the same one on every node");
     if (!std::equal(own.begin() + 4, own.end(), all.begin() + 4))
-      throw UsageError("this rank was given another configuration than rank 0, or other options (compare smoe train ... --print-config on both nodes)");
+      throw UsageError(
+          "this rank was given another configuration than rank 0, or other options (compare smoe train ... --print-config on both nodes)");
   });
 }
 
 int Job::claim_threads(std::int64_t wanted) {
   if (!session()) return smoe::claim_threads(wanted);
-  return smoe::claim_threads(wanted, {session()->local_size(), session()->local_rank(), count_ranks_on_own_cores(world())});
+  return smoe::claim_threads(wanted,
+                             {session()->local_size(), session()->local_rank(), count_ranks_on_own_cores(world())});
 }
 
 }  // namespace smoe

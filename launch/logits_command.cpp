@@ -28,7 +28,8 @@ std::vector<std::int32_t> read_ids(const NpyFile& file, std::int64_t vocabulary)
   ids.reserve(values.size());
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (values[i] < 0 || values[i] >= vocabulary)
-      throw std::runtime_error(fmt::format("{}: token {} is {}, expected an id in [0, {})", file.path(), i, values[i], vocabulary));
+      throw std::runtime_error(
+          fmt::format("{}: token {} is {}, expected an id in [0, {})", file.path(), i, values[i], vocabulary));
     ids.push_back(static_cast<std::int32_t>(values[i]));
   }
   return ids;
@@ -40,12 +41,13 @@ void logits(const LogitsArguments& arguments) {
   const ModelConfig& shape = config.model;
   const NpyFile file(arguments.tokens);
   const std::int64_t length = file.shape().back(), sequences = file.shape().size() == 2 ? file.shape().front() : 1;
-  if (length == 0 || sequences == 0) throw std::runtime_error(fmt::format("{}: holds no ids, expected [B,S]", file.path()));
+  if (length == 0 || sequences == 0)
+    throw std::runtime_error(fmt::format("{}: holds no ids, expected [B,S]", file.path()));
   const auto ids = read_ids(file, shape.vocab_size);
 
   const Mesh mesh = Mesh::single();
-  InferenceModel model(directory, mesh, length, make_backend(DeviceChoice::automatic, claim_threads(arguments.threads)), config,
-                       precision_named(arguments.precision));
+  InferenceModel model(directory, mesh, length, make_backend(DeviceChoice::automatic, claim_threads(arguments.threads)),
+                       config, precision_named(arguments.precision));
   std::vector<TensorSpec> specs{{"logits", TensorType::f32, {sequences, length, shape.vocab_size}}};
   const auto router_name = [](std::int64_t layer) { return "router_logits." + std::to_string(layer); };
   for (std::int64_t l = 0; l < shape.num_hidden_layers; ++l)
@@ -69,7 +71,8 @@ void logits(const LogitsArguments& arguments) {
     model.model().logits(context, saved.hidden, out);
     write("logits", out, b * length * shape.vocab_size);
     for (std::int64_t l = 0; l < shape.num_hidden_layers; ++l)
-      write(router_name(l), saved.layers[static_cast<std::size_t>(l)].router.logits, b * length * shape.num_local_experts);
+      write(router_name(l), saved.layers[static_cast<std::size_t>(l)].router.logits,
+            b * length * shape.num_local_experts);
   }
   writer.finish();
   path.commit();
@@ -79,7 +82,8 @@ void logits(const LogitsArguments& arguments) {
 
 void add_logits_command(CommandLine& line) {
   const auto arguments = std::make_shared<LogitsArguments>();
-  const Command command = line.command("logits", "logits and router logits of given ids, for comparison with other software");
+  const Command command =
+      line.command("logits", "logits and router logits of given ids, for comparison with other software");
   command.path("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
   command.path("--tokens", arguments->tokens, ".npy file of [B,S] ids").required();
   command.path("--out", arguments->out, "safetensors file: logits [B,S,V] and router_logits.N [B*S,E], f32").required();

@@ -72,8 +72,8 @@ void check_command(const CommandLine& line, int argc, char** argv) {
   if (argc < 2) throw UsageError(fmt::format("no command given, expected one of {}; smoe --help tells more", list));
   const std::string given = argv[1];
   if (given.starts_with('-') || std::find(names.begin(), names.end(), given) != names.end()) return;
-  throw UsageError(fmt::format("unknown command '{}', expected one of {}{}", given, list,
-                               did_you_mean(nearest(given, names))));
+  throw UsageError(
+      fmt::format("unknown command '{}', expected one of {}{}", given, list, did_you_mean(nearest(given, names))));
 }
 
 // Only training and its verification spread over ranks; the other commands would do the same work, and write the same
@@ -88,8 +88,8 @@ void keep_to_one_rank(const CommandLine& line, Job& job) {
       const Launcher& launcher = job.launcher();
       if (!launcher.several()) return;
       const std::string found = launcher.ranks > 0 ? std::to_string(launcher.ranks) : "several";
-      throw UsageError(fmt::format("'{}' runs in one process, found {}: start it without {}{}", name, found, launcher.name,
-                                   launcher.name == "srun" ? ", or with srun -n 1" : ""));
+      throw UsageError(fmt::format("'{}' runs in one process, found {}: start it without {}{}", name, found,
+                                   launcher.name, launcher.name == "srun" ? ", or with srun -n 1" : ""));
     });
   }
 }

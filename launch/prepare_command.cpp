@@ -38,7 +38,8 @@ std::string readings(const std::vector<CorpusFile>& inputs) {
   constexpr std::size_t most_by_name = 8;
   std::vector<std::string> parts;
   if (inputs.size() <= most_by_name) {
-    for (const CorpusFile& file : inputs) parts.push_back(fmt::format("{} as {}", printable(file.path.string()), name_of(file.format)));
+    for (const CorpusFile& file : inputs)
+      parts.push_back(fmt::format("{} as {}", printable(file.path.string()), name_of(file.format)));
   } else {
     std::map<CorpusFormat, std::int64_t> counts;
     for (const CorpusFile& file : inputs) ++counts[file.format];
@@ -50,8 +51,8 @@ std::string readings(const std::vector<CorpusFile>& inputs) {
 
 void print_passed_over(const std::vector<PassedOver>& kinds) {
   for (const PassedOver& kind : kinds)
-    fmt::print("passed over: {} file(s), each {} ({}{})\n", kind.files, kind.kind, kind.files == 1 ? "" : "the first is ",
-               printable(kind.first.string()));
+    fmt::print("passed over: {} file(s), each {} ({}{})\n", kind.files, kind.kind,
+               kind.files == 1 ? "" : "the first is ", printable(kind.first.string()));
 }
 
 void train_vocabulary(const PrepareArguments& arguments) {
@@ -61,8 +62,9 @@ void train_vocabulary(const PrepareArguments& arguments) {
                                       .vocab_size = arguments.train_vocab_size,
                                       .out_directory = arguments.options.out_directory};
   const TrainTokenizerSummary summary = train_tokenizer(options);
-  fmt::print("{}: {} pieces, learned from {} lines ({} of {}) in {}\n", printable(summary.file.string()), options.vocab_size, summary.lines,
-             size_of(summary.sampled_bytes), size_of(summary.corpus_bytes), format_duration(summary.seconds));
+  fmt::print("{}: {} pieces, learned from {} lines ({} of {}) in {}\n", printable(summary.file.string()),
+             options.vocab_size, summary.lines, size_of(summary.sampled_bytes), size_of(summary.corpus_bytes),
+             format_duration(summary.seconds));
   fmt::print("read {}\n", readings(summary.inputs));
   print_passed_over(summary.passed_over);
   if (summary.skipped_lines > 0) fmt::print("{} lines were not UTF-8 and passed over\n", summary.skipped_lines);
@@ -75,9 +77,9 @@ std::string rate_of(const PrepareSummary& summary) {
 }
 
 void print_summary(const PrepareOptions& options, const PrepareSummary& summary) {
-  fmt::print("{}: {} tokens in {} documents and {} shard(s), from {} in {} file(s), {}{}\n", printable(options.out_directory),
-             summary.tokens, summary.documents, summary.shards, size_of(summary.bytes_done), summary.files,
-             format_duration(summary.seconds), rate_of(summary));
+  fmt::print("{}: {} tokens in {} documents and {} shard(s), from {} in {} file(s), {}{}\n",
+             printable(options.out_directory), summary.tokens, summary.documents, summary.shards,
+             size_of(summary.bytes_done), summary.files, format_duration(summary.seconds), rate_of(summary));
   fmt::print("read {}\n", readings(summary.inputs));
   if (summary.empty_documents + summary.skipped_hidden > 0)
     fmt::print("passed over: {} empty documents, {} hidden files\n", summary.empty_documents, summary.skipped_hidden);
@@ -85,8 +87,10 @@ void print_summary(const PrepareOptions& options, const PrepareSummary& summary)
   if (summary.foreign_bytes > 0)
     fmt::print("{} bytes were zero or no UTF-8, and taken as they are (--format text)\n", summary.foreign_bytes);
   if (summary.spelled_controls > 0)
-    fmt::print("\"<s>\" or \"</s>\" stand {} times in the texts, and are characters there, not bos and eos: rendered chats have them, and are to be "
-               "prepared without\n", summary.spelled_controls);
+    fmt::print(
+        "\"<s>\" or \"</s>\" stand {} times in the texts, and are characters there, not bos and eos: rendered chats have them, and are to be "
+        "prepared without\n",
+        summary.spelled_controls);
   for (const std::string& warning : summary.warnings) fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
 }
 
@@ -97,8 +101,8 @@ void tokenize(const PrepareArguments& arguments) {
   std::optional<Progress> progress;
   options.on_progress = [&](const PrepareProgress& now) {
     if (!progress)
-      progress.emplace(ProgressOptions{
-          .label = "tokenize", .unit = "B", .total = static_cast<std::int64_t>(now.bytes_total)});
+      progress.emplace(
+          ProgressOptions{.label = "tokenize", .unit = "B", .total = static_cast<std::int64_t>(now.bytes_total)});
     progress->update(static_cast<std::int64_t>(now.bytes_done),
                      fmt::format("{} tokens", format_count(static_cast<double>(now.tokens))));
   };
@@ -120,28 +124,33 @@ void warn_of_tokens_left_out(const std::string& tokenizer) {
   } catch (const std::runtime_error&) {  // it says something that would be refused, were it named
   }
   if (leaves_out)
-    fmt::print(stderr, "smoe: warning: other files in {} add tokens to {} or change it, and are left out: texts hold none of "
-                       "these tokens, and the ids are those of the bare file; to have them, name the directory: --tokenizer {}\n",
-               printable(directory.string()), file.filename().string(), printable(directory.string()));
+    fmt::print(
+        stderr,
+        "smoe: warning: other files in {} add tokens to {} or change it, and are left out: texts hold none of "
+        "these tokens, and the ids are those of the bare file; to have them, name the directory: --tokenizer {}\n",
+        printable(directory.string()), file.filename().string(), printable(directory.string()));
 }
 
 void add_prepare_command(CommandLine& line) {
   const auto arguments = std::make_shared<PrepareArguments>();
   PrepareOptions& options = arguments->options;
-  const Command command = line.command(
-      "prepare", "turns files into token shards, or trains a SentencePiece vocabulary on them");
-  command.path("INPUT", options.inputs, "files of text, JSON or ids, or directories that stand for all files below them")
+  const Command command =
+      line.command("prepare", "turns files into token shards, or trains a SentencePiece vocabulary on them");
+  command
+      .path("INPUT", options.inputs, "files of text, JSON or ids, or directories that stand for all files below them")
       .required();
   command.path("--out", options.out_directory, "directory of the shards, or of the trained tokenizer.model").required();
-  const Option tokenizer = command.path(
-      "--tokenizer", options.tokenizer, "a tokenizer.model, a directory that holds one (with the tokens it adds), or 'bytes'");
+  const Option tokenizer =
+      command.path("--tokenizer", options.tokenizer,
+                   "a tokenizer.model, a directory that holds one (with the tokens it adds), or 'bytes'");
   const Option vocab_size =
       command.option("--vocab-size", options.vocab_size, "in place of a tokenizer, for files that hold ids")
           .range(1, 0x7FFFFFFF)
           .excludes(tokenizer);
   const Option train =
-      command.option("--train-tokenizer", arguments->train_vocab_size,
-                          "train a vocabulary of this size in Mixtral's settings, write OUT/tokenizer.model and end")
+      command
+          .option("--train-tokenizer", arguments->train_vocab_size,
+                  "train a vocabulary of this size in Mixtral's settings, write OUT/tokenizer.model and end")
           .range(260, 1 << 20)
           .excludes(tokenizer)
           .excludes(vocab_size);
@@ -153,7 +162,9 @@ void add_prepare_command(CommandLine& line) {
       .show_default();
   command.option("--text-field", options.text_field, "key of the text in a JSON object").show_default();
   command.option("--source", options.source, "where the documents come from, for the manifest");
-  command.option("--shard-tokens", options.shard_tokens, "most tokens a shard; documents are not split, so one that is longer has a shard of its own")
+  command
+      .option("--shard-tokens", options.shard_tokens,
+              "most tokens a shard; documents are not split, so one that is longer has a shard of its own")
       .range(1, std::int64_t{1} << 40)
       .show_default();
   command.option("--append-eos", options.append_eos, "end every text with eos; ids are stored as they are")

@@ -49,32 +49,38 @@ std::string describe_run(const RunConfig& config, const Layout& layout, int rank
   const std::vector<std::string> frozen = frozen_patterns(config.router, train.freeze);
   const double token_flops = 3 * forward_flops_per_token(model, config.data.sequence_length);
   const double state = static_cast<double>(training_state_bytes(model, layout, frozen, train.type())) / gib;
-  const double activations = static_cast<double>(estimated_activation_bytes(model, micro_batch_of(train, config.data), layout)) / gib;
+  const double activations =
+      static_cast<double>(estimated_activation_bytes(model, micro_batch_of(train, config.data), layout)) / gib;
   const double machine = static_cast<double>(usable_memory_bytes()) / gib;
 
   std::string text;
   text += line("model", fmt::format("{} layers of width {}, {} experts of which a token uses {}, vocabulary {}",
                                     model.num_hidden_layers, model.hidden_size, model.num_local_experts,
                                     model.num_experts_per_tok, model.vocab_size));
-  text += line("parameters", fmt::format("{} total, {} active for a token", grouped(counts.total), grouped(counts.active)));
+  text +=
+      line("parameters", fmt::format("{} total, {} active for a token", grouped(counts.total), grouped(counts.active)));
   text += line("", fmt::format("embedding and head {}, attention {}, experts {}, routers {}, norms {}",
                                grouped(counts.embedding), grouped(counts.attention), grouped(counts.experts),
                                grouped(counts.routers), grouped(counts.norms)));
   if (!frozen.empty())
-    text += line("trained", fmt::format("{} parameters; frozen: {}", grouped(count_trained(declare_parameters(model, Mesh::single(), frozen))),
+    text += line("trained", fmt::format("{} parameters; frozen: {}",
+                                        grouped(count_trained(declare_parameters(model, Mesh::single(), frozen))),
                                         fmt::join(frozen, ", ")));
   text += line("step", fmt::format("{} tokens: {} sequences of {}; dp {} x {} micro-batch(es) of {}",
-                                   grouped(step_tokens), train.global_batch_size, config.data.sequence_length, layout.dp(),
-                                   micro_batches, train.micro_batch_size));
-  text += line("ranks", fmt::format("{}: dp {} x tp {}, experts edp {} x ep {}", layout.ranks, layout.dp(), layout.tp, layout.edp(), layout.ep));
+                                   grouped(step_tokens), train.global_batch_size, config.data.sequence_length,
+                                   layout.dp(), micro_batches, train.micro_batch_size));
+  text += line("ranks", fmt::format("{}: dp {} x tp {}, experts edp {} x ep {}", layout.ranks, layout.dp(), layout.tp,
+                                    layout.edp(), layout.ep));
   text += line("run", fmt::format("{} steps, {} tokens", grouped(train.steps), grouped(train.steps * step_tokens)));
-  text += line("arithmetic", fmt::format("{} a step, {} in all", operations(token_flops * static_cast<double>(step_tokens)),
-                                         operations(token_flops * static_cast<double>(step_tokens) *
-                                                    static_cast<double>(train.steps))));
+  text +=
+      line("arithmetic",
+           fmt::format("{} a step, {} in all", operations(token_flops * static_cast<double>(step_tokens)),
+                       operations(token_flops * static_cast<double>(step_tokens) * static_cast<double>(train.steps))));
   const double needed = (state + activations) * ranks_on_node;
-  text += line("memory", fmt::format("{:.2f} GiB a rank for weights, gradients and moments, about {:.2f} GiB for activations; "
-                                     "{} rank(s) here need {:.2f} GiB, this machine has {:.1f} GiB{}",
-                                     state, activations, ranks_on_node, needed, machine, needed > machine ? ": too little" : ""));
+  text += line("memory",
+               fmt::format("{:.2f} GiB a rank for weights, gradients and moments, about {:.2f} GiB for activations; "
+                           "{} rank(s) here need {:.2f} GiB, this machine has {:.1f} GiB{}",
+                           state, activations, ranks_on_node, needed, machine, needed > machine ? ": too little" : ""));
   text += line("output", printable(train.output_dir));
   return text;
 }

@@ -41,17 +41,21 @@ void describe_data(const RunConfig& config) {
         keys.push_back(fmt::format("data.{}.{}", key, i));
         left.push_back(sources[i]);
       } else {
-        fmt::print("data.{}.{}: {} holds no token shards yet (smoe prepare makes them)\n", key, i, printable(sources[i].path));
+        fmt::print("data.{}.{}: {} holds no token shards yet (smoe prepare makes them)\n", key, i,
+                   printable(sources[i].path));
       }
     sources = std::move(left);
     return keys;
   };
-  const std::vector<std::string> train = leave_out_missing("train", there.train), eval = leave_out_missing("eval", there.eval);
-  const std::filesystem::path from = config.model.from ? find_model_directory(*config.model.from) : std::filesystem::path();
+  const std::vector<std::string> train = leave_out_missing("train", there.train),
+                                 eval = leave_out_missing("eval", there.eval);
+  const std::filesystem::path from =
+      config.model.from ? find_model_directory(*config.model.from) : std::filesystem::path();
   const auto corpus = open_corpus(there, {.vocab_size = config.model.vocab_size, .model_directory = from});
   const auto tell = [&](const std::vector<std::string>& keys, const std::vector<Source>& sources) {
     for (std::size_t i = 0; i < sources.size(); ++i)
-      fmt::print("{}: {}: {} samples of {} tokens\n", keys[i], printable(sources[i].name), sources[i].dataset->samples(), config.data.sequence_length);
+      fmt::print("{}: {}: {} samples of {} tokens\n", keys[i], printable(sources[i].name),
+                 sources[i].dataset->samples(), config.data.sequence_length);
   };
   tell(train, corpus->train);
   tell(eval, corpus->eval);
@@ -72,7 +76,8 @@ void describe(const RunConfig& config, const TrainerConfig& run, const Mesh& mes
   mesh.group(Axis::world).all_reduce(std::span(&too_much, 1), Reduce::max, "launch.too_much");
   if (too_much == 0) {
     TrainingParts parts(make_backend(config.train.device, threads), config.model, run, mesh, frozen);
-    parts.model->parameters().initialize(*parts.backend, static_cast<std::uint64_t>(run.train.seed), parts.optimizer->keeps_masters());
+    parts.model->parameters().initialize(*parts.backend, static_cast<std::uint64_t>(run.train.seed),
+                                         parts.optimizer->keeps_masters());
     const std::uint64_t measured = rehearse(*parts.step, micro_batch, mesh);
     if (job.is_root()) fmt::print("{}", describe_rehearsal(measured));
   }
@@ -116,7 +121,9 @@ int run_training(const RunConfig& given, const TrainingOptions& options, Job& jo
     config = resolve_model(given);
     layout = layout_of(config, job.ranks());
     try {
-      require_layout(config.model, {config.data.sequence_length, config.train.global_batch_size, config.train.micro_batch_size}, layout);
+      require_layout(config.model,
+                     {config.data.sequence_length, config.train.global_batch_size, config.train.micro_batch_size},
+                     layout);
     } catch (const std::runtime_error& error) {
       throw UsageError(error.what());
     }

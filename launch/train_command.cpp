@@ -26,9 +26,11 @@ void train(const TrainArguments& arguments, Job& job) {
   RunConfig config;
   job.agree("launch.configuration", [&] { config = read_config(arguments.config, arguments.overrides); });
   // First of all, because ranks that were given something else would take other ways from here.
-  job.require_same_everywhere(fmt::format("train\n{}print_config: {}\ndry_run: {}\n", print_yaml(config), arguments.print_config, arguments.dry_run));
+  job.require_same_everywhere(fmt::format("train\n{}print_config: {}\ndry_run: {}\n", print_yaml(config),
+                                          arguments.print_config, arguments.dry_run));
   if (job.is_root()) {
-    for (const std::string& warning : find_warnings(config)) fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
+    for (const std::string& warning : find_warnings(config))
+      fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
   }
   if (arguments.print_config) {
     if (job.is_root()) fmt::print("{}", print_yaml(config));

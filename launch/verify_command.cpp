@@ -41,7 +41,8 @@ EquivalenceCase shrink(const RunConfig& config, int ranks, std::int64_t steps) {
   if (c.router.aux_loss_scope == AuxLossScope::rank) c.router.aux_loss_scope = AuxLossScope::micro_batch;
   c.optimizer = config.optimizer;
   c.optimizer.learning_rate = std::min(config.optimizer.learning_rate, 1e-3);
-  c.optimizer.epsilon = std::max(config.optimizer.epsilon, 1e-5);  // updates that are nothing but rounding do not decide
+  c.optimizer.epsilon =
+      std::max(config.optimizer.epsilon, 1e-5);  // updates that are nothing but rounding do not decide
   const std::int64_t divisible = std::lcm<std::int64_t>(ranks, 8);  // by every tp
   c.sequence_length = divisible * std::max<std::int64_t>(1, 24 / divisible);
   c.at_once = 2 * ranks;
@@ -57,25 +58,29 @@ EquivalenceCase shrink(const RunConfig& config, int ranks, std::int64_t steps) {
 }
 
 void print_heading(const RunConfig& config, const EquivalenceCase& what, int ranks) {
-  fmt::print("{} steps of a small copy ({} layers of width {}, {} heads, {} key-value heads, {} experts, top {}; {} scope) on {} rank(s)\n"
-             "against one rank. Largest deviations: losses and norm of their value, gradients and weights of the tensor's largest entry.\n",
-             what.steps, what.model.num_hidden_layers, what.model.hidden_size, what.model.num_attention_heads, what.model.num_key_value_heads,
-             what.model.num_local_experts, what.model.num_experts_per_tok, yaml_text(what.router.aux_loss_scope), ranks);
+  fmt::print(
+      "{} steps of a small copy ({} layers of width {}, {} heads, {} key-value heads, {} experts, top {}; {} scope) on {} rank(s)\n"
+      "against one rank. Largest deviations: losses and norm of their value, gradients and weights of the tensor's largest entry.\n",
+      what.steps, what.model.num_hidden_layers, what.model.hidden_size, what.model.num_attention_heads,
+      what.model.num_key_value_heads, what.model.num_local_experts, what.model.num_experts_per_tok,
+      yaml_text(what.router.aux_loss_scope), ranks);
   if (config.router.aux_loss_scope != what.router.aux_loss_scope)
     fmt::print("router.aux_loss_scope {} depends on the layout by its definition: {} stands in for it.\n",
                yaml_text(config.router.aux_loss_scope), yaml_text(what.router.aux_loss_scope));
-  fmt::print("\n{:<24} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}       {}\n", "layout", "lm loss", "balance", "z loss", "norm", "gradient", "weight",
-             "worst gradient");
+  fmt::print("\n{:<24} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}       {}\n", "layout", "lm loss", "balance", "z loss",
+             "norm", "gradient", "weight", "worst gradient");
 }
 
 std::string row(const std::string& title, const Deviations& d, bool fits) {
-  return fmt::format("{:<24} {:>9.1e} {:>9.1e} {:>9.1e} {:>9.1e} {:>9.1e} {:>9.1e}  {}  {}\n", title, d.lm_loss.value, d.aux_loss.value,
-                     d.z_loss.value, d.grad_norm.value, d.gradient.value, d.weight.value, fits ? "ok " : "BAD", d.gradient.tensor);
+  return fmt::format("{:<24} {:>9.1e} {:>9.1e} {:>9.1e} {:>9.1e} {:>9.1e} {:>9.1e}  {}  {}\n", title, d.lm_loss.value,
+                     d.aux_loss.value, d.z_loss.value, d.grad_norm.value, d.gradient.value, d.weight.value,
+                     fits ? "ok " : "BAD", d.gradient.tensor);
 }
 
 void verify(const VerifyArguments& arguments, Job& job) {
   RunConfig config;
-  job.agree("launch.configuration", [&] { config = resolve_model(read_config(arguments.config, arguments.overrides)); });
+  job.agree("launch.configuration",
+            [&] { config = resolve_model(read_config(arguments.config, arguments.overrides)); });
   job.require_same_everywhere(fmt::format("verify {}\n{}", arguments.steps, print_yaml(config)));
   job.set_timeout(config.parallel.timeout);
   // The second has one sequence at a time, which the ranks of a tp group then share.
@@ -106,14 +111,18 @@ void verify(const VerifyArguments& arguments, Job& job) {
   }
   const Tolerances allowed;
   if (job.is_root())
-    fmt::print("{:<24} {:>9.0e} {:>9.0e} {:>9.0e} {:>9.0e} {:>9.0e} {:>9.0e}\n\n", "allowed", allowed.loss, allowed.loss, allowed.loss,
-               allowed.grad_norm, allowed.gradient, allowed.weight);
+    fmt::print("{:<24} {:>9.0e} {:>9.0e} {:>9.0e} {:>9.0e} {:>9.0e} {:>9.0e}\n\n", "allowed", allowed.loss,
+               allowed.loss, allowed.loss, allowed.grad_norm, allowed.gradient, allowed.weight);
   job.agree("verify.result", [&] {
-    if (!bad.empty()) throw std::runtime_error(fmt::format("layouts that do not compute what one rank does:\n  {}", fmt::join(bad, "\n  ")));
+    if (!bad.empty())
+      throw std::runtime_error(
+          fmt::format("layouts that do not compute what one rank does:\n  {}", fmt::join(bad, "\n  ")));
   });
   if (!job.is_root()) return;
   if (job.ranks() == 1)
-    fmt::print("one rank was held against itself; to see other layouts, start it over ranks: mpirun -n 4 smoe verify {}\n", arguments.config);
+    fmt::print(
+        "one rank was held against itself; to see other layouts, start it over ranks: mpirun -n 4 smoe verify {}\n",
+        arguments.config);
   else
     fmt::print("{} layout(s) of {} ranks compute what one rank does\n", checked, job.ranks());
 }
@@ -122,7 +131,8 @@ void verify(const VerifyArguments& arguments, Job& job) {
 
 void add_verify_command(CommandLine& line, Job& job) {
   const auto arguments = std::make_shared<VerifyArguments>();
-  const Command command = line.command("verify", "holds every layout of the ranks it is given (mpirun -n N) against one rank");
+  const Command command =
+      line.command("verify", "holds every layout of the ranks it is given (mpirun -n N) against one rank");
   command.path("CONFIG", arguments->config, "YAML file; its data is not read").required();
   command.option("key=value", arguments->overrides, "overrides, as in router.aux_loss_scope=sequence");
   command.option("--steps", arguments->steps, "training steps to compare").range(1, 1000).show_default();

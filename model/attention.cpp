@@ -10,13 +10,21 @@ namespace {
 // The projections to and from heads: each rank of a tp group has the rows, or the columns, of its own.
 Parameter to_heads(const std::string& name, std::int64_t heads, const ModelConfig& config, const Mesh& mesh) {
   const std::int64_t hidden = config.hidden_size, ranks = mesh.size(Axis::tp), own = heads / ranks * config.head_size();
-  return {.name = name, .shape = {own * ranks, hidden}, .first = {own * mesh.rank(Axis::tp), 0}, .slice = {own, hidden},
-          .split = Split::tp, .initial_std = static_cast<float>(config.initializer_range)};
+  return {.name = name,
+          .shape = {own * ranks, hidden},
+          .first = {own * mesh.rank(Axis::tp), 0},
+          .slice = {own, hidden},
+          .split = Split::tp,
+          .initial_std = static_cast<float>(config.initializer_range)};
 }
 Parameter from_heads(const std::string& name, std::int64_t heads, const ModelConfig& config, const Mesh& mesh) {
   const std::int64_t hidden = config.hidden_size, ranks = mesh.size(Axis::tp), own = heads / ranks * config.head_size();
-  return {.name = name, .shape = {hidden, own * ranks}, .first = {0, own * mesh.rank(Axis::tp)}, .slice = {hidden, own},
-          .split = Split::tp, .initial_std = static_cast<float>(config.initializer_range)};
+  return {.name = name,
+          .shape = {hidden, own * ranks},
+          .first = {0, own * mesh.rank(Axis::tp)},
+          .slice = {hidden, own},
+          .split = Split::tp,
+          .initial_std = static_cast<float>(config.initializer_range)};
 }
 
 // [T, heads, C] as the [T, heads C] of a product.
@@ -24,7 +32,8 @@ Tensor merge_heads(const Tensor& heads) { return heads.reshape({heads.dim(0), he
 
 }  // namespace
 
-Attention::Attention(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config, const Mesh& mesh, int layer)
+Attention::Attention(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config, const Mesh& mesh,
+                     int layer)
     : heads_(config.num_attention_heads / mesh.size(Axis::tp)),
       kv_heads_(config.num_key_value_heads / mesh.size(Axis::tp)),
       head_dim_(config.head_size()),
@@ -43,8 +52,8 @@ AttentionShape Attention::shape(const TokenBatch& batch) const {
   return {batch.sequences, batch.sequence_length, heads_, kv_heads_, head_dim_, window_};
 }
 
-void Attention::forward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& x, KvCache* cache,
-                        Saved& saved, const Tensor& y) const {
+void Attention::forward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& x,
+                        KvCache* cache, Saved& saved, const Tensor& y) const {
   Backend& backend = context.backend;
   const TokenSplit split(context.mesh);
   saved.x = split.gather(context.activations, x, "attention.gather");
@@ -55,7 +64,8 @@ void Attention::forward(Context& context, const TokenBatch& batch, const Tensor&
   backend.rope_forward(saved.qkv, heads_ + kv_heads_, batch.positions, rope_table);
   if (cache) {
     const auto layer = static_cast<std::size_t>(layer_);
-    backend.attention_cached(shape(batch), saved.qkv, cache->length, cache->keys[layer], cache->values[layer], saved.out);
+    backend.attention_cached(shape(batch), saved.qkv, cache->length, cache->keys[layer], cache->values[layer],
+                             saved.out);
   } else {
     saved.lse = context.activations.take({heads_, tokens});
     backend.attention_forward(shape(batch), saved.qkv, batch.document_start, saved.out, saved.lse);

@@ -25,7 +25,8 @@ class Attention {
   };
 
   // rope_table [P, C] is filled before the first forward, with room for every position that will be asked for.
-  Attention(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config, const Mesh& mesh, int layer);
+  Attention(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config, const Mesh& mesh,
+            int layer);
 
   bool trained() const { return qkv_.trained() || out_.trained(); }
 
@@ -33,8 +34,8 @@ class Attention {
   void forward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& x, KvCache* cache,
                Saved& saved, const Tensor& y) const;
   // dx [T/tp,D] is assigned; empty: not wanted, on any rank of the tp group.
-  void backward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& dy, const Saved& saved,
-                const Tensor& dx) const;
+  void backward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& dy,
+                const Saved& saved, const Tensor& dx) const;
 
  private:
   AttentionShape shape(const TokenBatch& batch) const;

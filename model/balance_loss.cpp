@@ -27,26 +27,38 @@ double BalanceValues::trained(AuxLossScope scope) const {
 double BalanceValues::z_total() const { return total(z); }
 
 BalanceLoss::BalanceLoss(const ModelConfig& model, const RouterConfig& router)
-    : layers_(model.num_hidden_layers), experts_(model.num_local_experts), experts_per_token_(model.num_experts_per_tok), router_(router) {
+    : layers_(model.num_hidden_layers),
+      experts_(model.num_local_experts),
+      experts_per_token_(model.num_experts_per_tok),
+      router_(router) {
   world_.resize(index(BalanceTotals::size(layers_, experts_)));
   for (auto* v : {&running_counts_, &own_counts_}) v->resize(index(layers_ * experts_));
   for (auto* v : {&pooled_counts_, &pooled_f_, &pooled_p_}) v->resize(index(experts_));
-  for (auto* v : {&values_.micro_batch, &values_.global_batch, &values_.sequence, &values_.rank, &values_.z}) v->resize(index(layers_));
+  for (auto* v : {&values_.micro_batch, &values_.global_batch, &values_.sequence, &values_.rank, &values_.z})
+    v->resize(index(layers_));
   values_.load.assign(index(layers_), std::vector<double>(index(experts_)));
 }
 
 RouterStatistics BalanceLoss::Statistics::layer(std::int64_t l) const {
   const std::int64_t runs = counts.dim(1), experts = counts.dim(2);
-  return {counts.rows(l, 1).reshape({runs, experts}), probability_sums.rows(l, 1).reshape({runs, experts}), z_sums.rows(l, 1).reshape({runs})};
+  return {counts.rows(l, 1).reshape({runs, experts}), probability_sums.rows(l, 1).reshape({runs, experts}),
+          z_sums.rows(l, 1).reshape({runs})};
 }
 
-BalanceLoss::Statistics BalanceLoss::take_statistics(Context& context, std::int64_t sequences, std::int64_t sequence_length) const {
+BalanceLoss::Statistics BalanceLoss::take_statistics(Context& context, std::int64_t sequences,
+                                                     std::int64_t sequence_length) const {
   const TokenSplit split(context.mesh);
   const std::int64_t all = sequences * sequence_length, tokens = split.local(all);
   const std::int64_t run = split.run(sequences, sequence_length), runs = std::max<std::int64_t>(1, tokens / run);
   Arena& arena = context.activations;
-  return {arena.take({layers_, runs, experts_}), arena.take({layers_, runs, experts_}), arena.take({layers_, runs}),
-          sequences, sequence_length, tokens, split.first(all), run};
+  return {arena.take({layers_, runs, experts_}),
+          arena.take({layers_, runs, experts_}),
+          arena.take({layers_, runs}),
+          sequences,
+          sequence_length,
+          tokens,
+          split.first(all),
+          run};
 }
 
 void BalanceLoss::begin_step(std::int64_t micro_batches) {
@@ -60,14 +72,16 @@ void BalanceLoss::begin_step(std::int64_t micro_batches) {
   values_.hf = 0;
 }
 
-void BalanceLoss::add_micro_batch(Context& context, const Statistics& statistics, std::vector<RouterGradient>& gradients) {
+void BalanceLoss::add_micro_batch(Context& context, const Statistics& statistics,
+                                  std::vector<RouterGradient>& gradients) {
   gather_runs(context, statistics);
   const BalanceTotals t(world_, layers_, experts_, experts_per_token_);
   sum_own(context, statistics, t);
   add_counts(t);
   const MicroBatchScope micro_batch{t};
   const GlobalBatchScope global_batch{t, running_counts_, static_cast<double>(seen_)};
-  const SequenceScope sequence{t, sequence_sums_, statistics.sequences, statistics.sequence_length, statistics.first, statistics.run};
+  const SequenceScope sequence{
+      t, sequence_sums_, statistics.sequences, statistics.sequence_length, statistics.first, statistics.run};
   const RankScope rank{t, own_counts_, static_cast<double>(statistics.tokens)};
   const HfScope hf{t, pooled_f_, pooled_p_, pooled_counts_};
 
@@ -128,8 +142,10 @@ void BalanceLoss::gather_runs(Context& context, const Statistics& statistics) {
 void BalanceLoss::sum_own(Context& context, const Statistics& statistics, const BalanceTotals& t) {
   std::fill(world_.begin(), world_.end(), 0.0);
   const std::int64_t runs = statistics.counts.dim(1), sequences = statistics.sequences;
-  const std::span<const float> counts = counts_.numbers(), probability_sums = probability_sums_.numbers(), z_sums = z_sums_.numbers();
-  const double tokens = static_cast<double>(statistics.tokens), length = static_cast<double>(statistics.sequence_length);
+  const std::span<const float> counts = counts_.numbers(), probability_sums = probability_sums_.numbers(),
+                               z_sums = z_sums_.numbers();
+  const double tokens = static_cast<double>(statistics.tokens),
+               length = static_cast<double>(statistics.sequence_length);
   const bool speaks_for_sequences = context.mesh.rank(Axis::tp) == 0;  // the tp group has them in common
   for (std::int64_t l = 0; l < layers_; ++l) {
     double by_sequence = 0;

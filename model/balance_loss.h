@@ -76,14 +76,14 @@ class BalanceLoss {
   RouterConfig router_;
   std::int64_t micro_batches_ = 1, seen_ = 0;
   double share_ = 1.0;
-  HostMirror<float> counts_, probability_sums_, z_sums_;   // [L,N,E], [L,N,E], [L,N] of this rank, on the host
-  std::vector<double> sequence_sums_;                      // [L,B,2E] counts and probabilities of each sequence of the tp group
-  std::vector<double> own_counts_;                         // [L,E] of this rank
-  std::vector<double> world_;                              // see BalanceTotals
-  std::vector<double> running_counts_;                     // [L,E] over the micro-batches of the step
-  std::vector<double> pooled_counts_;                      // [E] sums over the layers, for the hf scope
-  std::vector<double> pooled_f_, pooled_p_;                // [E] means over the layers, likewise
-  std::vector<float> gradient_;                            // [L, N or 1, E]
+  HostMirror<float> counts_, probability_sums_, z_sums_;  // [L,N,E], [L,N,E], [L,N] of this rank, on the host
+  std::vector<double> sequence_sums_;        // [L,B,2E] counts and probabilities of each sequence of the tp group
+  std::vector<double> own_counts_;           // [L,E] of this rank
+  std::vector<double> world_;                // see BalanceTotals
+  std::vector<double> running_counts_;       // [L,E] over the micro-batches of the step
+  std::vector<double> pooled_counts_;        // [E] sums over the layers, for the hf scope
+  std::vector<double> pooled_f_, pooled_p_;  // [E] means over the layers, likewise
+  std::vector<float> gradient_;              // [L, N or 1, E]
   BalanceValues values_;
 };
 

@@ -21,7 +21,11 @@ struct BalanceTotals {
   double L, E, K;
 
   BalanceTotals(std::span<double> numbers, std::int64_t layers, std::int64_t experts, std::int64_t experts_per_token)
-      : numbers(numbers), layers(layers), experts(experts), L(static_cast<double>(layers)), E(static_cast<double>(experts)),
+      : numbers(numbers),
+        layers(layers),
+        experts(experts),
+        L(static_cast<double>(layers)),
+        E(static_cast<double>(experts)),
         K(static_cast<double>(experts_per_token)) {}
   static std::int64_t size(std::int64_t layers, std::int64_t experts) { return layers * (2 * experts + 3) + 3; }
 
@@ -48,8 +52,12 @@ struct BalanceTotals {
 
 struct MicroBatchScope {
   const BalanceTotals& t;
-  double value(double share, std::int64_t l) const { return share * t.unit(t.tokens()) * t.dot(t.counts(l), t.probabilities(l)); }
-  double gradient(std::int64_t l, std::int64_t, std::size_t i) const { return t.E * t.counts(l)[i] / (t.K * t.tokens()) / t.tokens(); }
+  double value(double share, std::int64_t l) const {
+    return share * t.unit(t.tokens()) * t.dot(t.counts(l), t.probabilities(l));
+  }
+  double gradient(std::int64_t l, std::int64_t, std::size_t i) const {
+    return t.E * t.counts(l)[i] / (t.K * t.tokens()) / t.tokens();
+  }
 };
 
 struct GlobalBatchScope {
@@ -59,8 +67,12 @@ struct GlobalBatchScope {
   std::span<const double> counts(std::int64_t l) const {
     return running.subspan(static_cast<std::size_t>(l * t.experts), static_cast<std::size_t>(t.experts));
   }
-  double value(double share, std::int64_t l) const { return share * t.unit(t.tokens()) * t.dot(counts(l), t.probabilities(l)) / seen; }
-  double gradient(std::int64_t l, std::int64_t, std::size_t i) const { return t.E * counts(l)[i] / (t.K * t.tokens() * seen) / t.tokens(); }
+  double value(double share, std::int64_t l) const {
+    return share * t.unit(t.tokens()) * t.dot(counts(l), t.probabilities(l)) / seen;
+  }
+  double gradient(std::int64_t l, std::int64_t, std::size_t i) const {
+    return t.E * counts(l)[i] / (t.K * t.tokens() * seen) / t.tokens();
+  }
 };
 
 struct SequenceScope {
@@ -68,11 +80,12 @@ struct SequenceScope {
   std::span<const double> sums;  // [L,B,2E] counts and probabilities of each sequence of the tp group
   std::int64_t sequences;        // B
   std::int64_t length;
-  std::int64_t first, run;       // this rank's first token among those of the tp group, and the tokens of each of its runs
+  std::int64_t first, run;  // this rank's first token among those of the tp group, and the tokens of each of its runs
   double value(double share, std::int64_t l) const { return share * t.sequences_balance(l) / t.sequences(); }
   double gradient(std::int64_t l, std::int64_t r, std::size_t i) const {
     const auto sequence = static_cast<std::size_t>(l * sequences + (first + r * run) / length);
-    return t.E * sums[sequence * 2 * static_cast<std::size_t>(t.experts) + i] / (t.K * static_cast<double>(length)) / t.tokens();
+    return t.E * sums[sequence * 2 * static_cast<std::size_t>(t.experts) + i] / (t.K * static_cast<double>(length)) /
+           t.tokens();
   }
 };
 

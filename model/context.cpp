@@ -6,7 +6,8 @@ namespace smoe {
 namespace {
 Tensor upload(Backend& backend, Arena& arena, std::span<const std::int32_t> values, std::int64_t tokens) {
   if (values.empty() && tokens > 0) return {};
-  if (static_cast<std::int64_t>(values.size()) != tokens) throw std::logic_error("a micro-batch's columns differ in length");
+  if (static_cast<std::int64_t>(values.size()) != tokens)
+    throw std::logic_error("a micro-batch's columns differ in length");
   Tensor t = arena.take(DType::i32, {tokens});
   backend.copy_from_host(t, values.data());
   return t;
@@ -16,7 +17,12 @@ Tensor upload(Backend& backend, Arena& arena, std::span<const std::int32_t> valu
 TokenBatch make_token_batch(Backend& backend, Arena& arena, std::int64_t sequences, std::int64_t sequence_length,
                             std::span<const std::int32_t> ids, std::span<const std::int32_t> targets,
                             std::span<const std::int32_t> document_start, std::int64_t first_position) {
-  TokenBatch batch{.sequences = sequences, .sequence_length = sequence_length, .ids = {}, .targets = {}, .document_start = {}, .positions = {}};
+  TokenBatch batch{.sequences = sequences,
+                   .sequence_length = sequence_length,
+                   .ids = {},
+                   .targets = {},
+                   .document_start = {},
+                   .positions = {}};
   const std::int64_t tokens = batch.tokens();
   batch.ids = upload(backend, arena, ids, tokens);
   batch.targets = upload(backend, arena, targets, tokens);
@@ -25,8 +31,10 @@ TokenBatch make_token_batch(Backend& backend, Arena& arena, std::int64_t sequenc
   // A sequence's row of positions is written once on the host and copied per sequence.
   thread_local std::vector<std::int32_t> row;
   row.resize(static_cast<std::size_t>(sequence_length));
-  for (std::int64_t i = 0; i < sequence_length; ++i) row[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(first_position + i);
-  for (std::int64_t b = 0; b < sequences; ++b) backend.copy_from_host(batch.positions.rows(b * sequence_length, sequence_length), row.data());
+  for (std::int64_t i = 0; i < sequence_length; ++i)
+    row[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(first_position + i);
+  for (std::int64_t b = 0; b < sequences; ++b)
+    backend.copy_from_host(batch.positions.rows(b * sequence_length, sequence_length), row.data());
   return batch;
 }
 

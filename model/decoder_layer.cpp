@@ -7,23 +7,27 @@ namespace {
 std::string layer_prefix(int layer) { return "model.layers." + std::to_string(layer) + "."; }
 }  // namespace
 
-DecoderLayer::DecoderLayer(ParameterSet& parameters, const ModelConfig& config, const RoutingOptions& routing, const Mesh& mesh, int layer)
+DecoderLayer::DecoderLayer(ParameterSet& parameters, const ModelConfig& config, const RoutingOptions& routing,
+                           const Mesh& mesh, int layer)
     : routing_(routing),
       experts_in_all_(config.num_local_experts),
       experts_per_token_(config.num_experts_per_tok),
       input_norm_(parameters, layer_prefix(layer) + "input_layernorm.weight", config.hidden_size, config.rms_norm_eps),
       attention_(parameters, layer_prefix(layer) + "self_attn.", config, mesh, layer),
-      post_attention_norm_(parameters, layer_prefix(layer) + "post_attention_layernorm.weight", config.hidden_size, config.rms_norm_eps),
+      post_attention_norm_(parameters, layer_prefix(layer) + "post_attention_layernorm.weight", config.hidden_size,
+                           config.rms_norm_eps),
       router_(parameters, layer_prefix(layer) + "block_sparse_moe.", config, routing, layer),
       dispatcher_(mesh, config.num_local_experts, config.num_experts_per_tok),
-      experts_(parameters, layer_prefix(layer) + "block_sparse_moe.", config, dispatcher_.first_expert(), dispatcher_.local_experts()) {}
+      experts_(parameters, layer_prefix(layer) + "block_sparse_moe.", config, dispatcher_.first_expert(),
+               dispatcher_.local_experts()) {}
 
 Capacity DecoderLayer::capacity(const Context& context, const TokenBatch& batch) const {
-  return routing_.capacity(experts_in_all_, experts_per_token_, TokenSplit(context.mesh).run(batch.sequences, batch.sequence_length));
+  return routing_.capacity(experts_in_all_, experts_per_token_,
+                           TokenSplit(context.mesh).run(batch.sequences, batch.sequence_length));
 }
 
-void DecoderLayer::forward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& x, KvCache* cache,
-                           Saved& saved, const RouterStatistics& statistics, const Tensor& y) {
+void DecoderLayer::forward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& x,
+                           KvCache* cache, Saved& saved, const RouterStatistics& statistics, const Tensor& y) {
   Backend& backend = context.backend;
   const ArenaScope scope(context.scratch);
 
@@ -34,15 +38,17 @@ void DecoderLayer::forward(Context& context, const TokenBatch& batch, const Tens
 
   const Tensor expert_input = post_attention_norm_.forward(context, mid, saved.post_attention_norm);
   router_.forward(context, batch, expert_input, saved.router, statistics);
-  const Tensor rows = dispatcher_.dispatch(backend, context.activations, context.scratch, expert_input, saved.router.experts,
-                                           saved.router.weights, saved.dispatched, capacity(context, batch));
+  const Tensor rows =
+      dispatcher_.dispatch(backend, context.activations, context.scratch, expert_input, saved.router.experts,
+                           saved.router.weights, saved.dispatched, capacity(context, batch));
   const Tensor expert_output = context.scratch.take_like(rows);
   experts_.forward(context, rows, saved.dispatched.row_weights, saved.dispatched.rows, saved.experts, expert_output);
   dispatcher_.combine(backend, context.scratch, expert_output, saved.dispatched, mid, y);
 }
 
 void DecoderLayer::backward(Context& context, const TokenBatch& batch, const Tensor& rope_table,
-                            const RouterGradient& router_gradient, Saved& saved, const Tensor& dy_then_dx, bool wants_dx) {
+                            const RouterGradient& router_gradient, Saved& saved, const Tensor& dy_then_dx,
+                            bool wants_dx) {
   Backend& backend = context.backend;
   const ArenaScope scope(context.scratch);
   Arena& scratch = context.scratch;

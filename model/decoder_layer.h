@@ -21,16 +21,17 @@ class DecoderLayer {
     Experts::Saved experts;
   };
 
-  DecoderLayer(ParameterSet& parameters, const ModelConfig& config, const RoutingOptions& routing, const Mesh& mesh, int layer);
+  DecoderLayer(ParameterSet& parameters, const ModelConfig& config, const RoutingOptions& routing, const Mesh& mesh,
+               int layer);
 
   Router& router() { return router_; }
 
   // x [T/tp,D] -> y [T/tp,D]. x must live until backward. statistics may be empty.
-  void forward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& x, KvCache* cache, Saved& saved,
-               const RouterStatistics& statistics, const Tensor& y);
+  void forward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& x, KvCache* cache,
+               Saved& saved, const RouterStatistics& statistics, const Tensor& y);
   // dy [T/tp,D] is overwritten with dx where that is wanted; where not, backward ends above what has nothing to train.
-  void backward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const RouterGradient& router_gradient,
-                Saved& saved, const Tensor& dy_then_dx, bool wants_dx);
+  void backward(Context& context, const TokenBatch& batch, const Tensor& rope_table,
+                const RouterGradient& router_gradient, Saved& saved, const Tensor& dy_then_dx, bool wants_dx);
 
  private:
   Capacity capacity(const Context& context, const TokenBatch& batch) const;

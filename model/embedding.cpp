@@ -6,7 +6,8 @@
 namespace smoe {
 
 Embedding::Embedding(ParameterSet& parameters, const ModelConfig& config, const Mesh& mesh)
-    : table_(parameters.add(vocabulary_parameter("model.embed_tokens.weight", config, mesh))), vocabulary_(config.vocab_size) {}
+    : table_(parameters.add(vocabulary_parameter("model.embed_tokens.weight", config, mesh))),
+      vocabulary_(config.vocab_size) {}
 
 Tensor Embedding::forward(Context& context, const Tensor& ids) const {
   const TokenSplit split(context.mesh);

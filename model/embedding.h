@@ -12,7 +12,7 @@ class Embedding {
  public:
   Embedding(ParameterSet& parameters, const ModelConfig& config, const Mesh& mesh);
 
-  Tensor forward(Context& context, const Tensor& ids) const;  // ids [T] i32 -> [T/tp,D]
+  Tensor forward(Context& context, const Tensor& ids) const;                   // ids [T] i32 -> [T/tp,D]
   void backward(Context& context, const Tensor& ids, const Tensor& dy) const;  // dy [T/tp,D]
 
  private:

@@ -7,25 +7,29 @@ namespace smoe {
 namespace {
 
 // The matrices of these names, of every expert in turn.
-std::vector<Parameter> matrices(const std::string& prefix, const ModelConfig& config, std::int64_t first, std::int64_t count,
-                                std::initializer_list<const char*> names, Shape shape) {
+std::vector<Parameter> matrices(const std::string& prefix, const ModelConfig& config, std::int64_t first,
+                                std::int64_t count, std::initializer_list<const char*> names, Shape shape) {
   std::vector<Parameter> all;
   for (std::int64_t e = first; e < first + count; ++e)
     for (const char* name : names)
-      all.push_back({.name = prefix + "experts." + std::to_string(e) + "." + name + ".weight", .shape = shape,
-                     .split = Split::ep, .initial_std = static_cast<float>(config.initializer_range)});
+      all.push_back({.name = prefix + "experts." + std::to_string(e) + "." + name + ".weight",
+                     .shape = shape,
+                     .split = Split::ep,
+                     .initial_std = static_cast<float>(config.initializer_range)});
   return all;
 }
 
 }  // namespace
 
-Experts::Experts(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config, std::int64_t first, std::int64_t count)
+Experts::Experts(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config, std::int64_t first,
+                 std::int64_t count)
     : intermediate_(config.intermediate_size),
-      gate_up_(parameters, count, matrices(prefix, config, first, count, {"w1", "w3"}, {intermediate_, config.hidden_size})),
+      gate_up_(parameters, count,
+               matrices(prefix, config, first, count, {"w1", "w3"}, {intermediate_, config.hidden_size})),
       down_(parameters, count, matrices(prefix, config, first, count, {"w2"}, {config.hidden_size, intermediate_})) {}
 
-void Experts::forward(Context& context, const Tensor& x, const Tensor& row_weights, const ExpertRows& rows, Saved& saved,
-                      const Tensor& y) const {
+void Experts::forward(Context& context, const Tensor& x, const Tensor& row_weights, const ExpertRows& rows,
+                      Saved& saved, const Tensor& y) const {
   const std::int64_t r = x.dim(0);
   saved.x = x;
   saved.row_weights = row_weights;

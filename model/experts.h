@@ -21,7 +21,8 @@ class Experts {
   };
 
   // `count` experts starting at `first` of the model's: those of this rank of the ep group.
-  Experts(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config, std::int64_t first, std::int64_t count);
+  Experts(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config, std::int64_t first,
+          std::int64_t count);
 
   void forward(Context& context, const Tensor& x, const Tensor& row_weights, const ExpertRows& rows, Saved& saved,
                const Tensor& y) const;

@@ -21,7 +21,8 @@ ParameterStack add_matrices(ParameterSet& parameters, std::vector<Parameter> mat
 
 }  // namespace
 
-Linear::Linear(ParameterSet& parameters, std::vector<Parameter> matrices) : weight_(add_matrices(parameters, std::move(matrices))) {}
+Linear::Linear(ParameterSet& parameters, std::vector<Parameter> matrices)
+    : weight_(add_matrices(parameters, std::move(matrices))) {}
 
 void Linear::forward(Context& context, const Tensor& x, const Tensor& y) const {
   context.backend.gemm(Gemm::nt, x, weight_.value(), y, Write::assign);

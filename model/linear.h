@@ -42,7 +42,8 @@ class GroupedLinear {
   void forward(Context& context, const Tensor& x, const ExpertRows& rows, const Tensor& y) const;
   // The two halves of a backward, apart because a layer may need dx to compute its x again.
   void input_gradient(Context& context, const Tensor& dy, const ExpertRows& rows, const Tensor& dx) const;  // dx = dy W
-  void weight_gradient(Context& context, const Tensor& dy, const Tensor& x, const ExpertRows& rows) const;  // dW += dy^T x
+  void weight_gradient(Context& context, const Tensor& dy, const Tensor& x,
+                       const ExpertRows& rows) const;  // dW += dy^T x
 
  private:
   ParameterStack weight_;

@@ -69,7 +69,8 @@ void LmHead::losses_and_gradient(Context& context, const Tensor& local, const Te
     const Logits logits = forward(context, part(x), part(targets), part(losses));
     const bool in_place = x.type() == logits.values.type();
     const Tensor dlogits = in_place ? logits.values : context.scratch.take(x.type(), logits.values.shape());
-    context.backend.cross_entropy_backward(logits.values, part(targets), first_column(), logits.logsumexp, scale, part(token_scales), dlogits);
+    context.backend.cross_entropy_backward(logits.values, part(targets), first_column(), logits.logsumexp, scale,
+                                           part(token_scales), dlogits);
     projection_.backward(context, dlogits, part(x), part(dx), Write::assign);
   }
   if (!dlocal.empty()) split.sum_back(dx, dlocal, "head.sum_gradient");

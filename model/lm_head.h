@@ -21,8 +21,8 @@ class LmHead {
   void losses(Context& context, const Tensor& x, const Tensor& targets, const Tensor& losses) const;
   // The same, and the gradient of scale * sum_t token_scales[t] * losses[t]: the weight's accumulates, dx [T/tp,D] is
   // assigned. token_scales [T]; empty: 1. dx may be empty: not wanted, on any rank of the tp group.
-  void losses_and_gradient(Context& context, const Tensor& x, const Tensor& targets, double scale, const Tensor& token_scales,
-                           const Tensor& losses, const Tensor& dx) const;
+  void losses_and_gradient(Context& context, const Tensor& x, const Tensor& targets, double scale,
+                           const Tensor& token_scales, const Tensor& losses, const Tensor& dx) const;
   // x [N,D] -> logits [N,V], for generation and inspection; tp = 1.
   void logits(Context& context, const Tensor& x, const Tensor& logits) const;
 

@@ -9,8 +9,9 @@
 
 namespace smoe {
 namespace {
-std::vector<std::unique_ptr<DecoderLayer>> make_layers(ParameterSet& parameters, const ModelConfig& config, const RoutingOptions& routing,
-                                                       const Mesh& mesh, std::vector<std::size_t>& first_parameters) {
+std::vector<std::unique_ptr<DecoderLayer>> make_layers(ParameterSet& parameters, const ModelConfig& config,
+                                                       const RoutingOptions& routing, const Mesh& mesh,
+                                                       std::vector<std::size_t>& first_parameters) {
   std::vector<std::unique_ptr<DecoderLayer>> layers;
   for (int l = 0; l < config.num_hidden_layers; ++l) {
     first_parameters.push_back(parameters.size());
@@ -21,8 +22,8 @@ std::vector<std::unique_ptr<DecoderLayer>> make_layers(ParameterSet& parameters,
 }
 }  // namespace
 
-Mixtral::Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen, const RoutingOptions& routing,
-                 DType type)
+Mixtral::Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen,
+                 const RoutingOptions& routing, DType type)
     : config_(config),
       type_(type),
       mesh_(mesh),
@@ -43,7 +44,8 @@ void Mixtral::allocate(Backend& backend, Arena& persistent, std::int64_t positio
 
 void Mixtral::use_selection_bias(const Tensor& biases) {
   for (std::size_t l = 0; l < layers_.size(); ++l)
-    layers_[l]->router().use_selection_bias(biases.empty() ? Tensor() : biases.rows(static_cast<std::int64_t>(l), 1).reshape({config_.num_local_experts}));
+    layers_[l]->router().use_selection_bias(
+        biases.empty() ? Tensor() : biases.rows(static_cast<std::int64_t>(l), 1).reshape({config_.num_local_experts}));
 }
 
 void Mixtral::forward(Context& context, const TokenBatch& batch, Keep keep, Saved& saved) {
@@ -52,7 +54,8 @@ void Mixtral::forward(Context& context, const TokenBatch& batch, Keep keep, Save
 
 void Mixtral::forward_cached(Context& context, const TokenBatch& batch, KvCache& cache, Saved& saved) {
   if (batch.sequences != 1 || cache.length + batch.sequence_length > cache.capacity)
-    throw std::logic_error("a key-value cache holds one sequence of at most " + std::to_string(cache.capacity) + " positions");
+    throw std::logic_error("a key-value cache holds one sequence of at most " + std::to_string(cache.capacity) +
+                           " positions");
   run_layers(context, batch, Keep::nothing, &cache, saved);
   cache.length += batch.sequence_length;
 }
@@ -60,7 +63,8 @@ void Mixtral::forward_cached(Context& context, const TokenBatch& batch, KvCache&
 void Mixtral::run_layers(Context& context, const TokenBatch& batch, Keep keep, KvCache* cache, Saved& saved) {
   const std::int64_t last = (cache ? cache->length : 0) + batch.sequence_length;
   if (last > rope_table_.dim(0))
-    throw std::logic_error("position " + std::to_string(last - 1) + " is past the " + std::to_string(rope_table_.dim(0)) + " allocated");
+    throw std::logic_error("position " + std::to_string(last - 1) + " is past the " +
+                           std::to_string(rope_table_.dim(0)) + " allocated");
 
   saved.keep = keep;
   saved.inputs.assign(layers_.size(), {});
@@ -90,12 +94,14 @@ void Mixtral::loss(Context& context, const TokenBatch& batch, Saved& saved, cons
   context.backend.sum(saved.losses, total);
 }
 
-void Mixtral::loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved, const Tensor& total) {
+void Mixtral::loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved,
+                                const Tensor& total) {
   head_gradient(context, batch, scale, {}, saved);
   context.backend.sum(saved.losses, total);
 }
 
-void Mixtral::head_gradient(Context& context, const TokenBatch& batch, double scale, const Tensor& token_scales, Saved& saved) {
+void Mixtral::head_gradient(Context& context, const TokenBatch& batch, double scale, const Tensor& token_scales,
+                            Saved& saved) {
   saved.losses = context.activations.take({batch.tokens()});
   const bool only_head = first_trained() > layer_parameters_.back();
   saved.dhidden = only_head ? Tensor{} : context.activations.take_like(saved.hidden);
@@ -126,7 +132,8 @@ void Mixtral::backward(Context& context, const TokenBatch& batch, const std::vec
 }
 
 std::size_t Mixtral::first_trained() const {
-  const auto found = std::find_if(parameters_.begin(), parameters_.end(), [](const Parameter& p) { return !p.gradient.empty(); });
+  const auto found =
+      std::find_if(parameters_.begin(), parameters_.end(), [](const Parameter& p) { return !p.gradient.empty(); });
   return static_cast<std::size_t>(found - parameters_.begin());
 }
 
@@ -140,16 +147,19 @@ KvCache Mixtral::make_cache(Arena& arena, std::int64_t capacity) const {
   return cache;
 }
 
-ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen, DType type) {
+ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen,
+                                DType type) {
   Mixtral declared(config, mesh, frozen, {}, type);
   return std::move(declared.parameters());
 }
 
 double forward_flops_per_token(const ModelConfig& c, std::int64_t sequence_length) {
   const double d = static_cast<double>(c.hidden_size), q = static_cast<double>(c.num_attention_heads * c.head_size());
-  const double kv = static_cast<double>(c.num_key_value_heads * c.head_size()), s = static_cast<double>(sequence_length);
+  const double kv = static_cast<double>(c.num_key_value_heads * c.head_size()),
+               s = static_cast<double>(sequence_length);
   const double experts = static_cast<double>(c.num_local_experts), k = static_cast<double>(c.num_experts_per_tok);
-  const double layer = 2 * d * (q + 2 * kv) + 2 * q * d + 2 * s * q + 2 * d * experts + k * 6 * d * static_cast<double>(c.intermediate_size);
+  const double layer = 2 * d * (q + 2 * kv) + 2 * q * d + 2 * s * q + 2 * d * experts +
+                       k * 6 * d * static_cast<double>(c.intermediate_size);
   return static_cast<double>(c.num_hidden_layers) * layer + 2 * d * static_cast<double>(c.vocab_size);
 }
 

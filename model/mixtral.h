@@ -31,9 +31,9 @@ class Mixtral {
     std::vector<Tensor> inputs;               // [L] x of each layer, [T/tp,D]; empty tensors where nothing is kept
     std::vector<DecoderLayer::Saved> layers;  // unless all is kept, only that of the last one run is valid
     RmsNorm::Saved norm;
-    Tensor hidden;     // [T/tp,D] after the final norm: what the LM head reads
-    Tensor dhidden;    // its gradient, from the head; empty where nothing below the head is trained
-    Tensor losses;     // [T] each target's cross-entropy, 0 where masked; the same on every rank of a tp group
+    Tensor hidden;   // [T/tp,D] after the final norm: what the LM head reads
+    Tensor dhidden;  // its gradient, from the head; empty where nothing below the head is trained
+    Tensor losses;   // [T] each target's cross-entropy, 0 where masked; the same on every rank of a tp group
     BalanceLoss::Statistics statistics;
   };
 
@@ -41,8 +41,8 @@ class Mixtral {
   // those that are not trained (model/freeze.h). type: f32 or bf16, of the weights and, with them, of activations, their
   // gradients and key-value caches. In f32 whatever it is: routing from the logits on, norm and softmax statistics, losses,
   // the gradients of weights.
-  Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen = {}, const RoutingOptions& routing = {},
-          DType type = DType::f32);
+  Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen = {},
+          const RoutingOptions& routing = {}, DType type = DType::f32);
   Mixtral(const Mixtral&) = delete;
   Mixtral& operator=(const Mixtral&) = delete;
 
@@ -71,11 +71,13 @@ class Mixtral {
   void head_gradient(Context& context, const TokenBatch& batch, double scale, const Tensor& token_scales, Saved& saved);
   // Ends at the lowest layer that has something to train: below it no gradient is wanted.
   // reducer: given on the step's last micro-batch, it is told which gradients are complete as backward goes on.
-  void backward(Context& context, const TokenBatch& batch, const std::vector<RouterGradient>& router_gradients, Saved& saved,
-                GradientReducer* reducer = nullptr);
+  void backward(Context& context, const TokenBatch& batch, const std::vector<RouterGradient>& router_gradients,
+                Saved& saved, GradientReducer* reducer = nullptr);
 
   // Rows of saved.hidden -> logits [N,V].
-  void logits(Context& context, const Tensor& hidden, const Tensor& logits) const { head_.logits(context, hidden, logits); }
+  void logits(Context& context, const Tensor& hidden, const Tensor& logits) const {
+    head_.logits(context, hidden, logits);
+  }
   KvCache make_cache(Arena& arena, std::int64_t capacity) const;
 
  private:
@@ -89,7 +91,8 @@ class Mixtral {
   ParameterSet parameters_;
   const Mesh& mesh_;
   Embedding embedding_;
-  std::vector<std::size_t> layer_parameters_;  // [L + 1] index of each layer's first parameter, and of the norm's behind them
+  std::vector<std::size_t>
+      layer_parameters_;  // [L + 1] index of each layer's first parameter, and of the norm's behind them
   std::vector<std::unique_ptr<DecoderLayer>> layers_;
   RmsNorm norm_;
   LmHead head_;
@@ -97,8 +100,8 @@ class Mixtral {
 };
 
 // A model's parameters and nothing else, without memory: their names, shapes, and what a rank of the mesh holds of them.
-ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen = {},
-                                DType type = DType::f32);
+ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh,
+                                const std::vector<std::string>& frozen = {}, DType type = DType::f32);
 
 // Floating-point operations of one token's forward, counting a multiply-add as two. Attention scores are counted causal
 // (half of S x S); norms, softmax and activations are not counted. Training is three times this.

@@ -23,11 +23,13 @@ struct ModelConfig {
   std::int64_t num_experts_per_tok = 2;
   std::int64_t max_position_embeddings = 4096;
   double rope_theta = 1.0e6;
-  RopeScaling rope_scaling;  // a property of weights that exist: it comes with them, from a config.json, and has no keys
+  RopeScaling
+      rope_scaling;  // a property of weights that exist: it comes with them, from a config.json, and has no keys
   double rms_norm_eps = 1.0e-5;
   double initializer_range = 0.02;             // standard deviation of the initial weights
   std::optional<std::int64_t> sliding_window;  // query i sees key j where 0 <= i - j < window; absent: all before it
-  bool sliding_window_given = false;           // the one key that may stand beside `from`, in place of what came with the weights
+  bool sliding_window_given =
+      false;  // the one key that may stand beside `from`, in place of what came with the weights
 
   std::int64_t head_size() const { return head_dim ? *head_dim : hidden_size / num_attention_heads; }
 
@@ -39,8 +41,8 @@ struct ModelConfig {
       found["hidden_size"] = "found " + to_string(hidden_size) + ", expected a multiple of num_attention_heads (" +
                              to_string(num_attention_heads) + "), or an explicit head_dim";
     } else if (head_size() % 2 != 0) {
-      found[head_dim ? "head_dim" : "hidden_size"] = "found heads of size " + to_string(head_size()) +
-                                                     ", expected an even size: rotary embedding turns pairs";
+      found[head_dim ? "head_dim" : "hidden_size"] =
+          "found heads of size " + to_string(head_size()) + ", expected an even size: rotary embedding turns pairs";
     }
     if (num_attention_heads % num_key_value_heads != 0) {
       found["num_key_value_heads"] = "found " + to_string(num_key_value_heads) +

@@ -21,7 +21,8 @@ class RmsNorm {
 
   Tensor forward(Context& context, const Tensor& x, Saved& saved) const;
   // dx = dresidual + (gradient through the norm); dresidual may be empty or dx.
-  void backward(Context& context, const Tensor& dy, const Saved& saved, const Tensor& dresidual, const Tensor& dx) const;
+  void backward(Context& context, const Tensor& dy, const Saved& saved, const Tensor& dresidual,
+                const Tensor& dx) const;
 
  private:
   const Parameter& weight_;

@@ -16,7 +16,8 @@ double period(double theta, std::int64_t i, std::int64_t head_dim) {
 // Llama 3.1: long waves are stretched, short ones kept, those between blended by how often they fit the original length.
 float stretch_llama3(float frequency, const RopeScaling& s) {
   const double original = static_cast<double>(s.original_max_position_embeddings);
-  const auto longest_kept = static_cast<float>(original / s.high_freq_factor), shortest_stretched = static_cast<float>(original / s.low_freq_factor);
+  const auto longest_kept = static_cast<float>(original / s.high_freq_factor),
+             shortest_stretched = static_cast<float>(original / s.low_freq_factor);
   const auto factor = static_cast<float>(s.factor);
   const float wavelength = static_cast<float>(2 * std::numbers::pi) / frequency;
   if (wavelength > shortest_stretched) return frequency / factor;
@@ -29,12 +30,14 @@ float stretch_llama3(float frequency, const RopeScaling& s) {
 // The pair, as a real number, that turns so many times over the original positions.
 double pair_of_rotations(double rotations, double theta, std::int64_t head_dim, const RopeScaling& s) {
   return static_cast<double>(head_dim) *
-         std::log(static_cast<double>(s.original_max_position_embeddings) / (rotations * 2 * std::numbers::pi)) / (2 * std::log(theta));
+         std::log(static_cast<double>(s.original_max_position_embeddings) / (rotations * 2 * std::numbers::pi)) /
+         (2 * std::log(theta));
 }
 
 // YaRN: pairs below `first` keep their frequency, those above `last` are stretched, and between them a linear ramp blends.
 void stretch_yarn(std::vector<float>& frequencies, double theta, std::int64_t head_dim, const RopeScaling& s) {
-  double first = pair_of_rotations(s.beta_fast, theta, head_dim, s), last = pair_of_rotations(s.beta_slow, theta, head_dim, s);
+  double first = pair_of_rotations(s.beta_fast, theta, head_dim, s),
+         last = pair_of_rotations(s.beta_slow, theta, head_dim, s);
   if (s.truncate) first = std::floor(first), last = std::ceil(last);
   first = std::max(first, 0.0);
   last = std::min(last, static_cast<double>(head_dim - 1));

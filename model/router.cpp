@@ -4,14 +4,15 @@
 
 namespace smoe {
 
-Router::Router(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config, const RoutingOptions& options,
-               int layer)
+Router::Router(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config,
+               const RoutingOptions& options, int layer)
     : experts_(config.num_local_experts),
       experts_per_token_(config.num_experts_per_tok),
       rule_(options.rule),
       jitter_(options.jitter),
       layer_(layer),
-      gate_(parameters, {{.name = prefix + "gate.weight", .shape = {experts_, config.hidden_size},
+      gate_(parameters, {{.name = prefix + "gate.weight",
+                          .shape = {experts_, config.hidden_size},
                           .initial_std = static_cast<float>(config.initializer_range)}}) {}
 
 void Router::forward(Context& context, const TokenBatch& batch, const Tensor& x, Saved& saved,
@@ -33,7 +34,8 @@ void Router::forward(Context& context, const TokenBatch& batch, const Tensor& x,
   saved.experts = keep.take(DType::i32, {tokens, experts_per_token_});
   saved.weights = keep.take({tokens, experts_per_token_});
   gate_.forward(context, saved.x, saved.logits);
-  backend.router_forward(rule_, saved.logits, selection_bias_, saved.probabilities, saved.logsumexp, saved.experts, saved.weights);
+  backend.router_forward(rule_, saved.logits, selection_bias_, saved.probabilities, saved.logsumexp, saved.experts,
+                         saved.weights);
   if (!statistics.counts.empty())
     backend.balance_statistics(saved.probabilities, saved.logsumexp, saved.experts, statistics.counts,
                                statistics.probability_sums, statistics.z_sums);
@@ -43,8 +45,8 @@ void Router::backward(Context& context, const Tensor& dweights, const RouterGrad
                       const Tensor& dx) const {
   const ArenaScope scope(context.scratch);
   const Tensor dlogits = context.scratch.take(dx.type(), saved.probabilities.shape());
-  context.backend.router_backward(rule_, saved.logits, saved.probabilities, saved.logsumexp, saved.experts, saved.weights, dweights,
-                                  gradient.balance, gradient.z_scale, dlogits);
+  context.backend.router_backward(rule_, saved.logits, saved.probabilities, saved.logsumexp, saved.experts,
+                                  saved.weights, dweights, gradient.balance, gradient.z_scale, dlogits);
   if (!saved.noise) return gate_.backward(context, dlogits, saved.x, dx, Write::add);
   const Tensor djittered = context.scratch.take_like(dx);
   gate_.backward(context, dlogits, saved.x, djittered, Write::assign);

@@ -26,14 +26,14 @@ struct RouterStatistics {
 
 // What the losses on the router send back into one layer.
 struct RouterGradient {
-  Tensor balance;     // [N or 1, E]: dL/dprobability of every token of a run; empty: none
-  double z_scale = 0; // dL/d(sum of logsumexp^2)
+  Tensor balance;      // [N or 1, E]: dL/dprobability of every token of a run; empty: none
+  double z_scale = 0;  // dL/d(sum of logsumexp^2)
 };
 
 class Router {
  public:
   struct Saved {
-    Tensor x;              // [T,D] with its noise
+    Tensor x;  // [T,D] with its noise
     std::optional<TokenNoise> noise;
     Tensor logits;         // [T,E]
     Tensor probabilities;  // [T,E]
@@ -42,13 +42,15 @@ class Router {
     Tensor weights;        // [T,K]
   };
 
-  Router(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config, const RoutingOptions& options, int layer);
+  Router(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config, const RoutingOptions& options,
+         int layer);
 
   // [E], added to the scores where experts are chosen and to no weight, so that it has no gradient (arXiv 2408.15664);
   // empty: none. The tensor is read by every forward, its owner may write to it between steps.
   void use_selection_bias(const Tensor& bias) { selection_bias_ = bias; }
 
-  void forward(Context& context, const TokenBatch& batch, const Tensor& x, Saved& saved, const RouterStatistics& statistics) const;
+  void forward(Context& context, const TokenBatch& batch, const Tensor& x, Saved& saved,
+               const RouterStatistics& statistics) const;
   // dx [T,D] accumulates: the experts' gradient for the same input is already there.
   void backward(Context& context, const Tensor& dweights, const RouterGradient& gradient, const Saved& saved,
                 const Tensor& dx) const;

@@ -19,8 +19,12 @@ inline std::int64_t largest_vocabulary_slice(const ModelConfig& config, const Me
 inline Parameter vocabulary_parameter(const std::string& name, const ModelConfig& config, const Mesh& mesh) {
   const std::int64_t ranks = mesh.size(Axis::tp), rank = mesh.rank(Axis::tp);
   const std::int64_t first = config.vocab_size * rank / ranks, last = config.vocab_size * (rank + 1) / ranks;
-  return {.name = name, .shape = {config.vocab_size, config.hidden_size}, .first = {first, 0}, .slice = {last - first, config.hidden_size},
-          .split = Split::tp, .initial_std = static_cast<float>(config.initializer_range)};
+  return {.name = name,
+          .shape = {config.vocab_size, config.hidden_size},
+          .first = {first, 0},
+          .slice = {last - first, config.hidden_size},
+          .split = Split::tp,
+          .initial_std = static_cast<float>(config.initializer_range)};
 }
 
 }  // namespace smoe

@@ -7,8 +7,8 @@
 
 namespace smoe {
 
-AdamW::AdamW(Backend& backend, Arena& persistent, ParameterSet& parameters, const Mesh& mesh, const OptimizerConfig& config,
-             std::int64_t bucket_elements)
+AdamW::AdamW(Backend& backend, Arena& persistent, ParameterSet& parameters, const Mesh& mesh,
+             const OptimizerConfig& config, std::int64_t bucket_elements)
     : backend_(backend), parameters_(parameters), config_(config), shards_(parameters, mesh, bucket_elements) {
   for (std::size_t f = 0; f < parameters.flat_buffers().size(); ++f) {
     const FlatBuffer& flat = parameters.flat_buffers()[f];
@@ -25,13 +25,16 @@ AdamW::AdamW(Backend& backend, Arena& persistent, ParameterSet& parameters, cons
 }
 
 ShowNumbers AdamW::keeps_masters() {
-  return [this](const Parameter& parameter, std::span<float> slice) { shards_.store_masters(backend_, parameter, slice); };
+  return
+      [this](const Parameter& parameter, std::span<float> slice) { shards_.store_masters(backend_, parameter, slice); };
 }
 
 std::uint64_t AdamW::bytes(const ParameterSet& parameters, const Mesh& mesh) {
   std::uint64_t bytes = Shards(parameters, mesh).master_bytes();
   for (const FlatBuffer& flat : parameters.flat_buffers())
-    if (flat.trainable) bytes += 2 * bytes_of(DType::f32) * static_cast<std::uint64_t>(flat.elements / mesh.size(replica_axis(flat.split)));
+    if (flat.trainable)
+      bytes +=
+          2 * bytes_of(DType::f32) * static_cast<std::uint64_t>(flat.elements / mesh.size(replica_axis(flat.split)));
   return bytes;
 }
 
@@ -43,12 +46,14 @@ void AdamW::add_runs(const Bucket& bucket) {
   double decay = 0;
   const auto close_run = [&] {
     if (run.size > 0)
-      runs_.push_back({shards_.masters(bucket.flat, run), flat.gradients.rows(run.place, run.size), moments.first.rows(run.shard, run.size),
-                       moments.second.rows(run.shard, run.size), shards_.rounded_values(bucket.flat, run), decay});
+      runs_.push_back({shards_.masters(bucket.flat, run), flat.gradients.rows(run.place, run.size),
+                       moments.first.rows(run.shard, run.size), moments.second.rows(run.shard, run.size),
+                       shards_.rounded_values(bucket.flat, run), decay});
   };
   for (const Parameter& p : parameters_) {
     if (p.flat != bucket.flat) continue;
-    const std::int64_t first = std::max(p.place, bucket.owned.place), last = std::min(p.place + p.slice.elements(), bucket.owned.end());
+    const std::int64_t first = std::max(p.place, bucket.owned.place),
+                       last = std::min(p.place + p.slice.elements(), bucket.owned.end());
     if (first >= last) continue;
     const double wanted = p.decays ? config_.weight_decay : 0.0;
     if (run.size == 0 || wanted != decay) {  // padding between two parameters joins them
@@ -65,7 +70,8 @@ void AdamW::sum_squares(const Tensor& squares) {
   for (std::size_t f = 0; f < moments_.size(); ++f)  // by buffer: the order of the sum
     for (const Bucket& bucket : shards_.buckets())
       if (bucket.flat == f)
-        backend_.sum_of_squares(parameters_.flat_buffers()[f].gradients.rows(bucket.owned.place, bucket.owned.size), squares);
+        backend_.sum_of_squares(parameters_.flat_buffers()[f].gradients.rows(bucket.owned.place, bucket.owned.size),
+                                squares);
 }
 
 double AdamW::gradient_norm(double squares, const Mesh& mesh) {

@@ -32,7 +32,9 @@ Cores common_cores(const Cores& a, const Cores& b) {
 }
 
 // So many of `all`, of which each rank has a part: 1 where there are more ranks than cores.
-std::size_t part_of(std::size_t all, int ranks) { return std::max<std::size_t>(1, all / static_cast<std::size_t>(std::max(1, ranks))); }
+std::size_t part_of(std::size_t all, int ranks) {
+  return std::max<std::size_t>(1, all / static_cast<std::size_t>(std::max(1, ranks)));
+}
 
 // "150000 100000", or the two files of version 1: a limit and the period it holds for, in microseconds.
 double cores_of_limit(const std::string& limit, const std::string& period) {
@@ -43,7 +45,8 @@ double cores_of_limit(const std::string& limit, const std::string& period) {
 }
 
 double limit_of_group(const fs::path& group, bool version_2) {
-  if (!version_2) return cores_of_limit(content_of(group / "cpu.cfs_quota_us"), content_of(group / "cpu.cfs_period_us"));
+  if (!version_2)
+    return cores_of_limit(content_of(group / "cpu.cfs_quota_us"), content_of(group / "cpu.cfs_period_us"));
   const std::string both = content_of(group / "cpu.max");
   const std::size_t space = both.find(' ');
   return space == std::string::npos ? 0 : cores_of_limit(both.substr(0, space), both.substr(space + 1));
@@ -131,7 +134,8 @@ CoreClaim divide_cores(const CoreFacts& facts, std::int64_t wanted) {
   Cores cores = facts.binding == Binding::user ? facts.own : inside.empty() ? facts.given : inside;
   std::size_t share = part_of(cores.size(), facts.place.on_cores);
   if (facts.binding == Binding::unasked) {
-    const std::size_t ranks = static_cast<std::size_t>(facts.place.ranks), part = part_of(facts.given.size(), facts.place.ranks);
+    const std::size_t ranks = static_cast<std::size_t>(facts.place.ranks),
+                      part = part_of(facts.given.size(), facts.place.ranks);
     const std::size_t needed = std::max(part, static_cast<std::size_t>(std::max<std::int64_t>(wanted, 0)));
     if (inside.size() >= needed) {  // a package: wide enough, and its memory is near
       share = std::min(share, part);
@@ -139,14 +143,17 @@ CoreClaim divide_cores(const CoreFacts& facts, std::int64_t wanted) {
       share = part;
       cores = facts.given;
       if (needed == part && ranks <= cores.size()) {
-        const auto first = cores.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(facts.place.rank) * part);
+        const auto first =
+            cores.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(facts.place.rank) * part);
         cores = Cores(first, first + static_cast<std::ptrdiff_t>(part));
       }
     }
   }
   if (wanted > 0) return {cores, static_cast<int>(wanted)};
   int threads = static_cast<int>(share);
-  if (facts.quota > 0) threads = std::min(threads, std::max(1, static_cast<int>(std::lround(facts.quota / std::max(1, facts.place.ranks)))));
+  if (facts.quota > 0)
+    threads =
+        std::min(threads, std::max(1, static_cast<int>(std::lround(facts.quota / std::max(1, facts.place.ranks)))));
   if (facts.omp_threads > 0) threads = std::min(threads, facts.omp_threads);
   return {cores, threads};
 }
@@ -155,7 +162,9 @@ Topology read_topology(const fs::path& system) {
   struct Core {
     int package, first;
     Cores threads;
-    bool operator<(const Core& other) const { return std::pair(package, first) < std::pair(other.package, other.first); }
+    bool operator<(const Core& other) const {
+      return std::pair(package, first) < std::pair(other.package, other.first);
+    }
     bool operator==(const Core& other) const { return first == other.first; }
   };
   Topology topology;
@@ -193,15 +202,18 @@ bool is_mpiruns_habit(const Cores& own, const Cores& given, int rank_on_node, co
 }
 
 bool cores_were_named(const Environment& environment) {
-  constexpr const char* names[] = {"OMPI_MCA_hwloc_base_cpu_set", "OMPI_MCA_hwloc_base_cpu_list", "OMPI_MCA_orte_rankfile",
-                                   "OMPI_MCA_rmaps_rank_file_path"};
-  return std::any_of(std::begin(names), std::end(names), [&](const char* name) { return environment(name) != nullptr; });
+  constexpr const char* names[] = {"OMPI_MCA_hwloc_base_cpu_set", "OMPI_MCA_hwloc_base_cpu_list",
+                                   "OMPI_MCA_orte_rankfile", "OMPI_MCA_rmaps_rank_file_path"};
+  return std::any_of(std::begin(names), std::end(names),
+                     [&](const char* name) { return environment(name) != nullptr; });
 }
 
 bool binding_was_asked(const Environment& environment) {
-  constexpr const char* names[] = {"OMPI_MCA_hwloc_base_binding_policy", "OMPI_MCA_hwloc_base_bind_to_core", "OMPI_MCA_hwloc_base_bind_to_socket",
-                                   "OMPI_MCA_rmaps_base_cpus_per_rank", "OMPI_MCA_rmaps_base_cpus_per_proc"};
-  if (std::any_of(std::begin(names), std::end(names), [&](const char* name) { return environment(name) != nullptr; })) return true;
+  constexpr const char* names[] = {"OMPI_MCA_hwloc_base_binding_policy", "OMPI_MCA_hwloc_base_bind_to_core",
+                                   "OMPI_MCA_hwloc_base_bind_to_socket", "OMPI_MCA_rmaps_base_cpus_per_rank",
+                                   "OMPI_MCA_rmaps_base_cpus_per_proc"};
+  if (std::any_of(std::begin(names), std::end(names), [&](const char* name) { return environment(name) != nullptr; }))
+    return true;
   const char* const mapping = environment("OMPI_MCA_rmaps_base_mapping_policy");
   if (!mapping) return false;
   const std::string_view policy = mapping;
@@ -257,7 +269,8 @@ int count_ranks_on_own_cores(Communicator& world) {
   const std::uint64_t machine = std::hash<std::string>{}(name_of_machine());
   own[0] = static_cast<std::uint32_t>(machine);
   own[1] = static_cast<std::uint32_t>(machine >> 32);
-  for (const int core : mask_of(0).value_or(Cores{})) own[machine_words + static_cast<std::size_t>(core) / 32] |= std::uint32_t{1} << (core % 32);
+  for (const int core : mask_of(0).value_or(Cores{}))
+    own[machine_words + static_cast<std::size_t>(core) / 32] |= std::uint32_t{1} << (core % 32);
   const std::size_t ranks = static_cast<std::size_t>(world.size());
   std::vector<std::uint32_t> all(words * ranks);
   world.all_gather(host_tensor(own), host_tensor(all), "cores");

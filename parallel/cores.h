@@ -73,7 +73,8 @@ int parse_omp_threads(const char* text);
 
 // Cores' worth of time that the control groups of a process grant (version 2 or 1), the least on the way to the root; 0
 // where they set no limit. `membership`: /proc/PID/cgroup.
-double read_cpu_quota(const std::filesystem::path& membership = "/proc/self/cgroup", const std::filesystem::path& groups = "/sys/fs/cgroup");
+double read_cpu_quota(const std::filesystem::path& membership = "/proc/self/cgroup",
+                      const std::filesystem::path& groups = "/sys/fs/cgroup");
 
 // How many ranks on this rank's machine, itself included, may now use some core that it may use. Collective over `world`.
 int count_ranks_on_own_cores(Communicator& world);

@@ -34,7 +34,8 @@ MPI_Comm make_comm(const std::vector<int>& ranks, Axis axis) {
   const int code = MPI_Comm_create_group(MPI_COMM_WORLD, group, static_cast<int>(axis), &comm);
   MPI_Group_free(&group);
   MPI_Group_free(&world);
-  if (code != MPI_SUCCESS) throw std::runtime_error(std::string("MPI could not make the group of axis ") + name_of(axis));
+  if (code != MPI_SUCCESS)
+    throw std::runtime_error(std::string("MPI could not make the group of axis ") + name_of(axis));
   return comm;
 }
 
@@ -69,8 +70,8 @@ Mesh Mesh::over(MpiSession& session, const Layout& layout) {
     std::vector<int> ranks = members(axis, layout, session.rank());
     if (ranks.size() == 1) continue;
     const MPI_Comm comm = make_comm(ranks, axis);
-    mesh.groups_[static_cast<std::size_t>(axis)] = std::make_shared<MpiCommunicator>(comm, name_of(axis), std::move(ranks), session.ledger(),
-                                                                                     *mesh.traffic_, session.checks_calls());
+    mesh.groups_[static_cast<std::size_t>(axis)] = std::make_shared<MpiCommunicator>(
+        comm, name_of(axis), std::move(ranks), session.ledger(), *mesh.traffic_, session.checks_calls());
   }
   return mesh;
 }

@@ -45,7 +45,9 @@ class Mesh {
   Traffic& traffic() const { return *traffic_; }
 
   // Puts another communicator in an axis's place: how a test plants a fault and sees it found.
-  void replace(Axis axis, std::shared_ptr<Communicator> group) { groups_[static_cast<std::size_t>(axis)] = std::move(group); }
+  void replace(Axis axis, std::shared_ptr<Communicator> group) {
+    groups_[static_cast<std::size_t>(axis)] = std::move(group);
+  }
   std::shared_ptr<Communicator> share(Axis axis) const { return groups_[static_cast<std::size_t>(axis)]; }
 
  private:

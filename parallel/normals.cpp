@@ -36,7 +36,8 @@ void philox_blocks(std::uint64_t key, std::uint64_t first_block, Bits& bits) {
 
 // bits as a float, by signed conversions, of which every CPU has a vector form.
 [[gnu::always_inline]] inline float float_of(std::uint32_t bits) {
-  return static_cast<float>(static_cast<std::int32_t>(bits >> 8)) * 0x1p8f + static_cast<float>(static_cast<std::int32_t>(bits & 0xffu));
+  return static_cast<float>(static_cast<std::int32_t>(bits >> 8)) * 0x1p8f +
+         static_cast<float>(static_cast<std::int32_t>(bits & 0xffu));
 }
 
 // log of (bits + 1) / 2^32, by the polynomial of Cephes' logf on [sqrt(1/2), sqrt(2)). Near 1 the distance to 1 is taken
@@ -63,12 +64,14 @@ void philox_blocks(std::uint64_t key, std::uint64_t first_block, Bits& bits) {
 // From 32 bits a radius, from 24 an angle: a turn is cut into quarters about 0, 1/4, 1/2, 3/4, exactly.
 [[gnu::always_inline]] inline void box_muller(std::uint32_t for_radius, std::uint32_t for_angle, float& x, float& y) {
   const float radius = std::sqrt(-2.0f * log_of_uniform(for_radius));
-  const std::uint32_t turn = for_angle >> 8;                // in 2^-24 turns
-  const std::uint32_t quarter = (turn + 0x200000u) >> 22;   // nearest, 0 .. 4
-  const float t = static_cast<float>(static_cast<std::int32_t>(turn - (quarter << 22))) * (0x1p-24f * 6.283185307179586f);
+  const std::uint32_t turn = for_angle >> 8;               // in 2^-24 turns
+  const std::uint32_t quarter = (turn + 0x200000u) >> 22;  // nearest, 0 .. 4
+  const float t =
+      static_cast<float>(static_cast<std::int32_t>(turn - (quarter << 22))) * (0x1p-24f * 6.283185307179586f);
   const float z = t * t;
   const float sine = ((-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * t + t;
-  const float cosine = ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z * z - 0.5f * z + 1.0f;
+  const float cosine =
+      ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z * z - 0.5f * z + 1.0f;
   const bool swapped = quarter & 1u;
   const float across = swapped ? sine : cosine, up = swapped ? cosine : sine;
   x = radius * ((quarter + 1u) & 2u ? -across : across);
@@ -82,7 +85,8 @@ void normals_of_blocks(std::uint64_t key, std::uint64_t first_block, float* out)
   float numbers[4][lanes];
   for (int pair = 0; pair < 4; pair += 2)
 #pragma omp simd
-    for (int i = 0; i < lanes; ++i) box_muller(bits.word[pair][i], bits.word[pair + 1][i], numbers[pair][i], numbers[pair + 1][i]);
+    for (int i = 0; i < lanes; ++i)
+      box_muller(bits.word[pair][i], bits.word[pair + 1][i], numbers[pair][i], numbers[pair + 1][i]);
   for (int i = 0; i < lanes; ++i)
     for (int j = 0; j < 4; ++j) out[4 * i + j] = numbers[j][i];
 }

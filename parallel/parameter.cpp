@@ -21,7 +21,8 @@ Parameter& ParameterSet::add(Parameter parameter) {
   if (!flat_.empty()) throw std::logic_error("parameters are added before they are laid out");
   if (find(parameter.name)) throw std::logic_error("two parameters are called " + parameter.name);
   if (parameter.slice.rank() == 0) parameter.slice = parameter.shape;
-  if (parameter.follows_previous && parameters_.empty()) throw std::logic_error(parameter.name + " has no parameter before it to follow");
+  if (parameter.follows_previous && parameters_.empty())
+    throw std::logic_error(parameter.name + " has no parameter before it to follow");
   parameter.index = parameters_.size();
   Parameter& added = parameters_.emplace_back(std::move(parameter));
   by_name_.emplace(added.name, &added);
@@ -38,7 +39,8 @@ void ParameterSet::lay_out(const Mesh& mesh) {
         for (Parameter& p : parameters_) {
           if (!flat.holds(p)) continue;
           if (p.follows_previous && !flat.holds(parameters_[p.index - 1]))
-            throw std::logic_error(p.name + " and " + parameters_[p.index - 1].name + " are read as one matrix: they cannot differ in split, type or training");
+            throw std::logic_error(p.name + " and " + parameters_[p.index - 1].name +
+                                   " are read as one matrix: they cannot differ in split, type or training");
           p.flat = flat_.size();
           p.place = p.follows_previous ? flat.elements : aligned(flat.elements, alignment);
           flat.elements = p.place + p.slice.elements();
@@ -67,7 +69,8 @@ void ParameterSet::allocate(Backend& backend, Arena& arena, const Mesh& mesh, bo
 std::uint64_t ParameterSet::bytes(bool with_gradients) const {
   std::size_t bytes = 0;
   for (const FlatBuffer& flat : flat_)
-    bytes += static_cast<std::size_t>(flat.elements) * (bytes_of(flat.type) + (with_gradients && flat.trainable ? bytes_of(DType::f32) : 0));
+    bytes += static_cast<std::size_t>(flat.elements) *
+             (bytes_of(flat.type) + (with_gradients && flat.trainable ? bytes_of(DType::f32) : 0));
   return bytes;
 }
 

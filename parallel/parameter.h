@@ -26,24 +26,26 @@ namespace smoe {
 
 // Every stack, and every rank's part of a flat buffer, starts on a cache line. The CPU's sum of squares adds by blocks of
 // a buffer, so another alignment would give the gradient norm other last bits.
-constexpr std::int64_t flat_alignment(DType type) { return std::int64_t{64} / static_cast<std::int64_t>(bytes_of(type)); }  // elements
+constexpr std::int64_t flat_alignment(DType type) {
+  return std::int64_t{64} / static_cast<std::int64_t>(bytes_of(type));
+}  // elements
 
 struct Parameter {
-  std::string name;                 // as released: model.layers.0.block_sparse_moe.experts.3.w1.weight
-  Shape shape{};                    // of the whole tensor
+  std::string name;                     // as released: model.layers.0.block_sparse_moe.experts.3.w1.weight
+  Shape shape{};                        // of the whole tensor
   std::array<std::int64_t, 2> first{};  // where our slice begins in dims 0 and 1
-  Shape slice{};                    // what we hold; shape itself where nothing is split
+  Shape slice{};                        // what we hold; shape itself where nothing is split
   Split split = Split::none;
-  DType type = DType::f32;          // of the value; gradients are f32
+  DType type = DType::f32;                  // of the value; gradients are f32
   float initial_mean = 0, initial_std = 0;  // N(mean, std^2); norm weights start at one, which is mean 1 and std 0
-  bool decays = true;               // weight decay: every matrix, never a norm
-  bool trainable = true;            // false: frozen, which is settled before the set is laid out (model/freeze.h)
-  bool follows_previous = false;    // lies right behind the parameter before it, so that both are read as one matrix
-  std::size_t index = 0;            // its place in the set
-  std::size_t flat = 0;             // which flat buffer it lies in, and where its slice begins there
+  bool decays = true;                       // weight decay: every matrix, never a norm
+  bool trainable = true;          // false: frozen, which is settled before the set is laid out (model/freeze.h)
+  bool follows_previous = false;  // lies right behind the parameter before it, so that both are read as one matrix
+  std::size_t index = 0;          // its place in the set
+  std::size_t flat = 0;           // which flat buffer it lies in, and where its slice begins there
   std::int64_t place = 0;
-  Tensor value{};                   // [slice]
-  Tensor gradient{};                // [slice], empty when frozen or not training
+  Tensor value{};     // [slice]
+  Tensor gradient{};  // [slice], empty when frozen or not training
 };
 
 // Is handed a parameter's slice in f32, on the host, before it is stored: rounded, where the parameter is bf16.
@@ -65,9 +67,10 @@ struct FlatBuffer {
   Split split = Split::none;
   DType type = DType::f32;
   bool trainable = true;
-  std::int64_t elements = 0;  // a multiple of the alignment times the group's size: every rank of it can own an equal part
-  Tensor values{};            // [elements]
-  Tensor gradients{};         // [elements] f32, empty when frozen or not training
+  std::int64_t elements =
+      0;               // a multiple of the alignment times the group's size: every rank of it can own an equal part
+  Tensor values{};     // [elements]
+  Tensor gradients{};  // [elements] f32, empty when frozen or not training
 
   bool holds(const Parameter& p) const { return p.split == split && p.type == type && p.trainable == trainable; }
 };

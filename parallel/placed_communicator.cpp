@@ -18,7 +18,8 @@ class PlacedCommunicator final : public Communicator {
   void reduce_scatter(const Tensor&, const Tensor&, std::string_view label) override { refuse(label); }
   void start_reduce_scatter(const Tensor&, std::string_view label) override { refuse(label); }
   void finish_started() override { refuse("finish_started"); }
-  void all_to_all_v(const Tensor&, std::span<const std::int64_t>, const Tensor&, std::span<const std::int64_t>, std::string_view label) override {
+  void all_to_all_v(const Tensor&, std::span<const std::int64_t>, const Tensor&, std::span<const std::int64_t>,
+                    std::string_view label) override {
     refuse(label);
   }
   void broadcast(const Tensor&, int, std::string_view label) override { refuse(label); }
@@ -26,8 +27,8 @@ class PlacedCommunicator final : public Communicator {
 
  private:
   [[noreturn]] void refuse(std::string_view label) const {
-    throw std::logic_error(std::string(label) + ": this mesh is the place of rank " + std::to_string(rank_) + " of " + std::to_string(size_) +
-                           " alone, there is nobody to talk to");
+    throw std::logic_error(std::string(label) + ": this mesh is the place of rank " + std::to_string(rank_) + " of " +
+                           std::to_string(size_) + " alone, there is nobody to talk to");
   }
   int rank_, size_;
 };

@@ -25,9 +25,11 @@ Shards::Shards(const ParameterSet& parameters, const Mesh& mesh, std::int64_t bu
       owned_[f].push_back(own_run(0, flats[f].elements, group));
   }
   // Every rank sorts by the same keys, so ranks of different groups meet in the same order too.
-  std::stable_sort(buckets_.begin(), buckets_.end(), [](const Bucket& a, const Bucket& b) { return a.first_parameter > b.first_parameter; });
+  std::stable_sort(buckets_.begin(), buckets_.end(),
+                   [](const Bucket& a, const Bucket& b) { return a.first_parameter > b.first_parameter; });
   for (const Bucket& bucket : buckets_) owned_[bucket.flat].push_back(bucket.owned);
-  for (auto& runs : owned_) std::sort(runs.begin(), runs.end(), [](const OwnedRun& a, const OwnedRun& b) { return a.place < b.place; });
+  for (auto& runs : owned_)
+    std::sort(runs.begin(), runs.end(), [](const OwnedRun& a, const OwnedRun& b) { return a.place < b.place; });
 }
 
 void Shards::allocate_masters(Backend& backend, Arena& arena) {
@@ -58,7 +60,10 @@ void Shards::add_buckets(std::size_t flat, const Communicator& group, std::int64
   const std::int64_t unit = flat_alignment(buffer.type) * group.size();
   const std::int64_t size = group.size() == 1 ? buffer.elements : std::max(unit, bucket_elements / unit * unit);
   for (std::int64_t end = buffer.elements; end > 0; end -= std::min(end, size)) {
-    Bucket bucket{.flat = flat, .begin = std::max<std::int64_t>(0, end - size), .size = std::min(end, size), .first_parameter = parameters_.size()};
+    Bucket bucket{.flat = flat,
+                  .begin = std::max<std::int64_t>(0, end - size),
+                  .size = std::min(end, size),
+                  .first_parameter = parameters_.size()};
     bucket.owned = own_run(bucket.begin, bucket.size, group);
     for (const Parameter& p : parameters_)
       if (p.flat == flat && p.place < end && p.place + p.slice.elements() > bucket.begin)

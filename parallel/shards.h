@@ -28,10 +28,10 @@ struct OwnedRun {
 };
 
 struct Bucket {
-  std::size_t flat = 0;                 // index into ParameterSet::flat_buffers()
-  std::int64_t begin = 0, size = 0;     // elements of the flat buffer
-  OwnedRun owned{};                     // what this rank owns of them: size / group size
-  std::size_t first_parameter = 0;      // the bucket is complete when this parameter and all after it are
+  std::size_t flat = 0;              // index into ParameterSet::flat_buffers()
+  std::int64_t begin = 0, size = 0;  // elements of the flat buffer
+  OwnedRun owned{};                  // what this rank owns of them: size / group size
+  std::size_t first_parameter = 0;   // the bucket is complete when this parameter and all after it are
 };
 
 class Shards {
@@ -55,7 +55,9 @@ class Shards {
     return has_masters(flat) ? masters_[flat].rows(run.shard, run.size) : values(flat, run);
   }
   // Of a run with masters, what the model computes with; else empty.
-  Tensor rounded_values(std::size_t flat, const OwnedRun& run) const { return has_masters(flat) ? values(flat, run) : Tensor{}; }
+  Tensor rounded_values(std::size_t flat, const OwnedRun& run) const {
+    return has_masters(flat) ? values(flat, run) : Tensor{};
+  }
   // A parameter's whole slice in f32, before it was rounded: this rank's part becomes its masters, where it has any.
   void store_masters(Backend& backend, const Parameter& parameter, std::span<const float> slice) const;
 

@@ -27,7 +27,8 @@ constexpr Axis replica_axis(Split split) {
 }
 
 // Where element i of a slice lies in the whole tensor: both row-major, [n] or [rows, columns], the slice's corner at first.
-inline std::int64_t global_index(const Shape& shape, const Shape& slice, const std::array<std::int64_t, 2>& first, std::int64_t i) {
+inline std::int64_t global_index(const Shape& shape, const Shape& slice, const std::array<std::int64_t, 2>& first,
+                                 std::int64_t i) {
   const std::int64_t width = shape.rank() == 2 ? shape[1] : 1, slice_width = slice.rank() == 2 ? slice[1] : 1;
   return (first[0] + i / slice_width) * width + first[1] + i % slice_width;
 }

@@ -19,10 +19,12 @@ TokenDispatcher::TokenDispatcher(const Mesh& mesh, std::int64_t experts, std::in
       local_experts_(experts / group_.size()),
       experts_per_token_(experts_per_token) {
   if (local_experts_ * group_.size() != experts)
-    throw std::logic_error(std::to_string(experts) + " experts do not divide over " + std::to_string(group_.size()) + " ranks");
+    throw std::logic_error(std::to_string(experts) + " experts do not divide over " + std::to_string(group_.size()) +
+                           " ranks");
 }
 
-void TokenDispatcher::plan_exchange(Backend& backend, Arena& keep, std::span<const std::int32_t> offsets, Dispatched& out) {
+void TokenDispatcher::plan_exchange(Backend& backend, Arena& keep, std::span<const std::int32_t> offsets,
+                                    Dispatched& out) {
   const std::int64_t ranks = group_.size();
   const auto n = static_cast<std::size_t>(experts_);
   sent_counts_.resize(n);
@@ -30,8 +32,8 @@ void TokenDispatcher::plan_exchange(Backend& backend, Arena& keep, std::span<con
   for (std::size_t e = 0; e < n; ++e) sent_counts_[e] = offsets[e + 1] - offsets[e];
   const Shape table{ranks, local_experts_};  // [rank of the ep group, its experts]; then [sender, own experts]
   out.sent.assign(static_cast<std::size_t>(ranks), 1);
-  group_.all_to_all_v(host_tensor(sent_counts_).reshape(table), out.sent, host_tensor(received_counts_).reshape(table), out.sent,
-                      "moe.counts");
+  group_.all_to_all_v(host_tensor(sent_counts_).reshape(table), out.sent, host_tensor(received_counts_).reshape(table),
+                      out.sent, "moe.counts");
 
   const auto local = static_cast<std::size_t>(local_experts_);
   out.received.assign(static_cast<std::size_t>(ranks), 0);
@@ -74,24 +76,24 @@ void TokenDispatcher::plan_exchange(Backend& backend, Arena& keep, std::span<con
   out.rows.host = own_offsets;
 }
 
-void TokenDispatcher::send(Backend& backend, Arena& scratch, const Tensor& by_expert, const Dispatched& dispatched, const Tensor& by_own_expert,
-                           std::string_view label) {
+void TokenDispatcher::send(Backend& backend, Arena& scratch, const Tensor& by_expert, const Dispatched& dispatched,
+                           const Tensor& by_own_expert, std::string_view label) {
   const ArenaScope scope(scratch);
   const Tensor to = as_rows(by_own_expert), from = as_rows(by_expert), by_sender = scratch.take_like(to);
   group_.all_to_all_v(from, dispatched.sent, by_sender, dispatched.received, label);
   backend.permute(by_sender, dispatched.arrival_of, 1, to);
 }
 
-void TokenDispatcher::bring_back(Backend& backend, Arena& scratch, const Tensor& by_own_expert, const Dispatched& dispatched, const Tensor& by_expert,
-                                 std::string_view label) {
+void TokenDispatcher::bring_back(Backend& backend, Arena& scratch, const Tensor& by_own_expert,
+                                 const Dispatched& dispatched, const Tensor& by_expert, std::string_view label) {
   const ArenaScope scope(scratch);
   const Tensor from = as_rows(by_own_expert), to = as_rows(by_expert), by_sender = scratch.take_like(from);
   backend.permute(from, dispatched.place_of, 1, by_sender);
   group_.all_to_all_v(by_sender, dispatched.received, to, dispatched.sent, label);
 }
 
-Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts, const Tensor& weights, Dispatched& out,
-                                 const Capacity& capacity) {
+Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts,
+                                 const Tensor& weights, Dispatched& out, const Capacity& capacity) {
   const std::int64_t tokens = x.dim(0);
   std::int64_t assignments = tokens * experts_per_token_;
   out.row_of = keep.take(DType::i32, {tokens, experts_per_token_});
@@ -122,7 +124,8 @@ Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, 
   out.row_weights = keep.take({arriving});
   const Tensor rows = keep.take(x.type(), {arriving, x.dim(1)});
   const ArenaScope scope(scratch);
-  const Tensor weights_by_expert = scratch.take({assignments}), by_expert = scratch.take(x.type(), {assignments, x.dim(1)});
+  const Tensor weights_by_expert = scratch.take({assignments}),
+               by_expert = scratch.take(x.type(), {assignments, x.dim(1)});
   backend.permute_weights(weights, out.row_of, weights_by_expert);
   backend.permute(x, out.assignment_of, experts_per_token_, by_expert);
   send(backend, scratch, weights_by_expert, out, out.row_weights, "moe.weights");
@@ -130,8 +133,9 @@ Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, 
   return rows;
 }
 
-void TokenDispatcher::dispatch_backward(Backend& backend, Arena& scratch, const Tensor& drows, const Tensor& drow_weights, const Dispatched& dispatched,
-                                        const Tensor& dx, const Tensor& dweights) {
+void TokenDispatcher::dispatch_backward(Backend& backend, Arena& scratch, const Tensor& drows,
+                                        const Tensor& drow_weights, const Dispatched& dispatched, const Tensor& dx,
+                                        const Tensor& dweights) {
   if (!exchanges()) {
     backend.unpermute(drows, dispatched.row_of, {}, dx);
     backend.unpermute_weights(drow_weights, dispatched.row_of, dweights);
@@ -139,14 +143,16 @@ void TokenDispatcher::dispatch_backward(Backend& backend, Arena& scratch, const 
   }
   const ArenaScope scope(scratch);
   const std::int64_t assignments = dispatched.assignment_of.dim(0);
-  const Tensor dweights_by_expert = scratch.take({assignments}), by_expert = scratch.take(dx.type(), {assignments, dx.dim(1)});
+  const Tensor dweights_by_expert = scratch.take({assignments}),
+               by_expert = scratch.take(dx.type(), {assignments, dx.dim(1)});
   bring_back(backend, scratch, drow_weights, dispatched, dweights_by_expert, "moe.weights_backward");
   bring_back(backend, scratch, drows, dispatched, by_expert, "moe.dispatch_backward");
   backend.unpermute(by_expert, dispatched.row_of, {}, dx);
   backend.unpermute_weights(dweights_by_expert, dispatched.row_of, dweights);
 }
 
-void TokenDispatcher::combine(Backend& backend, Arena& scratch, const Tensor& rows, const Dispatched& dispatched, const Tensor& base, const Tensor& y) {
+void TokenDispatcher::combine(Backend& backend, Arena& scratch, const Tensor& rows, const Dispatched& dispatched,
+                              const Tensor& base, const Tensor& y) {
   if (!exchanges()) return backend.unpermute(rows, dispatched.row_of, base, y);
   const ArenaScope scope(scratch);
   const Tensor by_expert = scratch.take(y.type(), {dispatched.assignment_of.dim(0), y.dim(1)});
@@ -154,7 +160,8 @@ void TokenDispatcher::combine(Backend& backend, Arena& scratch, const Tensor& ro
   backend.unpermute(by_expert, dispatched.row_of, base, y);
 }
 
-void TokenDispatcher::combine_backward(Backend& backend, Arena& scratch, const Tensor& dy, const Dispatched& dispatched, const Tensor& drows) {
+void TokenDispatcher::combine_backward(Backend& backend, Arena& scratch, const Tensor& dy, const Dispatched& dispatched,
+                                       const Tensor& drows) {
   if (!exchanges()) return backend.permute(dy, dispatched.assignment_of, experts_per_token_, drows);
   const ArenaScope scope(scratch);
   const Tensor by_expert = scratch.take(dy.type(), {dispatched.assignment_of.dim(0), dy.dim(1)});

@@ -29,7 +29,7 @@ struct Dispatched {
   Tensor assignment_of;  // [A] i32: its inverse, t * K + k
   ExpertRows rows;       // where each own expert's rows lie; rows.host is own_offsets
   HostMirror<std::int32_t> own_offsets;
-  Tensor row_weights;    // [R] routing weight of each row
+  Tensor row_weights;  // [R] routing weight of each row
 
   // Where ep > 1: rows to and from each rank of the ep group, and the two orders of what arrives.
   std::vector<std::int64_t> sent, received;
@@ -46,16 +46,18 @@ class TokenDispatcher {
   std::int64_t first_expert() const { return group_.rank() * local_experts_; }
 
   // x [T,D], experts [T,K] i32, weights [T,K] -> rows [R,D], sorted by expert, in `keep` with all of `out`.
-  Tensor dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts, const Tensor& weights,
-                  Dispatched& out, const Capacity& capacity = {});
+  Tensor dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts,
+                  const Tensor& weights, Dispatched& out, const Capacity& capacity = {});
   // dx [T,D] and dweights [T,K] are assigned.
-  void dispatch_backward(Backend& backend, Arena& scratch, const Tensor& drows, const Tensor& drow_weights, const Dispatched& dispatched,
-                         const Tensor& dx, const Tensor& dweights);
+  void dispatch_backward(Backend& backend, Arena& scratch, const Tensor& drows, const Tensor& drow_weights,
+                         const Dispatched& dispatched, const Tensor& dx, const Tensor& dweights);
 
   // y[t] = base[t] + the sum of its K rows (their weights were applied by the experts). base may be empty or y.
-  void combine(Backend& backend, Arena& scratch, const Tensor& rows, const Dispatched& dispatched, const Tensor& base, const Tensor& y);
+  void combine(Backend& backend, Arena& scratch, const Tensor& rows, const Dispatched& dispatched, const Tensor& base,
+               const Tensor& y);
   // drows [R,D] is assigned.
-  void combine_backward(Backend& backend, Arena& scratch, const Tensor& dy, const Dispatched& dispatched, const Tensor& drows);
+  void combine_backward(Backend& backend, Arena& scratch, const Tensor& dy, const Dispatched& dispatched,
+                        const Tensor& drows);
 
  private:
   bool exchanges() const { return group_.size() > 1; }
@@ -63,10 +65,10 @@ class TokenDispatcher {
   // rows by expert lie.
   void plan_exchange(Backend& backend, Arena& keep, std::span<const std::int32_t> offsets, Dispatched& out);
   // Rows (or weights) by expert [A, ...] -> by own expert [R, ...], and back.
-  void send(Backend& backend, Arena& scratch, const Tensor& by_expert, const Dispatched& dispatched, const Tensor& by_own_expert,
-            std::string_view label);
-  void bring_back(Backend& backend, Arena& scratch, const Tensor& by_own_expert, const Dispatched& dispatched, const Tensor& by_expert,
-                  std::string_view label);
+  void send(Backend& backend, Arena& scratch, const Tensor& by_expert, const Dispatched& dispatched,
+            const Tensor& by_own_expert, std::string_view label);
+  void bring_back(Backend& backend, Arena& scratch, const Tensor& by_own_expert, const Dispatched& dispatched,
+                  const Tensor& by_expert, std::string_view label);
 
   Communicator& group_;
   std::int64_t experts_, local_experts_, experts_per_token_;

@@ -19,7 +19,7 @@ std::uint64_t estimated_activation_bytes(const ModelConfig& model, const MicroBa
 
   // Bytes a token that one layer keeps, as its Saved structs name them: in the model's type, or in four bytes.
   const auto size = static_cast<std::int64_t>(bytes_of(shape.type)), four = std::int64_t{4};
-  const std::int64_t norms = size * 3 * model.hidden_size;             // the two norms' outputs, and the sum between them
+  const std::int64_t norms = size * 3 * model.hidden_size;  // the two norms' outputs, and the sum between them
   const std::int64_t attention = size * (query + key_value + query) + four * heads;  // qkv, out; lse
   const std::int64_t router = four * (2 * model.num_local_experts + 2 * chosen);
   const std::int64_t experts = chosen * (size * (model.hidden_size + 2 * model.intermediate_size) + four * 3);
@@ -29,12 +29,14 @@ std::uint64_t estimated_activation_bytes(const ModelConfig& model, const MicroBa
   const std::int64_t kept_layers = shape.recompute == Recompute::none ? model.num_hidden_layers : 1;
   // With tp, tokens or heads are divided; what attention reads of all tokens is not.
   const std::int64_t gathered = layout.tp > 1 ? size * (kept_layers + 1) * model.hidden_size : 0;
-  const std::int64_t per_token = (size * model.num_hidden_layers * model.hidden_size + kept_layers * layer + layer) / layout.tp + gathered;
+  const std::int64_t per_token =
+      (size * model.num_hidden_layers * model.hidden_size + kept_layers * layer + layer) / layout.tp + gathered;
   return static_cast<std::uint64_t>(per_token) * static_cast<std::uint64_t>(shape.sequences * shape.sequence_length);
 }
 
 std::string how_to_lower(const MicroBatchShape& shape) {
-  return fmt::format("lower train.micro_batch_size ({}) or data.sequence_length ({}){}", shape.sequences, shape.sequence_length,
+  return fmt::format("lower train.micro_batch_size ({}) or data.sequence_length ({}){}", shape.sequences,
+                     shape.sequence_length,
                      shape.recompute == Recompute::none ? ", or set train.recompute: layer" : "");
 }
 
@@ -43,7 +45,8 @@ std::uint64_t rehearse(TrainingStep& step, const MicroBatchShape& shape, const M
   try {
     step.rehearse(shape.sequence_length);
   } catch (const std::bad_alloc& error) {
-    throw std::runtime_error(fmt::format("a micro-batch does not fit in memory ({}): {}", error.what(), how_to_lower(shape)));
+    throw std::runtime_error(
+        fmt::format("a micro-batch does not fit in memory ({}): {}", error.what(), how_to_lower(shape)));
   }
   double most = static_cast<double>(step.activation_bytes());
   mesh.group(Axis::world).all_reduce(std::span(&most, 1), Reduce::max, "rehearsal.activations");

@@ -25,7 +25,8 @@ namespace {
 // In transformers' unit, in which the coefficient of layers that balance alike is that much larger.
 double hf_coefficient(const ModelConfig& model, const RouterConfig& router) {
   if (router.aux_loss_scope == AuxLossScope::hf) return router.aux_loss_coef;
-  return router.aux_loss_coef * static_cast<double>(model.num_hidden_layers) / static_cast<double>(model.num_experts_per_tok);
+  return router.aux_loss_coef * static_cast<double>(model.num_hidden_layers) /
+         static_cast<double>(model.num_experts_per_tok);
 }
 
 struct FoundModel {
@@ -44,33 +45,42 @@ FoundModel check(const TrainerConfig& config, const Layout& layout) {
     found.hf = read_hf_config(found.from, config.model);
   }
   const ModelConfig& model = found.hf.model;
-  require_layout(model, {config.data.sequence_length, config.train.global_batch_size, config.train.micro_batch_size}, layout);
+  require_layout(model, {config.data.sequence_length, config.train.global_batch_size, config.train.micro_batch_size},
+                 layout);
   found.frozen = frozen_patterns(config.router, config.train.freeze);
   const auto ranks_here = static_cast<std::uint64_t>(config.ranks_on_node);
   const auto require_state = [&](std::uint64_t bytes) {
     require_memory(model, bytes * ranks_here, "weights, gradients and moments",
-                   ranks_here == 1 ? std::string() : fmt::format(", fewer than {} ranks on it, or larger parallel.ep and parallel.tp", ranks_here));
+                   ranks_here == 1
+                       ? std::string()
+                       : fmt::format(", fewer than {} ranks on it, or larger parallel.ep and parallel.tp", ranks_here));
   };
-  require_state(least_training_state_bytes(model, layout, !found.frozen.empty(), config.train.type()));  // before a name is made
+  require_state(
+      least_training_state_bytes(model, layout, !found.frozen.empty(), config.train.type()));  // before a name is made
   found.whole = std::make_unique<ParameterSet>(declare_parameters(model, Mesh::single(), found.frozen));
   check_frozen(*found.whole, found.frozen);
   const std::uint64_t state = training_state_bytes(model, layout, found.frozen, config.train.type());
   require_state(state);
   if (const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data); config.train.steps > 0)
     require_memory(model, (state + estimated_activation_bytes(model, micro_batch, layout)) * ranks_here,
-                   "weights, gradients, moments and the activations of a micro-batch", fmt::format(", or {}", how_to_lower(micro_batch)));
+                   "weights, gradients, moments and the activations of a micro-batch",
+                   fmt::format(", or {}", how_to_lower(micro_batch)));
   return found;
 }
 
-std::shared_ptr<const Corpus> open_data(const DataConfig& data, const FoundModel& model, bool verified, const Corpus* earlier) {
-  auto corpus = open_corpus(data, {.vocab_size = model.hf.model.vocab_size, .model_directory = model.from, .verified = verified}, earlier);
+std::shared_ptr<const Corpus> open_data(const DataConfig& data, const FoundModel& model, bool verified,
+                                        const Corpus* earlier) {
+  auto corpus = open_corpus(
+      data, {.vocab_size = model.hf.model.vocab_size, .model_directory = model.from, .verified = verified}, earlier);
   if (!corpus->train.empty() && data.sequence_length > model.hf.model.max_position_embeddings)
-    throw std::runtime_error(fmt::format("data.sequence_length: found {}, expected at most the model's max_position_embeddings ({})",
-                                         data.sequence_length, model.hf.model.max_position_embeddings));
+    throw std::runtime_error(
+        fmt::format("data.sequence_length: found {}, expected at most the model's max_position_embeddings ({})",
+                    data.sequence_length, model.hf.model.max_position_embeddings));
   return corpus;
 }
 
-RunParts build(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> backend, FoundModel found, std::shared_ptr<const Corpus> corpus) {
+RunParts build(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> backend, FoundModel found,
+               std::shared_ptr<const Corpus> corpus) {
   HfConfig& hf = found.hf;
   if (!corpus->train.empty() && found.from.empty()) {
     const ShardSetInfo& info = corpus->train.front().dataset->info();
@@ -82,15 +92,27 @@ RunParts build(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> 
   std::vector<TokenizerFile> carried;
   if (mesh.is_root()) carried = carried_files(corpus->train, found.from);
   std::unique_ptr<RunDirectory> directory;
-  if (mesh.is_root() && !config.train.output_dir.empty()) directory = std::make_unique<RunDirectory>(config.train.output_dir);
+  if (mesh.is_root() && !config.train.output_dir.empty())
+    directory = std::make_unique<RunDirectory>(config.train.output_dir);
   TrainingParts training(std::move(backend), hf.model, config, mesh, found.frozen);
   hf.weights = config.checkpoint.export_dtype == ExportType::fp32   ? DType::f32
                : config.checkpoint.export_dtype == ExportType::bf16 ? DType::bf16
                                                                     : training.model->type();
-  return {.config = std::move(config), .mesh = mesh, .hf = std::move(hf), .from = std::move(found.from), .frozen = std::move(found.frozen),
-          .whole = std::move(found.whole), .corpus = std::move(corpus),
-          .carried_files = std::move(carried), .stream = {}, .directory = std::move(directory), .checkpoint = {}, .left_behind = 0, .state = {},
-          .training = std::move(training), .signals = nullptr};
+  return {.config = std::move(config),
+          .mesh = mesh,
+          .hf = std::move(hf),
+          .from = std::move(found.from),
+          .frozen = std::move(found.frozen),
+          .whole = std::move(found.whole),
+          .corpus = std::move(corpus),
+          .carried_files = std::move(carried),
+          .stream = {},
+          .directory = std::move(directory),
+          .checkpoint = {},
+          .left_behind = 0,
+          .state = {},
+          .training = std::move(training),
+          .signals = nullptr};
 }
 
 // Ranks on different nodes may see different files under the same name: all would train, on nothing that anybody meant.
@@ -99,13 +121,15 @@ void require_same_inputs(RunParts& parts) {
   const auto compare = [&](const char* what, const std::string& own) {
     const std::string roots = broadcast_text(world, own, 0, "assemble.inputs");
     together(world, "assemble.inputs", [&] {
-      if (own != roots) throw std::runtime_error(fmt::format("{} not what rank 0 sees\n  here:   {}\n  rank 0: {}", what, own, roots));
+      if (own != roots)
+        throw std::runtime_error(fmt::format("{} not what rank 0 sees\n  here:   {}\n  rank 0: {}", what, own, roots));
     });
   };
   std::string data, weights, holder;
   together(world, "assemble.describe", [&] {
     const TrainerConfig& config = parts.config;
-    parts.stream = describe_stream(parts.corpus->train, static_cast<std::uint64_t>(config.train.seed), config.data.shuffle, config.train.global_batch_size);
+    parts.stream = describe_stream(parts.corpus->train, static_cast<std::uint64_t>(config.train.seed),
+                                   config.data.shuffle, config.train.global_batch_size);
     data = fmt::format("{}; evaluation: {}", parts.stream, describe_stream(parts.corpus->eval, 0, false, 0));
     if (!parts.from.empty()) weights = fingerprint_model_directory(parts.from);
   });
@@ -124,7 +148,8 @@ std::optional<fs::path> find_checkpoint(const RunParts& parts) {
   const fs::path checkpoint = find_model_directory(choice).parent_path();
   if (!fs::exists(checkpoint / "state.json"))
     throw std::runtime_error(fmt::format(
-        "checkpoint.resume: {} is not a checkpoint (no state.json); to start from its weights alone, use model.from", choice));
+        "checkpoint.resume: {} is not a checkpoint (no state.json); to start from its weights alone, use model.from",
+        choice));
   return checkpoint;
 }
 
@@ -154,22 +179,29 @@ void load_beginning(RunParts& parts) {
   if (!parts.checkpoint.empty())
     parts.state = load_checkpoint(parts.checkpoint, parts.checkpoint_content());
   else if (!parts.from.empty())
-    load_weights(parts.from, *training.backend, parts.hf.model, parameters, parts.hf.tied_head, training.optimizer->keeps_masters());
+    load_weights(parts.from, *training.backend, parts.hf.model, parameters, parts.hf.tied_head,
+                 training.optimizer->keeps_masters());
   else
-    parameters.initialize(*training.backend, static_cast<std::uint64_t>(parts.config.train.seed), training.optimizer->keeps_masters());
+    parameters.initialize(*training.backend, static_cast<std::uint64_t>(parts.config.train.seed),
+                          training.optimizer->keeps_masters());
 }
 
 }  // namespace
 
-TrainingParts::TrainingParts(std::unique_ptr<Backend> given, const ModelConfig& shape, const TrainerConfig& config, const Mesh& mesh,
-                             const std::vector<std::string>& frozen)
-    : backend(std::move(given)), persistent(std::make_unique<Arena>(*backend)), model(std::make_unique<Mixtral>(shape, mesh, frozen, RoutingOptions(), type_of(config.train.precision, backend->device()))) {
+TrainingParts::TrainingParts(std::unique_ptr<Backend> given, const ModelConfig& shape, const TrainerConfig& config,
+                             const Mesh& mesh, const std::vector<std::string>& frozen)
+    : backend(std::move(given)),
+      persistent(std::make_unique<Arena>(*backend)),
+      model(std::make_unique<Mixtral>(shape, mesh, frozen, RoutingOptions(),
+                                      type_of(config.train.precision, backend->device()))) {
   model->allocate(*backend, *persistent, config.data.sequence_length, true);
   optimizer = std::make_unique<AdamW>(*backend, *persistent, model->parameters(), mesh, config.optimizer);
-  step = std::make_unique<TrainingStep>(*backend, mesh, *model, *optimizer, config.router, config.train.micro_batch_size, config.train.recompute);
+  step = std::make_unique<TrainingStep>(*backend, mesh, *model, *optimizer, config.router,
+                                        config.train.micro_batch_size, config.train.recompute);
 }
 
-RunParts assemble(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> backend, const std::shared_ptr<const Corpus>& earlier) {
+RunParts assemble(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> backend,
+                  const std::shared_ptr<const Corpus>& earlier) {
   auto signals = std::make_unique<StopSignals>();
   reset_peak_resident_bytes();
   const LongWork work(mesh.session(), "starting the run");  // hashes of data and checkpoints, weights to read
@@ -179,7 +211,9 @@ RunParts assemble(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backen
   // The first rank of each node hashes the shards; the others take its word.
   const bool first_of_node = !mesh.session() || mesh.session()->local_rank() == 0;
   std::shared_ptr<const Corpus> corpus;
-  together(world, "assemble.hash", [&] { if (first_of_node) corpus = open_data(config.data, found, false, earlier.get()); });
+  together(world, "assemble.hash", [&] {
+    if (first_of_node) corpus = open_data(config.data, found, false, earlier.get());
+  });
   std::optional<RunParts> parts;
   together(world, "assemble.build", [&] {
     if (!first_of_node) corpus = open_data(config.data, found, true, earlier.get());
@@ -191,7 +225,8 @@ RunParts assemble(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backen
   // All have read before the root writes: an earlier run's weights may lie where its results are moved from.
   together(world, "assemble.load", [&] { load_beginning(*parts); });
   // Before anything of an earlier run is touched: a step that does not fit would fail after that.
-  if (parts->state.step < parts->config.train.steps) rehearse(*parts->training.step, micro_batch_of(parts->config.train, parts->config.data), mesh);
+  if (parts->state.step < parts->config.train.steps)
+    rehearse(*parts->training.step, micro_batch_of(parts->config.train, parts->config.data), mesh);
   return std::move(*parts);
 }
 

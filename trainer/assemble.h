@@ -40,7 +40,8 @@ struct TrainerConfig {
   DataConfig data;
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
-  TrainConfig train;  // with an empty output_dir here, the run reads and writes no run directory: no checkpoint, no dump
+  TrainConfig
+      train;  // with an empty output_dir here, the run reads and writes no run directory: no checkpoint, no dump
   CheckpointConfig checkpoint;
   EvalConfig eval;
   LogConfig log;
@@ -57,17 +58,17 @@ struct TrainingParts {
   std::unique_ptr<TrainingStep> step;
 
   // frozen: patterns of the names of what is not trained (model/freeze.h).
-  TrainingParts(std::unique_ptr<Backend> backend, const ModelConfig& model, const TrainerConfig& config, const Mesh& mesh,
-                const std::vector<std::string>& frozen);
+  TrainingParts(std::unique_ptr<Backend> backend, const ModelConfig& model, const TrainerConfig& config,
+                const Mesh& mesh, const std::vector<std::string>& frozen);
 };
 
 // What a Trainer takes.
 struct RunParts {
   TrainerConfig config;
   const Mesh& mesh;
-  HfConfig hf;                               // the model, as checkpoints describe it
-  std::filesystem::path from;                // resolved model.from, or empty
-  std::vector<std::string> frozen;           // patterns of the names of what is not trained
+  HfConfig hf;                                // the model, as checkpoints describe it
+  std::filesystem::path from;                 // resolved model.from, or empty
+  std::vector<std::string> frozen;            // patterns of the names of what is not trained
   std::unique_ptr<const ParameterSet> whole;  // the whole model's parameters, declared
   std::shared_ptr<const Corpus> corpus;
   std::vector<TokenizerFile> carried_files;  // into checkpoints; the root's alone
@@ -91,6 +92,7 @@ struct RunParts {
 // clears away what a killed save left. earlier: the corpus of a run before, whose files are not read whole again (open_corpus); may be null.
 RunParts assemble(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> backend,
                   const std::shared_ptr<const Corpus>& earlier = nullptr);
-RunParts assemble(TrainerConfig, const Mesh&&, std::unique_ptr<Backend>, const std::shared_ptr<const Corpus>& = nullptr) = delete;
+RunParts assemble(TrainerConfig, const Mesh&&, std::unique_ptr<Backend>,
+                  const std::shared_ptr<const Corpus>& = nullptr) = delete;
 
 }  // namespace smoe

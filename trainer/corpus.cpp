@@ -24,12 +24,14 @@ void name_sources(std::vector<Source>& sources) {
   for (Source& source : sources) source.name = source.dataset->info().source;
   const auto as_made = sources;
   for (Source& source : sources) {
-    const auto same = std::count_if(as_made.begin(), as_made.end(), [&](const Source& other) { return other.name == source.name; });
+    const auto same =
+        std::count_if(as_made.begin(), as_made.end(), [&](const Source& other) { return other.name == source.name; });
     if (source.name.empty() || same > 1) source.name = source.dataset->directory();
   }
   // A directory that is another source's name. Two of them are never the same.
   const auto clashes = [&](const Source& source) {
-    return std::count_if(sources.begin(), sources.end(), [&](const Source& other) { return other.name == source.name; }) > 1;
+    return std::count_if(sources.begin(), sources.end(),
+                         [&](const Source& other) { return other.name == source.name; }) > 1;
   };
   if (std::any_of(sources.begin(), sources.end(), clashes))
     for (Source& source : sources) source.name = source.dataset->directory();
@@ -41,8 +43,9 @@ void require_distinct(const std::vector<DataSource>& sources) {
   for (const DataSource& source : sources) {
     const auto [same, first] = found.emplace(fs::weakly_canonical(source.path), source.path);
     if (!first)
-      throw std::runtime_error(fmt::format("data.eval: {} is there twice{}: once is enough", source.path,
-                                           same->second == source.path ? "" : fmt::format(", also as {}", same->second)));
+      throw std::runtime_error(
+          fmt::format("data.eval: {} is there twice{}: once is enough", source.path,
+                      same->second == source.path ? "" : fmt::format(", also as {}", same->second)));
   }
 }
 
@@ -79,9 +82,11 @@ class SourceOpener {
   // Throws std::runtime_error unless it is fit for the model and of the tokenizer of those opened before.
   Source open(const DataSource& source) {
     // The model's tokenizer matters only to shards that name theirs: ids that came ready-made may be of any.
-    if (checks_.tokenizer_sha256.empty() && !model_directory_.empty() && !read_manifest(source.path).info.tokenizer_sha256.empty())
+    if (checks_.tokenizer_sha256.empty() && !model_directory_.empty() &&
+        !read_manifest(source.path).info.tokenizer_sha256.empty())
       checks_.tokenizer_sha256 = required_tokenizer(model_directory_, source.path);
-    auto dataset = std::make_shared<const Dataset>(source.path, sequence_length_, document_masking_, checks_, tail_, shards_);
+    auto dataset =
+        std::make_shared<const Dataset>(source.path, sequence_length_, document_masking_, checks_, tail_, shards_);
     if (const auto& sha = dataset->info().tokenizer_sha256; !sha.empty()) {
       if (!first_) first_ = dataset;
       if (sha != first_->info().tokenizer_sha256)
@@ -117,8 +122,8 @@ std::shared_ptr<const Corpus> open_corpus(const DataConfig& data, CorpusChecks c
   return std::make_shared<const Corpus>(std::move(corpus));
 }
 
-OpenedSources open_usable_sources(const std::vector<DataSource>& wanted, std::int64_t sequence_length, bool document_masking,
-                                  const CorpusChecks& checks) {
+OpenedSources open_usable_sources(const std::vector<DataSource>& wanted, std::int64_t sequence_length,
+                                  bool document_masking, const CorpusChecks& checks) {
   SourceOpener opener(sequence_length, document_masking, checks);
   OpenedSources opened;
   for (const DataSource& source : wanted) try {
@@ -140,7 +145,8 @@ void require_tokenizer_of(const fs::path& model_directory, const Corpus& corpus)
       if (expected->empty() || info.tokenizer_sha256 == *expected) continue;
       throw std::runtime_error(fmt::format(
           "{} was prepared with another tokenizer than the model's: its SHA-256 is {} ({}), that of {} is {}. Prepare the data "
-          "again with the model's tokenizer (--tokenizer {})", source.dataset->directory(), info.tokenizer_sha256, info.tokenizer_name,
+          "again with the model's tokenizer (--tokenizer {})",
+          source.dataset->directory(), info.tokenizer_sha256, info.tokenizer_name,
           (model_directory / "tokenizer.model").string(), *expected, model_directory.string()));
     }
 }
@@ -151,8 +157,13 @@ namespace {
 TokenizerFile config_of_lone_model(const fs::path& file) {
   const SentencePieceTokenizer model(file);
   const auto name_of = [&](std::int32_t id) { return id < 0 ? OrderedJson(nullptr) : OrderedJson(model.piece(id)); };
-  const OrderedJson config = {{"tokenizer_class", "LlamaTokenizer"}, {"add_bos_token", true}, {"add_eos_token", false}, {"legacy", true},
-                              {"unk_token", name_of(model.unk())}, {"bos_token", name_of(model.bos())}, {"eos_token", name_of(model.eos())}};
+  const OrderedJson config = {{"tokenizer_class", "LlamaTokenizer"},
+                              {"add_bos_token", true},
+                              {"add_eos_token", false},
+                              {"legacy", true},
+                              {"unk_token", name_of(model.unk())},
+                              {"bos_token", name_of(model.bos())},
+                              {"eos_token", name_of(model.eos())}};
   return {"tokenizer_config.json", dump_json(config, 2) + "\n"};
 }
 
@@ -169,7 +180,8 @@ std::vector<TokenizerFile> carried_files(const std::vector<Source>& sources, con
   });
   std::vector<TokenizerFile> files;
   if (place != places.end()) files = read_tokenizer_files(*place);
-  const bool alone = std::none_of(files.begin(), files.end(), [](const TokenizerFile& file) { return changes_tokenizer(file.name); });
+  const bool alone =
+      std::none_of(files.begin(), files.end(), [](const TokenizerFile& file) { return changes_tokenizer(file.name); });
   if (!files.empty() && alone) files.push_back(config_of_lone_model(*place / "tokenizer.model"));
   // A model whose tokenizer is the shards' may have a chat template of its own; its settings would be another tokenizer's.
   if (!model_directory.empty() && place != places.begin())
@@ -183,17 +195,20 @@ std::vector<TokenizerFile> carried_files(const std::vector<Source>& sources, con
   return files;
 }
 
-Sampler make_sampler(const std::vector<Source>& sources, std::uint64_t seed, bool shuffle, std::int64_t global_batch_size) {
+Sampler make_sampler(const std::vector<Source>& sources, std::uint64_t seed, bool shuffle,
+                     std::int64_t global_batch_size) {
   std::vector<SourceSize> sizes;
   for (const Source& source : sources) sizes.push_back({source.dataset->samples(), source.weight});
   return Sampler(std::move(sizes), seed, shuffle, global_batch_size);
 }
 
-std::string describe_stream(const std::vector<Source>& sources, std::uint64_t seed, bool shuffle, std::int64_t global_batch_size) {
+std::string describe_stream(const std::vector<Source>& sources, std::uint64_t seed, bool shuffle,
+                            std::int64_t global_batch_size) {
   std::string text = fmt::format("seed {} {} batch {}", seed, shuffle ? "shuffled" : "in order", global_batch_size);
   for (const Source& source : sources)
-    text += fmt::format("; {} samples of {} tokens weight {} of {}", source.dataset->samples(), source.dataset->sequence_length(),
-                        source.weight, sha256_file(manifest_path(source.dataset->directory())));
+    text += fmt::format("; {} samples of {} tokens weight {} of {}", source.dataset->samples(),
+                        source.dataset->sequence_length(), source.weight,
+                        sha256_file(manifest_path(source.dataset->directory())));
   return text;
 }
 

@@ -26,10 +26,11 @@ struct Source {
 };
 
 struct CorpusChecks {
-  std::int64_t vocab_size = 0;             // the model's
-  std::filesystem::path model_directory;  // of model.from, whose tokenizer the shards must have been made with; may be empty
-  bool verified = false;                  // another process of this job on this node has checked the files' SHA-256
-  Tail tail = Tail::drop;                 // what becomes of the tokens that fill no sample
+  std::int64_t vocab_size = 0;  // the model's
+  std::filesystem::path
+      model_directory;     // of model.from, whose tokenizer the shards must have been made with; may be empty
+  bool verified = false;   // another process of this job on this node has checked the files' SHA-256
+  Tail tail = Tail::drop;  // what becomes of the tokens that fill no sample
   std::shared_ptr<OpenShards> shards = nullptr;  // of sources opened before; null: none were
 };
 
@@ -55,8 +56,8 @@ struct OpenedSources {
 
 // As open_corpus, but a source that cannot be used keeps no other from being opened. Of two that were made with different
 // tokenizers the later is refused.
-OpenedSources open_usable_sources(const std::vector<DataSource>& sources, std::int64_t sequence_length, bool document_masking,
-                                  const CorpusChecks& checks);
+OpenedSources open_usable_sources(const std::vector<DataSource>& sources, std::int64_t sequence_length,
+                                  bool document_masking, const CorpusChecks& checks);
 
 // Throws std::runtime_error if a source was prepared with another tokenizer than that of a model's directory (its
 // tokenizer.model, and the tokens that the directory adds); a directory without one accepts all.
@@ -65,10 +66,13 @@ void require_tokenizer_of(const std::filesystem::path& model_directory, const Co
 // What checkpoints carry along, byte for byte: the tokenizer's files of the model that the run starts from, or else of
 // the shards, and the generation_config.json of that model. A tokenizer.model that stands alone gets a
 // tokenizer_config.json, so that transformers can read it.
-std::vector<TokenizerFile> carried_files(const std::vector<Source>& sources, const std::filesystem::path& model_directory);
+std::vector<TokenizerFile> carried_files(const std::vector<Source>& sources,
+                                         const std::filesystem::path& model_directory);
 
-Sampler make_sampler(const std::vector<Source>& sources, std::uint64_t seed, bool shuffle, std::int64_t global_batch_size);
+Sampler make_sampler(const std::vector<Source>& sources, std::uint64_t seed, bool shuffle,
+                     std::int64_t global_batch_size);
 // Names everything that decides which tokens a step sees: two runs with the same text read the same data.
-std::string describe_stream(const std::vector<Source>& sources, std::uint64_t seed, bool shuffle, std::int64_t global_batch_size);
+std::string describe_stream(const std::vector<Source>& sources, std::uint64_t seed, bool shuffle,
+                            std::int64_t global_batch_size);
 
 }  // namespace smoe

@@ -28,7 +28,9 @@ struct GlobalBatch {
 
 GlobalBatch make_batch(const EquivalenceCase& what, std::int64_t step) {
   const std::int64_t length = what.sequence_length, sequences = what.at_once * what.accumulation;
-  const auto draw = [&](std::int64_t i) { return philox(what.seed, static_cast<std::uint64_t>(i), static_cast<std::uint64_t>(step)); };
+  const auto draw = [&](std::int64_t i) {
+    return philox(what.seed, static_cast<std::uint64_t>(i), static_cast<std::uint64_t>(step));
+  };
   GlobalBatch batch;
   for (std::int64_t s = 0; s < sequences; ++s) {
     std::int32_t start = 0;
@@ -38,7 +40,9 @@ GlobalBatch make_batch(const EquivalenceCase& what, std::int64_t step) {
       batch.ids.push_back(static_cast<std::int32_t>(bits[1] % static_cast<std::uint64_t>(what.model.vocab_size)));
       const bool without = what.masked_unevenly && s % 3 == 1;
       const bool masked = without || (!(what.masked_unevenly && s % 3 == 2) && uniform_open(bits[2]) < what.masked);
-      batch.targets.push_back(masked ? masked_target : static_cast<std::int32_t>(bits[3] % static_cast<std::uint64_t>(what.model.vocab_size)));
+      batch.targets.push_back(
+          masked ? masked_target
+                 : static_cast<std::int32_t>(bits[3] % static_cast<std::uint64_t>(what.model.vocab_size)));
       batch.document_start.push_back(start);
     }
   }
@@ -74,7 +78,8 @@ double deviation(const std::vector<float>& slice, const CaseRun::Slice& place, c
   double largest = 0, worst = 0;
   for (const float x : whole) largest = std::max(largest, std::abs(static_cast<double>(x)));
   for (std::size_t i = 0; i < slice.size(); ++i) {
-    const auto at = static_cast<std::size_t>(global_index(place.shape, place.slice, place.first, static_cast<std::int64_t>(i)));
+    const auto at =
+        static_cast<std::size_t>(global_index(place.shape, place.slice, place.first, static_cast<std::int64_t>(i)));
     const double difference = std::abs(static_cast<double>(slice[i]) - static_cast<double>(whole[at]));
     if (!std::isfinite(difference)) return INFINITY;
     worst = std::max(worst, difference);
@@ -102,7 +107,8 @@ void share(Deviations::Worst& worst, Communicator& world) {
 }  // namespace
 
 CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
-  if (what.at_once % mesh.size(Axis::dp) != 0) throw std::logic_error("the sequences computed at once must divide over dp");
+  if (what.at_once % mesh.size(Axis::dp) != 0)
+    throw std::logic_error("the sequences computed at once must divide over dp");
   const std::int64_t dp = mesh.size(Axis::dp), rank = mesh.rank(Axis::dp);
   const auto backend = make_backend(DeviceChoice::automatic, threads);
   Arena persistent(*backend);
@@ -126,8 +132,9 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
   for (const Parameter& p : model.parameters()) run.parameters.push_back({p.name, p.shape, p.slice, p.first});
   for (std::int64_t n = 1; n <= what.steps; ++n) {
     const GlobalBatch batch = part_of(make_batch(what, n), what, rank, dp);
-    const StepResult result = step.compute_gradients({what.at_once * what.accumulation / dp, what.sequence_length, batch.ids, batch.targets,
-                                              batch.document_start, what.seed + static_cast<std::uint64_t>(n)});
+    const StepResult result =
+        step.compute_gradients({what.at_once * what.accumulation / dp, what.sequence_length, batch.ids, batch.targets,
+                                batch.document_start, what.seed + static_cast<std::uint64_t>(n)});
     StepNumbers& found = run.steps.emplace_back();
     found.lm_loss = result.lm_loss;
     found.aux_loss = result.aux_loss;
@@ -142,8 +149,10 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
   return run;
 }
 
-Deviations compare(const CaseRun& found, const CaseRun& one_rank, const Mesh& mesh, const std::function<bool(const std::string&)>& only) {
-  if (found.steps.size() != one_rank.steps.size()) throw std::logic_error("runs of different numbers of steps are compared");
+Deviations compare(const CaseRun& found, const CaseRun& one_rank, const Mesh& mesh,
+                   const std::function<bool(const std::string&)>& only) {
+  if (found.steps.size() != one_rank.steps.size())
+    throw std::logic_error("runs of different numbers of steps are compared");
   std::unordered_map<std::string, std::size_t> places;
   for (std::size_t i = 0; i < one_rank.parameters.size(); ++i) places.emplace(one_rank.parameters[i].name, i);
   Deviations worst;

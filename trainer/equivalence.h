@@ -37,12 +37,12 @@ struct EquivalenceCase {
   std::int64_t accumulation = 1;  // micro-batches a step
   std::int64_t steps = 3;
   std::uint64_t seed = 1;
-  bool documents = false;       // sequences hold several documents, and attention stays inside each
-  double masked = 0;            // share of targets without loss
+  bool documents = false;        // sequences hold several documents, and attention stays inside each
+  double masked = 0;             // share of targets without loss
   bool masked_unevenly = false;  // whole sequences without any target as well, other ones with all
   Recompute recompute = Recompute::none;
-  std::vector<std::string> freeze;      // as train.freeze
-  std::int64_t bucket_elements = 4096;  // small, so that a small model has many buckets too
+  std::vector<std::string> freeze;                        // as train.freeze
+  std::int64_t bucket_elements = 4096;                    // small, so that a small model has many buckets too
   std::function<std::unique_ptr<Objective>()> objective;  // empty: cross-entropy
   // Sees every parameter's initial values, before they are rounded, and may change them: to force a routing.
   std::function<void(const Parameter&, std::span<float> values)> adjust;
@@ -51,7 +51,7 @@ struct EquivalenceCase {
 // Of one step, on this rank: its slices, gradients summed over replicas and before clipping, weights after the update.
 struct StepNumbers {
   double lm_loss = 0, aux_loss = 0, z_loss = 0, grad_norm = 0;
-  std::vector<std::vector<double>> expert_load;      // [L][E]
+  std::vector<std::vector<double>> expert_load;        // [L][E]
   std::vector<std::vector<float>> gradients, weights;  // by parameter, in the order of the set
 };
 
@@ -79,7 +79,8 @@ struct Deviations {
   Worst lm_loss, aux_loss, z_loss, grad_norm, gradient, weight;
 };
 // only: of which tensors; empty: all.
-Deviations compare(const CaseRun& found, const CaseRun& one_rank, const Mesh& mesh, const std::function<bool(const std::string&)>& only = {});
+Deviations compare(const CaseRun& found, const CaseRun& one_rank, const Mesh& mesh,
+                   const std::function<bool(const std::string&)>& only = {});
 
 // What fp32 arithmetic in another order may do, and nothing else.
 struct Tolerances {

@@ -10,7 +10,8 @@
 
 namespace smoe {
 
-EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, const EvaluateOptions& options, std::int64_t step) {
+EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, const EvaluateOptions& options,
+                     std::int64_t step) {
   const std::int64_t samples =
       options.batches ? std::min(dataset.samples(), options.batches * options.sequences) : dataset.samples();
   const std::int64_t tail = options.batches ? 0 : dataset.tail();
@@ -41,13 +42,15 @@ EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, co
     }
     context.activations.rewind({});
     context.scratch.rewind({});
-    const TokenBatch batch = make_token_batch(context.backend, context.activations, sequences, length, ids, targets, document_start);
+    const TokenBatch batch =
+        make_token_batch(context.backend, context.activations, sequences, length, ids, targets, document_start);
     saved.statistics = balance.take_statistics(context, sequences, length);
     model.forward(context, batch, Keep::nothing, saved);
     model.loss(context, batch, saved, losses[0]);
     balance.weigh(static_cast<double>(count * length) / tokens);
     balance.add_micro_batch(context, saved.statistics, unused);
-    counted += static_cast<double>(std::count_if(targets.begin(), targets.end(), [](std::int32_t t) { return t >= 0; }));
+    counted +=
+        static_cast<double>(std::count_if(targets.begin(), targets.end(), [](std::int32_t t) { return t >= 0; }));
     if (options.on_progress) options.on_progress(done + count, all);
   };
   for (std::int64_t done = 0; done < samples; done += at_once)

@@ -12,15 +12,20 @@ namespace smoe {
 
 std::int32_t choose_token(std::span<const float> logits, const GenerateOptions& options, std::int64_t position) {
   const auto best = std::max_element(logits.begin(), logits.end());  // the first of equals
-  if (!std::isfinite(*best)) throw std::runtime_error("the model's logits are not finite; its weights are damaged or its training diverged");
+  if (!std::isfinite(*best))
+    throw std::runtime_error("the model's logits are not finite; its weights are damaged or its training diverged");
   if (options.greedy || options.temperature == 0) return static_cast<std::int32_t>(best - logits.begin());
 
   std::vector<std::int32_t> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return logits[static_cast<std::size_t>(a)] > logits[static_cast<std::size_t>(b)]; });
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) {
+    return logits[static_cast<std::size_t>(a)] > logits[static_cast<std::size_t>(b)];
+  });
   std::vector<double> weight(order.size());
   for (std::size_t i = 0; i < order.size(); ++i)
-    weight[i] = std::exp((static_cast<double>(logits[static_cast<std::size_t>(order[i])]) - static_cast<double>(*best)) / options.temperature);
+    weight[i] =
+        std::exp((static_cast<double>(logits[static_cast<std::size_t>(order[i])]) - static_cast<double>(*best)) /
+                 options.temperature);
   const double total = std::accumulate(weight.begin(), weight.end(), 0.0);
   std::size_t kept = 0;
   double mass = 0;
@@ -40,10 +45,12 @@ namespace {
 
 // Logits of the last position after feeding ids: behind those that the cache holds, or from the start. saved is nothing that
 // the next call needs but its memory of the host, which is dear where it is page-locked.
-void next_logits(InferenceModel& model, std::span<const std::int32_t> ids, KvCache* cache, Mixtral::Saved& saved, std::vector<float>& out) {
+void next_logits(InferenceModel& model, std::span<const std::int32_t> ids, KvCache* cache, Mixtral::Saved& saved,
+                 std::vector<float>& out) {
   Context context = model.fresh_context();
   const auto length = static_cast<std::int64_t>(ids.size());
-  const TokenBatch batch = make_token_batch(context.backend, context.activations, 1, length, ids, {}, {}, cache ? cache->length : 0);
+  const TokenBatch batch =
+      make_token_batch(context.backend, context.activations, 1, length, ids, {}, {}, cache ? cache->length : 0);
   if (cache)
     model.model().forward_cached(context, batch, *cache, saved);
   else
@@ -56,9 +63,10 @@ void next_logits(InferenceModel& model, std::span<const std::int32_t> ids, KvCac
 
 }  // namespace
 
-std::vector<std::int32_t> generate(InferenceModel& model, std::span<const std::int32_t> prompt, const GenerateOptions& options,
-                                   const std::function<bool(std::int32_t)>& on_token) {
-  if (prompt.empty()) throw std::runtime_error("the prompt is empty: give text, ids, or at least the model's first token (bos)");
+std::vector<std::int32_t> generate(InferenceModel& model, std::span<const std::int32_t> prompt,
+                                   const GenerateOptions& options, const std::function<bool(std::int32_t)>& on_token) {
+  if (prompt.empty())
+    throw std::runtime_error("the prompt is empty: give text, ids, or at least the model's first token (bos)");
   check_ids(prompt, model.shape().vocab_size, "the prompt");
 
   const ArenaScope scope(model.persistent());  // the cache goes back when the text is done
@@ -68,12 +76,15 @@ std::vector<std::int32_t> generate(InferenceModel& model, std::span<const std::i
   std::vector<std::int32_t> sequence(prompt.begin(), prompt.end()), made;
   Mixtral::Saved saved;
   std::vector<float> logits;
-  const std::size_t drawable = static_cast<std::size_t>(options.vocabulary > 0 ? options.vocabulary : model.shape().vocab_size);
-  const auto is_stop = [&](std::int32_t id) { return std::find(options.stops.begin(), options.stops.end(), id) != options.stops.end(); };
+  const std::size_t drawable =
+      static_cast<std::size_t>(options.vocabulary > 0 ? options.vocabulary : model.shape().vocab_size);
+  const auto is_stop = [&](std::int32_t id) {
+    return std::find(options.stops.begin(), options.stops.end(), id) != options.stops.end();
+  };
   for (std::int64_t i = 0; i < options.max_tokens; ++i) {
     const std::span<const std::int32_t> all(sequence);
-    next_logits(model, options.use_cache ? all.subspan(static_cast<std::size_t>(cache.length)) : all, options.use_cache ? &cache : nullptr, saved,
-                logits);
+    next_logits(model, options.use_cache ? all.subspan(static_cast<std::size_t>(cache.length)) : all,
+                options.use_cache ? &cache : nullptr, saved, logits);
     for (std::size_t beyond = drawable; beyond < logits.size(); ++beyond)
       if (!is_stop(static_cast<std::int32_t>(beyond))) logits[beyond] = -std::numeric_limits<float>::infinity();
     const std::int32_t id = choose_token(logits, options, prompt_length + i);

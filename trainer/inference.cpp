@@ -18,14 +18,16 @@ namespace {
 HfConfig checked_config(const std::filesystem::path& directory, std::optional<HfConfig> read, DType type) {
   verify_model_directory(directory);
   HfConfig config = read ? *std::move(read) : read_hf_config(directory);
-  require_memory(config.model, bytes_of(type) * static_cast<std::uint64_t>(count_parameters(config.model).total), "weights");
+  require_memory(config.model, bytes_of(type) * static_cast<std::uint64_t>(count_parameters(config.model).total),
+                 "weights");
   return config;
 }
 
 }  // namespace
 
-InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions, std::unique_ptr<Backend> backend,
-                               std::optional<HfConfig> config, PrecisionChoice precision)
+InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions,
+                               std::unique_ptr<Backend> backend, std::optional<HfConfig> config,
+                               PrecisionChoice precision)
     : config_(checked_config(directory, std::move(config), type_of(precision, backend->device()))),
       mesh_(mesh),
       backend_(std::move(backend)),
@@ -34,11 +36,12 @@ InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mes
       scratch_(*backend_),
       model_(config_.model, mesh, {}, {}, type_of(precision, backend_->device())) {
   if (positions > config_.model.max_position_embeddings)
-    throw std::runtime_error(fmt::format("{}: {} positions are asked for, the model has {} (max_position_embeddings in config.json){}",
-                                         directory.string(), positions, config_.model.max_position_embeddings,
-                                         config_.model.rope_scaling.type == RopeType::dynamic
-                                             ? "; what dynamic rope scaling does to longer sequences is not computed here"
-                                             : ""));
+    throw std::runtime_error(
+        fmt::format("{}: {} positions are asked for, the model has {} (max_position_embeddings in config.json){}",
+                    directory.string(), positions, config_.model.max_position_embeddings,
+                    config_.model.rope_scaling.type == RopeType::dynamic
+                        ? "; what dynamic rope scaling does to longer sequences is not computed here"
+                        : ""));
   model_.allocate(*backend_, persistent_, positions, false);
   load_weights(directory, *backend_, config_.model, model_.parameters(), config_.tied_head);
   for (const std::string& warning : config_.warnings) fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
@@ -53,7 +56,8 @@ Context InferenceModel::fresh_context() {
 void check_ids(std::span<const std::int32_t> ids, std::int64_t vocabulary, const std::string& where) {
   for (std::size_t i = 0; i < ids.size(); ++i)
     if (ids[i] < 0 || ids[i] >= vocabulary)
-      throw std::runtime_error(fmt::format("{}: token {} is {}, expected an id in [0, {})", where, i, ids[i], vocabulary));
+      throw std::runtime_error(
+          fmt::format("{}: token {} is {}, expected an id in [0, {})", where, i, ids[i], vocabulary));
 }
 
 }  // namespace smoe

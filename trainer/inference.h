@@ -25,7 +25,8 @@ class InferenceModel {
                  std::unique_ptr<Backend> backend, std::optional<HfConfig> config = std::nullopt,
                  PrecisionChoice precision = PrecisionChoice::automatic);
   InferenceModel(const std::filesystem::path&, const Mesh&&, std::int64_t, std::unique_ptr<Backend>,
-                 std::optional<HfConfig> = std::nullopt, PrecisionChoice = PrecisionChoice::automatic) = delete;  // the mesh must outlive it
+                 std::optional<HfConfig> = std::nullopt,
+                 PrecisionChoice = PrecisionChoice::automatic) = delete;  // the mesh must outlive it
 
   const HfConfig& config() const { return config_; }
   const ModelConfig& shape() const { return config_.model; }

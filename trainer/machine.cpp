@@ -18,17 +18,20 @@ namespace smoe {
 
 std::uint64_t usable_memory_bytes(const std::filesystem::path& membership, const std::filesystem::path& groups) {
   const long pages = ::sysconf(_SC_PHYS_PAGES), size = ::sysconf(_SC_PAGESIZE);
-  std::uint64_t least = pages > 0 && size > 0 ? static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(size) : 0;
+  std::uint64_t least =
+      pages > 0 && size > 0 ? static_cast<std::uint64_t>(pages) * static_cast<std::uint64_t>(size) : 0;
   for (const ControlGroup& group : control_groups("memory", membership, groups)) {
     const std::string limit = content_of(group.directory / (group.version_2 ? "memory.max" : "memory.limit_in_bytes"));
     std::uint64_t bytes = 0;  // "max" is no number
     const auto [end, error] = std::from_chars(limit.data(), limit.data() + limit.size(), bytes);
-    if (error == std::errc() && end == limit.data() + limit.size() && bytes > 0 && (least == 0 || bytes < least)) least = bytes;
+    if (error == std::errc() && end == limit.data() + limit.size() && bytes > 0 && (least == 0 || bytes < least))
+      least = bytes;
   }
   return least;
 }
 
-std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layout, const std::vector<std::string>& frozen, DType type) {
+std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layout,
+                                   const std::vector<std::string>& frozen, DType type) {
   const Mesh mesh = Mesh::placed(layout, layout.ranks - 1);  // the last one has the larger part of what does not divide
   ParameterSet parameters = declare_parameters(model, mesh, frozen, type);
   parameters.lay_out(mesh);
@@ -38,9 +41,12 @@ std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layou
 std::uint64_t least_training_state_bytes(const ModelConfig& model, const Layout& layout, bool some_frozen, DType type) {
   const ParameterCounts counts = count_parameters(model);
   const auto total = static_cast<std::uint64_t>(counts.total), experts = static_cast<std::uint64_t>(counts.experts);
-  const std::uint64_t held = experts / static_cast<std::uint64_t>(layout.ep) + (total - experts) / static_cast<std::uint64_t>(layout.tp);
-  const std::uint64_t value = bytes_of(type), gradient = 4, owned = type == DType::bf16 ? 12 : 8;  // moments, and masters
-  return some_frozen ? value * held : (value + gradient) * held + owned * total / static_cast<std::uint64_t>(layout.ranks);
+  const std::uint64_t held =
+      experts / static_cast<std::uint64_t>(layout.ep) + (total - experts) / static_cast<std::uint64_t>(layout.tp);
+  const std::uint64_t value = bytes_of(type), gradient = 4,
+                      owned = type == DType::bf16 ? 12 : 8;  // moments, and masters
+  return some_frozen ? value * held
+                     : (value + gradient) * held + owned * total / static_cast<std::uint64_t>(layout.ranks);
 }
 
 void require_memory(const ModelConfig& model, std::uint64_t bytes, const char* purpose, const std::string& advice) {
@@ -48,8 +54,10 @@ void require_memory(const ModelConfig& model, std::uint64_t bytes, const char* p
   const auto needed = static_cast<double>(bytes);
   const auto found = static_cast<double>(usable_memory_bytes());
   if (found == 0 || needed <= found) return;
-  throw std::runtime_error(fmt::format("the model needs {:.1f} GiB here for {} ({} parameters), this machine has {:.1f} GiB of memory for it: choose a "
-                                       "smaller model{}", needed / 0x1p30, purpose, parameters, found / 0x1p30, advice));
+  throw std::runtime_error(fmt::format(
+      "the model needs {:.1f} GiB here for {} ({} parameters), this machine has {:.1f} GiB of memory for it: choose a "
+      "smaller model{}",
+      needed / 0x1p30, purpose, parameters, found / 0x1p30, advice));
 }
 
 }  // namespace smoe

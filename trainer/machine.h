@@ -19,12 +19,13 @@ std::uint64_t usable_memory_bytes(const std::filesystem::path& membership = "/pr
 // Bytes of weights, gradients and moments that one rank of a layout, which must fit the model, holds in training, in fp32:
 // 4 + 4 + 8 / d for each parameter of its slice, d being the number of ranks with the same slice; 4 for a frozen one.
 // frozen: patterns of their names (model/freeze.h).
-std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layout, const std::vector<std::string>& frozen = {},
-                                   DType type = DType::f32);
+std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layout,
+                                   const std::vector<std::string>& frozen = {}, DType type = DType::f32);
 
 // A lower bound of that in no time, where the names of a model of thousands of experts a layer are millions: its weights
 // alone where some may be frozen.
-std::uint64_t least_training_state_bytes(const ModelConfig& model, const Layout& layout, bool some_frozen, DType type = DType::f32);
+std::uint64_t least_training_state_bytes(const ModelConfig& model, const Layout& layout, bool some_frozen,
+                                         DType type = DType::f32);
 
 // Throws std::runtime_error, with numbers, where so many bytes cannot fit: better than the kernel's out-of-memory killer.
 // bytes: of all this machine's ranks together. purpose: what they are, in words. advice: what else would help.

@@ -22,7 +22,8 @@ constexpr double product_seconds = 0.06;
 double measure_product(Backend& backend, int threads) {
   const std::int64_t slab = std::clamp<std::int64_t>((64 * threads + 255) / 256 * 256, 256, product_size);
   Arena arena(backend);
-  const Tensor a = arena.take({slab, product_size}), b = arena.take({product_size, product_size}), c = arena.take({slab, product_size});
+  const Tensor a = arena.take({slab, product_size}), b = arena.take({product_size, product_size}),
+               c = arena.take({slab, product_size});
   backend.fill(a, 1.0f);
   backend.fill(b, 1.0f);
   double best = 0;
@@ -52,7 +53,9 @@ MachineRates measure_machine_rates(Backend& backend, Communicator& world, int ra
   MachineRates rates;
   world.barrier("machine_rates");
   rates.device = backend.measure_profile();
-  const double part = backend.device() == Device::cpu ? cores_per_thread(rates.device.threads, ranks_on_node, count_ranks_on_own_cores(world)) : 1.0;
+  const double part = backend.device() == Device::cpu
+                          ? cores_per_thread(rates.device.threads, ranks_on_node, count_ranks_on_own_cores(world))
+                          : 1.0;
   // Where the first look finds the product slow, another program may have held a core: a second one decides.
   for (int look = 0; look < 2 && (look == 0 || rates.product_share() < least_product_share); ++look) {
     world.barrier("machine_rates");
@@ -68,13 +71,15 @@ MachineRates measure_machine_rates(Backend& backend, Communicator& world, int ra
 
 std::vector<std::string> describe(const MachineRates& rates) {
   const DeviceProfile& device = rates.device;
-  std::vector<std::string> lines{fmt::format("{}, {} thread(s) a rank; cores {:.0f} GF/s ({} multiply-adds), products of 2048^3 {:.0f} GF/s ({:.0f}%) by {}",
-                                             device.name, device.threads, 1e-9 * rates.peak_flops, device.peak_form, 1e-9 * rates.product_flops,
-                                             100 * rates.product_share(), device.product_kernel)};
+  std::vector<std::string> lines{fmt::format(
+      "{}, {} thread(s) a rank; cores {:.0f} GF/s ({} multiply-adds), products of 2048^3 {:.0f} GF/s ({:.0f}%) by {}",
+      device.name, device.threads, 1e-9 * rates.peak_flops, device.peak_form, 1e-9 * rates.product_flops,
+      100 * rates.product_share(), device.product_kernel)};
   if (rates.product_share() < least_product_share)
-    lines.push_back(fmt::format("warning: matrix products run at {:.0f}% of what the cores can do, expected at least {:.0f}%: another program holds "
-                                "the cores, or {} does not suit this CPU (OPENBLAS_CORETYPE names its kernels: Haswell, SkylakeX, Cooperlake)",
-                                100 * rates.product_share(), 100 * least_product_share, device.product_kernel));
+    lines.push_back(fmt::format(
+        "warning: matrix products run at {:.0f}% of what the cores can do, expected at least {:.0f}%: another program holds "
+        "the cores, or {} does not suit this CPU (OPENBLAS_CORETYPE names its kernels: Haswell, SkylakeX, Cooperlake)",
+        100 * rates.product_share(), 100 * least_product_share, device.product_kernel));
   return lines;
 }
 

@@ -10,9 +10,9 @@
 namespace smoe {
 
 struct MachineRates {
-  DeviceProfile device;       // this rank's
-  double peak_flops = 0;      // of the arithmetic units, all ranks together (DeviceProfile): the denominator of mfu
-  double product_flops = 0;   // of the backend's product of 2048^3, all ranks together
+  DeviceProfile device;      // this rank's
+  double peak_flops = 0;     // of the arithmetic units, all ranks together (DeviceProfile): the denominator of mfu
+  double product_flops = 0;  // of the backend's product of 2048^3, all ranks together
 
   double product_share() const { return product_flops / peak_flops; }
 };

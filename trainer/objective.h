@@ -17,15 +17,15 @@ struct Objective {
   // Adds the micro-batch's share of the loss, not yet divided, to total [1] f64 on the device; the same on every rank of a
   // tp group. `saved` is what the model's forward has left, and is given what its backward begins with: the head's
   // gradients of scale * that share. `part` is the micro-batch on the host, `tokens` on the device.
-  virtual void loss_and_gradient(Context& context, Mixtral& model, const StepBatch& part, const TokenBatch& tokens, double scale,
-                                 Mixtral::Saved& saved, const Tensor& total) = 0;
+  virtual void loss_and_gradient(Context& context, Mixtral& model, const StepBatch& part, const TokenBatch& tokens,
+                                 double scale, Mixtral::Saved& saved, const Tensor& total) = 0;
 };
 
 // Language modelling: the mean cross-entropy of the targets.
 struct CrossEntropy final : Objective {
   double count(const StepBatch& batch) const override;
-  void loss_and_gradient(Context& context, Mixtral& model, const StepBatch& part, const TokenBatch& tokens, double scale,
-                         Mixtral::Saved& saved, const Tensor& total) override;
+  void loss_and_gradient(Context& context, Mixtral& model, const StepBatch& part, const TokenBatch& tokens,
+                         double scale, Mixtral::Saved& saved, const Tensor& total) override;
 };
 
 }  // namespace smoe

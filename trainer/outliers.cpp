@@ -20,7 +20,8 @@ double deviations_above(double value, std::span<const double> recent) {
 
 void remember(double value, std::vector<double>& recent) {
   if (!std::isfinite(value)) return;
-  if (recent.size() >= outlier_window) recent.erase(recent.begin(), recent.end() - static_cast<std::ptrdiff_t>(outlier_window - 1));
+  if (recent.size() >= outlier_window)
+    recent.erase(recent.begin(), recent.end() - static_cast<std::ptrdiff_t>(outlier_window - 1));
   recent.push_back(value);
 }
 

@@ -12,9 +12,9 @@
 
 namespace smoe {
 
-inline constexpr std::size_t outlier_window = 128;    // steps that are remembered
-inline constexpr std::size_t least_to_judge = 32;     // with fewer, no step is an outlier
-inline constexpr double least_deviation = 1e-3;       // of the mean: where all are equal, rounding is no outlier
+inline constexpr std::size_t outlier_window = 128;  // steps that are remembered
+inline constexpr std::size_t least_to_judge = 32;   // with fewer, no step is an outlier
+inline constexpr double least_deviation = 1e-3;     // of the mean: where all are equal, rounding is no outlier
 
 // By how many standard deviations (of `recent`, as a whole population) `value` lies above the mean of `recent`; below it,
 // negative. 0 where there are too few, or the value is not finite.

@@ -60,11 +60,17 @@ class OpMedians {
 class Workbench {
  public:
   explicit Workbench(const StepProfileCase& what)
-      : what_(what), cpu_(make_backend(DeviceChoice::automatic, what.threads)), timed_(*cpu_), persistent_(timed_), model_(what.model, mesh_, frozen_patterns(what.router, what.freeze), {}, type_of(what.precision, cpu_->device())) {
+      : what_(what),
+        cpu_(make_backend(DeviceChoice::automatic, what.threads)),
+        timed_(*cpu_),
+        persistent_(timed_),
+        model_(what.model, mesh_, frozen_patterns(what.router, what.freeze), {},
+               type_of(what.precision, cpu_->device())) {
     model_.allocate(timed_, persistent_, what.sequence_length + what.generated, true);
     optimizer_ = std::make_unique<AdamW>(timed_, persistent_, model_.parameters(), mesh_, what.optimizer);
     model_.parameters().initialize(timed_, 1, optimizer_->keeps_masters());
-    step_ = std::make_unique<TrainingStep>(timed_, mesh_, model_, *optimizer_, what.router, what.micro_batch_size, what.recompute);
+    step_ = std::make_unique<TrainingStep>(timed_, mesh_, model_, *optimizer_, what.router, what.micro_batch_size,
+                                           what.recompute);
     const std::int64_t tokens = what.micro_batch_size * what.sequence_length;
     ids_ = random_ids(tokens, what.model.vocab_size, 1);
     targets_ = random_ids(tokens, what.model.vocab_size, 2);
@@ -82,7 +88,8 @@ class Workbench {
     timed_.reset();
     const double cpu = cpu_seconds();
     const auto start = Clock::now();
-    const StepResult result = step_->compute_gradients({what_.micro_batch_size, what_.sequence_length, ids_, targets_, {}});
+    const StepResult result =
+        step_->compute_gradients({what_.micro_batch_size, what_.sequence_length, ids_, targets_, {}});
     times.gradients = seconds_since(start);
     step_->apply(result, ++updates_, learning_rate);
     timed_.synchronize();
@@ -99,7 +106,8 @@ class Workbench {
     found.tokens = what_.generated;
     found.past = std::max<std::int64_t>(1, what_.sequence_length - what_.generated);
     // The input embedding is read a row at a time.
-    found.bytes = static_cast<double>(bytes_of(model_.type())) * static_cast<double>(counts.active - model.vocab_size * model.hidden_size + model.hidden_size);
+    found.bytes = static_cast<double>(bytes_of(model_.type())) *
+                  static_cast<double>(counts.active - model.vocab_size * model.hidden_size + model.hidden_size);
     const ArenaScope scope(persistent_);
     KvCache cache = model_.make_cache(persistent_, found.past + found.tokens);
     forward(std::span(ids_).first(static_cast<std::size_t>(found.past)), cache);
@@ -156,7 +164,9 @@ bool is_update(const OpTime& op) { return op.op == "adamw" || op.op == "sum_of_s
 
 double share_of_ceiling(const OpTime& op, const Ceilings& ceilings) {
   if (op.seconds <= 0) return 0;
-  return (bound_of(op.work) == Bound::matrix ? op.work.flops / ceilings.core_flops : op.work.bytes / ceilings.memory_bytes) / op.seconds;
+  return (bound_of(op.work) == Bound::matrix ? op.work.flops / ceilings.core_flops
+                                             : op.work.bytes / ceilings.memory_bytes) /
+         op.seconds;
 }
 
 StepProfile profile_step(const StepProfileCase& what) {
@@ -178,7 +188,8 @@ StepProfile profile_step(const StepProfileCase& what) {
     for (int r = 0; r < 3; ++r) {
       cores.push_back(yardstick.cores());
       products.push_back(yardstick.product());
-      cores.back() = std::max(cores.back(), products.back());  // on a busy machine the product may have had the cores for longer
+      cores.back() =
+          std::max(cores.back(), products.back());  // on a busy machine the product may have had the cores for longer
       memory.push_back(yardstick.memory());
     }
     const Workbench::Times times = bench.step();
@@ -204,10 +215,12 @@ StepProfile profile_step(const StepProfileCase& what) {
   profile.micro_batch_size = what.micro_batch_size;
   profile.sequence_length = what.sequence_length;
   profile.micro_batches = what.micro_batches;
-  profile.model_flops = 3 * forward_flops_per_token(what.model, what.sequence_length) * static_cast<double>(profile.tokens());
+  profile.model_flops =
+      3 * forward_flops_per_token(what.model, what.sequence_length) * static_cast<double>(profile.tokens());
   profile.ops = ops.take();
   // A clock that is read twice is not negative time; a median taken of its own may be.
-  const double outside_a_micro_batch = std::max(0.0, median(outside_micro_batch)), outside_an_update = std::max(0.0, median(outside_update));
+  const double outside_a_micro_batch = std::max(0.0, median(outside_micro_batch)),
+               outside_an_update = std::max(0.0, median(outside_update));
   profile.micro_batch_seconds = seconds_of(profile.ops, false) + outside_a_micro_batch;
   profile.update_seconds = seconds_of(profile.ops, true) + outside_an_update;
   profile.outside_seconds = static_cast<double>(what.micro_batches) * outside_a_micro_batch + outside_an_update;
@@ -217,7 +230,8 @@ StepProfile profile_step(const StepProfileCase& what) {
     op.seconds *= static_cast<double>(what.micro_batches);
     op.work = static_cast<double>(what.micro_batches) * op.work;
   }
-  std::sort(profile.ops.begin(), profile.ops.end(), [](const OpTime& a, const OpTime& b) { return a.seconds > b.seconds; });
+  std::sort(profile.ops.begin(), profile.ops.end(),
+            [](const OpTime& a, const OpTime& b) { return a.seconds > b.seconds; });
   profile.cpu_share = std::min(1.0, median(cpu_shares) / profile.device.threads);
   if (what.generated > 0) profile.generation = bench.generate();
   profile.peak_memory_bytes = peak_resident_bytes();

@@ -42,10 +42,10 @@ struct Ceilings {
 
 // One token after the other from a key-value cache, one sequence: every active weight is read once a token.
 struct GenerationProfile {
-  std::int64_t tokens = 0;      // timed; 0: none were
-  std::int64_t past = 0;        // positions in the cache when the first of them was computed
-  double seconds = 0;           // a token, the median
-  double bytes = 0;             // of the weights that a token reads
+  std::int64_t tokens = 0;  // timed; 0: none were
+  std::int64_t past = 0;    // positions in the cache when the first of them was computed
+  double seconds = 0;       // a token, the median
+  double bytes = 0;         // of the weights that a token reads
 };
 
 struct StepProfile {
@@ -56,12 +56,12 @@ struct StepProfile {
 
   // Of an optimizer step as the configuration has it: calls, time and work of one micro-batch times micro_batches, and of
   // one update. Each op's time is the median over the timed steps.
-  std::vector<OpTime> ops;           // sorted by time, the longest first
-  double outside_seconds = 0;        // of the step, in no op
-  double micro_batch_seconds = 0;    // one forward and backward
-  double update_seconds = 0;         // gradient norm and AdamW
-  double model_flops = 0;            // of the step: three times the forward's products (model/mixtral.h)
-  double cpu_share = 1;              // of the threads' time in the steps: what they ran, and did not wait for a core
+  std::vector<OpTime> ops;         // sorted by time, the longest first
+  double outside_seconds = 0;      // of the step, in no op
+  double micro_batch_seconds = 0;  // one forward and backward
+  double update_seconds = 0;       // gradient norm and AdamW
+  double model_flops = 0;          // of the step: three times the forward's products (model/mixtral.h)
+  double cpu_share = 1;            // of the threads' time in the steps: what they ran, and did not wait for a core
   GenerationProfile generation;
   std::uint64_t peak_memory_bytes = 0;
 

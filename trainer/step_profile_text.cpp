@@ -31,12 +31,15 @@ double giga(double rate) { return 1e-9 * rate; }
 std::string why_slow(const StepProfile& profile) {
   const double product = profile.ceilings.product_flops / profile.ceilings.core_flops;
   if (profile.cpu_share < least_cpu_share)
-    return fmt::format("the threads ran {:.0f}% of the time only, since other programs hold the cores or the ops are too small to be shared",
-                       percent(profile.cpu_share));
+    return fmt::format(
+        "the threads ran {:.0f}% of the time only, since other programs hold the cores or the ops are too small to be shared",
+        percent(profile.cpu_share));
   if (product >= least_matrix_rate)
-    return fmt::format("a product of 2048^3 reaches {:.0f}%, so the shapes of this model are what its kernels ({}) do slowly", percent(product),
-                       profile.device.product_kernel);
-  return fmt::format("a product of 2048^3 reaches {:.0f}% only, so the kernels ({}) do not suit this CPU", percent(product), profile.device.product_kernel);
+    return fmt::format(
+        "a product of 2048^3 reaches {:.0f}%, so the shapes of this model are what its kernels ({}) do slowly",
+        percent(product), profile.device.product_kernel);
+  return fmt::format("a product of 2048^3 reaches {:.0f}% only, so the kernels ({}) do not suit this CPU",
+                     percent(product), profile.device.product_kernel);
 }
 
 }  // namespace
@@ -82,71 +85,98 @@ TimeShares time_shares(const StepProfile& profile) {
 Verdict judge(const StepProfile& profile) {
   const TimeShares s = time_shares(profile);
   if (s.outside >= least_outside)
-    return {Limit::outside,
-            fmt::format("{:.0f}% of the step passes between the ops: another program holds the cores, or the model is so small that calling its "
-                        "ops takes as long as they do; more tokens at once (train.micro_batch_size) make the ops longer.",
-                        percent(s.outside))};
+    return {
+        Limit::outside,
+        fmt::format(
+            "{:.0f}% of the step passes between the ops: another program holds the cores, or the model is so small that calling its "
+            "ops takes as long as they do; more tokens at once (train.micro_batch_size) make the ops longer.",
+            percent(s.outside))};
   if (s.small >= least_small)
-    return {Limit::small_work,
-            fmt::format("{:.0f}% of the step is small work, products of few rows and calls too short for the threads, at {:.0f}% of what bounds "
-                        "them (most of it {}): more tokens at once (train.micro_batch_size) or fewer experts fill them.",
-                        percent(s.small), percent(s.small_rate), foremost_small(profile))};
+    return {
+        Limit::small_work,
+        fmt::format(
+            "{:.0f}% of the step is small work, products of few rows and calls too short for the threads, at {:.0f}% of what bounds "
+            "them (most of it {}): more tokens at once (train.micro_batch_size) or fewer experts fill them.",
+            percent(s.small), percent(s.small_rate), foremost_small(profile))};
   if (s.memory >= least_memory && s.memory_rate < least_memory_rate)
-    return {Limit::memory,
-            fmt::format("{:.0f}% of the step moves memory, but at {:.0f}% of its rate, where {:.0f}% can be expected: the threads are too few to "
-                        "fill it, or other programs hold cores or memory.",
-                        percent(s.memory), percent(s.memory_rate), percent(least_memory_rate))};
+    return {
+        Limit::memory,
+        fmt::format(
+            "{:.0f}% of the step moves memory, but at {:.0f}% of its rate, where {:.0f}% can be expected: the threads are too few to "
+            "fill it, or other programs hold cores or memory.",
+            percent(s.memory), percent(s.memory_rate), percent(least_memory_rate))};
   if (s.memory >= least_memory && s.update >= s.memory / 2)
-    return {Limit::memory,
-            fmt::format("{:.0f}% of the step moves memory at {:.0f}% of its rate, {:.0f}% the optimizer's weights, gradients and moments: this "
-                        "configuration is bound by memory; more tokens a step (train.micro_batch_size, or accumulation by train.global_batch_size) "
-                        "make it cheaper a token.",
-                        percent(s.memory), percent(s.memory_rate), percent(s.update))};
+    return {
+        Limit::memory,
+        fmt::format(
+            "{:.0f}% of the step moves memory at {:.0f}% of its rate, {:.0f}% the optimizer's weights, gradients and moments: this "
+            "configuration is bound by memory; more tokens a step (train.micro_batch_size, or accumulation by train.global_batch_size) "
+            "make it cheaper a token.",
+            percent(s.memory), percent(s.memory_rate), percent(s.update))};
   if (s.memory >= least_memory)
-    return {Limit::memory,
-            fmt::format("{:.0f}% of the step moves memory at {:.0f}% of its rate, most of it activations: this configuration is bound by memory; "
-                        "wider layers do more arithmetic for each number that they move, larger batches do not.",
-                        percent(s.memory), percent(s.memory_rate))};
+    return {
+        Limit::memory,
+        fmt::format(
+            "{:.0f}% of the step moves memory at {:.0f}% of its rate, most of it activations: this configuration is bound by memory; "
+            "wider layers do more arithmetic for each number that they move, larger batches do not.",
+            percent(s.memory), percent(s.memory_rate))};
   if (s.matrix >= least_matrix && s.matrix_rate >= least_matrix_rate)
-    return {Limit::arithmetic,
-            fmt::format("{:.0f}% of the step is matrix products and attention at {:.0f}% of the cores' rate: this configuration is bound by "
-                        "arithmetic; larger batches change little.",
-                        percent(s.matrix), percent(s.matrix_rate))};
+    return {
+        Limit::arithmetic,
+        fmt::format(
+            "{:.0f}% of the step is matrix products and attention at {:.0f}% of the cores' rate: this configuration is bound by "
+            "arithmetic; larger batches change little.",
+            percent(s.matrix), percent(s.matrix_rate))};
   if (s.matrix >= least_matrix)
-    return {Limit::slow_products,
-            fmt::format("{:.0f}% of the step is matrix products and attention at {:.0f}% of the cores' rate, where {:.0f}% can be expected: {}.", percent(s.matrix),
-                        percent(s.matrix_rate), percent(least_matrix_rate), why_slow(profile))};
-  return {Limit::mixed,
-          fmt::format("No one thing bounds the step: {:.0f}% is matrix products and attention at {:.0f}% of the cores' rate, {:.0f}% moves memory at "
-                      "{:.0f}% of its rate, {:.0f}% is small work, {:.0f}% passes between the ops.",
-                      percent(s.matrix), percent(s.matrix_rate), percent(s.memory), percent(s.memory_rate), percent(s.small), percent(s.outside))};
+    return {
+        Limit::slow_products,
+        fmt::format(
+            "{:.0f}% of the step is matrix products and attention at {:.0f}% of the cores' rate, where {:.0f}% can be expected: {}.",
+            percent(s.matrix), percent(s.matrix_rate), percent(least_matrix_rate), why_slow(profile))};
+  return {
+      Limit::mixed,
+      fmt::format(
+          "No one thing bounds the step: {:.0f}% is matrix products and attention at {:.0f}% of the cores' rate, {:.0f}% moves memory at "
+          "{:.0f}% of its rate, {:.0f}% is small work, {:.0f}% passes between the ops.",
+          percent(s.matrix), percent(s.matrix_rate), percent(s.memory), percent(s.memory_rate), percent(s.small),
+          percent(s.outside))};
 }
 
 std::string describe(const StepProfile& p) {
   const double step = p.step_seconds(), tokens = static_cast<double>(p.tokens());
   std::string text;
   const auto line = [&](const char* name, const std::string& what) { text += fmt::format("{:<12} {}\n", name, what); };
-  line("device", fmt::format("{}, {} thread(s), products by {}", p.device.name, p.device.threads, p.device.product_kernel));
-  line("rates", fmt::format("cores {:.1f} GF/s ({} multiply-adds), a product of 2048^3 {:.1f} GF/s ({:.0f}%), memory {:.1f} GB/s",
-                            giga(p.ceilings.core_flops), p.device.peak_form, giga(p.ceilings.product_flops),
-                            percent(p.ceilings.product_flops / p.ceilings.core_flops), giga(p.ceilings.memory_bytes)));
-  line("model", fmt::format("{} parameters, {} active for a token; random weights and tokens", format_count(static_cast<double>(p.parameters)),
+  line("device",
+       fmt::format("{}, {} thread(s), products by {}", p.device.name, p.device.threads, p.device.product_kernel));
+  line(
+      "rates",
+      fmt::format("cores {:.1f} GF/s ({} multiply-adds), a product of 2048^3 {:.1f} GF/s ({:.0f}%), memory {:.1f} GB/s",
+                  giga(p.ceilings.core_flops), p.device.peak_form, giga(p.ceilings.product_flops),
+                  percent(p.ceilings.product_flops / p.ceilings.core_flops), giga(p.ceilings.memory_bytes)));
+  line("model", fmt::format("{} parameters, {} active for a token; random weights and tokens",
+                            format_count(static_cast<double>(p.parameters)),
                             format_count(static_cast<double>(p.active_parameters))));
-  line("step", fmt::format("{} tokens: {} micro-batch(es) of {} x {} and one update, in one process", p.tokens(), p.micro_batches,
-                           p.micro_batch_size, p.sequence_length));
-  line("", fmt::format("{:.1f} ms = {} x {:.1f} ms a micro-batch + {:.1f} ms the update ({:.1f}%)", 1e3 * step, p.micro_batches,
-                       1e3 * p.micro_batch_seconds, 1e3 * p.update_seconds, percent(p.update_seconds / step)));
-  line("speed", fmt::format("{:.1f} tokens/s, {:.1f} GF/s: {:.0f}% of the cores (mfu), {:.0f}% of the product", tokens / step,
-                            giga(p.model_flops / step), percent(p.mfu()), percent(p.share_of_product())));
+  line("step", fmt::format("{} tokens: {} micro-batch(es) of {} x {} and one update, in one process", p.tokens(),
+                           p.micro_batches, p.micro_batch_size, p.sequence_length));
+  line("", fmt::format("{:.1f} ms = {} x {:.1f} ms a micro-batch + {:.1f} ms the update ({:.1f}%)", 1e3 * step,
+                       p.micro_batches, 1e3 * p.micro_batch_seconds, 1e3 * p.update_seconds,
+                       percent(p.update_seconds / step)));
+  line("speed",
+       fmt::format("{:.1f} tokens/s, {:.1f} GF/s: {:.0f}% of the cores (mfu), {:.0f}% of the product", tokens / step,
+                   giga(p.model_flops / step), percent(p.mfu()), percent(p.share_of_product())));
   if (p.cpu_share < least_cpu_share)
-    line("warning", fmt::format("the threads ran {:.0f}% of the time: other programs held the cores, or ops were too small to be shared", percent(p.cpu_share)));
+    line("warning",
+         fmt::format(
+             "the threads ran {:.0f}% of the time: other programs held the cores, or ops were too small to be shared",
+             percent(p.cpu_share)));
   line("memory", fmt::format("{:.0f} MiB at the peak", static_cast<double>(p.peak_memory_bytes) / 0x1p20));
 
   std::size_t width = 20;
   constexpr double least_row = 0.0005;
   for (const OpTime& op : p.ops)
     if (op.seconds >= least_row * step) width = std::max(width, op.shape.size());
-  text += fmt::format("\n{:<26}{:<{}}{:>8}{:>12}{:>8}{:>11} {:<6}{:<8}{:>6}\n", "op", "shape", width + 2, "calls", "ms a step", "%", "rate", "", "bound", "share");
+  text += fmt::format("\n{:<26}{:<{}}{:>8}{:>12}{:>8}{:>11} {:<6}{:<8}{:>6}\n", "op", "shape", width + 2, "calls",
+                      "ms a step", "%", "rate", "", "bound", "share");
   double other = 0;
   int others = 0;
   for (const OpTime& op : p.ops) {
@@ -156,8 +186,9 @@ std::string describe(const StepProfile& p) {
       continue;
     }
     const bool matrix = bound_of(op.work) == Bound::matrix;
-    text += fmt::format("{:<26}{:<{}}{:>8}{:>12.3f}{:>7.1f}%{:>11.1f} {:<6}{:<8}{:>5.0f}%\n", op.op, op.shape, width + 2, op.calls, 1e3 * op.seconds,
-                        percent(op.seconds / step), giga((matrix ? op.work.flops : op.work.bytes) / op.seconds), matrix ? "GF/s" : "GB/s",
+    text += fmt::format("{:<26}{:<{}}{:>8}{:>12.3f}{:>7.1f}%{:>11.1f} {:<6}{:<8}{:>5.0f}%\n", op.op, op.shape,
+                        width + 2, op.calls, 1e3 * op.seconds, percent(op.seconds / step),
+                        giga((matrix ? op.work.flops : op.work.bytes) / op.seconds), matrix ? "GF/s" : "GB/s",
                         matrix ? "matrix" : "memory", percent(share_of_ceiling(op, p.ceilings)));
   }
   const auto rest = [&](const std::string& name, double seconds) {
@@ -169,10 +200,12 @@ std::string describe(const StepProfile& p) {
   text += "\n" + judge(p).sentence + "\n";
   if (const GenerationProfile& g = p.generation; g.tokens > 0) {
     const double share = g.bytes / g.seconds / p.ceilings.memory_bytes;
-    text += fmt::format("Generation, one sequence behind {} positions: {:.1f} tokens/s; {:.1f} MB of active weights a token at {:.1f} GB/s, {:.0f}% of the "
-                        "memory's rate{}.\n",
-                        g.past, 1 / g.seconds, 1e-6 * g.bytes, giga(g.bytes / g.seconds), percent(share),
-                        share >= memory_bound_generation ? ", which bounds it" : ": products of one row, too short for the threads, take the rest");
+    text += fmt::format(
+        "Generation, one sequence behind {} positions: {:.1f} tokens/s; {:.1f} MB of active weights a token at {:.1f} GB/s, {:.0f}% of the "
+        "memory's rate{}.\n",
+        g.past, 1 / g.seconds, 1e-6 * g.bytes, giga(g.bytes / g.seconds), percent(share),
+        share >= memory_bound_generation ? ", which bounds it"
+                                         : ": products of one row, too short for the threads, take the rest");
   }
   return text;
 }
@@ -201,34 +234,33 @@ std::string to_json_line(const StepProfile& p) {
                   {"gbs", giga(g.bytes / g.seconds)},
                   {"share_of_memory", g.bytes / g.seconds / p.ceilings.memory_bytes}};
   const Verdict verdict = judge(p);
-  const OrderedJson object = {
-      {"device", p.device.name},
-      {"threads", p.device.threads},
-      {"product_kernel", p.device.product_kernel},
-      {"core_gflops", giga(p.ceilings.core_flops)},
-      {"core_form", p.device.peak_form},
-      {"product_gflops", giga(p.ceilings.product_flops)},
-      {"memory_gbs", giga(p.ceilings.memory_bytes)},
-      {"parameters", p.parameters},
-      {"active_parameters", p.active_parameters},
-      {"sequence_length", p.sequence_length},
-      {"micro_batch_size", p.micro_batch_size},
-      {"micro_batches", p.micro_batches},
-      {"tokens", p.tokens()},
-      {"step_seconds", step},
-      {"micro_batch_seconds", p.micro_batch_seconds},
-      {"update_seconds", p.update_seconds},
-      {"outside_seconds", p.outside_seconds},
-      {"tokens_per_sec", static_cast<double>(p.tokens()) / step},
-      {"model_gflops", giga(p.model_flops / step)},
-      {"mfu", p.mfu()},
-      {"share_of_product", p.share_of_product()},
-      {"cpu_share", p.cpu_share},
-      {"peak_memory_bytes", p.peak_memory_bytes},
-      {"limit", std::string(name_of(verdict.limit))},
-      {"sentence", verdict.sentence},
-      {"ops", ops},
-      {"generation", generation}};
+  const OrderedJson object = {{"device", p.device.name},
+                              {"threads", p.device.threads},
+                              {"product_kernel", p.device.product_kernel},
+                              {"core_gflops", giga(p.ceilings.core_flops)},
+                              {"core_form", p.device.peak_form},
+                              {"product_gflops", giga(p.ceilings.product_flops)},
+                              {"memory_gbs", giga(p.ceilings.memory_bytes)},
+                              {"parameters", p.parameters},
+                              {"active_parameters", p.active_parameters},
+                              {"sequence_length", p.sequence_length},
+                              {"micro_batch_size", p.micro_batch_size},
+                              {"micro_batches", p.micro_batches},
+                              {"tokens", p.tokens()},
+                              {"step_seconds", step},
+                              {"micro_batch_seconds", p.micro_batch_seconds},
+                              {"update_seconds", p.update_seconds},
+                              {"outside_seconds", p.outside_seconds},
+                              {"tokens_per_sec", static_cast<double>(p.tokens()) / step},
+                              {"model_gflops", giga(p.model_flops / step)},
+                              {"mfu", p.mfu()},
+                              {"share_of_product", p.share_of_product()},
+                              {"cpu_share", p.cpu_share},
+                              {"peak_memory_bytes", p.peak_memory_bytes},
+                              {"limit", std::string(name_of(verdict.limit))},
+                              {"sentence", verdict.sentence},
+                              {"ops", ops},
+                              {"generation", generation}};
   return object.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
 }
 

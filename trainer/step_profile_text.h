@@ -21,7 +21,7 @@ std::string_view name_of(Limit limit);
 // The step's time by what an op is held against. Shares add up to 1.
 struct TimeShares {
   double matrix = 0, memory = 0, small = 0, outside = 0;
-  double update = 0;  // of `memory`: gradient norm and AdamW
+  double update = 0;                                        // of `memory`: gradient norm and AdamW
   double matrix_rate = 0, memory_rate = 0, small_rate = 0;  // share of the ceiling that they reach together
 };
 

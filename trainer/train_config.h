@@ -29,7 +29,8 @@ inline constexpr auto choices(PrecisionChoice) {
 }
 // "auto", "fp32" or "bf16".
 inline PrecisionChoice precision_named(std::string_view wanted) {
-  for (const auto& [choice, name] : choices(PrecisionChoice())) if (name == wanted) return choice;
+  for (const auto& [choice, name] : choices(PrecisionChoice()))
+    if (name == wanted) return choice;
   throw std::logic_error("no precision is called " + std::string(wanted));
 }
 // Of the weights and activations.
@@ -53,11 +54,12 @@ struct TrainConfig {
   DeviceChoice device = DeviceChoice::automatic;
   PrecisionChoice precision = PrecisionChoice::automatic;
   std::vector<std::string> freeze;  // patterns of the names of parameters that are not trained (model/freeze.h)
-  std::int64_t threads = 0;  // 0: the rank's part of the cores that it may use (parallel/cores.h)
+  std::int64_t threads = 0;         // 0: the rank's part of the cores that it may use (parallel/cores.h)
   Recompute recompute = Recompute::none;
   std::int64_t max_skipped_steps = 5;  // refused steps in a row before the run stops
-  std::optional<double> outlier_deviations;  // refuses steps whose loss or gradient norm is so many above (trainer/outliers.h)
-  std::string output_dir;              // empty: runs/NAME, NAME being the configuration file's without its extension
+  std::optional<double>
+      outlier_deviations;  // refuses steps whose loss or gradient norm is so many above (trainer/outliers.h)
+  std::string output_dir;  // empty: runs/NAME, NAME being the configuration file's without its extension
 
   // Of weights and activations.
   DType type() const { return type_of(precision, device == DeviceChoice::cuda ? Device::cuda : Device::cpu); }

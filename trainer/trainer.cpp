@@ -23,7 +23,8 @@ namespace fs = std::filesystem;
 
 Trainer::Trainer(RunParts parts) : parts_(std::move(parts)) {
   const LongWork work(parts_.mesh.session(), "starting the run");
-  together(parts_.mesh.group(Axis::world), "trainer.start", [&] { parts_.checkpoint.empty() ? begin_afresh() : resume(); });
+  together(parts_.mesh.group(Axis::world), "trainer.start",
+           [&] { parts_.checkpoint.empty() ? begin_afresh() : resume(); });
   for (const auto& warning : parts_.hf.warnings) record_.say("warning: " + warning);
 }
 
@@ -42,20 +43,26 @@ void Trainer::resume() {
   saved_step_ = parts_.checkpoint.parent_path() == parts_.paths().checkpoints() ? state.step : -1;
   std::optional<fs::path> aside;
   if (parts_.directory) aside = parts_.directory->set_aside_results_after(state.step);
-  if (!parts_.config.train.outlier_deviations) state.recent_losses = state.recent_grad_norms = {};  // they would grow old
+  if (!parts_.config.train.outlier_deviations)
+    state.recent_losses = state.recent_grad_norms = {};  // they would grow old
   open_record(true);
   record_.say(fmt::format("resumed from {} at step {}", parts_.checkpoint.string(), state.step));
   if (aside) record_.say(fmt::format("checkpoints of later steps were moved to {}", aside->string()));
   if (parts_.left_behind > 0)
-    record_.say(fmt::format("{} parameter(s) that the checkpoint trained are frozen here: their moments are left behind", parts_.left_behind));
+    record_.say(
+        fmt::format("{} parameter(s) that the checkpoint trained are frozen here: their moments are left behind",
+                    parts_.left_behind));
   if (const DType type = parts_.training.model->type(); type != state.type) {
-    record_.say(fmt::format("the checkpoint was trained in {}, this run computes in {}: it goes on from the same weights and moments in f32",
-                            name_of(state.type), name_of(type)));
+    record_.say(fmt::format(
+        "the checkpoint was trained in {}, this run computes in {}: it goes on from the same weights and moments in f32",
+        name_of(state.type), name_of(type)));
     state.type = type;
   }
   if (parts_.stream != state.stream) {
-    record_.say(fmt::format("warning: the data is not what the checkpoint was trained on, so the order of samples changes here\n"
-                            "  then: {}\n  now:  {}", state.stream, parts_.stream));
+    record_.say(fmt::format(
+        "warning: the data is not what the checkpoint was trained on, so the order of samples changes here\n"
+        "  then: {}\n  now:  {}",
+        state.stream, parts_.stream));
     state.stream = parts_.stream;
   }
 }
@@ -92,10 +99,11 @@ RunSummary Trainer::run() {
     return ended(RunEnd::complete);
   }
   const ParameterCounts parameters = count_parameters(parts_.hf.model);
-  record_.say(fmt::format("{} parameters, {} active a token; {} sequences of {} tokens a step", parameters.total, parameters.active,
-                          config.train.global_batch_size, config.data.sequence_length));
+  record_.say(fmt::format("{} parameters, {} active a token; {} sequences of {} tokens a step", parameters.total,
+                          parameters.active, config.train.global_batch_size, config.data.sequence_length));
   if (!parts_.frozen.empty())
-    record_.say(fmt::format("{} of {} parameters are trained; frozen: {}", count_trained(*parts_.whole), parameters.total, fmt::join(parts_.frozen, ", ")));
+    record_.say(fmt::format("{} of {} parameters are trained; frozen: {}", count_trained(*parts_.whole),
+                            parameters.total, fmt::join(parts_.frozen, ", ")));
   const Layout& layout = parts_.mesh.layout();
   if (layout.ranks > 1) record_.say(fmt::format("{} ranks: {}", layout.ranks, layout.to_string()));
   rates_ = measure_machine_rates(*parts_.training.backend, parts_.mesh.group(Axis::world), config.ranks_on_node);
@@ -107,12 +115,14 @@ RunSummary Trainer::run() {
     if (stop_requested()) {
       if (saved_step_ != state.step) save();
       record_.finish();
-      record_.say(fmt::format("stopped by a signal after step {}; saved, and the same command goes on from here", state.step));
+      record_.say(
+          fmt::format("stopped by a signal after step {}; saved, and the same command goes on from here", state.step));
       return ended(RunEnd::stopped);
     }
     train(state.step + 1);
     if (state.skipped_in_a_row >= config.train.max_skipped_steps) stop_refusing();
-    if (!parts_.corpus->eval.empty() && (state.step == last || state.step % config.eval.interval == 0)) evaluate_sources();
+    if (!parts_.corpus->eval.empty() && (state.step == last || state.step % config.eval.interval == 0))
+      evaluate_sources();
     if (state.step == last || state.step % config.checkpoint.interval == 0) save();
   }
   record_.finish();
@@ -124,8 +134,11 @@ void Trainer::start_loader() {
   const std::vector<Source>& sources = parts_.corpus->train;
   std::vector<std::shared_ptr<const Dataset>> datasets;
   for (const Source& source : sources) datasets.push_back(source.dataset);
-  loader_.emplace(datasets, make_sampler(sources, static_cast<std::uint64_t>(config.train.seed), config.data.shuffle, config.train.global_batch_size),
-                  config.train.micro_batch_size, parts_.mesh.rank(Axis::dp), parts_.mesh.size(Axis::dp), parts_.state.step + 1);
+  loader_.emplace(datasets,
+                  make_sampler(sources, static_cast<std::uint64_t>(config.train.seed), config.data.shuffle,
+                               config.train.global_batch_size),
+                  config.train.micro_batch_size, parts_.mesh.rank(Axis::dp), parts_.mesh.size(Axis::dp),
+                  parts_.state.step + 1);
 }
 
 // Every rank has refused the same steps, and all of them come here: one speaks for all.
@@ -135,14 +148,17 @@ void Trainer::stop_refusing() {
     throw std::runtime_error(fmt::format(
         "{} steps in a row had a loss or gradient that is not finite{} (train.max_skipped_steps); the weights are those of update {}, "
         "the last checkpoint is {}: lower optimizer.learning_rate, or look at the data of steps {} to {}",
-        state.skipped_in_a_row, parts_.config.train.outlier_deviations ? ", or far above those before (train.outlier_deviations)" : "", state.updates, saved_step_ < 0 ? "none" : checkpoint_name(saved_step_),
-        state.step - state.skipped_in_a_row + 1, state.step));
+        state.skipped_in_a_row,
+        parts_.config.train.outlier_deviations ? ", or far above those before (train.outlier_deviations)" : "",
+        state.updates, saved_step_ < 0 ? "none" : checkpoint_name(saved_step_), state.step - state.skipped_in_a_row + 1,
+        state.step));
   });
 }
 
 void Trainer::train(std::int64_t step) {
   const TrainingParts& training = parts_.training;
-  const double rate = learning_rate(parts_.config.schedule, parts_.config.optimizer.learning_rate, step, parts_.config.train.steps);
+  const double rate =
+      learning_rate(parts_.config.schedule, parts_.config.optimizer.learning_rate, step, parts_.config.train.steps);
   const Batch& batch = loader_->next();
   parts_.mesh.traffic().reset();
   StepResult result = gradients_of(batch);
@@ -158,9 +174,11 @@ void Trainer::train(std::int64_t step) {
 // What fits a rehearsal may not fit a step: experts that are split over ranks get as many rows as tokens choose them.
 StepResult Trainer::gradients_of(const Batch& batch) {
   try {
-    return parts_.training.step->compute_gradients({batch.sequences, batch.sequence_length, batch.ids, batch.targets, batch.document_start});
+    return parts_.training.step->compute_gradients(
+        {batch.sequences, batch.sequence_length, batch.ids, batch.targets, batch.document_start});
   } catch (const OutOfMemory& error) {
-    throw std::runtime_error(fmt::format("step {}: {}: {}", batch.step, error.what(), how_to_lower(micro_batch_of(parts_.config.train, parts_.config.data))));
+    throw std::runtime_error(fmt::format("step {}: {}: {}", batch.step, error.what(),
+                                         how_to_lower(micro_batch_of(parts_.config.train, parts_.config.data))));
   }
 }
 
@@ -178,17 +196,20 @@ bool Trainer::looks_odd(const StepResult& result) const {
 // Between the step's gradients, which it writes, and the update, after which it takes the weights.
 std::unique_ptr<StepDump> Trainer::start_dump(std::int64_t step) {
   const auto& wanted = parts_.config.log.dump_steps;
-  if (parts_.config.train.output_dir.empty() || std::find(wanted.begin(), wanted.end(), step) == wanted.end()) return nullptr;
+  if (parts_.config.train.output_dir.empty() || std::find(wanted.begin(), wanted.end(), step) == wanted.end())
+    return nullptr;
   const TrainingParts& training = parts_.training;
-  auto dump = std::make_unique<StepDump>(parts_.paths().dumps(), step, *training.backend, *parts_.whole, training.model->parameters(),
-                                         training.optimizer->shards(), parts_.mesh);
+  auto dump = std::make_unique<StepDump>(parts_.paths().dumps(), step, *training.backend, *parts_.whole,
+                                         training.model->parameters(), training.optimizer->shards(), parts_.mesh);
   dump->write_gradients();
   return dump;
 }
 
 std::string Trainer::far_above(const StepResult& result) const {
-  return fmt::format(", {:.1f} and {:.1f} deviations above those of the last {} steps", deviations_above(result.loss, parts_.state.recent_losses),
-                     deviations_above(result.grad_norm, parts_.state.recent_grad_norms), parts_.state.recent_losses.size());
+  return fmt::format(", {:.1f} and {:.1f} deviations above those of the last {} steps",
+                     deviations_above(result.loss, parts_.state.recent_losses),
+                     deviations_above(result.grad_norm, parts_.state.recent_grad_norms),
+                     parts_.state.recent_losses.size());
 }
 
 void Trainer::count(const StepResult& result) {
@@ -214,11 +235,11 @@ void Trainer::report(const StepResult& result, double learning_rate) {
   const TrainerConfig& config = parts_.config;
   const std::int64_t step = parts_.state.step;
   StepMetrics row = measured(result, learning_rate);
-  record_.show_progress(step, fmt::format("loss {:.4f}  {} tok/s  {:.1f} GF/s ({:.0f}% of the cores)", row.lm_loss, format_count(row.tokens_per_sec),
-                                          row.model_gflops, 100 * row.mfu));
+  record_.show_progress(step, fmt::format("loss {:.4f}  {} tok/s  {:.1f} GF/s ({:.0f}% of the cores)", row.lm_loss,
+                                          format_count(row.tokens_per_sec), row.model_gflops, 100 * row.mfu));
   if (result.refused())
-    record_.say(fmt::format("warning: step {} refused: loss {}, gradient norm {}{}; no weight changed", step, result.loss, result.grad_norm,
-                            result.outlier ? far_above(result) : ""));
+    record_.say(fmt::format("warning: step {} refused: loss {}, gradient norm {}{}; no weight changed", step,
+                            result.loss, result.grad_norm, result.outlier ? far_above(result) : ""));
   const bool due = step % config.log.interval == 0 || step == 1 || step == config.train.steps;
   if (!due && !result.refused()) return;
   double peak_memory = static_cast<double>(peak_resident_bytes());
@@ -249,7 +270,8 @@ StepMetrics Trainer::measured(const StepResult& result, double learning_rate) co
   row.learning_rate = learning_rate;
   row.tokens_per_sec = meter_.tokens_per_second();
   row.step_seconds = meter_.seconds_per_step();
-  row.model_gflops = 3e-9 * forward_flops_per_token(parts_.hf.model, parts_.config.data.sequence_length) * row.tokens_per_sec;
+  row.model_gflops =
+      3e-9 * forward_flops_per_token(parts_.hf.model, parts_.config.data.sequence_length) * row.tokens_per_sec;
   row.mfu = 1e9 * row.model_gflops / rates_.peak_flops;
   row.share_of_product = 1e9 * row.model_gflops / rates_.product_flops;
   row.skipped_steps = state.skipped;
@@ -262,10 +284,14 @@ void Trainer::evaluate_sources() {
   std::vector<EvalMetrics> rows;
   for (const Source& source : parts_.corpus->eval) {
     rows.push_back(evaluate(*parts_.training.model, parts_.training.step->context(), *source.dataset,
-                            {.batches = config.eval.batches, .sequences = config.train.micro_batch_size, .name = source.name, .on_progress = {}},
+                            {.batches = config.eval.batches,
+                             .sequences = config.train.micro_batch_size,
+                             .name = source.name,
+                             .on_progress = {}},
                             parts_.state.step));
     const EvalMetrics& row = rows.back();
-    record_.say(fmt::format("eval {}: loss {:.4f}, perplexity {:.2f} over {} tokens", source.name, row.loss, row.perplexity, row.tokens));
+    record_.say(fmt::format("eval {}: loss {:.4f}, perplexity {:.2f} over {} tokens", source.name, row.loss,
+                            row.perplexity, row.tokens));
   }
   record_.write(rows);
   summary_.evaluations.insert(summary_.evaluations.end(), rows.begin(), rows.end());
@@ -277,7 +303,8 @@ void Trainer::save() {
   const LongWork work(parts_.mesh.session(), "saving a checkpoint");
   const auto start = Clock::now();
   record_.sync();
-  const fs::path path = save_checkpoint(parts_.paths().checkpoints(), parts_.checkpoint_content(), parts_.state, parts_.config.checkpoint.keep);
+  const fs::path path = save_checkpoint(parts_.paths().checkpoints(), parts_.checkpoint_content(), parts_.state,
+                                        parts_.config.checkpoint.keep);
   saved_step_ = parts_.state.step;
   record_.say(fmt::format("saved {} ({:.1f} s)", path.string(), seconds_since(start)));
 }

@@ -25,10 +25,10 @@ enum class RunEnd {
 // How a run ended, the same on every rank but for what the clock and `bytes_sent` say.
 struct RunSummary {
   RunEnd end = RunEnd::complete;
-  std::int64_t steps = 0;                 // of this run, refused ones included: 0 where nothing was left to train
-  TrainingState state;                    // steps, updates, tokens and refused steps since the very beginning
-  std::optional<StepMetrics> last;        // the last row of this run's metrics
-  std::vector<EvalMetrics> evaluations;   // of this run, in order: a row a source
+  std::int64_t steps = 0;                // of this run, refused ones included: 0 where nothing was left to train
+  TrainingState state;                   // steps, updates, tokens and refused steps since the very beginning
+  std::optional<StepMetrics> last;       // the last row of this run's metrics
+  std::vector<EvalMetrics> evaluations;  // of this run, in order: a row a source
 };
 
 // All ranks make one and run it; what fails on one of them fails on all (SharedFailure, parallel/comm/agreement.h). The root
@@ -65,7 +65,9 @@ class Trainer {
   void evaluate_sources();
   void save();
   bool stop_requested();
-  std::int64_t tokens_per_step() const { return parts_.config.train.global_batch_size * parts_.config.data.sequence_length; }
+  std::int64_t tokens_per_step() const {
+    return parts_.config.train.global_batch_size * parts_.config.data.sequence_length;
+  }
 
   RunParts parts_;
   RunRecord record_;

@@ -14,8 +14,9 @@
 
 namespace smoe {
 
-TrainingStep::TrainingStep(Backend& backend, const Mesh& mesh, Mixtral& model, AdamW& optimizer, const RouterConfig& router,
-                           std::int64_t micro_batch_size, Recompute recompute, std::unique_ptr<Objective> objective)
+TrainingStep::TrainingStep(Backend& backend, const Mesh& mesh, Mixtral& model, AdamW& optimizer,
+                           const RouterConfig& router, std::int64_t micro_batch_size, Recompute recompute,
+                           std::unique_ptr<Objective> objective)
     : backend_(backend),
       mesh_(mesh),
       model_(model),
@@ -34,10 +35,11 @@ void TrainingStep::micro_batch(const StepBatch& part, std::int64_t m, double sca
   activations_.rewind({});
   scratch_.rewind({});
   Context context = this->context();
-  TokenBatch tokens =
-      make_token_batch(backend_, activations_, part.sequences, part.sequence_length, part.ids, part.targets, part.document_start);
+  TokenBatch tokens = make_token_batch(backend_, activations_, part.sequences, part.sequence_length, part.ids,
+                                       part.targets, part.document_start);
   if (part.noise_key)  // a step's sequences lie micro-batch by micro-batch, and in each rank by rank (data/shards/loader.h)
-    tokens.noise = BatchNoise{*part.noise_key, (m * mesh_.size(Axis::dp) + mesh_.rank(Axis::dp)) * part.sequences * part.sequence_length};
+    tokens.noise = BatchNoise{
+        *part.noise_key, (m * mesh_.size(Axis::dp) + mesh_.rank(Axis::dp)) * part.sequences * part.sequence_length};
   saved_.statistics = balance_.take_statistics(context, part.sequences, part.sequence_length);
   model_.forward(context, tokens, kept_with(recompute_), saved_);
   objective_->loss_and_gradient(context, model_, part, tokens, scale, saved_, loss);
@@ -76,7 +78,8 @@ StepResult TrainingStep::compute_gradients(const StepBatch& batch) {
 }
 
 void TrainingStep::rehearse(std::int64_t sequence_length) {
-  std::vector<std::int32_t> ids(static_cast<std::size_t>(micro_batch_size_ * sequence_length)), document_start(ids.size(), 0);
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(micro_batch_size_ * sequence_length)),
+      document_start(ids.size(), 0);
   const auto vocabulary = static_cast<std::uint64_t>(model_.config().vocab_size);
   for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>(philox(0, i, 0)[0] % vocabulary);
   compute_gradients({micro_batch_size_, sequence_length, ids, ids, document_start});

@@ -102,10 +102,10 @@ class StrictBuilder final : public nlohmann::json_sax<Json> {
     const std::string_view before = text_.substr(0, offset);
     const auto line = 1 + std::count(before.begin(), before.end(), '\n');
     const std::size_t column = before.size() - (before.rfind('\n') + 1) + 1;  // npos + 1 is 0
-    throw std::runtime_error(fmt::format("{}:{}:{}: {}", where_, origin_.line + line - 1,
-                                         line == 1 ? origin_.column + static_cast<std::int64_t>(column) - 1
-                                                   : static_cast<std::int64_t>(column),
-                                         reason));
+    throw std::runtime_error(fmt::format(
+        "{}:{}:{}: {}", where_, origin_.line + line - 1,
+        line == 1 ? origin_.column + static_cast<std::int64_t>(column) - 1 : static_cast<std::int64_t>(column),
+        reason));
   }
 
   // The library's parser knows no NaN and no Infinity: numbers of the same length stand in for those words, so that
@@ -163,10 +163,10 @@ class StrictBuilder final : public nlohmann::json_sax<Json> {
   const std::string& where_;
   const JsonLimits& limits_;
   JsonOrigin origin_;
-  std::string_view unchanged_;       // the text as given
-  std::string changed_;              // and with numbers for words, where it has such
-  std::vector<std::size_t> words_;   // where they stand, in order
-  std::size_t word_ = 0;             // the next of them to come
+  std::string_view unchanged_;      // the text as given
+  std::string changed_;             // and with numbers for words, where it has such
+  std::vector<std::size_t> words_;  // where they stand, in order
+  std::size_t word_ = 0;            // the next of them to come
   const char* reached_ = nullptr;
   Json root_;
   std::vector<Json*> open_;  // the containers around the current position
@@ -179,7 +179,8 @@ std::string found(const Json& value) {
   if (value.is_array()) return "an array";
   if (value.is_string()) return "the string " + quote_for_message(value.get_ref<const std::string&>());
   if (value.is_number_float() && std::isnan(value.get<double>())) return "NaN";
-  if (value.is_number_float() && std::isinf(value.get<double>())) return value.get<double>() > 0 ? "Infinity" : "-Infinity";
+  if (value.is_number_float() && std::isinf(value.get<double>()))
+    return value.get<double>() > 0 ? "Infinity" : "-Infinity";
   return value.dump();
 }
 

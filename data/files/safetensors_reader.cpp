@@ -48,8 +48,7 @@ void SafetensorsReader::read_f32(const std::string& name, float* out, std::int64
   const std::uint64_t offset =
       header_.data_offset() + tensor.begin + static_cast<std::uint64_t>(first) * bytes_of(tensor.type);
   switch (tensor.type) {
-    case TensorType::f32:
-      return file_.pread_all(out, static_cast<std::size_t>(count) * sizeof(float), offset);
+    case TensorType::f32: return file_.pread_all(out, static_cast<std::size_t>(count) * sizeof(float), offset);
     case TensorType::bf16:
       return read_converted<std::uint16_t>(file_, offset, out, count, [](std::uint16_t x) { return f32_from_bf16(x); });
     case TensorType::f16:

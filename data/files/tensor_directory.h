@@ -20,7 +20,9 @@ inline constexpr char kSingleWeightsFile[] = "model.safetensors";
 inline constexpr char kWeightsIndexFile[] = "model.safetensors.index.json";
 
 // A buffer that older software saved beside the weights and that everybody computes anew; it is nobody's weight.
-inline bool is_computed_buffer(std::string_view name) { return name.find("rotary_emb.inv_freq") != std::string_view::npos; }
+inline bool is_computed_buffer(std::string_view name) {
+  return name.find("rotary_emb.inv_freq") != std::string_view::npos;
+}
 
 // Opening checks everything: each listed file is there, regular (symlinks are followed) and valid, holds exactly the
 // tensors that the index gives it (computed buffers aside), and no name leads out of the directory. Const members are

@@ -9,8 +9,8 @@ namespace smoe {
 
 struct Utf8Char {
   char32_t code = 0;
-  int bytes = 0;    // 0: not a character
-  bool cut = false; // not a character yet, but more bytes could make it one
+  int bytes = 0;     // 0: not a character
+  bool cut = false;  // not a character yet, but more bytes could make it one
 };
 
 inline Utf8Char read_utf8(std::string_view text) {

@@ -45,7 +45,8 @@ CorpusFile megatron_file(const fs::path& given) {
 
 bool has_both_halves(const fs::path& given) {
   std::error_code ignored;
-  return fs::is_regular_file(megatron_half(given, ".idx"), ignored) && fs::is_regular_file(megatron_half(given, ".bin"), ignored);
+  return fs::is_regular_file(megatron_half(given, ".idx"), ignored) &&
+         fs::is_regular_file(megatron_half(given, ".bin"), ignored);
 }
 
 // Of a file that is no text and has no other kind.
@@ -53,8 +54,10 @@ std::optional<FileKind> binary_kind(const fs::path& path, std::string_view head)
   const std::size_t zero = head.find('\0');
   if (zero == head.npos) return std::nullopt;
   const std::string extension = lower_extension(path);
-  return FileKind{extension.empty() ? "binary" : fmt::format("binary ({})", extension),
-                  fmt::format("its byte {} is 0, and text is UTF-8 without zero bytes; --format text takes it as it is", zero), false};
+  return FileKind{
+      extension.empty() ? "binary" : fmt::format("binary ({})", extension),
+      fmt::format("its byte {} is 0, and text is UTF-8 without zero bytes; --format text takes it as it is", zero),
+      false};
 }
 
 bool is_json_object(std::string_view line) {
@@ -73,10 +76,9 @@ struct Verdict {
 };
 
 Verdict named_json_but(const fs::path& path, char first) {
-  return {CorpusFormat::json,
-          FileKind{fmt::format("named {} and begins with {}, where JSON begins with '{{' or '['", path.extension().string(),
-                               quote_for_message(std::string(1, first))),
-                   "mend it, or name it otherwise; --format text takes it as it is", true}};
+  return {CorpusFormat::json, FileKind{fmt::format("named {} and begins with {}, where JSON begins with '{{' or '['",
+                                                   path.extension().string(), quote_for_message(std::string(1, first))),
+                                       "mend it, or name it otherwise; --format text takes it as it is", true}};
 }
 
 // "[{" and a key: no prose begins so.
@@ -100,8 +102,10 @@ std::optional<Verdict> json_verdict(const fs::path& path, std::string_view head,
   head.remove_prefix(begin);
   if (head[0] == '[' && (named || begins_array_of_objects(head))) return Verdict{CorpusFormat::json};
   const std::size_t end = head.find('\n');
-  if (head[0] == '{' && (end != head.npos || whole) && is_json_object(head.substr(0, end))) return Verdict{CorpusFormat::jsonl};
-  if (head[0] == '{' && end == head.npos && !whole && (named || head.starts_with("{\""))) return Verdict{CorpusFormat::jsonl};
+  if (head[0] == '{' && (end != head.npos || whole) && is_json_object(head.substr(0, end)))
+    return Verdict{CorpusFormat::jsonl};
+  if (head[0] == '{' && end == head.npos && !whole && (named || head.starts_with("{\"")))
+    return Verdict{CorpusFormat::jsonl};
   // Lines that are no objects are the importer's to refuse, with their number.
   if (named && extension != ".json") return Verdict{CorpusFormat::jsonl};
   if (!named) return std::nullopt;
@@ -154,7 +158,8 @@ std::vector<fs::path> files_below(const fs::path& directory, CorpusFiles& corpus
     std::error_code broken_link;
     if (entry->is_regular_file(broken_link)) paths.push_back(entry->path());
   }
-  if (error) throw std::runtime_error(fmt::format("cannot read the directory {}: {}", directory.string(), error.message()));
+  if (error)
+    throw std::runtime_error(fmt::format("cannot read the directory {}: {}", directory.string(), error.message()));
   std::sort(paths.begin(), paths.end());
   return paths;
 }
@@ -212,7 +217,8 @@ void keep_each_once(CorpusFiles& corpus) {
   for (CorpusFile& file : corpus.files) {
     const bool is_new = seen.insert(fs::weakly_canonical(file.path)).second;
     if (!is_new && file.format != CorpusFormat::megatron)
-      throw std::runtime_error(fmt::format("{} is named twice, itself or by a directory above it: once is enough", file.path.string()));
+      throw std::runtime_error(
+          fmt::format("{} is named twice, itself or by a directory above it: once is enough", file.path.string()));
     if (is_new) once.push_back(std::move(file));
   }
   corpus.files = std::move(once);
@@ -223,8 +229,8 @@ void keep_each_once(CorpusFiles& corpus) {
 CorpusFormat corpus_format_of(std::string_view name) {
   for (const FormatName& known : format_names)
     if (name == known.name) return known.format;
-  throw std::runtime_error(fmt::format("the format {} is not known; formats are auto, text, jsonl, json, npy and megatron",
-                                       quote_for_message(name)));
+  throw std::runtime_error(fmt::format(
+      "the format {} is not known; formats are auto, text, jsonl, json, npy and megatron", quote_for_message(name)));
 }
 
 const char* name_of(CorpusFormat format) {
@@ -241,8 +247,9 @@ std::uint64_t CorpusFiles::bytes() const {
 std::string CorpusFiles::describe_passed_over() const {
   std::string text;
   for (const PassedOver& kind : passed_over)
-    text += fmt::format("{}{} file{} passed over as {} ({}{})", text.empty() ? "" : ", ", kind.files, kind.files == 1 ? "" : "s",
-                        kind.kind, kind.files == 1 ? "" : "the first is ", kind.first.string());
+    text +=
+        fmt::format("{}{} file{} passed over as {} ({}{})", text.empty() ? "" : ", ", kind.files,
+                    kind.files == 1 ? "" : "s", kind.kind, kind.files == 1 ? "" : "the first is ", kind.first.string());
   return text;
 }
 
@@ -261,8 +268,8 @@ CorpusFiles list_corpus_files(const std::vector<std::string>& inputs, CorpusForm
   }
   keep_each_once(corpus);
   if (corpus.files.empty())
-    throw std::runtime_error(fmt::format("{} holds no file to read ({} hidden ones were passed over{})", fmt::join(inputs, ", "),
-                                         corpus.skipped_hidden,
+    throw std::runtime_error(fmt::format("{} holds no file to read ({} hidden ones were passed over{})",
+                                         fmt::join(inputs, ", "), corpus.skipped_hidden,
                                          corpus.passed_over.empty() ? "" : "; " + corpus.describe_passed_over()));
   return corpus;
 }

@@ -14,9 +14,7 @@ enum class CorpusFormat { automatic, text, jsonl, json, npy, megatron };
 // "auto", "text", "jsonl", "json", "npy", "megatron"; throws std::runtime_error that lists them for any other name.
 CorpusFormat corpus_format_of(std::string_view name);
 const char* name_of(CorpusFormat format);
-inline bool carries_ids(CorpusFormat format) {
-  return format == CorpusFormat::npy || format == CorpusFormat::megatron;
-}
+inline bool carries_ids(CorpusFormat format) { return format == CorpusFormat::npy || format == CorpusFormat::megatron; }
 
 struct CorpusFile {
   std::filesystem::path path;  // of Megatron's pair: the .idx
@@ -37,7 +35,8 @@ struct CorpusFiles {
   std::vector<PassedOver> passed_over;  // in the order of their first files
 
   std::uint64_t bytes() const;
-  std::string describe_passed_over() const;  // "2 files passed over as a PNG image (the first is pics/a.png), ..."; empty: none
+  std::string describe_passed_over()
+      const;  // "2 files passed over as a PNG image (the first is pics/a.png), ..."; empty: none
 };
 
 // Inputs in the order given. A directory stands for all regular files below it, sorted by path; hidden files and

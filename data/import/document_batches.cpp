@@ -65,7 +65,8 @@ std::size_t first_character(std::string_view text, std::size_t begin) {
 }
 
 // How many bytes of [begin, end) a text cannot have. Throws at the first unless they are allowed.
-std::int64_t check_text(std::string_view text, std::size_t begin, std::size_t end, const std::string& path, bool allowed) {
+std::int64_t check_text(std::string_view text, std::size_t begin, std::size_t end, const std::string& path,
+                        bool allowed) {
   std::int64_t count = 0;
   for (std::size_t at = first_character(text, begin);; ++at) {
     const std::size_t found = find_foreign(text, at, end);
@@ -84,8 +85,8 @@ std::int64_t check_text(std::string_view text, std::size_t begin, std::size_t en
 
 void check_id(std::int64_t id, std::int64_t vocab_size, const std::string& path, std::int64_t place) {
   if (id < 0 || id >= vocab_size)
-    throw std::runtime_error(fmt::format("{}: element {} is {}, outside the vocabulary of {} (ids 0 to {})", path, place,
-                                         id, vocab_size, vocab_size - 1));
+    throw std::runtime_error(fmt::format("{}: element {} is {}, outside the vocabulary of {} (ids 0 to {})", path,
+                                         place, id, vocab_size, vocab_size - 1));
 }
 
 // Ids [first, first + count) of a file whose read() yields i64, checked.
@@ -250,8 +251,9 @@ class DocumentBatches::MegatronReader final : public Reader {
 
   TokenizeJob next() override {
     const std::int64_t first = document_;
-    while (document_ < file_->documents() &&
-           (document_ == first || file_->document_offset(document_ + 1) - file_->document_offset(first) <= batch_tokens))
+    while (
+        document_ < file_->documents() &&
+        (document_ == first || file_->document_offset(document_ + 1) - file_->document_offset(first) <= batch_tokens))
       ++document_;
     if (document_ == first) return nullptr;
     return [file = file_, vocab_size = vocab_size_, first, last = document_] {

@@ -30,7 +30,7 @@ struct BatchSettings {
   std::int64_t vocab_size = 0;           // bounds ids that come ready-made
   std::string text_field;
   bool append_eos = true;
-  bool any_bytes = false;                // of text: zero bytes and what is no UTF-8 are counted instead of refused
+  bool any_bytes = false;  // of text: zero bytes and what is no UTF-8 are counted instead of refused
 };
 
 class DocumentBatches {

@@ -73,7 +73,9 @@ constexpr Signature signatures[] = {
     {"ID3"sv, 0, Wrapping::none, "an MP3 recording", no_text},
     {"ftyp"sv, 4, Wrapping::none, "an MP4 recording or an image", no_text},
     {"\x1A\x45\xDF\xA3"sv, 0, Wrapping::none, "a Matroska video", no_text},
-    {"\x7F""ELF"sv, 0, Wrapping::none, "a program or library", no_text},
+    {"\x7F"
+     "ELF"sv,
+     0, Wrapping::none, "a program or library", no_text},
     {"\xCA\xFE\xBA\xBE"sv, 0, Wrapping::none, "a program or library", no_text},
     {"\xCF\xFA\xED\xFE"sv, 0, Wrapping::none, "a program or library", no_text},
     {"\0asm"sv, 0, Wrapping::none, "a program or library", no_text},
@@ -85,7 +87,8 @@ constexpr std::string_view wrapped_extensions[] = {
     ".parquet", ".arrow", ".feather", ".orc", ".avro", ".h5",   ".hdf5", ".xlsx", ".xls", ".sqlite", ".npz"};
 
 bool is_wrapped_name(std::string_view extension) {
-  return std::find(std::begin(wrapped_extensions), std::end(wrapped_extensions), extension) != std::end(wrapped_extensions);
+  return std::find(std::begin(wrapped_extensions), std::end(wrapped_extensions), extension) !=
+         std::end(wrapped_extensions);
 }
 
 // A signature of letters that a text could begin with ("ID3") counts only where this is seen to be none.
@@ -95,14 +98,16 @@ bool is_printable(std::string_view bytes) {
 
 FileKind described(const fs::path& path, Wrapping wrapping, const std::string& name, const std::string& advice) {
   fs::path bare = path;
-  if (const std::string extension = lower_extension(path); is_wrapped_name(extension) || extension == ".csv" || extension == ".tsv" || extension == ".pdf")
+  if (const std::string extension = lower_extension(path);
+      is_wrapped_name(extension) || extension == ".csv" || extension == ".tsv" || extension == ".pdf")
     bare.replace_extension();
   else if (wrapping == Wrapping::packed)  // never onto itself
     bare += ".unpacked";
   std::string text = advice;
   if (wrapping == Wrapping::packed) text = "unpack it first: " + advice;
   if (wrapping == Wrapping::table)
-    text = "write its texts as JSON lines first, in Python: pandas." + advice + ".to_json('{1}.jsonl', orient='records', lines=True)";
+    text = "write its texts as JSON lines first, in Python: pandas." + advice +
+           ".to_json('{1}.jsonl', orient='records', lines=True)";
   return {name, fmt::format(fmt::runtime(text), path.string(), bare.string()), wrapping != Wrapping::none};
 }
 
@@ -113,7 +118,8 @@ FileKind zip_kind(const fs::path& path) {
   };
   if (is({".pt", ".pth", ".ckpt", ".bin"})) return described(path, Wrapping::none, "a PyTorch file", save_ids);
   if (is({".npz"}))
-    return described(path, Wrapping::collection, "a NumPy archive", "save each array of ids alone: numpy.save('{1}.npy', array)");
+    return described(path, Wrapping::collection, "a NumPy archive",
+                     "save each array of ids alone: numpy.save('{1}.npy', array)");
   if (is({".xlsx", ".xlsm"})) return described(path, Wrapping::table, "an Excel workbook", "read_excel('{0}')");
   if (is({".docx", ".pptx", ".odt", ".odp", ".ods", ".epub"}))
     return described(path, Wrapping::none, "an office document or e-book", save_text);
@@ -122,7 +128,8 @@ FileKind zip_kind(const fs::path& path) {
 }
 
 FileKind utf_text(const fs::path& path, const std::string& name, const std::string& encoding) {
-  return described(path, Wrapping::collection, name, "make it UTF-8: iconv -f " + encoding + " -t UTF-8 {0} > {0}.utf8");
+  return described(path, Wrapping::collection, name,
+                   "make it UTF-8: iconv -f " + encoding + " -t UTF-8 {0} > {0}.utf8");
 }
 
 // The byte order of UTF-16 of Western text, in which one half of the pairs of bytes holds nearly all the zeros; null for
@@ -146,8 +153,9 @@ bool is_safetensors(std::string_view head, std::uint64_t file_bytes) {
 
 // The protocol, then what the protocols open with: the shortest of all signatures, which ids could have too.
 bool is_pickle(std::string_view head) {
-  return head.size() > 2 && head[0] == '\x80' && ((head[1] >= 4 && head[1] <= 5 && head[2] == '\x95') ||
-                                                  (head[1] >= 2 && head[1] <= 3 && "}](cX)K\x8A\x8C"sv.find(head[2]) != std::string_view::npos));
+  return head.size() > 2 && head[0] == '\x80' &&
+         ((head[1] >= 4 && head[1] <= 5 && head[2] == '\x95') ||
+          (head[1] >= 2 && head[1] <= 3 && "}](cX)K\x8A\x8C"sv.find(head[2]) != std::string_view::npos));
 }
 
 }  // namespace
@@ -186,28 +194,35 @@ std::optional<FileKind> foreign_kind(const fs::path& path, std::string_view head
   const std::string extension = lower_extension(path);
   if (head.starts_with(megatron_magic) || head.starts_with("\x93NUMPY"sv)) return std::nullopt;
   if (head.starts_with("PK\3\4"sv) || head.starts_with("PK\5\6"sv)) return zip_kind(path);
-  if (head.starts_with("\xFF\xFE\0\0"sv) || head.starts_with("\0\0\xFE\xFF"sv)) return utf_text(path, "UTF-32 text", "UTF-32");
+  if (head.starts_with("\xFF\xFE\0\0"sv) || head.starts_with("\0\0\xFE\xFF"sv))
+    return utf_text(path, "UTF-32 text", "UTF-32");
   if (head.starts_with("\xFF\xFE"sv) || head.starts_with("\xFE\xFF"sv)) return utf_text(path, "UTF-16 text", "UTF-16");
   if (head.starts_with("version https://git-lfs.github.com/spec/"sv))
-    return described(path, Wrapping::collection, "a Git LFS pointer, not the file itself", "fetch the file: git lfs pull");
+    return described(path, Wrapping::collection, "a Git LFS pointer, not the file itself",
+                     "fetch the file: git lfs pull");
   if (head.starts_with("%PDF-"sv))
     return described(path, Wrapping::none, "a PDF document", "extract its text: pdftotext {0} {1}.txt");
   if (head.starts_with("{\\rtf"sv)) return described(path, Wrapping::none, "an RTF document", save_text);
   for (const Signature& known : signatures) {
-    if (head.size() < known.at + known.bytes.size() || head.substr(known.at, known.bytes.size()) != known.bytes) continue;
+    if (head.size() < known.at + known.bytes.size() || head.substr(known.at, known.bytes.size()) != known.bytes)
+      continue;
     if (known.wrapping == Wrapping::none && is_printable(known.bytes) && !looks_binary(head)) continue;
     return described(path, known.wrapping, known.name, known.advice);
   }
-  if (extension == ".orc" && head.starts_with("ORC"sv)) return described(path, Wrapping::table, "an Apache ORC table", "read_orc('{0}')");
+  if (extension == ".orc" && head.starts_with("ORC"sv))
+    return described(path, Wrapping::table, "an Apache ORC table", "read_orc('{0}')");
   if (is_pickle(head)) return described(path, Wrapping::none, "a Python pickle", save_ids);
   if (is_safetensors(head, file_bytes)) return described(path, Wrapping::none, "a safetensors file", save_ids);
   if (extension == ".bin" || extension == ".idx") return std::nullopt;  // ids of 16 bits look like UTF-16
-  if (const char* const encoding = utf16_without_mark(head)) return utf_text(path, "UTF-16 text without a byte order mark", encoding);
-  if (extension == ".csv") return described(path, Wrapping::table, "a table of comma-separated values", "read_csv('{0}')");
+  if (const char* const encoding = utf16_without_mark(head))
+    return utf_text(path, "UTF-16 text without a byte order mark", encoding);
+  if (extension == ".csv")
+    return described(path, Wrapping::table, "a table of comma-separated values", "read_csv('{0}')");
   if (extension == ".tsv")
     return described(path, Wrapping::table, "a table of tab-separated values", "read_csv('{0}', sep='\\t')");
   if (!head.empty() && is_wrapped_name(extension))
-    return described(path, Wrapping::collection, fmt::format("not what its name says ({}): its first bytes are of no such file", extension),
+    return described(path, Wrapping::collection,
+                     fmt::format("not what its name says ({}): its first bytes are of no such file", extension),
                      "is the copy complete? Where it is text, give it another name");
   return std::nullopt;
 }

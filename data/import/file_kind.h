@@ -23,7 +23,8 @@ struct FileKind {
 inline constexpr std::size_t kind_bytes = 64 << 10;
 
 // head: the file's first kind_bytes, or all of it. Nothing: it may be text, JSON or NumPy's .npy.
-std::optional<FileKind> foreign_kind(const std::filesystem::path& path, std::string_view head, std::uint64_t file_bytes);
+std::optional<FileKind> foreign_kind(const std::filesystem::path& path, std::string_view head,
+                                     std::uint64_t file_bytes);
 
 // The kind of a file of ids in Megatron's format whose other half is missing.
 FileKind half_of_a_pair(const std::filesystem::path& path);

@@ -27,13 +27,15 @@ std::string keys_of(const Json& object) {
   return keys.empty() ? "no key" : keys + (object.size() > most ? ", ..." : "");
 }
 
-std::string document_of(std::string_view text, const std::string& path, JsonOrigin origin, const std::string& text_field) {
+std::string document_of(std::string_view text, const std::string& path, JsonOrigin origin,
+                        const std::string& text_field) {
   const Json object = parse_json(text, path, {.allow_non_finite = true}, origin);
   const JsonReader reader(object, fmt::format("{}:{}:{}", path, origin.line, origin.column));
   if (!reader.has(text_field))
-    throw std::runtime_error(fmt::format("{}: the key {} is missing, expected a string; the object has {} (--text-field names "
-                                         "the key of the text)",
-                                         reader.where(), quote_for_message(text_field), keys_of(object)));
+    throw std::runtime_error(
+        fmt::format("{}: the key {} is missing, expected a string; the object has {} (--text-field names "
+                    "the key of the text)",
+                    reader.where(), quote_for_message(text_field), keys_of(object)));
   return reader.require_string(text_field);
 }
 
@@ -71,7 +73,8 @@ JsonlFile::JsonlFile(const std::filesystem::path& path)
 
 bool JsonlFile::next_lines(std::size_t bytes, JsonlLines& lines) {
   if (rest_.empty()) return false;
-  const std::size_t newline = bytes <= rest_.size() ? rest_.find('\n', std::max<std::size_t>(bytes, 1) - 1) : rest_.npos;
+  const std::size_t newline =
+      bytes <= rest_.size() ? rest_.find('\n', std::max<std::size_t>(bytes, 1) - 1) : rest_.npos;
   const std::size_t end = newline == rest_.npos ? rest_.size() : newline + 1;
   lines = {file_, path_, rest_.substr(0, end), line_, end + mark_bytes_};
   mark_bytes_ = 0;
@@ -136,7 +139,9 @@ std::size_t JsonFile::value_bytes() const {
       default: break;
     }
   }
-  if (depth > 0) refuse(fmt::format("what begins with {} is never closed: is the file cut short?", quote_for_message(text_.substr(at_, 1))));
+  if (depth > 0)
+    refuse(fmt::format("what begins with {} is never closed: is the file cut short?",
+                       quote_for_message(text_.substr(at_, 1))));
   return text_.size() - at_;
 }
 
@@ -157,10 +162,12 @@ bool JsonFile::next_object(JsonObjects::Object& object) {
     }
     if (!first_) {
       if (text_[at_] != ',')
-        refuse(fmt::format("found {}, expected ',' or ']' after an object of the array", quote_for_message(text_.substr(at_, 1))));
+        refuse(fmt::format("found {}, expected ',' or ']' after an object of the array",
+                           quote_for_message(text_.substr(at_, 1))));
       advance(1);
       skip_blanks();
-      if (at_ < text_.size() && text_[at_] == ']') refuse("found \"]\" after a comma, expected an object: JSON has no comma behind the last one");
+      if (at_ < text_.size() && text_[at_] == ']')
+        refuse("found \"]\" after a comma, expected an object: JSON has no comma behind the last one");
     }
   }
   first_ = false;

@@ -78,8 +78,7 @@ void MegatronFile::read_index(std::string_view text, const std::string& path) {
     refuse(path, fmt::format("index version {}, only version 1 is read", version));
   dtype_ = load<std::uint8_t>(at + 8);
   item_bytes_ = bytes_of_dtype(dtype_);
-  if (item_bytes_ == 0)
-    refuse(path, fmt::format("dtype code {}, token ids are integers (codes 1 to 5 and 8)", dtype_));
+  if (item_bytes_ == 0) refuse(path, fmt::format("dtype code {}, token ids are integers (codes 1 to 5 and 8)", dtype_));
   const auto sequences = load<std::uint64_t>(at + 9), bounds = load<std::uint64_t>(at + 17);
   const std::uint64_t rest = text.size() - index_header_bytes;
   if (sequences > rest / 12 || bounds > rest / 8 || bounds == 0)
@@ -112,7 +111,8 @@ void MegatronFile::read_index(std::string_view text, const std::string& path) {
       refuse(path, fmt::format("sequence {} ends at byte {}, {} has {}", i, end, data_path_, data_bytes));
   }
   pass_bounds_at(sequences);
-  if (end != data_bytes) refuse(path, fmt::format("its sequences take {} bytes, {} has {}", end, data_path_, data_bytes));
+  if (end != data_bytes)
+    refuse(path, fmt::format("its sequences take {} bytes, {} has {}", end, data_path_, data_bytes));
   if (bound != bounds)
     refuse(path, fmt::format("document bound {} is {}, which is out of order or past the {} sequences", bound,
                              load<std::int64_t>(documents + bound * 8), sequences));

@@ -30,9 +30,10 @@ void check_vocabulary_is_given(const PrepareOptions& options, const CorpusFiles&
   if (!options.tokenizer.empty()) return;
   for (const CorpusFile& file : corpus.files)
     if (!carries_ids(file.format))
-      throw std::runtime_error(fmt::format("{} is read as {} and needs --tokenizer (a tokenizer.model, a directory with "
-                                           "one, or 'bytes')",
-                                           file.path.string(), name_of(file.format)));
+      throw std::runtime_error(
+          fmt::format("{} is read as {} and needs --tokenizer (a tokenizer.model, a directory with "
+                      "one, or 'bytes')",
+                      file.path.string(), name_of(file.format)));
   if (options.vocab_size < 1)
     throw std::runtime_error("files of ids need --tokenizer or --vocab-size: ids are checked against it");
 }
@@ -61,7 +62,8 @@ class TokenizerCopy {
     std::vector<const TokenizerFile*> missing;
     for (const std::string_view name : tokenizer_file_names) {
       const auto& files = tokenizer->files();
-      const auto file = std::find_if(files.begin(), files.end(), [&](const TokenizerFile& f) { return f.name == name; });
+      const auto file =
+          std::find_if(files.begin(), files.end(), [&](const TokenizerFile& f) { return f.name == name; });
       const fs::path path = directory / name;
       std::error_code ignored;
       if (fs::exists(path, ignored)) {
@@ -133,10 +135,13 @@ void warn_of_columns(const CorpusFiles& corpus, PrepareSummary& summary) {
     if (file.format != CorpusFormat::npy) continue;
     const NpyFile array(file.path);
     if (array.shape().size() != 2 || array.shape()[1] != 1 || array.shape()[0] < 2) continue;
-    if (columns++ == 0) first = fmt::format("{} has the shape ({}, 1): each row is a document, of one id", array.path(), array.shape()[0]);
+    if (columns++ == 0)
+      first =
+          fmt::format("{} has the shape ({}, 1): each row is a document, of one id", array.path(), array.shape()[0]);
   }
   if (columns == 0) return;
-  summary.warnings.push_back(first + (columns > 1 ? fmt::format(", and {} more files are such columns", columns - 1) : "") +
+  summary.warnings.push_back(first +
+                             (columns > 1 ? fmt::format(", and {} more files are such columns", columns - 1) : "") +
                              "; ids of one document are a 1-D array: numpy.save(f, a.ravel())");
 }
 
@@ -167,8 +172,8 @@ PrepareSummary prepare(const PrepareOptions& options) {
   const bool has_text = std::any_of(corpus.files.begin(), corpus.files.end(),
                                     [](const CorpusFile& file) { return !carries_ids(file.format); });
   if (has_text && options.append_eos && tokenizer->eos() < 0)
-    throw std::runtime_error(fmt::format("{} has no end-of-document token; choose --append-eos false",
-                                         options.tokenizer));
+    throw std::runtime_error(
+        fmt::format("{} has no end-of-document token; choose --append-eos false", options.tokenizer));
 
   ShardWriter writer(options.out_directory, describe(options, tokenizer.get()), options.shard_tokens);
   DocumentSink sink(writer);
@@ -194,11 +199,11 @@ PrepareSummary prepare(const PrepareOptions& options) {
   });
 
   if (summary.tokens == 0)
-    throw std::runtime_error(fmt::format("no document to store: {} ({} bytes) held neither text nor ids ({} empty "
-                                         "documents and {} hidden files were passed over{})",
-                                         fmt::join(options.inputs, ", "), summary.bytes_total, summary.empty_documents,
-                                         summary.skipped_hidden,
-                                         corpus.passed_over.empty() ? "" : "; " + corpus.describe_passed_over()));
+    throw std::runtime_error(
+        fmt::format("no document to store: {} ({} bytes) held neither text nor ids ({} empty "
+                    "documents and {} hidden files were passed over{})",
+                    fmt::join(options.inputs, ", "), summary.bytes_total, summary.empty_documents,
+                    summary.skipped_hidden, corpus.passed_over.empty() ? "" : "; " + corpus.describe_passed_over()));
   TokenizerCopy copy(options.out_directory, tokenizer.get());
   const ShardSetSummary written = writer.finish();
   copy.keep();
@@ -206,9 +211,10 @@ PrepareSummary prepare(const PrepareOptions& options) {
   summary.documents = written.documents;
   summary.shards = written.shards;
   if (summary.tokens == summary.documents && summary.warnings.empty())
-    summary.warnings.push_back(fmt::format("all {} documents are of one token: with data.document_masking there is nothing to "
-                                           "predict in them",
-                                           summary.documents));
+    summary.warnings.push_back(
+        fmt::format("all {} documents are of one token: with data.document_masking there is nothing to "
+                    "predict in them",
+                    summary.documents));
   summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return summary;
 }

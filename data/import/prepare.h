@@ -26,8 +26,8 @@ struct PrepareOptions {
   std::string text_field = "text";  // of JSON
   std::string source;               // what the manifest says of the origin; empty: the inputs' names
   std::int64_t shard_tokens = default_shard_tokens;
-  bool append_eos = true;           // to each text; documents that carry ids are stored as they are
-  int threads = 1;                  // that tokenise; at least 1
+  bool append_eos = true;  // to each text; documents that carry ids are stored as they are
+  int threads = 1;         // that tokenise; at least 1
   std::function<void(const PrepareProgress&)> on_progress;  // called on the calling thread, about once a MiB of input
 };
 

@@ -8,7 +8,8 @@ namespace smoe {
 
 bool TextLines::next_document() {
   for (;;) {
-    if (jsonl_lines_.next_document(text_field_, json_document_) || json_objects_.next_document(text_field_, json_document_)) {
+    if (jsonl_lines_.next_document(text_field_, json_document_) ||
+        json_objects_.next_document(text_field_, json_document_)) {
       rest_ = json_document_;
       return true;
     }

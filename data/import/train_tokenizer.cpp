@@ -98,9 +98,10 @@ std::string reason_of(const sentencepiece::util::Status& status) {
 void check(const TrainTokenizerOptions& options, const CorpusFiles& corpus, const fs::path& target) {
   constexpr std::int64_t least = 260, most = 1 << 20;
   if (options.vocab_size < least || options.vocab_size > most)
-    throw std::runtime_error(fmt::format("a vocabulary of {} cannot be trained: it must be in [{}, {}] (3 special "
-                                         "tokens and 256 bytes come first)",
-                                         options.vocab_size, least, most));
+    throw std::runtime_error(
+        fmt::format("a vocabulary of {} cannot be trained: it must be in [{}, {}] (3 special "
+                    "tokens and 256 bytes come first)",
+                    options.vocab_size, least, most));
   for (const CorpusFile& file : corpus.files)
     if (carries_ids(file.format))
       throw std::runtime_error(fmt::format("{} holds token ids ({}); a tokenizer is trained on text or JSONL",
@@ -148,16 +149,17 @@ TrainTokenizerSummary train_tokenizer(const TrainTokenizerOptions& options) {
   SampledLines lines(TextLines(corpus.files, options.text_field), share);
   if (lines.error()) std::rethrow_exception(lines.error());
   if (lines.done())
-    throw std::runtime_error(fmt::format("{} hold no text to learn a vocabulary from", fmt::join(options.inputs, ", ")));
+    throw std::runtime_error(
+        fmt::format("{} hold no text to learn a vocabulary from", fmt::join(options.inputs, ", ")));
 
   std::string model;
-  const auto status =
-      sentencepiece::SentencePieceTrainer::Train(mixtral_settings(options.vocab_size), &lines, &model);
+  const auto status = sentencepiece::SentencePieceTrainer::Train(mixtral_settings(options.vocab_size), &lines, &model);
   if (lines.error()) std::rethrow_exception(lines.error());
   if (!status.ok())
-    throw std::runtime_error(fmt::format("SentencePiece could not train a vocabulary of {} on {} bytes of text: {}; "
-                                         "give more text, or another size",
-                                         options.vocab_size, lines.bytes(), reason_of(status)));
+    throw std::runtime_error(
+        fmt::format("SentencePiece could not train a vocabulary of {} on {} bytes of text: {}; "
+                    "give more text, or another size",
+                    options.vocab_size, lines.bytes(), reason_of(status)));
   file.write(model);
   file.commit();
 

@@ -16,8 +16,8 @@ struct TrainTokenizerOptions {
   std::vector<std::string> inputs;  // files or directories of text or JSONL
   CorpusFormat format = CorpusFormat::automatic;
   std::string text_field = "text";
-  std::int64_t vocab_size = 0;      // in [260, 2^20]
-  std::string out_directory;        // made if missing; receives tokenizer.model
+  std::int64_t vocab_size = 0;  // in [260, 2^20]
+  std::string out_directory;    // made if missing; receives tokenizer.model
   // Where the files hold more than this, a share of their lines, chosen by a hash of where they stand, is learned from.
   std::uint64_t sample_bytes = 16 << 20;
 };
@@ -25,10 +25,10 @@ struct TrainTokenizerOptions {
 struct TrainTokenizerSummary {
   std::filesystem::path file;
   std::string sha256;
-  std::uint64_t corpus_bytes = 0;   // of the files
-  std::uint64_t sampled_bytes = 0;  // of text learned from
-  std::int64_t lines = 0;           // learned from
-  std::int64_t skipped_lines = 0;   // not UTF-8
+  std::uint64_t corpus_bytes = 0;       // of the files
+  std::uint64_t sampled_bytes = 0;      // of text learned from
+  std::int64_t lines = 0;               // learned from
+  std::int64_t skipped_lines = 0;       // not UTF-8
   std::vector<CorpusFile> inputs;       // what each file was taken for
   std::vector<PassedOver> passed_over;  // what directories held besides
   double seconds = 0;

@@ -11,9 +11,9 @@ inline constexpr std::int32_t masked_target = -100;
 
 // B sequences of S tokens, row-major: entry b * S + t is position t of sequence b.
 struct Batch {
-  std::int64_t step = 0;  // of the run; the first is 1
-  std::int64_t sequences = 0;        // B
-  std::int64_t sequence_length = 0;  // S
+  std::int64_t step = 0;                     // of the run; the first is 1
+  std::int64_t sequences = 0;                // B
+  std::int64_t sequence_length = 0;          // S
   std::vector<std::int32_t> ids;             // [B * S] tokens
   std::vector<std::int32_t> targets;         // [B * S] the token after each, or masked_target
   std::vector<std::int32_t> document_start;  // [B * S] position in the sequence of the first token of t's document

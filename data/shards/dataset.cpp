@@ -28,7 +28,8 @@ class Dataset::Impl {
     check_fit(checks);
     for (const ShardEntry& entry : manifest_.shards) {
       first_token_.push_back(tokens_);
-      shards_.emplace_back(std::filesystem::path(directory) / entry.file, manifest_.info, entry, checks.verified, open_shards);
+      shards_.emplace_back(std::filesystem::path(directory) / entry.file, manifest_.info, entry, checks.verified,
+                           open_shards);
       tokens_ += entry.tokens;
     }
     check_targets();
@@ -70,24 +71,24 @@ class Dataset::Impl {
     const ShardSetInfo& info = manifest_.info;
     if (!checks.tokenizer_sha256.empty() && !info.tokenizer_sha256.empty() &&
         info.tokenizer_sha256 != checks.tokenizer_sha256)
-      throw std::runtime_error(
-          fmt::format("{} was prepared with another tokenizer than the model's: its SHA-256 is {} ({}), the model's is "
-                      "{}. Prepare the data again with the model's tokenizer (--tokenizer and its directory, which may add "
-                      "tokens to the file in it)",
-                      directory_, info.tokenizer_sha256, info.tokenizer_name, checks.tokenizer_sha256));
+      throw std::runtime_error(fmt::format(
+          "{} was prepared with another tokenizer than the model's: its SHA-256 is {} ({}), the model's is "
+          "{}. Prepare the data again with the model's tokenizer (--tokenizer and its directory, which may add "
+          "tokens to the file in it)",
+          directory_, info.tokenizer_sha256, info.tokenizer_name, checks.tokenizer_sha256));
     if (checks.vocab_size > 0 && info.vocab_size > checks.vocab_size)
-      throw std::runtime_error(
-          fmt::format("{} has a vocabulary of {} ({}), the model's is {}. Prepare the data with the model's tokenizer; a model "
-                      "that is yet to be trained may have a model.vocab_size of {}",
-                      directory_, info.vocab_size, info.tokenizer_name, checks.vocab_size, info.vocab_size));
+      throw std::runtime_error(fmt::format(
+          "{} has a vocabulary of {} ({}), the model's is {}. Prepare the data with the model's tokenizer; a model "
+          "that is yet to be trained may have a model.vocab_size of {}",
+          directory_, info.vocab_size, info.tokenizer_name, checks.vocab_size, info.vocab_size));
     if (keeps_tail_ && manifest_.tokens() < 2)
       throw std::runtime_error(fmt::format("{} holds one token, and nothing to predict", directory_));
     if (!keeps_tail_ && manifest_.tokens() < sequence_length_ + 1)
-      throw std::runtime_error(
-          fmt::format("{} holds {} tokens, too few for one sample: a sequence_length of {} needs {}. Prepare more text, "
-                      "or lower data.sequence_length to at most {}",
-                      directory_, manifest_.tokens(), sequence_length_, sequence_length_ + 1,
-                      std::max<std::int64_t>(manifest_.tokens() - 1, 0)));
+      throw std::runtime_error(fmt::format(
+          "{} holds {} tokens, too few for one sample: a sequence_length of {} needs {}. Prepare more text, "
+          "or lower data.sequence_length to at most {}",
+          directory_, manifest_.tokens(), sequence_length_, sequence_length_ + 1,
+          std::max<std::int64_t>(manifest_.tokens() - 1, 0)));
   }
 
   // Whether a sample, or the tail, has a target.
@@ -95,7 +96,8 @@ class Dataset::Impl {
     const std::int64_t first = 1, last = samples() * sequence_length_ + tail() + 1;  // tokens that are read as targets
     for (std::size_t k = 0; k < shards_.size() && first_token_[k] < last; ++k) {
       const std::int64_t begin = first_token_[k];
-      if (shards_[k].has_target(std::max(first - begin, std::int64_t{0}), std::min(shards_[k].tokens(), last - begin), document_masking))
+      if (shards_[k].has_target(std::max(first - begin, std::int64_t{0}), std::min(shards_[k].tokens(), last - begin),
+                                document_masking))
         return true;
     }
     return false;
@@ -103,16 +105,18 @@ class Dataset::Impl {
 
   void check_targets() const {
     if (has_target(document_masking_)) return;
-    const std::string found = fmt::format("{} has no target in its {} tokens of {} documents", directory_, tokens_, manifest_.documents());
+    const std::string found =
+        fmt::format("{} has no target in its {} tokens of {} documents", directory_, tokens_, manifest_.documents());
     if (document_masking_ && has_target(false))
       throw std::runtime_error(fmt::format(
           "{}: each that a sample holds opens a document, which with document masking is no target. Were the ids saved as a "
           "column? Then each is a document of its own: save them as a 1-D array, numpy.save(f, a.ravel()), and prepare it "
           "again (training takes it as it is with data.document_masking: false)",
           found));
-    throw std::runtime_error(fmt::format("{}: the loss_mask of its shards is 0 wherever a sample has a target. Prepare the data "
-                                         "again with a mask that is 1 on what is to be learned",
-                                         found));
+    throw std::runtime_error(
+        fmt::format("{}: the loss_mask of its shards is 0 wherever a sample has a target. Prepare the data "
+                    "again with a mask that is 1 on what is to be learned",
+                    found));
   }
 
   std::size_t shard_of(std::int64_t token) const {
@@ -143,7 +147,8 @@ class Dataset::Impl {
     const auto length = static_cast<std::int64_t>(targets.size());
     std::int64_t current = 0;  // where the document of the next positions to fill starts
     const auto fill_until = [&](std::int64_t position) {
-      std::fill(document_start.begin() + current, document_start.begin() + position, static_cast<std::int32_t>(current));
+      std::fill(document_start.begin() + current, document_start.begin() + position,
+                static_cast<std::int32_t>(current));
       current = position;
     };
     for (std::size_t k = shard_of(first); k < shards_.size() && first_token_[k] <= first + length; ++k) {
@@ -174,7 +179,8 @@ class Dataset::Impl {
 
 Dataset::Dataset(const std::string& directory, std::int64_t sequence_length, bool document_masking,
                  const DatasetChecks& checks, Tail tail, std::shared_ptr<OpenShards> open_shards)
-    : impl_(std::make_unique<Impl>(directory, sequence_length, document_masking, checks, tail, std::move(open_shards))) {}
+    : impl_(
+          std::make_unique<Impl>(directory, sequence_length, document_masking, checks, tail, std::move(open_shards))) {}
 Dataset::~Dataset() = default;
 Dataset::Dataset(Dataset&&) noexcept = default;
 Dataset& Dataset::operator=(Dataset&&) noexcept = default;

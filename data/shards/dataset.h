@@ -41,9 +41,9 @@ class Dataset {
   Dataset(Dataset&&) noexcept;
   Dataset& operator=(Dataset&&) noexcept;
 
-  std::int64_t samples() const;          // whole ones: (tokens - 1) / S, at least 1 unless the tail is kept
-  std::int64_t tail() const;             // length of the kept tail, (tokens - 1) % S; 0: none, or dropped
-  std::int64_t tokens() const;           // of the whole stream, the tail included
+  std::int64_t samples() const;  // whole ones: (tokens - 1) / S, at least 1 unless the tail is kept
+  std::int64_t tail() const;     // length of the kept tail, (tokens - 1) % S; 0: none, or dropped
+  std::int64_t tokens() const;   // of the whole stream, the tail included
   std::int64_t documents() const;
   std::int64_t sequence_length() const;  // S
   const ShardSetInfo& info() const;

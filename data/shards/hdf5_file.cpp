@@ -11,9 +11,9 @@
 namespace smoe {
 namespace {
 
-constexpr hsize_t chunk_entries = 1 << 14;            // of columns written here; a sample is seldom in more than two
+constexpr hsize_t chunk_entries = 1 << 14;              // of columns written here; a sample is seldom in more than two
 constexpr hsize_t max_chunk_bytes = hsize_t{64} << 20;  // of columns read
-constexpr hsize_t most_expansion = 1032;              // bytes that deflate makes of one, at most (zlib's own figure)
+constexpr hsize_t most_expansion = 1032;                // bytes that deflate makes of one, at most (zlib's own figure)
 constexpr std::size_t chunk_cache_slots = 13;
 constexpr std::size_t chunk_cache_bytes = 512 << 10;  // a column; shards stay open, so it is paid once for each
 constexpr std::size_t conversion_bytes = 64 << 10;    // HDF5 clears this much a call; its default, 1 MiB, costs 80 us
@@ -125,7 +125,8 @@ void check_storage(hid_t dataset, const std::string& file, const std::string& na
   }
 
   hsize_t chunk = 0;
-  if (H5Pget_chunk(list.get(), 1, &chunk) != 1 || chunk == 0) refuse_call(file, "read the chunk size of '" + name + "'");
+  if (H5Pget_chunk(list.get(), 1, &chunk) != 1 || chunk == 0)
+    refuse_call(file, "read the chunk size of '" + name + "'");
   if (chunk > max_chunk_bytes / entry_bytes)
     refuse_content(file, name, fmt::format("has chunks of {} entries", chunk),
                    fmt::format("at most {} bytes a chunk", max_chunk_bytes));
@@ -146,9 +147,9 @@ void check_size(hid_t open_file, const std::string& file, const std::string& nam
   check(H5Fget_filesize(open_file, &file_bytes), file, "read the size of the file");
   const hsize_t bytes = entries * entry_bytes;  // entries are at most 2^48
   if (bytes / most_expansion > file_bytes)
-    refuse_content(file, name, fmt::format("has {} entries, {} bytes, in a file of {} bytes", entries, bytes, file_bytes),
-                   fmt::format("at most {} times the file's size, which is the most that deflate makes of it",
-                               most_expansion));
+    refuse_content(
+        file, name, fmt::format("has {} entries, {} bytes, in a file of {} bytes", entries, bytes, file_bytes),
+        fmt::format("at most {} times the file's size, which is the most that deflate makes of it", most_expansion));
 }
 
 }  // namespace
@@ -304,7 +305,8 @@ std::vector<std::string> Hdf5File::members() const {
       refuse_content(path_, member.name, "is a soft or external link", "datasets in the shard itself");
     const Hdf5Handle object = own(H5Oopen(file_.get(), member.name.c_str(), H5P_DEFAULT), H5Oclose, path_,
                                   fmt::format("open '{}'", member.name));
-    if (H5Iget_type(object.get()) != H5I_DATASET) refuse_content(path_, member.name, "is not a dataset", "datasets only");
+    if (H5Iget_type(object.get()) != H5I_DATASET)
+      refuse_content(path_, member.name, "is not a dataset", "datasets only");
     names.push_back(member.name);
   }
   return names;
@@ -321,9 +323,9 @@ Hdf5Column Hdf5File::create_column(const std::string& name, ColumnType type) {
   check(H5Pset_obj_track_times(list.get(), false), path_, action);  // equal content, equal checksum
 
   Hdf5Column column;
-  column.dataset_ = own(H5Dcreate2(file_.get(), name.c_str(), file_type_of(type), space.get(), H5P_DEFAULT, list.get(),
-                                   H5P_DEFAULT),
-                        H5Dclose, path_, action);
+  column.dataset_ =
+      own(H5Dcreate2(file_.get(), name.c_str(), file_type_of(type), space.get(), H5P_DEFAULT, list.get(), H5P_DEFAULT),
+          H5Dclose, path_, action);
   column.transfer_ = transfer_settings(path_, action);
   column.file_ = path_;
   column.name_ = name;

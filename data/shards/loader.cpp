@@ -15,10 +15,14 @@ namespace smoe {
 
 class Loader::Impl {
  public:
-  Impl(std::vector<std::shared_ptr<const Dataset>> datasets, Sampler sampler, std::int64_t micro_batch_size, std::int64_t dp_rank,
-       std::int64_t dp_size, std::int64_t first_step, std::int64_t prefetch)
-      : datasets_(std::move(datasets)), sampler_(std::move(sampler)), micro_batch_size_(micro_batch_size), dp_rank_(dp_rank),
-        dp_size_(dp_size), step_(first_step) {
+  Impl(std::vector<std::shared_ptr<const Dataset>> datasets, Sampler sampler, std::int64_t micro_batch_size,
+       std::int64_t dp_rank, std::int64_t dp_size, std::int64_t first_step, std::int64_t prefetch)
+      : datasets_(std::move(datasets)),
+        sampler_(std::move(sampler)),
+        micro_batch_size_(micro_batch_size),
+        dp_rank_(dp_rank),
+        dp_size_(dp_size),
+        step_(first_step) {
     check_arguments(micro_batch_size, dp_rank, dp_size, first_step, prefetch);
     sequences_ = sampler_.global_batch_size() / dp_size;
     const std::int64_t length = datasets_[0]->sequence_length();
@@ -50,8 +54,8 @@ class Loader::Impl {
   }
 
  private:
-  void check_arguments(std::int64_t micro_batch_size, std::int64_t dp_rank, std::int64_t dp_size, std::int64_t first_step,
-                       std::int64_t prefetch) const {
+  void check_arguments(std::int64_t micro_batch_size, std::int64_t dp_rank, std::int64_t dp_size,
+                       std::int64_t first_step, std::int64_t prefetch) const {
     if (datasets_.empty() || datasets_.size() != sampler_.sources().size())
       throw std::logic_error(
           fmt::format("Loader: {} datasets for {} sources", datasets_.size(), sampler_.sources().size()));
@@ -68,8 +72,9 @@ class Loader::Impl {
     if (dp_size < 1 || dp_rank < 0 || dp_rank >= dp_size)
       throw std::logic_error(fmt::format("Loader: data-parallel rank {} of {}", dp_rank, dp_size));
     if (micro_batch_size < 1 || sampler_.global_batch_size() % (dp_size * micro_batch_size) != 0)
-      throw std::logic_error(fmt::format("Loader: a global batch of {} sequences does not divide over {} ranks of {} at once",
-                                         sampler_.global_batch_size(), dp_size, micro_batch_size));
+      throw std::logic_error(
+          fmt::format("Loader: a global batch of {} sequences does not divide over {} ranks of {} at once",
+                      sampler_.global_batch_size(), dp_size, micro_batch_size));
     if (first_step < 1) throw std::logic_error(fmt::format("Loader: first step {}", first_step));
     if (prefetch < 1) throw std::logic_error(fmt::format("Loader: prefetch {}", prefetch));
   }
@@ -110,9 +115,9 @@ class Loader::Impl {
       if (stop.stop_requested()) return false;
       const SampleRef ref = sampler_.at(step_, position_of(b));
       const auto row = static_cast<std::size_t>(b) * length;
-      datasets_[static_cast<std::size_t>(ref.source)]->read(
-          ref.sample, std::span(batch.ids).subspan(row, length), std::span(batch.targets).subspan(row, length),
-          std::span(batch.document_start).subspan(row, length));
+      datasets_[static_cast<std::size_t>(ref.source)]->read(ref.sample, std::span(batch.ids).subspan(row, length),
+                                                            std::span(batch.targets).subspan(row, length),
+                                                            std::span(batch.document_start).subspan(row, length));
     }
     return true;
   }
@@ -120,8 +125,8 @@ class Loader::Impl {
   std::vector<std::shared_ptr<const Dataset>> datasets_;
   Sampler sampler_;
   std::int64_t micro_batch_size_, dp_rank_, dp_size_;
-  std::int64_t sequences_ = 0;                       // of this rank, a step
-  std::int64_t step_;                                // the thread's: of the batch being read
+  std::int64_t sequences_ = 0;  // of this rank, a step
+  std::int64_t step_;           // the thread's: of the batch being read
 
   std::mutex mutex_;  // for all below
   std::condition_variable_any changed_;
@@ -135,7 +140,8 @@ class Loader::Impl {
 
 Loader::Loader(std::vector<std::shared_ptr<const Dataset>> datasets, Sampler sampler, std::int64_t micro_batch_size,
                std::int64_t dp_rank, std::int64_t dp_size, std::int64_t first_step, std::int64_t prefetch)
-    : impl_(std::make_unique<Impl>(std::move(datasets), std::move(sampler), micro_batch_size, dp_rank, dp_size, first_step, prefetch)) {}
+    : impl_(std::make_unique<Impl>(std::move(datasets), std::move(sampler), micro_batch_size, dp_rank, dp_size,
+                                   first_step, prefetch)) {}
 Loader::~Loader() = default;
 
 const Batch& Loader::next() { return impl_->next(); }

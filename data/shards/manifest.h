@@ -19,9 +19,9 @@ inline constexpr std::int64_t shard_format_version = 1;
 struct ShardSetInfo {
   std::string tokenizer_sha256;  // of the tokenizer's file; empty where the ids came ready-made, with no tokenizer
   std::string tokenizer_name;
-  std::int64_t vocab_size = 0;   // every id is in [0, vocab_size)
+  std::int64_t vocab_size = 0;      // every id is in [0, vocab_size)
   std::int32_t bos = -1, eos = -1;  // -1: none
-  std::string source;            // where the documents came from, in words
+  std::string source;               // where the documents came from, in words
 
   bool operator==(const ShardSetInfo&) const = default;
 };

@@ -61,7 +61,7 @@ class OpenShards {
   mutable std::mutex mutex_;
   Uses uses_;  // the last used first
   std::unordered_map<std::string, Uses::iterator> by_path_;
-  mutable std::mutex verified_mutex_;  // its own: get() calls verify() through `open`
+  mutable std::mutex verified_mutex_;                   // its own: get() calls verify() through `open`
   std::unordered_map<std::string, Verified> verified_;  // by path
   std::int64_t files_hashed_ = 0;
 };

@@ -34,8 +34,7 @@ Sampler::Sampler(std::vector<SourceSize> sources, std::uint64_t seed, bool shuff
           fmt::format("data source {} has weight {}, expected a finite number, 0 or more", i, source.weight));
     if (source.weight > 0) active_.push_back(static_cast<std::int32_t>(i));
   }
-  if (active_.empty())
-    throw std::runtime_error("there is nothing to sample from: no data source has a weight above 0");
+  if (active_.empty()) throw std::runtime_error("there is nothing to sample from: no data source has a weight above 0");
   build(0, static_cast<std::int32_t>(active_.size()));
 }
 
@@ -83,8 +82,8 @@ SampleRef Sampler::at(std::int64_t step, std::int64_t position) const {
   const std::int32_t source = active_[static_cast<std::size_t>(node->first)];
   const std::int64_t samples = sources_[static_cast<std::size_t>(source)].samples;
   if (!shuffle_) return {source, n % samples};
-  const std::uint64_t key = mix64(mix64(mix64(seed_) + static_cast<std::uint64_t>(source)) +
-                                  static_cast<std::uint64_t>(n / samples));
+  const std::uint64_t key =
+      mix64(mix64(mix64(seed_) + static_cast<std::uint64_t>(source)) + static_cast<std::uint64_t>(n / samples));
   return {source, permute(n % samples, samples, key)};
 }
 

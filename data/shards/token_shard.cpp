@@ -29,8 +29,7 @@ FileIdentity identity_of(const std::string& path) {
 
 void refuse_difference(const Hdf5File& file, const std::string& what, const std::string& found,
                        const std::string& expected) {
-  throw std::runtime_error(
-      fmt::format("{}: {} is {}, the manifest says {}", file.path(), what, found, expected));
+  throw std::runtime_error(fmt::format("{}: {} is {}, the manifest says {}", file.path(), what, found, expected));
 }
 
 void check_same(const Hdf5File& file, const std::string& what, std::int64_t found, std::int64_t expected) {
@@ -65,8 +64,8 @@ void write_shard_attributes(Hdf5File& file, const ShardSetInfo& info) {
   file.write_attribute("source", info.source);
 }
 
-TokenShard::TokenShard(const std::filesystem::path& path, const ShardSetInfo& info, const ShardEntry& entry, bool verified,
-                       std::shared_ptr<OpenShards> open)
+TokenShard::TokenShard(const std::filesystem::path& path, const ShardSetInfo& info, const ShardEntry& entry,
+                       bool verified, std::shared_ptr<OpenShards> open)
     : path_(path.string()),
       sha256_(entry.sha256),
       vocab_size_(info.vocab_size),
@@ -92,7 +91,8 @@ std::shared_ptr<const OpenShard> TokenShard::open_columns() const {
   auto shard = std::make_shared<OpenShard>();
   shard->identity = identity_;
   shard->file = Hdf5File::open_to_read(path_);
-  const std::vector<std::string> members = shard->file.members();  // refuses links that lead elsewhere, before any is opened
+  const std::vector<std::string> members =
+      shard->file.members();  // refuses links that lead elsewhere, before any is opened
   shard->tokens = shard->file.open_column("tokens", std::array{ColumnType::u16, ColumnType::u32});
   if (std::find(members.begin(), members.end(), "loss_mask") != members.end())
     shard->loss_mask = shard->file.open_column("loss_mask", std::array{ColumnType::u8});
@@ -119,23 +119,24 @@ void TokenShard::read_document_offsets(const Hdf5File& file, const ShardEntry& e
   const auto falling =
       std::adjacent_find(document_offsets_.begin(), document_offsets_.end(), std::greater<std::uint64_t>());
   if (falling != document_offsets_.end())
-    throw std::runtime_error(fmt::format("{}: 'document_offsets' falls from {} to {} at row {}, expected ascending order",
-                                         path_, falling[0], falling[1],
-                                         falling - document_offsets_.begin() + 1));
+    throw std::runtime_error(
+        fmt::format("{}: 'document_offsets' falls from {} to {} at row {}, expected ascending order", path_, falling[0],
+                    falling[1], falling - document_offsets_.begin() + 1));
 }
 
 void TokenShard::read_tokens(std::int64_t offset, std::span<std::uint32_t> ids) const {
   columns()->tokens.read(offset, ids);
   const auto outside = std::find_if(ids.begin(), ids.end(), [&](std::uint32_t id) { return id >= vocab_size_; });
   if (outside != ids.end())
-    throw std::runtime_error(fmt::format("{}: 'tokens' row {} is {}, expected an id below the vocabulary's {}",
-                                         path_, offset + (outside - ids.begin()), *outside, vocab_size_));
+    throw std::runtime_error(fmt::format("{}: 'tokens' row {} is {}, expected an id below the vocabulary's {}", path_,
+                                         offset + (outside - ids.begin()), *outside, vocab_size_));
 }
 
 bool TokenShard::has_target(std::int64_t first, std::int64_t last, bool document_masking) const {
   constexpr std::int64_t at_once = 1 << 16;
   const std::span starts = document_offsets().first(document_offsets_.size() - 1);
-  auto start = document_masking ? std::lower_bound(starts.begin(), starts.end(), static_cast<std::uint64_t>(first)) : starts.end();
+  auto start = document_masking ? std::lower_bound(starts.begin(), starts.end(), static_cast<std::uint64_t>(first))
+                                : starts.end();
   std::vector<std::uint8_t> counts;
   for (std::int64_t at = first; at < last; at += at_once) {
     const std::int64_t end = std::min(last, at + at_once);

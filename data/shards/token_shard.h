@@ -28,8 +28,8 @@ class TokenShard {
  public:
   // verified: another process of this job on this node has compared the SHA-256 just now, so it is not done again.
   // open: where the file is held open, with others, and whether its content was compared is known; null: by itself.
-  TokenShard(const std::filesystem::path& path, const ShardSetInfo& info, const ShardEntry& entry, bool verified = false,
-             std::shared_ptr<OpenShards> open = nullptr);
+  TokenShard(const std::filesystem::path& path, const ShardSetInfo& info, const ShardEntry& entry,
+             bool verified = false, std::shared_ptr<OpenShards> open = nullptr);
 
   std::int64_t tokens() const { return tokens_; }
   // [documents + 1], non-decreasing, from 0 to tokens().
@@ -38,7 +38,9 @@ class TokenShard {
   // Tokens [offset, offset + ids.size()); throws on one outside the vocabulary, naming row and value.
   void read_tokens(std::int64_t offset, std::span<std::uint32_t> ids) const;
   bool has_loss_mask() const { return has_loss_mask_; }
-  void read_loss_mask(std::int64_t offset, std::span<std::uint8_t> mask) const { columns()->loss_mask.read(offset, mask); }
+  void read_loss_mask(std::int64_t offset, std::span<std::uint8_t> mask) const {
+    columns()->loss_mask.read(offset, mask);
+  }
 
   // Whether one of tokens [first, last) counts as a target: its loss mask is not 0 and, with document masking, it does not
   // open a document. Reads until it finds one.

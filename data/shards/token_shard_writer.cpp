@@ -177,9 +177,9 @@ class ShardWriter::Impl {
 
   void refuse_existing_manifest() const {
     if (!overwrite_ && fs::exists(manifest_path(directory_)))
-      throw std::runtime_error(fmt::format(
-          "{} holds token shards already ({} exists). Choose another directory, or remove this one first",
-          directory_.string(), manifest_path(directory_).string()));
+      throw std::runtime_error(
+          fmt::format("{} holds token shards already ({} exists). Choose another directory, or remove this one first",
+                      directory_.string(), manifest_path(directory_).string()));
   }
 
   // The manifest goes first: without it the directory is no corpus, so a mixture of old and new is never read.

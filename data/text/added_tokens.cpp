@@ -44,8 +44,7 @@ class Reader {
   Reader(const std::string& directory, const std::vector<TokenizerFile>& files, const SentencePieceTokenizer& model)
       : directory_(directory), model_(&model) {
     for (const TokenizerFile& file : files)
-      if (changes_tokenizer(file.name))
-        documents_[file.name] = parse_json(file.bytes, path_of(file.name));
+      if (changes_tokenizer(file.name)) documents_[file.name] = parse_json(file.bytes, path_of(file.name));
   }
 
   AddedTokens read() {
@@ -79,8 +78,10 @@ class Reader {
     refuse_space_pieces(result);
     check_special(special, result);
     if (!result.tokens.empty() && (!result.legacy || result.takes_own_space) && !model_->cuts_text())
-      refuse_token(config.where(), "legacy is false here or in effect, expected true: this kind of tokenizer.model (no byte pair encoding with "
-                                   "byte fallback, or a normaliser) cannot encode a text without a space in front");
+      refuse_token(
+          config.where(),
+          "legacy is false here or in effect, expected true: this kind of tokenizer.model (no byte pair encoding with "
+          "byte fallback, or a normaliser) cannot encode a text without a space in front");
     return result;
   }
 
@@ -91,12 +92,15 @@ class Reader {
 
   void refuse_what_encodes_differently(const JsonReader& config) const {
     if (model_->adds_space() && !config.optional_bool("add_prefix_space").value_or(true))
-      refuse_token(config.where(), "add_prefix_space is false, but its tokenizer.model puts a space in front of texts: not supported");
+      refuse_token(config.where(),
+                   "add_prefix_space is false, but its tokenizer.model puts a space in front of texts: not supported");
     if (config.optional_bool("split_special_tokens").value_or(false))
-      refuse_token(config.where(), "split_special_tokens is true, expected false: special tokens are read from texts as one id");
+      refuse_token(config.where(),
+                   "split_special_tokens is true, expected false: special tokens are read from texts as one id");
     if (const auto arguments = config.optional_object("sp_model_kwargs"); arguments && !arguments->object().empty())
-      refuse_token(config.where(), fmt::format("sp_model_kwargs is {}, expected none: sampled or altered encodings are not supported",
-                                               quote_for_message(dump_json(arguments->object()))));
+      refuse_token(config.where(),
+                   fmt::format("sp_model_kwargs is {}, expected none: sampled or altered encodings are not supported",
+                               quote_for_message(dump_json(arguments->object()))));
   }
 
   void add(const AddedToken& token, const std::string& where) {
@@ -108,21 +112,23 @@ class Reader {
                                       quote_for_message(token.content), quote_for_message(same_id->second.content)));
     const auto [same_text, first] = ids_.try_emplace(token.content, token.id);
     if (!first && same_text->second != token.id)
-      refuse_token(where, fmt::format("{} has the id {}, but {} elsewhere in this directory", quote_for_message(token.content),
-                                      token.id, same_text->second));
+      refuse_token(where, fmt::format("{} has the id {}, but {} elsewhere in this directory",
+                                      quote_for_message(token.content), token.id, same_text->second));
     if (tokens_.size() > most_tokens) refuse_token(where, fmt::format("more than {} added tokens", most_tokens));
   }
 
   AddedToken read_token(const JsonReader& object, std::int32_t id) const {
     if (object.optional_bool("single_word").value_or(false))
-      refuse_token(object.where(), "single_word is true, expected false: tokens that count only as whole words are not supported");
+      refuse_token(object.where(),
+                   "single_word is true, expected false: tokens that count only as whole words are not supported");
     return {id, object.require_string("content"), object.optional_bool("special").value_or(false),
             object.optional_bool("lstrip").value_or(false), object.optional_bool("rstrip").value_or(false)};
   }
 
   void read_decoder(const JsonReader& listed) {
     for (const auto& [key, value] : listed.object().items()) {
-      const std::string where = fmt::format("{}: added_tokens_decoder: {}", path_of(config_name), quote_for_message(key));
+      const std::string where =
+          fmt::format("{}: added_tokens_decoder: {}", path_of(config_name), quote_for_message(key));
       std::int32_t id = -1;
       const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
       if (error != std::errc() || end != key.data() + key.size() || id < 0 || id > max_token_id)
@@ -170,7 +176,9 @@ class Reader {
   // The steps of one type of a tokenizer.json that stand under `key`.
   static std::vector<const Json*> steps(const Json& document, const char* key, const std::string& type) {
     std::vector<const Json*> found = tokenizer_json_steps(document, key);
-    std::erase_if(found, [&](const Json* step) { return !step->is_object() || !step->contains("type") || step->at("type") != type; });
+    std::erase_if(found, [&](const Json* step) {
+      return !step->is_object() || !step->contains("type") || step->at("type") != type;
+    });
     return found;
   }
 
@@ -186,38 +194,49 @@ class Reader {
     const auto metaspace = steps(document, "pre_tokenizer", "Metaspace");
     if (metaspace.empty()) return;
     const JsonReader reader(*metaspace.front(), path_of(name) + ": pre_tokenizer");
-    const std::string scheme = reader.optional_string("prepend_scheme").value_or(
-        reader.optional_bool("add_prefix_space").value_or(true) ? "always" : "never");
+    const std::string scheme =
+        reader.optional_string("prepend_scheme")
+            .value_or(reader.optional_bool("add_prefix_space").value_or(true) ? "always" : "never");
     if (scheme != "always" && scheme != "first")
-      refuse_token(reader.where(), fmt::format("prepend_scheme is {}, expected \"always\" or \"first\": its tokenizer.model puts a space in "
-                                               "front of texts", quote_for_message(scheme)));
+      refuse_token(
+          reader.where(),
+          fmt::format("prepend_scheme is {}, expected \"always\" or \"first\": its tokenizer.model puts a space in "
+                      "front of texts",
+                      quote_for_message(scheme)));
     result.legacy = scheme == "always";
     // A Metaspace leaves a text alone that begins with a space. A replacement in front of it doubles that space where it
     // is to do as SentencePiece does.
     const auto replacements = steps(document, "normalizer", "Replace");
-    result.takes_own_space = !(result.legacy && std::any_of(replacements.begin(), replacements.end(), [](const Json* step) {
-      return step->contains("pattern") && step->at("pattern") == Json::object({{"Regex", "\\A\xE2\x96\x81"}});
-    }));
+    result.takes_own_space =
+        !(result.legacy && std::any_of(replacements.begin(), replacements.end(), [](const Json* step) {
+            return step->contains("pattern") && step->at("pattern") == Json::object({{"Regex", "\\A\xE2\x96\x81"}});
+          }));
   }
 
   // A token that is searched for in the normalised text is found there as in the text itself only where the normaliser
   // does no more than write a space as U+2581.
   void refuse_normalized(const AddedTokens& result) const {
     constexpr const char* name = "tokenizer.json";
-    if (normalized_.empty() || !documents_.at(name).contains("normalizer") || documents_.at(name).at("normalizer").is_null()) return;
+    if (normalized_.empty() || !documents_.at(name).contains("normalizer") ||
+        documents_.at(name).at("normalizer").is_null())
+      return;
     for (const AddedToken& token : result.tokens)
       if (normalized_.contains(token.id) && (!result.takes_own_space || token.lstrip || token.rstrip))
-        refuse_token(path_of(name), fmt::format("added_tokens: {}: normalized is true, expected false: where this normaliser puts a space "
-                                                "in front or takes one along, the token would be found elsewhere than in the text",
-                                                quote_for_message(token.content)));
+        refuse_token(
+            path_of(name),
+            fmt::format("added_tokens: {}: normalized is true, expected false: where this normaliser puts a space "
+                        "in front or takes one along, the token would be found elsewhere than in the text",
+                        quote_for_message(token.content)));
   }
 
   // Pieces write a space so, and where transformers searches for such a token depends on its normaliser.
   void refuse_space_pieces(const AddedTokens& result) const {
     for (const AddedToken& token : result.tokens)
       if (token.content.find("\xE2\x96\x81") != std::string::npos)
-        refuse_token(directory_, fmt::format("the added token {} (id {}) holds U+2581, which stands for a space in pieces: not supported",
-                                             quote_for_message(token.content), token.id));
+        refuse_token(
+            directory_,
+            fmt::format("the added token {} (id {}) holds U+2581, which stands for a space in pieces: not supported",
+                        quote_for_message(token.content), token.id));
   }
 
   void drop_what_repeats_the_model() {
@@ -226,8 +245,10 @@ class Reader {
       const bool of_model = id < model_->vocab_size();
       const bool same = of_model && model_->piece(id) == token.content;
       if (of_model && !same && !model_->is_control(id))  // a control piece is only a name, and may get another
-        refuse_token(directory_, fmt::format("id {} is {} in tokenizer.model, but the added token {}; do the files belong together?",
-                                             id, quote_for_message(model_->piece(id)), quote_for_message(token.content)));
+        refuse_token(
+            directory_,
+            fmt::format("id {} is {} in tokenizer.model, but the added token {}; do the files belong together?", id,
+                        quote_for_message(model_->piece(id)), quote_for_message(token.content)));
       if (same && (id == model_->unk() || id == model_->bos() || id == model_->eos()))
         it = tokens_.erase(it);
       else
@@ -240,9 +261,11 @@ class Reader {
     for (const AddedToken& token : tokens) {
       if (token.id < model_->vocab_size()) continue;
       if (token.id != next)
-        refuse_token(directory_, fmt::format("id {} is the added token {}, but id {} is no token: tokenizer.model has {} pieces, and "
-                                             "added tokens follow on them without a gap; do the files belong together?",
-                                             token.id, quote_for_message(token.content), next, model_->vocab_size()));
+        refuse_token(
+            directory_,
+            fmt::format("id {} is the added token {}, but id {} is no token: tokenizer.model has {} pieces, and "
+                        "added tokens follow on them without a gap; do the files belong together?",
+                        token.id, quote_for_message(token.content), next, model_->vocab_size()));
       ++next;
     }
   }
@@ -251,7 +274,8 @@ class Reader {
   std::vector<std::pair<std::string, std::string>> named_tokens(const Json& special) const {
     std::vector<std::pair<std::string, std::string>> named;
     const auto take = [&](const Json& value, const std::string& key) {
-      if (const auto content = content_of(value, fmt::format("{}: {}", path_of(config_name), key))) named.emplace_back(*content, key);
+      if (const auto content = content_of(value, fmt::format("{}: {}", path_of(config_name), key)))
+        named.emplace_back(*content, key);
     };
     for (const char* key : special_keys)
       if (special.contains(key)) take(special.at(key), key);
@@ -273,9 +297,10 @@ class Reader {
       const std::int32_t id = id_of(content);
       if (id < 0 && content.empty()) continue;
       if (id < 0)
-        refuse_token(path_of(config_name), fmt::format("{} is {}, which is neither in tokenizer.model nor among the added tokens, so it has "
-                                                       "no id; add it to added_tokens_decoder, or take the key away",
-                                                       key, quote_for_message(content)));
+        refuse_token(path_of(config_name),
+                     fmt::format("{} is {}, which is neither in tokenizer.model nor among the added tokens, so it has "
+                                 "no id; add it to added_tokens_decoder, or take the key away",
+                                 key, quote_for_message(content)));
       if (key == "bos_token") result.bos = id;
       if (key == "eos_token") result.eos = id;
     }

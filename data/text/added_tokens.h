@@ -15,15 +15,15 @@ class SentencePieceTokenizer;
 struct AddedToken {
   std::int32_t id = 0;
   std::string content;
-  bool special = false;                // silent when decoded, as bos and eos are
-  bool lstrip = false, rstrip = false; // white space in front of it, or behind it, belongs to it
+  bool special = false;                 // silent when decoded, as bos and eos are
+  bool lstrip = false, rstrip = false;  // white space in front of it, or behind it, belongs to it
 
   bool operator==(const AddedToken&) const = default;
 };
 
 struct AddedTokens {
-  std::vector<AddedToken> tokens;  // by id; those from the model's size upwards leave no id out
-  std::int32_t bos = -1, eos = -1; // as the directory names them; of the model where it names none
+  std::vector<AddedToken> tokens;   // by id; those from the model's size upwards leave no id out
+  std::int32_t bos = -1, eos = -1;  // as the directory names them; of the model where it names none
   // Where the space goes that SentencePiece puts in front of a text. legacy: in front of everything between two added
   // tokens; else of what opens the text alone. takes_own_space: not where a space stands there already.
   bool legacy = true, takes_own_space = false;

@@ -14,8 +14,8 @@ namespace {
 
 // Unicode's White_Space.
 bool is_white_space(char32_t c) {
-  return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
-         c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+  return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 // Where the run of white space that begins at `at` ends.
@@ -42,8 +42,8 @@ std::size_t begin_of_white_space(std::string_view text, std::size_t from, std::s
 
 std::string identity_of(const SentencePieceTokenizer& model, const AddedTokens& added) {
   const bool legacy = added.legacy || added.tokens.empty(), own_space = added.takes_own_space && !added.tokens.empty();
-  std::string text = fmt::format("tokenizer.model {} with added tokens\nlegacy {} own_space {} bos {} eos {}\n", model.sha256(),
-                                 legacy, own_space, added.bos, added.eos);
+  std::string text = fmt::format("tokenizer.model {} with added tokens\nlegacy {} own_space {} bos {} eos {}\n",
+                                 model.sha256(), legacy, own_space, added.bos, added.eos);
   for (const AddedToken& token : added.tokens)
     text += fmt::format("{} {} {} {}\n", token.id, token.lstrip, token.rstrip, dump_json(Json(token.content)));
   return sha256_hex(text);
@@ -89,7 +89,8 @@ const AddedToken* AddedTokensTokenizer::token_at(std::string_view text, std::siz
   return found;
 }
 
-std::optional<AddedTokensTokenizer::Match> AddedTokensTokenizer::next_match(std::string_view text, std::size_t from) const {
+std::optional<AddedTokensTokenizer::Match> AddedTokensTokenizer::next_match(std::string_view text,
+                                                                            std::size_t from) const {
   for (std::size_t at = from; at < text.size(); ++at) {
     if (!first_bytes_.test(static_cast<unsigned char>(text[at]))) continue;
     const AddedToken* token = token_at(text, at);
@@ -118,7 +119,8 @@ std::size_t AddedTokensTokenizer::next_cut(std::string_view text, std::size_t fr
 
 void AddedTokensTokenizer::encode_part(std::string_view part, bool opens_text, std::vector<std::int32_t>& ids) const {
   const auto has_own_space = [&](std::string_view text) {
-    return added_.takes_own_space && !added_.tokens.empty() && (text.starts_with(' ') || text.starts_with("\xE2\x96\x81"));
+    return added_.takes_own_space && !added_.tokens.empty() &&
+           (text.starts_with(' ') || text.starts_with("\xE2\x96\x81"));
   };
   bool space_in_front = opens_text;
   std::size_t begin = 0;

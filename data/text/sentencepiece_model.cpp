@@ -12,7 +12,7 @@ namespace smoe {
 
 namespace {
 
-constexpr std::size_t longest_replacement = 64;    // bytes; of NFKC, the largest map in use, 33
+constexpr std::size_t longest_replacement = 64;   // bytes; of NFKC, the largest map in use, 33
 constexpr std::size_t longest_unk_surface = 256;  // bytes; every unknown id decodes to it
 
 // A character map is a u32 length, a double-array trie (darts-clone) of that many bytes and the replacements as
@@ -62,7 +62,8 @@ void read_trainer_spec(std::string_view message, SentencePieceModel& model) {
   for (ProtobufField field; reader.next(field);) {
     if (field.is_varint(3)) {
       const auto type = static_cast<std::int32_t>(field.value);
-      if (type >= 1 && type <= 4) model.type = static_cast<SentencePieceModel::Type>(type);  // others are unknown fields
+      if (type >= 1 && type <= 4)
+        model.type = static_cast<SentencePieceModel::Type>(type);  // others are unknown fields
     }
     if (field.is_varint(24)) model.whitespace_is_suffix = field.value != 0;
     if (field.is_varint(35)) model.byte_fallback = field.value != 0;

@@ -15,9 +15,9 @@ struct SentencePieceModel {
   Type type = Type::unigram;
   bool byte_fallback = false;
   bool whitespace_is_suffix = false;
-  bool add_dummy_prefix = true;          // a space in front of every text
+  bool add_dummy_prefix = true;  // a space in front of every text
   bool remove_extra_whitespaces = true;
-  bool escape_whitespaces = true;        // a space is U+2581
+  bool escape_whitespaces = true;  // a space is U+2581
   bool normalizes_characters = false;
   bool denormalizes = false;
   std::string unk_surface = " \xE2\x81\x87 ";

@@ -40,9 +40,10 @@ SentencePieceTokenizer::SentencePieceTokenizer(const std::filesystem::path& path
       processor_(std::make_unique<sentencepiece::SentencePieceProcessor>()),
       cache_(std::make_unique<WordCache>()) {
   const auto refuse = [&](const std::string& why) {
-    throw std::runtime_error(fmt::format("{} ({} bytes) is not a usable SentencePiece model: {}; fetch or copy the "
-                                         "tokenizer.model again",
-                                         path.string(), file_.size(), printable(why)));
+    throw std::runtime_error(
+        fmt::format("{} ({} bytes) is not a usable SentencePiece model: {}; fetch or copy the "
+                    "tokenizer.model again",
+                    path.string(), file_.size(), printable(why)));
   };
   SentencePieceModel model;
   try {
@@ -82,7 +83,8 @@ SentencePieceTokenizer::SentencePieceTokenizer(const std::filesystem::path& path
   skips_first_space_ = model.add_dummy_prefix || model.remove_extra_whitespaces;
   joins_pairs_ = model.type == SentencePieceModel::Type::bpe;
   falls_back_to_bytes_ = model.byte_fallback;
-  rewrites_texts_ = !model.escape_whitespaces || model.whitespace_is_suffix || model.remove_extra_whitespaces || model.normalizes_characters;
+  rewrites_texts_ = !model.escape_whitespaces || model.whitespace_is_suffix || model.remove_extra_whitespaces ||
+                    model.normalizes_characters;
   find_neighbours(model);
 }
 
@@ -103,7 +105,8 @@ std::int32_t SentencePieceTokenizer::id_of_piece(const std::string& text) const 
 float SentencePieceTokenizer::score(std::int32_t id) const { return processor_->GetScore(id); }
 
 bool SentencePieceTokenizer::is_text(std::int32_t id) const {
-  return !processor_->IsUnknown(id) && !processor_->IsControl(id) && !processor_->IsByte(id) && !processor_->IsUnused(id);
+  return !processor_->IsUnknown(id) && !processor_->IsControl(id) && !processor_->IsByte(id) &&
+         !processor_->IsUnused(id);
 }
 
 void SentencePieceTokenizer::find_neighbours(const SentencePieceModel& model) {
@@ -160,8 +163,7 @@ std::size_t SentencePieceTokenizer::next_cut(std::string_view text, std::size_t 
   return text.size();
 }
 
-void SentencePieceTokenizer::encode_part(std::string_view part, bool opens_text,
-                                         std::vector<std::int32_t>& ids) const {
+void SentencePieceTokenizer::encode_part(std::string_view part, bool opens_text, std::vector<std::int32_t>& ids) const {
   if (part.empty()) return;
   if (!opens_text && !cuts_text_) throw std::logic_error("this model's texts are encoded whole: see next_cut()");
   std::size_t begin = 0;
@@ -199,8 +201,9 @@ void SentencePieceTokenizer::encode_inner(std::string_view word, std::vector<std
   std::vector<std::int32_t> word_ids;
   encode_whole(anchored, word_ids);
   if (word_ids.size() < anchor_ids_)
-    throw std::runtime_error(fmt::format("this SentencePiece model gives {} ids where its parts give {} or more: it is damaged",
-                                         word_ids.size(), anchor_ids_));
+    throw std::runtime_error(
+        fmt::format("this SentencePiece model gives {} ids where its parts give {} or more: it is damaged",
+                    word_ids.size(), anchor_ids_));
   word_ids.erase(word_ids.begin(), word_ids.begin() + static_cast<std::ptrdiff_t>(anchor_ids_));
   ids.insert(ids.end(), word_ids.begin(), word_ids.end());
   if (short_enough) cache_->insert(word, word_ids);

@@ -32,9 +32,10 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
 
 std::string StreamDecoder::push(std::int32_t id) {
   if (id < 0 || id >= tokenizer_->vocab_size())
-    throw std::runtime_error(fmt::format("token id {} is outside the tokenizer's vocabulary of {} (ids 0 to {}); "
-                                         "do the model and the tokenizer belong together?",
-                                         id, tokenizer_->vocab_size(), tokenizer_->vocab_size() - 1));
+    throw std::runtime_error(
+        fmt::format("token id {} is outside the tokenizer's vocabulary of {} (ids 0 to {}); "
+                    "do the model and the tokenizer belong together?",
+                    id, tokenizer_->vocab_size(), tokenizer_->vocab_size() - 1));
   const bool control = tokenizer_->is_control(id);
   if (!control) tokenizer_->append_bytes(id, opens_text_, held_);
   opens_text_ = tokenizer_->opens_text_after(id, opens_text_);
@@ -86,8 +87,10 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& spec) {
   const fs::path path(spec);
   std::error_code ignored;
   const auto refuse_unread = [](const fs::path& file) {
-    throw std::runtime_error(fmt::format("{}: {} is not read yet; put the tokenizer.model that belongs to the model beside it (Mistral and "
-                                         "Mixtral ship one)", file.string(), file.filename().string()));
+    throw std::runtime_error(
+        fmt::format("{}: {} is not read yet; put the tokenizer.model that belongs to the model beside it (Mistral and "
+                    "Mixtral ship one)",
+                    file.string(), file.filename().string()));
   };
   if (!fs::is_directory(path, ignored)) {
     if (path.extension() == ".json") refuse_unread(path);
@@ -97,9 +100,10 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& spec) {
   }
   if (fs::exists(path / "tokenizer.model", ignored)) return load_directory(path);
   if (const fs::path unread = unread_tokenizer(path); !unread.empty()) refuse_unread(unread);
-  throw std::runtime_error(fmt::format("{} holds no tokenizer.model; put one there, or name the file itself, or use "
-                                       "'bytes' for the byte vocabulary",
-                                       spec));
+  throw std::runtime_error(
+      fmt::format("{} holds no tokenizer.model; put one there, or name the file itself, or use "
+                  "'bytes' for the byte vocabulary",
+                  spec));
 }
 
 fs::path unread_tokenizer(const fs::path& directory) {

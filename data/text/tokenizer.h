@@ -47,10 +47,10 @@ class Tokenizer {
   virtual std::int32_t bos() const = 0;
   virtual std::int32_t eos() const = 0;
 
-  virtual const std::string& name() const = 0;    // of the kind: "bytes", "sentencepiece"
+  virtual const std::string& name() const = 0;  // of the kind: "bytes", "sentencepiece"
   // Of the file, and of what its directory changes about the ids; equal exactly where the ids mean the same.
   virtual const std::string& sha256() const = 0;
-  virtual const std::string& file() const = 0;    // the content of its tokenizer.model; empty where there is none
+  virtual const std::string& file() const = 0;  // the content of its tokenizer.model; empty where there is none
 
   // What travels with data and checkpoints: the directory's tokenizer files, or the file alone where it was named itself.
   const std::vector<TokenizerFile>& files() const { return files_; }

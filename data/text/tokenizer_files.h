@@ -18,9 +18,9 @@ struct TokenizerFile {
 };
 
 inline constexpr std::array<std::string_view, 9> tokenizer_file_names = {
-    "tokenizer.model",   "tokenizer.json",      "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "chat_template.jinja", "chat_template.json",
-    "vocab.json",        "merges.txt"};
+    "tokenizer.model",         "tokenizer.json",    "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "chat_template.json",      "vocab.json",        "merges.txt"};
 
 // Whether a file of that name says something of a tokenizer.model's ids; the others merely travel.
 constexpr bool changes_tokenizer(std::string_view name) {

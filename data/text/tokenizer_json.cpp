@@ -37,9 +37,10 @@ class Comparison {
 
  private:
   [[noreturn]] void refuse(const std::string& key, const std::string& what) const {
-    throw std::runtime_error(fmt::format("{}: {}: {}. transformers reads this tokenizer.json, smoe the tokenizer.model beside it, and the two "
-                                         "would give texts different ids: remove the one that is wrong",
-                                         document_.where(), key, what));
+    throw std::runtime_error(fmt::format(
+        "{}: {}: {}. transformers reads this tokenizer.json, smoe the tokenizer.model beside it, and the two "
+        "would give texts different ids: remove the one that is wrong",
+        document_.where(), key, what));
   }
 
   void check_settings(const JsonReader& model) const {
@@ -49,7 +50,8 @@ class Comparison {
     if (model_->rewrites_texts())
       refuse("normalizer", "the tokenizer.model strips or rewrites texts, which is not compared with a tokenizer.json");
     if (const bool bytes = model.optional_bool("byte_fallback").value_or(false); bytes != model_->falls_back_to_bytes())
-      refuse("model", fmt::format("byte_fallback is {}, that of the tokenizer.model {}", bytes, model_->falls_back_to_bytes()));
+      refuse("model",
+             fmt::format("byte_fallback is {}, that of the tokenizer.model {}", bytes, model_->falls_back_to_bytes()));
     if (const auto dropout = model.optional_number("dropout"); dropout && *dropout != 0)
       refuse("model", fmt::format("dropout is {}, expected null: sampled encodings are not supported", *dropout));
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
@@ -78,14 +80,17 @@ class Comparison {
       if (of_model) found[static_cast<std::size_t>(id)] = true;
       if (of_model && model_->piece(id) == text) continue;
       if (is_added(id, text) && (!of_model || model_->is_control(id))) continue;
-      refuse("model: vocab", of_model ? fmt::format("id {} is {}, but {} in the tokenizer.model", id, quote_for_message(text),
-                                                    quote_for_message(model_->piece(id)))
-                                      : fmt::format("{} has the id {}, but the tokenizer.model has only {} pieces, and it is no added token",
-                                                    quote_for_message(text), id, size));
+      refuse("model: vocab",
+             of_model
+                 ? fmt::format("id {} is {}, but {} in the tokenizer.model", id, quote_for_message(text),
+                               quote_for_message(model_->piece(id)))
+                 : fmt::format("{} has the id {}, but the tokenizer.model has only {} pieces, and it is no added token",
+                               quote_for_message(text), id, size));
     }
     for (std::int32_t id = 0; id < size; ++id)
       if (!found[static_cast<std::size_t>(id)])
-        refuse("model: vocab", fmt::format("id {} is missing, which is {} in the tokenizer.model", id, quote_for_message(model_->piece(id))));
+        refuse("model: vocab", fmt::format("id {} is missing, which is {} in the tokenizer.model", id,
+                                           quote_for_message(model_->piece(id))));
   }
 
   static std::uint64_t pair_of_ids(std::int32_t left, std::int32_t right) {
@@ -94,7 +99,8 @@ class Comparison {
 
   // A pair is written as "a b" or as ["a", "b"].
   std::pair<std::string, std::string> read_merge(const Json& merge, std::size_t place) const {
-    if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) return {merge[0], merge[1]};
+    if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string())
+      return {merge[0], merge[1]};
     if (merge.is_string()) {
       const std::string text = merge;
       if (const auto cut = text.find(' '); cut != std::string::npos && text.find(' ', cut + 1) == std::string::npos)
@@ -112,14 +118,19 @@ class Comparison {
     for (std::size_t place = 0; place < merges.size(); ++place) {
       const auto parts = read_merge(merges[place], place);
       const std::string &left = parts.first, &right = parts.second;
-      const std::int32_t a = model_->id_of_piece(left), b = model_->id_of_piece(right), joined = model_->id_of_piece(left + right);
-      const auto named = [&] { return fmt::format("entry {} ({} and {})", place, quote_for_message(left), quote_for_message(right)); };
+      const std::int32_t a = model_->id_of_piece(left), b = model_->id_of_piece(right),
+                         joined = model_->id_of_piece(left + right);
+      const auto named = [&] {
+        return fmt::format("entry {} ({} and {})", place, quote_for_message(left), quote_for_message(right));
+      };
       // Such a merge is never reached: an added token is found before anything is joined.
       if (joined >= 0 && !model_->is_text(joined) && is_added(joined, left + right)) continue;
       if (a < 0 || b < 0 || joined < 0 || !model_->is_text(a) || !model_->is_text(b) || !model_->is_text(joined))
         refuse("model: merges", named() + " joins what the tokenizer.model does not");
       if (model_->score(joined) > last)
-        refuse("model: merges", named() + " stands behind one whose piece has a lower score in the tokenizer.model, which joins it first");
+        refuse(
+            "model: merges",
+            named() + " stands behind one whose piece has a lower score in the tokenizer.model, which joins it first");
       last = model_->score(joined);
       if (!listed.insert(pair_of_ids(a, b)).second) refuse("model: merges", named() + " stands there twice");
     }
@@ -133,13 +144,15 @@ class Comparison {
       const std::string left = piece.substr(0, cut), right = piece.substr(cut);
       const std::int32_t a = model_->id_of_piece(left), b = a < 0 ? -1 : model_->id_of_piece(right);
       if (b >= 0 && model_->is_text(a) && model_->is_text(b) && !listed.contains(pair_of_ids(a, b)))
-        refuse("model: merges", fmt::format("{} and {} are missing, which the tokenizer.model joins", quote_for_message(left), quote_for_message(right)));
+        refuse("model: merges", fmt::format("{} and {} are missing, which the tokenizer.model joins",
+                                            quote_for_message(left), quote_for_message(right)));
     }
   }
 
   static std::string name_of(const Json& step) {
     if (!step.is_object()) return "no object";
-    return step.contains("type") && step.at("type").is_string() ? quote_for_message(step.at("type").get<std::string>()) : "of no type";
+    return step.contains("type") && step.at("type").is_string() ? quote_for_message(step.at("type").get<std::string>())
+                                                                : "of no type";
   }
 
   // The steps that SentencePiece does itself: U+2581 for every space, and one in front.
@@ -155,30 +168,38 @@ class Comparison {
                is("content", std::string(space_piece) + space_piece) && replaces && !doubles && !prepends)
         doubles = true;
       else
-        refuse("normalizer", fmt::format("a step is {}{}, expected what the tokenizer.model does: \"Prepend\" of U+2581, or \"Replace\" of "
-                                         "spaces by it", name_of(*step),
-                                         is("type", "Prepend") || is("type", "Replace") ? " of something else" : ""));
+        refuse("normalizer",
+               fmt::format(
+                   "a step is {}{}, expected what the tokenizer.model does: \"Prepend\" of U+2581, or \"Replace\" of "
+                   "spaces by it",
+                   name_of(*step), is("type", "Prepend") || is("type", "Replace") ? " of something else" : ""));
     }
     std::optional<std::string> scheme;
     for (const Json* step : tokenizer_json_steps(document_.object(), "pre_tokenizer")) {
       if (name_of(*step) != "\"Metaspace\"" || scheme)
-        refuse("pre_tokenizer", fmt::format("a step is {}, expected one \"Metaspace\" at most, as the tokenizer.model cuts texts nowhere", name_of(*step)));
+        refuse(
+            "pre_tokenizer",
+            fmt::format("a step is {}, expected one \"Metaspace\" at most, as the tokenizer.model cuts texts nowhere",
+                        name_of(*step)));
       const JsonReader metaspace(*step, document_.where() + ": pre_tokenizer");
       if (metaspace.optional_string("replacement").value_or(space_piece) != space_piece)
         refuse("pre_tokenizer", "its replacement is not U+2581");
       if (metaspace.optional_bool("split").value_or(true))
-        refuse("pre_tokenizer", "split of \"Metaspace\" is true, expected false: the tokenizer.model joins across spaces");
-      scheme = metaspace.optional_string("prepend_scheme").value_or(metaspace.optional_bool("add_prefix_space").value_or(true) ? "always" : "never");
+        refuse("pre_tokenizer",
+               "split of \"Metaspace\" is true, expected false: the tokenizer.model joins across spaces");
+      scheme = metaspace.optional_string("prepend_scheme")
+                   .value_or(metaspace.optional_bool("add_prefix_space").value_or(true) ? "always" : "never");
     }
     if (!replaces && !scheme)
       refuse("normalizer", "spaces stay spaces, where the tokenizer.model makes U+2581 of them");
     const bool in_front = prepends || (scheme && *scheme != "never");
     if (in_front != model_->adds_space())
-      refuse("pre_tokenizer", fmt::format("{} space is put in front of a text, where the tokenizer.model puts {}", in_front ? "a" : "no",
-                                          model_->adds_space() ? "one" : "none"));
+      refuse("pre_tokenizer", fmt::format("{} space is put in front of a text, where the tokenizer.model puts {}",
+                                          in_front ? "a" : "no", model_->adds_space() ? "one" : "none"));
     if (prepends && scheme) refuse("pre_tokenizer", "\"Metaspace\" stands beside \"Prepend\", expected one of them");
     if (doubles && scheme.value_or("") != "always")
-      refuse("normalizer", "a space in front is doubled, which goes with \"Metaspace\" of prepend_scheme \"always\" alone");
+      refuse("normalizer",
+             "a space in front is doubled, which goes with \"Metaspace\" of prepend_scheme \"always\" alone");
   }
 
   JsonReader document_;
@@ -219,7 +240,8 @@ std::int64_t vocab_size_of_tokenizer_json(const std::filesystem::path& path) {
     size = static_cast<std::int64_t>(model.object().at("vocab").size());  // entries by id
   } else {
     const JsonReader vocabulary = model.require_object("vocab");
-    for (const auto& [text, id] : vocabulary.object().items()) size = std::max(size, vocabulary.require_int(text, 0, largest_id) + 1);
+    for (const auto& [text, id] : vocabulary.object().items())
+      size = std::max(size, vocabulary.require_int(text, 0, largest_id) + 1);
   }
   if (document.has("added_tokens"))
     for (const Json& token : document.require_array("added_tokens"))

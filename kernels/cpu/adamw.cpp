@@ -11,7 +11,8 @@ struct Scalars {
 };
 
 template <class Store>
-void update(const Scalars& c, float* w, float* g, float* m, float* v, std::int64_t first, std::int64_t last, const Store& store) {
+void update(const Scalars& c, float* w, float* g, float* m, float* v, std::int64_t first, std::int64_t last,
+            const Store& store) {
 #pragma omp simd
   for (std::int64_t i = first; i < last; ++i) {
     const float gradient_i = g[i] * c.scale;
@@ -29,8 +30,8 @@ void update(const Scalars& c, float* w, float* g, float* m, float* v, std::int64
 
 // One pass: four arrays read, four written, and the rounded value. The arithmetic follows torch.optim.AdamW operation by operation: decay
 // first, the first moment as a linear interpolation, sqrt(v) / sqrt(bias correction) + epsilon, scalars in double.
-void CpuBackend::do_adamw(const AdamWStep& step, const Tensor& master, const Tensor& gradient, const Tensor& first_moment,
-                          const Tensor& second_moment, const Tensor& value) {
+void CpuBackend::do_adamw(const AdamWStep& step, const Tensor& master, const Tensor& gradient,
+                          const Tensor& first_moment, const Tensor& second_moment, const Tensor& value) {
   float *w = master.f32(), *g = gradient.f32(), *m = first_moment.f32(), *v = second_moment.f32();
   Bf16* half = value.empty() ? nullptr : value.bf16();
   const Scalars c{.keep = static_cast<float>(1.0 - step.learning_rate * step.weight_decay),

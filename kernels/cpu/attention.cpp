@@ -17,8 +17,8 @@ using cpu::ProductKernel;
 
 // Turns a row of scores into exp(score - maximum) where the query sees the key and 0 elsewhere, and moves the running
 // maximum, sum and output along. Columns [first, last) are seen.
-void online_softmax(float* score, std::int64_t columns, std::int64_t first, std::int64_t last, float& maximum, float& sum,
-                    float* output, std::int64_t head_dim) {
+void online_softmax(float* score, std::int64_t columns, std::int64_t first, std::int64_t last, float& maximum,
+                    float& sum, float* output, std::int64_t head_dim) {
   float higher = maximum;
 #pragma omp simd reduction(max : higher)
   for (std::int64_t j = first; j < last; ++j) higher = score[j] > higher ? score[j] : higher;
@@ -84,7 +84,8 @@ void forward_block(const AttentionProblem& p, std::int64_t b, std::int64_t g, st
         else
           online_softmax(score, columns, seen_first, seen_last, maxima[row], sums[row], output + row * C, C);
       }
-      cpu::product(kernel, Gemm::nn, count, C, columns, scores, columns, values, p.kv_stride, output + row0 * C, C, true);
+      cpu::product(kernel, Gemm::nn, count, C, columns, scores, columns, values, p.kv_stride, output + row0 * C, C,
+                   true);
     }
   }
 

@@ -22,9 +22,9 @@ using cpu::AttentionProblem;
 using cpu::ProductKernel;
 
 struct Gradients {
-  const float *lse, *delta;  // [H, T]
-  const float* dout;         // [T, H, C]
-  float *dq, *dk, *dv;       // strides as q, k, v
+  const float *lse, *delta;   // [H, T]
+  const float* dout;          // [T, H, C]
+  float *dq, *dk, *dv;        // strides as q, k, v
   std::int32_t* parts_added;  // [sequence, key-value head, query block]: how many parts its dq has
 };
 
@@ -71,7 +71,8 @@ void probabilities_and_gradient(float* score, float* dp, std::int64_t columns, s
 void backward_block(const AttentionProblem& p, const Gradients& d, std::int64_t lane, std::int64_t key_block_index,
                     float* workspace) {
   const std::int64_t b = lane / p.kv_heads, g = lane % p.kv_heads, C = p.head_dim, T = p.tokens();
-  const std::int64_t j0 = key_block_index * p.key_block(), j1 = std::min(p.queries, j0 + p.key_block()), columns = j1 - j0;
+  const std::int64_t j0 = key_block_index * p.key_block(), j1 = std::min(p.queries, j0 + p.key_block()),
+                     columns = j1 - j0;
   const std::int64_t most_rows = p.group() * p.query_block();
   cpu::Carver carve(workspace);
   float *q = carve(most_rows * C), *dout = carve(most_rows * C), *dq = carve(most_rows * C);
@@ -138,8 +139,21 @@ void CpuBackend::do_attention_backward(const AttentionShape& shape, const Tensor
 
   const std::int64_t stride = (H + 2 * G) * C, head_dim = C;
   const float* q = qkv.f32();
-  const AttentionProblem p{B, S, 0, H, G, C, window, q, stride, q + H * C, q + (H + G) * C, stride,
-                           document_start.empty() ? nullptr : document_start.i32(), nullptr, nullptr};
+  const AttentionProblem p{B,
+                           S,
+                           0,
+                           H,
+                           G,
+                           C,
+                           window,
+                           q,
+                           stride,
+                           q + H * C,
+                           q + (H + G) * C,
+                           stride,
+                           document_start.empty() ? nullptr : document_start.i32(),
+                           nullptr,
+                           nullptr};
 
   const float *pout = out.f32(), *pdout = dout.f32();
   float* delta = shared_.take<float>(static_cast<std::size_t>(H * T));

@@ -11,8 +11,9 @@
 namespace smoe {
 namespace {
 
-constexpr std::array<std::string_view, 9> take_either_type = {
-    "copy_to_host", "copy_from_host", "start_copy_to_host", "copy", "fill", "embedding_forward", "gemm", "grouped_gemm", "adamw"};
+constexpr std::array<std::string_view, 9> take_either_type = {"copy_to_host", "copy_from_host", "start_copy_to_host",
+                                                              "copy",         "fill",           "embedding_forward",
+                                                              "gemm",         "grouped_gemm",   "adamw"};
 
 }  // namespace
 
@@ -25,10 +26,11 @@ class Bf16Edges::Widened final : public Placing {
     for (std::size_t i = 0; i < written_; ++i) {
       const float* from = outputs_[i].wide.f32();
       Bf16* to = outputs_[i].half.bf16();
-      cpu::for_blocks(threads_, outputs_[i].half.elements(), cpu::block_elements, [=](std::int64_t first, std::int64_t last) {
+      cpu::for_blocks(threads_, outputs_[i].half.elements(), cpu::block_elements,
+                      [=](std::int64_t first, std::int64_t last) {
 #pragma omp simd
-        for (std::int64_t k = first; k < last; ++k) to[k] = rounded(from[k]);
-      });
+                        for (std::int64_t k = first; k < last; ++k) to[k] = rounded(from[k]);
+                      });
     }
   }
 
@@ -61,15 +63,16 @@ class Bf16Edges::Widened final : public Placing {
 Bf16Edges::Bf16Edges(std::unique_ptr<CpuBackend> cpu) : OpDecorator(*cpu), cpu_(std::move(cpu)), scratch_(*cpu_) {}
 
 void Bf16Edges::run(const char* op, const Call& call) {
-  if (std::find(take_either_type.begin(), take_either_type.end(), op) != take_either_type.end()) return call(*cpu_, Placing());
+  if (std::find(take_either_type.begin(), take_either_type.end(), op) != take_either_type.end())
+    return call(*cpu_, Placing());
   const ArenaScope scope(scratch_);
   const Widened arguments(cpu_->threads(), scratch_);
   call(*cpu_, arguments);
   arguments.round_outputs();
 }
 
-void Bf16Edges::do_attention_cached(const AttentionShape& shape, const Tensor& qkv, std::int64_t past, const Tensor& key_cache,
-                                    const Tensor& value_cache, const Tensor& out) {
+void Bf16Edges::do_attention_cached(const AttentionShape& shape, const Tensor& qkv, std::int64_t past,
+                                    const Tensor& key_cache, const Tensor& value_cache, const Tensor& out) {
   const std::int64_t filled = past + qkv.dim(0);
   OpDecorator::do_attention_cached(shape, qkv, past, key_cache.rows(0, filled), value_cache.rows(0, filled), out);
 }

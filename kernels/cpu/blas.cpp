@@ -75,8 +75,9 @@ void reserve_work_areas(int threads) {
   while (areas.size() < wanted && has_room(work_area_bytes)) areas.push_back(blas_memory_alloc(0));
   for (void* area : areas) blas_memory_free(area);
   if (areas.size() < wanted)
-    throw std::runtime_error("out of memory: matrix products on " + std::to_string(threads) + " thread(s) want 128 MiB of address space for each, " +
-                             "and the system gave it to " + std::to_string(areas.size()) + ": raise the limit (ulimit -v), or take fewer threads");
+    throw std::runtime_error("out of memory: matrix products on " + std::to_string(threads) +
+                             " thread(s) want 128 MiB of address space for each, " + "and the system gave it to " +
+                             std::to_string(areas.size()) + ": raise the limit (ulimit -v), or take fewer threads");
 }
 
 const char* blas_kernel_for(const CpuFeatures& features) {

@@ -52,7 +52,8 @@ struct Form {
 };
 
 #if defined(__x86_64__)
-[[gnu::target("avx512f,avx512dq,avx512bw,avx512cd,avx512vl,prefer-vector-width=512")]] float avx512_form(long count, float seed) {
+[[gnu::target("avx512f,avx512dq,avx512bw,avx512cd,avx512vl,prefer-vector-width=512")]] float avx512_form(long count,
+                                                                                                         float seed) {
   return multiply_adds<16>(count, seed);
 }
 [[gnu::target("avx")]] float avx_form(long count, float seed) { return multiply_adds<8>(count, seed); }
@@ -63,11 +64,10 @@ float compiled_form(long count, float seed) { return multiply_adds<4>(count, see
 std::vector<Form> forms(const CpuFeatures& features) {
   return {
 #if defined(__x86_64__)
-      {"AVX-512", features.avx512, 16, avx512_form},
-      {"AVX2", features.avx2_fma, 8, avx2_form},
-      {"AVX", features.avx && !features.avx2_fma, 8, avx_form},
+    {"AVX-512", features.avx512, 16, avx512_form}, {"AVX2", features.avx2_fma, 8, avx2_form},
+        {"AVX", features.avx && !features.avx2_fma, 8, avx_form},
 #endif
-      {"128 bits", !features.avx2_fma, 4, compiled_form},
+        {"128 bits", !features.avx2_fma, 4, compiled_form},
   };
 }
 

@@ -18,8 +18,8 @@ CpuBackend::~CpuBackend() = default;
 
 DeviceProfile CpuBackend::measure_profile() {
   const cpu::CoreRate cores = cpu::measure_core_rate(threads_);
-  return {cpu::cpu_name() + " (" + cpu::to_string(cpu::cpu_features()) + ")", threads_, "OpenBLAS " + cpu::blas_kernel_name(),
-          cores.flops_per_second, cores.form};
+  return {cpu::cpu_name() + " (" + cpu::to_string(cpu::cpu_features()) + ")", threads_,
+          "OpenBLAS " + cpu::blas_kernel_name(), cores.flops_per_second, cores.form};
 }
 
 std::unique_ptr<Backend> make_cpu_backend(int threads) {

@@ -38,8 +38,8 @@ class CpuBackend final : public Backend {
   double do_measure_memory_rate(const Tensor& room) override;
 #include "kernels/op_overrides.inc"
 
-  void run_tiles(Gemm kind, const Tensor& a, std::int64_t lda, const Tensor& b, std::int64_t ldb, const Tensor& c, std::int64_t ldc,
-                 Write write);
+  void run_tiles(Gemm kind, const Tensor& a, std::int64_t lda, const Tensor& b, std::int64_t ldb, const Tensor& c,
+                 std::int64_t ldc, Write write);
   void run_attention_forward(const cpu::AttentionProblem& problem);
 
   int threads_;

@@ -56,7 +56,8 @@ void CpuBackend::do_cross_entropy_statistics(const Tensor& logits, const Tensor&
 }
 
 // Sums in double, and in the order of the ranges: every rank that merges the same parts gets the same bits.
-void CpuBackend::do_cross_entropy_merge(const Tensor& parts, const Tensor& maxima, const Tensor& sums, const Tensor& target_logits) {
+void CpuBackend::do_cross_entropy_merge(const Tensor& parts, const Tensor& maxima, const Tensor& sums,
+                                        const Tensor& target_logits) {
   const std::int64_t P = parts.dim(0), N = maxima.dim(0);
   const float* part = parts.f32();
   float *pmax = maxima.f32(), *psum = sums.f32(), *ptarget = target_logits.f32();
@@ -88,8 +89,9 @@ void CpuBackend::do_cross_entropy_losses(const Tensor& targets, const Tensor& ma
   }
 }
 
-void CpuBackend::do_cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first_column, const Tensor& logsumexp,
-                                           double scale, const Tensor& token_scales, const Tensor& dlogits) {
+void CpuBackend::do_cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first_column,
+                                           const Tensor& logsumexp, double scale, const Tensor& token_scales,
+                                           const Tensor& dlogits) {
   const std::int64_t N = logits.dim(0), V = logits.dim(1);
   const float* pl = logits.f32();
   float* pd = dlogits.f32();

@@ -8,11 +8,13 @@
 
 namespace smoe {
 
-void CpuBackend::do_embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first_row, std::int64_t vocabulary, const Tensor& out) {
+void CpuBackend::do_embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first_row,
+                                      std::int64_t vocabulary, const Tensor& out) {
   const std::int64_t T = out.dim(0), V = table.dim(0), D = out.dim(1);
   const std::int32_t* id = ids.i32();
   cpu::expect_in_range("embedding_forward", "ids", id, T, vocabulary);
-  const std::int64_t row_bytes = D * static_cast<std::int64_t>(bytes_of(table.type()));  // moved as they are, of either type
+  const std::int64_t row_bytes =
+      D * static_cast<std::int64_t>(bytes_of(table.type()));  // moved as they are, of either type
   const auto* from = static_cast<const std::byte*>(table.raw());
   auto* to = static_cast<std::byte*>(out.raw());
   cpu::for_blocks(threads_, T, cpu::block_rows(D), [=](std::int64_t first, std::int64_t last) {
@@ -27,7 +29,8 @@ void CpuBackend::do_embedding_forward(const Tensor& ids, const Tensor& table, st
 }
 
 // The threads divide the columns: tokens that share an id then add up in token order, on any number of threads.
-void CpuBackend::do_embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first_row, std::int64_t vocabulary, const Tensor& dtable) {
+void CpuBackend::do_embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first_row,
+                                       std::int64_t vocabulary, const Tensor& dtable) {
   const std::int64_t T = dout.dim(0), V = dtable.dim(0), D = dout.dim(1);
   const std::int32_t* id = ids.i32();
   cpu::expect_in_range("embedding_backward", "ids", id, T, vocabulary);

@@ -49,7 +49,8 @@ void cpu::append_tiles(std::vector<GemmTile>& tiles, Gemm kind, const GemmTile& 
     if (row_parts * column_parts > 1) break;
   }
   // In multiples of the vector width.
-  const std::int64_t rows = round_up(ceil_div(whole.m, row_parts), 16), columns = round_up(ceil_div(whole.n, column_parts), 16);
+  const std::int64_t rows = round_up(ceil_div(whole.m, row_parts), 16),
+                     columns = round_up(ceil_div(whole.n, column_parts), 16);
   const Strides stride = strides_of(kind, whole.m, whole.n, whole.k);
   for (std::int64_t i = 0; i < whole.m; i += rows)
     for (std::int64_t j = 0; j < whole.n; j += columns)
@@ -58,8 +59,8 @@ void cpu::append_tiles(std::vector<GemmTile>& tiles, Gemm kind, const GemmTile& 
                        whole.c + i * stride.c + j, whole.kernel});
 }
 
-void CpuBackend::run_tiles(Gemm kind, const Tensor& a, std::int64_t lda, const Tensor& b, std::int64_t ldb, const Tensor& c,
-                           std::int64_t ldc, Write write) {
+void CpuBackend::run_tiles(Gemm kind, const Tensor& a, std::int64_t lda, const Tensor& b, std::int64_t ldb,
+                           const Tensor& c, std::int64_t ldc, Write write) {
   std::sort(tiles_.begin(), tiles_.end(), [](const GemmTile& x, const GemmTile& y) {
     const std::int64_t work_x = x.m * x.n * x.k, work_y = y.m * y.n * y.k;
     return work_x != work_y ? work_x > work_y : x.c < y.c;
@@ -68,7 +69,8 @@ void CpuBackend::run_tiles(Gemm kind, const Tensor& a, std::int64_t lda, const T
   cpu::for_tasks(threads_, static_cast<std::int64_t>(tiles_.size()), [&](std::int64_t i) {
     const GemmTile& t = tiles_[static_cast<std::size_t>(i)];
     if (a.type() == DType::f32)
-      return cpu::product(t.kernel, kind, t.m, t.n, t.k, a.f32() + t.a, lda, b.f32() + t.b, ldb, c.f32() + t.c, ldc, adds);
+      return cpu::product(t.kernel, kind, t.m, t.n, t.k, a.f32() + t.a, lda, b.f32() + t.b, ldb, c.f32() + t.c, ldc,
+                          adds);
     cpu::Workspace& room = per_thread_[static_cast<std::size_t>(omp_get_thread_num())];
     const Bf16 *pa = a.bf16() + t.a, *pb = b.bf16() + t.b;
     if (c.type() == DType::f32)
@@ -84,7 +86,8 @@ void CpuBackend::do_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tens
   const Strides stride = strides_of(kind, m, n, k);
   tiles_.clear();
   // A multiple of the threads, which share them evenly.
-  cpu::append_tiles(tiles_, kind, whole, m * n * k <= 64 * 64 * 64 ? 1 : round_up(ceil_div(m * n, tile_area), threads_));
+  cpu::append_tiles(tiles_, kind, whole,
+                    m * n * k <= 64 * 64 * 64 ? 1 : round_up(ceil_div(m * n, tile_area), threads_));
   run_tiles(kind, a, stride.a, b, stride.b, c, stride.c, write);
 }
 
@@ -98,9 +101,12 @@ void CpuBackend::do_grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, co
   // Experts differ in rows, so there are several tiles for each thread, and the small ones come last. For few threads the cut
   // depends on the sizes alone: at a tile's edges a library adds in another order, and so the bits are the same on any number
   // of them.
-  const std::int64_t area = (rows_are_summed ? E * m : R) * n, fewest = threads_ <= few_threads ? 2 * few_threads : 4 * threads_;
+  const std::int64_t area = (rows_are_summed ? E * m : R) * n,
+                     fewest = threads_ <= few_threads ? 2 * few_threads : 4 * threads_;
   const std::int64_t tile = std::min(tile_area, std::max<std::int64_t>(1, area / fewest));
-  const auto append = [&](const GemmTile& whole) { cpu::append_tiles(tiles_, kind, whole, ceil_div(whole.m * whole.n, tile)); };
+  const auto append = [&](const GemmTile& whole) {
+    cpu::append_tiles(tiles_, kind, whole, ceil_div(whole.m * whole.n, tile));
+  };
   for (std::int64_t e = 0; e < E; ++e) {
     const std::int64_t first = offsets[e], count = offsets[e + 1] - first;
     if (rows_are_summed)

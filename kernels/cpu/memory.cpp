@@ -17,7 +17,8 @@ constexpr std::int64_t copy_block = std::int64_t{1} << 20;  // bytes
 
 void copy_bytes(int threads, void* to, const void* from, std::size_t bytes) {
   cpu::for_blocks(threads, static_cast<std::int64_t>(bytes), copy_block, [=](std::int64_t first, std::int64_t last) {
-    std::memcpy(static_cast<char*>(to) + first, static_cast<const char*>(from) + first, static_cast<std::size_t>(last - first));
+    std::memcpy(static_cast<char*>(to) + first, static_cast<const char*>(from) + first,
+                static_cast<std::size_t>(last - first));
   });
 }
 
@@ -40,27 +41,35 @@ void* CpuBackend::allocate_host(std::size_t bytes) { return allocate(bytes); }
 
 void CpuBackend::release_host(void* data, std::size_t bytes) noexcept { release(data, bytes); }
 
-void CpuBackend::do_copy_to_host(void* host, const Tensor& from) { copy_bytes(threads_, host, from.raw(), from.bytes()); }
+void CpuBackend::do_copy_to_host(void* host, const Tensor& from) {
+  copy_bytes(threads_, host, from.raw(), from.bytes());
+}
 
-void CpuBackend::do_copy_from_host(const Tensor& to, const void* host) { copy_bytes(threads_, to.raw(), host, to.bytes()); }
+void CpuBackend::do_copy_from_host(const Tensor& to, const void* host) {
+  copy_bytes(threads_, to.raw(), host, to.bytes());
+}
 
 void CpuBackend::do_start_copy_to_host(void* host, const Tensor& from) { do_copy_to_host(host, from); }
 
-void CpuBackend::do_copy(const Tensor& to, const Tensor& from) { copy_bytes(threads_, to.raw(), from.raw(), from.bytes()); }
+void CpuBackend::do_copy(const Tensor& to, const Tensor& from) {
+  copy_bytes(threads_, to.raw(), from.raw(), from.bytes());
+}
 
 void CpuBackend::do_fill(const Tensor& to, float value) {
   const auto fill_with = [&](auto* data) {
     using Number = std::remove_pointer_t<decltype(data)>;
-    cpu::for_blocks(threads_, to.elements(), cpu::block_elements,
-                    [&](std::int64_t first, std::int64_t last) { std::fill(data + first, data + last, static_cast<Number>(value)); });
+    cpu::for_blocks(threads_, to.elements(), cpu::block_elements, [&](std::int64_t first, std::int64_t last) {
+      std::fill(data + first, data + last, static_cast<Number>(value));
+    });
   };
   switch (to.type()) {
     case DType::i32: return fill_with(to.i32());
     case DType::f64: return fill_with(to.f64());
     case DType::bf16: {
       const Bf16 half = rounded(value);
-      return cpu::for_blocks(threads_, to.elements(), cpu::block_elements,
-                             [&](std::int64_t first, std::int64_t last) { std::fill(to.bf16() + first, to.bf16() + last, half); });
+      return cpu::for_blocks(threads_, to.elements(), cpu::block_elements, [&](std::int64_t first, std::int64_t last) {
+        std::fill(to.bf16() + first, to.bf16() + last, half);
+      });
     }
     case DType::f32: return fill_with(to.f32());
   }

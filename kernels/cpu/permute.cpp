@@ -9,8 +9,8 @@ namespace smoe {
 
 // A counting sort, on one thread: two passes over T * K integers. In the first, each group of tokens takes what the experts
 // have room for: row_of becomes 0, or -1 where there is none.
-void CpuBackend::do_routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of, const Tensor& assignment_of,
-                                const Tensor& expert_offsets) {
+void CpuBackend::do_routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of,
+                                const Tensor& assignment_of, const Tensor& expert_offsets) {
   const std::int64_t T = experts.dim(0), K = experts.dim(1), E = expert_offsets.dim(0) - 1;
   const std::int32_t* expert = experts.i32();
   cpu::expect_in_range("routing_map", "experts", expert, T * K, E);

@@ -23,16 +23,17 @@ constexpr std::int64_t most_cached_numbers = 1 << 16;  // of B, nn: 256 KiB, whi
 
 // The one that was measured to be faster (docs/performance.md), for a product of so many rows with a B of n x k numbers. It is
 // chosen for the whole product, before that is cut into tiles: how many threads there are changes no sum.
-ProductKernel product_kernel_for(Gemm kind, std::int64_t rows, std::int64_t n, std::int64_t k, const CpuFeatures& features);
+ProductKernel product_kernel_for(Gemm kind, std::int64_t rows, std::int64_t n, std::int64_t k,
+                                 const CpuFeatures& features);
 ProductKernel product_kernel_for(Gemm kind, std::int64_t rows, std::int64_t n, std::int64_t k);  // on this CPU
 
 // c [m,n] = or += a b, operands as in enum Gemm; lda, ldb, ldc are row strides. Allocates nothing.
-void product(ProductKernel kernel, Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda,
-             const float* b, std::int64_t ldb, float* c, std::int64_t ldc, bool accumulate);
+void product(ProductKernel kernel, Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k, const float* a,
+             std::int64_t lda, const float* b, std::int64_t ldb, float* c, std::int64_t ldc, bool accumulate);
 
-void few_rows_product(Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda, const float* b,
-                      std::int64_t ldb, float* c, std::int64_t ldc, bool accumulate);
-void dot_product(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda, const float* b, std::int64_t ldb,
-                 float* c, std::int64_t ldc, bool accumulate);
+void few_rows_product(Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda,
+                      const float* b, std::int64_t ldb, float* c, std::int64_t ldc, bool accumulate);
+void dot_product(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, std::int64_t lda, const float* b,
+                 std::int64_t ldb, float* c, std::int64_t ldc, bool accumulate);
 
 }  // namespace smoe::cpu

@@ -8,8 +8,8 @@
 namespace smoe::cpu {
 namespace {
 
-constexpr std::int64_t block_depth = 1024;             // of the sum, widened at once
-constexpr std::int64_t block_numbers = 1 << 16;        // of B, at least: 256 KiB widened
+constexpr std::int64_t block_depth = 1024;       // of the sum, widened at once
+constexpr std::int64_t block_numbers = 1 << 16;  // of B, at least: 256 KiB widened
 
 void widen(const Bf16* from, std::int64_t stride, std::int64_t rows, std::int64_t columns, float* to) {
   for (std::int64_t r = 0; r < rows; ++r, from += stride, to += columns) {
@@ -35,8 +35,9 @@ struct Blocks {
         a(round_up(m * depth, 16)),
         b(round_up(columns * depth, 16)) {}
 
-  void multiply(float* room, ProductKernel kernel, Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k, const Bf16* pa,
-                std::int64_t lda, const Bf16* pb, std::int64_t ldb, float* c, std::int64_t ldc, bool accumulate) const {
+  void multiply(float* room, ProductKernel kernel, Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k,
+                const Bf16* pa, std::int64_t lda, const Bf16* pb, std::int64_t ldb, float* c, std::int64_t ldc,
+                bool accumulate) const {
     float *wide_a = room, *wide_b = room + a;
     if (k == 0) return product(kernel, kind, m, n, k, wide_a, 1, wide_b, 1, c, ldc, accumulate);
     for (std::int64_t at = 0; at < k; at += depth) {
@@ -46,7 +47,8 @@ struct Blocks {
       for (std::int64_t j = 0; j < n; j += columns) {
         const std::int64_t w = std::min(columns, n - j);
         widen(b_by_depth ? pb + at * ldb + j : pb + j * ldb + at, ldb, b_by_depth ? d : w, b_by_depth ? w : d, wide_b);
-        product(kernel, kind, m, w, d, wide_a, a_by_depth ? m : d, wide_b, b_by_depth ? w : d, c + j, ldc, accumulate || at > 0);
+        product(kernel, kind, m, w, d, wide_a, a_by_depth ? m : d, wide_b, b_by_depth ? w : d, c + j, ldc,
+                accumulate || at > 0);
       }
     }
   }
@@ -54,15 +56,17 @@ struct Blocks {
 
 }  // namespace
 
-void product_of_bf16(Workspace& room, ProductKernel kernel, Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k, const Bf16* a,
-                     std::int64_t lda, const Bf16* b, std::int64_t ldb, float* c, std::int64_t ldc, bool accumulate) {
+void product_of_bf16(Workspace& room, ProductKernel kernel, Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k,
+                     const Bf16* a, std::int64_t lda, const Bf16* b, std::int64_t ldb, float* c, std::int64_t ldc,
+                     bool accumulate) {
   const Blocks blocks(m, n, k);
-  blocks.multiply(room.take<float>(static_cast<std::size_t>(blocks.a + blocks.b)), kernel, kind, m, n, k, a, lda, b, ldb, c, ldc,
-                  accumulate);
+  blocks.multiply(room.take<float>(static_cast<std::size_t>(blocks.a + blocks.b)), kernel, kind, m, n, k, a, lda, b,
+                  ldb, c, ldc, accumulate);
 }
 
-void product_of_bf16(Workspace& room, ProductKernel kernel, Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k, const Bf16* a,
-                     std::int64_t lda, const Bf16* b, std::int64_t ldb, Bf16* c, std::int64_t ldc, bool accumulate) {
+void product_of_bf16(Workspace& room, ProductKernel kernel, Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k,
+                     const Bf16* a, std::int64_t lda, const Bf16* b, std::int64_t ldb, Bf16* c, std::int64_t ldc,
+                     bool accumulate) {
   const Blocks blocks(m, n, k);
   float* memory = room.take<float>(static_cast<std::size_t>(blocks.a + blocks.b + m * n));
   float* wide_c = memory + blocks.a + blocks.b;

@@ -11,9 +11,11 @@
 namespace smoe::cpu {
 
 // As product() (product.h), summed in f32; of bf16, c is rounded once.
-void product_of_bf16(Workspace& room, ProductKernel kernel, Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k, const Bf16* a,
-                     std::int64_t lda, const Bf16* b, std::int64_t ldb, float* c, std::int64_t ldc, bool accumulate);
-void product_of_bf16(Workspace& room, ProductKernel kernel, Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k, const Bf16* a,
-                     std::int64_t lda, const Bf16* b, std::int64_t ldb, Bf16* c, std::int64_t ldc, bool accumulate);
+void product_of_bf16(Workspace& room, ProductKernel kernel, Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k,
+                     const Bf16* a, std::int64_t lda, const Bf16* b, std::int64_t ldb, float* c, std::int64_t ldc,
+                     bool accumulate);
+void product_of_bf16(Workspace& room, ProductKernel kernel, Gemm kind, std::int64_t m, std::int64_t n, std::int64_t k,
+                     const Bf16* a, std::int64_t lda, const Bf16* b, std::int64_t ldb, Bf16* c, std::int64_t ldc,
+                     bool accumulate);
 
 }  // namespace smoe::cpu

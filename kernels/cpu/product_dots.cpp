@@ -10,12 +10,15 @@ namespace {
 
 using Size = std::int64_t;
 
-[[gnu::always_inline]] inline float sum_of(V8 v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
+[[gnu::always_inline]] inline float sum_of(V8 v) {
+  return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+}
 
 // One row of W after the other: a single stream, which the hardware foresees across rows. Four sums along it keep the
 // adders busy.
 template <int rows>
-void product_of_rows(Size n, Size k, const float* a, Size lda, const float* b, Size ldb, float* c, Size ldc, bool accumulate) {
+void product_of_rows(Size n, Size k, const float* a, Size lda, const float* b, Size ldb, float* c, Size ldc,
+                     bool accumulate) {
   for (Size j = 0; j < n; ++j) {
     const float* w = b + j * ldb;
     V8 sum[rows][4] = {};
@@ -38,7 +41,8 @@ void product_of_rows(Size n, Size k, const float* a, Size lda, const float* b, S
 
 }  // namespace
 
-void dot_product(Size m, Size n, Size k, const float* a, Size lda, const float* b, Size ldb, float* c, Size ldc, bool accumulate) {
+void dot_product(Size m, Size n, Size k, const float* a, Size lda, const float* b, Size ldb, float* c, Size ldc,
+                 bool accumulate) {
   if (m > most_dot_rows) throw std::logic_error("dot_product: too many rows");
   if (m == 1) product_of_rows<1>(n, k, a, lda, b, ldb, c, ldc, accumulate);
   if (m == 2) product_of_rows<2>(n, k, a, lda, b, ldb, c, ldc, accumulate);

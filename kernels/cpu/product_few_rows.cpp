@@ -18,7 +18,8 @@ constexpr Size depth = 384;     // a panel of so many steps and six rows of A fi
 
 // c [rows, NR] = or += a b over k steps; a is packed [k, MR], b [k, NR].
 template <int rows>
-void micro_tile(Size k, const float* __restrict a, const float* __restrict b, float* __restrict c, Size ldc, bool accumulate) {
+void micro_tile(Size k, const float* __restrict a, const float* __restrict b, float* __restrict c, Size ldc,
+                bool accumulate) {
   V8 sum[rows][2] = {};
   for (int i = 0; i < rows; ++i) __builtin_prefetch(c + i * ldc, 1);
 #pragma GCC unroll 4
@@ -103,15 +104,16 @@ void prefetch_share(Gemm kind, Size k, Size columns, const float* b, Size ldb, S
 
 }  // namespace
 
-void few_rows_product(Gemm kind, Size m, Size n, Size k, const float* a, Size lda, const float* b, Size ldb, float* c, Size ldc,
-                      bool accumulate) {
+void few_rows_product(Gemm kind, Size m, Size n, Size k, const float* a, Size lda, const float* b, Size ldb, float* c,
+                      Size ldc, bool accumulate) {
   if (m > most_few_rows) throw std::logic_error("few_rows_product: too many rows");
   alignas(64) float panel[depth * NR], packed[depth * (most_few_rows + MR)], edge[MR * NR];
   const Size parts = std::max<Size>(1, (k + depth - 1) / depth), part = std::max<Size>(1, (k + parts - 1) / parts);
   for (Size p0 = 0; p0 == 0 || p0 < k; p0 += part) {
     const Size steps = std::min(part, k - p0);
     const bool add = accumulate || p0 > 0;
-    for (Size i = 0; i < m; i += MR) pack_rows_of_a(steps, static_cast<int>(std::min<Size>(MR, m - i)), a + i * lda + p0, lda, packed + i * steps);
+    for (Size i = 0; i < m; i += MR)
+      pack_rows_of_a(steps, static_cast<int>(std::min<Size>(MR, m - i)), a + i * lda + p0, lda, packed + i * steps);
     const auto start_of_panel = [&](Size j) { return kind == Gemm::nt ? b + j * ldb + p0 : b + p0 * ldb + j; };
     for (Size j = 0; j < n; j += NR) {
       const Size columns = std::min<Size>(NR, n - j), ahead = std::min<Size>(NR, n - j - columns);

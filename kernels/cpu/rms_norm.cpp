@@ -68,7 +68,8 @@ void CpuBackend::do_rms_norm_backward(const Tensor& dy, const Tensor& x, const T
     float* block_dw = partial + first / rows * D;
     std::fill_n(block_dw, D, 0.0f);
     for (std::int64_t t = first; t < last; ++t)
-      backward_row(pdy + t * D, px + t * D, pw, pr[t], presidual ? presidual + t * D : nullptr, D, pdx + t * D, block_dw);
+      backward_row(pdy + t * D, px + t * D, pw, pr[t], presidual ? presidual + t * D : nullptr, D, pdx + t * D,
+                   block_dw);
   });
   if (dweight.empty()) return;
   float* pdw = dweight.f32();

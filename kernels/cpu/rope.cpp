@@ -51,11 +51,13 @@ void rotate(const char* op, int threads, const Tensor& x, std::int64_t rotated_h
 
 }  // namespace
 
-void CpuBackend::do_rope_forward(const Tensor& x, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table) {
+void CpuBackend::do_rope_forward(const Tensor& x, std::int64_t rotated_heads, const Tensor& positions,
+                                 const Tensor& table) {
   rotate("rope_forward", threads_, x, rotated_heads, positions, table, 1.0f);
 }
 
-void CpuBackend::do_rope_backward(const Tensor& dx, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table) {
+void CpuBackend::do_rope_backward(const Tensor& dx, std::int64_t rotated_heads, const Tensor& positions,
+                                  const Tensor& table) {
   rotate("rope_backward", threads_, dx, rotated_heads, positions, table, -1.0f);
 }
 

@@ -42,8 +42,8 @@ void top_k(std::int64_t E, std::int64_t K, std::int32_t* chosen, const Value& va
 
 // The gradient by one token's logits of its K weights and, b given, of its probabilities p. Through a softmax,
 // renormalised weights are the softmax over the chosen logits alone, so only those have a gradient.
-void softmax_backward(const RoutingRule& rule, const float* p, const std::int32_t* chosen, const float* w, const float* dw,
-                      std::int64_t K, const float* b, std::int64_t E, float* d) {
+void softmax_backward(const RoutingRule& rule, const float* p, const std::int32_t* chosen, const float* w,
+                      const float* dw, std::int64_t K, const float* b, std::int64_t E, float* d) {
   float all = 0;
   for (std::int64_t k = 0; k < K; ++k) all += w[k] * dw[k];
   const float mean = rule.renormalise ? all / rule.scale : 0.0f;
@@ -57,8 +57,8 @@ void softmax_backward(const RoutingRule& rule, const float* p, const std::int32_
 }
 
 // Likewise; a sigmoid's logarithm has the slope 1 - s = sigmoid(-l), and no other logit moves it.
-void sigmoid_backward(const RoutingRule& rule, const float* l, const float* p, const std::int32_t* chosen, const float* w,
-                      const float* dw, std::int64_t K, const float* b, std::int64_t E, float* d) {
+void sigmoid_backward(const RoutingRule& rule, const float* l, const float* p, const std::int32_t* chosen,
+                      const float* w, const float* dw, std::int64_t K, const float* b, std::int64_t E, float* d) {
   float all = 0, dot = 0;
   for (std::int64_t k = 0; k < K; ++k) all += w[k] * dw[k];
   const float mean = rule.renormalise ? all / rule.scale : 0.0f;
@@ -129,7 +129,8 @@ void CpuBackend::do_router_backward(const RoutingRule& rule, const Tensor& logit
   const std::int64_t groups = balance_gradient.empty() ? 1 : balance_gradient.dim(0);
   const std::int32_t* pexperts = experts.i32();
   cpu::expect_in_range("router_backward", "experts", pexperts, T * K, E);
-  const float *plogits = logits.f32(), *pprobabilities = probabilities.f32(), *plse = logsumexp.f32(), *pweights = weights.f32();
+  const float *plogits = logits.f32(), *pprobabilities = probabilities.f32(), *plse = logsumexp.f32(),
+              *pweights = weights.f32();
   const float* pdweights = dweights.f32();
   const float* pbalance = balance_gradient.empty() ? nullptr : balance_gradient.f32();
   float* pdlogits = dlogits.f32();
@@ -178,7 +179,8 @@ void CpuBackend::do_balance_statistics(const Tensor& probabilities, const Tensor
         pz[n] = static_cast<float>(total);
         continue;
       }
-      for (std::int64_t t = n * group; t < (n + 1) * group; ++t) total += static_cast<double>(pprobabilities[t * E + e]);
+      for (std::int64_t t = n * group; t < (n + 1) * group; ++t)
+        total += static_cast<double>(pprobabilities[t * E + e]);
       psums[n * E + e] = static_cast<float>(total);
       const std::int32_t* chosen = pexperts + n * group * K;
       pcounts[n * E + e] = static_cast<float>(std::count(chosen, chosen + group * K, static_cast<std::int32_t>(e)));

@@ -7,7 +7,8 @@
 
 namespace smoe {
 
-void together(Communicator& group, std::string_view label, const std::function<void()>& work, const StatusOf& status_of) {
+void together(Communicator& group, std::string_view label, const std::function<void()>& work,
+              const StatusOf& status_of) {
   if (group.size() == 1) return work();
   std::string message;
   bool failed = false;
@@ -22,7 +23,8 @@ void together(Communicator& group, std::string_view label, const std::function<v
     message = error.what();
   }
   // The lowest rank that failed speaks for all; how many failed tells whether the failure is its own.
-  std::array<double, 1> lowest{failed ? static_cast<double>(group.size() - group.rank()) : 0.0}, failures{failed ? 1.0 : 0.0};
+  std::array<double, 1> lowest{failed ? static_cast<double>(group.size() - group.rank()) : 0.0},
+      failures{failed ? 1.0 : 0.0};
   group.all_reduce(lowest, Reduce::max, label);
   if (lowest[0] == 0) return;
   group.all_reduce(failures, Reduce::sum, label);
@@ -31,7 +33,8 @@ void together(Communicator& group, std::string_view label, const std::function<v
   std::array<double, 1> shared_status{static_cast<double>(group.rank() == speaker ? status : 0)};
   group.all_reduce(shared_status, Reduce::sum, label);
   std::string shared = broadcast_text(group, message, speaker, label);
-  if (speaker != 0 && static_cast<int>(failures[0]) < group.size()) shared = "rank " + std::to_string(speaker) + ": " + shared;
+  if (speaker != 0 && static_cast<int>(failures[0]) < group.size())
+    shared = "rank " + std::to_string(speaker) + ": " + shared;
   throw SharedFailure(shared, static_cast<int>(shared_status[0]));
 }
 

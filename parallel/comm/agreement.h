@@ -27,7 +27,8 @@ using StatusOf = std::function<int(const std::exception&)>;
 // SharedFailure on all. work must call no collective that a failure before it would skip: others would wait there; a
 // together() inside it must be over the same group.
 // In a group of one, exceptions pass unchanged. status_of turns the exception into an exit status; 1 without it.
-void together(Communicator& group, std::string_view label, const std::function<void()>& work, const StatusOf& status_of = {});
+void together(Communicator& group, std::string_view label, const std::function<void()>& work,
+              const StatusOf& status_of = {});
 
 // The root's text, on every rank.
 std::string broadcast_text(Communicator& group, const std::string& text, int root, std::string_view label);

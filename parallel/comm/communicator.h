@@ -29,7 +29,8 @@ namespace smoe {
 // Integers of the host as a tensor [n] i32, for the collectives: a vector, array or span of 32-bit ones.
 template <class Numbers>
 Tensor host_tensor(Numbers& numbers) {
-  static_assert(std::is_integral_v<std::remove_reference_t<decltype(numbers[0])>> && sizeof(numbers[0]) == sizeof(std::int32_t));
+  static_assert(std::is_integral_v<std::remove_reference_t<decltype(numbers[0])>> &&
+                sizeof(numbers[0]) == sizeof(std::int32_t));
   return {numbers.data(), DType::i32, {static_cast<std::int64_t>(numbers.size())}};
 }
 

@@ -56,7 +56,8 @@ Launcher find_launcher(const Environment& environment) {
     return {static_cast<int>(*rank), 0, "a PMIx launcher", true};
   }
   const int pmi_size = variables.number("PMI_SIZE", 1), pmi_rank = variables.number("PMI_RANK", 0);
-  if (pmi_size > 1 && variables.has("FLUX_JOB_ID") && variables.has("PMI_FD")) return {pmi_rank, pmi_size, "flux run", true};
+  if (pmi_size > 1 && variables.has("FLUX_JOB_ID") && variables.has("PMI_FD"))
+    return {pmi_rank, pmi_size, "flux run", true};
   if (slurm_tasks > 1) return {variables.number("SLURM_PROCID", 0), slurm_tasks, "srun", false};
   if (flux_tasks > 1) return {variables.number("FLUX_TASK_RANK", 0), flux_tasks, "flux run", false};
   if (pmi_size > 1) return {pmi_rank, pmi_size, "the mpiexec of another MPI", false};

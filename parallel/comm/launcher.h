@@ -25,9 +25,9 @@ using Environment = std::function<const char*(const char* name)>;
 
 struct Launcher {
   int rank = 0;
-  int ranks = 1;        // 0: several may be, and only MPI can tell how many
-  std::string name;     // of the command that started it, "mpirun"; empty: alone
-  bool joinable = true; // MPI can bring the ranks together
+  int ranks = 1;         // 0: several may be, and only MPI can tell how many
+  std::string name;      // of the command that started it, "mpirun"; empty: alone
+  bool joinable = true;  // MPI can bring the ranks together
 
   // Whether this process has others beside it, or must ask MPI for them.
   bool alone() const { return ranks == 1; }

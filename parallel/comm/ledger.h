@@ -13,7 +13,7 @@ struct CollectiveCall {
   std::string_view operation;  // "all_gather"
   std::string_view axis;       // "tp"
   std::string_view label;
-  std::string_view type;       // "f32"
+  std::string_view type;  // "f32"
   std::int64_t elements = 0;
 };
 

@@ -78,11 +78,13 @@ void reduce_parts(T* out, const std::vector<const T*>& parts, std::int64_t n, Re
 }
 
 void require_host(const Tensor& x, std::string_view label) {
-  if (x.device() != Device::cpu) throw std::logic_error(std::string(label) + ": this communicator reads host memory only");
+  if (x.device() != Device::cpu)
+    throw std::logic_error(std::string(label) + ": this communicator reads host memory only");
 }
 
 void require_sums(const Tensor& x, std::string_view label) {
-  if (x.type() == DType::f64) throw std::logic_error(std::string(label) + ": no sums of " + name_of(x.type()) + " tensors");
+  if (x.type() == DType::f64)
+    throw std::logic_error(std::string(label) + ": no sums of " + name_of(x.type()) + " tensors");
 }
 
 }  // namespace
@@ -109,11 +111,17 @@ class MpiCommunicator::Call {
 
 MpiCommunicator::MpiCommunicator(MPI_Comm comm, std::string_view axis, std::vector<int> world_ranks, Ledger& ledger,
                                  Traffic& traffic, bool check_calls)
-    : comm_(comm), axis_(axis), world_ranks_(std::move(world_ranks)), ledger_(ledger), traffic_(traffic), check_calls_(check_calls) {
+    : comm_(comm),
+      axis_(axis),
+      world_ranks_(std::move(world_ranks)),
+      ledger_(ledger),
+      traffic_(traffic),
+      check_calls_(check_calls) {
   MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
   MPI_Comm_rank(comm_, &rank_);
   MPI_Comm_size(comm_, &size_);
-  if (static_cast<std::size_t>(size_) != world_ranks_.size()) throw std::logic_error("a communicator needs the world rank of each member");
+  if (static_cast<std::size_t>(size_) != world_ranks_.size())
+    throw std::logic_error("a communicator needs the world rank of each member");
 }
 
 MpiCommunicator::~MpiCommunicator() {
@@ -126,7 +134,8 @@ void MpiCommunicator::send(Call& call, Bytes bytes, int to, Messages& messages) 
   call.count(bytes.size);
   for (std::size_t done = 0; done < bytes.size; done += largest_message) {
     const int n = static_cast<int>(std::min(largest_message, bytes.size - done));
-    require(MPI_Isend(bytes.data + done, n, MPI_BYTE, to, call.tag(), comm_, &messages.requests.emplace_back()), "MPI_Isend");
+    require(MPI_Isend(bytes.data + done, n, MPI_BYTE, to, call.tag(), comm_, &messages.requests.emplace_back()),
+            "MPI_Isend");
     messages.peers.push_back(world_ranks_[static_cast<std::size_t>(to)]);
   }
 }
@@ -134,7 +143,8 @@ void MpiCommunicator::send(Call& call, Bytes bytes, int to, Messages& messages) 
 void MpiCommunicator::receive(const Call& call, Bytes bytes, int from, Messages& messages) {
   for (std::size_t done = 0; done < bytes.size; done += largest_message) {
     const int n = static_cast<int>(std::min(largest_message, bytes.size - done));
-    require(MPI_Irecv(bytes.data + done, n, MPI_BYTE, from, call.tag(), comm_, &messages.requests.emplace_back()), "MPI_Irecv");
+    require(MPI_Irecv(bytes.data + done, n, MPI_BYTE, from, call.tag(), comm_, &messages.requests.emplace_back()),
+            "MPI_Irecv");
     messages.peers.push_back(world_ranks_[static_cast<std::size_t>(from)]);
   }
 }
@@ -149,7 +159,8 @@ void MpiCommunicator::wait(Messages& messages) {
   Clock::time_point nap_from{}, name_from{};
   for (int polls = 0;; ++polls) {
     int done = 0;
-    require(MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done, MPI_STATUSES_IGNORE), "waiting for other ranks");
+    require(MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done, MPI_STATUSES_IGNORE),
+            "waiting for other ranks");
     if (done) break;
     if (polls < busy_polls) continue;
     ::sched_yield();
@@ -164,7 +175,8 @@ void MpiCommunicator::wait(Messages& messages) {
     for (std::size_t i = 0; i < requests.size(); ++i) {
       int complete = 0;
       require(MPI_Request_get_status(requests[i], &complete, MPI_STATUS_IGNORE), "waiting for other ranks");
-      if (!complete && std::find(awaited_.begin(), awaited_.end(), peers[i]) == awaited_.end()) awaited_.push_back(peers[i]);
+      if (!complete && std::find(awaited_.begin(), awaited_.end(), peers[i]) == awaited_.end())
+        awaited_.push_back(peers[i]);
     }
     ledger_.waits_for(awaited_);
   }
@@ -176,7 +188,8 @@ void MpiCommunicator::wait(Messages& messages) {
 template <class Outgoing, class Incoming>
 void MpiCommunicator::post(Call& call, const Outgoing& outgoing, const Incoming& incoming, Messages& messages) {
   // Each rank begins with the one after it, so that not all of them send to the same one first.
-  for (int i = 1; i < size_; ++i) receive(call, incoming((rank_ + size_ - i) % size_), (rank_ + size_ - i) % size_, messages);
+  for (int i = 1; i < size_; ++i)
+    receive(call, incoming((rank_ + size_ - i) % size_), (rank_ + size_ - i) % size_, messages);
   for (int i = 1; i < size_; ++i) send(call, outgoing((rank_ + i) % size_), (rank_ + i) % size_, messages);
 }
 
@@ -195,21 +208,26 @@ void MpiCommunicator::check_same_call(const CollectiveCall& described, std::uint
   Description& mine = all[static_cast<std::size_t>(rank_)];
   mine.hash = hash_of(described);
   const auto print = [](std::string_view text) { return static_cast<int>(text.size()); };
-  std::snprintf(mine.text, sizeof mine.text, "%.*s '%.*s' over %.*s, %lld of %.*s", print(described.operation), described.operation.data(),
-                print(described.label), described.label.data(), print(axis_), axis_.data(), static_cast<long long>(described.elements),
-                print(described.type), described.type.data());
+  std::snprintf(mine.text, sizeof mine.text, "%.*s '%.*s' over %.*s, %lld of %.*s", print(described.operation),
+                described.operation.data(), print(described.label), described.label.data(), print(axis_), axis_.data(),
+                static_cast<long long>(described.elements), print(described.type), described.type.data());
   const int tag = check_tag | static_cast<int>(number & 0x3ff);
   for (int q = 0; q < size_; ++q) {
     if (q == rank_) continue;
-    require(MPI_Irecv(&all[static_cast<std::size_t>(q)], sizeof(Description), MPI_BYTE, q, tag, comm_, &messages_.requests.emplace_back()), "MPI_Irecv");
-    require(MPI_Isend(&mine, sizeof(Description), MPI_BYTE, q, tag, comm_, &messages_.requests.emplace_back()), "MPI_Isend");
+    require(MPI_Irecv(&all[static_cast<std::size_t>(q)], sizeof(Description), MPI_BYTE, q, tag, comm_,
+                      &messages_.requests.emplace_back()),
+            "MPI_Irecv");
+    require(MPI_Isend(&mine, sizeof(Description), MPI_BYTE, q, tag, comm_, &messages_.requests.emplace_back()),
+            "MPI_Isend");
     messages_.peers.insert(messages_.peers.end(), 2, world_ranks_[static_cast<std::size_t>(q)]);
   }
   wait(messages_);
   for (const Description& other : all) {
     if (other.hash == mine.hash) continue;
-    std::string message = "the ranks of a group called different collectives (number " + std::to_string(number) + " over " + std::string(axis_) + "):";
-    for (std::size_t q = 0; q < all.size(); ++q) message += "\n  rank " + std::to_string(world_ranks_[q]) + ": " + all[q].text;
+    std::string message = "the ranks of a group called different collectives (number " + std::to_string(number) +
+                          " over " + std::string(axis_) + "):";
+    for (std::size_t q = 0; q < all.size(); ++q)
+      message += "\n  rank " + std::to_string(world_ranks_[q]) + ": " + all[q].text;
     throw std::logic_error(message);
   }
 }
@@ -246,19 +264,30 @@ void MpiCommunicator::reduce_in_place(Call& call, T* x, std::int64_t n, Reduce o
   T* arrived = reinterpret_cast<T*>(staging(static_cast<std::size_t>(mine * size_) * sizeof(T)));
   T* own = x + first_of(rank_);
   exchange(
-      call, [&](int q) { return Bytes{reinterpret_cast<std::byte*>(x + first_of(q)), static_cast<std::size_t>(count_of(q)) * sizeof(T)}; },
-      [&](int q) { return Bytes{reinterpret_cast<std::byte*>(arrived + q * mine), static_cast<std::size_t>(mine) * sizeof(T)}; });
+      call,
+      [&](int q) {
+        return Bytes{reinterpret_cast<std::byte*>(x + first_of(q)), static_cast<std::size_t>(count_of(q)) * sizeof(T)};
+      },
+      [&](int q) {
+        return Bytes{reinterpret_cast<std::byte*>(arrived + q * mine), static_cast<std::size_t>(mine) * sizeof(T)};
+      });
   reduce_arrived(own, own, arrived, mine, op);
   if (n < few) return;
   exchange(
-      call, [&](int) { return Bytes{reinterpret_cast<std::byte*>(own), static_cast<std::size_t>(mine) * sizeof(T)}; },
-      [&](int q) { return Bytes{reinterpret_cast<std::byte*>(x + first_of(q)), static_cast<std::size_t>(count_of(q)) * sizeof(T)}; });
+      call,
+      [&](int) {
+        return Bytes{reinterpret_cast<std::byte*>(own), static_cast<std::size_t>(mine) * sizeof(T)};
+      },
+      [&](int q) {
+        return Bytes{reinterpret_cast<std::byte*>(x + first_of(q)), static_cast<std::size_t>(count_of(q)) * sizeof(T)};
+      });
 }
 
 void MpiCommunicator::all_reduce(const Tensor& x, Reduce op, std::string_view label) {
   require_host(x, label);
   require_sums(x, label);
-  Call call(*this, {op == Reduce::sum ? "all_reduce" : "all_reduce max", axis_, label, name_of(x.type()), x.elements()});
+  Call call(*this,
+            {op == Reduce::sum ? "all_reduce" : "all_reduce max", axis_, label, name_of(x.type()), x.elements()});
   if (x.type() == DType::bf16)
     reduce_in_place(call, x.bf16(), x.elements(), op);
   else if (x.type() == DType::i32)
@@ -268,7 +297,8 @@ void MpiCommunicator::all_reduce(const Tensor& x, Reduce op, std::string_view la
 }
 
 void MpiCommunicator::all_reduce(std::span<double> x, Reduce op, std::string_view label) {
-  Call call(*this, {op == Reduce::sum ? "all_reduce" : "all_reduce max", axis_, label, "f64", static_cast<std::int64_t>(x.size())});
+  Call call(*this, {op == Reduce::sum ? "all_reduce" : "all_reduce max", axis_, label, "f64",
+                    static_cast<std::int64_t>(x.size())});
   reduce_in_place(call, x.data(), static_cast<std::int64_t>(x.size()), op);
 }
 
@@ -276,19 +306,28 @@ void MpiCommunicator::all_gather(const Tensor& in, const Tensor& out, std::strin
   require_host(in, label);
   require_host(out, label);
   if (in.type() != out.type() || out.bytes() != in.bytes() * static_cast<std::size_t>(size_))
-    throw std::logic_error(std::string(label) + ": all_gather of " + in.shape().to_string() + " into " + out.shape().to_string());
+    throw std::logic_error(std::string(label) + ": all_gather of " + in.shape().to_string() + " into " +
+                           out.shape().to_string());
   Call call(*this, {"all_gather", axis_, label, name_of(in.type()), in.elements()});
   auto* all = static_cast<std::byte*>(out.raw());
   auto* own = static_cast<std::byte*>(in.raw());
   const std::size_t bytes = in.bytes(), place = bytes * static_cast<std::size_t>(rank_);
-  exchange(call, [&](int) { return Bytes{own, bytes}; }, [&](int q) { return Bytes{all + bytes * static_cast<std::size_t>(q), bytes}; });
+  exchange(
+      call,
+      [&](int) {
+        return Bytes{own, bytes};
+      },
+      [&](int q) {
+        return Bytes{all + bytes * static_cast<std::size_t>(q), bytes};
+      });
   if (all + place != own && bytes) std::memcpy(all + place, own, bytes);
 }
 
 void MpiCommunicator::start_reduce_scatter(const Tensor& x, std::string_view label) {
   require_host(x, label);
   require_sums(x, label);
-  if (x.elements() % size_ != 0) throw std::logic_error(std::string(label) + ": " + x.shape().to_string() + " does not divide over the group");
+  if (x.elements() % size_ != 0)
+    throw std::logic_error(std::string(label) + ": " + x.shape().to_string() + " does not divide over the group");
   Started& slot = started_[next_started_];
   next_started_ = 1 - next_started_;
   finish(slot);
@@ -297,15 +336,18 @@ void MpiCommunicator::start_reduce_scatter(const Tensor& x, std::string_view lab
   slot.x = x;
   slot.label = label;
   slot.active = true;
-  if (slot.arrived.size() < part * static_cast<std::size_t>(size_)) slot.arrived.resize(part * static_cast<std::size_t>(size_));
+  if (slot.arrived.size() < part * static_cast<std::size_t>(size_))
+    slot.arrived.resize(part * static_cast<std::size_t>(size_));
   auto* data = static_cast<std::byte*>(x.raw());
   const auto at = [&](std::byte* all, int q) { return Bytes{all + part * static_cast<std::size_t>(q), part}; };
-  post(call, [&](int q) { return at(data, q); }, [&](int q) { return at(slot.arrived.data(), q); }, slot.messages);
+  post(
+      call, [&](int q) { return at(data, q); }, [&](int q) { return at(slot.arrived.data(), q); }, slot.messages);
 }
 
 void MpiCommunicator::finish(Started& slot) {
   if (!slot.active) return;
-  const InsideCollective inside(ledger_, {"finish reduce_scatter", axis_, slot.label, name_of(slot.x.type()), slot.x.elements()});
+  const InsideCollective inside(
+      ledger_, {"finish reduce_scatter", axis_, slot.label, name_of(slot.x.type()), slot.x.elements()});
   wait(slot.messages);
   const std::int64_t part = slot.x.elements() / size_;
   const Tensor own = slot.x.reshape({slot.x.elements()}).rows(rank_ * part, part);
@@ -323,13 +365,20 @@ void MpiCommunicator::reduce_scatter(const Tensor& in, const Tensor& out, std::s
   require_host(out, label);
   require_sums(in, label);
   if (in.type() != out.type() || in.bytes() != out.bytes() * static_cast<std::size_t>(size_))
-    throw std::logic_error(std::string(label) + ": reduce_scatter of " + in.shape().to_string() + " into " + out.shape().to_string());
+    throw std::logic_error(std::string(label) + ": reduce_scatter of " + in.shape().to_string() + " into " +
+                           out.shape().to_string());
   Call call(*this, {"reduce_scatter", axis_, label, name_of(in.type()), in.elements()});
   const std::size_t part = out.bytes();
   auto* data = static_cast<std::byte*>(in.raw());
   std::byte* arrived = staging(in.bytes());
-  exchange(call, [&](int q) { return Bytes{data + part * static_cast<std::size_t>(q), part}; },
-           [&](int q) { return Bytes{arrived + part * static_cast<std::size_t>(q), part}; });
+  exchange(
+      call,
+      [&](int q) {
+        return Bytes{data + part * static_cast<std::size_t>(q), part};
+      },
+      [&](int q) {
+        return Bytes{arrived + part * static_cast<std::size_t>(q), part};
+      });
   const std::int64_t n = out.elements();
   sum_arrived(out, in.reshape({in.elements()}).rows(rank_ * n, n), arrived);
 }
@@ -340,7 +389,8 @@ void MpiCommunicator::all_to_all_v(const Tensor& in, std::span<const std::int64_
   require_host(out, label);
   const auto ranks = static_cast<std::size_t>(size_);
   if (in.type() != out.type() || send_rows.size() != ranks || receive_rows.size() != ranks)
-    throw std::logic_error(std::string(label) + ": all_to_all_v needs one type, and a row count for each rank of the group");
+    throw std::logic_error(std::string(label) +
+                           ": all_to_all_v needs one type, and a row count for each rank of the group");
   std::vector<std::size_t> send_at(ranks + 1), receive_at(ranks + 1);
   const auto row_bytes = [](const Tensor& x) { return x.dim(0) ? x.bytes() / static_cast<std::size_t>(x.dim(0)) : 0; };
   const std::size_t row = std::max(row_bytes(in), row_bytes(out));
@@ -348,30 +398,44 @@ void MpiCommunicator::all_to_all_v(const Tensor& in, std::span<const std::int64_
     send_at[q + 1] = send_at[q] + static_cast<std::size_t>(send_rows[q]) * row;
     receive_at[q + 1] = receive_at[q] + static_cast<std::size_t>(receive_rows[q]) * row;
   }
-  if (send_at[ranks] != in.bytes() || receive_at[ranks] != out.bytes() || send_rows[static_cast<std::size_t>(rank_)] != receive_rows[static_cast<std::size_t>(rank_)])
+  if (send_at[ranks] != in.bytes() || receive_at[ranks] != out.bytes() ||
+      send_rows[static_cast<std::size_t>(rank_)] != receive_rows[static_cast<std::size_t>(rank_)])
     throw std::logic_error(std::string(label) + ": the row counts of an all_to_all_v do not add up to its tensors");
   Call call(*this, {"all_to_all_v", axis_, label, name_of(in.type()), 0});
   auto* from = static_cast<std::byte*>(in.raw());
   auto* to = static_cast<std::byte*>(out.raw());
-  const auto part = [](std::byte* all, const std::vector<std::size_t>& at, std::size_t q) { return Bytes{all + at[q], at[q + 1] - at[q]}; };
-  exchange(call, [&](int q) { return part(from, send_at, static_cast<std::size_t>(q)); },
-           [&](int q) { return part(to, receive_at, static_cast<std::size_t>(q)); });
+  const auto part = [](std::byte* all, const std::vector<std::size_t>& at, std::size_t q) {
+    return Bytes{all + at[q], at[q + 1] - at[q]};
+  };
+  exchange(
+      call, [&](int q) { return part(from, send_at, static_cast<std::size_t>(q)); },
+      [&](int q) { return part(to, receive_at, static_cast<std::size_t>(q)); });
   const auto me = static_cast<std::size_t>(rank_);
-  if (send_at[me + 1] > send_at[me]) std::memcpy(to + receive_at[me], from + send_at[me], send_at[me + 1] - send_at[me]);
+  if (send_at[me + 1] > send_at[me])
+    std::memcpy(to + receive_at[me], from + send_at[me], send_at[me + 1] - send_at[me]);
 }
 
 void MpiCommunicator::broadcast(const Tensor& x, int root, std::string_view label) {
   require_host(x, label);
-  if (root < 0 || root >= size_) throw std::logic_error(std::string(label) + ": no rank " + std::to_string(root) + " in the group");
+  if (root < 0 || root >= size_)
+    throw std::logic_error(std::string(label) + ": no rank " + std::to_string(root) + " in the group");
   Call call(*this, {"broadcast", axis_, label, name_of(x.type()), x.elements()});
   const Bytes all{static_cast<std::byte*>(x.raw()), x.bytes()};
-  exchange(call, [&](int) { return rank_ == root ? all : Bytes{}; }, [&](int q) { return q == root ? all : Bytes{}; });
+  exchange(
+      call, [&](int) { return rank_ == root ? all : Bytes{}; }, [&](int q) { return q == root ? all : Bytes{}; });
 }
 
 void MpiCommunicator::barrier(std::string_view label) {
   Call call(*this, {"barrier", axis_, label, "none", 0});
   std::byte sent{}, *arrived = staging(static_cast<std::size_t>(size_));
-  exchange(call, [&](int) { return Bytes{&sent, 1}; }, [&](int q) { return Bytes{arrived + q, 1}; });
+  exchange(
+      call,
+      [&](int) {
+        return Bytes{&sent, 1};
+      },
+      [&](int q) {
+        return Bytes{arrived + q, 1};
+      });
 }
 
 }  // namespace smoe

@@ -58,7 +58,8 @@ std::shared_ptr<void> share_memory(MPI_Comm node, std::size_t bytes) {
   std::array<char, 64> name{};
   timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
-  std::snprintf(name.data(), name.size(), "/smoe-%d-%lld%09ld", static_cast<int>(::getpid()), static_cast<long long>(now.tv_sec), now.tv_nsec);
+  std::snprintf(name.data(), name.size(), "/smoe-%d-%lld%09ld", static_cast<int>(::getpid()),
+                static_cast<long long>(now.tv_sec), now.tv_nsec);
   MPI_Bcast(name.data(), static_cast<int>(name.size()), MPI_CHAR, 0, node);
 
   void* memory = local_rank == 0 ? map_shared(name.data(), true, bytes) : nullptr;
@@ -70,8 +71,9 @@ std::shared_ptr<void> share_memory(MPI_Comm node, std::size_t bytes) {
   MPI_Allreduce(&error, &worst, 1, MPI_INT, MPI_MAX, node);
   if (local_rank == 0) ::shm_unlink(name.data());
   if (worst)
-    throw std::runtime_error("the ranks of a node cannot share " + std::to_string(bytes) + " bytes of memory in /dev/shm: " +
-                             std::strerror(worst) + "; make room there, or let all ranks of a node see the same /dev/shm");
+    throw std::runtime_error("the ranks of a node cannot share " + std::to_string(bytes) +
+                             " bytes of memory in /dev/shm: " + std::strerror(worst) +
+                             "; make room there, or let all ranks of a node see the same /dev/shm");
   return {memory, [bytes](void* p) { ::munmap(p, bytes); }};
 }
 
@@ -87,7 +89,8 @@ MpiSession::MpiSession(int* argc, char*** argv) : checks_calls_(wants_checks()),
   int* largest_tag = nullptr;
   int found = 0;
   MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &largest_tag, &found);
-  if (!found || *largest_tag < (1 << 23)) throw std::runtime_error("this MPI library has too few message tags: smoe needs 2^23");
+  if (!found || *largest_tag < (1 << 23))
+    throw std::runtime_error("this MPI library has too few message tags: smoe needs 2^23");
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);
   if (size_ > 1) start_watchdog();
@@ -98,7 +101,8 @@ void MpiSession::start_watchdog() {
   MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
   MPI_Comm_rank(node, &local_rank_);
   MPI_Comm_size(node, &local_size_);
-  auto ledger = std::make_unique<NodeLedger>(share_memory(node, NodeLedger::bytes_for(local_size_)), local_size_, local_rank_, rank_);
+  auto ledger = std::make_unique<NodeLedger>(share_memory(node, NodeLedger::bytes_for(local_size_)), local_size_,
+                                             local_rank_, rank_);
   MPI_Barrier(node);  // every line is filled in before anybody reads it
   MPI_Comm_free(&node);
   node_ledger_ = ledger.get();
@@ -127,7 +131,8 @@ MpiSession::~MpiSession() {
 }
 
 void MpiSession::set_timeout(double seconds) {
-  if (!(seconds >= 0)) throw std::invalid_argument("a timeout of " + std::to_string(seconds) + " s: it must be 0 (none) or more");
+  if (!(seconds >= 0))
+    throw std::invalid_argument("a timeout of " + std::to_string(seconds) + " s: it must be 0 (none) or more");
   if (watchdog_) watchdog_->set_limit(seconds);
 }
 

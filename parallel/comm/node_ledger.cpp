@@ -15,7 +15,8 @@ namespace {
 constexpr std::size_t words = sizeof(LedgerEntry) / sizeof(std::uint64_t);
 using Words = std::array<std::uint64_t, words>;
 static_assert(sizeof(Words) == sizeof(LedgerEntry) && std::is_trivially_copyable_v<LedgerEntry>);
-static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<int>::is_always_lock_free, "atomics shared by processes");
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<int>::is_always_lock_free,
+              "atomics shared by processes");
 
 template <std::size_t n>
 void set_text(std::array<char, n>& field, std::string_view text) {
@@ -40,7 +41,8 @@ struct alignas(64) NodeLedger::Line {
 };
 
 std::int64_t steady_now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 std::size_t NodeLedger::bytes_for(int ranks) {

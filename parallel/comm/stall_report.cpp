@@ -42,15 +42,16 @@ std::vector<int> awaited_by(const LedgerEntry& entry) {
 
 std::string awaited_names(const LedgerEntry& entry) {
   std::string text = names(awaited_by(entry));
-  if (entry.awaited_count > entry.awaited.size()) text += " and " + std::to_string(entry.awaited_count - entry.awaited.size()) + " more";
+  if (entry.awaited_count > entry.awaited.size())
+    text += " and " + std::to_string(entry.awaited_count - entry.awaited.size()) + " more";
   return text;
 }
 
 bool waits(const LedgerEntry& entry) { return entry.place == Place::inside && entry.awaited_count > 0; }
 
 bool same_call(const LedgerEntry& a, const LedgerEntry& b) {
-  return a.place == Place::inside && b.place == Place::inside && a.operation == b.operation && a.axis == b.axis && a.label == b.label &&
-         a.type == b.type && a.elements == b.elements;
+  return a.place == Place::inside && b.place == Place::inside && a.operation == b.operation && a.axis == b.axis &&
+         a.label == b.label && a.type == b.type && a.elements == b.elements;
 }
 
 class Findings {
@@ -61,7 +62,9 @@ class Findings {
     name_silent();
     name_waiting();
     name_absent();
-    if (!found_) text_ += "  no rank of this node is at fault alone: see the reports of other nodes, or whether the ranks wait in a circle\n";
+    if (!found_)
+      text_ +=
+          "  no rank of this node is at fault alone: see the reports of other nodes, or whether the ranks wait in a circle\n";
     return text_;
   }
 
@@ -74,7 +77,8 @@ class Findings {
       if (r.process.empty())
         text_ += "no sign of life for " + seconds_text(r.silent) + ", stopped? (pid " + std::to_string(r.pid) + ")\n";
       else
-        text_ += "its process " + r.process + " (pid " + std::to_string(r.pid) + ", no sign of life for " + seconds_text(r.silent) + ")\n";
+        text_ += "its process " + r.process + " (pid " + std::to_string(r.pid) + ", no sign of life for " +
+                 seconds_text(r.silent) + ")\n";
     }
   }
 
@@ -82,9 +86,11 @@ class Findings {
   void name_waiting() {
     std::map<std::string, std::vector<int>> waiting;
     for (const RankState& r : ranks_) {
-      if (r.answers && waits(r.entry)) waiting[awaited_names(r.entry) + " in " + numbered_call_of(r.entry)].push_back(r.rank);
+      if (r.answers && waits(r.entry))
+        waiting[awaited_names(r.entry) + " in " + numbered_call_of(r.entry)].push_back(r.rank);
     }
-    for (const auto& [what, ranks] : waiting) text_ += "  " + names(ranks) + (ranks.size() == 1 ? " waits for " : " wait for ") + what + "\n";
+    for (const auto& [what, ranks] : waiting)
+      text_ += "  " + names(ranks) + (ranks.size() == 1 ? " waits for " : " wait for ") + what + "\n";
   }
 
   // Ranks that answer, and are awaited in a collective that they are not in.
@@ -96,7 +102,8 @@ class Findings {
         if (r.answers && is_absent(awaited, r)) missed.insert(call_of(r.entry));
       for (const std::string& call : missed) {
         found_ = true;
-        text_ += "  rank " + std::to_string(awaited.rank) + " diverged: it is not in " + call + ", but " + whereabouts(awaited) + "\n";
+        text_ += "  rank " + std::to_string(awaited.rank) + " diverged: it is not in " + call + ", but " +
+                 whereabouts(awaited) + "\n";
       }
     }
   }
@@ -147,7 +154,8 @@ std::string last_collective(const RankState& r) {
 }  // namespace
 
 std::string stall_report(const std::vector<RankState>& ranks, double limit_seconds, const std::string& node) {
-  std::string text = "\nsmoe: no progress on node " + node + " within the limit of " + seconds_text(limit_seconds) + "; the job ends with status 1\n";
+  std::string text = "\nsmoe: no progress on node " + node + " within the limit of " + seconds_text(limit_seconds) +
+                     "; the job ends with status 1\n";
   text += Findings(ranks).text();
   text += "  the last collective of each rank of this node:\n";
   for (const RankState& r : ranks) text += last_collective(r);

@@ -51,7 +51,10 @@ std::string trouble_of_process(int pid) {
 }  // namespace
 
 Watchdog::Watchdog(NodeLedger& ledger, bool other_nodes, std::function<void()> end_job)
-    : ledger_(ledger), other_nodes_(other_nodes), end_job_(std::move(end_job)), seen_(static_cast<std::size_t>(ledger.ranks())) {
+    : ledger_(ledger),
+      other_nodes_(other_nodes),
+      end_job_(std::move(end_job)),
+      seen_(static_cast<std::size_t>(ledger.ranks())) {
   // Signals are for the thread that trains.
   sigset_t all, before;
   ::sigfillset(&all);

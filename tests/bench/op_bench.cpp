@@ -42,15 +42,23 @@ Options parse(int argc, char** argv) {
       if (i + 1 == argc) throw std::runtime_error(name + " needs a value");
       return argv[++i];
     };
-    if (name == "--json") o.json = true;
-    else if (name == "--quick") o.quick = true;
-    else if (name == "--filter") o.filter = value();
-    else if (name == "--threads") o.threads = std::stoi(value());
-    else if (name == "--repetitions") o.repetitions = std::stoi(value());
-    else if (name == "--seconds") o.seconds = std::stod(value());
-    else throw std::runtime_error("unknown option " + name + "; the options are listed at the top of op_bench.cpp");
+    if (name == "--json")
+      o.json = true;
+    else if (name == "--quick")
+      o.quick = true;
+    else if (name == "--filter")
+      o.filter = value();
+    else if (name == "--threads")
+      o.threads = std::stoi(value());
+    else if (name == "--repetitions")
+      o.repetitions = std::stoi(value());
+    else if (name == "--seconds")
+      o.seconds = std::stod(value());
+    else
+      throw std::runtime_error("unknown option " + name + "; the options are listed at the top of op_bench.cpp");
   }
-  if (o.threads < 1 || o.repetitions < 1 || o.seconds <= 0) throw std::runtime_error("--threads, --repetitions and --seconds must be positive");
+  if (o.threads < 1 || o.repetitions < 1 || o.seconds <= 0)
+    throw std::runtime_error("--threads, --repetitions and --seconds must be positive");
   return o;
 }
 
@@ -58,7 +66,8 @@ Options parse(int argc, char** argv) {
 // does; ops bound by arithmetic reuse one.
 class Repeated {
  public:
-  Repeated(Backend& backend, const OpCall& call, std::size_t working_set) : inputs_(backend, call.op, Inputs::For::bench) {
+  Repeated(Backend& backend, const OpCall& call, std::size_t working_set)
+      : inputs_(backend, call.op, Inputs::For::bench) {
     calls_.push_back(call.prepare(inputs_).call);
     const std::size_t sets = bound_of(call.work) == Bound::matrix ? 1 : working_set / inputs_.workspace().bytes();
     while (calls_.size() < sets) calls_.push_back(call.prepare(inputs_).call);
@@ -79,7 +88,8 @@ class Repeated {
 class Bench {
  public:
   explicit Bench(const Options& o)
-      : working_set_(o.quick ? 0 : std::size_t{192} << 20), backend_(make_cpu_backend(o.threads)),
+      : working_set_(o.quick ? 0 : std::size_t{192} << 20),
+        backend_(make_cpu_backend(o.threads)),
         yardstick_(*backend_, o.quick ? 64 : Yardstick::product_size, o.quick ? 3 * 4096 : Yardstick::triad_elements) {}
 
   void measure(benchmark::State& state, const OpCall& call) {
@@ -98,7 +108,8 @@ class Bench {
     }
     backend_->synchronize();
     const double rate = (before + ceiling()) / 2, product_rate = (product_before + product()) / 2;
-    const double work = static_cast<double>(state.iterations()) * (bound == Bound::matrix ? call.work.flops : call.work.bytes);
+    const double work =
+        static_cast<double>(state.iterations()) * (bound == Bound::matrix ? call.work.flops : call.work.bytes);
     using benchmark::Counter;
     state.counters["giga"] = Counter(1e-9 * work, Counter::kIsRate);
     state.counters["share"] = Counter(work / rate, Counter::kIsRate);
@@ -122,14 +133,16 @@ class Table : public benchmark::BenchmarkReporter {
 
   bool ReportContext(const Context&) override {
     if (!options_.json)
-      fmt::print("{:<26}{:<60}{:>12} {:>15}{:>9} {:<7}{:>7}{:>11}\n", "op", "shape", "us", "rate", "ceiling", "of", "share", "of_product");
+      fmt::print("{:<26}{:<60}{:>12} {:>15}{:>9} {:<7}{:>7}{:>11}\n", "op", "shape", "us", "rate", "ceiling", "of",
+                 "share", "of_product");
     return true;
   }
 
   void ReportRuns(const std::vector<Run>& runs) override {
     // Several repetitions are reported twice, as they are and then as aggregates; a single one only as it is.
-    const auto row = std::find_if(runs.begin(), runs.end(),
-                                  [](const Run& run) { return run.repetitions <= 1 || run.aggregate_name == "median"; });
+    const auto row = std::find_if(runs.begin(), runs.end(), [](const Run& run) {
+      return run.repetitions <= 1 || run.aggregate_name == "median";
+    });
     if (row == runs.end()) return;
     const std::string name = row->run_name.function_name;
     const std::size_t slash = name.find('/');
@@ -138,13 +151,15 @@ class Table : public benchmark::BenchmarkReporter {
                  ceiling = row->counters.at("ceiling"), of_product = row->counters.at("of_product");
     const bool matrix = row->report_label == "matrix";
     if (options_.json)
-      fmt::print("{{\"op\": \"{}\", \"shape\": \"{}\", \"threads\": {}, \"us\": {:.2f}, \"bound\": \"{}\", \"{}\": {:.2f}, "
-                 "\"ceiling\": {:.2f}, {}\"share\": {:.3f}}}\n",
-                 op, what, options_.threads, us, row->report_label, matrix ? "gflops" : "gbs", giga, ceiling,
-                 matrix ? fmt::format("\"share_of_product\": {:.3f}, ", of_product) : "", share);
+      fmt::print(
+          "{{\"op\": \"{}\", \"shape\": \"{}\", \"threads\": {}, \"us\": {:.2f}, \"bound\": \"{}\", \"{}\": {:.2f}, "
+          "\"ceiling\": {:.2f}, {}\"share\": {:.3f}}}\n",
+          op, what, options_.threads, us, row->report_label, matrix ? "gflops" : "gbs", giga, ceiling,
+          matrix ? fmt::format("\"share_of_product\": {:.3f}, ", of_product) : "", share);
     else
-      fmt::print("{:<26}{:<60}{:>12.1f} {:>8.1f} {:<6}{:>9.1f} {:<7}{:>6.0f}%{:>11}\n", op, what, us, giga, matrix ? "GF/s" : "GB/s",
-                 ceiling, matrix ? "cores" : "memory", 100 * share, matrix ? fmt::format("{:.0f}%", 100 * of_product) : "");
+      fmt::print("{:<26}{:<60}{:>12.1f} {:>8.1f} {:<6}{:>9.1f} {:<7}{:>6.0f}%{:>11}\n", op, what, us, giga,
+                 matrix ? "GF/s" : "GB/s", ceiling, matrix ? "cores" : "memory", 100 * share,
+                 matrix ? fmt::format("{:.0f}%", 100 * of_product) : "");
     std::fflush(stdout);
   }
 
@@ -161,8 +176,10 @@ int run(const Options& options) {
     auto* registered = benchmark::RegisterBenchmark((call.op + "/" + call.shape).c_str(),
                                                     [&](benchmark::State& state) { bench.measure(state, call); });
     registered->Unit(benchmark::kMicrosecond)->UseRealTime();
-    if (options.quick) registered->Iterations(1);
-    else registered->MinTime(options.seconds);
+    if (options.quick)
+      registered->Iterations(1);
+    else
+      registered->MinTime(options.seconds);
     registered->Repetitions(options.quick ? 1 : options.repetitions);
   }
   Table table(options);

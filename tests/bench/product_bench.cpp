@@ -99,14 +99,22 @@ Options parse(int argc, char** argv) {
       if (i + 1 == argc) throw std::runtime_error(name + " needs a value");
       return argv[++i];
     };
-    if (name == "--library") o.library = value();
-    else if (name == "--symbol") o.symbol = value();
-    else if (name == "--coretype") o.coretype = value();
-    else if (name == "--threads") o.threads = std::stoi(value());
-    else if (name == "--shapes") o.shapes = value();
-    else if (name == "--seconds") o.seconds = std::stod(value());
-    else if (name == "--list") o.list = true;
-    else throw std::runtime_error("unknown option " + name + "; the options are listed at the top of product_bench.cpp");
+    if (name == "--library")
+      o.library = value();
+    else if (name == "--symbol")
+      o.symbol = value();
+    else if (name == "--coretype")
+      o.coretype = value();
+    else if (name == "--threads")
+      o.threads = std::stoi(value());
+    else if (name == "--shapes")
+      o.shapes = value();
+    else if (name == "--seconds")
+      o.seconds = std::stod(value());
+    else if (name == "--list")
+      o.list = true;
+    else
+      throw std::runtime_error("unknown option " + name + "; the options are listed at the top of product_bench.cpp");
   }
   if (o.library.empty() && !o.list) throw std::runtime_error("--library is missing: a shared object, or smoe");
   if (o.threads < 1 || o.seconds <= 0) throw std::runtime_error("--threads and --seconds must be positive");
@@ -120,32 +128,39 @@ float beta_of(const Product& p) { return p.kind == Gemm::tn ? 1.0f : 0.0f; }
 
 // Row-major operands: a [m,k] or, tn, [k,m]; b [k,n] or, nt, [n,k].
 Call cblas_call(void* function) {
-  const auto sgemm = reinterpret_cast<void (*)(int, int, int, int, int, int, float, const float*, int, const float*, int, float, float*, int)>(function);
+  const auto sgemm = reinterpret_cast<void (*)(int, int, int, int, int, int, float, const float*, int, const float*,
+                                               int, float, float*, int)>(function);
   return [sgemm](const Product& p, const float* a, const float* b, float* c) {
     constexpr int row_major = 101, plain = 111, transposed = 112;
     const bool ta = p.kind == Gemm::tn, tb = p.kind == Gemm::nt;
     const int m = static_cast<int>(p.m), n = static_cast<int>(p.n), k = static_cast<int>(p.k);
-    sgemm(row_major, ta ? transposed : plain, tb ? transposed : plain, m, n, k, 1.0f, a, ta ? m : k, b, tb ? k : n, beta_of(p), c, n);
+    sgemm(row_major, ta ? transposed : plain, tb ? transposed : plain, m, n, k, 1.0f, a, ta ? m : k, b, tb ? k : n,
+          beta_of(p), c, n);
   };
 }
 
 Call dnnl_call(void* function) {
-  const auto sgemm = reinterpret_cast<int (*)(char, char, std::int64_t, std::int64_t, std::int64_t, float, const float*, std::int64_t, const float*,
-                                              std::int64_t, float, float*, std::int64_t)>(function);
+  const auto sgemm =
+      reinterpret_cast<int (*)(char, char, std::int64_t, std::int64_t, std::int64_t, float, const float*, std::int64_t,
+                               const float*, std::int64_t, float, float*, std::int64_t)>(function);
   return [sgemm](const Product& p, const float* a, const float* b, float* c) {
     const bool ta = p.kind == Gemm::tn, tb = p.kind == Gemm::nt;
-    if (sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', p.m, p.n, p.k, 1.0f, a, ta ? p.m : p.k, b, tb ? p.k : p.n, beta_of(p), c, p.n) != 0)
+    if (sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', p.m, p.n, p.k, 1.0f, a, ta ? p.m : p.k, b, tb ? p.k : p.n, beta_of(p), c,
+              p.n) != 0)
       throw std::runtime_error("dnnl_sgemm failed");
   };
 }
 
 // Column-major: c^T = b^T a^T, and what is row-major here is a transposed matrix there.
 Call fortran_call(void* function) {
-  const auto sgemm = reinterpret_cast<void (*)(const char*, const char*, const int*, const int*, const int*, const float*, const float*, const int*,
-                                               const float*, const int*, const float*, float*, const int*)>(function);
+  const auto sgemm =
+      reinterpret_cast<void (*)(const char*, const char*, const int*, const int*, const int*, const float*,
+                                const float*, const int*, const float*, const int*, const float*, float*, const int*)>(
+          function);
   return [sgemm](const Product& p, const float* a, const float* b, float* c) {
     const bool ta = p.kind == Gemm::tn, tb = p.kind == Gemm::nt;
-    const int m = static_cast<int>(p.m), n = static_cast<int>(p.n), k = static_cast<int>(p.k), lda = ta ? m : k, ldb = tb ? k : n;
+    const int m = static_cast<int>(p.m), n = static_cast<int>(p.n), k = static_cast<int>(p.k), lda = ta ? m : k,
+              ldb = tb ? k : n;
     const float one = 1, beta = beta_of(p);
     sgemm(tb ? "T" : "N", ta ? "T" : "N", &n, &m, &k, &one, b, &ldb, a, &lda, &beta, c, &n);
   };
@@ -154,9 +169,11 @@ Call fortran_call(void* function) {
 Call own_call(Backend& backend) {
   return [&backend](const Product& p, const float* a, const float* b, float* c) {
     const bool ta = p.kind == Gemm::tn, tb = p.kind == Gemm::nt;
-    const auto view = [](const float* data, Shape shape) { return Tensor(const_cast<float*>(data), DType::f32, shape); };
-    backend.gemm(p.kind, view(a, ta ? Shape{p.k, p.m} : Shape{p.m, p.k}), view(b, tb ? Shape{p.n, p.k} : Shape{p.k, p.n}), view(c, {p.m, p.n}),
-                 ta ? Write::add : Write::assign);
+    const auto view = [](const float* data, Shape shape) {
+      return Tensor(const_cast<float*>(data), DType::f32, shape);
+    };
+    backend.gemm(p.kind, view(a, ta ? Shape{p.k, p.m} : Shape{p.m, p.k}),
+                 view(b, tb ? Shape{p.n, p.k} : Shape{p.k, p.n}), view(c, {p.m, p.n}), ta ? Write::add : Write::assign);
   };
 }
 
@@ -167,8 +184,10 @@ void tell_libraries(const Options& o) {
   // Linked with the CPU backend, this program has chosen for itself when it started: another library shall choose freely.
   const char* chosen = cpu::blas_kernel_for(cpu::cpu_features());
   const std::string coretype = o.coretype == "chosen" ? (chosen ? chosen : "") : o.coretype;
-  if (coretype.empty()) unsetenv("OPENBLAS_CORETYPE");
-  else setenv("OPENBLAS_CORETYPE", coretype.c_str(), 1);
+  if (coretype.empty())
+    unsetenv("OPENBLAS_CORETYPE");
+  else
+    setenv("OPENBLAS_CORETYPE", coretype.c_str(), 1);
 }
 
 Call open_library(const Options& o, Backend& backend) {
@@ -193,14 +212,18 @@ void require_correct(const Call& call) {
       for (std::int64_t j = 0; j < p.n; ++j) {
         float expected = 0;
         for (std::int64_t l = 0; l < p.k; ++l)
-          expected += a[static_cast<std::size_t>(kind == Gemm::tn ? l * p.m + i : i * p.k + l)] * b[static_cast<std::size_t>(kind == Gemm::nt ? j * p.k + l : l * p.n + j)];
+          expected += a[static_cast<std::size_t>(kind == Gemm::tn ? l * p.m + i : i * p.k + l)] *
+                      b[static_cast<std::size_t>(kind == Gemm::nt ? j * p.k + l : l * p.n + j)];
         if (c[static_cast<std::size_t>(i * p.n + j)] != expected)
-          throw std::runtime_error(fmt::format("the library's {} product is wrong: it has another calling convention than --symbol says", p.kind_name()));
+          throw std::runtime_error(
+              fmt::format("the library's {} product is wrong: it has another calling convention than --symbol says",
+                          p.kind_name()));
       }
   }
 }
 
-double time_of(const Product& p, const Call& call, int threads, double seconds, const float* a, const float* b, float* c) {
+double time_of(const Product& p, const Call& call, int threads, double seconds, const float* a, const float* b,
+               float* c) {
   constexpr int repetitions = 9;
   const auto run = [&](std::int64_t times) {
     const double start = now(threads);
@@ -237,8 +260,9 @@ int run(const Options& o) {
     const double seconds = time_of(p, call, o.threads, o.seconds, a.f32(), b.f32(), c.f32());
     const double cores = std::max(before, cpu::measure_core_rate(o.threads).flops_per_second);
     const double rate = op_work::gemm(p.m, p.n, p.k).flops / seconds;
-    fmt::print("{{\"shape\": \"{}\", \"what\": \"{}\", \"threads\": {}, \"us\": {:.2f}, \"gflops\": {:.2f}, \"core_gflops\": {:.2f}, \"share\": {:.3f}}}\n",
-               p.name(), p.what, o.threads, 1e6 * seconds, 1e-9 * rate, 1e-9 * cores, rate / cores);
+    fmt::print(
+        "{{\"shape\": \"{}\", \"what\": \"{}\", \"threads\": {}, \"us\": {:.2f}, \"gflops\": {:.2f}, \"core_gflops\": {:.2f}, \"share\": {:.3f}}}\n",
+        p.name(), p.what, o.threads, 1e6 * seconds, 1e-9 * rate, 1e-9 * cores, rate / cores);
     std::fflush(stdout);
   }
   return 0;

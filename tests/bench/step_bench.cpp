@@ -39,13 +39,20 @@ Options parse(int argc, char** argv) {
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string_view name = argv[i];
     const std::int64_t value = std::atoll(argv[i + 1]);
-    if (name == "--batch") o.batch = value;
-    else if (name == "--seq") o.sequence_length = value;
-    else if (name == "--threads") o.threads = value;
-    else if (name == "--steps") o.steps = value;
-    else if (name == "--tp") o.tp = value;
-    else if (name == "--ep") o.ep = value;
-    else std::fprintf(stderr, "unknown option %s\n", argv[i]), std::exit(2);
+    if (name == "--batch")
+      o.batch = value;
+    else if (name == "--seq")
+      o.sequence_length = value;
+    else if (name == "--threads")
+      o.threads = value;
+    else if (name == "--steps")
+      o.steps = value;
+    else if (name == "--tp")
+      o.tp = value;
+    else if (name == "--ep")
+      o.ep = value;
+    else
+      std::fprintf(stderr, "unknown option %s\n", argv[i]), std::exit(2);
   }
   return o;
 }
@@ -53,7 +60,8 @@ Options parse(int argc, char** argv) {
 int run(const Options& o, MpiSession& session) {
   const auto start = Clock::now();
   ModelConfig config;  // its defaults are this shape
-  const Mesh mesh = Mesh::over(session, {.ranks = session.size(), .tp = static_cast<int>(o.tp), .ep = static_cast<int>(o.ep)});
+  const Mesh mesh =
+      Mesh::over(session, {.ranks = session.size(), .tp = static_cast<int>(o.tp), .ep = static_cast<int>(o.ep)});
   Communicator& world = mesh.group(Axis::world);
   const auto backend = make_cpu_backend(static_cast<int>(o.threads));
   Arena persistent(*backend);
@@ -91,7 +99,7 @@ int run(const Options& o, MpiSession& session) {
   const double first_step = seconds_since(start);
   one_step();
 
-  Yardstick yardstick(*backend, Yardstick::product_size, 3);  // nothing here asks for the memory's rate
+  Yardstick yardstick(*backend, Yardstick::product_size, 3);    // nothing here asks for the memory's rate
   const auto gflops_of = [&](double (Yardstick::*measure)()) {  // on all ranks at once, added up
     world.barrier("bench.yardstick");
     double rate = 1e-9 * (yardstick.*measure)();
@@ -107,18 +115,21 @@ int run(const Options& o, MpiSession& session) {
     }
     seconds.push_back(one_step());
   }
-  const double tokens = static_cast<double>(ids.size()), time = median(seconds), product = median(products), core = median(cores);
+  const double tokens = static_cast<double>(ids.size()), time = median(seconds), product = median(products),
+               core = median(cores);
   const double gflops = 3e-9 * forward_flops_per_token(config, o.sequence_length) * tokens / time;
   const std::int64_t sent = mesh.traffic().total();
   if (!mesh.is_root()) return 0;
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  std::printf("{\"what\": \"smoe\", \"kernel\": \"%s\", \"batch\": %ld, \"seq\": %ld, \"threads\": %ld, \"ranks\": %d, \"tp\": %ld, \"ep\": %ld, \"tokens_per_sec\": %.1f, "
-              "\"best_tokens_per_sec\": %.1f, \"gflops\": %.1f, \"core_gflops\": %.1f, \"share_of_cores\": %.3f, "
-              "\"sgemm_gflops\": %.1f, \"share_of_sgemm\": %.3f, "
-              "\"peak_rss_mib\": %ld, \"first_step_s\": %.2f, \"bytes_sent\": %ld}\n",
-              backend->measure_profile().product_kernel.c_str(), o.batch, o.sequence_length, o.threads, session.size(), o.tp, o.ep, tokens / time,
-              tokens / *std::min_element(seconds.begin(), seconds.end()), gflops, core, gflops / core, product, gflops / product, usage.ru_maxrss / 1024, first_step, sent);
+  std::printf(
+      "{\"what\": \"smoe\", \"kernel\": \"%s\", \"batch\": %ld, \"seq\": %ld, \"threads\": %ld, \"ranks\": %d, \"tp\": %ld, \"ep\": %ld, \"tokens_per_sec\": %.1f, "
+      "\"best_tokens_per_sec\": %.1f, \"gflops\": %.1f, \"core_gflops\": %.1f, \"share_of_cores\": %.3f, "
+      "\"sgemm_gflops\": %.1f, \"share_of_sgemm\": %.3f, "
+      "\"peak_rss_mib\": %ld, \"first_step_s\": %.2f, \"bytes_sent\": %ld}\n",
+      backend->measure_profile().product_kernel.c_str(), o.batch, o.sequence_length, o.threads, session.size(), o.tp,
+      o.ep, tokens / time, tokens / *std::min_element(seconds.begin(), seconds.end()), gflops, core, gflops / core,
+      product, gflops / product, usage.ru_maxrss / 1024, first_step, sent);
   return 0;
 }
 

@@ -122,8 +122,7 @@ const std::vector<Refused> refused_values = {
      "c.yaml:2:11: checkpoint.resume: found 'false', expected text, in quotes if it is meant: \"false\""},
     {"text_number", "model:\n  from: 12\n",
      "c.yaml:2:9: model.from: found '12', expected text or null, in quotes if it is meant: \"12\""},
-    {"text_null", "train:\n  output_dir: null\n",
-     "c.yaml:2:3: train.output_dir: found nothing (null), expected text"},
+    {"text_null", "train:\n  output_dir: null\n", "c.yaml:2:3: train.output_dir: found nothing (null), expected text"},
     {"text_empty", "train:\n  output_dir: ''\n", "c.yaml:2:15: train.output_dir: found nothing, expected text"},
     {"texts_not_a_list", "train:\n  freeze: '*.experts.*'\n",
      "c.yaml:2:11: train.freeze: found the text \"*.experts.*\", expected a list of text"},
@@ -151,7 +150,8 @@ const std::vector<Refused> not_available = {
      "c.yaml:2:21: router.bias_update_rate: found '0.001', expected 0.0: other values are not available yet"},
     {"tp", "parallel:\n  tp: 0\n", "c.yaml:2:7: parallel.tp: found 0, expected an integer in [1, 65536]"},
     {"ep", "parallel:\n  ep: two\n", "c.yaml:2:7: parallel.ep: found 'two', expected an integer in [1, 65536]"},
-    {"timeout", "parallel:\n  timeout: -1\n", "c.yaml:2:12: parallel.timeout: found -1, expected a finite number in [0, 86400]"},
+    {"timeout", "parallel:\n  timeout: -1\n",
+     "c.yaml:2:12: parallel.timeout: found -1, expected a finite number in [0, 86400]"},
     {"device", "train:\n  device: cuda\n", "c.yaml:2:11: train.device: found cuda, which is not available yet"},
     {"recompute", "train:\n  recompute: expert\n",
      "c.yaml:2:14: train.recompute: found expert, which is not available yet"},
@@ -196,7 +196,8 @@ const std::vector<Refused> yaml_features = {
      "c.yaml:3:1: found a tab in the indentation, expected spaces: YAML indents with nothing else"},
     {"tab_on_an_empty_line", "train:\n  steps: 3\n\t\n  seed: 3\n",
      "c.yaml:3:1: found a tab in the indentation, expected spaces: YAML indents with nothing else"},
-    {"error_below_a_tab_that_is_fine", "log: {interval: 1,\n\ttensorboard: true}\ntrain: [1, 2\n", "c.yaml:5:5: not valid YAML: end of sequence flow not found"},
+    {"error_below_a_tab_that_is_fine", "log: {interval: 1,\n\ttensorboard: true}\ntrain: [1, 2\n",
+     "c.yaml:5:5: not valid YAML: end of sequence flow not found"},
     {"control_character", std::string("log: {interval: 1}\nx: \x04y\n"),
      "c.yaml:2:4: found the control character 0x04, expected text"},
     {"null_character", std::string("log: \0 {interval: 1}\n", 21),
@@ -206,7 +207,8 @@ const std::vector<Refused> yaml_features = {
 };
 
 const std::vector<Refused> relations = {
-    {"heads_do_not_divide_hidden_size", "model:\n  num_attention_heads: 7\n  num_key_value_heads: 7\n  hidden_size: 64\n",
+    {"heads_do_not_divide_hidden_size",
+     "model:\n  num_attention_heads: 7\n  num_key_value_heads: 7\n  hidden_size: 64\n",
      "c.yaml:4:16: model.hidden_size: found 64, expected a multiple of num_attention_heads (7), or an explicit "
      "head_dim"},
     {"odd_head_dim", "model:\n  head_dim: 33\n",
@@ -234,10 +236,12 @@ INSTANTIATE_TEST_SUITE_P(YamlFeature, ConfigBadInput, testing::ValuesIn(yaml_fea
 INSTANTIATE_TEST_SUITE_P(Relation, ConfigBadInput, testing::ValuesIn(relations), case_name);
 
 TEST(ConfigBadInputData, MissingTrainingData) {
-  EXPECT_EQ(refusal("log:\n  interval: 1\n"),
-            "c.yaml: data.train: found no training data, expected a list such as [{path: data/train}], or train.steps: 0");
-  EXPECT_EQ(refusal(""),
-            "c.yaml: data.train: found no training data, expected a list such as [{path: data/train}], or train.steps: 0");
+  EXPECT_EQ(
+      refusal("log:\n  interval: 1\n"),
+      "c.yaml: data.train: found no training data, expected a list such as [{path: data/train}], or train.steps: 0");
+  EXPECT_EQ(
+      refusal(""),
+      "c.yaml: data.train: found no training data, expected a list such as [{path: data/train}], or train.steps: 0");
   EXPECT_EQ(refusal("train: {steps: 0}"), "");
 }
 
@@ -259,13 +263,14 @@ TEST(ConfigBadInputData, Sources) {
 }
 
 TEST(ConfigBadInputReport, AllProblemsOfAFileInItsOrder) {
-  EXPECT_EQ(refusal("train:\n  steps: many\nmodel:\n  hidden_size: 0\n  layers: 3\n", {"log.interval=0"}),
-            "c.yaml:2:10: train.steps: found 'many', expected an integer in [0, 1000000000]\n"
-            "c.yaml:4:16: model.hidden_size: found 0, expected an integer in [1, 262144]\n"
-            "c.yaml:5:3: model.layers: unknown key, expected one of from, vocab_size, hidden_size, intermediate_size, "
-            "num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, num_local_experts, "
-            "num_experts_per_tok, max_position_embeddings, rope_theta, rms_norm_eps, initializer_range, sliding_window\n"
-            "command line: log.interval: found 0, expected an integer in [1, 1000000000]");
+  EXPECT_EQ(
+      refusal("train:\n  steps: many\nmodel:\n  hidden_size: 0\n  layers: 3\n", {"log.interval=0"}),
+      "c.yaml:2:10: train.steps: found 'many', expected an integer in [0, 1000000000]\n"
+      "c.yaml:4:16: model.hidden_size: found 0, expected an integer in [1, 262144]\n"
+      "c.yaml:5:3: model.layers: unknown key, expected one of from, vocab_size, hidden_size, intermediate_size, "
+      "num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, num_local_experts, "
+      "num_experts_per_tok, max_position_embeddings, rope_theta, rms_norm_eps, initializer_range, sliding_window\n"
+      "command line: log.interval: found 0, expected an integer in [1, 1000000000]");
 }
 
 TEST(ConfigBadInputReport, AtMostTenAreListed) {
@@ -286,13 +291,19 @@ TEST(ConfigBadInputReport, LongAndHostileValuesAreCut) {
 
 // Whatever is quoted in a message, from the file or from the command line: no terminal is told to do anything.
 TEST(ConfigBadInputReport, NothingReachesTheTerminalRaw) {
-  for (const std::string escape : {"\x1b[31m", "\x7f", "\r", "\xc2\x9b" "31m", "\x9b" "31m"}) {
-    for (const std::string& text : {"data.train." + escape + "=1", escape, "train." + escape + "=1", escape + ".steps=1", "train.." + escape + "=1",
-                                    "log.interval." + escape + "=1", escape + "={a: 1}", "train.output_dir=" + escape, "train.steps=" + escape}) {
+  for (const std::string escape : {"\x1b[31m", "\x7f", "\r",
+                                   "\xc2\x9b"
+                                   "31m",
+                                   "\x9b"
+                                   "31m"}) {
+    for (const std::string& text : {"data.train." + escape + "=1", escape, "train." + escape + "=1",
+                                    escape + ".steps=1", "train.." + escape + "=1", "log.interval." + escape + "=1",
+                                    escape + "={a: 1}", "train.output_dir=" + escape, "train.steps=" + escape}) {
       const std::string message = refusal("log: {interval: 2}\n" + minimal_yaml, {text});
       if (message.empty()) continue;  // U+009B may stand in the name of a directory
       EXPECT_TRUE(is_utf8(message)) << text;
-      for (const std::string_view raw : {"\x1b", "\x7f", "\r", "\xc2\x9b"}) EXPECT_EQ(message.find(raw), std::string::npos) << message;
+      for (const std::string_view raw : {"\x1b", "\x7f", "\r", "\xc2\x9b"})
+        EXPECT_EQ(message.find(raw), std::string::npos) << message;
     }
   }
   EXPECT_EQ(refusal(minimal_yaml, {"data.train.\x1b[31m=1"}),
@@ -301,22 +312,28 @@ TEST(ConfigBadInputReport, NothingReachesTheTerminalRaw) {
 }
 
 TEST(ConfigBadInputPath, OtherHomesVariablesAndNoHome) {
-  const std::string other = "expected ~/ for your own home directory or a path: other users' are not looked up; write the directory out (with ./ "
-                            "in front where a name begins with ~)";
-  const std::string variable = "expected a path without '$': variables are not expanded; write the path out, or begin it with ~/ for your home "
-                               "directory";
-  EXPECT_EQ(refusal("data:\n  train: [{path: ~ann/shards}]\n"), "c.yaml:2:18: data.train.0.path: found '~ann/shards', " + other);
+  const std::string other =
+      "expected ~/ for your own home directory or a path: other users' are not looked up; write the directory out (with ./ "
+      "in front where a name begins with ~)";
+  const std::string variable =
+      "expected a path without '$': variables are not expanded; write the path out, or begin it with ~/ for your home "
+      "directory";
+  EXPECT_EQ(refusal("data:\n  train: [{path: ~ann/shards}]\n"),
+            "c.yaml:2:18: data.train.0.path: found '~ann/shards', " + other);
   EXPECT_EQ(refusal("data:\n  train: [{path: ~/shards}, {path: $HOME/shards}]\n"),
             "c.yaml:2:36: data.train.1.path: found '$HOME/shards', " + variable);
-  EXPECT_EQ(refusal_of("model: {from: '${MODELS}/mixtral'}\n"), "c.yaml:1:15: model.from: found '${MODELS}/mixtral', " + variable);
+  EXPECT_EQ(refusal_of("model: {from: '${MODELS}/mixtral'}\n"),
+            "c.yaml:1:15: model.from: found '${MODELS}/mixtral', " + variable);
   EXPECT_EQ(refusal(minimal_yaml, {"train.output_dir=~ann"}), "command line: train.output_dir: found '~ann', " + other);
-  EXPECT_EQ(refusal(minimal_yaml, {"checkpoint.resume=runs/$USER"}), "command line: checkpoint.resume: found 'runs/$USER', " + variable);
+  EXPECT_EQ(refusal(minimal_yaml, {"checkpoint.resume=runs/$USER"}),
+            "command line: checkpoint.resume: found 'runs/$USER', " + variable);
   const Home home(nullptr);
   EXPECT_EQ(refusal(minimal_yaml, {"model.from=~/mixtral"}),
             "command line: model.from: found '~/mixtral', but HOME is not set: write the directory out in place of ~");
   const Home relative("here");
-  EXPECT_EQ(refusal(minimal_yaml, {"model.from=~/mixtral"}),
-            "command line: model.from: found '~/mixtral', but HOME is 'here', no absolute path: write the directory out in place of ~");
+  EXPECT_EQ(
+      refusal(minimal_yaml, {"model.from=~/mixtral"}),
+      "command line: model.from: found '~/mixtral', but HOME is 'here', no absolute path: write the directory out in place of ~");
   EXPECT_EQ(refusal(minimal_yaml, {"model.from=mixtral"}), "") << "a path that needs no home";
 }
 
@@ -364,9 +381,10 @@ TEST(ConfigBadInputOverride, Form) {
 TEST(ConfigBadInputOverride, ValuesAndKeys) {
   EXPECT_EQ(refusal(minimal_yaml, {"optimizer.lr=1e-3"}),
             "command line: optimizer.lr: unknown key; did you mean 'optimizer.learning_rate'?");
-  EXPECT_EQ(refusal(minimal_yaml, {"foo.bar=1"}),
-            "command line: foo.bar: unknown key, expected one of model, router, data, optimizer, schedule, parallel, train, checkpoint, eval, "
-            "log, lora");
+  EXPECT_EQ(
+      refusal(minimal_yaml, {"foo.bar=1"}),
+      "command line: foo.bar: unknown key, expected one of model, router, data, optimizer, schedule, parallel, train, checkpoint, eval, "
+      "log, lora");
   EXPECT_EQ(refusal(minimal_yaml, {"optimiser.beta1=0.5"}),
             "command line: optimiser.beta1: unknown key; did you mean 'optimizer.beta1'?");
   EXPECT_EQ(refusal(minimal_yaml, {"optim.learning_rate=1"}),
@@ -374,9 +392,10 @@ TEST(ConfigBadInputOverride, ValuesAndKeys) {
   EXPECT_EQ(refusal(minimal_yaml, {"training.batch_size=1"}),
             "command line: training.batch_size: unknown key; did you mean 'train.global_batch_size'?");
   EXPECT_EQ(refusal(minimal_yaml, {"steps=5"}), "command line: steps: unknown key; did you mean 'train.steps'?");
-  EXPECT_EQ(refusal(minimal_yaml, {"train.steps=\"8\""}),
-            "command line: train.steps: found the text \"8\", expected an integer in [0, 1000000000]; in quotes it is text: write 8 without "
-            "them");
+  EXPECT_EQ(
+      refusal(minimal_yaml, {"train.steps=\"8\""}),
+      "command line: train.steps: found the text \"8\", expected an integer in [0, 1000000000]; in quotes it is text: write 8 without "
+      "them");
   EXPECT_EQ(refusal(minimal_yaml, {"train.steps=1.5"}),
             "command line: train.steps: found '1.5', expected an integer in [0, 1000000000]");
   EXPECT_EQ(refusal(minimal_yaml, {"train.steps="}),

@@ -13,9 +13,10 @@ namespace {
 
 // A legal file with a few pieces overwritten, inserted or removed.
 std::string mutated(std::string text) {
-  const auto pieces = rc::gen::element<std::string>(
-      ":", " ", "\n", "- ", "[", "]", "{", "}", "&a ", "*a", "!!int ", "<<: ", "---\n", "?", "|", ">", "#", "'", "\"", "\\", "%",
-      "\t", std::string("\0", 1), "\x04", "\xff", "\xef\xbb\xbf", "null", "~", ".nan", "1e999", "010", "-1", "true", "model:");
+  const auto pieces = rc::gen::element<std::string>(":", " ", "\n", "- ", "[", "]", "{", "}", "&a ", "*a", "!!int ",
+                                                    "<<: ", "---\n", "?", "|", ">", "#", "'", "\"", "\\", "%", "\t",
+                                                    std::string("\0", 1), "\x04", "\xff", "\xef\xbb\xbf", "null", "~",
+                                                    ".nan", "1e999", "010", "-1", "true", "model:");
   const int count = *rc::gen::inRange(1, 8);
   for (int i = 0; i < count; ++i) {
     const std::size_t at = *rc::gen::inRange<std::size_t>(0, text.size() + 1);

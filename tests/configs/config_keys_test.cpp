@@ -12,8 +12,8 @@ namespace {
 
 TEST(ConfigKeys, AreThoseOfKeysTxt) {
   std::string keys;
-  for (const FieldText& field : describe_fields(parse_config("train: {steps: 0}", "NAME.yaml", {"train.steps=1000",
-                                                                                                "data.train=[{path: PATH}]"}))) {
+  for (const FieldText& field : describe_fields(
+           parse_config("train: {steps: 0}", "NAME.yaml", {"train.steps=1000", "data.train=[{path: PATH}]"}))) {
     keys += fmt::format("{}: {}; default {}\n", field.key, field.expects, field.value);
   }
   std::ifstream file(SMOE_SOURCE_DIR "/tests/configs/keys.txt");

@@ -72,7 +72,8 @@ checkpoint: {resume: ~/runs/two/checkpoints/step-000100}
 }
 
 TEST(ConfigPath, NothingElseIsExpanded) {
-  const RunConfig config = with_overrides({"model.from=a~/b", "train.output_dir=./~ann", "data.eval=[{path: 'a/~/b*?{c}%d'}]"});
+  const RunConfig config =
+      with_overrides({"model.from=a~/b", "train.output_dir=./~ann", "data.eval=[{path: 'a/~/b*?{c}%d'}]"});
   EXPECT_EQ(config.model.from, "a~/b");
   EXPECT_EQ(config.train.output_dir, "./~ann");
   EXPECT_EQ(config.data.eval, (std::vector<DataSource>{{"a/~/b*?{c}%d", 1.0}}));
@@ -80,13 +81,15 @@ TEST(ConfigPath, NothingElseIsExpanded) {
 }
 
 TEST(ConfigReader, WindowsLinesAndByteOrderMark) {
-  EXPECT_EQ(refusal("\xEF\xBB\xBF" "data:\r\n  train: [{path: shards}]\r\n"), "");
+  EXPECT_EQ(refusal("\xEF\xBB\xBF"
+                    "data:\r\n  train: [{path: shards}]\r\n"),
+            "");
 }
 
 TEST(ConfigOverride, ReplacesWhatTheFileSays) {
-  const RunConfig config = with_overrides({"optimizer.learning_rate=1e-3", "train.steps=5", "train.steps=6",
-                                           "log.dump_steps=[2, 3]", "checkpoint.resume=a=b", "model.head_dim=64",
-                                           "model.head_dim=null"});
+  const RunConfig config =
+      with_overrides({"optimizer.learning_rate=1e-3", "train.steps=5", "train.steps=6", "log.dump_steps=[2, 3]",
+                      "checkpoint.resume=a=b", "model.head_dim=64", "model.head_dim=null"});
   EXPECT_EQ(config.optimizer.learning_rate, 1e-3);
   EXPECT_EQ(config.train.steps, 6) << "the last of several wins";
   EXPECT_EQ(config.log.dump_steps, (std::vector<std::int64_t>{2, 3}));
@@ -95,7 +98,8 @@ TEST(ConfigOverride, ReplacesWhatTheFileSays) {
 }
 
 TEST(ConfigOverride, ListsAsAWholeOrOneEntry) {
-  const RunConfig one = with_overrides({"data.train.0.weight=2", "data.train.1.path=more", "data.eval.0.path=held_out"});
+  const RunConfig one =
+      with_overrides({"data.train.0.weight=2", "data.train.1.path=more", "data.eval.0.path=held_out"});
   EXPECT_EQ(one.data.train, (std::vector<DataSource>{{"shards", 2.0}, {"more", 1.0}}));
   EXPECT_EQ(one.data.eval, (std::vector<DataSource>{{"held_out", 1.0}}));
   const RunConfig whole = with_overrides({"data.train=[{path: other}]"});
@@ -122,8 +126,9 @@ TEST(ConfigModelFrom, LeavesTheShapeToTheDirectory) {
     validate(resolved, "DIR/config.json");
     FAIL() << "accepted a sequence longer than the model's positions";
   } catch (const ConfigError& error) {
-    EXPECT_STREQ(error.what(), "DIR/config.json: data.sequence_length: found 100000, expected at most "
-                               "model.max_position_embeddings (4096)");
+    EXPECT_STREQ(error.what(),
+                 "DIR/config.json: data.sequence_length: found 100000, expected at most "
+                 "model.max_position_embeddings (4096)");
   }
   resolved.model.max_position_embeddings = 131072;
   EXPECT_NO_THROW(validate(resolved, "DIR/config.json"));
@@ -133,9 +138,10 @@ TEST(ConfigModelFrom, LeavesTheShapeToTheDirectory) {
 
 TEST(ConfigWarning, WarmUpThatNeverEnds) {
   EXPECT_TRUE(find_warnings(with_overrides({"train.steps=100"})).empty());
-  EXPECT_EQ(find_warnings(with_overrides({"train.steps=50"})),
-            (std::vector<std::string>{"schedule.warmup_steps is 100 of 50 steps in all: the learning rate ends at 50% of "
-                                      "optimizer.learning_rate"}));
+  EXPECT_EQ(
+      find_warnings(with_overrides({"train.steps=50"})),
+      (std::vector<std::string>{"schedule.warmup_steps is 100 of 50 steps in all: the learning rate ends at 50% of "
+                                "optimizer.learning_rate"}));
   EXPECT_EQ(find_warnings(with_overrides({"train.steps=110", "schedule.type=wsd"})).size(), 1u);
 }
 

@@ -67,9 +67,10 @@ class FieldGenerator {
   // Small ones mostly, and any of the 64 bits.
   static rc::Gen<std::int64_t> any_integer(std::string_view interval) {
     const std::string bounds(interval);
-    return rc::gen::suchThat(rc::gen::oneOf(rc::gen::inRange<std::int64_t>(1, 100), rc::gen::inRange<std::int64_t>(1, 60000),
-                                            rc::gen::arbitrary<std::int64_t>()),
-                             [bounds](std::int64_t value) { return contains(bounds, value); });
+    return rc::gen::suchThat(
+        rc::gen::oneOf(rc::gen::inRange<std::int64_t>(1, 100), rc::gen::inRange<std::int64_t>(1, 60000),
+                       rc::gen::arbitrary<std::int64_t>()),
+        [bounds](std::int64_t value) { return contains(bounds, value); });
   }
   // Any bits that are a finite number of the interval: all magnitudes, subnormal ones too.
   static rc::Gen<double> any_number(std::string_view interval) {
@@ -77,19 +78,21 @@ class FieldGenerator {
     return rc::gen::suchThat(rc::gen::map(rc::gen::arbitrary<std::uint64_t>(),
                                           [bounds](std::uint64_t bits) {
                                             const double value = std::abs(std::bit_cast<double>(bits));
-                                            return std::isfinite(value) && !contains(bounds, value) ? 1 / (1 + value) : value;
+                                            return std::isfinite(value) && !contains(bounds, value) ? 1 / (1 + value)
+                                                                                                    : value;
                                           }),
                              [bounds](double value) { return std::isfinite(value) && contains(bounds, value); });
   }
   // Words that YAML has plans for, and strings of characters that it treats specially.
   static rc::Gen<std::string> any_text() {
-    const auto pieces = rc::gen::element<std::string>("a", "B", "7", " ", ":", "#", "-", "'", "\"", "\\", "\n", "\t", "{", "}",
-                                                      "[", "]", ",", "&", "*", "!", "|", ">", "%", "@", "`", "\x01", "\x7f",
-                                                      "é", "→", "😀", "~", "?", "=", "<<", "...", "---", "\r", "\xc2\x85");
+    const auto pieces = rc::gen::element<std::string>(
+        "a", "B", "7", " ", ":", "#", "-", "'", "\"", "\\", "\n", "\t", "{", "}", "[", "]", ",", "&", "*", "!", "|",
+        ">", "%", "@", "`", "\x01", "\x7f", "é", "→", "😀", "~", "?", "=", "<<", "...", "---", "\r", "\xc2\x85");
     const auto composed = rc::gen::map(rc::gen::nonEmpty(rc::gen::container<std::vector<std::string>>(pieces)),
                                        [](const std::vector<std::string>& parts) { return joined(parts, ""); });
-    const auto words = rc::gen::element<std::string>("true", "no", "null", "~", "12", "010", "1e3", ".nan", "auto", "a/b.c",
-                                                     "- a", "a: b", "a #b", " a", "a ", "0x1f", "1_0", "<<", "...", "---");
+    const auto words =
+        rc::gen::element<std::string>("true", "no", "null", "~", "12", "010", "1e3", ".nan", "auto", "a/b.c", "- a",
+                                      "a: b", "a #b", " a", "a ", "0x1f", "1_0", "<<", "...", "---");
     return rc::gen::oneOf(composed, words);
   }
 };

@@ -39,7 +39,8 @@ std::string entry(int id, const std::string& content, const std::string& more = 
 const std::string restated = entry(0, "<unk>") + ", " + entry(1, "<s>") + ", " + entry(2, "</s>");
 const std::string chat_tokens = restated + ", " + entry(600, "<|im_end|>") + ", " + entry(601, "<|im_start|>");
 
-std::string config_of(const std::string& tokens, const std::string& more = "\"legacy\": true, \"eos_token\": \"<|im_end|>\"") {
+std::string config_of(const std::string& tokens,
+                      const std::string& more = "\"legacy\": true, \"eos_token\": \"<|im_end|>\"") {
   return "{\"tokenizer_class\": \"LlamaTokenizer\", \"bos_token\": \"<s>\", \"unk_token\": \"<unk>\", " + more +
          ", \"added_tokens_decoder\": {" + tokens + "}}";
 }
@@ -113,17 +114,37 @@ TEST_F(AddedTokensDirectory, DecodingGivesTheTextBackAndSpecialTokensAreSilent) 
 
 // Texts in which added tokens, their pieces and white space stand wherever they may.
 std::string text_with_tokens(std::mt19937& random, int parts) {
-  static const std::vector<std::string> choices = {"<|im_end|>", "<|im_start|>", "<m>", "<mask>", "<mas", "[/I]", " ", "  ", "\n",
-                                                   "ka", "strom", "to mi", "1", "日本", "\u3000", "\xFF", "\xE3\x80", "<", "k", ".",
-                                                   std::string(30, ' '), "\n\u3000\u2003\t\u3000\u3000\u3000 \u00A0\n"};
+  static const std::vector<std::string> choices = {"<|im_end|>",
+                                                   "<|im_start|>",
+                                                   "<m>",
+                                                   "<mask>",
+                                                   "<mas",
+                                                   "[/I]",
+                                                   " ",
+                                                   "  ",
+                                                   "\n",
+                                                   "ka",
+                                                   "strom",
+                                                   "to mi",
+                                                   "1",
+                                                   "日本",
+                                                   "\u3000",
+                                                   "\xFF",
+                                                   "\xE3\x80",
+                                                   "<",
+                                                   "k",
+                                                   ".",
+                                                   std::string(30, ' '),
+                                                   "\n\u3000\u2003\t\u3000\u3000\u3000 \u00A0\n"};
   std::string text;
   for (int i = 0; i < parts; ++i) text += choices[random() % choices.size()];
   return text;
 }
 
 TEST_F(AddedTokensDirectory, TextsCutIntoPartsGetTheSameIds) {
-  const std::string tokens = chat_tokens + ", " + entry(602, "<m>", "\"lstrip\": true") + ", " + entry(603, "<mask>", "\"rstrip\": true") +
-                             ", " + entry(604, "[/I]", "\"lstrip\": true, \"rstrip\": true");
+  const std::string tokens = chat_tokens + ", " + entry(602, "<m>", "\"lstrip\": true") + ", " +
+                             entry(603, "<mask>", "\"rstrip\": true") + ", " +
+                             entry(604, "[/I]", "\"lstrip\": true, \"rstrip\": true");
   std::size_t cuts = 0;
   for (const char* legacy : {"true", "false"}) {
     const auto strips = with_config(config_of(tokens, std::string("\"legacy\": ") + legacy));
@@ -154,8 +175,9 @@ TEST_F(AddedTokensDirectory, AConfigurationThatOnlyRepeatsTheModelChangesNothing
   const std::string bare = sha256_file(small_model_file());
   EXPECT_EQ(load()->sha256(), bare);
   EXPECT_EQ(tokenizer_identity(directory_.path()), bare);
-  for (const char* more : {"\"legacy\": false, \"eos_token\": \"</s>\"", "\"pad_token\": null, \"eos_token\": {\"content\": \"</s>\"}",
-                           "\"additional_special_tokens\": [\"<s>\", \"</s>\"], \"pad_token\": \"<unk>\""}) {
+  for (const char* more :
+       {"\"legacy\": false, \"eos_token\": \"</s>\"", "\"pad_token\": null, \"eos_token\": {\"content\": \"</s>\"}",
+        "\"additional_special_tokens\": [\"<s>\", \"</s>\"], \"pad_token\": \"<unk>\""}) {
     const auto tokenizer = with_config(config_of(restated, more));
     EXPECT_EQ(tokenizer->sha256(), bare) << more;
     EXPECT_EQ(tokenizer_identity(directory_.path()), bare);
@@ -181,7 +203,10 @@ TEST_F(AddedTokensDirectory, WhateverChangesTheIdsChangesTheIdentity) {
   is_new(config_of(restated + ", " + entry(600, "<|im_end|>")));
   is_new(config_of(restated, "\"eos_token\": \"<s>\""));
   // The same tokens under other keys are the same tokenizer.
-  EXPECT_EQ(with_config(config_of(chat_tokens, "\"eos_token\": {\"content\": \"<|im_end|>\"}, \"chat_template\": \"x\""))->sha256(), seen[1]);
+  EXPECT_EQ(
+      with_config(config_of(chat_tokens, "\"eos_token\": {\"content\": \"<|im_end|>\"}, \"chat_template\": \"x\""))
+          ->sha256(),
+      seen[1]);
 }
 
 TEST_F(AddedTokensDirectory, OlderFilesCountWhereTheConfigurationListsNoTokens) {
@@ -190,8 +215,9 @@ TEST_F(AddedTokensDirectory, OlderFilesCountWhereTheConfigurationListsNoTokens) 
   spill(directory_ / "added_tokens.json", R"({"<|im_end|>": 600, "<|im_start|>": 601})");
   EXPECT_FALSE(load()->is_control(im_end));
   EXPECT_EQ(load()->eos(), 2);
-  spill(directory_ / "special_tokens_map.json",
-        R"({"eos_token": {"content": "<|im_end|>", "single_word": false}, "additional_special_tokens": ["<|im_start|>"]})");
+  spill(
+      directory_ / "special_tokens_map.json",
+      R"({"eos_token": {"content": "<|im_end|>", "single_word": false}, "additional_special_tokens": ["<|im_start|>"]})");
   EXPECT_EQ(load()->sha256(), identity);
   EXPECT_EQ(load()->eos(), im_end);
   EXPECT_TRUE(load()->is_control(im_end));
@@ -211,20 +237,29 @@ TEST_F(AddedTokensDirectory, ATokenizerJsonSaysWhereTheSpaceGoes) {
     return ids;
   };
   const auto with_json = [&](const std::string& steps) {
-    spill(directory_ / "tokenizer.json", "{" + steps + R"("added_tokens": [{"id": 600, "content": "<|im_end|>", "special": true}]})");
-    return with_config("{\"legacy\": " + std::string(steps.find("first") == std::string::npos ? "false" : "true") + "}");  // not what counts
+    spill(directory_ / "tokenizer.json",
+          "{" + steps + R"("added_tokens": [{"id": 600, "content": "<|im_end|>", "special": true}]})");
+    return with_config("{\"legacy\": " + std::string(steps.find("first") == std::string::npos ? "false" : "true") +
+                       "}");  // not what counts
   };
-  const std::string metaspace = R"("pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": false}, )";
-  const std::string first = R"("pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Metaspace", "prepend_scheme": "first"}]}, )";
-  for (const std::string& steps :
-       {std::string(R"("normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace"}]}, )"),
-        R"("normalizer": {"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": {"Regex": "\\A▁"}, "content": "▁▁"}]}, )" + metaspace}) {
+  const std::string metaspace =
+      R"("pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": false}, )";
+  const std::string first =
+      R"("pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Metaspace", "prepend_scheme": "first"}]}, )";
+  for (
+      const std::string& steps :
+      {std::string(
+           R"("normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace"}]}, )"),
+       R"("normalizer": {"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": {"Regex": "\\A▁"}, "content": "▁▁"}]}, )" +
+           metaspace}) {
     const auto tokenizer = with_json(steps);
-    EXPECT_EQ(tokenizer->encode("ka<|im_end|>to<|im_end|> mi"), joined({model.encode("ka"), {im_end}, model.encode("to"), {im_end}, model.encode(" mi")}));
+    EXPECT_EQ(tokenizer->encode("ka<|im_end|>to<|im_end|> mi"),
+              joined({model.encode("ka"), {im_end}, model.encode("to"), {im_end}, model.encode(" mi")}));
   }
   EXPECT_EQ(with_json(metaspace)->encode("ka<|im_end|>to<|im_end|> mi"),
             joined({model.encode("ka"), {im_end}, model.encode("to"), {im_end}, inside(" mi")}));
-  EXPECT_EQ(with_json(first)->encode("ka<|im_end|>to<|im_end|> mi"), joined({model.encode("ka"), {im_end}, inside("to"), {im_end}, inside(" mi")}));
+  EXPECT_EQ(with_json(first)->encode("ka<|im_end|>to<|im_end|> mi"),
+            joined({model.encode("ka"), {im_end}, inside("to"), {im_end}, inside(" mi")}));
   EXPECT_EQ(with_json(first)->encode(" ka"), model.encode("ka"));
   expect_refused([&] { with_json(R"("pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "never"}, )"); },
                  {"tokenizer.json", "prepend_scheme", "never"});
@@ -234,7 +269,8 @@ TEST_F(AddedTokensDirectory, ATokenOfTheModelMayBeAnAddedOne) {
   // "[INST]" of the v3 vocabularies: a control piece that no text encodes to, until the directory lists it.
   const std::string pieces = "\xE2\x96\x81";
   std::string model = model_of({pieces, "a"});
-  model = ProtobufText().bytes(1, ProtobufText().bytes(1, "<unk>").number(3, 2).text())
+  model = ProtobufText()
+              .bytes(1, ProtobufText().bytes(1, "<unk>").number(3, 2).text())
               .bytes(1, ProtobufText().bytes(1, "<s>").number(3, 3).text())
               .bytes(1, ProtobufText().bytes(1, "</s>").number(3, 3).text())
               .bytes(1, ProtobufText().bytes(1, "[INST]").number(3, 3).text())
@@ -245,7 +281,8 @@ TEST_F(AddedTokensDirectory, ATokenOfTheModelMayBeAnAddedOne) {
                        ProtobufText().bytes(1, ProtobufText().bytes(1, "</s>").number(3, 3).text()).text().size());
   spill(directory_ / "tokenizer.model", model);
   EXPECT_EQ(load()->vocab_size(), 263);
-  const auto tokenizer = with_config(config_of(restated + ", " + entry(3, "[INST]") + ", " + entry(4, "<|user|>"), "\"legacy\": true"));
+  const auto tokenizer =
+      with_config(config_of(restated + ", " + entry(3, "[INST]") + ", " + entry(4, "<|user|>"), "\"legacy\": true"));
   EXPECT_EQ(tokenizer->vocab_size(), 263);
   EXPECT_EQ(tokenizer->encode("[INST]a<|user|>"), (Tokens{3, 261, 262, 4}));
 }
@@ -255,7 +292,8 @@ TEST_F(AddedTokensDirectory, ItsFilesTravelWithTheTokenizer) {
   spill(directory_ / "README.md", "not of the tokenizer");
   const auto tokenizer = chat();
   ASSERT_EQ(tokenizer->files().size(), 3u);
-  for (const TokenizerFile& file : tokenizer->files()) EXPECT_EQ(file.bytes, slurp(directory_ / file.name)) << file.name;
+  for (const TokenizerFile& file : tokenizer->files())
+    EXPECT_EQ(file.bytes, slurp(directory_ / file.name)) << file.name;
   const auto alone = load_tokenizer(small_model_file());
   ASSERT_EQ(alone->files().size(), 1u);
   EXPECT_EQ(alone->files()[0], (TokenizerFile{"tokenizer.model", slurp(small_model_file())}));
@@ -284,14 +322,22 @@ class TokenizerJson : public AddedTokensDirectory {
     json_["added_tokens"] = {{{"id", 266}, {"content", "<x>"}, {"special", true}, {"normalized", false}}};
     json_["normalizer"] = {{"type", "Sequence"}, {"normalizers", {{{"type", "Prepend"}, {"prepend", "▁"}}, replace()}}};
     json_["pre_tokenizer"] = nullptr;
-    json_["model"] = {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", "<unk>"}, {"continuing_subword_prefix", nullptr},
-                      {"end_of_word_suffix", nullptr}, {"fuse_unk", true}, {"byte_fallback", true}, {"ignore_merges", false}};
+    json_["model"] = {{"type", "BPE"},
+                      {"dropout", nullptr},
+                      {"unk_token", "<unk>"},
+                      {"continuing_subword_prefix", nullptr},
+                      {"end_of_word_suffix", nullptr},
+                      {"fuse_unk", true},
+                      {"byte_fallback", true},
+                      {"ignore_merges", false}};
     json_["model"]["vocab"] = vocabulary;
     json_["model"]["merges"] = {"a b", "▁ a", "▁ ab", "▁a b"};
   }
 
   static Json replace() { return {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "▁"}}; }
-  static Json metaspace() { return {{"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", "always"}, {"split", false}}; }
+  static Json metaspace() {
+    return {{"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", "always"}, {"split", false}};
+  }
   void load_json(const Json& json) const {
     spill(directory_ / "tokenizer.json", dump_json(json));
     load();
@@ -301,7 +347,8 @@ class TokenizerJson : public AddedTokensDirectory {
     Json json = json_;
     json[Json::json_pointer(place)] = value;
     expect_refused([&] { load_json(json); }, what);
-    expect_refused([&] { load_json(json); }, {"tokenizer.json", "transformers reads this", "remove the one that is wrong"});
+    expect_refused([&] { load_json(json); },
+                   {"tokenizer.json", "transformers reads this", "remove the one that is wrong"});
   }
   void taken(const std::string& place, const Json& value) const {
     Json json = json_;
@@ -316,7 +363,8 @@ class TokenizerJson : public AddedTokensDirectory {
 TEST_F(TokenizerJson, TheModelsOwnIsTakenInEveryFormThatIsWritten) {
   EXPECT_NO_THROW(load_json(json_));
   EXPECT_EQ(load()->vocab_size(), 267);
-  taken("/model/merges", Json::array({Json::array({"a", "b"}), Json::array({"▁", "a"}), Json::array({"▁a", "b"}), Json::array({"▁", "ab"})}));
+  taken("/model/merges", Json::array({Json::array({"a", "b"}), Json::array({"▁", "a"}), Json::array({"▁a", "b"}),
+                                      Json::array({"▁", "ab"})}));
   taken("/model/unk_token", nullptr);
   taken("/model/vocab/<x>", 266);
   taken("/truncation", {{"max_length", 5}});
@@ -351,7 +399,8 @@ TEST_F(TokenizerJson, AnotherModelIsRefusedWithWhatDiffers) {
 TEST_F(TokenizerJson, StepsThatTheModelDoesNotTakeAreRefusedByName) {
   for (const char* name : {"Strip", "Lowercase", "NFKC"}) {
     refused("/normalizer", {{"type", name}}, {"normalizer", name});
-    refused("/normalizer/normalizers", {json_["normalizer"]["normalizers"][0], replace(), {{"type", name}}}, {"normalizer", name});
+    refused("/normalizer/normalizers", {json_["normalizer"]["normalizers"][0], replace(), {{"type", name}}},
+            {"normalizer", name});
   }
   for (const char* name : {"Digits", "ByteLevel"}) {
     refused("/pre_tokenizer", {{"type", name}}, {"pre_tokenizer", name});
@@ -387,30 +436,37 @@ class AddedTokensBadInput : public AddedTokensDirectory {
 };
 
 TEST_F(AddedTokensBadInput, WhatWouldBeEncodedDifferentlyIsRefusedByName) {
-  refused(config_of(restated + ", " + entry(600, "x", "\"single_word\": true"), "\"legacy\": true"), {"tokenizer_config.json", "600", "single_word"});
+  refused(config_of(restated + ", " + entry(600, "x", "\"single_word\": true"), "\"legacy\": true"),
+          {"tokenizer_config.json", "600", "single_word"});
   refused(config_of(restated, "\"add_prefix_space\": false"), {"tokenizer_config.json", "add_prefix_space"});
-  refused(config_of(restated, "\"sp_model_kwargs\": {\"enable_sampling\": true}"), {"sp_model_kwargs", "enable_sampling"});
+  refused(config_of(restated, "\"sp_model_kwargs\": {\"enable_sampling\": true}"),
+          {"sp_model_kwargs", "enable_sampling"});
   refused(config_of(restated, "\"split_special_tokens\": true"), {"tokenizer_config.json", "split_special_tokens"});
   EXPECT_NO_THROW(with_config(config_of(restated, "\"split_special_tokens\": false")));
   for (const char* content : {"▁", "<▁x>"})
     refused(config_of(restated + ", " + entry(600, content), "\"legacy\": true"), {"added token", "600", "U+2581"});
   EXPECT_NO_THROW(with_config(config_of(restated, "\"sp_model_kwargs\": {}, \"add_prefix_space\": null")));
   spill(directory_ / "tokenizer.model", model_of({"\xE2\x96\x81", "a"}, "", 1));  // unigram
-  refused(config_of(restated + ", " + entry(261, "<x>"), "\"legacy\": false"), {"tokenizer_config.json", "legacy is false"});
+  refused(config_of(restated + ", " + entry(261, "<x>"), "\"legacy\": false"),
+          {"tokenizer_config.json", "legacy is false"});
   EXPECT_NO_THROW(with_config(config_of(restated + ", " + entry(261, "<x>"), "\"legacy\": true")));
 }
 
 TEST_F(AddedTokensBadInput, TokensThatAreSearchedForInNormalisedTextAreRefused) {
   const auto with_json = [&](const std::string& steps, const std::string& flags) {
-    spill(directory_ / "tokenizer.json", "{" + steps + R"(, "added_tokens": [{"id": 1, "content": "<s>", "normalized": true},
-      {"id": 600, "content": "<tool>", )" + flags + "}]}");
+    spill(directory_ / "tokenizer.json", "{" + steps +
+                                             R"(, "added_tokens": [{"id": 1, "content": "<s>", "normalized": true},
+      {"id": 600, "content": "<tool>", )" + flags +
+                                             "}]}");
     return load();
   };
-  const std::string prepend = R"("normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}]})";
+  const std::string prepend =
+      R"("normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}]})";
   const std::string first = R"("normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
     "pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "first"})";
   expect_refused([&] { with_json(prepend, "\"normalized\": true"); }, {"tokenizer.json", "<tool>", "normalized"});
-  expect_refused([&] { with_json(first, "\"normalized\": true, \"lstrip\": true"); }, {"tokenizer.json", "<tool>", "normalized"});
+  expect_refused([&] { with_json(first, "\"normalized\": true, \"lstrip\": true"); },
+                 {"tokenizer.json", "<tool>", "normalized"});
   EXPECT_NO_THROW(with_json(prepend, "\"normalized\": false"));
   EXPECT_NO_THROW(with_json(first, "\"normalized\": true"));
   EXPECT_NO_THROW(with_json("\"normalizer\": null", "\"normalized\": true"));

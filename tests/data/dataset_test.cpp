@@ -205,8 +205,11 @@ class DatasetBadInput : public testing::Test {
 
 TEST_F(DatasetBadInput, OtherTokenizer) {
   const std::string others = sha256_hex("another tokenizer");
-  expect_refused([&] { Dataset(set_, 8, true, {others, 300}); },
-                 {set_, "another tokenizer", sha256_hex("a tokenizer"), others, "Prepare the data again"});
+  expect_refused(
+      [&] {
+        Dataset(set_, 8, true, {others, 300});
+      },
+      {set_, "another tokenizer", sha256_hex("a tokenizer"), others, "Prepare the data again"});
   EXPECT_NO_THROW(Dataset(set_, 8, true, {sha256_hex("a tokenizer"), 300}));
 }
 
@@ -223,7 +226,8 @@ TEST_F(DatasetBadInput, VocabularyLargerThanTheModels) {
 }
 
 TEST_F(DatasetBadInput, TooFewTokens) {
-  expect_refused([&] { Dataset(set_, 17, true); }, {set_, "17 tokens", "needs 18", "data.sequence_length to at most 16"});
+  expect_refused([&] { Dataset(set_, 17, true); },
+                 {set_, "17 tokens", "needs 18", "data.sequence_length to at most 16"});
 }
 
 // Ids saved as a column: a document each.
@@ -232,7 +236,8 @@ TEST_F(DatasetBadInput, NoTargetBecauseEveryTokenIsADocument) {
   test::write_corpus(column, {std::vector<std::vector<std::int32_t>>(40, {7}), {}}, test::corpus_info(), 13);
   for (const Tail tail : {Tail::drop, Tail::keep})
     expect_refused([&] { Dataset(column, 8, true, {}, tail); },
-                   {column + " has no target in its 40 tokens of 40 documents", "column", "a.ravel()", "data.document_masking: false"});
+                   {column + " has no target in its 40 tokens of 40 documents", "column", "a.ravel()",
+                    "data.document_masking: false"});
   EXPECT_NO_THROW(Dataset(column, 8, false));
 }
 
@@ -277,7 +282,8 @@ TEST_F(DatasetBadInput, NoSuchDirectory) {
 // A manifest that tells of its shards what they do not say of themselves.
 TEST_F(DatasetBadInput, ManifestOfOtherShards) {
   const Manifest right = read_manifest(set_);
-  const auto refused = [&](const std::function<void(Manifest&)>& change, std::initializer_list<std::string_view> pieces) {
+  const auto refused = [&](const std::function<void(Manifest&)>& change,
+                           std::initializer_list<std::string_view> pieces) {
     Manifest manifest = right;
     change(manifest);
     write_manifest(set_, manifest);

@@ -54,48 +54,61 @@ TEST_P(ForeignKind, IsRefusedByNameWithAdvice) {
 
 INSTANTIATE_TEST_SUITE_P(
     , ForeignKind,
-    testing::Values(KindCase{"gzip", "f.jsonl.gz", "\x1F\x8B\x08\0"sv, "gzip-compressed", "f.jsonl.gz > ", true},
-                    KindCase{"gzip_named_jsonl", "f.jsonl", "\x1F\x8B\x08\0"sv, "gzip-compressed", "f.jsonl.unpacked", true},
-                    KindCase{"zstd", "F.ZST", "\x28\xB5\x2F\xFD\0"sv, "compressed with zstd", "zstdcat", true},
-                    KindCase{"xz", "f.xz", "\xFD" "7zXZ\0"sv, "compressed with xz", "xzcat", true},
-                    KindCase{"bzip2", "f.bz2", "BZh91AY&SY\x01\xFF"sv, "compressed with bzip2", "bzcat", true},
-                    KindCase{"zip", "f.zip", "PK\3\4\0\0"sv, "a zip archive", "unzip", true},
-                    KindCase{"parquet", "f.parquet", "PAR1\x15\0\x15PAR1"sv, "Parquet", "read_parquet", true},
-                    KindCase{"parquet_without_a_name", "part-0", "PAR1abcPAR1"sv, "Parquet", "part-0.jsonl", true},
-                    KindCase{"arrow", "f.arrow", "ARROW1\0\0"sv, "Arrow", "read_feather", true},
-                    KindCase{"arrow_stream", "data-00000.arrow", "\xFF\xFF\xFF\xFF\x10\0\0\0"sv, "Arrow stream", "Dataset.from_file", true},
-                    KindCase{"feather", "f.feather", "FEA1\0"sv, "Feather", "read_feather", true},
-                    KindCase{"hdf5", "f.h5", "\x89HDF\r\n\x1A\n"sv, "HDF5", "token shards", true},
-                    KindCase{"excel", "f.xlsx", "PK\3\4\0\0"sv, "an Excel workbook", "read_excel", true},
-                    KindCase{"numpy_archive", "f.npz", "PK\3\4\0\0"sv, "a NumPy archive", "numpy.save", true},
-                    KindCase{"csv", "F.CSV", "text,label\nx,1\n"sv, "comma-separated", "read_csv", true},
-                    KindCase{"tsv", "f.tsv", "text\tlabel\n"sv, "tab-separated", "sep='\\t'", true},
-                    KindCase{"utf16", "f.txt", "\xFF\xFEh\0i\0"sv, "UTF-16 text", "iconv -f UTF-16", true},
-                    KindCase{"utf16_big_endian", "f.txt", "\xFE\xFF\0h\0i"sv, "UTF-16 text", "iconv", true},
-                    KindCase{"utf16_without_mark", "f.jsonl", "{\0\"\0t\0e\0x\0t\0\"\0"sv, "UTF-16 text without", "iconv -f UTF-16LE", true},
-                    KindCase{"utf16_without_mark_big_endian", "f.jsonl", "\0{\0\"\0t\0e\0x\0t\0\""sv, "UTF-16 text without", "iconv -f UTF-16BE", true},
-                    KindCase{"lzma", "f.lzma", "\x5D\0\0\x80\0\xFF"sv, "compressed with lzma", "lzcat", true},
-                    KindCase{"git_lfs_pointer", "f.jsonl", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"sv, "Git LFS", "git lfs pull", true},
-                    KindCase{"text_named_parquet", "f.parquet", "no table"sv, "not what its name says", "complete", true},
-                    KindCase{"text_named_json", "f.json", "hello"sv, "begins with \"h\"", "--format text", true},
-                    KindCase{"bin_without_idx", "f.bin", "\1\0\2\0"sv, "half of a Megatron dataset", "f.idx", true},
-                    KindCase{"text_bin_without_idx", "f.bin", "text"sv, "half of a Megatron dataset", "fromfile", true},
-                    KindCase{"idx_without_bin", "f.idx", "MMIDIDX\0\0"sv, "the index of a Megatron dataset without its ids", "f.bin", true},
-                    KindCase{"pickle", "f.pkl", "\x80\4\x95\0"sv, "a Python pickle", "numpy.save", false},
-                    KindCase{"pytorch", "pytorch_model.bin", "PK\3\4\0\0"sv, "a PyTorch file", "numpy.save", false},
-                    KindCase{"safetensors", "f.safetensors", "\2\0\0\0\0\0\0\0{}"sv, "a safetensors file", "numpy.save", false},
-                    KindCase{"pdf", "f.pdf", "%PDF-1.7\n"sv, "a PDF document", "pdftotext", false},
-                    KindCase{"png", "f.png", "\x89PNG\r\n\x1A\n\0"sv, "a PNG image", "no text", false},
-                    KindCase{"jpeg", "f.JPG", "\xFF\xD8\xFF\xE0"sv, "a JPEG image", "no text", false},
-                    KindCase{"program", "f", "\x7F" "ELF\2\1\1\0"sv, "a program", "no text", false},
-                    KindCase{"zero_bytes", "f.txt", "text\0more"sv, "binary (.txt)", "byte 4 is 0", false}),
+    testing::Values(
+        KindCase{"gzip", "f.jsonl.gz", "\x1F\x8B\x08\0"sv, "gzip-compressed", "f.jsonl.gz > ", true},
+        KindCase{"gzip_named_jsonl", "f.jsonl", "\x1F\x8B\x08\0"sv, "gzip-compressed", "f.jsonl.unpacked", true},
+        KindCase{"zstd", "F.ZST", "\x28\xB5\x2F\xFD\0"sv, "compressed with zstd", "zstdcat", true},
+        KindCase{"xz", "f.xz",
+                 "\xFD"
+                 "7zXZ\0"sv,
+                 "compressed with xz", "xzcat", true},
+        KindCase{"bzip2", "f.bz2", "BZh91AY&SY\x01\xFF"sv, "compressed with bzip2", "bzcat", true},
+        KindCase{"zip", "f.zip", "PK\3\4\0\0"sv, "a zip archive", "unzip", true},
+        KindCase{"parquet", "f.parquet", "PAR1\x15\0\x15PAR1"sv, "Parquet", "read_parquet", true},
+        KindCase{"parquet_without_a_name", "part-0", "PAR1abcPAR1"sv, "Parquet", "part-0.jsonl", true},
+        KindCase{"arrow", "f.arrow", "ARROW1\0\0"sv, "Arrow", "read_feather", true},
+        KindCase{"arrow_stream", "data-00000.arrow", "\xFF\xFF\xFF\xFF\x10\0\0\0"sv, "Arrow stream",
+                 "Dataset.from_file", true},
+        KindCase{"feather", "f.feather", "FEA1\0"sv, "Feather", "read_feather", true},
+        KindCase{"hdf5", "f.h5", "\x89HDF\r\n\x1A\n"sv, "HDF5", "token shards", true},
+        KindCase{"excel", "f.xlsx", "PK\3\4\0\0"sv, "an Excel workbook", "read_excel", true},
+        KindCase{"numpy_archive", "f.npz", "PK\3\4\0\0"sv, "a NumPy archive", "numpy.save", true},
+        KindCase{"csv", "F.CSV", "text,label\nx,1\n"sv, "comma-separated", "read_csv", true},
+        KindCase{"tsv", "f.tsv", "text\tlabel\n"sv, "tab-separated", "sep='\\t'", true},
+        KindCase{"utf16", "f.txt", "\xFF\xFEh\0i\0"sv, "UTF-16 text", "iconv -f UTF-16", true},
+        KindCase{"utf16_big_endian", "f.txt", "\xFE\xFF\0h\0i"sv, "UTF-16 text", "iconv", true},
+        KindCase{"utf16_without_mark", "f.jsonl", "{\0\"\0t\0e\0x\0t\0\"\0"sv, "UTF-16 text without",
+                 "iconv -f UTF-16LE", true},
+        KindCase{"utf16_without_mark_big_endian", "f.jsonl", "\0{\0\"\0t\0e\0x\0t\0\""sv, "UTF-16 text without",
+                 "iconv -f UTF-16BE", true},
+        KindCase{"lzma", "f.lzma", "\x5D\0\0\x80\0\xFF"sv, "compressed with lzma", "lzcat", true},
+        KindCase{"git_lfs_pointer", "f.jsonl", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"sv,
+                 "Git LFS", "git lfs pull", true},
+        KindCase{"text_named_parquet", "f.parquet", "no table"sv, "not what its name says", "complete", true},
+        KindCase{"text_named_json", "f.json", "hello"sv, "begins with \"h\"", "--format text", true},
+        KindCase{"bin_without_idx", "f.bin", "\1\0\2\0"sv, "half of a Megatron dataset", "f.idx", true},
+        KindCase{"text_bin_without_idx", "f.bin", "text"sv, "half of a Megatron dataset", "fromfile", true},
+        KindCase{"idx_without_bin", "f.idx", "MMIDIDX\0\0"sv, "the index of a Megatron dataset without its ids",
+                 "f.bin", true},
+        KindCase{"pickle", "f.pkl", "\x80\4\x95\0"sv, "a Python pickle", "numpy.save", false},
+        KindCase{"pytorch", "pytorch_model.bin", "PK\3\4\0\0"sv, "a PyTorch file", "numpy.save", false},
+        KindCase{"safetensors", "f.safetensors", "\2\0\0\0\0\0\0\0{}"sv, "a safetensors file", "numpy.save", false},
+        KindCase{"pdf", "f.pdf", "%PDF-1.7\n"sv, "a PDF document", "pdftotext", false},
+        KindCase{"png", "f.png", "\x89PNG\r\n\x1A\n\0"sv, "a PNG image", "no text", false},
+        KindCase{"jpeg", "f.JPG", "\xFF\xD8\xFF\xE0"sv, "a JPEG image", "no text", false},
+        KindCase{"program", "f",
+                 "\x7F"
+                 "ELF\2\1\1\0"sv,
+                 "a program", "no text", false},
+        KindCase{"zero_bytes", "f.txt", "text\0more"sv, "binary (.txt)", "byte 4 is 0", false}),
     [](const auto& info) { return info.param.test; });
 
 TEST(CorpusFormats, GoByContentAndNameInAnyCase) {
   const ScratchDir directory;
   const auto format = [&](const std::string& name, std::string_view bytes) {
     spill(directory / name, bytes);
-    return std::string(name_of(list_corpus_files({(directory / name).string()}, CorpusFormat::automatic).files.at(0).format));
+    return std::string(
+        name_of(list_corpus_files({(directory / name).string()}, CorpusFormat::automatic).files.at(0).format));
   };
   const std::string line = "{\"text\": \"a\"}";
   EXPECT_EQ(format("a.JSONL", line), "jsonl");
@@ -119,7 +132,8 @@ TEST(CorpusFormats, GoByContentAndNameInAnyCase) {
   EXPECT_EQ(format("latin.md", "caf\xE9"), "text");  // refused where it is read: with the byte's place
   EXPECT_EQ(format("id3.txt", "ID3 is a tag, GGUF a format"), "text");
   spill(directory / "long.json", "{\"text\": \"" + std::string(100000, 'x') + "\"}\n" + line);
-  EXPECT_EQ(list_corpus_files({(directory / "long.json").string()}, CorpusFormat::automatic).files[0].format, CorpusFormat::jsonl);
+  EXPECT_EQ(list_corpus_files({(directory / "long.json").string()}, CorpusFormat::automatic).files[0].format,
+            CorpusFormat::jsonl);
 }
 
 // As a shell's pattern names it: prepare pair.*
@@ -157,7 +171,8 @@ TEST(CorpusFormats, AFormatThatIsGivenDecides) {
     EXPECT_EQ(corpus.files[0].format, format);
   }
   spill(directory / "c.jsonl", "\x1F\x8B\x08\0"sv);
-  expect_refused([&] { list_corpus_files({directory.path().string()}, CorpusFormat::jsonl); }, {"c.jsonl is gzip-compressed", "zcat"});
+  expect_refused([&] { list_corpus_files({directory.path().string()}, CorpusFormat::jsonl); },
+                 {"c.jsonl is gzip-compressed", "zcat"});
 }
 
 TEST(CorpusFormats, ADirectoryNamesTheFirstOfManyThatItCannotRead) {
@@ -172,7 +187,8 @@ TEST(CorpusFormats, MegatronPairsAreFoundInADirectoryAndHalvesAreNot) {
   write_megatron(directory / "pair", 8, {{1, 2}, {3}});
   EXPECT_EQ(list_corpus_files({directory.path().string()}, CorpusFormat::automatic).files.size(), 1u);
   std::filesystem::remove(directory / "pair.bin");
-  expect_refused([&] { list_corpus_files({directory.path().string()}, CorpusFormat::automatic); }, {"pair.idx", "without its ids"});
+  expect_refused([&] { list_corpus_files({directory.path().string()}, CorpusFormat::automatic); },
+                 {"pair.idx", "without its ids"});
   expect_refused([&] { list_corpus_files({(directory / "pair").string()}, CorpusFormat::automatic); }, {"pair"});
 }
 

@@ -57,7 +57,8 @@ TEST(Files, AtomicFileShowsNothingBeforeCommitAndLeavesNothingWithoutIt) {
 
 TEST(Files, TemporariesOfKilledWritersAreRemovedAndNothingElse) {
   ScratchDir scratch;
-  for (const char* name : {".f.tmp-0123456789abcdef", ".f.tmp-0123456789abcde", ".f.tmp-0123456789abcdeg", ".g.tmp-0123456789abcdef", "f"})
+  for (const char* name :
+       {".f.tmp-0123456789abcdef", ".f.tmp-0123456789abcde", ".f.tmp-0123456789abcdeg", ".g.tmp-0123456789abcdef", "f"})
     spill(scratch / name, "content");
   remove_temporaries(scratch / "f");
   EXPECT_FALSE(fs::exists(scratch / ".f.tmp-0123456789abcdef"));

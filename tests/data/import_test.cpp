@@ -60,7 +60,9 @@ TEST(CorpusFiles, WalksADirectoryInOrder) {
   spill(directory / "sub" / "m.jsonl", "{}");
   spill(directory / ".git" / "config", "hidden");
   spill(directory / ".hidden", "hidden");
-  spill(directory / "program", std::string("\x7F""ELF\0\0", 6));
+  spill(directory / "program", std::string("\x7F"
+                                           "ELF\0\0",
+                                           6));
   spill(directory / "sub" / "table.dat", std::string("\0\1", 2));
   spill(directory / "sub" / "another.dat", std::string("x\0", 2));
   write_megatron(directory / "ids", 4, {{1}});
@@ -87,7 +89,8 @@ TEST(CorpusFiles, NamesASourceWithoutDirectories) {
 
 TEST(CorpusFilesBadInput, NamesWhatIsMissing) {
   const ScratchDir directory;
-  const auto refused = [&](const std::string& name, CorpusFormat format, std::initializer_list<std::string_view> pieces) {
+  const auto refused = [&](const std::string& name, CorpusFormat format,
+                           std::initializer_list<std::string_view> pieces) {
     expect_refused([&] { list_corpus_files({(directory / name).string()}, format); }, pieces);
   };
   refused("nowhere.txt", CorpusFormat::automatic, {"nowhere.txt", "No such file"});
@@ -138,7 +141,8 @@ TEST(JsonlBadInput, NamesFileLineAndColumn) {
   refused("{\"text\": ", {"a.jsonl:2:10: not valid JSON"});
   refused("{\"text\": 7}", {"a.jsonl:2:1: \"text\": found 7"});
   refused("  {\"text\": 7}", {"a.jsonl:2:3: \"text\": found 7"});
-  refused("{\"body\": \"x\", \"id\": 1}", {"a.jsonl:2:1: the key \"text\" is missing", "has \"body\", \"id\"", "--text-field"});
+  refused("{\"body\": \"x\", \"id\": 1}",
+          {"a.jsonl:2:1: the key \"text\" is missing", "has \"body\", \"id\"", "--text-field"});
   refused("{}", {"a.jsonl:2:1: the key \"text\" is missing", "no key"});
   refused("[1]", {"a.jsonl:2:1: found an array, expected an object"});
   refused("{\"text\": \"a\", \"text\": \"b\"}", {"a.jsonl:2:21: the key \"text\" appears twice"});
@@ -182,14 +186,16 @@ std::vector<std::string> json_documents(const std::filesystem::path& path, std::
 TEST(JsonFile, TakesArraysAndObjectsHoweverTheyAreBrokenIntoLines) {
   const ScratchDir directory;
   const std::vector<std::string> expected{"one", "}] \" [{", "", "three"};
-  const std::string one = R"({"text": "one", "x": [{"a": "\\"}, []]})", two = "{\n \"y\": {},\n \"text\": \"}] \\\" [{\"\n}",
-                    empty = R"({"text": ""})", three = R"({"text":"three"})";
+  const std::string one = R"({"text": "one", "x": [{"a": "\\"}, []]})",
+                    two = "{\n \"y\": {},\n \"text\": \"}] \\\" [{\"\n}", empty = R"({"text": ""})",
+                    three = R"({"text":"three"})";
   spill(directory / "array.json", "\n [ " + one + ",\n" + two + " , " + empty + "," + three + "\n]\n\n");
   spill(directory / "tight.json", "[" + one + "," + two + "," + empty + "," + three + "]");
   spill(directory / "lines.json", one + "\n" + two + "\n\n" + empty + three);
   spill(directory / "marked.json", "\xEF\xBB\xBF[" + one + "," + two + "," + empty + "," + three + "]");
   for (const char* name : {"array.json", "tight.json", "lines.json", "marked.json"})
-    for (const std::size_t bytes : {1, 40, 100000}) EXPECT_EQ(json_documents(directory / name, bytes), expected) << name << " " << bytes;
+    for (const std::size_t bytes : {1, 40, 100000})
+      EXPECT_EQ(json_documents(directory / name, bytes), expected) << name << " " << bytes;
 }
 
 // An array is cut into objects without being parsed: it must be taken, and refused, exactly where a parser of the whole does.
@@ -213,7 +219,8 @@ TEST(JsonFile, AgreesWithAParserOfTheWholeArray) {
     }
     std::optional<std::vector<std::string>> expected{std::in_place}, found;
     try {
-      for (const Json& object : parse_json(text, "whole")) expected->push_back(JsonReader(object, "object").require_string("text"));
+      for (const Json& object : parse_json(text, "whole"))
+        expected->push_back(JsonReader(object, "object").require_string("text"));
     } catch (const std::runtime_error&) {
       expected.reset();
     }

@@ -66,7 +66,11 @@ TEST(Json, NonFiniteNumbersAreTakenWhereTheyAreAllowed) {
 TEST(Json, PositionsCountFromWhereTheTextBegins) {
   expect_refused([] { parse_json("{\"a\": x}", "f", {}, {7, 5}); }, {"f:7:11: not valid JSON"});
   expect_refused([] { parse_json("{\"a\":\n x}", "f", {}, {7, 5}); }, {"f:8:2: not valid JSON"});
-  expect_refused([] { parse_json("{\"n\": NaN, \"a\": x}", "f", {.allow_non_finite = true}, {7, 5}); }, {"f:7:21: not valid JSON"});
+  expect_refused(
+      [] {
+        parse_json("{\"n\": NaN, \"a\": x}", "f", {.allow_non_finite = true}, {7, 5});
+      },
+      {"f:7:21: not valid JSON"});
 }
 
 TEST(JsonReader, ReadsEveryType) {

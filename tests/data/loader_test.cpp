@@ -60,7 +60,9 @@ class LoaderBatches : public testing::Test {
   // Steps after which both sources have begun their third epoch.
   std::int64_t steps_past_two_epochs() const {
     const Sampler whole = sampler();
-    const auto begun = [&](std::size_t source, std::int64_t drawn) { return static_cast<double>(drawn) >= 2.2 * static_cast<double>(datasets_[source]->samples()); };
+    const auto begun = [&](std::size_t source, std::int64_t drawn) {
+      return static_cast<double>(drawn) >= 2.2 * static_cast<double>(datasets_[source]->samples());
+    };
     std::array<std::int64_t, 2> drawn{};
     std::int64_t step = 0;
     while (!begun(0, drawn[0]) || !begun(1, drawn[1]))
@@ -80,7 +82,8 @@ TEST_F(LoaderBatches, GivesTheSamplersBatchesInOrder) {
 // Micro-step by micro-step, the ranks' sequences in order are the global batch: so what is computed at once are the same
 // sequences on any number of ranks that have equally many of them together.
 TEST_F(LoaderBatches, RanksTogetherHaveTheGlobalBatchWhateverTheirNumber) {
-  for (const auto& [ranks, micro] : {std::pair<std::int64_t, std::int64_t>{1, 4}, {2, 2}, {2, 3}, {3, 2}, {4, 1}, {4, 3}, {6, 1}, {12, 1}}) {
+  for (const auto& [ranks, micro] :
+       {std::pair<std::int64_t, std::int64_t>{1, 4}, {2, 2}, {2, 3}, {3, 2}, {4, 1}, {4, 3}, {6, 1}, {12, 1}}) {
     std::vector<std::unique_ptr<Loader>> loaders;
     for (std::int64_t rank = 0; rank < ranks; ++rank)
       loaders.push_back(std::make_unique<Loader>(datasets_, sampler(), micro, rank, ranks, 1));
@@ -152,7 +155,7 @@ TEST_F(LoaderBatches, ArgumentsThatDoNotFitAreLogicErrors) {
   };
   refused(datasets_, sampler(), 0, 3, 1, 2, 3);  // 12 sequences over 3 ranks of 3 at once
   refused(datasets_, sampler(), 0, 1, 1, 2, 0);
-  refused(datasets_, sampler(), 0, 5, 1, 2);   // 12 sequences over 5 ranks
+  refused(datasets_, sampler(), 0, 5, 1, 2);  // 12 sequences over 5 ranks
   refused(datasets_, sampler(), 2, 2, 1, 2);
   refused(datasets_, sampler(), -1, 2, 1, 2);
   refused(datasets_, sampler(), 0, 0, 1, 2);

@@ -59,7 +59,8 @@ TEST(ManyShards, AreReadUnderALowLimitOnOpenFiles) {
 
   const OpenFileLimit limit(64);
   // The limit is one: with all shards held open there is no room.
-  EXPECT_THROW(Dataset(scratch / "many", 16, true, {}, Tail::drop, std::make_shared<OpenShards>(1000)), std::runtime_error);
+  EXPECT_THROW(Dataset(scratch / "many", 16, true, {}, Tail::drop, std::make_shared<OpenShards>(1000)),
+               std::runtime_error);
   const auto open = std::make_shared<OpenShards>();
   EXPECT_LE(open->most(), 8u);
   const Dataset many(scratch / "many", 16, true, {}, Tail::drop, open);
@@ -77,7 +78,8 @@ TEST(ManyShards, AreReadFromSeveralThreadsWithOneFileOpen) {
   const Corpus corpus = test::random_corpus(6, 40, 30, 300, true);
   test::write_corpus(scratch / "set", corpus, test::corpus_info(), 1);
   const auto open = std::make_shared<OpenShards>(1);
-  const Dataset first(scratch / "set", 16, true, {}, Tail::drop, open), second(scratch / "set", 16, true, {}, Tail::drop, open);
+  const Dataset first(scratch / "set", 16, true, {}, Tail::drop, open),
+      second(scratch / "set", 16, true, {}, Tail::drop, open);
   const std::vector<std::int32_t> expected = all_samples(first);
   std::vector<int> wrong(4, 0);
   {
@@ -94,8 +96,12 @@ TEST(ManyShards, AreReadFromSeveralThreadsWithOneFileOpen) {
 // Corpora opened one after another, as those of several runs are.
 class ShardsVerifiedOnce : public testing::Test {
  protected:
-  void SetUp() override { test::write_corpus(scratch_ / "set", test::random_corpus(7, 24, 30, 300, false), test::corpus_info(), 60); }
-  void open(std::int64_t sequence_length) const { Dataset(scratch_ / "set", sequence_length, true, {}, Tail::drop, open_); }
+  void SetUp() override {
+    test::write_corpus(scratch_ / "set", test::random_corpus(7, 24, 30, 300, false), test::corpus_info(), 60);
+  }
+  void open(std::int64_t sequence_length) const {
+    Dataset(scratch_ / "set", sequence_length, true, {}, Tail::drop, open_);
+  }
   std::int64_t files() const { return static_cast<std::int64_t>(read_manifest(scratch_ / "set").shards.size()); }
 
   ScratchDir scratch_;
@@ -139,14 +145,18 @@ TEST_F(ShardsVerifiedOnce, DoNotVouchForACopy) {
 
 class ShardOpenedAgain : public testing::Test {
  protected:
-  void SetUp() override { test::write_corpus(scratch_ / "set", {{{1, 2, 3, 4, 5}, {6, 7, 8, 9}}, {}}, test::corpus_info(), 5); }
+  void SetUp() override {
+    test::write_corpus(scratch_ / "set", {{{1, 2, 3, 4, 5}, {6, 7, 8, 9}}, {}}, test::corpus_info(), 5);
+  }
 
   // Sample 1 lies in the second shard, so that the first is closed.
   void read(std::int64_t sample) const {
     std::vector<std::int32_t> inputs(4), targets(4), starts(4);
     dataset_->read(sample, inputs, targets, starts);
   }
-  void open() { dataset_.emplace(scratch_ / "set", 4, true, DatasetChecks{}, Tail::drop, std::make_shared<OpenShards>(1)); }
+  void open() {
+    dataset_.emplace(scratch_ / "set", 4, true, DatasetChecks{}, Tail::drop, std::make_shared<OpenShards>(1));
+  }
 
   ScratchDir scratch_;
   std::filesystem::path shard_ = scratch_ / "set" / "shard-00000.h5";

@@ -81,7 +81,8 @@ TEST_F(Prepare, MakesADocumentOfEachTextFileAndEachLineOfJson) {
 
 TEST_F(Prepare, WritesTheSameWhateverTheThreads) {
   std::string lines;
-  for (int i = 0; i < 300; ++i) lines += "{\"text\": \"" + std::string(i % 7, ' ') + "document " + std::to_string(i) + "\"}\n";
+  for (int i = 0; i < 300; ++i)
+    lines += "{\"text\": \"" + std::string(i % 7, ' ') + "document " + std::to_string(i) + "\"}\n";
   spill(directory_ / "a.jsonl", lines);
   std::string large = made_up_text(3, 60000);  // above two MiB: in several parts
   ASSERT_GT(large.size(), 2u << 20);
@@ -141,7 +142,8 @@ TEST_F(Prepare, HonoursTheTokensThatADirectoryAdds) {
   spill(directory_ / "b.txt", large);  // several parts, on several threads
   prepare(options({"a.jsonl", "b.txt"}, chat.string()));
   const auto tokenizer = load_tokenizer(chat.string());
-  EXPECT_EQ(documents_in(out_), (std::vector<Ids>{with_eos(*tokenizer, "<|im_start|>ka to<|im_end|>"), with_eos(*tokenizer, large)}));
+  EXPECT_EQ(documents_in(out_),
+            (std::vector<Ids>{with_eos(*tokenizer, "<|im_start|>ka to<|im_end|>"), with_eos(*tokenizer, large)}));
   const ShardSetInfo info = read_manifest(out_).info;
   EXPECT_EQ(info.vocab_size, 602);
   EXPECT_EQ(info.eos, 600);
@@ -237,19 +239,22 @@ TEST_F(Prepare, SaysWhatEachFileWasTakenFor) {
 // Bytes of no character are found wherever parts of a MiB meet, and characters across such a border are none.
 TEST_F(Prepare, RefusesBytesThatAreNoUtf8UnlessTheyAreCalledText) {
   const std::size_t border = 1 << 20;
-  for (const std::size_t before : {std::size_t{0}, std::size_t{100}, border - 3, border - 2, border - 1, border, border + 1}) {
+  for (const std::size_t before :
+       {std::size_t{0}, std::size_t{100}, border - 3, border - 2, border - 1, border, border + 1}) {
     const std::string text = std::string(before, 'x') + "\xE6\x97\xA5" + std::string(border + 100, 'y');
     spill(directory_ / "a.txt", text);
     PrepareOptions run = options({"a.txt"}, "bytes");
     EXPECT_EQ(prepare(run).foreign_bytes, 0);
     EXPECT_EQ(documents_in(out_), std::vector<Ids>{with_eos(*load_tokenizer("bytes"), text)});
     std::filesystem::remove_all(out_);
-    for (const std::string& bad : {std::string("\xE6\x97"), std::string("\x97"), std::string("\xFF"), std::string(1, '\0')}) {
+    for (const std::string& bad :
+         {std::string("\xE6\x97"), std::string("\x97"), std::string("\xFF"), std::string(1, '\0')}) {
       std::string damaged = std::string(before, 'x') + "\xE6\x97\xA5" + bad + std::string(border + 100, 'y');
       spill(directory_ / "a.txt", damaged);
       PrepareOptions run = options({"a.txt"}, "bytes");
       if (bad[0] == 0 && before < 60000)
-        expect_refused([&] { prepare(run); }, {"a.txt is binary (.txt)", "byte " + std::to_string(before + 3), "--format text"});
+        expect_refused([&] { prepare(run); },
+                       {"a.txt is binary (.txt)", "byte " + std::to_string(before + 3), "--format text"});
       else
         expect_refused([&] { prepare(run); }, {"a.txt:1: byte " + std::to_string(before + 3), "--format text"});
       EXPECT_FALSE(std::filesystem::exists(out_));

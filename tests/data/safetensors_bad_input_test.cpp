@@ -50,7 +50,8 @@ TEST(SafetensorsBadInput, WellFormedOnesAreAccepted) {  // so that the refusals 
       (Names{"a", "b"}));
   EXPECT_EQ(names_accepted(framed("{}", 0)), Names{});
   EXPECT_EQ(names_accepted(framed("{}      ", 0)), Names{});
-  EXPECT_EQ(names_accepted(framed(R"({"__metadata__":null,"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 8)), Names{"a"});
+  EXPECT_EQ(names_accepted(framed(R"({"__metadata__":null,"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 8)),
+            Names{"a"});
 }
 
 TEST(SafetensorsBadInput, OverlapAndHole) {
@@ -232,20 +233,11 @@ TEST(SafetensorsBadInput, TwoThousandMutationsParseOrAreRefused) {
     for (std::uint32_t edits = 1 + random() % 3; edits > 0; --edits) {
       const std::size_t at = random() % text.size(), length = std::min<std::size_t>(1 + random() % 8, text.size() - at);
       switch (random() % 5) {
-        case 0:
-          text[at] = static_cast<char>(random());
-          break;
-        case 1:
-          text[at] = static_cast<char>('0' + random() % 10);
-          break;
-        case 2:
-          text.replace(at, random() % 2 ? length : 0, tokens[random() % std::size(tokens)]);
-          break;
-        case 3:
-          text.insert(random() % text.size(), text.substr(at, length));
-          break;
-        default:
-          text.erase(at, text.size() > length ? length : 0);
+        case 0: text[at] = static_cast<char>(random()); break;
+        case 1: text[at] = static_cast<char>('0' + random() % 10); break;
+        case 2: text.replace(at, random() % 2 ? length : 0, tokens[random() % std::size(tokens)]); break;
+        case 3: text.insert(random() % text.size(), text.substr(at, length)); break;
+        default: text.erase(at, text.size() > length ? length : 0);
       }
     }
     try {

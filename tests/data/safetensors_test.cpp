@@ -209,23 +209,23 @@ TEST(Safetensors, ReadsF16SubnormalsInfinitiesAndNan) {
 TEST(Safetensors, ReadsF64RoundedToNearestEven) {
   ScratchDir scratch;
   const float infinity = std::numeric_limits<float>::infinity();
-  const std::vector<std::pair<double, float>> pairs{
-      {0.1, 0.1f},
-      {-0.0, -0.0f},
-      {1 + 0x1p-24, 1.0f},                      // a tie goes to the even neighbour, below
-      {1 + 0x3p-24, 1 + 0x1p-22f},              // and above
-      {1 + 0x1p-24 + 0x1p-52, 1 + 0x1p-23f},
-      {0x1p-149, 0x1p-149f},                    // subnormal
-      {0x1.8p-149, 0x1p-148f},
-      {0x1p-150, 0.0f},                         // a tie again
-      {-0x1.000002p-150, -0x1p-149f},
-      {0x1.fffffefp127, 0x1.fffffep127f},
-      {0x1.ffffffp127, infinity},
-      {-1e300, -infinity},
-      {std::numeric_limits<double>::infinity(), infinity}};
+  const std::vector<std::pair<double, float>> pairs{{0.1, 0.1f},
+                                                    {-0.0, -0.0f},
+                                                    {1 + 0x1p-24, 1.0f},  // a tie goes to the even neighbour, below
+                                                    {1 + 0x3p-24, 1 + 0x1p-22f},  // and above
+                                                    {1 + 0x1p-24 + 0x1p-52, 1 + 0x1p-23f},
+                                                    {0x1p-149, 0x1p-149f},  // subnormal
+                                                    {0x1.8p-149, 0x1p-148f},
+                                                    {0x1p-150, 0.0f},  // a tie again
+                                                    {-0x1.000002p-150, -0x1p-149f},
+                                                    {0x1.fffffefp127, 0x1.fffffep127f},
+                                                    {0x1.ffffffp127, infinity},
+                                                    {-1e300, -infinity},
+                                                    {std::numeric_limits<double>::infinity(), infinity}};
   std::vector<double> stored{std::numeric_limits<double>::quiet_NaN()};
   for (const auto& [value, expected] : pairs) stored.push_back(value);
-  auto writer = SafetensorsWriter::create(scratch / "m", {{"d", TensorType::f64, {static_cast<std::int64_t>(stored.size())}}});
+  auto writer =
+      SafetensorsWriter::create(scratch / "m", {{"d", TensorType::f64, {static_cast<std::int64_t>(stored.size())}}});
   writer.write_raw("d", 0, std::as_bytes(std::span(stored)));
   writer.finish();
   const SafetensorsReader reader(scratch / "m");

@@ -173,10 +173,11 @@ TEST_P(SamplerShares, StayWithinTheStatedBound) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, SamplerShares,
-                         testing::Values(std::vector<double>{1}, std::vector<double>{1, 1}, std::vector<double>{0.7, 0.3},
-                                         std::vector<double>{5, 0, 3}, std::vector<double>{0, 0, 1},
-                                         std::vector<double>{1, 2, 3, 4, 5, 6, 7}, std::vector<double>{1e-3, 1, 1e-3},
-                                         std::vector<double>(33, 0.1), std::vector<double>{1e300, 3e300},
+                         testing::Values(std::vector<double>{1}, std::vector<double>{1, 1},
+                                         std::vector<double>{0.7, 0.3}, std::vector<double>{5, 0, 3},
+                                         std::vector<double>{0, 0, 1}, std::vector<double>{1, 2, 3, 4, 5, 6, 7},
+                                         std::vector<double>{1e-3, 1, 1e-3}, std::vector<double>(33, 0.1),
+                                         std::vector<double>{1e300, 3e300},
                                          std::vector<double>{1e-300, 3e-300, 2e-300}));
 
 TEST(SamplerBlend, HoldsItsSharesFarIntoARun) {

@@ -312,8 +312,11 @@ TEST(ShardWriterBadInput, TokenIdsOutsideTheVocabulary) {
   writer.add_document(std::vector<std::int32_t>{0, 299});
   using Limits = std::numeric_limits<std::int32_t>;
   for (const std::int32_t id : {-1, 300, Limits::max(), Limits::min()})
-    expect_refused([&] { writer.add_document(std::vector<std::int32_t>{5, 6, id}); },
-                   {"document", "position 2", std::to_string(id), "300"});
+    expect_refused(
+        [&] {
+          writer.add_document(std::vector<std::int32_t>{5, 6, id});
+        },
+        {"document", "position 2", std::to_string(id), "300"});
   expect_refused([&] { writer.add_document(std::vector<std::int32_t>{300}); }, {"document 6"});
   EXPECT_EQ(writer.finish().tokens, 2);  // the refused ones left no trace
 }

@@ -76,7 +76,8 @@ INSTANTIATE_TEST_SUITE_P(, ShardRoundTrip,
                                          RoundTripCase{"u32_at_its_limit", 40, 90, 0x7fffffff, 1 << 27, false},
                                          RoundTripCase{"many_shards", 50, 90, 300, 100, true},
                                          RoundTripCase{"a_document_a_shard", 12, 90, 300, 1, false},
-                                         RoundTripCase{"longer_than_chunks_and_buffers", 3, 400000, 300, 1 << 27, true}),
+                                         RoundTripCase{"longer_than_chunks_and_buffers", 3, 400000, 300, 1 << 27,
+                                                       true}),
                          [](const auto& info) { return info.param.name; });
 
 TEST(Shard, HasTheDocumentedLayout) {

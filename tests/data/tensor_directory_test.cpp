@@ -150,7 +150,8 @@ TEST_F(ShardedTensorDirectoryBadInput, OtherNamesLikeABufferAreStillMissed) {
 }
 
 TEST_F(ShardedTensorDirectoryBadInput, TensorsAreFoundByFile) {
-  EXPECT_EQ(TensorDirectory(scratch.path()).file_of("layers.1.w"), (scratch / "model-00002-of-00003.safetensors").string());
+  EXPECT_EQ(TensorDirectory(scratch.path()).file_of("layers.1.w"),
+            (scratch / "model-00002-of-00003.safetensors").string());
 }
 
 TEST_F(ShardedTensorDirectoryBadInput, IndexThatLeadsOutOfTheDirectory) {

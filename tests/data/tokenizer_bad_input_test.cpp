@@ -45,10 +45,10 @@ std::string character_map(const std::vector<std::uint32_t>& first_units, const s
 // A trie with one key, "a", whose replacement is the first one.
 std::string map_of_a(const std::string& replacement) {
   std::vector<std::uint32_t> units(256);
-  units[0] = 1 << 10;                                        // children at 1 ^ byte
+  units[0] = 1 << 10;  // children at 1 ^ byte
   const std::uint32_t node = 1 ^ 'a';
-  units[node] = (node ^ 2) << 10 | 1 << 8 | 'a';             // its value at 2
-  units[2] = 1u << 31;                                       // place 0
+  units[node] = (node ^ 2) << 10 | 1 << 8 | 'a';  // its value at 2
+  units[2] = 1u << 31;                            // place 0
   return character_map(units, replacement + '\0');
 }
 
@@ -80,32 +80,51 @@ class TokenizerModelBadInput : public testing::Test {
 
 TEST_F(TokenizerModelBadInput, ARootThatLeadsOutOfTheTrieIsRefused) {
   for (const std::uint32_t root : {0x80000000u, 0xFFFFFFFFu, 0x80000400u})
-    refused(two_pieces + ProtobufText().bytes(3, ProtobufText().bytes(2, character_map({root}, std::string(1, '\0'))).text()).text(),
-            "its root");
+    refused(
+        two_pieces +
+            ProtobufText().bytes(3, ProtobufText().bytes(2, character_map({root}, std::string(1, '\0'))).text()).text(),
+        "its root");
 }
 
 TEST_F(TokenizerModelBadInput, AFieldOfAnotherTypeIsNoField) {
   // A user-defined piece whose text comes a second time as a number, and byte_fallback as a fixed32.
-  const std::string mistyped = two_pieces + from_hex("0a0b0a05e29681016118040800" "12081802" "9d0201000000" "1a022000");
+  const std::string mistyped = two_pieces + from_hex(
+                                                "0a0b0a05e29681016118040800"
+                                                "12081802"
+                                                "9d0201000000"
+                                                "1a022000");
   ASSERT_EQ(mistyped.size(), 45u);
   gives_the_librarys_ids(mistyped, " a");
-  gives_the_librarys_ids(mistyped, " \x01""a a");
+  gives_the_librarys_ids(mistyped,
+                         " \x01"
+                         "a a");
   const SentencePieceModel model = parse_sentencepiece_model(mistyped);
   EXPECT_FALSE(model.byte_fallback);
-  EXPECT_EQ(model.pieces.back(), "\xE2\x96\x81\x01""a");
+  EXPECT_EQ(model.pieces.back(),
+            "\xE2\x96\x81\x01"
+            "a");
   // A piece that is a number: the library passes it over.
-  const std::string number = two_pieces + from_hex("0800" "12081802" "9d0201000000" "1a022000");
+  const std::string number = two_pieces + from_hex(
+                                              "0800"
+                                              "12081802"
+                                              "9d0201000000"
+                                              "1a022000");
   EXPECT_EQ(parse_sentencepiece_model(number).pieces.size(), 2u);
   gives_the_librarys_ids(number, " a");
 }
 
 TEST_F(TokenizerModelBadInput, EveryFieldIsReadByItsTypeAlone) {
   const auto fixed32 = [&](unsigned field) { return ProtobufText().fixed32(field, 1).text(); };
-  const std::string text = ProtobufText().bytes(1, ProtobufText().bytes(1, "a").number(1, 7).text())
-                               .number(1, 1).number(2, 1).number(3, 1).number(5, 1)
-                               .bytes(2, fixed32(3) + fixed32(24) + fixed32(35) + ProtobufText().number(44, 1).bytes(3, "x").text())
-                               .bytes(3, fixed32(3) + fixed32(4) + fixed32(5) + ProtobufText().number(2, 1).text())
-                               .text();
+  const std::string text =
+      ProtobufText()
+          .bytes(1, ProtobufText().bytes(1, "a").number(1, 7).text())
+          .number(1, 1)
+          .number(2, 1)
+          .number(3, 1)
+          .number(5, 1)
+          .bytes(2, fixed32(3) + fixed32(24) + fixed32(35) + ProtobufText().number(44, 1).bytes(3, "x").text())
+          .bytes(3, fixed32(3) + fixed32(4) + fixed32(5) + ProtobufText().number(2, 1).text())
+          .text();
   const SentencePieceModel model = parse_sentencepiece_model(text), untouched;
   EXPECT_EQ(model.pieces, std::vector<std::string_view>{"a"});
   EXPECT_EQ(model.type, untouched.type);
@@ -118,8 +137,9 @@ TEST_F(TokenizerModelBadInput, EveryFieldIsReadByItsTypeAlone) {
   EXPECT_EQ(model.denormalizes, untouched.denormalizes);
   EXPECT_EQ(model.unk_surface, untouched.unk_surface);
   // A model type that there is not is an unknown field too.
-  EXPECT_EQ(parse_sentencepiece_model(ProtobufText().bytes(2, ProtobufText().number(3, 2).number(3, 9).text()).text()).type,
-            SentencePieceModel::Type::bpe);
+  EXPECT_EQ(
+      parse_sentencepiece_model(ProtobufText().bytes(2, ProtobufText().number(3, 2).number(3, 9).text()).text()).type,
+      SentencePieceModel::Type::bpe);
 }
 
 TEST_F(TokenizerModelBadInput, WhatTheLibraryThrowsIsARefusal) {
@@ -145,7 +165,9 @@ TEST_F(TokenizerModelBadInput, AnUnknownTokenThatStandsForALongTextIsRefused) {
 }
 
 TEST_F(TokenizerModelBadInput, FlippedBitsGiveTheLibrarysIdsOrARefusal) {
-  const std::string whole = model_of({"\xE2\x96\x81", "a", "b", "ab", "\xE2\x96\x81""a"});
+  const std::string whole = model_of({"\xE2\x96\x81", "a", "b", "ab",
+                                      "\xE2\x96\x81"
+                                      "a"});
   int accepted = 0;
   for (std::size_t at = whole.size() - 60; at < whole.size(); ++at)
     for (int bit = 0; bit < 8; ++bit) {

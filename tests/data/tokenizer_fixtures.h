@@ -18,8 +18,8 @@ namespace smoe::test {
 
 // Words of a made-up language with a Zipf-like spread, in sentences with digits, indentation and non-ASCII letters.
 inline std::string made_up_text(std::uint32_t seed, int lines) {
-  static const std::vector<std::string> syllables = {"ka", "to", "mi", "ren", "sol", "va", "dé", "ñu", "strom", "li",
-                                                     "pe", "ga", "日", "本", "の", "wö"};
+  static const std::vector<std::string> syllables = {"ka",    "to", "mi", "ren", "sol", "va", "dé", "ñu",
+                                                     "strom", "li", "pe", "ga",  "日",  "本", "の", "wö"};
   std::mt19937 random(seed);
   std::string text;
   for (int line = 0; line < lines; ++line) {
@@ -62,7 +62,8 @@ inline const SentencePieceTokenizer& small_tokenizer() {
 // Empty where it is not here.
 inline std::filesystem::path mixtral_model_file() {
   if (const char* named = std::getenv("SMOE_MIXTRAL_TOKENIZER")) return named;
-  const std::filesystem::path fetched = std::filesystem::path(SMOE_BINARY_DIR) / ".." / "fixtures" / "tokenizer.model.v1";
+  const std::filesystem::path fetched =
+      std::filesystem::path(SMOE_BINARY_DIR) / ".." / "fixtures" / "tokenizer.model.v1";
   return std::filesystem::exists(fetched) ? fetched : std::filesystem::path();
 }
 

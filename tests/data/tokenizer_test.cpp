@@ -45,9 +45,11 @@ class Library {
 // Text at its most awkward: runs of spaces, U+2581 as such, zero bytes, broken and overlong UTF-8, surrogates.
 std::string awkward_text(std::mt19937& random, int parts) {
   static const std::vector<std::string> choices = {
-      " ", "  ", "\n", "\t", "a", "the", " the", "1", "23", "é", "日本", "😀", "\xE2\x96\x81", std::string(1, '\0'),
-      "\x01", "\xFF", "\xC3", "\xE2\x96", "\xC0\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\x80", "<s>", "<0x0A>", "</s>",
-      "  \n  ", "ka", "strom", ".", ",\r\n"};
+      " ",    "  ",   "\n",     "\t",       "a",        "the",          " the",
+      "1",    "23",   "é",      "日本",     "😀",        "\xE2\x96\x81", std::string(1, '\0'),
+      "\x01", "\xFF", "\xC3",   "\xE2\x96", "\xC0\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80",
+      "\x80", "<s>",  "<0x0A>", "</s>",     "  \n  ",   "ka",           "strom",
+      ".",    ",\r\n"};
   std::string text;
   for (int i = 0; i < parts; ++i) text += choices[random() % choices.size()];
   return text;
@@ -164,8 +166,8 @@ TEST(SentencePieceTokenizer, DecodesAsTheLibraryDoes) { expect_same_decoding(sma
 
 TEST(SentencePieceTokenizer, RestoresTextExactly) {
   const auto& tokenizer = small_tokenizer();
-  const std::vector<std::string> texts = {"", " ", "  x ", "emoji 😀 and 漢字\tand\n\n newlines \r\n", "\n",
-                                          std::string("a\0b", 3)};
+  const std::vector<std::string> texts = {
+      "", " ", "  x ", "emoji 😀 and 漢字\tand\n\n newlines \r\n", "\n", std::string("a\0b", 3)};
   for (const std::string& text : texts) EXPECT_EQ(tokenizer.decode(tokenizer.encode(text)), text);
 }
 
@@ -182,7 +184,13 @@ TEST(SentencePieceTokenizer, EncodesAlikeOnSeveralThreads) {
 
 TEST(SentencePieceTokenizer, KeepsWhereItMayNotCutWhole) {
   const ScratchDir directory;
-  const std::vector<std::string> pieces = {"\xE2\x96\x81", "a", "b", "ab", "b\xE2\x96\x81", "\xE2\x96\x81""a"};
+  const std::vector<std::string> pieces = {"\xE2\x96\x81",
+                                           "a",
+                                           "b",
+                                           "ab",
+                                           "b\xE2\x96\x81",
+                                           "\xE2\x96\x81"
+                                           "a"};
   spill(directory / "bpe.model", model_of(pieces));
   const SentencePieceTokenizer bpe(directory / "bpe.model");
   EXPECT_TRUE(bpe.cuts_text());
@@ -239,7 +247,9 @@ TEST(TokenizerBadInput, SaysWhatIsWrongWithTheFile) {
 
 TEST(TokenizerBadInput, SurvivesFlippedBytes) {
   const ScratchDir directory;
-  const std::string whole = model_of({"\xE2\x96\x81", "a", "b", "ab", "\xE2\x96\x81""a"});
+  const std::string whole = model_of({"\xE2\x96\x81", "a", "b", "ab",
+                                      "\xE2\x96\x81"
+                                      "a"});
   std::mt19937 random(2);
   int accepted = 0;
   for (int i = 0; i < 400; ++i) {
@@ -290,8 +300,9 @@ class MixtralTokenizer : public testing::Test {
  protected:
   void SetUp() override {
     if (mixtral_model_file().empty())
-      GTEST_SKIP() << "no Mixtral tokenizer here: run tests/data/fetch_mixtral_tokenizer.sh build/fixtures, or name the "
-                      "file in SMOE_MIXTRAL_TOKENIZER";
+      GTEST_SKIP()
+          << "no Mixtral tokenizer here: run tests/data/fetch_mixtral_tokenizer.sh build/fixtures, or name the "
+             "file in SMOE_MIXTRAL_TOKENIZER";
     tokenizer_ = std::make_unique<SentencePieceTokenizer>(mixtral_model_file());
   }
   std::unique_ptr<SentencePieceTokenizer> tokenizer_;
@@ -315,10 +326,11 @@ TEST_F(MixtralTokenizer, GivesTheReleasedIds) {
       {"Hello, world!", {22557, 28725, 1526, 28808}},
       {"  two  spaces", {259, 989, 28705, 10599}},
       {"def f(x):\n    return x + 1\n", {801, 285, 28732, 28744, 1329, 13, 2287, 604, 1318, 648, 28705, 28740, 13}},
-      {"The 2024 budget: 1,234,567.89 €", {415,   28705, 28750, 28734, 28750, 28781, 8326,  28747, 28705, 28740, 28725,
-                                           28750, 28770, 28781, 28725, 28782, 28784, 28787, 28723, 28783, 28774, 17416}},
-      {"日本語とキャラクター 😀\t\n", {28705, 29142, 29119, 30321, 29316, 29753, 30026, 29281, 29221, 29341, 28990, 28705,
-                                      30575, 12, 13}},
+      {"The 2024 budget: 1,234,567.89 €",
+       {415,   28705, 28750, 28734, 28750, 28781, 8326,  28747, 28705, 28740, 28725,
+        28750, 28770, 28781, 28725, 28782, 28784, 28787, 28723, 28783, 28774, 17416}},
+      {"日本語とキャラクター 😀\t\n",
+       {28705, 29142, 29119, 30321, 29316, 29753, 30026, 29281, 29221, 29341, 28990, 28705, 30575, 12, 13}},
       {"Ünïcödé naïve café", {13156, 28711, 28920, 28717, 14697, 28797, 1879, 28920, 333, 28345}},
       {"<s>[INST]</s>", {523, 28713, 28767, 28792, 16289, 28793, 700, 28713, 28767}},
       {std::string("\x00\x01\x7f", 3), {28705, 3, 29534, 30982}},
@@ -336,7 +348,8 @@ TEST_F(MixtralTokenizer, EncodesByWordsAsTheLibraryDoesWhole) {
   std::mt19937 random(4);
   for (int i = 0; i < 1500; ++i)
     expect_as_library(*tokenizer_, library, awkward_text(random, static_cast<int>(random() % 16)));
-  for (const char* name : {"data/text/tokenizer.h", "tests/data/tokenizer_test.cpp", "CMakeLists.txt", "data/files/json.cpp"})
+  for (const char* name :
+       {"data/text/tokenizer.h", "tests/data/tokenizer_test.cpp", "CMakeLists.txt", "data/files/json.cpp"})
     expect_as_library(*tokenizer_, library, slurp(std::filesystem::path(SMOE_SOURCE_DIR) / name));
 }
 

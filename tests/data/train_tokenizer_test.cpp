@@ -32,7 +32,9 @@ TEST(TrainTokenizer, HasMixtralsSettings) {
   for (std::size_t id = 259; id < model.pieces.size(); ++id) {
     const std::string piece(model.pieces[id]);
     has_run_of_spaces |= piece == "\xE2\x96\x81\xE2\x96\x81";
-    if (piece.find_first_of("0123456789") != std::string::npos) { EXPECT_EQ(piece.size(), 1u) << piece; }
+    if (piece.find_first_of("0123456789") != std::string::npos) {
+      EXPECT_EQ(piece.size(), 1u) << piece;
+    }
   }
   EXPECT_TRUE(has_run_of_spaces);
   const std::string text = "ka ka 日本 12345 and unseen Ж 😀\n";
@@ -74,7 +76,8 @@ TEST(TextLines, CutsLongLinesBetweenCharactersAndSkipsWhatIsNotText) {
   spill(directory / "a.txt", "one\n\ntwo\n\xFF bad\n" + wide + std::string("\nze\0ro", 6));
   spill(directory / "b.jsonl", "{\"text\": \"x\\ny\"}\n\n{\"text\": \"\"}\n{\"text\": \"z\"}");
   const CorpusFiles files = list_corpus_files({directory.path().string()}, CorpusFormat::automatic);
-  ASSERT_EQ(files.files.size(), 1u);  // a.txt has a zero byte: passed over in a directory, read as what it is said to be
+  ASSERT_EQ(files.files.size(),
+            1u);  // a.txt has a zero byte: passed over in a directory, read as what it is said to be
   CorpusFiles both = list_corpus_files({(directory / "a.txt").string()}, CorpusFormat::text);
   both.files.insert(both.files.end(), files.files.begin(), files.files.end());
   spill(directory / "c.json", "[{\"text\": \"in\"}, {\"text\": \"an\\narray\"}]");

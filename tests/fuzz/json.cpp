@@ -35,7 +35,10 @@ void ask(const Json& value, const std::string& where) {
 
 bool run_json(std::string_view input) {
   Json value;
-  if (!reads([&] { value = parse_json(input, "fuzz.json", {.max_bytes = 1 << 20, .max_depth = 64, .max_values = 10'000}); })) return false;
+  if (!reads([&] {
+        value = parse_json(input, "fuzz.json", {.max_bytes = 1 << 20, .max_depth = 64, .max_values = 10'000});
+      }))
+    return false;
   const std::string text = dump_json(value);
   require(parse_json(text, "printed.json") == value, "printed JSON reads back to itself: " + text);
   require(parse_json(dump_json(value, 2), "indented.json") == value, "indented JSON reads back to itself: " + text);

@@ -14,7 +14,8 @@ bool run_megatron(std::string_view input) {
   put(directory / "fuzz.bin", input);
   return reads([&] {
     const MegatronFile file(directory / "fuzz.idx");
-    require(static_cast<std::uint64_t>(file.tokens()) * file.bytes_per_token() == input.size(), "the tokens fill the data");
+    require(static_cast<std::uint64_t>(file.tokens()) * file.bytes_per_token() == input.size(),
+            "the tokens fill the data");
     for (std::int64_t document = 0; document < file.documents(); ++document) {
       const std::int64_t begin = file.document_offset(document), end = file.document_offset(document + 1);
       require(begin <= end, "documents follow one another");

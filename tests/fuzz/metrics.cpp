@@ -22,7 +22,8 @@ bool run_metrics(std::string_view input) {
   for (const EvalMetrics& row : log.evals) rows += to_json_line({&row, 1});
   put(other, rows);
   const MetricsLog again = read_metrics(other);
-  require(again.steps.size() == log.steps.size() && again.evals.size() == log.evals.size(), "rows read back, every one");
+  require(again.steps.size() == log.steps.size() && again.evals.size() == log.evals.size(),
+          "rows read back, every one");
   for (std::size_t i = 0; i < log.steps.size(); ++i)
     require(to_json_line(again.steps[i]) == to_json_line(log.steps[i]), "a row reads back to itself");
   const std::string kept = keep_rows_to(5, input, file);

@@ -33,7 +33,8 @@ void check_refusal(const std::string& message) {
 
 std::string_view take_part(std::string_view& input) {
   if (input.size() < 2) return {};
-  const std::size_t length = static_cast<unsigned char>(input[0]) | static_cast<std::size_t>(static_cast<unsigned char>(input[1])) << 8;
+  const std::size_t length =
+      static_cast<unsigned char>(input[0]) | static_cast<std::size_t>(static_cast<unsigned char>(input[1])) << 8;
   const std::string_view part = input.substr(2, length);
   input.remove_prefix(2 + part.size());
   return part;

@@ -5,11 +5,16 @@
 namespace smoe::fuzz {
 
 std::span<const Target> targets() {
-  static constexpr std::array all = {
-      Target{"tokenizer", run_tokenizer}, Target{"safetensors", run_safetensors}, Target{"config", run_config},
-      Target{"json", run_json},           Target{"npy", run_npy},                 Target{"megatron", run_megatron},
-      Target{"lines", run_lines},         Target{"manifest", run_manifest},       Target{"hf_config", run_hf_config},
-      Target{"metrics", run_metrics}};
+  static constexpr std::array all = {Target{"tokenizer", run_tokenizer},
+                                     Target{"safetensors", run_safetensors},
+                                     Target{"config", run_config},
+                                     Target{"json", run_json},
+                                     Target{"npy", run_npy},
+                                     Target{"megatron", run_megatron},
+                                     Target{"lines", run_lines},
+                                     Target{"manifest", run_manifest},
+                                     Target{"hf_config", run_hf_config},
+                                     Target{"metrics", run_metrics}};
   return all;
 }
 

@@ -15,7 +15,8 @@
 namespace smoe::fuzz {
 namespace {
 
-void check_encoding(const SentencePieceTokenizer& tokenizer, const sentencepiece::SentencePieceProcessor& library, std::string_view text) {
+void check_encoding(const SentencePieceTokenizer& tokenizer, const sentencepiece::SentencePieceProcessor& library,
+                    std::string_view text) {
   std::vector<std::int32_t> ids, expected;
   if (!reads([&] { ids = tokenizer.encode(text); })) return;
   require(library.Encode(text, &expected).ok(), "what we encode the library encodes");

@@ -51,9 +51,12 @@ class GoldenFile {
     router.aux_loss_coef = config.require_number("aux_loss_coef");
 
     const JsonReader o = config.require_object("optimizer");
-    optimizer = {.learning_rate = o.require_number("learning_rate"), .beta1 = o.require_number("beta1"),
-                 .beta2 = o.require_number("beta2"), .epsilon = o.require_number("epsilon"),
-                 .weight_decay = o.require_number("weight_decay"), .max_grad_norm = o.require_number("max_grad_norm")};
+    optimizer = {.learning_rate = o.require_number("learning_rate"),
+                 .beta1 = o.require_number("beta1"),
+                 .beta2 = o.require_number("beta2"),
+                 .epsilon = o.require_number("epsilon"),
+                 .weight_decay = o.require_number("weight_decay"),
+                 .max_grad_norm = o.require_number("max_grad_norm")};
     const JsonReader s = config.require_object("schedule");
     schedule.type = ScheduleType::cosine;
     schedule.warmup_steps = s.require_int("warmup_steps", 0, 1000);
@@ -71,8 +74,11 @@ class GoldenFile {
   StepBatch batch(std::int64_t step) const {
     const auto tokens = static_cast<std::size_t>(sequences * sequence_length);
     const std::size_t first = static_cast<std::size_t>(step - 1) * tokens;
-    return {.sequences = sequences, .sequence_length = sequence_length, .ids = std::span(ids).subspan(first, tokens),
-            .targets = std::span(targets).subspan(first, tokens), .document_start = {}};
+    return {.sequences = sequences,
+            .sequence_length = sequence_length,
+            .ids = std::span(ids).subspan(first, tokens),
+            .targets = std::span(targets).subspan(first, tokens),
+            .document_start = {}};
   }
   std::vector<float> values(const std::string& name) const {
     std::vector<float> out(static_cast<std::size_t>(file.info(name).elements()));

@@ -76,10 +76,11 @@ TEST_P(Golden, OnePercentMoreBalanceLossIsNoticed) {
 }
 
 TEST_P(Golden, AnotherWindowIsNoticed) {
-  golden.model.sliding_window = golden.model.sliding_window ? *golden.model.sliding_window + 1
-                                                               : golden.sequence_length - 1;
+  golden.model.sliding_window =
+      golden.model.sliding_window ? *golden.model.sliding_window + 1 : golden.sequence_length - 1;
   GoldenModel real(golden);
-  EXPECT_GT(deviation(real.step->compute_gradients(golden.batch(1)).lm_loss, golden.by_step("lm_loss")[0]), loss_tolerance);
+  EXPECT_GT(deviation(real.step->compute_gradients(golden.batch(1)).lm_loss, golden.by_step("lm_loss")[0]),
+            loss_tolerance);
 }
 
 using GoldenAdamW = GoldenTest;

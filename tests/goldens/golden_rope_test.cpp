@@ -15,8 +15,9 @@ constexpr double rope_gradient_tolerance = 1e-4;  // of the tensor's largest ent
 constexpr double frequency_tolerance = 3e-7;      // of each frequency: transformers raises to powers in f32
 
 const std::vector<std::string>& kinds() {
-  static const std::vector<std::string> names{"standard", "linear",      "linear_type_only", "linear_without_theta", "dynamic",
-                                              "yarn",     "yarn_mscale", "yarn_beside",      "llama3"};
+  static const std::vector<std::string> names{"standard", "linear", "linear_type_only", "linear_without_theta",
+                                              "dynamic",  "yarn",   "yarn_mscale",      "yarn_beside",
+                                              "llama3"};
   return names;
 }
 
@@ -38,7 +39,8 @@ class GoldenRope : public testing::TestWithParam<std::string> {
     GoldenModel real(golden);
     Context context = real.step->context();
     const StepBatch step = golden.batch(1);
-    const TokenBatch batch = make_token_batch(*real.backend, context.activations, step.sequences, step.sequence_length, step.ids);
+    const TokenBatch batch =
+        make_token_batch(*real.backend, context.activations, step.sequences, step.sequence_length, step.ids);
     Mixtral::Saved saved;
     real.model.forward(context, batch, Keep::all, saved);
     const Tensor out = context.activations.take({batch.tokens(), golden.model.vocab_size});
@@ -68,7 +70,9 @@ TEST_P(GoldenRope, GradientsOfQueriesAndKeys) {
   real.step->compute_gradients(golden.batch(1));
   for (const char* name : {"model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.k_proj.weight"}) {
     const Tensor gradient = real.model.parameters().find(name)->gradient;
-    EXPECT_LE(deviation(real.on_host(gradient), golden.values(fmt::format("grad.{}.{}", GetParam(), name))), rope_gradient_tolerance) << name;
+    EXPECT_LE(deviation(real.on_host(gradient), golden.values(fmt::format("grad.{}.{}", GetParam(), name))),
+              rope_gradient_tolerance)
+        << name;
   }
 }
 

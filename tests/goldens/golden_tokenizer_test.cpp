@@ -21,7 +21,8 @@ using test::spill;
 class GoldenTokenizer : public testing::Test {
  protected:
   GoldenTokenizer() : golden_(read_json_file(fs::path(SMOE_SOURCE_DIR) / "tests/goldens/added_tokens.json")) {
-    spill(directory_ / "tokenizer.model", test::model_of(golden_.at("pieces").get<std::vector<std::string>>(), "", 2, true));
+    spill(directory_ / "tokenizer.model",
+          test::model_of(golden_.at("pieces").get<std::vector<std::string>>(), "", 2, true));
   }
   std::unique_ptr<Tokenizer> load(const Json& golden) const {
     spill(directory_ / "tokenizer_config.json", dump_json(golden.at("config")));

@@ -90,7 +90,8 @@ TEST_P(BackendNan, Gemm) {
 TEST_P(BackendNan, GroupedGemm) {
   const Ids offsets{0, 3, 3, 7};
   const ExpertRows rows{ws_.i32({4}, offsets), offsets};
-  const Tensor a = ws_.f32(with_nan(7, 10, 4, 1)), w = ws_.f32({3, 6, 10}, f32_values(random_, 180)), c = ws_.output({7, 6});
+  const Tensor a = ws_.f32(with_nan(7, 10, 4, 1)), w = ws_.f32({3, 6, 10}, f32_values(random_, 180)),
+               c = ws_.output({7, 6});
   backend_->grouped_gemm(Gemm::nt, a, w, c, rows, Write::assign);
   expect_rows("nt", c, 7, in_row(4));
   const Tensor dw = ws_.output({3, 6, 10});
@@ -164,8 +165,8 @@ TEST_P(BackendNan, Router) {
     EXPECT_NE(chosen[2 * t], chosen[2 * t + 1]) << t;
   }
   const Tensor dlogits = ws_.output({4, 8});
-  backend_->router_backward({}, ws_.f32(numbers(4, 8)), probabilities, logsumexp, experts, weights, ws_.f32(numbers(4, 2)), ws_.f32(numbers(1, 8)), 0.1,
-                            dlogits);
+  backend_->router_backward({}, ws_.f32(numbers(4, 8)), probabilities, logsumexp, experts, weights,
+                            ws_.f32(numbers(4, 2)), ws_.f32(numbers(1, 8)), 0.1, dlogits);
   expect_rows("dlogits", dlogits, 4, in_row(2));
   const Tensor counts = ws_.output({2, 8}), sums = ws_.output({2, 8}), z = ws_.output({2});
   backend_->balance_statistics(probabilities, logsumexp, experts, counts, sums, z);
@@ -176,7 +177,8 @@ TEST_P(BackendNan, Router) {
 
 TEST_P(BackendNan, RouterOfNothingButNan) {
   const Tensor experts = ws_.output_i32({2, 3});
-  backend_->router_forward({}, ws_.f32({2, 5}, Values(10, nan)), {}, ws_.output({2, 5}), ws_.output({2}), experts, ws_.output({2, 3}));
+  backend_->router_forward({}, ws_.f32({2, 5}, Values(10, nan)), {}, ws_.output({2, 5}), ws_.output({2}), experts,
+                           ws_.output({2, 3}));
   const Ids chosen = ws_.read_ids(experts);
   for (Index t = 0; t < 2; ++t) {
     const std::set<std::int32_t> distinct(chosen.begin() + 3 * t, chosen.begin() + 3 * t + 3);
@@ -197,8 +199,8 @@ TEST_P(BackendNan, RouterOfSigmoids) {
     expect_rows("logsumexp", logsumexp, 4, in_row(2));
     expect_rows("weights", weights, 4, in_row(2));
     const Tensor dlogits = ws_.output({4, 8});
-    backend_->router_backward(rule, logits, probabilities, logsumexp, experts, weights, ws_.f32(numbers(4, 2)), ws_.f32(numbers(1, 8)),
-                              0.1, dlogits);
+    backend_->router_backward(rule, logits, probabilities, logsumexp, experts, weights, ws_.f32(numbers(4, 2)),
+                              ws_.f32(numbers(1, 8)), 0.1, dlogits);
     expect_rows("dlogits", dlogits, 4, in_row(2));
   }
 }
@@ -220,7 +222,8 @@ TEST_P(BackendNan, Unpermute) {
 TEST_P(BackendNan, Swiglu) {
   const Index F = 37;
   for (const Index column : {Index(5), F + 5}) {  // gate, up
-    const Tensor h = ws_.f32(with_nan(3, 2 * F, 1, column)), weights = ws_.f32({3}, Values{1, 2, 3}), a = ws_.output({3, F});
+    const Tensor h = ws_.f32(with_nan(3, 2 * F, 1, column)), weights = ws_.f32({3}, Values{1, 2, 3}),
+                 a = ws_.output({3, F});
     backend_->swiglu_forward(h, weights, a);
     expect_rows("a", a, 3 * F, in_row(F + 5));
     const Tensor dh = ws_.output({3, 2 * F}), drow = ws_.output({3}), again = ws_.output({3, F});

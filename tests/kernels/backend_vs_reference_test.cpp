@@ -56,10 +56,12 @@ TEST_P(BackendVsReference, Agrees) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Ops, BackendVsReference,
-                         testing::Combine(testing::ValuesIn(backend_factories()), testing::Values(DType::f32, DType::bf16),
+                         testing::Combine(testing::ValuesIn(backend_factories()),
+                                          testing::Values(DType::f32, DType::bf16),
                                           testing::ValuesIn(compared_cases())),
                          [](const auto& info) {
-                           return std::get<0>(info.param).name + "_" + name_of(std::get<1>(info.param)) + "_" + std::get<2>(info.param).name;
+                           return std::get<0>(info.param).name + "_" + name_of(std::get<1>(info.param)) + "_" +
+                                  std::get<2>(info.param).name;
                          });
 
 // What the bench times is compared, and the other way round.
@@ -87,18 +89,20 @@ TEST_P(CpuThreads, SameCountSameBits) {
   for (const int threads : {1, 2}) {
     const auto first = run(threads), second = run(threads);
     for (std::size_t i = 0; i < first.size(); ++i)
-      EXPECT_EQ(disagreement(first[i].found, second[i].found, 0.0), "") << first[i].output << " with " << threads << " threads";
+      EXPECT_EQ(disagreement(first[i].found, second[i].found, 0.0), "")
+          << first[i].output << " with " << threads << " threads";
   }
 }
 
 TEST_P(CpuThreads, OtherCountWithinRounding) {
   const auto one = run(1), two = run(2);
-  for (std::size_t i = 0; i < one.size(); ++i) EXPECT_EQ(disagreement(one[i].found, two[i].found, one[i].tolerance), "") << one[i].output;
+  for (std::size_t i = 0; i < one.size(); ++i)
+    EXPECT_EQ(disagreement(one[i].found, two[i].found, one[i].tolerance), "") << one[i].output;
 }
 
-INSTANTIATE_TEST_SUITE_P(Ops, CpuThreads,
-                         testing::Combine(testing::Values(DType::f32, DType::bf16), testing::ValuesIn(compared_cases())),
-                         [](const auto& info) { return name_of(std::get<0>(info.param)) + ("_" + std::get<1>(info.param).name); });
+INSTANTIATE_TEST_SUITE_P(
+    Ops, CpuThreads, testing::Combine(testing::Values(DType::f32, DType::bf16), testing::ValuesIn(compared_cases())),
+    [](const auto& info) { return name_of(std::get<0>(info.param)) + ("_" + std::get<1>(info.param).name); });
 
 }  // namespace
 }  // namespace smoe::checks

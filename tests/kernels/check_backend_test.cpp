@@ -26,17 +26,22 @@ TEST_P(CheckBackendOps, OneThreadAndTwoAgree) {
   const auto one = make_cpu_backend(1), two = make_cpu_backend(2);
   const auto& [type, op_case] = GetParam();
   CheckBackend both(*one, *two, type == DType::bf16 ? 0x1p-7 : 1e-5);
-  for (const Comparison& c : compare_with_reference(op_case, both, type)) EXPECT_EQ(disagreement(c.found, c.truth, c.tolerance), "") << c.output;
+  for (const Comparison& c : compare_with_reference(op_case, both, type))
+    EXPECT_EQ(disagreement(c.found, c.truth, c.tolerance), "") << c.output;
 }
 
 INSTANTIATE_TEST_SUITE_P(Ops, CheckBackendOps,
-                         testing::Combine(testing::Values(DType::f32, DType::bf16), testing::ValuesIn(compared_cases())),
-                         [](const auto& info) { return name_of(std::get<0>(info.param)) + ("_" + std::get<1>(info.param).name); });
+                         testing::Combine(testing::Values(DType::f32, DType::bf16),
+                                          testing::ValuesIn(compared_cases())),
+                         [](const auto& info) {
+                           return name_of(std::get<0>(info.param)) + ("_" + std::get<1>(info.param).name);
+                         });
 
 // One op that leaves a wrong number at the end of each tensor it was given: one too much, or, of an f32, what is given.
 class OneWrongOp final : public OpDecorator {
  public:
-  OneWrongOp(Backend& inner, std::string op, std::optional<float> number = {}) : OpDecorator(inner), op_(std::move(op)), number_(number) {}
+  OneWrongOp(Backend& inner, std::string op, std::optional<float> number = {})
+      : OpDecorator(inner), op_(std::move(op)), number_(number) {}
 
  private:
   class Noting final : public Placing {
@@ -91,15 +96,19 @@ TEST(CheckBackend, FindsANanAnInfinityAndAnIndexThatIsOneOff) {
   const auto cpu = make_cpu_backend(1);
   GuardedWorkspace ws(*cpu);
   const auto numbers = [&] { return ws.f32({2}, Values{1e30, 1.0}); };
-  const auto add_on = [&](Backend& first, Backend& second) { CheckBackend(first, second, 1e-5).add(numbers(), numbers(), numbers()); };
+  const auto add_on = [&](Backend& first, Backend& second) {
+    CheckBackend(first, second, 1e-5).add(numbers(), numbers(), numbers());
+  };
   EXPECT_NO_THROW(add_on(*cpu, *cpu));
-  for (const float number : {std::nanf(""), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
+  for (const float number :
+       {std::nanf(""), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
     OneWrongOp planted(*cpu, "add", number);
     EXPECT_THROW(add_on(*cpu, planted), std::runtime_error) << number;
     EXPECT_THROW(add_on(planted, *cpu), std::runtime_error) << number;
   }
   OneWrongOp planted(*cpu, "copy");
-  EXPECT_THROW(CheckBackend(*cpu, planted, 1e-5).copy(ws.i32({2}, {0, 0}), ws.i32({2}, {1 << 20, 1 << 20})), std::runtime_error);
+  EXPECT_THROW(CheckBackend(*cpu, planted, 1e-5).copy(ws.i32({2}, {0, 0}), ws.i32({2}, {1 << 20, 1 << 20})),
+               std::runtime_error);
 }
 
 // The op list sees it too: for every op some case disagrees with the reference.
@@ -125,7 +134,8 @@ TEST(CheckBackend, GivesTheFirstBackendsBits) {
   CheckBackend both(*one, *two, 1e-5);
   GuardedWorkspace ws(both);
   Random random(6);
-  const Tensor x = ws.f32({301, 700}, f32_values(random, 301 * 700)), w = ws.f32({90, 700}, f32_values(random, 90 * 700));
+  const Tensor x = ws.f32({301, 700}, f32_values(random, 301 * 700)),
+               w = ws.f32({90, 700}, f32_values(random, 90 * 700));
   const Tensor y = ws.output({301, 90}), alone = ws.output({301, 90});
   both.gemm(Gemm::nt, x, w, y, Write::assign);
   one->gemm(Gemm::nt, x, w, alone, Write::assign);

@@ -22,7 +22,8 @@ TEST(CoreRate, IsThatOfRegisters) {
   for (int i = 0; i < 10; ++i) {
     const auto start = std::chrono::steady_clock::now();
     backend.gemm(Gemm::nt, a, b, c, Write::assign);
-    product = std::max(product, 2.0 * n * n * n / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    product = std::max(
+        product, 2.0 * n * n * n / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
   const CoreRate rate = measure_core_rate(1);
   EXPECT_GT(rate.flops_per_second, 0.8 * product);
@@ -59,7 +60,8 @@ TEST(CpuFeatures, SayWhatTheCompilerFindsToo) {
   EXPECT_TRUE(features.avx && features.avx2_fma);
 #endif
   EXPECT_FALSE(cpu_name().empty());
-  EXPECT_EQ(to_string(CpuFeatures{.avx = true, .avx2_fma = true, .avx512 = true, .avx512_bf16 = true}), "AVX-512, BF16");
+  EXPECT_EQ(to_string(CpuFeatures{.avx = true, .avx2_fma = true, .avx512 = true, .avx512_bf16 = true}),
+            "AVX-512, BF16");
   EXPECT_EQ(to_string(CpuFeatures{}), "no AVX");
 }
 

@@ -18,14 +18,17 @@ bool sees(const AttentionShape& s, std::int64_t i, std::int64_t j, std::int64_t 
 
 // Plain loops in double. Without dout: out; with it: dqkv.
 std::vector<double> naive(const AttentionShape& s, Floats& qkv, const std::vector<std::int32_t>& starts, Floats* dout) {
-  const std::int64_t S = s.sequence_length, H = s.heads, G = s.kv_heads, C = s.head_dim, T = s.sequences * S, W = H + 2 * G;
+  const std::int64_t S = s.sequence_length, H = s.heads, G = s.kv_heads, C = s.head_dim, T = s.sequences * S,
+                     W = H + 2 * G;
   std::vector<double> out(static_cast<std::size_t>(T * H * C)), dqkv(static_cast<std::size_t>(T * W * C));
   const double scale = 1 / std::sqrt(static_cast<double>(C));
   for (std::int64_t t = 0; t < T; ++t)
     for (std::int64_t h = 0; h < H; ++h) {
       const std::int64_t b = t / S, i = t % S, g = h / (H / G);
       const std::int64_t start = starts.empty() ? 0 : starts[static_cast<std::size_t>(t)];
-      const auto at = [&](std::int64_t token, std::int64_t head) { return static_cast<std::size_t>((token * W + head) * C); };
+      const auto at = [&](std::int64_t token, std::int64_t head) {
+        return static_cast<std::size_t>((token * W + head) * C);
+      };
       std::vector<double> p(static_cast<std::size_t>(S)), dp(static_cast<std::size_t>(S));
       double sum = 0, delta = 0;
       for (std::int64_t j = 0; j < S; ++j) {

@@ -117,7 +117,8 @@ TEST(CpuRoutingBadInput, NamesWhatIsWrong) {
   };
   Floats logits({4, 3}), probabilities({4, 3}), lse({4}), weights({4, 2}), bias({4}), rows({8, 5}), x({4, 5});
   Ints experts({4, 2}), row_of({4, 2}), assignment_of({8}), offsets({4});
-  refused([&] { cpu.router_forward({}, logits, bias, probabilities, lse, experts, weights); }, {"selection_bias is [4] f32"});
+  refused([&] { cpu.router_forward({}, logits, bias, probabilities, lse, experts, weights); },
+          {"selection_bias is [4] f32"});
   for (const Capacity& capacity : {Capacity{2, 3}, Capacity{2, 0}, Capacity{-1, 4}})
     refused([&] { cpu.routing_map(experts, capacity, row_of, assignment_of, offsets); }, {"must divide the tokens"});
   row_of[3] = -2;
@@ -160,7 +161,8 @@ TEST(CpuCrossEntropy, EqualsTheDefinitionAndMasks) {
     EXPECT_NEAR(losses[i], targets[i] < 0 ? 0 : std::log(sum) - double(original[i * V + targets[i]]), 3e-6);
     for (std::int64_t v = 0; v < V; ++v) {
       const double p = std::exp(double(original[i * V + v])) / sum - (v == targets[i] ? 1 : 0);
-      ASSERT_NEAR(logits[i * V + v], targets[i] < 0 ? 0 : 0.25 * p, 2.5e-7);  // the f32 log-sum-exp is rounded by up to 5e-7
+      ASSERT_NEAR(logits[i * V + v], targets[i] < 0 ? 0 : 0.25 * p,
+                  2.5e-7);  // the f32 log-sum-exp is rounded by up to 5e-7
     }
   }
 }
@@ -203,7 +205,8 @@ TEST(CpuRmsNorm, WeightGradientHasTheSameBitsOnAnyNumberOfThreads) {
 
 TEST(CpuBackend, ZeroRowsAreLegal) {
   CpuBackend cpu(2);
-  Floats x({0, 6}), weight({6}, 1.0f), dweight({6}), stats({0}), h({0, 12}), table({9, 6}), logits({0, 4}), weights({0, 2});
+  Floats x({0, 6}), weight({6}, 1.0f), dweight({6}), stats({0}), h({0, 12}), table({9, 6}), logits({0, 4}),
+      weights({0, 2});
   Ints ids({0}), experts({0, 2}), offsets({5}), assignments({0});
   cpu.add(x, x, x);
   EXPECT_EQ(test::sum(cpu, x), 0.0);

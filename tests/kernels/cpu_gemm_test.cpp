@@ -87,9 +87,10 @@ TEST(CpuGroupedGemm, EqualsOneProductAnExpert) {
         const std::int64_t first = sums[static_cast<std::size_t>(e)], count = counts[static_cast<std::size_t>(e)];
         const bool tn = kind == Gemm::tn;
         const std::int64_t at_c = tn ? e * D * F : first * F;
-        EXPECT_LT(worst_error(kind, tn ? D : count, F, tn ? count : D, &a[first * D], tn ? &b[first * F] : &b[e * D * F],
-                              write == Write::add ? &before[at_c] : nullptr, &c[at_c]),
-                  1);
+        EXPECT_LT(
+            worst_error(kind, tn ? D : count, F, tn ? count : D, &a[first * D], tn ? &b[first * F] : &b[e * D * F],
+                        write == Write::add ? &before[at_c] : nullptr, &c[at_c]),
+            1);
       }
     }
 }
@@ -101,14 +102,18 @@ TEST(CpuGroupedGemm, SameBitsOnAnyNumberOfThreads) {
   for (const auto& [n, k] : {std::pair{160, 96}, {512, 200}, {770, 64}, {1000, 520}})
     for (Gemm kind : {Gemm::nt, Gemm::nn, Gemm::tn}) {
       auto a = Floats::random({1100, k}, 1);
-      auto b = Floats::random(kind == Gemm::tn ? Shape{1100, n} : kind == Gemm::nt ? Shape{4, n, k} : Shape{4, k, n}, 2);
+      auto b = Floats::random(kind == Gemm::tn   ? Shape{1100, n}
+                              : kind == Gemm::nt ? Shape{4, n, k}
+                                                 : Shape{4, k, n},
+                              2);
       std::vector<float> first;
       for (int threads : {1, 2, 3, 4}) {
         CpuBackend cpu(threads);
         Floats c(kind == Gemm::tn ? Shape{4, k, n} : Shape{1100, n});
         cpu.grouped_gemm(kind, a, b, c, {offsets, host}, Write::assign);
         if (first.empty()) first = c.values();
-        EXPECT_EQ(first, c.values()) << threads << " threads, kind " << static_cast<int>(kind) << ", n " << n << ", k " << k;
+        EXPECT_EQ(first, c.values()) << threads << " threads, kind " << static_cast<int>(kind) << ", n " << n << ", k "
+                                     << k;
       }
     }
 }
@@ -123,7 +128,8 @@ TEST(CpuGemm, SameBitsEveryTime) {
         Floats c({m, n}), again({m, n});
         cpu.gemm(kind, a, b, c, Write::assign);
         cpu.gemm(kind, a, b, again, Write::assign);
-        EXPECT_EQ(c.values(), again.values()) << threads << " threads, kind " << static_cast<int>(kind) << ", m " << m << ", n " << n << ", k " << k;
+        EXPECT_EQ(c.values(), again.values())
+            << threads << " threads, kind " << static_cast<int>(kind) << ", m " << m << ", n " << n << ", k " << k;
       }
 }
 
@@ -162,8 +168,12 @@ TEST(CpuBlas, ChoosesByFeaturesForCpusThatAreNotHere) {
       {"AVX2 only (Haswell, Zen 1 to 3)", {.avx = true, .avx2_fma = true}, "Haswell"},
       {"AVX-512 of an unknown model", {.avx = true, .avx2_fma = true, .avx512 = true}, "SkylakeX"},
       {"Zen 4", {.avx = true, .avx2_fma = true, .avx512 = true, .avx512_bf16 = true}, "Cooperlake"},
-      {"Emerald Rapids without AMX", {.avx = true, .avx2_fma = true, .avx512 = true, .avx512_bf16 = true}, "Cooperlake"},
-      {"Sapphire Rapids", {.avx = true, .avx2_fma = true, .avx512 = true, .avx512_bf16 = true, .amx_bf16 = true}, "Cooperlake"},
+      {"Emerald Rapids without AMX",
+       {.avx = true, .avx2_fma = true, .avx512 = true, .avx512_bf16 = true},
+       "Cooperlake"},
+      {"Sapphire Rapids",
+       {.avx = true, .avx2_fma = true, .avx512 = true, .avx512_bf16 = true, .amx_bf16 = true},
+       "Cooperlake"},
   };
   for (const auto& c : choices) EXPECT_STREQ(cpu::blas_kernel_for(c.features), c.kernel) << c.cpu;
 }

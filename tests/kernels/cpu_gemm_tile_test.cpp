@@ -26,8 +26,7 @@ const Cut cuts[] = {
     {Gemm::nt, 256, 32000, 32, 32},  // the head
     {Gemm::nn, 2048, 512, 64, 64},   // many threads
     {Gemm::nt, 100, 100, 4, 1},      // too small to be cut
-    {Gemm::tn, 3584, 513, 7, 7},
-    {Gemm::nt, 600, 70, 4, 3},
+    {Gemm::tn, 3584, 513, 7, 7},    {Gemm::nt, 600, 70, 4, 3},
 };
 
 // What is not cut runs on one thread, however many there are.

@@ -27,7 +27,9 @@ struct Operands {
   Operands(const Problem& p, bool accumulate)
       : problem(p), lda((p.kind == Gemm::tn ? p.m : p.k) + 3), ldb((p.kind == Gemm::nt ? p.k : p.n) + 5), ldc(p.n + 2) {
     std::uint32_t state = 1;
-    const auto draw = [&] { return static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-23f - 1.0f; };
+    const auto draw = [&] {
+      return static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-23f - 1.0f;
+    };
     const float outside = std::numeric_limits<float>::quiet_NaN();
     const auto fill = [&](std::vector<float>& v, Size rows, Size columns, Size ld) {
       v.assign(static_cast<std::size_t>(std::max<Size>(1, rows * ld)), outside);
@@ -53,12 +55,14 @@ struct Operands {
         }
         double sum = std::isnan(before[at]) ? 0.0 : before[at], magnitude = std::abs(sum);
         for (Size p = 0; p < problem.k; ++p) {
-          const double product = static_cast<double>(a[static_cast<std::size_t>(problem.kind == Gemm::tn ? p * lda + i : i * lda + p)]) *
-                                 static_cast<double>(b[static_cast<std::size_t>(problem.kind == Gemm::nt ? j * ldb + p : p * ldb + j)]);
+          const double product =
+              static_cast<double>(a[static_cast<std::size_t>(problem.kind == Gemm::tn ? p * lda + i : i * lda + p)]) *
+              static_cast<double>(b[static_cast<std::size_t>(problem.kind == Gemm::nt ? j * ldb + p : p * ldb + j)]);
           sum += product;
           magnitude += std::abs(product);
         }
-        worst.add(test::in_units(test::difference(c[at], sum), test::product_rounding(DType::f32, problem.k, magnitude)));
+        worst.add(
+            test::in_units(test::difference(c[at], sum), test::product_rounding(DType::f32, problem.k, magnitude)));
       }
     return worst.value;
   }
@@ -91,7 +95,8 @@ TEST(CpuProduct, DotsEqualPlainLoops) {
     for (const Size n : {1, 3, 4, 5, 40})
       for (const Size k : inner)
         for (const bool accumulate : {false, true})
-          EXPECT_LT(error_of(ProductKernel::dots, {Gemm::nt, m, n, k}, accumulate), 1) << m << " " << n << " " << k << " " << accumulate;
+          EXPECT_LT(error_of(ProductKernel::dots, {Gemm::nt, m, n, k}, accumulate), 1)
+              << m << " " << n << " " << k << " " << accumulate;
 }
 
 // A tile of a product computes the numbers of the whole: the number of threads, which cuts it, changes none.
@@ -100,8 +105,9 @@ TEST(CpuProduct, ATileHasTheBitsOfTheWhole) {
     const Size m = 100, n = 70, k = 500;
     Operands whole({kind, m, n, k}, false), tiles = whole;
     const auto run = [&](Operands& x, Size i, Size rows, Size j, Size columns) {
-      few_rows_product(kind, rows, columns, k, x.a.data() + i * x.lda, x.lda, x.b.data() + (kind == Gemm::nt ? j * x.ldb : j), x.ldb,
-                       x.c.data() + i * x.ldc + j, x.ldc, false);
+      few_rows_product(kind, rows, columns, k, x.a.data() + i * x.lda, x.lda,
+                       x.b.data() + (kind == Gemm::nt ? j * x.ldb : j), x.ldb, x.c.data() + i * x.ldc + j, x.ldc,
+                       false);
     };
     run(whole, 0, m, 0, n);
     for (Size i = 0; i < m; i += 32)

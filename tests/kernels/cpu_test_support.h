@@ -36,7 +36,9 @@ class Floats {
 
 class Ints {
  public:
-  Ints(Shape shape, std::vector<std::int32_t> values) : values_(std::move(values)), shape_(shape) { values_.resize(values_.size() + 1); }
+  Ints(Shape shape, std::vector<std::int32_t> values) : values_(std::move(values)), shape_(shape) {
+    values_.resize(values_.size() + 1);
+  }
   explicit Ints(Shape shape) : Ints(shape, std::vector<std::int32_t>(static_cast<std::size_t>(shape.elements()))) {}
 
   operator Tensor() { return Tensor(values_.data(), DType::i32, shape_); }

@@ -40,7 +40,8 @@ TEST_F(HostMemoryBadInput, AViewIsOfFloats) {
 TEST_F(HostMemoryBadInput, AViewWidensAndRoundsHalves) {
   const std::vector<float> numbers{1.0f, -0.0f, 1.00390625f, 3.0e38f, 1e-40f};  // the third is a tie: to even, down
   const std::vector<float> rounded_once{1.0f, -0.0f, 1.0f, widened(rounded(3.0e38f)), widened(rounded(1e-40f))};
-  for (const auto& [backend, arena] : {std::pair<Backend*, Arena*>(cpu_.get(), &here_), std::pair<Backend*, Arena*>(&device_, &there_)})
+  for (const auto& [backend, arena] :
+       {std::pair<Backend*, Arena*>(cpu_.get(), &here_), std::pair<Backend*, Arena*>(&device_, &there_)})
     for (const DType type : {DType::f32, DType::bf16}) {
       const Tensor tensor = arena->take(type, {5});
       const HostView view(*backend, tensor, staging_);
@@ -78,7 +79,9 @@ TEST(HostMirror, HasTheNumbersOnceAnEventAfterTheFetchWasWaitedFor) {
   mirror.start_fetch(backend, x);
   const Event after = backend.record();
   backend.fill(x, 3.0f);  // comes later
-  const auto is_there = [&] { return std::vector<float>(mirror.numbers().begin(), mirror.numbers().end()) == std::vector<float>(3, 2.0f); };
+  const auto is_there = [&] {
+    return std::vector<float>(mirror.numbers().begin(), mirror.numbers().end()) == std::vector<float>(3, 2.0f);
+  };
   EXPECT_FALSE(is_there());
   backend.wait(before);
   EXPECT_FALSE(is_there());

@@ -37,7 +37,8 @@ Tensor Inputs::f32(Shape shape, const Values& values) {
 }
 
 Tensor Inputs::output(Shape shape) {
-  return for_bench() ? workspace_.floats(shape, std::vector<float>(static_cast<std::size_t>(shape.elements()))) : workspace_.output(shape);
+  return for_bench() ? workspace_.floats(shape, std::vector<float>(static_cast<std::size_t>(shape.elements())))
+                     : workspace_.output(shape);
 }
 
 std::vector<OpCase> all_calls() {

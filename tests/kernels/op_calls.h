@@ -41,7 +41,9 @@ class Inputs {
   DType type() const { return type_; }
 
   Values normals(Index count, double scale = 1.0, double mean = 0.0);
-  Matrix<double> matrix(Index rows, Index cols, double scale = 1.0) { return shaped(rows, cols, normals(rows * cols, scale)); }
+  Matrix<double> matrix(Index rows, Index cols, double scale = 1.0) {
+    return shaped(rows, cols, normals(rows * cols, scale));
+  }
   Ids ids(Index count, Index bound) { return random_.ids(count, bound); }
 
   Tensor f32(Shape shape, const Values& values);
@@ -54,7 +56,9 @@ class Inputs {
   Tensor typed(Shape shape, const Matrix<double>& matrix) { return typed(shape, matrix.values); }
   Tensor typed(const Matrix<double>& matrix) { return typed({matrix.rows, matrix.cols}, matrix.values); }
   Tensor typed_output(Shape shape);
-  Tensor output_i32(Shape shape) { return for_bench() ? workspace_.i32(shape, Ids(shape.elements())) : workspace_.output_i32(shape); }
+  Tensor output_i32(Shape shape) {
+    return for_bench() ? workspace_.i32(shape, Ids(shape.elements())) : workspace_.output_i32(shape);
+  }
 
   Values read(const Tensor& tensor) { return for_bench() ? Values() : workspace_.read(tensor); }
   Matrix<double> read(const Tensor& tensor, Index rows, Index cols) { return shaped(rows, cols, read(tensor)); }
@@ -77,8 +81,8 @@ class Inputs {
 struct Output {
   std::string name;
   Tensor tensor;
-  double tolerance;               // of max |found - truth| / max |truth|; 0: the same bits
-  std::function<Values()> truth;  // asked for after the call
+  double tolerance;                                // of max |found - truth| / max |truth|; 0: the same bits
+  std::function<Values()> truth;                   // asked for after the call
   std::function<Values(const Values&)> part = {};  // what of both is compared; all of it
 };
 
@@ -119,7 +123,8 @@ std::vector<OpCase> all_calls();
 
 // The family's calls at each of its shapes.
 template <typename Case>
-void add_cases(std::vector<OpCase>& list, const std::string& family, const std::vector<Case>& cases, void (*add)(OpCase&, const Case&)) {
+void add_cases(std::vector<OpCase>& list, const std::string& family, const std::vector<Case>& cases,
+               void (*add)(OpCase&, const Case&)) {
   for (const Case& c : cases) {
     OpCase& calls = list.emplace_back(OpCase{family + "_" + c.name, c.bench, {}});
     add(calls, c);

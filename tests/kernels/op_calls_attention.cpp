@@ -19,9 +19,10 @@ using namespace op_cases;
 
 void add_attention(OpCase& list, const AttentionCase& c) {
   const AttentionShape shape{c.sequences, c.sequence_length, c.heads, c.kv_heads, c.head_dim, c.window};
-  const reference::AttentionShape truth_shape{c.sequences, c.sequence_length, c.heads, c.kv_heads, c.head_dim, c.window};
-  const std::string what = fmt::format("B{} S{} H{} G{} C{}{}", c.sequences, c.sequence_length, c.heads, c.kv_heads, c.head_dim,
-                                       c.window ? fmt::format(" window {}", c.window) : "");
+  const reference::AttentionShape truth_shape{c.sequences, c.sequence_length, c.heads,
+                                              c.kv_heads,  c.head_dim,        c.window};
+  const std::string what = fmt::format("B{} S{} H{} G{} C{}{}", c.sequences, c.sequence_length, c.heads, c.kv_heads,
+                                       c.head_dim, c.window ? fmt::format(" window {}", c.window) : "");
   const Index T = c.tokens(), all_heads = c.heads + 2 * c.kv_heads, width = c.heads * c.head_dim;
   const double forward_tolerance = 2e-6 * std::max(1.0, c.score_scale), backward_tolerance = 1.5 * forward_tolerance;
   struct Arguments {
@@ -35,13 +36,19 @@ void add_attention(OpCase& list, const AttentionCase& c) {
       for (Index t = 0; t < T; ++t)
         for (Index i = 0; i < width; ++i) qkv(t, i) *= c.score_scale;  // a power of two: still floats
     Ids starts;
-    if (c.document_length > 0) starts = reference::random_documents(in.random(), c.sequences, c.sequence_length, c.document_length);
-    const Tensor tstarts = starts.empty() ? Tensor() : in.i32({T}, starts), tqkv = in.typed({T, all_heads, c.head_dim}, qkv);
-    return Arguments{std::move(qkv), std::move(starts), tqkv, tstarts, in.typed_output({T, c.heads, c.head_dim}), in.output({c.heads, T})};
+    if (c.document_length > 0)
+      starts = reference::random_documents(in.random(), c.sequences, c.sequence_length, c.document_length);
+    const Tensor tstarts = starts.empty() ? Tensor() : in.i32({T}, starts),
+                 tqkv = in.typed({T, all_heads, c.head_dim}, qkv);
+    return Arguments{
+        std::move(qkv),         std::move(starts), tqkv, tstarts, in.typed_output({T, c.heads, c.head_dim}),
+        in.output({c.heads, T})};
   };
   list.add("attention_forward", what, c.forward(), [=](Inputs& in) {
     const Arguments a = arguments(in);
-    const auto truth = [=, qkv = a.qkv, starts = a.starts] { return reference::attention_forward(truth_shape, qkv, starts); };
+    const auto truth = [=, qkv = a.qkv, starts = a.starts] {
+      return reference::attention_forward(truth_shape, qkv, starts);
+    };
     return Prepared{[&b = in.backend(), shape, qkv = a.tqkv, starts = a.tstarts, out = a.out, lse = a.lse] {
                       b.attention_forward(shape, qkv, starts, out, lse);
                     },
@@ -59,12 +66,16 @@ void add_attention(OpCase& list, const AttentionCase& c) {
     };
     // Apart, because the values' gradients are larger than those of queries and keys.
     const auto columns = [=](Index first, Index count) {
-      return [=](const Values& all) { return reference::columns(Matrix<double>{T, all_heads * c.head_dim, all}, first, count).values; };
+      return [=](const Values& all) {
+        return reference::columns(Matrix<double>{T, all_heads * c.head_dim, all}, first, count).values;
+      };
     };
     const Index score_columns = (c.heads + c.kv_heads) * c.head_dim, value_columns = c.kv_heads * c.head_dim;
     Prepared prepared{[&b = in.backend(), shape, qkv = a.tqkv, starts = a.tstarts, out = a.out, lse = a.lse,
-                       tdout = in.typed({T, c.heads, c.head_dim}, dout), dqkv] { b.attention_backward(shape, qkv, starts, out, lse, tdout, dqkv); },
-                      {{"dqkv", dqkv, backward_tolerance, truth}, {"dv", dqkv, backward_tolerance, truth, columns(score_columns, value_columns)}}};
+                       tdout = in.typed({T, c.heads, c.head_dim}, dout),
+                       dqkv] { b.attention_backward(shape, qkv, starts, out, lse, tdout, dqkv); },
+                      {{"dqkv", dqkv, backward_tolerance, truth},
+                       {"dv", dqkv, backward_tolerance, truth, columns(score_columns, value_columns)}}};
     // Where every query sees itself alone there is no such gradient, only the rounding of a difference.
     if (c.window != 1 && c.sequence_length != 1 && c.document_length != 1)
       prepared.outputs.push_back({"dq and dk", dqkv, backward_tolerance, truth, columns(0, score_columns)});
@@ -85,21 +96,25 @@ void add_cached_attention(OpCase& list, const CachedAttentionCase& c) {
       return rows;
     };
     const Matrix<double> keys = filled(), values = filled();
-    const Tensor tkeys = in.typed(cache, keys), tvalues = in.typed(cache, values), out = in.typed_output({c.tokens, c.heads, c.head_dim});
+    const Tensor tkeys = in.typed(cache, keys), tvalues = in.typed(cache, values),
+                 out = in.typed_output({c.tokens, c.heads, c.head_dim});
     struct Truth {
       Matrix<double> keys, values, out;
     };
     const auto truth = [=] {
       Truth t{keys, values, {}};
-      t.out = reference::attention_cached({1, c.tokens, c.heads, c.kv_heads, c.head_dim, c.window}, qkv, c.past, t.keys, t.values);
+      t.out = reference::attention_cached({1, c.tokens, c.heads, c.kv_heads, c.head_dim, c.window}, qkv, c.past, t.keys,
+                                          t.values);
       return t;
     };
-    return Prepared{[&b = in.backend(), c, tqkv = in.typed({c.tokens, all_heads, c.head_dim}, qkv), tkeys, tvalues, out] {
-                      b.attention_cached({1, c.tokens, c.heads, c.kv_heads, c.head_dim, c.window}, tqkv, c.past, tkeys, tvalues, out);
-                    },
-                    {{"out", out, 2e-6, [=] { return truth().out.values; }},
-                     {"key cache", tkeys, exact, [=] { return truth().keys.values; }},
-                     {"value cache", tvalues, exact, [=] { return truth().values.values; }}}};
+    return Prepared{
+        [&b = in.backend(), c, tqkv = in.typed({c.tokens, all_heads, c.head_dim}, qkv), tkeys, tvalues, out] {
+          b.attention_cached({1, c.tokens, c.heads, c.kv_heads, c.head_dim, c.window}, tqkv, c.past, tkeys, tvalues,
+                             out);
+        },
+        {{"out", out, 2e-6, [=] { return truth().out.values; }},
+         {"key cache", tkeys, exact, [=] { return truth().keys.values; }},
+         {"value cache", tvalues, exact, [=] { return truth().values.values; }}}};
   });
 }
 

@@ -19,10 +19,12 @@ struct Rows {
   Matrix<double> logits;
   Ids targets;
 
-  Rows(const CrossEntropyCase& c, Inputs& in) : logits(in.matrix(c.rows, c.vocab(), c.logit_scale)), targets(in.ids(c.rows, c.vocab())) {
+  Rows(const CrossEntropyCase& c, Inputs& in)
+      : logits(in.matrix(c.rows, c.vocab(), c.logit_scale)), targets(in.ids(c.rows, c.vocab())) {
     using Mask = CrossEntropyCase::Mask;
     for (auto& target : targets)
-      if (c.mask == Mask::all || (c.mask == Mask::some && in.random().uniform() < 0.3)) target = in.random().uniform() < 0.5 ? -100 : -1;
+      if (c.mask == Mask::all || (c.mask == Mask::some && in.random().uniform() < 0.3))
+        target = in.random().uniform() < 0.5 ? -100 : -1;
   }
   // As the owner of these columns holds them.
   Matrix<double> slice(Index first, Index columns) const {
@@ -44,7 +46,8 @@ Statistics merged(const std::vector<Statistics>& slices) {
   for (std::size_t s = 1; s < slices.size(); ++s)
     for (std::size_t n = 0; n < all.sums.size(); ++n) {
       const double top = std::max(all.maxima[n], slices[s].maxima[n]);
-      all.sums[n] = all.sums[n] * std::exp(all.maxima[n] - top) + slices[s].sums[n] * std::exp(slices[s].maxima[n] - top);
+      all.sums[n] =
+          all.sums[n] * std::exp(all.maxima[n] - top) + slices[s].sums[n] * std::exp(slices[s].maxima[n] - top);
       all.maxima[n] = top;
       all.target_logits[n] += slices[s].target_logits[n];
     }
@@ -52,7 +55,8 @@ Statistics merged(const std::vector<Statistics>& slices) {
 }
 
 Statistics rounded(Statistics s) {
-  for (Values* values : {&s.maxima, &s.sums, &s.target_logits}) *values = reference::cast<double>(reference::cast<float>(*values));
+  for (Values* values : {&s.maxima, &s.sums, &s.target_logits})
+    *values = reference::cast<double>(reference::cast<float>(*values));
   return s;
 }
 
@@ -67,13 +71,15 @@ void add_statistics(OpCase& list, const CrossEntropyCase& c, Index first, Index 
     const Rows rows(c, in);
     const Matrix<double> slice = rows.slice(first, columns);
     const Tensor maxima = in.output({c.rows}), sums = in.output({c.rows}), target_logits = in.output({c.rows});
-    const auto truth = [=, targets = rows.targets] { return reference::cross_entropy_statistics(slice, targets, first); };
-    return Prepared{[&b = in.backend(), first, logits = in.f32(slice), targets = in.i32({c.rows}, rows.targets), maxima, sums, target_logits] {
-                      b.cross_entropy_statistics(logits, targets, first, maxima, sums, target_logits);
-                    },
-                    {{"maxima", maxima, exact, [=] { return truth().maxima; }},
-                     {"sums", sums, summed, [=] { return truth().sums; }},
-                     {"target logits", target_logits, exact, [=] { return truth().target_logits; }}}};
+    const auto truth = [=, targets = rows.targets] {
+      return reference::cross_entropy_statistics(slice, targets, first);
+    };
+    return Prepared{
+        [&b = in.backend(), first, logits = in.f32(slice), targets = in.i32({c.rows}, rows.targets), maxima, sums,
+         target_logits] { b.cross_entropy_statistics(logits, targets, first, maxima, sums, target_logits); },
+        {{"maxima", maxima, exact, [=] { return truth().maxima; }},
+         {"sums", sums, summed, [=] { return truth().sums; }},
+         {"target logits", target_logits, exact, [=] { return truth().target_logits; }}}};
   };
   if (first == 0)
     list.add("cross_entropy_statistics", fmt::format("N{} V{}", c.rows, c.vocab()), c.forward(), prepare);
@@ -90,12 +96,12 @@ Prepared prepare_merge(const CrossEntropyCase& c, Inputs& in) {
   Values parts;
   for (const Statistics& found : slices) {
     const Statistics& s = sent.emplace_back(rounded(found));
-    for (const Values* values : {&s.maxima, &s.sums, &s.target_logits}) parts.insert(parts.end(), values->begin(), values->end());
+    for (const Values* values : {&s.maxima, &s.sums, &s.target_logits})
+      parts.insert(parts.end(), values->begin(), values->end());
   }
   const Tensor maxima = in.output({N}), sums = in.output({N}), target_logits = in.output({N});
-  return {[&b = in.backend(), tparts = in.f32({static_cast<Index>(slices.size()), 3, N}, parts), maxima, sums, target_logits] {
-            b.cross_entropy_merge(tparts, maxima, sums, target_logits);
-          },
+  return {[&b = in.backend(), tparts = in.f32({static_cast<Index>(slices.size()), 3, N}, parts), maxima, sums,
+           target_logits] { b.cross_entropy_merge(tparts, maxima, sums, target_logits); },
           {{"maxima", maxima, exact, [=] { return merged(sent).maxima; }},
            {"sums", sums, summed, [=] { return merged(sent).sums; }},
            {"target logits", target_logits, exact, [=] { return merged(sent).target_logits; }}}};
@@ -107,10 +113,9 @@ Prepared prepare_losses(const CrossEntropyCase& c, Inputs& in) {
   const Statistics s = of_rows(c, rows, in);
   const Tensor logsumexp = in.output({N}), losses = in.output({N});
   const auto truth = [s, targets = rows.targets] { return reference::cross_entropy_losses(targets, s); };
-  return {[&b = in.backend(), targets = in.i32({N}, rows.targets), maxima = in.f32({N}, s.maxima), sums = in.f32({N}, s.sums),
-           target_logits = in.f32({N}, s.target_logits), logsumexp, losses] {
-            b.cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses);
-          },
+  return {[&b = in.backend(), targets = in.i32({N}, rows.targets), maxima = in.f32({N}, s.maxima),
+           sums = in.f32({N}, s.sums), target_logits = in.f32({N}, s.target_logits), logsumexp,
+           losses] { b.cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses); },
           {{"logsumexp", logsumexp, pointwise, [=] { return truth().logsumexp; }},
            {"losses", losses, summed, [=] { return truth().losses; }}}};  // a difference of two larger numbers
 }
@@ -122,28 +127,32 @@ void add_backward(OpCase& list, const CrossEntropyCase& c, Index first, Index co
     const double scale = 1.0 / 37;
     const Matrix<double> slice = rows.slice(first, columns);
     const Values token_scales = by_token ? in.normals(N) : Values();
-    const Values logsumexp =
-        reference::cast<double>(reference::cast<float>(reference::cross_entropy_losses(rows.targets, of_rows(c, rows, in)).logsumexp));
+    const Values logsumexp = reference::cast<double>(
+        reference::cast<float>(reference::cross_entropy_losses(rows.targets, of_rows(c, rows, in)).logsumexp));
     const Tensor logits = in.f32(slice), dlogits = in.type() == DType::f32 ? logits : in.typed_output({N, columns});
-    return Prepared{[&b = in.backend(), first, logits, dlogits, targets = in.i32({N}, rows.targets), tlogsumexp = in.f32({N}, logsumexp), scale,
-                     scales = by_token ? in.f32({N}, token_scales) : Tensor()] {
-                      b.cross_entropy_backward(logits, targets, first, tlogsumexp, scale, scales, dlogits);
-                    },
-                    {{"dlogits", dlogits, summed, [=, targets = rows.targets] {
-                        return reference::cross_entropy_backward(slice, targets, first, logsumexp, scale, token_scales).values;
-                      }}}};
+    return Prepared{
+        [&b = in.backend(), first, logits, dlogits, targets = in.i32({N}, rows.targets),
+         tlogsumexp = in.f32({N}, logsumexp), scale, scales = by_token ? in.f32({N}, token_scales) : Tensor()] {
+          b.cross_entropy_backward(logits, targets, first, tlogsumexp, scale, scales, dlogits);
+        },
+        {{"dlogits", dlogits, summed, [=, targets = rows.targets] {
+            return reference::cross_entropy_backward(slice, targets, first, logsumexp, scale, token_scales).values;
+          }}}};
   };
   if (first == 0 && !by_token)
     list.add("cross_entropy_backward", fmt::format("N{} V{}", c.rows, c.vocab()), c.backward(), prepare);
   else
-    list.vary("cross_entropy_backward", fmt::format("columns from {}{}", first, by_token ? ", scaled by token" : ""), prepare);
+    list.vary("cross_entropy_backward", fmt::format("columns from {}{}", first, by_token ? ", scaled by token" : ""),
+              prepare);
 }
 
 void add_cross_entropy(OpCase& list, const CrossEntropyCase& c) {
   const std::string shape = fmt::format("N{} V{}", c.rows, c.vocab());
   const Index ranges = c.bench ? 4 : static_cast<Index>(c.slices.size());
-  list.add("cross_entropy_merge", shape, op_work::cross_entropy_merge(ranges, c.rows), [c](Inputs& in) { return prepare_merge(c, in); });
-  list.add("cross_entropy_losses", shape, op_work::cross_entropy_losses(c.rows), [c](Inputs& in) { return prepare_losses(c, in); });
+  list.add("cross_entropy_merge", shape, op_work::cross_entropy_merge(ranges, c.rows),
+           [c](Inputs& in) { return prepare_merge(c, in); });
+  list.add("cross_entropy_losses", shape, op_work::cross_entropy_losses(c.rows),
+           [c](Inputs& in) { return prepare_losses(c, in); });
   Index first = 0;
   for (const Index columns : c.slices) {
     add_statistics(list, c, first, columns);

@@ -47,12 +47,14 @@ void add_copies(OpCase& list, const ElementwiseCase& c) {
     auto host = reference::cast<float>(a);
     host.resize(static_cast<std::size_t>(c.n));
     const Tensor out = in.output({c.n});
-    return Prepared{[&b = in.backend(), host, out] { b.copy_from_host(out, host.data()); }, {{"copy", out, exact, given(a)}}};
+    return Prepared{[&b = in.backend(), host, out] { b.copy_from_host(out, host.data()); },
+                    {{"copy", out, exact, given(a)}}};
   });
   list.add("copy", shape, work, [c](Inputs& in) {
     const Values a = in.normals(c.n);
     const Tensor out = in.typed_output({c.n});
-    return Prepared{[&b = in.backend(), from = in.typed({c.n}, a), out] { b.copy(out, from); }, {{"copy", out, exact, given(a)}}};
+    return Prepared{[&b = in.backend(), from = in.typed({c.n}, a), out] { b.copy(out, from); },
+                    {{"copy", out, exact, given(a)}}};
   });
   list.add("fill", shape, op_work::fill(c.n), [c](Inputs& in) {
     const Tensor out = in.typed_output({c.n});
@@ -70,9 +72,13 @@ void add_elementwise(OpCase& list, const ElementwiseCase& c) {
   const auto add_into = [c](int where) {  // 0: apart, 1: into a, 2: into b
     return [c, where](Inputs& in) {
       const Values a = in.normals(c.n, 1.0, 0.5), b = in.normals(c.n);
-      const Tensor ta = in.typed({c.n}, a), tb = in.typed({c.n}, b), out = where == 0 ? in.typed_output({c.n}) : where == 1 ? ta : tb;
+      const Tensor ta = in.typed({c.n}, a), tb = in.typed({c.n}, b),
+                   out = where == 0   ? in.typed_output({c.n})
+                         : where == 1 ? ta
+                                      : tb;
       return Prepared{[&on = in.backend(), ta, tb, out] { on.add(ta, tb, out); },
-                      {{"sum", out, exact, [a, b] { return reference::cast<double>(reference::cast<float>(reference::add(a, b))); }}}};
+                      {{"sum", out, exact,
+                        [a, b] { return reference::cast<double>(reference::cast<float>(reference::add(a, b))); }}}};
     };
   };
   list.add("add", shape, c.forward(), add_into(0));
@@ -150,7 +156,8 @@ void add_rms_norm(OpCase& list, const RmsNormCase& c) {
     return Prepared{[&b = in.backend(), c, tx = in.typed(x), tweight = in.typed({D}, weight), y, rstd] {
                       b.rms_norm_forward(tx, tweight, c.epsilon, y, rstd);
                     },
-                    {{"y", y, pointwise, [=] { return truth().y.values; }}, {"rstd", rstd, pointwise, [=] { return truth().rstd; }}}};
+                    {{"y", y, pointwise, [=] { return truth().y.values; }},
+                     {"rstd", rstd, pointwise, [=] { return truth().rstd; }}}};
   });
   enum class Residual { apart, in_place, none };
   const auto backward = [=](Residual residual, bool trained) {
@@ -164,7 +171,9 @@ void add_rms_norm(OpCase& list, const RmsNormCase& c) {
       const Tensor dweight = trained ? in.f32({D}, start) : Tensor();
       const auto truth = [=, saved = in.read(rstd)] {
         Values sum = start;
-        Values gradient = reference::rms_norm_backward(dy, x, weight, saved, residual == Residual::none ? none : dresidual, sum).values;
+        Values gradient =
+            reference::rms_norm_backward(dy, x, weight, saved, residual == Residual::none ? none : dresidual, sum)
+                .values;
         return std::pair(std::move(gradient), std::move(sum));
       };
       Prepared prepared{[&b = in.backend(), tdy = in.typed(dy), tx, tweight, rstd, tresidual, dx, dweight] {
@@ -195,10 +204,15 @@ void add_gemm(OpCase& list, const GemmCase& c) {
     // wide: into f32, as the weights' gradients and the router's logits are.
     const auto call = [x](Write write, bool wide) {
       return [x, write, wide](Inputs& in) {
-        const Matrix<double> a = in.matrix(x.a_rows, x.a_cols), b = in.matrix(x.b_rows, x.b_cols), start = in.matrix(x.c_rows, x.c_cols);
+        const Matrix<double> a = in.matrix(x.a_rows, x.a_cols), b = in.matrix(x.b_rows, x.b_cols),
+                             start = in.matrix(x.c_rows, x.c_cols);
         const Shape shape{x.c_rows, x.c_cols};
-        const Tensor out = write == Write::add ? (wide ? in.f32(start) : in.typed(start)) : wide ? in.output(shape) : in.typed_output(shape);
-        return Prepared{[&on = in.backend(), x, ta = in.typed(a), tb = in.typed(b), out, write] { on.gemm(x.kind, ta, tb, out, write); },
+        const Tensor out = write == Write::add ? (wide ? in.f32(start) : in.typed(start))
+                           : wide              ? in.output(shape)
+                                               : in.typed_output(shape);
+        return Prepared{[&on = in.backend(), x, ta = in.typed(a), tb = in.typed(b), out, write] {
+                          on.gemm(x.kind, ta, tb, out, write);
+                        },
                         {{"c", out, summed, [=] {
                             const Matrix<double> product = x.truth(a, b);
                             return write == Write::add ? reference::add(start, product).values : product.values;
@@ -208,8 +222,9 @@ void add_gemm(OpCase& list, const GemmCase& c) {
     // As the layers call it: weight gradients accumulate.
     const bool is_gradient = x.kind == Gemm::tn;
     const Write usual = is_gradient ? Write::add : Write::assign, other = is_gradient ? Write::assign : Write::add;
-    list.add("gemm", fmt::format("{} {}: [{}, {}] [{}, {}] to [{}, {}]", x.name, c.bench ? c.name.substr(6) : c.name, x.a_rows, x.a_cols,
-                                 x.b_rows, x.b_cols, x.c_rows, x.c_cols),
+    list.add("gemm",
+             fmt::format("{} {}: [{}, {}] [{}, {}] to [{}, {}]", x.name, c.bench ? c.name.substr(6) : c.name, x.a_rows,
+                         x.a_cols, x.b_rows, x.b_cols, x.c_rows, x.c_cols),
              c.forward(), call(usual, is_gradient));
     list.vary("gemm", is_gradient ? "assigned" : "added", call(other, is_gradient));
     list.vary("gemm", is_gradient ? "not widened" : "widened", call(usual, !is_gradient));
@@ -218,29 +233,34 @@ void add_gemm(OpCase& list, const GemmCase& c) {
 
 void add_rope(OpCase& list, const RopeCase& c) {
   const Shape table{c.positions, c.head_dim};
-  list.add("rope_table", fmt::format("P{} C{}", c.positions, c.head_dim), op_work::rope_table(table.elements()), [=](Inputs& in) {
-    const Tensor out = in.output(table);
-    // The angles are f32 by convention, and the same on both sides: only the rounding of cosine and sine is left.
-    return Prepared{[&b = in.backend(), frequencies = c.frequencies(), scale = c.scale, out] { b.rope_table(frequencies, scale, out); },
-                    {{"table", out, 1.2e-7 * c.scale, [=] { return reference::rope_table(c.frequencies(), c.scale, c.positions).values; }}}};
-  });
-  const auto add = [&](const char* op, void (Backend::*rotate)(const Tensor&, std::int64_t, const Tensor&, const Tensor&),
+  list.add("rope_table", fmt::format("P{} C{}", c.positions, c.head_dim), op_work::rope_table(table.elements()),
+           [=](Inputs& in) {
+             const Tensor out = in.output(table);
+             // The angles are f32 by convention, and the same on both sides: only the rounding of cosine and sine is left.
+             return Prepared{[&b = in.backend(), frequencies = c.frequencies(), scale = c.scale, out] {
+                               b.rope_table(frequencies, scale, out);
+                             },
+                             {{"table", out, 1.2e-7 * c.scale,
+                               [=] { return reference::rope_table(c.frequencies(), c.scale, c.positions).values; }}}};
+           });
+  const auto add = [&](const char* op,
+                       void (Backend::*rotate)(const Tensor&, std::int64_t, const Tensor&, const Tensor&),
                        void (*truth)(Matrix<double>&, Index, const Ids&, const Matrix<double>&)) {
-    list.add(op, fmt::format("T{} heads {} of {} C{}", c.tokens, c.rotated_heads, c.heads, c.head_dim), c.forward(), [=](Inputs& in) {
-      const Tensor angles = in.output(table);
-      in.backend().rope_table(c.frequencies(), c.scale, angles);
-      const Ids positions = in.ids(c.tokens, c.positions);
-      const Matrix<double> x = in.matrix(c.tokens, c.heads * c.head_dim);
-      const Tensor rotated = in.typed({c.tokens, c.heads, c.head_dim}, x);
-      return Prepared{[&b = in.backend(), rotate, c, rotated, tpositions = in.i32({c.tokens}, positions), angles] {
-                        (b.*rotate)(rotated, c.rotated_heads, tpositions, angles);
-                      },
-                      {{"rotated", rotated, pointwise, [=, saved = in.read(angles, c.positions, c.head_dim)] {
-                          Matrix<double> turned = x;
-                          truth(turned, c.rotated_heads, positions, saved);
-                          return turned.values;
-                        }}}};
-    });
+    list.add(op, fmt::format("T{} heads {} of {} C{}", c.tokens, c.rotated_heads, c.heads, c.head_dim), c.forward(),
+             [=](Inputs& in) {
+               const Tensor angles = in.output(table);
+               in.backend().rope_table(c.frequencies(), c.scale, angles);
+               const Ids positions = in.ids(c.tokens, c.positions);
+               const Matrix<double> x = in.matrix(c.tokens, c.heads * c.head_dim);
+               const Tensor rotated = in.typed({c.tokens, c.heads, c.head_dim}, x);
+               return Prepared{[&b = in.backend(), rotate, c, rotated, tpositions = in.i32({c.tokens}, positions),
+                                angles] { (b.*rotate)(rotated, c.rotated_heads, tpositions, angles); },
+                               {{"rotated", rotated, pointwise, [=, saved = in.read(angles, c.positions, c.head_dim)] {
+                                   Matrix<double> turned = x;
+                                   truth(turned, c.rotated_heads, positions, saved);
+                                   return turned.values;
+                                 }}}};
+             });
   };
   add("rope_forward", &Backend::rope_forward, reference::rope_forward<double>);
   add("rope_backward", &Backend::rope_backward, reference::rope_backward<double>);
@@ -252,15 +272,18 @@ void add_adamw(OpCase& list, const AdamWCase& c) {
     // the moments from decaying into denormals.
     const double beta1 = in.for_bench() ? 0.9999 : 0.9, beta2 = in.for_bench() ? 0.9999 : 0.95;
     const auto step_of = [=](int t) {
-      return AdamWStep{0.05, beta1, beta2, 1e-8, c.weight_decay, 1 - std::pow(beta1, t), 1 - std::pow(beta2, t), c.gradient_scale};
+      return AdamWStep{
+          0.05, beta1, beta2, 1e-8, c.weight_decay, 1 - std::pow(beta1, t), 1 - std::pow(beta2, t), c.gradient_scale};
     };
     // Parameters as small as the updates, so that an error of an update shows.
     const Values start = in.normals(c.n, 0.05);
     const bool rounds = in.type() == DType::bf16;
-    const Tensor parameter = in.f32({c.n}, start), value = rounds ? in.typed_output({c.n}) : Tensor(), first = in.f32({c.n}, Values(c.n)), second = in.f32({c.n}, Values(c.n));
+    const Tensor parameter = in.f32({c.n}, start), value = rounds ? in.typed_output({c.n}) : Tensor(),
+                 first = in.f32({c.n}, Values(c.n)), second = in.f32({c.n}, Values(c.n));
     std::vector<Values> gradients;
     std::vector<Tensor> tensors;
-    for (int t = 1; t <= c.steps; ++t) tensors.push_back(in.f32({c.n}, gradients.emplace_back(in.normals(c.n, c.gradient_size))));
+    for (int t = 1; t <= c.steps; ++t)
+      tensors.push_back(in.f32({c.n}, gradients.emplace_back(in.normals(c.n, c.gradient_size))));
     struct State {
       Values parameter, first, second;
     };
@@ -269,7 +292,8 @@ void add_adamw(OpCase& list, const AdamWCase& c) {
       for (int t = 1; t <= c.steps; ++t) {
         Values gradient = gradients[static_cast<std::size_t>(t - 1)];
         const AdamWStep a = step_of(t);
-        reference::adamw({a.learning_rate, a.beta1, a.beta2, a.epsilon, a.weight_decay, a.bias_correction1, a.bias_correction2, a.gradient_scale},
+        reference::adamw({a.learning_rate, a.beta1, a.beta2, a.epsilon, a.weight_decay, a.bias_correction1,
+                          a.bias_correction2, a.gradient_scale},
                          s.parameter, gradient, s.first, s.second);
       }
       return s;
@@ -282,7 +306,8 @@ void add_adamw(OpCase& list, const AdamWCase& c) {
                        {"first moment", first, pointwise, [=] { return truth().first; }},
                        {"second moment", second, pointwise, [=] { return truth().second; }}}};
     if (rounds) prepared.outputs.push_back({"value", value, exact, [=, &in] { return in.read(parameter); }});
-    for (const Tensor& gradient : tensors) prepared.outputs.push_back({"cleared gradient", gradient, exact, [c] { return Values(c.n); }});
+    for (const Tensor& gradient : tensors)
+      prepared.outputs.push_back({"cleared gradient", gradient, exact, [c] { return Values(c.n); }});
     return prepared;
   });
 }

@@ -35,7 +35,8 @@ Matrix<double> router_logits(const RouterCase& c, Inputs& in) {
 }
 
 reference::RoutingRule reference_rule(const RoutingRule& rule) {
-  return {rule.score == Score::softmax ? reference::Score::softmax : reference::Score::sigmoid, rule.renormalise, rule.scale};
+  return {rule.score == Score::softmax ? reference::Score::softmax : reference::Score::sigmoid, rule.renormalise,
+          rule.scale};
 }
 
 // A forward pass: what it is given, and what it leaves on the backend.
@@ -45,15 +46,22 @@ struct Routed {
   Tensor tlogits, tbias, probabilities, logsumexp, experts, weights;
 
   Routed(const RouterCase& c, Inputs& in)
-      : logits(router_logits(c, in)), bias(c.bias > 0 ? in.normals(c.experts, c.bias) : Values()), tlogits(in.f32(logits)),
-        tbias(c.bias > 0 ? in.f32({c.experts}, bias) : Tensor()), probabilities(in.output({c.tokens, c.experts})),
-        logsumexp(in.output({c.tokens})), experts(in.output_i32({c.tokens, c.top_k})), weights(in.output({c.tokens, c.top_k})) {}
+      : logits(router_logits(c, in)),
+        bias(c.bias > 0 ? in.normals(c.experts, c.bias) : Values()),
+        tlogits(in.f32(logits)),
+        tbias(c.bias > 0 ? in.f32({c.experts}, bias) : Tensor()),
+        probabilities(in.output({c.tokens, c.experts})),
+        logsumexp(in.output({c.tokens})),
+        experts(in.output_i32({c.tokens, c.top_k})),
+        weights(in.output({c.tokens, c.top_k})) {}
   void forward(Backend& backend, const RouterCase& c) const {
     backend.router_forward(c.rule, tlogits, tbias, probabilities, logsumexp, experts, weights);
   }
   reference::Routing<double> read(const RouterCase& c, Inputs& in) const {
     if (in.for_bench()) return {};
-    return {in.read(probabilities, c.tokens, c.experts), in.read(logsumexp), {c.tokens, c.top_k, in.workspace().read_ids(experts)},
+    return {in.read(probabilities, c.tokens, c.experts),
+            in.read(logsumexp),
+            {c.tokens, c.top_k, in.workspace().read_ids(experts)},
             in.read(weights, c.tokens, c.top_k)};
   }
 };
@@ -74,7 +82,8 @@ std::function<Values(const Values&)> where(bool chosen, const Matrix<std::int32_
 
 void add_router(OpCase& list, const RouterCase& c) {
   const Index T = c.tokens, E = c.experts, K = c.top_k, N = c.groups;
-  const std::string shape = fmt::format("T{} E{} K{}{}{}", T, E, K, c.rule.score == Score::sigmoid ? " sigmoids" : "", c.bias > 0 ? " biased" : "");
+  const std::string shape = fmt::format("T{} E{} K{}{}{}", T, E, K, c.rule.score == Score::sigmoid ? " sigmoids" : "",
+                                        c.bias > 0 ? " biased" : "");
   const reference::RoutingRule rule = reference_rule(c.rule);
   list.add("router_forward", shape, c.forward(), [=](Inputs& in) {
     const Routed r(c, in);
@@ -94,19 +103,24 @@ void add_router(OpCase& list, const RouterCase& c) {
       const double z_scale = balanced ? 0.03 : 0.0;
       const Tensor dlogits = in.typed_output({T, E});
       const auto truth = [=] {
-        return reference::router_backward(r.logits, saved, dweights, balanced ? balance : Matrix<double>(), z_scale, rule).values;
+        return reference::router_backward(r.logits, saved, dweights, balanced ? balance : Matrix<double>(), z_scale,
+                                          rule)
+            .values;
       };
-      Prepared prepared{[&b = in.backend(), c, r, tdweights = in.f32(dweights), tbalance = balanced ? in.f32(balance) : Tensor(), z_scale, dlogits] {
-                          b.router_backward(c.rule, r.tlogits, r.probabilities, r.logsumexp, r.experts, r.weights, tdweights, tbalance, z_scale,
-                                            dlogits);
+      Prepared prepared{[&b = in.backend(), c, r, tdweights = in.f32(dweights),
+                         tbalance = balanced ? in.f32(balance) : Tensor(), z_scale, dlogits] {
+                          b.router_backward(c.rule, r.tlogits, r.probabilities, r.logsumexp, r.experts, r.weights,
+                                            tdweights, tbalance, z_scale, dlogits);
                         },
                         {}};
       // Of the weights alone: exactly zero where the token did not choose the expert, unless one score moves all.
       if (balanced || (c.rule.score == Score::softmax && !c.rule.renormalise)) {
         prepared.outputs.push_back({"dlogits", dlogits, summed, truth});
       } else {
-        prepared.outputs.push_back({"dlogits of the chosen experts", dlogits, summed, truth, where(true, saved.experts, E)});
-        prepared.outputs.push_back({"dlogits of the others", dlogits, exact, [=] { return Values(T * E); }, where(false, saved.experts, E)});
+        prepared.outputs.push_back(
+            {"dlogits of the chosen experts", dlogits, summed, truth, where(true, saved.experts, E)});
+        prepared.outputs.push_back(
+            {"dlogits of the others", dlogits, exact, [=] { return Values(T * E); }, where(false, saved.experts, E)});
       }
       return prepared;
     };
@@ -114,18 +128,20 @@ void add_router(OpCase& list, const RouterCase& c) {
   list.add("router_backward", shape, c.backward(), backward(true));
   list.vary("router_backward", "of the weights alone", backward(false));
   if (c.bench && c.bias > 0) return;
-  list.add("balance_statistics", fmt::format("{} N{}", shape, N), op_work::balance_statistics(T, E, K), [=](Inputs& in) {
-    const Routed r(c, in);
-    r.forward(in.backend(), c);
-    const Tensor counts = in.output({N, E}), probability_sums = in.output({N, E}), z_sums = in.output({N});
-    const auto truth = [N, saved = r.read(c, in)] { return reference::balance_statistics(saved, N); };
-    return Prepared{[&b = in.backend(), r, counts, probability_sums, z_sums] {
-                      b.balance_statistics(r.probabilities, r.logsumexp, r.experts, counts, probability_sums, z_sums);
-                    },
-                    {{"counts", counts, exact, [=] { return truth().counts.values; }},
-                     {"probability sums", probability_sums, summed, [=] { return truth().probability_sums.values; }},
-                     {"z sums", z_sums, summed, [=] { return truth().z_sums; }}}};
-  });
+  list.add("balance_statistics", fmt::format("{} N{}", shape, N), op_work::balance_statistics(T, E, K),
+           [=](Inputs& in) {
+             const Routed r(c, in);
+             r.forward(in.backend(), c);
+             const Tensor counts = in.output({N, E}), probability_sums = in.output({N, E}), z_sums = in.output({N});
+             const auto truth = [N, saved = r.read(c, in)] { return reference::balance_statistics(saved, N); };
+             return Prepared{
+                 [&b = in.backend(), r, counts, probability_sums, z_sums] {
+                   b.balance_statistics(r.probabilities, r.logsumexp, r.experts, counts, probability_sums, z_sums);
+                 },
+                 {{"counts", counts, exact, [=] { return truth().counts.values; }},
+                  {"probability sums", probability_sums, summed, [=] { return truth().probability_sums.values; }},
+                  {"z sums", z_sums, summed, [=] { return truth().z_sums; }}}};
+           });
 }
 
 void add_jitter(OpCase& list, const JitterCase& c) {
@@ -134,11 +150,14 @@ void add_jitter(OpCase& list, const JitterCase& c) {
     return [=](Inputs& in) {
       const Matrix<double> x = in.matrix(c.tokens, c.hidden), start = in.matrix(c.tokens, c.hidden);
       const Write write = to == To::onto ? Write::add : Write::assign;
-      const Tensor tx = in.typed(x), y = to == To::apart ? in.typed_output({c.tokens, c.hidden}) : to == To::onto ? in.typed(start) : tx;
+      const Tensor tx = in.typed(x), y = to == To::apart  ? in.typed_output({c.tokens, c.hidden})
+                                         : to == To::onto ? in.typed(start)
+                                                          : tx;
       return Prepared{[&b = in.backend(), noise = c.noise, tx, y, write] { b.jitter(noise, tx, y, write); },
                       {{"y", y, pointwise, [=] {
                           const TokenNoise& n = c.noise;
-                          const auto factors = reference::noise_factors({n.key, n.first_token, n.layer, n.width}, c.tokens, c.hidden);
+                          const auto factors =
+                              reference::noise_factors({n.key, n.first_token, n.layer, n.width}, c.tokens, c.hidden);
                           const Matrix<double> truth = reference::apply_noise(x, factors);
                           return to == To::onto ? reference::add(start, truth).values : truth.values;
                         }}}};
@@ -172,13 +191,14 @@ void add_dispatch(OpCase& list, const DispatchCase& c) {
   const auto rows_of = [](const reference::RoutingMap& map) { return Index{map.offsets.back()}; };
   list.add("routing_map", shape, op_work::routing_map(T * K), [=](Inputs& in) {
     const Matrix<std::int32_t> experts = chosen_experts(c, in.random());
-    const Tensor row_of = in.output_i32({T, K}), assignment_of = in.output_i32({T * K}), offsets = in.output_i32({c.experts + 1});
+    const Tensor row_of = in.output_i32({T, K}), assignment_of = in.output_i32({T * K}),
+                 offsets = in.output_i32({c.experts + 1});
     const auto truth = [=] { return map_of(experts); };
-    return Prepared{[&b = in.backend(), texperts = in.i32({T, K}, experts.values), capacity = c.capacity, row_of, assignment_of, offsets] {
-                      b.routing_map(texperts, capacity, row_of, assignment_of, offsets);
-                    },
+    return Prepared{[&b = in.backend(), texperts = in.i32({T, K}, experts.values), capacity = c.capacity, row_of,
+                     assignment_of, offsets] { b.routing_map(texperts, capacity, row_of, assignment_of, offsets); },
                     {{"row_of", row_of, exact, [=] { return as_values(truth().row_of); }},
-                     {"assignment_of", assignment_of, exact, [=] {
+                     {"assignment_of", assignment_of, exact,
+                      [=] {
                         Ids padded = truth().assignment_of;
                         padded.resize(static_cast<std::size_t>(T * K), -1);
                         return as_values(padded);
@@ -199,14 +219,17 @@ void add_dispatch(OpCase& list, const DispatchCase& c) {
   const auto unpermute = [=](Base base) {
     return [=](Inputs& in) {
       const reference::RoutingMap map = drawn_map(in);
-    const Index R = rows_of(map);
+      const Index R = rows_of(map);
       const Matrix<double> rows = in.matrix(R, D), start = in.matrix(T, D);
-      const Tensor tbase = base == Base::none ? Tensor() : in.typed(start), x = base == Base::in_place ? tbase : in.typed_output({T, D});
+      const Tensor tbase = base == Base::none ? Tensor() : in.typed(start),
+                   x = base == Base::in_place ? tbase : in.typed_output({T, D});
       return Prepared{[&b = in.backend(), trows = in.typed(rows), row_of = in.i32({T, K}, map.row_of), tbase, x] {
                         b.unpermute(trows, row_of, tbase, x);
                       },
                       {{"x", x, pointwise, [=] {
-                          return reference::unpermute(rows, map.row_of, K, base == Base::none ? Matrix<double>(T, D) : start).values;
+                          return reference::unpermute(rows, map.row_of, K,
+                                                      base == Base::none ? Matrix<double>(T, D) : start)
+                              .values;
                         }}}};
     };
   };
@@ -218,20 +241,22 @@ void add_dispatch(OpCase& list, const DispatchCase& c) {
     const Index R = rows_of(map);
     const Matrix<double> weights = in.matrix(T, K);
     const Tensor row_weights = in.output({R});
-    return Prepared{[&b = in.backend(), tweights = in.f32(weights), row_of = in.i32({T, K}, map.row_of), row_weights] {
-                      b.permute_weights(tweights, row_of, row_weights);
-                    },
-                    {{"row weights", row_weights, exact, [=] { return reference::permute_weights(weights, map.assignment_of); }}}};
+    return Prepared{
+        [&b = in.backend(), tweights = in.f32(weights), row_of = in.i32({T, K}, map.row_of), row_weights] {
+          b.permute_weights(tweights, row_of, row_weights);
+        },
+        {{"row weights", row_weights, exact, [=] { return reference::permute_weights(weights, map.assignment_of); }}}};
   });
   list.add("unpermute_weights", shape, op_work::permute_weights(T * K), [=](Inputs& in) {
     const reference::RoutingMap map = drawn_map(in);
     const Index R = rows_of(map);
     const Values row_weights = in.normals(R);
     const Tensor weights = in.output({T, K});
-    return Prepared{[&b = in.backend(), trow_weights = in.f32({R}, row_weights), row_of = in.i32({T, K}, map.row_of), weights] {
-                      b.unpermute_weights(trow_weights, row_of, weights);
-                    },
-                    {{"weights", weights, exact, [=] { return reference::unpermute_weights(row_weights, map.row_of, K).values; }}}};
+    return Prepared{
+        [&b = in.backend(), trow_weights = in.f32({R}, row_weights), row_of = in.i32({T, K}, map.row_of), weights] {
+          b.unpermute_weights(trow_weights, row_of, weights);
+        },
+        {{"weights", weights, exact, [=] { return reference::unpermute_weights(row_weights, map.row_of, K).values; }}}};
   });
 }
 
@@ -248,16 +273,22 @@ void add_grouped_gemm(OpCase& list, const GroupedGemmCase& c) {
     Matrix<double> (*truth)(const Matrix<double>&, const Matrix<double>&, const Ids&);
   };
   const Shape x{R, c.in}, w{E, c.out, c.in}, y{R, c.out};
-  for (const Kind& k : {Kind{"nt", Gemm::nt, x, w, y, reference::grouped_gemm_nt<double>}, Kind{"nn", Gemm::nn, y, w, x, reference::grouped_gemm_nn<double>},
+  for (const Kind& k : {Kind{"nt", Gemm::nt, x, w, y, reference::grouped_gemm_nt<double>},
+                        Kind{"nn", Gemm::nn, y, w, x, reference::grouped_gemm_nn<double>},
                         Kind{"tn", Gemm::tn, y, x, w, reference::grouped_gemm_tn<double>}}) {
     const auto call = [=](Write write, bool wide) {  // wide: into f32
       return [=](Inputs& in) {
         // The reference stacks the experts' matrices one below the other.
-        const auto drawn = [&](const Shape& s) { return in.matrix(s.rank() == 3 ? s[0] * s[1] : s[0], s[s.rank() - 1]); };
+        const auto drawn = [&](const Shape& s) {
+          return in.matrix(s.rank() == 3 ? s[0] * s[1] : s[0], s[s.rank() - 1]);
+        };
         const Matrix<double> a = drawn(k.a), b = drawn(k.b), start = drawn(k.c);
-        const Tensor out = write == Write::add ? (wide ? in.f32(k.c, start) : in.typed(k.c, start)) : wide ? in.output(k.c) : in.typed_output(k.c);
+        const Tensor out = write == Write::add ? (wide ? in.f32(k.c, start) : in.typed(k.c, start))
+                           : wide              ? in.output(k.c)
+                                               : in.typed_output(k.c);
         const auto host = std::make_shared<Ids>(offsets);
-        return Prepared{[&on = in.backend(), k, ta = in.typed(k.a, a), tb = in.typed(k.b, b), out, device = in.i32({E + 1}, offsets), host, write] {
+        return Prepared{[&on = in.backend(), k, ta = in.typed(k.a, a), tb = in.typed(k.b, b), out,
+                         device = in.i32({E + 1}, offsets), host, write] {
                           on.grouped_gemm(k.kind, ta, tb, out, {device, *host}, write);
                         },
                         {{"c", out, summed, [=] {
@@ -269,7 +300,9 @@ void add_grouped_gemm(OpCase& list, const GroupedGemmCase& c) {
     // As the experts call it: weight gradients accumulate.
     const bool is_gradient = k.kind == Gemm::tn;
     const Write usual = is_gradient ? Write::add : Write::assign, other = is_gradient ? Write::assign : Write::add;
-    list.add("grouped_gemm", fmt::format("{} {}: {} {} to {}", k.name, c.bench ? c.name.substr(6) : c.name, k.a.to_string(), k.b.to_string(), k.c.to_string()),
+    list.add("grouped_gemm",
+             fmt::format("{} {}: {} {} to {}", k.name, c.bench ? c.name.substr(6) : c.name, k.a.to_string(),
+                         k.b.to_string(), k.c.to_string()),
              c.forward(), call(usual, is_gradient));
     list.vary("grouped_gemm", is_gradient ? "assigned" : "added", call(other, is_gradient));
     list.vary("grouped_gemm", is_gradient ? "not widened" : "widened", call(usual, !is_gradient));
@@ -283,7 +316,9 @@ void add_swiglu(OpCase& list, const SwigluCase& c) {
     const Matrix<double> h = in.matrix(R, 2 * F, c.scale);
     const Values weights = c.weighted ? in.normals(R) : Values();
     const Tensor a = in.typed_output({R, F});
-    return Prepared{[&b = in.backend(), th = in.typed(h), tweights = c.weighted ? in.f32({R}, weights) : Tensor(), a] { b.swiglu_forward(th, tweights, a); },
+    return Prepared{[&b = in.backend(), th = in.typed(h), tweights = c.weighted ? in.f32({R}, weights) : Tensor(), a] {
+                      b.swiglu_forward(th, tweights, a);
+                    },
                     {{"a", a, pointwise, [=] { return reference::swiglu_forward(h, weights).values; }}}};
   });
   const auto backward = [=](bool in_place) {
@@ -293,12 +328,13 @@ void add_swiglu(OpCase& list, const SwigluCase& c) {
       const Tensor th = in.typed(h), dh = in_place ? th : in.typed_output({R, 2 * F}), a = in.typed_output({R, F});
       const Tensor drow_weights = in_place ? Tensor() : in.output({R});
       const auto truth = [=] { return reference::swiglu_backward(h, weights, da); };
-      Prepared prepared{[&b = in.backend(), th, tweights = c.weighted ? in.f32({R}, weights) : Tensor(), tda = in.typed(da), dh, drow_weights, a] {
-                          b.swiglu_backward(th, tweights, tda, dh, drow_weights, a);
-                        },
-                        {{"dh", dh, pointwise, [=] { return truth().dh.values; }},
-                         {"a again", a, pointwise, [=] { return reference::swiglu_forward(h, weights).values; }}}};
-      if (!in_place) prepared.outputs.push_back({"drow_weights", drow_weights, summed, [=] { return truth().drow_weights; }});
+      Prepared prepared{
+          [&b = in.backend(), th, tweights = c.weighted ? in.f32({R}, weights) : Tensor(), tda = in.typed(da), dh,
+           drow_weights, a] { b.swiglu_backward(th, tweights, tda, dh, drow_weights, a); },
+          {{"dh", dh, pointwise, [=] { return truth().dh.values; }},
+           {"a again", a, pointwise, [=] { return reference::swiglu_forward(h, weights).values; }}}};
+      if (!in_place)
+        prepared.outputs.push_back({"drow_weights", drow_weights, summed, [=] { return truth().drow_weights; }});
       return prepared;
     };
   };

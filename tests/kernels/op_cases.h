@@ -39,12 +39,9 @@ struct EmbeddingCase {
 };
 
 inline std::vector<EmbeddingCase> embedding_cases() {
-  return {{"no_rows", 0, 11, 8},
-          {"one_row", 1, 11, 5},
-          {"odd", 37, 11, 7},
-          {"same_id_everywhere", 50, 9, 33, true},
-          {"large", 700, 301, 64},
-          {"bench", 2048, 32000, 512, false, true}};
+  return {{"no_rows", 0, 11, 8},   {"one_row", 1, 11, 5},
+          {"odd", 37, 11, 7},      {"same_id_everywhere", 50, 9, 33, true},
+          {"large", 700, 301, 64}, {"bench", 2048, 32000, 512, false, true}};
 }
 
 struct RmsNormCase {

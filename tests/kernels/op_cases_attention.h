@@ -14,8 +14,12 @@ struct AttentionCase {
   bool bench = false;
 
   Index tokens() const { return sequences * sequence_length; }
-  Work forward() const { return op_work::attention_forward(sequences, sequence_length, heads, kv_heads, head_dim, window); }
-  Work backward() const { return op_work::attention_backward(sequences, sequence_length, heads, kv_heads, head_dim, window); }
+  Work forward() const {
+    return op_work::attention_forward(sequences, sequence_length, heads, kv_heads, head_dim, window);
+  }
+  Work backward() const {
+    return op_work::attention_backward(sequences, sequence_length, heads, kv_heads, head_dim, window);
+  }
 };
 
 inline std::vector<AttentionCase> attention_cases() {

@@ -23,7 +23,7 @@ class Meddling final : public OpDecorator {
  public:
   using OpDecorator::OpDecorator;
 
-  std::vector<Tensor> given;  // by the last call
+  std::vector<Tensor> given;            // by the last call
   std::size_t place = ~std::size_t{0};  // which of them is changed, and into what
   Change change;
 
@@ -61,7 +61,9 @@ class Meddler {
       if (output.tensor.raw() == tensor.raw()) return true;
     return false;
   }
-  std::string describe(std::size_t i) const { return op_ + " " + given_[i].shape().to_string() + " " + name_of(given_[i].type()); }
+  std::string describe(std::size_t i) const {
+    return op_ + " " + given_[i].shape().to_string() + " " + name_of(given_[i].type());
+  }
 
   bool is_refused(std::size_t i, const Change& change) {
     meddling_.place = i;
@@ -106,7 +108,8 @@ class OpChecks : public testing::TestWithParam<OpCase> {};
 
 TEST_P(OpChecks, RefuseWhatCannotBeMeant) {
   const std::set<std::string> of_any_type = {"copy_to_host", "start_copy_to_host", "copy_from_host", "fill"};
-  const std::set<std::string> of_any_rank = {"copy_to_host", "start_copy_to_host", "copy_from_host", "fill", "sum", "sum_of_squares"};
+  const std::set<std::string> of_any_rank = {"copy_to_host", "start_copy_to_host", "copy_from_host", "fill",
+                                             "sum",          "sum_of_squares"};
   for (const OpCall& op : GetParam().calls) {
     Meddler meddler(GetParam(), op);
     for (std::size_t i = 0; i < meddler.given().size(); ++i) {
@@ -114,13 +117,15 @@ TEST_P(OpChecks, RefuseWhatCannotBeMeant) {
       if (given.elements() == 0) continue;
       SCOPED_TRACE(meddler.describe(i) + " " + op.variant);
       const auto is_refused = [&](const Change& change) { return meddler.is_refused(i, change); };
-      EXPECT_TRUE(is_refused([](const Tensor& t) { return Tensor(t.raw(), t.type(), t.shape(), Device::cuda); })) << "on another device";
+      EXPECT_TRUE(is_refused([](const Tensor& t) { return Tensor(t.raw(), t.type(), t.shape(), Device::cuda); }))
+          << "on another device";
       EXPECT_TRUE(is_refused([](const Tensor& t) { return Tensor(nullptr, t.type(), t.shape()); })) << "without memory";
       EXPECT_TRUE(of_any_type.contains(op.op) || is_refused([](const Tensor& t) {
                     return Tensor(t.raw(), t.type() == DType::i32 ? DType::f32 : DType::i32, t.shape());
                   }))
           << "of another type";
-      EXPECT_TRUE(of_any_rank.contains(op.op) || is_refused([](const Tensor& t) { return with_shape(t, one_dim_more(t.shape())); }))
+      EXPECT_TRUE(of_any_rank.contains(op.op) ||
+                  is_refused([](const Tensor& t) { return with_shape(t, one_dim_more(t.shape())); }))
           << "with a dim more";
     }
   }
@@ -133,31 +138,45 @@ TEST_P(OpChecks, RefuseToReadWhereTheyWrite) {
     for (const Tensor& written : meddler.given())
       for (std::size_t i = 0; i < meddler.given().size(); ++i) {
         const Tensor& read = meddler.given()[i];
-        if (!meddler.is_written(written) || read.raw() == written.raw() || written.bytes() < 8 || read.bytes() == 0) continue;
-        const auto inside = [&](const Tensor& t) { return Tensor(static_cast<char*>(written.raw()) + 4, t.type(), t.shape()); };
+        if (!meddler.is_written(written) || read.raw() == written.raw() || written.bytes() < 8 || read.bytes() == 0)
+          continue;
+        const auto inside = [&](const Tensor& t) {
+          return Tensor(static_cast<char*>(written.raw()) + 4, t.type(), t.shape());
+        };
         EXPECT_TRUE(meddler.is_refused(i, inside))
             << meddler.describe(i) << " in " << written.shape().to_string() << " " << op.variant;
       }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Ops, OpChecks, testing::ValuesIn(compared_cases()), [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Ops, OpChecks, testing::ValuesIn(compared_cases()),
+                         [](const auto& info) { return info.param.name; });
 
 // A tensor that is one shorter in a dim is refused, but where that dim is what tells the op how much there is.
 TEST(OpShapes, AreRefusedUnlessNothingElseTellsThem) {
   const std::set<std::string> told_by_one_tensor = {
       "balance_statistics i32 dim 1",  // K
-      "copy_from_host f32 dim 0", "copy_to_host f32 dim 0", "start_copy_to_host f32 dim 0",  // all
-      "fill f32 dim 0", "fill i32 dim 0", "sum f32 dim 0", "sum_of_squares f32 dim 0",  // all
-      "cross_entropy_statistics f32 dim 1", "cross_entropy_backward f32 dim 1",  // V of this rank
-      "cross_entropy_merge f32 dim 0",  // ranges
-      "embedding_forward f32 dim 0", "embedding_backward f32 dim 0",  // V of this rank
-      "permute f32 dim 0",  // T
-      "rope_table f32 dim 0", "rope_forward f32 dim 0", "rope_backward f32 dim 0",  // P
-      "rope_forward f32 dim 1", "rope_backward f32 dim 1",  // heads
+      "copy_from_host f32 dim 0",
+      "copy_to_host f32 dim 0",
+      "start_copy_to_host f32 dim 0",  // all
+      "fill f32 dim 0",
+      "fill i32 dim 0",
+      "sum f32 dim 0",
+      "sum_of_squares f32 dim 0",  // all
+      "cross_entropy_statistics f32 dim 1",
+      "cross_entropy_backward f32 dim 1",  // V of this rank
+      "cross_entropy_merge f32 dim 0",     // ranges
+      "embedding_forward f32 dim 0",
+      "embedding_backward f32 dim 0",  // V of this rank
+      "permute f32 dim 0",             // T
+      "rope_table f32 dim 0",
+      "rope_forward f32 dim 0",
+      "rope_backward f32 dim 0",  // P
+      "rope_forward f32 dim 1",
+      "rope_backward f32 dim 1",    // heads
       "router_backward f32 dim 0",  // groups
-      "routing_map i32 dim 0",  // E
-      "unpermute i32 dim 1",  // K
+      "routing_map i32 dim 0",      // E
+      "unpermute i32 dim 1",        // K
   };
   std::set<std::string> accepted;
   for (const OpCase& c : compared_cases())
@@ -166,7 +185,8 @@ TEST(OpShapes, AreRefusedUnlessNothingElseTellsThem) {
       for (std::size_t i = 0; i < meddler.given().size(); ++i) {
         const Tensor& given = meddler.given()[i];
         for (int d = 0; d < given.rank(); ++d)
-          if (given.dim(d) > 1 && !meddler.is_refused(i, [d](const Tensor& t) { return with_shape(t, one_less(t.shape(), d)); }))
+          if (given.dim(d) > 1 &&
+              !meddler.is_refused(i, [d](const Tensor& t) { return with_shape(t, one_less(t.shape(), d)); }))
             accepted.insert(op.op + " " + name_of(given.type()) + " dim " + std::to_string(d));
       }
     }

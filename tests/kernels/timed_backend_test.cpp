@@ -29,7 +29,8 @@ class TimedBackendTest : public ::testing::Test {
 };
 
 TEST_F(TimedBackendTest, ResultsAreTheOtherBackendsBits) {
-  const Tensor a = filled({37, 24}, -0.3f), b = filled({19, 24}, 0.1f), plain = arena.take({37, 19}), through = arena.take({37, 19});
+  const Tensor a = filled({37, 24}, -0.3f), b = filled({19, 24}, 0.1f), plain = arena.take({37, 19}),
+               through = arena.take({37, 19});
   cpu->gemm(Gemm::nt, a, b, plain, Write::assign);
   timed.gemm(Gemm::nt, a, b, through, Write::assign);
   EXPECT_EQ(numbers(plain), numbers(through));
@@ -70,7 +71,8 @@ TEST_F(TimedBackendTest, ExpertsWithoutRowsAreNoWork) {
   const std::vector<std::int32_t> offsets{0, 3, 3, 4};
   const Tensor device_offsets = arena.take(DType::i32, {4});
   std::copy(offsets.begin(), offsets.end(), device_offsets.i32());
-  timed.grouped_gemm(Gemm::nt, filled({4, 6}, 0), filled({3, 5, 6}, 0), arena.take({4, 5}), {device_offsets, offsets}, Write::assign);
+  timed.grouped_gemm(Gemm::nt, filled({4, 6}, 0), filled({3, 5, 6}, 0), arena.take({4, 5}), {device_offsets, offsets},
+                     Write::assign);
   const std::vector<OpTime> times = timed.times();
   ASSERT_EQ(times.size(), 1u);
   EXPECT_EQ(times[0].shape, "nt E3 R4 n5 k6");

@@ -7,7 +7,8 @@
 
 namespace smoe::checks {
 namespace {
-constexpr std::size_t guard_bytes = memory_alignment;  // before and behind every tensor; keeps the alignment of an Arena's
+constexpr std::size_t guard_bytes =
+    memory_alignment;  // before and behind every tensor; keeps the alignment of an Arena's
 constexpr std::int32_t guard_word = 0x5ca1ab1e;
 constexpr std::int32_t no_index = -1'234'567;
 
@@ -41,7 +42,8 @@ std::string Workspace::overwritten() const {
     for (char* at : {block.data, block.data + guard_bytes + block.payload}) {
       backend_.copy_to_host(guard.data(), words(at, guard.size(), backend_.device()));
       for (const std::int32_t word : guard)
-        if (word != guard_word) return "memory beside a tensor of " + std::to_string(block.payload) + " bytes was overwritten";
+        if (word != guard_word)
+          return "memory beside a tensor of " + std::to_string(block.payload) + " bytes was overwritten";
     }
   return {};
 }
@@ -54,7 +56,9 @@ std::size_t Workspace::bytes() const {
 
 Tensor Workspace::f32(Shape shape, const Values& values) { return floats(shape, reference::cast<float>(values)); }
 
-Tensor Workspace::floats(Shape shape, const std::vector<float>& values) { return take(DType::f32, shape, values.size(), values.data()); }
+Tensor Workspace::floats(Shape shape, const std::vector<float>& values) {
+  return take(DType::f32, shape, values.size(), values.data());
+}
 
 Tensor Workspace::i32(Shape shape, const Ids& values) { return take(DType::i32, shape, values.size(), values.data()); }
 
@@ -78,10 +82,13 @@ Tensor Workspace::output_bf16(Shape shape) {
 }
 
 Tensor Workspace::output(Shape shape) {
-  return floats(shape, std::vector<float>(static_cast<std::size_t>(shape.elements()), std::numeric_limits<float>::quiet_NaN()));
+  return floats(
+      shape, std::vector<float>(static_cast<std::size_t>(shape.elements()), std::numeric_limits<float>::quiet_NaN()));
 }
 
-Tensor Workspace::output_i32(Shape shape) { return i32(shape, Ids(static_cast<std::size_t>(shape.elements()), no_index)); }
+Tensor Workspace::output_i32(Shape shape) {
+  return i32(shape, Ids(static_cast<std::size_t>(shape.elements()), no_index));
+}
 
 Values Workspace::read(const Tensor& tensor) {
   if (tensor.type() == DType::i32) return reference::cast<double>(read_ids(tensor));

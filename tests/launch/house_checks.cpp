@@ -123,12 +123,14 @@ std::string judge_rooms(const std::string& place, const std::string& target, con
   const auto from = rooms.find(place), to = rooms.find(target);
   const bool open = to == rooms.end() || to->second.open;
   if (open && (from == rooms.end() || from->second.may_include.contains(target))) return "";
-  return place + " may not include " + header + (open ? ": the arrows between rooms run the other way" : ": that room is closed");
+  return place + " may not include " + header +
+         (open ? ": the arrows between rooms run the other way" : ": that room is closed");
 }
 
 // What is wrong with a file of `place` including `header`, or nothing.
 std::string judge(const std::string& place, const std::string& header) {
-  if (header.starts_with("../") || header.find("/../") != std::string::npos) return "includes are written from the root";
+  if (header.starts_with("../") || header.find("/../") != std::string::npos)
+    return "includes are written from the root";
   const std::string folder = place.substr(0, place.find('/')), target = place_of(header);
   const std::string target_folder = target.substr(0, target.find('/'));
   if (target_folder == "tests") return folder + " includes a test's header, " + header;
@@ -138,10 +140,12 @@ std::string judge(const std::string& place, const std::string& header) {
       return place + " may not include " + header + ": that room is closed";
     if (arrows.at(folder).contains(target_folder)) return "";
     if (folder == "configs" && header.ends_with("_config.h")) return "";
-    return folder + " may not include " + header + " (arrows: kernels <- parallel <- {model, optim} <- trainer <- launch)";
+    return folder + " may not include " + header +
+           " (arrows: kernels <- parallel <- {model, optim} <- trainer <- launch)";
   }
   for (const Library& library : libraries()) {
-    if (std::regex_match(header, library.header) && !library.places.contains(folder) && !library.places.contains(place)) {
+    if (std::regex_match(header, library.header) && !library.places.contains(folder) &&
+        !library.places.contains(place)) {
       return place + " may not include " + header + ": " + library.name + " belongs elsewhere";
     }
   }
@@ -156,8 +160,9 @@ struct Names {
 
 const std::vector<Names>& names_of_headers() {
   static const std::vector<Names> list = {
-      {"algorithm", {"std::sort(", "std::min(", "std::max(", "std::clamp(", "std::find(", "std::find_if(", "std::any_of(",
-                     "std::all_of(", "std::fill(", "std::copy("}},
+      {"algorithm",
+       {"std::sort(", "std::min(", "std::max(", "std::clamp(", "std::find(", "std::find_if(", "std::any_of(",
+        "std::all_of(", "std::fill(", "std::copy("}},
       {"array", {"std::array<"}},
       {"charconv", {"std::from_chars", "std::to_chars"}},
       {"chrono", {"std::chrono::"}},
@@ -209,10 +214,14 @@ std::string code_of(const std::string& line) {
   std::string code;
   bool quoted = false;
   for (std::size_t i = 0; i < line.size(); ++i) {
-    if (quoted && line[i] == '\\') ++i;
-    else if (line[i] == '"') quoted = !quoted;
-    else if (!quoted && line.compare(i, 2, "//") == 0) break;
-    else if (!quoted) code += line[i];
+    if (quoted && line[i] == '\\')
+      ++i;
+    else if (line[i] == '"')
+      quoted = !quoted;
+    else if (!quoted && line.compare(i, 2, "//") == 0)
+      break;
+    else if (!quoted)
+      code += line[i];
   }
   return code;
 }
@@ -283,18 +292,23 @@ Violations check_own_includes(const fs::path& root) {
 }
 
 Violations check_tensor_memory(const fs::path& root) {
-  static const std::set<std::string> host_only = {"parallel/comm/mpi_communicator.cpp", "parallel/comm/self_communicator.cpp"};
+  static const std::set<std::string> host_only = {"parallel/comm/mpi_communicator.cpp",
+                                                  "parallel/comm/self_communicator.cpp"};
   static const std::regex address(R"((\.|->)(raw|f32|i32|f64)\(\))");
   Violations found;
   for (const fs::path& path : project_files(root)) {
     const std::string folder = folder_of(root, path);
-    if (!is_cpp(path) || folder == "kernels" || folder == "tests" || host_only.contains(fs::relative(path, root).generic_string())) continue;
+    if (!is_cpp(path) || folder == "kernels" || folder == "tests" ||
+        host_only.contains(fs::relative(path, root).generic_string()))
+      continue;
     const std::vector<std::string> lines = lines_of(path);
     for (std::size_t i = 0; i < lines.size(); ++i) {
       const std::string code = code_of(lines[i]);
       std::smatch match;
       if (std::regex_search(code, match, address))
-        found.push_back(at(root, path, i + 1, match.str() + " of a tensor: its memory may be a device's (kernels/host_mirror.h, kernels/host_view.h)"));
+        found.push_back(at(
+            root, path, i + 1,
+            match.str() + " of a tensor: its memory may be a device's (kernels/host_mirror.h, kernels/host_view.h)"));
     }
   }
   return found;

@@ -42,7 +42,8 @@ struct Arrow {
 void PrintTo(const Arrow& arrow, std::ostream* out) {
   std::string name = std::string(arrow.file) + "_includes_" + arrow.include;
   std::erase_if(name, [](char c) { return c == '"' || c == '<' || c == '>'; });
-  std::replace_if(name.begin(), name.end(), [](unsigned char c) { return !std::isalnum(c); }, '_');
+  std::replace_if(
+      name.begin(), name.end(), [](unsigned char c) { return !std::isalnum(c); }, '_');
   *out << name;
 }
 
@@ -61,65 +62,61 @@ TEST_P(IncludeArrow, IsJudged) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(IncludeDirection, IncludeArrow, testing::Values(
-    // arrows that run back up
-    Arrow{"kernels/gemm.h", "\"parallel/mesh.h\"", false},
-    Arrow{"kernels/cpu/gemm.cpp", "\"model/router.h\"", false},
-    Arrow{"parallel/mesh.cpp", "\"model/router.h\"", false},
-    Arrow{"model/router.h", "\"trainer/trainer.h\"", false},
-    Arrow{"trainer/trainer.cpp", "\"launch/commands.h\"", false},
-    Arrow{"data/shards/sampler.h", "\"kernels/tensor.h\"", false},
-    Arrow{"data/shards/sampler.h", "\"configs/run_config.h\"", false},
-    // siblings
-    Arrow{"model/router.cpp", "\"optim/adamw.h\"", false},
-    Arrow{"optim/adamw.cpp", "\"model/router.h\"", false},
-    Arrow{"model/hf_names.cpp", "\"data/files/safetensors.h\"", false},
-    Arrow{"trainer/trainer.cpp", "\"configs/run_config.h\"", false},
-    Arrow{"configs/reader.cpp", "\"trainer/trainer.h\"", false},
-    // rooms of one folder
-    Arrow{"data/files/json.cpp", "\"data/text/tokenizer.h\"", false},
-    Arrow{"data/text/tokenizer.h", "\"data/shards/manifest.h\"", false},
-    Arrow{"data/shards/loader.cpp", "\"data/import/prepare.h\"", false},
-    Arrow{"parallel/comm/watchdog.cpp", "\"parallel/mesh.h\"", false},
-    Arrow{"trainer/checkpoint/weights.cpp", "\"trainer/record/metrics.h\"", false},
-    Arrow{"trainer/checkpoint/weights.cpp", "\"trainer/trainer.h\"", false},
-    Arrow{"trainer/record/report.cpp", "\"trainer/training_step.h\"", false},
-    Arrow{"kernels/timed_backend.cpp", "\"kernels/cpu/parallel.h\"", false},
-    Arrow{"launch/main.cpp", "\"kernels/cpu/cpu_backend.h\"", false},
-    // ways around
-    Arrow{"kernels/gemm.h", "\"../parallel/mesh.h\"", false},
-    Arrow{"launch/main.cpp", "\"tests/reference/mixtral.h\"", false},
-    // libraries outside their folder
-    Arrow{"model/experts.cpp", "<mpi.h>", false},
-    Arrow{"parallel/mesh.cpp", "<cblas.h>", false},
-    Arrow{"trainer/record/metrics.cpp", "<nlohmann/json.hpp>", false},
-    Arrow{"trainer/loader.cpp", "<hdf5.h>", false},
-    Arrow{"data/import/npy.cpp", "<hdf5.h>", false},
-    Arrow{"data/text/tokenizer.cpp", "<nlohmann/json.hpp>", false},
-    Arrow{"parallel/mesh.cpp", "<mpi.h>", false},
-    Arrow{"launch/generate.cpp", "<sentencepiece_processor.h>", false},
-    Arrow{"launch/main.cpp", "<yaml-cpp/yaml.h>", false},
-    Arrow{"configs/reader.cpp", "<CLI/CLI.hpp>", false},
-    Arrow{"kernels/tensor.cpp", "<fmt/core.h>", false},
-    Arrow{"model/router.cpp", "<gtest/gtest.h>", false},
-    // what is allowed
-    Arrow{"kernels/cpu/gemm.cpp", "<cblas.h>", true},
-    Arrow{"parallel/token_dispatcher.h", "\"kernels/tensor.h\"", true},
-    Arrow{"model/router.cpp", "\"parallel/parameter.h\"", true},
-    Arrow{"optim/adamw.cpp", "\"kernels/backend.h\"", true},
-    Arrow{"configs/run_config.h", "\"model/model_config.h\"", true},
-    Arrow{"trainer/checkpoint/checkpoint.cpp", "\"data/files/safetensors.h\"", true},
-    Arrow{"launch/main.cpp", "\"configs/run_config.h\"", true},
-    Arrow{"data/shards/hdf5_file.cpp", "<hdf5.h>", true},
-    Arrow{"data/import/prepare.cpp", "\"data/shards/token_shard_writer.h\"", true},
-    Arrow{"parallel/mesh.h", "\"parallel/comm/communicator.h\"", true},
-    Arrow{"parallel/comm/mpi_session.cpp", "<mpi.h>", true},
-    Arrow{"trainer/record/report.cpp", "\"trainer/checkpoint/checkpoint.h\"", true},
-    Arrow{"trainer/trainer.cpp", "\"trainer/checkpoint/weights.h\"", true},
-    Arrow{"kernels/cpu/gemm.cpp", "\"kernels/backend.h\"", true},
-    Arrow{"model/mixtral.cpp", "\"parallel/comm/communicator.h\"", true},
-    Arrow{"trainer/record/progress.cpp", "<fmt/format.h>", true},
-    Arrow{"tests/model/router_test.cpp", "\"trainer/trainer.h\"", true}));
+INSTANTIATE_TEST_SUITE_P(
+    IncludeDirection, IncludeArrow,
+    testing::Values(
+        // arrows that run back up
+        Arrow{"kernels/gemm.h", "\"parallel/mesh.h\"", false},
+        Arrow{"kernels/cpu/gemm.cpp", "\"model/router.h\"", false},
+        Arrow{"parallel/mesh.cpp", "\"model/router.h\"", false},
+        Arrow{"model/router.h", "\"trainer/trainer.h\"", false},
+        Arrow{"trainer/trainer.cpp", "\"launch/commands.h\"", false},
+        Arrow{"data/shards/sampler.h", "\"kernels/tensor.h\"", false},
+        Arrow{"data/shards/sampler.h", "\"configs/run_config.h\"", false},
+        // siblings
+        Arrow{"model/router.cpp", "\"optim/adamw.h\"", false}, Arrow{"optim/adamw.cpp", "\"model/router.h\"", false},
+        Arrow{"model/hf_names.cpp", "\"data/files/safetensors.h\"", false},
+        Arrow{"trainer/trainer.cpp", "\"configs/run_config.h\"", false},
+        Arrow{"configs/reader.cpp", "\"trainer/trainer.h\"", false},
+        // rooms of one folder
+        Arrow{"data/files/json.cpp", "\"data/text/tokenizer.h\"", false},
+        Arrow{"data/text/tokenizer.h", "\"data/shards/manifest.h\"", false},
+        Arrow{"data/shards/loader.cpp", "\"data/import/prepare.h\"", false},
+        Arrow{"parallel/comm/watchdog.cpp", "\"parallel/mesh.h\"", false},
+        Arrow{"trainer/checkpoint/weights.cpp", "\"trainer/record/metrics.h\"", false},
+        Arrow{"trainer/checkpoint/weights.cpp", "\"trainer/trainer.h\"", false},
+        Arrow{"trainer/record/report.cpp", "\"trainer/training_step.h\"", false},
+        Arrow{"kernels/timed_backend.cpp", "\"kernels/cpu/parallel.h\"", false},
+        Arrow{"launch/main.cpp", "\"kernels/cpu/cpu_backend.h\"", false},
+        // ways around
+        Arrow{"kernels/gemm.h", "\"../parallel/mesh.h\"", false},
+        Arrow{"launch/main.cpp", "\"tests/reference/mixtral.h\"", false},
+        // libraries outside their folder
+        Arrow{"model/experts.cpp", "<mpi.h>", false}, Arrow{"parallel/mesh.cpp", "<cblas.h>", false},
+        Arrow{"trainer/record/metrics.cpp", "<nlohmann/json.hpp>", false},
+        Arrow{"trainer/loader.cpp", "<hdf5.h>", false}, Arrow{"data/import/npy.cpp", "<hdf5.h>", false},
+        Arrow{"data/text/tokenizer.cpp", "<nlohmann/json.hpp>", false}, Arrow{"parallel/mesh.cpp", "<mpi.h>", false},
+        Arrow{"launch/generate.cpp", "<sentencepiece_processor.h>", false},
+        Arrow{"launch/main.cpp", "<yaml-cpp/yaml.h>", false}, Arrow{"configs/reader.cpp", "<CLI/CLI.hpp>", false},
+        Arrow{"kernels/tensor.cpp", "<fmt/core.h>", false}, Arrow{"model/router.cpp", "<gtest/gtest.h>", false},
+        // what is allowed
+        Arrow{"kernels/cpu/gemm.cpp", "<cblas.h>", true},
+        Arrow{"parallel/token_dispatcher.h", "\"kernels/tensor.h\"", true},
+        Arrow{"model/router.cpp", "\"parallel/parameter.h\"", true},
+        Arrow{"optim/adamw.cpp", "\"kernels/backend.h\"", true},
+        Arrow{"configs/run_config.h", "\"model/model_config.h\"", true},
+        Arrow{"trainer/checkpoint/checkpoint.cpp", "\"data/files/safetensors.h\"", true},
+        Arrow{"launch/main.cpp", "\"configs/run_config.h\"", true},
+        Arrow{"data/shards/hdf5_file.cpp", "<hdf5.h>", true},
+        Arrow{"data/import/prepare.cpp", "\"data/shards/token_shard_writer.h\"", true},
+        Arrow{"parallel/mesh.h", "\"parallel/comm/communicator.h\"", true},
+        Arrow{"parallel/comm/mpi_session.cpp", "<mpi.h>", true},
+        Arrow{"trainer/record/report.cpp", "\"trainer/checkpoint/checkpoint.h\"", true},
+        Arrow{"trainer/trainer.cpp", "\"trainer/checkpoint/weights.h\"", true},
+        Arrow{"kernels/cpu/gemm.cpp", "\"kernels/backend.h\"", true},
+        Arrow{"model/mixtral.cpp", "\"parallel/comm/communicator.h\"", true},
+        Arrow{"trainer/record/progress.cpp", "<fmt/format.h>", true},
+        Arrow{"tests/model/router_test.cpp", "\"trainer/trainer.h\"", true}));
 
 TEST(IncludeDirection, NewFolderWantsAPlace) {
   const test::ScratchDir tree;
@@ -147,9 +144,11 @@ TEST(OwnIncludes, AreFollowedThroughTheTree) {
   const test::ScratchDir tree;
   tree.write("kernels/precompiled.h", "#include <vector>\n#include <map>\n");
   tree.write("kernels/shape.h", "#include <vector>\n");
-  tree.write("kernels/fine.cpp", "#include \"kernels/shape.h\"\nstd::vector<int> a;  // no std::map<int, int>\n"
-                                 "const char* text = \"std::optional<\\\"int\";\n");
-  tree.write("kernels/wrong.cpp", "#include \"kernels/shape.h\"\nstd::vector<int> a;\nstd::map<int, int> b, c;\nstd::map<int, int> d;\n");
+  tree.write("kernels/fine.cpp",
+             "#include \"kernels/shape.h\"\nstd::vector<int> a;  // no std::map<int, int>\n"
+             "const char* text = \"std::optional<\\\"int\";\n");
+  tree.write("kernels/wrong.cpp",
+             "#include \"kernels/shape.h\"\nstd::vector<int> a;\nstd::map<int, int> b, c;\nstd::map<int, int> d;\n");
   const Violations found = check_own_includes(tree.path());
   ASSERT_EQ(found.size(), 1u) << joined(found);
   EXPECT_EQ(found[0], "kernels/wrong.cpp:3: std::map< without <map>");
@@ -164,7 +163,8 @@ TEST(TensorMemory, AnAddressIsFoundOutsideTheKernels) {
   const test::ScratchDir tree;
   for (const char* path : {"kernels/cpu/a.cpp", "parallel/comm/self_communicator.cpp", "tests/model/a.cpp"})
     tree.write(path, "float x = tensor.f32()[0];\n");
-  tree.write("trainer/fine.cpp", "std::vector<float> v;\nuse(v.data());  // not tensor.raw()\nread_f32(\"a.f32()\", v);\n");
+  tree.write("trainer/fine.cpp",
+             "std::vector<float> v;\nuse(v.data());  // not tensor.raw()\nread_f32(\"a.f32()\", v);\n");
   tree.write("parallel/wrong.cpp", "int a;\nconst auto* p = out.rows.offsets.i32();\n");
   tree.write("trainer/wrong.h", "void* memory(const Parameter* p) { return p->value.raw(); }\n");
   const Violations found = check_tensor_memory(tree.path());

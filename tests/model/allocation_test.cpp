@@ -166,7 +166,10 @@ TEST_P(Allocation, WarmStepsTakeNothingFromTheHeap) {
       targets[i] = t % 9 == 0 ? -100 : static_cast<std::int32_t>((t * 31 + number) % 300);
       document_start[i] = t % length < 20 ? 0 : 20;
     }
-    const StepBatch batch{.sequences = sequences, .sequence_length = length, .ids = ids, .targets = targets,
+    const StepBatch batch{.sequences = sequences,
+                          .sequence_length = length,
+                          .ids = ids,
+                          .targets = targets,
                           .document_start = document_start};
     const StepResult result = step.compute_gradients(batch);
     ASSERT_TRUE(result.finite);

@@ -55,16 +55,18 @@ TEST_P(AttentionAlone, ForwardAndBackwardAreTheReferences) {
 
   reference::Batch batch{c.sequences, c.length, reference::Ids(static_cast<std::size_t>(c.sequences * c.length)), {}};
   if (c.documents) batch.document_start = reference::random_documents(harness.random(), c.sequences, c.length, 4.0);
-  const TokenBatch tokens = make_token_batch(*harness.backend, harness.context.activations, c.sequences, c.length, batch.tokens, {},
-                                             batch.document_start);
+  const TokenBatch tokens = make_token_batch(*harness.backend, harness.context.activations, c.sequences, c.length,
+                                             batch.tokens, {}, batch.document_start);
   const RopeFrequencies rope = rope_frequencies(config);
   const Tensor table = harness.unwritten({c.length, config.head_size()});
   harness.backend->rope_table(rope.frequencies, rope.scale, table);
 
   reference::LayerParameters<double> weights, gradients;
   const std::vector<std::pair<std::string, Values reference::LayerParameters<double>::*>> projections = {
-      {"q_proj.weight", &reference::LayerParameters<double>::q}, {"k_proj.weight", &reference::LayerParameters<double>::k},
-      {"v_proj.weight", &reference::LayerParameters<double>::v}, {"o_proj.weight", &reference::LayerParameters<double>::o}};
+      {"q_proj.weight", &reference::LayerParameters<double>::q},
+      {"k_proj.weight", &reference::LayerParameters<double>::k},
+      {"v_proj.weight", &reference::LayerParameters<double>::v},
+      {"o_proj.weight", &reference::LayerParameters<double>::o}};
   for (const auto& [name, of] : projections) weights.*of = harness.weight(name), gradients.*of = harness.gradient(name);
 
   const std::int64_t T = c.sequences * c.length, D = config.hidden_size;
@@ -86,7 +88,8 @@ TEST_P(AttentionAlone, ForwardAndBackwardAreTheReferences) {
   for (const auto& [name, of] : projections) harness.expect_gradient(name, gradients.*of);
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, AttentionAlone, ::testing::ValuesIn(attention_cases), [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(Shapes, AttentionAlone, ::testing::ValuesIn(attention_cases),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace
 }  // namespace smoe

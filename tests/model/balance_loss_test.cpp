@@ -13,7 +13,8 @@ constexpr std::int64_t experts = 4, length = 8;
 class Balance : public ::testing::Test {
  protected:
   // One layer's statistics for `sequences` sequences: counts and mean probabilities given for each.
-  BalanceValues measure(const std::vector<std::vector<std::vector<double>>>& shares_of_layers, std::int64_t k, AuxLossScope scope) {
+  BalanceValues measure(const std::vector<std::vector<std::vector<double>>>& shares_of_layers, std::int64_t k,
+                        AuxLossScope scope) {
     ModelConfig model;
     model.num_hidden_layers = static_cast<std::int64_t>(shares_of_layers.size());
     model.num_local_experts = experts;
@@ -113,7 +114,7 @@ TEST_F(Balance, GlobalBatchSeesTheAssignmentsOfEarlierMicroBatches) {
       statistics.z_sums.f32()[0] = 0;
       balance.add_micro_batch(context, statistics, gradients);
     }
-    EXPECT_NEAR(balance.values().micro_batch[0], 2.0, 1e-6);          // each collapsed
+    EXPECT_NEAR(balance.values().micro_batch[0], 2.0, 1e-6);               // each collapsed
     EXPECT_NEAR(balance.values().global_batch[0], (2.0 + 1.0) / 2, 1e-6);  // the second is balanced against the first
     for (int e = 0; e < experts; ++e) EXPECT_NEAR(gradients[0].balance.f32()[e], 4 * 0.25 / length / 2, 1e-8);
     for (double load : balance.values().load[0]) EXPECT_NEAR(load, 0.25, 1e-6);

@@ -52,8 +52,12 @@ TEST_P(ExpertsAlone, ForwardAndBackwardAreTheReferences) {
   reference::Ids offsets{0}, expert_of;
   std::vector<ExpertParameters<double>> weights, gradients;
   const std::vector<std::pair<std::string, Values ExpertParameters<double>::*>> matrices = {
-      {".w1.weight", &ExpertParameters<double>::w1}, {".w2.weight", &ExpertParameters<double>::w2}, {".w3.weight", &ExpertParameters<double>::w3}};
-  const auto name_of = [&](std::int64_t e, const std::string& matrix) { return "experts." + std::to_string(c.first + e) + matrix; };
+      {".w1.weight", &ExpertParameters<double>::w1},
+      {".w2.weight", &ExpertParameters<double>::w2},
+      {".w3.weight", &ExpertParameters<double>::w3}};
+  const auto name_of = [&](std::int64_t e, const std::string& matrix) {
+    return "experts." + std::to_string(c.first + e) + matrix;
+  };
   for (std::int64_t e = 0; e < count; ++e) {
     const std::int32_t rows = c.rows[static_cast<std::size_t>(e)];
     offsets.push_back(offsets.back() + rows);
@@ -65,7 +69,8 @@ TEST_P(ExpertsAlone, ForwardAndBackwardAreTheReferences) {
     }
   }
   const std::int64_t R = offsets.back(), D = c.hidden;
-  const Values x = harness.random_floats(R, D), dy = harness.random_floats(R, D), row_weights = harness.random_floats(R, 1);
+  const Values x = harness.random_floats(R, D), dy = harness.random_floats(R, D),
+               row_weights = harness.random_floats(R, 1);
   reference::Routing<double> routing;
   routing.experts = {R, 1, expert_of};
   routing.weights = row_weights;
@@ -82,10 +87,12 @@ TEST_P(ExpertsAlone, ForwardAndBackwardAreTheReferences) {
   harness.expect_close("dx", dy_then_dx, expected.dx.values, layer_tolerance);
   harness.expect_close("drow_weights", drow_weights, expected.dweights.values, layer_tolerance);
   for (std::int64_t e = 0; e < count; ++e)
-    for (const auto& [matrix, of] : matrices) harness.expect_gradient(name_of(e, matrix), gradients[static_cast<std::size_t>(e)].*of);
+    for (const auto& [matrix, of] : matrices)
+      harness.expect_gradient(name_of(e, matrix), gradients[static_cast<std::size_t>(e)].*of);
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, ExpertsAlone, ::testing::ValuesIn(experts_cases), [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(Shapes, ExpertsAlone, ::testing::ValuesIn(experts_cases),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace
 }  // namespace smoe

@@ -36,11 +36,13 @@ std::vector<FrozenCase> frozen_cases() {
       {"the_head", [](const auto& n) { return !has(n, "lm_head"); }, 1, 7, 3, 10, 9, 6, 6},
       {"the_embedding", [](const auto& n) { return !has(n, "embed_tokens"); }, 0, 7, 3, 10, 10, 6, 6},
       {"the_embedding_and_two_layers",
-       [](const auto& n) { return !has(n, "embed_tokens") && !has(n, "layers.0.") && !has(n, "layers.1."); }, 0, 3, 1, 4, 4, 2, 2},
+       [](const auto& n) { return !has(n, "embed_tokens") && !has(n, "layers.0.") && !has(n, "layers.1."); }, 0, 3, 1,
+       4, 4, 2, 2},
       {"the_routers", [](const auto& n) { return !has(n, ".gate."); }, 1, 7, 3, 10, 7, 6, 6},
       {"the_experts", [](const auto& n) { return !has(n, ".experts."); }, 1, 7, 3, 10, 10, 6, 0},
       {"all_but_w2", [](const auto& n) { return has(n, ".w2."); }, 0, 6, 2, 8, 0, 6, 3},
-      {"all_but_one_layers_attention", [](const auto& n) { return has(n, "layers.1.self_attn."); }, 0, 4, 2, 6, 2, 4, 0},
+      {"all_but_one_layers_attention", [](const auto& n) { return has(n, "layers.1.self_attn."); }, 0, 4, 2, 6, 2, 4,
+       0},
       {"the_norms", [](const auto& n) { return !has(n, "norm"); }, 1, 7, 3, 10, 10, 6, 6},
   };
 }
@@ -88,8 +90,8 @@ TEST_P(FrozenWeights, WhatIsTrainedGetsTheSameBits) {
 TEST_P(FrozenWeights, BackwardEndsWhereNothingBelowIsTrained) {
   TimedBackend timed(*part.backend);
   Context context{timed, part.mesh, part.activations, part.scratch};
-  const TokenBatch tokens = make_token_batch(timed, part.activations, batch.sequences, batch.sequence_length, batch.tokens, batch.targets,
-                                             batch.document_start);
+  const TokenBatch tokens = make_token_batch(timed, part.activations, batch.sequences, batch.sequence_length,
+                                             batch.tokens, batch.targets, batch.document_start);
   part.model.forward(context, tokens, Keep::all, part.saved);
   DeviceSums loss(timed);
   loss.reset(1);
@@ -98,7 +100,8 @@ TEST_P(FrozenWeights, BackwardEndsWhereNothingBelowIsTrained) {
   part.model.backward(context, tokens, {}, part.saved);
 
   std::map<std::string, std::int64_t> calls;
-  for (const OpTime& op : timed.times()) calls[has(op.op, "gemm") ? op.op + " " + op.shape.substr(0, 2) : op.op] += op.calls;
+  for (const OpTime& op : timed.times())
+    calls[has(op.op, "gemm") ? op.op + " " + op.shape.substr(0, 2) : op.op] += op.calls;
   const FrozenCase& c = GetParam();
   EXPECT_EQ(calls["embedding_backward"], c.embedding);
   EXPECT_EQ(calls["rms_norm_backward"], c.rms_norm);
@@ -109,7 +112,8 @@ TEST_P(FrozenWeights, BackwardEndsWhereNothingBelowIsTrained) {
   EXPECT_EQ(calls["grouped_gemm tn"], c.grouped_tn);
 }
 
-INSTANTIATE_TEST_SUITE_P(Parts, FrozenWeights, ::testing::ValuesIn(frozen_cases()), [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(Parts, FrozenWeights, ::testing::ValuesIn(frozen_cases()),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace
 }  // namespace smoe

@@ -91,7 +91,8 @@ class LayerHarness {
   }
   reference::Matrix<double> matrix(const Tensor& t) const { return {t.dim(0), t.elements() / t.dim(0), read(t)}; }
 
-  void expect_close(const std::string& what, const Tensor& found, const std::vector<double>& expected, double tolerance) const {
+  void expect_close(const std::string& what, const Tensor& found, const std::vector<double>& expected,
+                    double tolerance) const {
     EXPECT_EQ(test::disagreement(read(found), expected, tolerance), "") << layer_ << ": " << what;
   }
   void expect_gradient(const std::string& name, const reference::Matrix<double>& expected) {

@@ -37,7 +37,9 @@ class LinearTest : public ::testing::Test {
   Tensor gradients(Shape shape) { return whole(parameters.find("0")->gradient, shape); }
   static Tensor whole(const Tensor& first, Shape shape) { return first.from_here(shape); }
 
-  static void write(const Tensor& to, const Matrix<double>& from) { std::copy(from.values.begin(), from.values.end(), to.f32()); }
+  static void write(const Tensor& to, const Matrix<double>& from) {
+    std::copy(from.values.begin(), from.values.end(), to.f32());
+  }
   Tensor tensor(const Matrix<double>& from) {
     const Tensor t = activations.take({from.rows, from.cols});
     write(t, from);
@@ -103,18 +105,21 @@ TEST_F(LinearTest, GroupedMultipliesEachExpertsRowsByItsMatrices) {
   const Tensor device_offsets = activations.take(DType::i32, {experts + 1});
   backend->copy_from_host(device_offsets, offsets.data());
   const ExpertRows expert_rows{device_offsets, offsets};
-  const auto w = whole_numbers(random, experts * outputs, inputs), dw_before = whole_numbers(random, experts * outputs, inputs);
+  const auto w = whole_numbers(random, experts * outputs, inputs),
+             dw_before = whole_numbers(random, experts * outputs, inputs);
   const auto x = whole_numbers(random, rows, inputs), dy = whole_numbers(random, rows, outputs);
   write(values({experts, outputs, inputs}), w);
   write(gradients({experts, outputs, inputs}), dw_before);
 
-  const Tensor y = activations.take({rows, outputs}), dx = activations.take({rows, inputs}), tx = tensor(x), tdy = tensor(dy);
+  const Tensor y = activations.take({rows, outputs}), dx = activations.take({rows, inputs}), tx = tensor(x),
+               tdy = tensor(dy);
   linear.forward(context, tx, expert_rows, y);
   EXPECT_EQ(read(y), reference::grouped_gemm_nt(x, w, offsets).values);
   linear.input_gradient(context, tdy, expert_rows, dx);
   EXPECT_EQ(read(dx), reference::grouped_gemm_nn(dy, w, offsets).values);
   linear.weight_gradient(context, tdy, tx, expert_rows);
-  EXPECT_EQ(read(gradients({experts, outputs, inputs})), reference::add(dw_before, reference::grouped_gemm_tn(dy, x, offsets)).values);
+  EXPECT_EQ(read(gradients({experts, outputs, inputs})),
+            reference::add(dw_before, reference::grouped_gemm_tn(dy, x, offsets)).values);
 }
 
 TEST_F(LinearTest, GroupedOfFrozenMatricesTakesNoGradientOfThem) {

@@ -53,7 +53,8 @@ TEST_P(LmHeadAlone, LossesAndGradientAreTheReferences) {
     if (harness.random().uniform() < c.masked) target = -100;
   const double scale = 0.125;
   const Values logits = reference::linear_forward(x, weight);
-  const auto expected = reference::cross_entropy_losses(targets, reference::cross_entropy_statistics(logits, targets, 0));
+  const auto expected =
+      reference::cross_entropy_losses(targets, reference::cross_entropy_statistics(logits, targets, 0));
 
   const Tensor losses = harness.unwritten({c.tokens}), tx = harness.tensor(x), ttargets = harness.tensor(targets);
   head.losses(harness.context, tx, ttargets, losses);
@@ -63,10 +64,12 @@ TEST_P(LmHeadAlone, LossesAndGradientAreTheReferences) {
   for (const bool weighted : {false, true}) {
     std::vector<double> token_scales;
     if (weighted) token_scales = harness.random_floats(c.tokens, 1).values;
-    const Values dlogits = reference::cross_entropy_backward(logits, targets, 0, expected.logsumexp, scale, token_scales);
+    const Values dlogits =
+        reference::cross_entropy_backward(logits, targets, 0, expected.logsumexp, scale, token_scales);
     const Values expected_dx = reference::linear_backward(dlogits, x, weight, gradient);
     const Tensor again = harness.unwritten({c.tokens}), dx = harness.unwritten({c.tokens, c.hidden});
-    head.losses_and_gradient(harness.context, tx, ttargets, scale, weighted ? harness.tensor(token_scales) : Tensor(), again, dx);
+    head.losses_and_gradient(harness.context, tx, ttargets, scale, weighted ? harness.tensor(token_scales) : Tensor(),
+                             again, dx);
     const std::string how = weighted ? " of scaled tokens" : "";
     harness.expect_close("losses beside the gradient" + how, again, expected.losses, layer_tolerance);
     harness.expect_close("dx" + how, dx, expected_dx.values, layer_tolerance);
@@ -74,7 +77,8 @@ TEST_P(LmHeadAlone, LossesAndGradientAreTheReferences) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, LmHeadAlone, ::testing::ValuesIn(head_cases), [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(Shapes, LmHeadAlone, ::testing::ValuesIn(head_cases),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace
 }  // namespace smoe

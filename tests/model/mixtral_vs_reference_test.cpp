@@ -18,7 +18,8 @@ struct Case {
 };
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
-reference::ReferenceConfig shape(int hidden, int ffn, int layers, int heads, int kv_heads, int head_dim, int experts, int top_k) {
+reference::ReferenceConfig shape(int hidden, int ffn, int layers, int heads, int kv_heads, int head_dim, int experts,
+                                 int top_k) {
   reference::ReferenceConfig c;
   c.vocab = 53;
   c.hidden = hidden, c.ffn = ffn, c.layers = layers;
@@ -53,10 +54,12 @@ std::vector<Case> cases() {
     return c;
   };
   using reference::Score;
-  all.push_back({"renormalised_scaled_biased_capacity_jitter", routed({Score::softmax, true, 2.5}, 2), 3, 16, true, 0.2});
+  all.push_back(
+      {"renormalised_scaled_biased_capacity_jitter", routed({Score::softmax, true, 2.5}, 2), 3, 16, true, 0.2});
   all.push_back({"softmax_scores_biased_capacity_jitter", routed({Score::softmax, false, 1}, 1), 2, 19, true, 0.2});
   all.push_back({"sigmoid_scores_biased_capacity_jitter", routed({Score::sigmoid, false, 0.5}, 3), 2, 17, false, 0.2});
-  all.push_back({"renormalised_sigmoids_biased_capacity_jitter", routed({Score::sigmoid, true, 2.5}, 2), 3, 12, true, 0.2});
+  all.push_back(
+      {"renormalised_sigmoids_biased_capacity_jitter", routed({Score::sigmoid, true, 2.5}, 2), 3, 12, true, 0.2});
   return all;
 }
 
@@ -121,7 +124,8 @@ TEST(MixtralVsReferenceCatches, ADroppedBalanceGradient) {
   EXPECT_GT(test::deviation(wrong.gradient(gate), right.gradient(gate)), 1e-2);
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, MixtralVsReference, ::testing::ValuesIn(cases()), [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(Shapes, MixtralVsReference, ::testing::ValuesIn(cases()),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace
 }  // namespace smoe

@@ -59,7 +59,8 @@ inline reference::Parameters<double> float_parameters(const reference::Reference
 
 class RealModel {
  public:
-  RealModel(const reference::ReferenceConfig& config, const reference::Parameters<double>& weights, std::int64_t positions, int threads = 2)
+  RealModel(const reference::ReferenceConfig& config, const reference::Parameters<double>& weights,
+            std::int64_t positions, int threads = 2)
       : backend(make_cpu_backend(threads)),
         persistent(*backend),
         activations(*backend),
@@ -89,8 +90,8 @@ class RealModel {
     activations.rewind({});
     scratch.rewind({});
     Context context{*backend, mesh, activations, scratch};
-    TokenBatch tokens = make_token_batch(*backend, activations, batch.sequences, batch.sequence_length, batch.tokens, batch.targets,
-                                               batch.document_start);
+    TokenBatch tokens = make_token_batch(*backend, activations, batch.sequences, batch.sequence_length, batch.tokens,
+                                         batch.targets, batch.document_start);
     tokens.noise = BatchNoise{batch.noise_key, 0};
     saved.statistics = balance.take_statistics(context, batch.sequences, batch.sequence_length);
     model.forward(context, tokens, kept_with(recompute), saved);

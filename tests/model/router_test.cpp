@@ -77,8 +77,10 @@ class RouterAlone : public ::testing::TestWithParam<RouterCase> {
     EXPECT_EQ(routing_.experts.values == reference::router_forward(logits_, c_.top_k).experts.values, c_.bias == 0);
   }
   void forward() {
-    statistics_ = {harness_.unwritten({c_.groups, c_.experts}), harness_.unwritten({c_.groups, c_.experts}), harness_.unwritten({c_.groups})};
-    TokenBatch batch{.sequences = 1, .sequence_length = c_.tokens, .ids = {}, .targets = {}, .document_start = {}, .positions = {}};
+    statistics_ = {harness_.unwritten({c_.groups, c_.experts}), harness_.unwritten({c_.groups, c_.experts}),
+                   harness_.unwritten({c_.groups})};
+    TokenBatch batch{
+        .sequences = 1, .sequence_length = c_.tokens, .ids = {}, .targets = {}, .document_start = {}, .positions = {}};
     batch.noise = BatchNoise{noise_key, first_token};
     router_->forward(harness_.context, batch, harness_.tensor(x_), saved_, statistics_);
   }
@@ -104,7 +106,8 @@ TEST_P(RouterAlone, ForwardIsTheReferences) {
   harness_.expect_close("weights", saved_.weights, routing_.weights.values, layer_tolerance);
   const auto expected = reference::balance_statistics(routing_, c_.groups);
   harness_.expect_close("counts", statistics_.counts, expected.counts.values, 0);
-  harness_.expect_close("probability sums", statistics_.probability_sums, expected.probability_sums.values, layer_tolerance);
+  harness_.expect_close("probability sums", statistics_.probability_sums, expected.probability_sums.values,
+                        layer_tolerance);
   harness_.expect_close("z sums", statistics_.z_sums, expected.z_sums, layer_tolerance);
 }
 
@@ -125,7 +128,8 @@ TEST_P(RouterOfTies, TheLowestIndexWins) {
 TEST_P(RouterAlone, BackwardIsTheReferences) {
   forward();
   const double z_scale = 0.07;
-  const Values dweights = harness_.random_floats(c_.tokens, c_.top_k), balance = harness_.random_floats(c_.groups, c_.experts);
+  const Values dweights = harness_.random_floats(c_.tokens, c_.top_k),
+               balance = harness_.random_floats(c_.groups, c_.experts);
   const Values dx_before = harness_.random_floats(c_.tokens, c_.hidden);
   Values expected_gate = harness_.gradient(gate);
   const Values dlogits = reference::router_backward(logits_, routing_, dweights, balance, z_scale, c_.rule);
@@ -146,10 +150,14 @@ TEST_P(RouterOfMixtral, WithoutBalanceLossesOnlyTheChosenLearn) {
   const Values dweights = harness_.random_floats(c_.tokens, c_.top_k);
   const Values before = harness_.gradient(gate);
   Values expected = before;
-  reference::linear_backward(reference::router_backward(logits_, routing_, dweights, Values(), 0.0), x_, weight_, expected);
-  router_->backward(harness_.context, harness_.tensor(dweights), {}, saved_, harness_.tensor(Values(c_.tokens, c_.hidden)));
+  reference::linear_backward(reference::router_backward(logits_, routing_, dweights, Values(), 0.0), x_, weight_,
+                             expected);
+  router_->backward(harness_.context, harness_.tensor(dweights), {}, saved_,
+                    harness_.tensor(Values(c_.tokens, c_.hidden)));
   harness_.expect_gradient(gate, expected);
-  if (c_.top_k == 1) harness_.expect_close("the gate's gradient with one expert a token", harness_.parameter(gate).gradient, before.values, 0);
+  if (c_.top_k == 1)
+    harness_.expect_close("the gate's gradient with one expert a token", harness_.parameter(gate).gradient,
+                          before.values, 0);
 }
 
 std::vector<RouterCase> cases_with(bool (*wanted)(const RouterCase&)) {
@@ -158,7 +166,9 @@ std::vector<RouterCase> cases_with(bool (*wanted)(const RouterCase&)) {
   return cases;
 }
 bool is_tied(const RouterCase& c) { return c.tied; }
-bool is_mixtrals(const RouterCase& c) { return c.rule.score == Score::softmax && c.rule.renormalise && c.rule.scale == 1 && c.bias + c.jitter == 0; }
+bool is_mixtrals(const RouterCase& c) {
+  return c.rule.score == Score::softmax && c.rule.renormalise && c.rule.scale == 1 && c.bias + c.jitter == 0;
+}
 
 const auto case_name = [](const auto& info) { return std::string(info.param.name); };
 INSTANTIATE_TEST_SUITE_P(Shapes, RouterAlone, ::testing::ValuesIn(router_cases), case_name);

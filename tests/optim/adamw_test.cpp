@@ -17,7 +17,11 @@ class AdamWTest : public ::testing::Test {
     parameters.add({.name = "norm", .shape = {3}, .decays = false});
     parameters.add({.name = "matrix", .shape = {2, 5}, .split = Split::tp, .initial_std = 0.5f});
     parameters.add({.name = "frozen", .shape = {2, 2}, .split = Split::tp, .initial_std = 0.5f, .trainable = false});
-    parameters.add({.name = "tail", .shape = {1, 3}, .split = Split::tp, .initial_std = 0.5f, .decays = false});  // beside one that does
+    parameters.add({.name = "tail",
+                    .shape = {1, 3},
+                    .split = Split::tp,
+                    .initial_std = 0.5f,
+                    .decays = false});  // beside one that does
     parameters.allocate(*backend, arena, mesh, true);
     parameters.initialize(*backend, 11);
   }
@@ -26,7 +30,8 @@ class AdamWTest : public ::testing::Test {
     for (auto& p : parameters)
       if (p.trainable)
         for (std::int64_t i = 0; i < p.gradient.elements(); ++i)
-          p.gradient.f32()[i] = static_cast<float>(std::sin(1.3 * static_cast<double>(i + 7 * step) + static_cast<double>(p.name.size())));
+          p.gradient.f32()[i] = static_cast<float>(
+              std::sin(1.3 * static_cast<double>(i + 7 * step) + static_cast<double>(p.name.size())));
   }
 
   double norm_of(AdamW& adamw) {
@@ -40,15 +45,20 @@ class AdamWTest : public ::testing::Test {
   Arena arena{*backend};
   DeviceSums sums{*backend};
   ParameterSet parameters;
-  OptimizerConfig config{.learning_rate = 0.01, .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .weight_decay = 0.1, .max_grad_norm = 1.0};
+  OptimizerConfig config{
+      .learning_rate = 0.01, .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .weight_decay = 0.1, .max_grad_norm = 1.0};
 };
 
 // The textbook formula in double, parameter by parameter: decay only where it belongs, clip factor folded in.
 TEST_F(AdamWTest, FollowsTheFormulaOverSeveralSteps) {
   AdamW adamw(*backend, arena, parameters, mesh, config);
-  struct State { std::vector<double> w, m, v; };
+  struct State {
+    std::vector<double> w, m, v;
+  };
   std::vector<State> expected;
-  for (auto& p : parameters) expected.push_back({values(p.value), std::vector<double>(static_cast<std::size_t>(p.value.elements())), std::vector<double>(static_cast<std::size_t>(p.value.elements()))});
+  for (auto& p : parameters)
+    expected.push_back({values(p.value), std::vector<double>(static_cast<std::size_t>(p.value.elements())),
+                        std::vector<double>(static_cast<std::size_t>(p.value.elements()))});
 
   for (int t = 1; t <= 4; ++t) {
     set_gradients(t);
@@ -96,7 +106,8 @@ TEST_F(AdamWTest, AFrozenParameterHasNoGradientAndNoMomentsAndKeepsItsBits) {
   // Lines of 64 bytes: norm 1, matrix and tail 2, frozen 1; gradients and two moments of the first two buffers.
   EXPECT_EQ(parameters.bytes(true), 64 * (4 + 3));
   EXPECT_EQ(AdamW::bytes(parameters, mesh), 64 * 2 * 3);
-  EXPECT_EQ(arena.high_water_bytes(), memory_alignment * (3 + 2 + 2 * 2)) << "a tensor that small takes what it is aligned to";
+  EXPECT_EQ(arena.high_water_bytes(), memory_alignment * (3 + 2 + 2 * 2))
+      << "a tensor that small takes what it is aligned to";
   const auto before = values(frozen.value);
   set_gradients(1);
   adamw.step(1, 0.1, 1.0);

@@ -15,7 +15,10 @@ TEST(SelfCommunicator, IsTheIdentity) {
   const auto group = make_self_communicator();
   std::array<float, 6> in{1, 2, 3, 4, 5, 6}, out{};
   const Tensor from(in.data(), DType::f32, {3, 2}), to(out.data(), DType::f32, {3, 2});
-  const auto expect_equal = [&] { EXPECT_EQ(in, out); out.fill(0); };
+  const auto expect_equal = [&] {
+    EXPECT_EQ(in, out);
+    out.fill(0);
+  };
 
   group->all_gather(from, to, "gather");
   expect_equal();
@@ -61,11 +64,13 @@ TEST(TokenDispatcher, RowsComeBackToTheirTokens) {
   std::array<float, tokens * hidden> x{1, 2, 3, 4, 5, 6, 7, 8};
   std::array<std::int32_t, tokens * k> chosen{2, 0, 2, 0, 0, 2, 2, 0};  // expert 1 gets nothing
   std::array<float, tokens * k> weights{.75f, .25f, .5f, .5f, 1.f, 0.f, .125f, .875f};
-  const Tensor xt(x.data(), DType::f32, {tokens, hidden}), et(chosen.data(), DType::i32, {tokens, k}), wt(weights.data(), DType::f32, {tokens, k});
+  const Tensor xt(x.data(), DType::f32, {tokens, hidden}), et(chosen.data(), DType::i32, {tokens, k}),
+      wt(weights.data(), DType::f32, {tokens, k});
   Dispatched saved;
   const Tensor rows = dispatcher.dispatch(*backend, arena, scratch, xt, et, wt, saved);
   ASSERT_EQ(rows.dim(0), tokens * k);
-  EXPECT_EQ(std::vector<std::int32_t>(saved.rows.host.begin(), saved.rows.host.end()), (std::vector<std::int32_t>{0, 4, 4, 8}));
+  EXPECT_EQ(std::vector<std::int32_t>(saved.rows.host.begin(), saved.rows.host.end()),
+            (std::vector<std::int32_t>{0, 4, 4, 8}));
   for (std::int64_t t = 0; t < tokens; ++t)
     for (std::int64_t j = 0; j < k; ++j) {
       const std::int32_t row = saved.row_of.i32()[t * k + j];

@@ -160,7 +160,8 @@ TEST(Cores, OptionsOfMpirunAreReadInTheEnvironment) {
 TEST(Cores, ListsOfCoresAreRead) {
   EXPECT_EQ(parse_cores("0-2,5"), (Cores{0, 1, 2, 5}));
   EXPECT_EQ(parse_cores("7"), Cores{7});
-  for (const char* wrong : {"", "a", "1-", "3-1", "1,1", "-1", "1;2", "0-99999999"}) EXPECT_EQ(parse_cores(wrong), Cores{}) << wrong;
+  for (const char* wrong : {"", "a", "1-", "3-1", "1,1", "-1", "1;2", "0-99999999"})
+    EXPECT_EQ(parse_cores(wrong), Cores{}) << wrong;
 }
 
 TEST(Cores, OmpNumThreadsIsReadAsOpenMpDoes) {
@@ -168,7 +169,8 @@ TEST(Cores, OmpNumThreadsIsReadAsOpenMpDoes) {
   EXPECT_EQ(parse_omp_threads(" 4 "), 4);
   EXPECT_EQ(parse_omp_threads("4,2,1"), 4);
   EXPECT_EQ(parse_omp_threads(nullptr), 0);
-  for (const char* wrong : {"", "0", "-3", "many", "4x", "99999999999"}) EXPECT_EQ(parse_omp_threads(wrong), 0) << wrong;
+  for (const char* wrong : {"", "0", "-3", "many", "4x", "99999999999"})
+    EXPECT_EQ(parse_omp_threads(wrong), 0) << wrong;
 }
 
 class SystemFiles : public testing::Test {

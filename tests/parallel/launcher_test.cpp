@@ -37,34 +37,56 @@ void expect_rank(const Variables& variables, int rank, int ranks, const std::str
 
 // What every process of an allocation sees.
 Variables allocation(Variables more = {}) {
-  more.insert({{"SLURM_JOB_ID", "7"}, {"SLURM_JOBID", "7"}, {"SLURM_NODELIST", "n[1-2]"}, {"SLURM_NTASKS", "4"}, {"SLURM_NPROCS", "4"}});
+  more.insert({{"SLURM_JOB_ID", "7"},
+               {"SLURM_JOBID", "7"},
+               {"SLURM_NODELIST", "n[1-2]"},
+               {"SLURM_NTASKS", "4"},
+               {"SLURM_NPROCS", "4"}});
   return more;
 }
 
 TEST(Launcher, NoVariablesAreAProcessAlone) { expect_alone({}); }
 
 TEST(Launcher, MpirunSaysRankAndSize) {
-  expect_rank({{"OMPI_COMM_WORLD_SIZE", "8"}, {"OMPI_COMM_WORLD_RANK", "3"}, {"PMIX_RANK", "3"}, {"PMIX_NAMESPACE", "1"}}, 3, 8, "mpirun", true);
-  expect_alone({{"OMPI_COMM_WORLD_SIZE", "1"}, {"OMPI_COMM_WORLD_RANK", "0"}, {"PMIX_RANK", "0"}, {"PMIX_NAMESPACE", "1"}});
+  expect_rank(
+      {{"OMPI_COMM_WORLD_SIZE", "8"}, {"OMPI_COMM_WORLD_RANK", "3"}, {"PMIX_RANK", "3"}, {"PMIX_NAMESPACE", "1"}}, 3, 8,
+      "mpirun", true);
+  expect_alone(
+      {{"OMPI_COMM_WORLD_SIZE", "1"}, {"OMPI_COMM_WORLD_RANK", "0"}, {"PMIX_RANK", "0"}, {"PMIX_NAMESPACE", "1"}});
 }
 
 TEST(Launcher, MpirunInsideAStepOfSlurmGoesBeforeTheStep) {
-  expect_rank(allocation({{"OMPI_COMM_WORLD_SIZE", "4"}, {"OMPI_COMM_WORLD_RANK", "2"}, {"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "2"}, {"SLURM_PROCID", "1"}}),
+  expect_rank(allocation({{"OMPI_COMM_WORLD_SIZE", "4"},
+                          {"OMPI_COMM_WORLD_RANK", "2"},
+                          {"SLURM_STEP_ID", "0"},
+                          {"SLURM_STEP_NUM_TASKS", "2"},
+                          {"SLURM_PROCID", "1"}}),
               2, 4, "mpirun", true);
-  expect_alone(allocation({{"OMPI_COMM_WORLD_SIZE", "1"}, {"OMPI_COMM_WORLD_RANK", "0"}, {"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "2"}, {"SLURM_PROCID", "1"}}));
+  expect_alone(allocation({{"OMPI_COMM_WORLD_SIZE", "1"},
+                           {"OMPI_COMM_WORLD_RANK", "0"},
+                           {"SLURM_STEP_ID", "0"},
+                           {"SLURM_STEP_NUM_TASKS", "2"},
+                           {"SLURM_PROCID", "1"}}));
 }
 
 TEST(Launcher, AnAllocationIsNoLauncher) {
-  expect_alone(allocation());                                                                    // salloc, and sbatch
-  expect_alone(allocation({{"SLURM_PROCID", "0"}, {"SLURM_LOCALID", "0"}}));                      // the script of sbatch
-  expect_alone(allocation({{"SLURM_PROCID", "0"}, {"SLURM_STEP_ID", "4294967291"}}));             // the same, as a step
-  expect_alone(allocation({{"SLURM_PROCID", "0"}, {"SLURM_STEP_ID", "4294967290"}, {"PMIX_RANK", "0"}, {"PMIX_NAMESPACE", "slurm.pmix.7"}}));  // salloc's shell
+  expect_alone(allocation());                                                          // salloc, and sbatch
+  expect_alone(allocation({{"SLURM_PROCID", "0"}, {"SLURM_LOCALID", "0"}}));           // the script of sbatch
+  expect_alone(allocation({{"SLURM_PROCID", "0"}, {"SLURM_STEP_ID", "4294967291"}}));  // the same, as a step
+  expect_alone(allocation({{"SLURM_PROCID", "0"},
+                           {"SLURM_STEP_ID", "4294967290"},
+                           {"PMIX_RANK", "0"},
+                           {"PMIX_NAMESPACE", "slurm.pmix.7"}}));  // salloc's shell
   expect_alone(allocation({{"SLURM_STEP_ID", "0"}}));
 }
 
 TEST(Launcher, OneTaskOfSrunIsAlone) {
   expect_alone({{"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "1"}, {"SLURM_NTASKS", "1"}, {"SLURM_PROCID", "0"}});
-  expect_alone(allocation({{"SLURM_STEP_ID", "3"}, {"SLURM_STEP_NUM_TASKS", "1"}, {"SLURM_PROCID", "0"}, {"PMIX_RANK", "0"}, {"PMIX_NAMESPACE", "s"}}));
+  expect_alone(allocation({{"SLURM_STEP_ID", "3"},
+                           {"SLURM_STEP_NUM_TASKS", "1"},
+                           {"SLURM_PROCID", "0"},
+                           {"PMIX_RANK", "0"},
+                           {"PMIX_NAMESPACE", "s"}}));
 }
 
 TEST(Launcher, TasksOfSrunAreJoinedByPmixAlone) {
@@ -81,7 +103,12 @@ TEST(Launcher, TasksOfSrunAreJoinedByPmixAlone) {
 
 TEST(Launcher, FluxIsJoinedThroughItsPmi) {
   expect_alone({{"FLUX_URI", "local:///run/flux"}, {"FLUX_JOB_ID", "f1"}, {"FLUX_KVS_NAMESPACE", "n"}});
-  expect_alone({{"FLUX_JOB_ID", "f1"}, {"FLUX_JOB_SIZE", "1"}, {"FLUX_TASK_RANK", "0"}, {"PMI_RANK", "0"}, {"PMI_SIZE", "1"}, {"PMI_FD", "9"}});
+  expect_alone({{"FLUX_JOB_ID", "f1"},
+                {"FLUX_JOB_SIZE", "1"},
+                {"FLUX_TASK_RANK", "0"},
+                {"PMI_RANK", "0"},
+                {"PMI_SIZE", "1"},
+                {"PMI_FD", "9"}});
   const Variables task{{"FLUX_JOB_ID", "f1"}, {"FLUX_JOB_SIZE", "4"}, {"FLUX_TASK_RANK", "3"}};
   expect_rank(task, 3, 4, "flux run", false);
   Variables pmi = task;
@@ -95,7 +122,8 @@ TEST(Launcher, TheMpiexecOfAnotherMpiIsSeen) {
 }
 
 TEST(Launcher, APmixLauncherThatSaysNoSizeLeavesItToMpi) {
-  const Launcher first = found_in({{"PMIX_RANK", "0"}, {"PMIX_NAMESPACE", "n"}}), second = found_in({{"PMIX_RANK", "1"}, {"PMIX_NAMESPACE", "n"}});
+  const Launcher first = found_in({{"PMIX_RANK", "0"}, {"PMIX_NAMESPACE", "n"}}),
+                 second = found_in({{"PMIX_RANK", "1"}, {"PMIX_NAMESPACE", "n"}});
   EXPECT_FALSE(first.alone());
   EXPECT_FALSE(first.several());
   EXPECT_TRUE(second.several());

@@ -16,7 +16,11 @@ namespace smoe::test {
 inline void declare_parameters(ParameterSet& set, const Mesh& mesh) {
   const std::int64_t t = mesh.size(Axis::tp), tp = mesh.rank(Axis::tp), experts = 8 / mesh.size(Axis::ep);
   const auto by_rows = [&](const std::string& name, std::int64_t columns, bool follows = false) {
-    set.add({.name = name, .shape = {16, columns}, .first = {16 / t * tp, 0}, .slice = {16 / t, columns}, .split = Split::tp,
+    set.add({.name = name,
+             .shape = {16, columns},
+             .first = {16 / t * tp, 0},
+             .slice = {16 / t, columns},
+             .split = Split::tp,
              .follows_previous = follows});
   };
   by_rows("embedding", 37);
@@ -25,11 +29,19 @@ inline void declare_parameters(ParameterSet& set, const Mesh& mesh) {
     set.add({.name = layer + "norm", .shape = {13}, .decays = false});
     by_rows(layer + "q", 7);
     by_rows(layer + "k", 7, true);
-    set.add({.name = layer + "o", .shape = {5, 16}, .first = {0, 16 / t * tp}, .slice = {5, 16 / t}, .split = Split::tp, .trainable = !second});
+    set.add({.name = layer + "o",
+             .shape = {5, 16},
+             .first = {0, 16 / t * tp},
+             .slice = {5, 16 / t},
+             .split = Split::tp,
+             .trainable = !second});
     set.add({.name = layer + "gate", .shape = {8, 11}, .trainable = !second});
     for (std::int64_t e = 0; e < experts; ++e)
-      set.add({.name = layer + "expert." + std::to_string(mesh.rank(Axis::ep) * experts + e), .shape = {3, 17}, .split = Split::ep,
-               .trainable = second, .follows_previous = e > 0});
+      set.add({.name = layer + "expert." + std::to_string(mesh.rank(Axis::ep) * experts + e),
+               .shape = {3, 17},
+               .split = Split::ep,
+               .trainable = second,
+               .follows_previous = e > 0});
   }
   set.add({.name = "head", .shape = {9, 31}});
 }

@@ -19,7 +19,8 @@ namespace {
 TEST(Philox, KnownAnswersOfTheRandom123Distribution) {
   // kat_vectors of Random123: philox4x32-10 with all-zero, all-one and digits-of-pi inputs.
   EXPECT_EQ(philox(0, 0, 0), (std::array<std::uint32_t, 4>{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
-  EXPECT_EQ(philox(~0ull, ~0ull, ~0ull), (std::array<std::uint32_t, 4>{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+  EXPECT_EQ(philox(~0ull, ~0ull, ~0ull),
+            (std::array<std::uint32_t, 4>{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
   EXPECT_EQ(philox(0x299f31d0a4093822ull, 0x85a308d3243f6a88ull, 0x0370734413198a2eull),
             (std::array<std::uint32_t, 4>{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
@@ -28,7 +29,8 @@ TEST(Philox, KnownAnswersOfTheRandom123Distribution) {
 double normal_by_definition(std::uint64_t key, std::int64_t i) {
   const auto bits = philox(key, static_cast<std::uint64_t>(i / 4));
   const auto pair = static_cast<std::size_t>(i % 4 / 2 * 2);
-  const double radius = std::sqrt(-2 * std::log(uniform_open(bits[pair]))), angle = 2 * std::numbers::pi * (bits[pair + 1] >> 8) * 0x1p-24;
+  const double radius = std::sqrt(-2 * std::log(uniform_open(bits[pair]))),
+               angle = 2 * std::numbers::pi * (bits[pair + 1] >> 8) * 0x1p-24;
   return radius * (i % 2 == 0 ? std::cos(angle) : std::sin(angle));
 }
 
@@ -38,7 +40,8 @@ TEST(Normals, AreBoxAndMullersOfThePhiloxStream) {
     standard_normals(key, 0, 400'000, numbers.data());
     std::vector<double> expected;
     for (std::int64_t i = 0; i < 400'000; ++i) expected.push_back(normal_by_definition(key, i));
-    EXPECT_LT(test::largest_difference(numbers, expected), 2e-6);  // 4 roundings of a float at 6, the largest of so many numbers
+    EXPECT_LT(test::largest_difference(numbers, expected),
+              2e-6);  // 4 roundings of a float at 6, the largest of so many numbers
   }
 }
 
@@ -88,12 +91,16 @@ TEST_F(Parameters, NormalsHaveTheAskedForMoments) {
 TEST_F(Parameters, ASliceHoldsTheSameNumbersAsTheWhole) {
   constexpr std::int64_t rows = 13, columns = 7;
   std::vector<float> whole(rows * columns);
-  fill_initial_values(3, {.name = "w", .shape = {rows, columns}, .slice = {rows, columns}, .initial_std = 1.0f}, whole.data());
+  fill_initial_values(3, {.name = "w", .shape = {rows, columns}, .slice = {rows, columns}, .initial_std = 1.0f},
+                      whole.data());
   for (std::int64_t r = 0; r < rows; ++r)
     for (std::int64_t c = 0; c + 3 <= columns; ++c) {
       std::vector<float> slice(3);
-      fill_initial_values(3, {.name = "w", .shape = {rows, columns}, .first = {r, c}, .slice = {1, 3}, .initial_std = 1.0f}, slice.data());
-      for (std::int64_t i = 0; i < 3; ++i) EXPECT_EQ(slice[static_cast<std::size_t>(i)], whole[static_cast<std::size_t>(r * columns + c + i)]);
+      fill_initial_values(
+          3, {.name = "w", .shape = {rows, columns}, .first = {r, c}, .slice = {1, 3}, .initial_std = 1.0f},
+          slice.data());
+      for (std::int64_t i = 0; i < 3; ++i)
+        EXPECT_EQ(slice[static_cast<std::size_t>(i)], whole[static_cast<std::size_t>(r * columns + c + i)]);
     }
 }
 
@@ -121,8 +128,10 @@ TEST_F(Parameters, AStackIsContiguousAndGroupsAreApart) {
   EXPECT_EQ(set.find("k")->value.f32(), stack.value().f32() + 15);
   EXPECT_EQ(set.find("k")->gradient.f32(), stack.gradient().f32() + 15);
   ASSERT_EQ(set.flat_buffers().size(), 3u);
-  for (float x : std::vector<float>(set.find("norm")->value.f32(), set.find("norm")->value.f32() + 5)) EXPECT_EQ(x, 1.0f);
-  for (float x : std::vector<float>(set.find("zero")->value.f32(), set.find("zero")->value.f32() + 10)) EXPECT_EQ(x, 0.0f);
+  for (float x : std::vector<float>(set.find("norm")->value.f32(), set.find("norm")->value.f32() + 5))
+    EXPECT_EQ(x, 1.0f);
+  for (float x : std::vector<float>(set.find("zero")->value.f32(), set.find("zero")->value.f32() + 10))
+    EXPECT_EQ(x, 0.0f);
 }
 
 TEST_F(Parameters, BuffersAreApartBySplitTypeAndTraining) {
@@ -160,7 +169,8 @@ TEST_F(Parameters, AFrozenOneHasAValueAndNothingElse) {
   ParameterSet set;
   set.add({.name = "w1", .shape = {300, 7}, .initial_std = 1});
   Parameter& frozen = set.add({.name = "frozen", .shape = {300, 7}, .initial_std = 1, .trainable = false});
-  Parameter& behind = set.add({.name = "behind", .shape = {20, 7}, .initial_std = 1, .trainable = false, .follows_previous = true});
+  Parameter& behind =
+      set.add({.name = "behind", .shape = {20, 7}, .initial_std = 1, .trainable = false, .follows_previous = true});
   set.allocate(*backend, arena, mesh, true);
   set.initialize(*backend, 1);
   EXPECT_NE(frozen.value.f32()[0], 0.0f);

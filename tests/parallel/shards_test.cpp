@@ -39,7 +39,8 @@ class ShardsOfEveryLayout : public ::testing::Test {
     for (const int count : {1, 2, 4, 8})
       for (const Layout& layout : layouts_of(count))
         for (const std::int64_t bucket_elements : {1, 200, 1000, 1 << 20}) {
-          SCOPED_TRACE(layout.to_string() + " of " + std::to_string(count) + " ranks, buckets of " + std::to_string(bucket_elements));
+          SCOPED_TRACE(layout.to_string() + " of " + std::to_string(count) + " ranks, buckets of " +
+                       std::to_string(bucket_elements));
           std::vector<std::unique_ptr<Rank>> ranks;
           for (int r = 0; r < count; ++r) ranks.push_back(std::make_unique<Rank>(layout, r, bucket_elements));
           visit(ranks);
@@ -47,7 +48,8 @@ class ShardsOfEveryLayout : public ::testing::Test {
         }
   }
   // The ranks that hold replicas of a rank's buffer: the ones whose parameters there are the same slices.
-  static std::vector<Rank*> replicas_of(const std::vector<std::unique_ptr<Rank>>& ranks, const Rank& of, std::size_t flat) {
+  static std::vector<Rank*> replicas_of(const std::vector<std::unique_ptr<Rank>>& ranks, const Rank& of,
+                                        std::size_t flat) {
     const auto slices = [flat](const Rank& rank) {
       std::vector<std::pair<std::string, std::array<std::int64_t, 2>>> all;
       for (const Parameter& p : rank.parameters)
@@ -71,9 +73,11 @@ TEST_F(ShardsOfEveryLayout, ReplicasOwnEachElementOfABufferOnce) {
         for (const Rank* replica : replicas)
           for (const Bucket& bucket : replica->shards->buckets())
             if (bucket.flat == flat)
-              for (std::int64_t i = bucket.owned.place; i < bucket.owned.end(); ++i) ++owners.at(static_cast<std::size_t>(i));
+              for (std::int64_t i = bucket.owned.place; i < bucket.owned.end(); ++i)
+                ++owners.at(static_cast<std::size_t>(i));
         const int expected = rank->buffer(flat).trainable ? 1 : 0;  // what is frozen is reduced by nobody
-        ASSERT_EQ(std::count(owners.begin(), owners.end(), expected), static_cast<std::ptrdiff_t>(owners.size())) << "buffer " << flat;
+        ASSERT_EQ(std::count(owners.begin(), owners.end(), expected), static_cast<std::ptrdiff_t>(owners.size()))
+            << "buffer " << flat;
       }
   });
 }
@@ -114,7 +118,8 @@ TEST_F(ShardsOfEveryLayout, BucketsBecomeCompleteInTheirOrder) {
       for (const Bucket& bucket : rank->shards->buckets()) {
         std::size_t first = rank->parameters.size();
         for (const Parameter& p : rank->parameters)
-          if (p.flat == bucket.flat && p.place < bucket.begin + bucket.size && p.place + p.slice.elements() > bucket.begin)
+          if (p.flat == bucket.flat && p.place < bucket.begin + bucket.size &&
+              p.place + p.slice.elements() > bucket.begin)
             first = std::min(first, p.index);
         ASSERT_EQ(bucket.first_parameter, first);
         ASSERT_LE(first, before);
@@ -147,13 +152,15 @@ TEST_F(ShardsOfEveryLayout, ForEachOwnedVisitsEachElementOfAParameterOnOneReplic
         std::vector<int> visits(static_cast<std::size_t>(p.slice.elements()));
         for (Rank* replica : replicas_of(ranks, *rank, p.flat)) {
           std::int64_t behind = 0;
-          replica->shards->for_each_owned(*replica->parameters.find(p.name), [&](std::int64_t first, const OwnedRun& run) {
-            ASSERT_GT(run.size, 0);
-            ASSERT_GE(first, behind) << "runs are in order";
-            ASSERT_EQ(run.place, p.place + first);
-            behind = first + run.size;
-            for (std::int64_t i = first; i < behind; ++i) ++visits.at(static_cast<std::size_t>(i));
-          });
+          replica->shards->for_each_owned(*replica->parameters.find(p.name),
+                                          [&](std::int64_t first, const OwnedRun& run) {
+                                            ASSERT_GT(run.size, 0);
+                                            ASSERT_GE(first, behind) << "runs are in order";
+                                            ASSERT_EQ(run.place, p.place + first);
+                                            behind = first + run.size;
+                                            for (std::int64_t i = first; i < behind; ++i)
+                                              ++visits.at(static_cast<std::size_t>(i));
+                                          });
         }
         ASSERT_EQ(std::count(visits.begin(), visits.end(), 1), p.slice.elements()) << p.name;
       }
@@ -168,7 +175,8 @@ TEST_F(ShardsOfEveryLayout, NoTwoElementsShareAPlaceInAShard) {
         taken.emplace_back(static_cast<std::size_t>(rank->shards->shard_elements(flat)));
       for (const Parameter& p : rank->parameters)
         rank->shards->for_each_owned(p, [&](std::int64_t, const OwnedRun& run) {
-          for (std::int64_t i = run.shard; i < run.shard + run.size; ++i) ASSERT_EQ(taken[p.flat].at(static_cast<std::size_t>(i))++, 0) << p.name;
+          for (std::int64_t i = run.shard; i < run.shard + run.size; ++i)
+            ASSERT_EQ(taken[p.flat].at(static_cast<std::size_t>(i))++, 0) << p.name;
         });
     }
   });

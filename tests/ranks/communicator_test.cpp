@@ -73,7 +73,8 @@ TEST_P(Collectives, SumAndGather) {
     group.all_gather(part, view(in_place), "test.gather");
     EXPECT_EQ(all, in_place);
     for (std::int64_t q = 0; q < size; ++q)
-      for (std::int64_t i = 0; i < n; ++i) ASSERT_EQ(all[static_cast<std::size_t>(q * n + i)], value(ranks[static_cast<std::size_t>(q)], i));
+      for (std::int64_t i = 0; i < n; ++i)
+        ASSERT_EQ(all[static_cast<std::size_t>(q * n + i)], value(ranks[static_cast<std::size_t>(q)], i));
   });
 }
 
@@ -122,9 +123,10 @@ TEST_P(Collectives, RowsGoWhereTheyAreSent) {
     }
     const std::int64_t sent = std::accumulate(outgoing.begin(), outgoing.end(), std::int64_t{0});
     const std::int64_t received = std::accumulate(incoming.begin(), incoming.end(), std::int64_t{0});
-    std::vector<float> in = values(test_session().rank(), sent * width), out(static_cast<std::size_t>(received * width) + 1);
-    group.all_to_all_v(Tensor(in.data(), DType::f32, {sent, width}), outgoing, Tensor(out.data(), DType::f32, {received, width}), incoming,
-                       "test.rows");
+    std::vector<float> in = values(test_session().rank(), sent * width),
+                       out(static_cast<std::size_t>(received * width) + 1);
+    group.all_to_all_v(Tensor(in.data(), DType::f32, {sent, width}), outgoing,
+                       Tensor(out.data(), DType::f32, {received, width}), incoming, "test.rows");
     std::size_t at = 0;
     for (int q = 0; q < group.size(); ++q) {
       std::int64_t before = 0;
@@ -207,8 +209,10 @@ TEST(CollectiveArguments, ThatDoNotFitAreRefusedBeforeAnythingIsSent) {
   const Tensor x = view(a).rows(0, many), y = view(b);
   const Tensor far_x(x.raw(), DType::f32, {many}, Device::cuda), far_y(y.raw(), DType::f32, {1}, Device::cuda);
   const std::vector<std::int64_t> each(a.size() - 1, 1);
-  for (const auto& [in, out] : {std::pair(far_y, x), std::pair(y, far_x)}) EXPECT_THROW(world.all_gather(in, out, "test"), std::logic_error);
-  for (const auto& [in, out] : {std::pair(far_x, y), std::pair(x, far_y)}) EXPECT_THROW(world.reduce_scatter(in, out, "test"), std::logic_error);
+  for (const auto& [in, out] : {std::pair(far_y, x), std::pair(y, far_x)})
+    EXPECT_THROW(world.all_gather(in, out, "test"), std::logic_error);
+  for (const auto& [in, out] : {std::pair(far_x, y), std::pair(x, far_y)})
+    EXPECT_THROW(world.reduce_scatter(in, out, "test"), std::logic_error);
   for (const auto& [in, out] : {std::pair(far_x, x), std::pair(x, far_x)})
     EXPECT_THROW(world.all_to_all_v(in, each, out, each, "test"), std::logic_error);
   const Tensor doubles(x.raw(), DType::f64, {many}), one(y.raw(), DType::f64, {1});
@@ -223,8 +227,12 @@ TEST(CollectivesOfBf16, SumsAreRoundedOnce) {
   const Mesh mesh = Mesh::over(test_session(), {.ranks = test_session().size()});
   Communicator& world = mesh.group(Axis::world);
   const std::int64_t n = 5 * world.size();
-  const auto own = [&] { return std::vector<Bf16>(static_cast<std::size_t>(n), rounded(world.rank() == 0 ? 256.0f : 1.0f)); };
-  const auto half = [](std::vector<Bf16>& v, std::int64_t first, std::int64_t count) { return Tensor(v.data() + first, DType::bf16, {count}); };
+  const auto own = [&] {
+    return std::vector<Bf16>(static_cast<std::size_t>(n), rounded(world.rank() == 0 ? 256.0f : 1.0f));
+  };
+  const auto half = [](std::vector<Bf16>& v, std::int64_t first, std::int64_t count) {
+    return Tensor(v.data() + first, DType::bf16, {count});
+  };
   const Bf16 sum = rounded(256.0f + static_cast<float>(world.size() - 1));
   std::vector<Bf16> x = own();
   world.all_reduce(half(x, 0, n), Reduce::sum, "test.halves");
@@ -245,11 +253,16 @@ TEST(Together, AFailureOfAnyRankIsEveryRanksWithOneMessage) {
   together(world, "test.together", [] {});
   for (int bad = 0; bad < world.size(); ++bad) {
     try {
-      together(world, "test.together", [&] { if (world.rank() >= bad) throw std::runtime_error("disk " + std::to_string(world.rank())); },
-               [](const std::exception&) { return 7; });
+      together(
+          world, "test.together",
+          [&] {
+            if (world.rank() >= bad) throw std::runtime_error("disk " + std::to_string(world.rank()));
+          },
+          [](const std::exception&) { return 7; });
       FAIL() << "nothing was thrown";
     } catch (const SharedFailure& failure) {
-      EXPECT_EQ(failure.what(), (bad ? "rank " + std::to_string(bad) + ": " : std::string()) + "disk " + std::to_string(bad));
+      EXPECT_EQ(failure.what(),
+                (bad ? "rank " + std::to_string(bad) + ": " : std::string()) + "disk " + std::to_string(bad));
       EXPECT_EQ(failure.status(), 7);
     } catch (const std::runtime_error& error) {
       EXPECT_EQ(world.size(), 1) << "a group of one passes exceptions on";

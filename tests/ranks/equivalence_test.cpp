@@ -56,7 +56,9 @@ EquivalenceCase with_preferences(std::map<std::int64_t, float> preference_of_exp
   EquivalenceCase c = basic();
   c.adjust = [preference_of_expert](const Parameter& p, std::span<float> values) {
     const std::int64_t width = p.slice.rank() == 2 ? p.slice[1] : 1;
-    const auto at = [&](std::int64_t row, std::int64_t column) -> float& { return values[static_cast<std::size_t>(row * width + column)]; };
+    const auto at = [&](std::int64_t row, std::int64_t column) -> float& {
+      return values[static_cast<std::size_t>(row * width + column)];
+    };
     if (p.name == "model.embed_tokens.weight")
       for (std::int64_t r = 0; r < p.slice[0]; ++r) at(r, 0) = 2.0f;
     const bool writes = p.name.find(".o_proj.") != std::string::npos || p.name.find(".w2.") != std::string::npos;
@@ -77,10 +79,13 @@ EquivalenceCase in_bf16() {
   c.adjust = [](const Parameter& p, std::span<float> values) {
     constexpr std::int64_t experts = 8;
     const std::int64_t width = p.slice.rank() == 2 ? p.slice[1] : 1;
-    const auto at = [&](std::int64_t row, std::int64_t column) -> float& { return values[static_cast<std::size_t>(row * width + column)]; };
+    const auto at = [&](std::int64_t row, std::int64_t column) -> float& {
+      return values[static_cast<std::size_t>(row * width + column)];
+    };
     if (p.name == "model.embed_tokens.weight")
       for (std::int64_t r = 0; r < p.slice[0]; ++r) {
-        const std::int64_t id = p.first[0] + r, best = id % experts, second = (best + 1 + id / experts % (experts - 1)) % experts;
+        const std::int64_t id = p.first[0] + r, best = id % experts,
+                           second = (best + 1 + id / experts % (experts - 1)) % experts;
         for (std::int64_t e = 0; e < experts; ++e) at(r, e) = e == best ? 1.5f : e == second ? 1.0f : 0.0f;
       }
     const bool writes = p.name.find(".o_proj.") != std::string::npos || p.name.find(".w2.") != std::string::npos;
@@ -88,7 +93,8 @@ EquivalenceCase in_bf16() {
       for (std::int64_t column = 0; column < width; ++column) at(row, column) = 0.0f;
     if (p.name.find(".gate.weight") != std::string::npos)
       for (std::int64_t e = 0; e < experts; ++e)
-        for (std::int64_t column = 0; column < width; ++column) at(e, column) = column >= experts ? 0.05f * at(e, column) : e == column ? 2.0f : 0.0f;
+        for (std::int64_t column = 0; column < width; ++column)
+          at(e, column) = column >= experts ? 0.05f * at(e, column) : e == column ? 2.0f : 0.0f;
   };
   return c;
 }
@@ -147,7 +153,8 @@ std::vector<Case> cases() {
   all.push_back({"an_expert_without_tokens", with_preferences({{3, -5.0f}}), [](const StepNumbers& step) {
                    for (const auto& layer : step.expert_load) EXPECT_EQ(layer[3], 0.0);
                  }});
-  all.push_back({"ranks_without_tokens", with_preferences({{4, -5.0f}, {5, -5.0f}, {6, -5.0f}, {7, -5.0f}}), [](const StepNumbers& step) {
+  all.push_back({"ranks_without_tokens", with_preferences({{4, -5.0f}, {5, -5.0f}, {6, -5.0f}, {7, -5.0f}}),
+                 [](const StepNumbers& step) {
                    for (const auto& layer : step.expert_load)
                      for (std::size_t e = 4; e < 8; ++e) EXPECT_EQ(layer[e], 0.0);
                  }});
@@ -215,11 +222,12 @@ std::vector<Case> cases() {
     c = basic();
     c.routing.rule = {Score::sigmoid, true, 2.5f};
     c.selection_bias = {0.5f, 0, 0, -0.5f, 0, 0.25f, 0, 0, 0, 0.5f, 0, 0, -0.25f, 0, 0.5f, 0};
-    all.push_back({"sigmoids_scaled_with_selection_bias", c, [](const StepNumbers& step) {
-                     auto without = basic();
-                     without.routing.rule = {Score::sigmoid, true, 2.5f};
-                     EXPECT_NE(step.lm_loss, one_rank({"sigmoids", without}).steps.front().lm_loss) << "the bias decides nothing";
-                   }});
+    all.push_back(
+        {"sigmoids_scaled_with_selection_bias", c, [](const StepNumbers& step) {
+           auto without = basic();
+           without.routing.rule = {Score::sigmoid, true, 2.5f};
+           EXPECT_NE(step.lm_loss, one_rank({"sigmoids", without}).steps.front().lm_loss) << "the bias decides nothing";
+         }});
   }
   {
     auto c = basic();  // no power of two anywhere
@@ -276,28 +284,33 @@ TEST_P(equivalence, every_layout_equals_one_rank) {
     for (const std::string& violation : violations(d, tolerances_of(c.what.type, layout)))
       ADD_FAILURE() << layout.to_string() << ": " << violation;
     if (mesh.is_root())
-      std::printf("%-40s %-18s loss %.1e aux %.1e z %.1e norm %.1e gradient %.1e weight %.1e\n", c.name, layout.to_string().c_str(), d.lm_loss.value,
-                  d.aux_loss.value, d.z_loss.value, d.grad_norm.value, d.gradient.value, d.weight.value);
+      std::printf("%-40s %-18s loss %.1e aux %.1e z %.1e norm %.1e gradient %.1e weight %.1e\n", c.name,
+                  layout.to_string().c_str(), d.lm_loss.value, d.aux_loss.value, d.z_loss.value, d.grad_norm.value,
+                  d.gradient.value, d.weight.value);
   }
   EXPECT_GT(compared, 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(cases, equivalence, ::testing::ValuesIn(cases()), [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(cases, equivalence, ::testing::ValuesIn(cases()),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 bool is_frozen(const EquivalenceCase& what, const std::string& name) {
   const auto patterns = frozen_patterns(what.router, what.freeze);
-  return std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) { return matches_pattern(pattern, name); });
+  return std::any_of(patterns.begin(), patterns.end(),
+                     [&](const std::string& pattern) { return matches_pattern(pattern, name); });
 }
 
 // What a run of this rank does with its frozen parameters that it must not. initial: their values, by name.
-std::vector<std::string> wrongs_of_frozen(const EquivalenceCase& what, const CaseRun& run, const std::map<std::string, std::vector<float>>& initial) {
+std::vector<std::string> wrongs_of_frozen(const EquivalenceCase& what, const CaseRun& run,
+                                          const std::map<std::string, std::vector<float>>& initial) {
   std::vector<std::string> wrongs;
   for (const StepNumbers& step : run.steps)
     for (std::size_t i = 0; i < run.parameters.size(); ++i) {
       const std::string& name = run.parameters[i].name;
       const bool moved = step.weights[i] != initial.at(name), has_gradient = !step.gradients[i].empty();
       if (is_frozen(what, name) && moved) wrongs.push_back(name + " has moved");
-      if (is_frozen(what, name) == has_gradient) wrongs.push_back(name + (has_gradient ? " has a gradient" : " has no gradient"));
+      if (is_frozen(what, name) == has_gradient)
+        wrongs.push_back(name + (has_gradient ? " has a gradient" : " has no gradient"));
     }
   return wrongs;
 }
@@ -314,10 +327,14 @@ double norm_of_trained(const EquivalenceCase& what, const CaseRun& run, std::siz
 class equivalence_of_frozen : public ::testing::Test {
  protected:
   equivalence_of_frozen() : what_(basic()) {
-    what_.adjust = [this](const Parameter& p, std::span<float> values) { initial_[p.name] = {values.begin(), values.end()}; };
+    what_.adjust = [this](const Parameter& p, std::span<float> values) {
+      initial_[p.name] = {values.begin(), values.end()};
+    };
   }
   std::vector<std::vector<std::string>> freezes_ = {
-      {"*.gate.weight"}, {"*.experts.*"}, {"*.w2.weight"}, {"*.q_proj.*", "*.k_proj.*", "*.v_proj.*", "*norm*"}, {"model.*"}, {"lm_head.weight", "model.embed*"}};
+      {"*.gate.weight"}, {"*.experts.*"},
+      {"*.w2.weight"},   {"*.q_proj.*", "*.k_proj.*", "*.v_proj.*", "*norm*"},
+      {"model.*"},       {"lm_head.weight", "model.embed*"}};
   EquivalenceCase what_;
   std::map<std::string, std::vector<float>> initial_;
 };
@@ -349,11 +366,14 @@ TEST_F(equivalence_of_frozen, training_the_frozen_is_found) {
     EXPECT_EQ(wrongs_of_frozen(what_, all_trained, initial_), std::vector<std::string>{});
     what_.freeze = freeze;
     const auto wrongs = wrongs_of_frozen(what_, all_trained, initial_);
-    EXPECT_TRUE(std::any_of(wrongs.begin(), wrongs.end(), [](const std::string& text) { return text.ends_with("has moved"); }));
-    EXPECT_TRUE(std::any_of(wrongs.begin(), wrongs.end(), [](const std::string& text) { return text.ends_with("has a gradient"); }));
+    EXPECT_TRUE(
+        std::any_of(wrongs.begin(), wrongs.end(), [](const std::string& text) { return text.ends_with("has moved"); }));
+    EXPECT_TRUE(std::any_of(wrongs.begin(), wrongs.end(),
+                            [](const std::string& text) { return text.ends_with("has a gradient"); }));
 
     const CaseRun alone = run_case(what_, Mesh::single(), 1);
-    EXPECT_GT(std::abs(all_trained.steps[0].grad_norm - norm_of_trained(what_, alone, 0)), 1e-4 * all_trained.steps[0].grad_norm);
+    EXPECT_GT(std::abs(all_trained.steps[0].grad_norm - norm_of_trained(what_, alone, 0)),
+              1e-4 * all_trained.steps[0].grad_norm);
     CaseRun counted = run_case(what_, mesh, 1);
     counted.steps[0].grad_norm = all_trained.steps[0].grad_norm;
     const auto found = violations(compare(counted, alone, mesh));
@@ -419,9 +439,11 @@ class equivalence_finds : public ::testing::TestWithParam<DType> {
     EXPECT_LT(good.gradient.value, tolerances.gradient) << good.gradient.tensor;
     const auto found = violations(compare(run, expected_, mesh), tolerances);
     ASSERT_FALSE(found.empty());
-    EXPECT_TRUE(std::any_of(found.begin(), found.end(), [&](const std::string& text) {
-      return text.find("a gradient of step 1") != std::string::npos && is_spoiled(text);
-    })) << "the message must name the tensor: " << found.front();
+    EXPECT_TRUE(std::any_of(found.begin(), found.end(),
+                            [&](const std::string& text) {
+                              return text.find("a gradient of step 1") != std::string::npos && is_spoiled(text);
+                            }))
+        << "the message must name the tensor: " << found.front();
     ++found_;
   }
   ~equivalence_finds() override { EXPECT_GT(found_, 0) << "run with two ranks or more"; }
@@ -431,7 +453,8 @@ class equivalence_finds : public ::testing::TestWithParam<DType> {
   int found_ = 0;
 };
 
-INSTANTIATE_TEST_SUITE_P(types, equivalence_finds, ::testing::Values(DType::f32, DType::bf16), [](const auto& info) { return name_of(info.param); });
+INSTANTIATE_TEST_SUITE_P(types, equivalence_finds, ::testing::Values(DType::f32, DType::bf16),
+                         [](const auto& info) { return name_of(info.param); });
 
 TEST_P(equivalence_finds, a_mean_over_replicas_of_experts_where_a_sum_belongs) {
   for (const Layout& layout : layouts_of(test_session().size())) {

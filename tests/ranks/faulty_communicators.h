@@ -17,8 +17,12 @@ class PassingCommunicator : public Communicator {
   int size() const override { return real_->size(); }
   void all_reduce(const Tensor& x, Reduce op, std::string_view label) override { real_->all_reduce(x, op, label); }
   void all_reduce(std::span<double> x, Reduce op, std::string_view label) override { real_->all_reduce(x, op, label); }
-  void all_gather(const Tensor& in, const Tensor& out, std::string_view label) override { real_->all_gather(in, out, label); }
-  void reduce_scatter(const Tensor& in, const Tensor& out, std::string_view label) override { real_->reduce_scatter(in, out, label); }
+  void all_gather(const Tensor& in, const Tensor& out, std::string_view label) override {
+    real_->all_gather(in, out, label);
+  }
+  void reduce_scatter(const Tensor& in, const Tensor& out, std::string_view label) override {
+    real_->reduce_scatter(in, out, label);
+  }
   void start_reduce_scatter(const Tensor& x, std::string_view label) override { real_->start_reduce_scatter(x, label); }
   void finish_started() override { real_->finish_started(); }
   void all_to_all_v(const Tensor& in, std::span<const std::int64_t> send_rows, const Tensor& out,

@@ -25,7 +25,8 @@ float gradient_number(const Parameter& p, std::int64_t element, int rank) {
   return static_cast<float>((rank + 1) * (rank + 2) + static_cast<std::int64_t>(p.name.size()) + at % 97);
 }
 float weight_number(const Parameter& p, std::int64_t element) {
-  return static_cast<float>(static_cast<std::int64_t>(p.name.size()) * 1000 + global_index(p.shape, p.slice, p.first, element));
+  return static_cast<float>(static_cast<std::int64_t>(p.name.size()) * 1000 +
+                            global_index(p.shape, p.slice, p.first, element));
 }
 
 class Reducer {
@@ -65,9 +66,8 @@ class Reducer {
   // Which elements of a parameter's slice this rank owns.
   std::vector<bool> owned(const Parameter& p) const {
     std::vector<bool> mine(static_cast<std::size_t>(p.slice.elements()));
-    shards->for_each_owned(p, [&](std::int64_t first, const OwnedRun& run) {
-      std::fill_n(mine.begin() + first, run.size, true);
-    });
+    shards->for_each_owned(
+        p, [&](std::int64_t first, const OwnedRun& run) { std::fill_n(mine.begin() + first, run.size, true); });
     return mine;
   }
   void expect_owned_sums() const {
@@ -88,9 +88,12 @@ class Reducer {
   void find_replicas() {
     ParameterSet whole;
     test::declare_parameters(whole, Mesh::single());
-    const auto rank = static_cast<std::size_t>(mesh.rank(Axis::world)), ranks = static_cast<std::size_t>(mesh.size(Axis::world));
+    const auto rank = static_cast<std::size_t>(mesh.rank(Axis::world)),
+               ranks = static_cast<std::size_t>(mesh.size(Axis::world));
     std::vector<double> corners(whole.size() * ranks * 2);  // [parameter, rank, dim]
-    const auto corner = [&](const Parameter& p, std::size_t r, std::size_t dim) -> double& { return corners[(p.index * ranks + r) * 2 + dim]; };
+    const auto corner = [&](const Parameter& p, std::size_t r, std::size_t dim) -> double& {
+      return corners[(p.index * ranks + r) * 2 + dim];
+    };
     for (const Parameter& all : whole) {
       const Parameter* p = parameters.find(all.name);
       for (std::size_t dim = 0; dim < 2; ++dim) corner(all, rank, dim) = p ? static_cast<double>(p->first[dim]) : -1.0;
@@ -98,7 +101,8 @@ class Reducer {
     mesh.group(Axis::world).all_reduce(std::span<double>(corners), Reduce::sum, "test.corners");
     for (const Parameter& all : whole)
       for (std::size_t r = 0; r < ranks; ++r)
-        if (corner(all, r, 0) == corner(all, rank, 0) && corner(all, r, 1) == corner(all, rank, 1)) replicas_[all.name].push_back(static_cast<int>(r));
+        if (corner(all, r, 0) == corner(all, rank, 0) && corner(all, r, 1) == corner(all, rank, 1))
+          replicas_[all.name].push_back(static_cast<int>(r));
   }
 
   std::unique_ptr<Backend> backend_ = make_cpu_backend(1);
@@ -156,7 +160,8 @@ TEST(GradientReducerOverRanks, GatheredGradientsAreWholeOnEveryRank) {
     one.reducer->gather_gradients();
     for (const Parameter& p : one.parameters) {
       const auto found = one.read(p.gradient);
-      for (std::int64_t i = 0; i < p.gradient.elements(); ++i) ASSERT_EQ(found[static_cast<std::size_t>(i)], one.sum(p, i)) << p.name;
+      for (std::int64_t i = 0; i < p.gradient.elements(); ++i)
+        ASSERT_EQ(found[static_cast<std::size_t>(i)], one.sum(p, i)) << p.name;
     }
   });
 }
@@ -166,13 +171,15 @@ TEST(GradientReducerOverRanks, EveryRankGetsTheWeightsThatOthersOwn) {
     for (Parameter& p : one.parameters) {
       const auto mine = one.owned(p);
       one.write(p.value, [&](std::int64_t i) {
-        return mine[static_cast<std::size_t>(i)] || !p.trainable ? weight_number(p, i) : std::numeric_limits<float>::quiet_NaN();
+        return mine[static_cast<std::size_t>(i)] || !p.trainable ? weight_number(p, i)
+                                                                 : std::numeric_limits<float>::quiet_NaN();
       });
     }
     one.reducer->gather_values();
     for (const Parameter& p : one.parameters) {
       const auto found = one.read(p.value);
-      for (std::int64_t i = 0; i < p.slice.elements(); ++i) ASSERT_EQ(found[static_cast<std::size_t>(i)], weight_number(p, i)) << p.name;
+      for (std::int64_t i = 0; i < p.slice.elements(); ++i)
+        ASSERT_EQ(found[static_cast<std::size_t>(i)], weight_number(p, i)) << p.name;
     }
   });
 }

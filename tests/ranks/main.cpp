@@ -18,8 +18,8 @@ MpiSession* session = nullptr;
 class FailuresOfOneRank : public ::testing::EmptyTestEventListener {
   void OnTestPartResult(const ::testing::TestPartResult& result) override {
     if (result.failed())
-      std::fprintf(stderr, "rank %d: %s:%d: %s\n", session->rank(), result.file_name() ? result.file_name() : "?", result.line_number(),
-                   result.message());
+      std::fprintf(stderr, "rank %d: %s:%d: %s\n", session->rank(), result.file_name() ? result.file_name() : "?",
+                   result.line_number(), result.message());
   }
 };
 
@@ -39,6 +39,8 @@ int main(int argc, char** argv) {
     listeners.Append(new smoe::FailuresOfOneRank);
   }
   std::array<double, 1> failed{RUN_ALL_TESTS() ? 1.0 : 0.0};
-  smoe::Mesh::over(session, {.ranks = session.size()}).group(smoe::Axis::world).all_reduce(failed, smoe::Reduce::max, "tests.failed");
+  smoe::Mesh::over(session, {.ranks = session.size()})
+      .group(smoe::Axis::world)
+      .all_reduce(failed, smoe::Reduce::max, "tests.failed");
   return failed[0] != 0 ? 1 : 0;
 }

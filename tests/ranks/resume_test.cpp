@@ -54,14 +54,16 @@ class LayoutRuns : public ::testing::Test {
   void train(const std::string& output, const Layout& layout, std::int64_t steps) {
     if (test_session().rank() < layout.ranks) {
       const Mesh mesh = Mesh::over(test_session(), layout);
-      EXPECT_EQ(Trainer(assemble(config(output, layout, steps), mesh, make_cpu_backend(1))).run().end, RunEnd::complete);
+      EXPECT_EQ(Trainer(assemble(config(output, layout, steps), mesh, make_cpu_backend(1))).run().end,
+                RunEnd::complete);
     }
     world().barrier("test.trained");
   }
   MetricsLog metrics(const std::string& output) const { return read_metrics(root_ / output / "metrics.jsonl"); }
   std::string state_hash(const std::string& output, std::int64_t step) const {
     const fs::path checkpoint = root_ / output / "checkpoints" / checkpoint_name(step);
-    return sha256_file(checkpoint / "model" / "model.safetensors") + sha256_file(checkpoint / "optimizer" / "model.safetensors");
+    return sha256_file(checkpoint / "model" / "model.safetensors") +
+           sha256_file(checkpoint / "optimizer" / "model.safetensors");
   }
 
   fs::path root_;
@@ -93,10 +95,12 @@ TEST_F(LayoutRuns, AnyLayoutGoesOnFromAnyOthersCheckpoint) {
   train("whole", {.ranks = 1}, 10);
   const MetricsLog whole = metrics("whole");
   ASSERT_EQ(whole.steps.size(), 10u);
-  EXPECT_LT(whole.steps.back().lm_loss, whole.steps.front().lm_loss) << "equal numbers prove little where nothing is learned";
+  EXPECT_LT(whole.steps.back().lm_loss, whole.steps.front().lm_loss)
+      << "equal numbers prove little where nothing is learned";
   for (std::size_t i = 0; i < pairs.size(); ++i) {
     const auto& [first, second] = pairs[i];
-    SCOPED_TRACE(std::to_string(first.ranks) + " ranks, " + first.to_string() + ", then " + std::to_string(second.ranks) + " ranks, " + second.to_string());
+    SCOPED_TRACE(std::to_string(first.ranks) + " ranks, " + first.to_string() + ", then " +
+                 std::to_string(second.ranks) + " ranks, " + second.to_string());
     const std::string output = "pair-" + std::to_string(i);
     train(output, first, 5);
     train(output, second, 10);
@@ -104,8 +108,10 @@ TEST_F(LayoutRuns, AnyLayoutGoesOnFromAnyOthersCheckpoint) {
     ASSERT_EQ(resumed.steps.size(), 10u);
     for (std::size_t s = 0; s < 10; ++s) {
       EXPECT_NEAR(resumed.steps[s].lm_loss, whole.steps[s].lm_loss, 1e-5 * whole.steps[s].lm_loss) << "step " << s + 1;
-      EXPECT_NEAR(resumed.steps[s].aux_loss, whole.steps[s].aux_loss, 1e-5 * whole.steps[s].aux_loss) << "step " << s + 1;
-      EXPECT_NEAR(resumed.steps[s].grad_norm, whole.steps[s].grad_norm, 1e-5 * whole.steps[s].grad_norm) << "step " << s + 1;
+      EXPECT_NEAR(resumed.steps[s].aux_loss, whole.steps[s].aux_loss, 1e-5 * whole.steps[s].aux_loss)
+          << "step " << s + 1;
+      EXPECT_NEAR(resumed.steps[s].grad_norm, whole.steps[s].grad_norm, 1e-5 * whole.steps[s].grad_norm)
+          << "step " << s + 1;
       EXPECT_EQ(resumed.steps[s].tokens, whole.steps[s].tokens);
     }
   }
@@ -113,7 +119,8 @@ TEST_F(LayoutRuns, AnyLayoutGoesOnFromAnyOthersCheckpoint) {
 
 TEST_F(LayoutRuns, ResumedAtTheSameLayoutTheBitsAreTheSame) {
   const int ranks = test_session().size();
-  for (const Layout& layout : {Layout{.ranks = ranks, .ep = ranks}, Layout{.ranks = ranks, .tp = 2, .ep = ranks}, Layout{.ranks = ranks, .tp = ranks, .ep = 2}}) {
+  for (const Layout& layout : {Layout{.ranks = ranks, .ep = ranks}, Layout{.ranks = ranks, .tp = 2, .ep = ranks},
+                               Layout{.ranks = ranks, .tp = ranks, .ep = 2}}) {
     SCOPED_TRACE(layout.to_string());
     const std::string name = layout.to_string();
     train(name + "-whole", layout, 10);
@@ -137,9 +144,10 @@ TEST_F(LayoutRuns, AFrozenRunGoesOnAtAnyLayout) {
     const auto bytes = model.raw("model.layers.1.block_sparse_moe.experts.5.w2.weight");
     return std::vector<std::byte>(bytes.begin(), bytes.end());
   };
-  const std::vector<std::pair<Layout, Layout>> pairs = {{{.ranks = ranks, .ep = ranks}, {.ranks = ranks, .tp = ranks}},
-                                                        {{.ranks = ranks, .tp = 2, .ep = 2}, {.ranks = 1}},
-                                                        {{.ranks = ranks, .tp = 2, .ep = ranks}, {.ranks = ranks, .tp = 2, .ep = ranks}}};
+  const std::vector<std::pair<Layout, Layout>> pairs = {
+      {{.ranks = ranks, .ep = ranks}, {.ranks = ranks, .tp = ranks}},
+      {{.ranks = ranks, .tp = 2, .ep = 2}, {.ranks = 1}},
+      {{.ranks = ranks, .tp = 2, .ep = ranks}, {.ranks = ranks, .tp = 2, .ep = ranks}}};
   for (std::size_t i = 0; i < pairs.size(); ++i) {
     const std::string output = "frozen-" + std::to_string(i);
     SCOPED_TRACE(pairs[i].first.to_string() + ", then " + pairs[i].second.to_string());
@@ -149,9 +157,11 @@ TEST_F(LayoutRuns, AFrozenRunGoesOnAtAnyLayout) {
     ASSERT_EQ(resumed.steps.size(), 10u);
     for (std::size_t s = 0; s < 10; ++s) {
       EXPECT_NEAR(resumed.steps[s].lm_loss, whole.steps[s].lm_loss, 1e-5 * whole.steps[s].lm_loss) << "step " << s + 1;
-      EXPECT_NEAR(resumed.steps[s].grad_norm, whole.steps[s].grad_norm, 1e-5 * whole.steps[s].grad_norm) << "step " << s + 1;
+      EXPECT_NEAR(resumed.steps[s].grad_norm, whole.steps[s].grad_norm, 1e-5 * whole.steps[s].grad_norm)
+          << "step " << s + 1;
     }
-    for (const std::int64_t step : {5, 10}) EXPECT_EQ(expert_of(output, step), expert_of("whole", 10)) << "its initial bits";
+    for (const std::int64_t step : {5, 10})
+      EXPECT_EQ(expert_of(output, step), expert_of("whole", 10)) << "its initial bits";
   }
   train("same-whole", pairs[2].first, 10);
   EXPECT_EQ(state_hash("same-whole", 10), state_hash("frozen-2", 10));
@@ -161,7 +171,8 @@ TEST_F(LayoutRuns, AFrozenRunGoesOnAtAnyLayout) {
 TEST_F(LayoutRuns, MastersOfBf16GoOnAtAnyLayout) {
   const int ranks = test_session().size();
   precision_ = PrecisionChoice::bf16;
-  const auto bytes_of = [&](const std::string& output, std::int64_t step, const char* folder, const std::string& prefix) {
+  const auto bytes_of = [&](const std::string& output, std::int64_t step, const char* folder,
+                            const std::string& prefix) {
     const TensorDirectory files(root_ / output / "checkpoints" / checkpoint_name(step) / folder);
     std::vector<std::byte> all;
     for (const std::string& name : files.names())
@@ -200,9 +211,11 @@ TEST_F(LayoutRuns, AStepThatOneRankCannotFinishChangesNoWeightOnAny) {
   auto c = config("poisoned", layout, 10);
   c.train.max_skipped_steps = 3;
   Trainer trainer(assemble(c, mesh, make_cpu_backend(1)));
-  if (test_session().rank() == 1) trainer.model().parameters().find("model.norm.weight")->value.f32()[0] = std::numeric_limits<float>::quiet_NaN();
+  if (test_session().rank() == 1)
+    trainer.model().parameters().find("model.norm.weight")->value.f32()[0] = std::numeric_limits<float>::quiet_NaN();
   std::vector<std::vector<float>> before;
-  for (const FlatBuffer& flat : trainer.model().parameters().flat_buffers()) before.emplace_back(flat.values.f32(), flat.values.f32() + flat.values.elements());
+  for (const FlatBuffer& flat : trainer.model().parameters().flat_buffers())
+    before.emplace_back(flat.values.f32(), flat.values.f32() + flat.values.elements());
   try {
     trainer.run();
     ADD_FAILURE() << "nothing was thrown";
@@ -221,7 +234,8 @@ TEST_F(LayoutRuns, AStepThatLooksOddIsRefusedByAll) {
   if (is_root()) test::write_corpus_with_a_spike(root_ / "spike", 42, 16 * 16, 40, 40);
   world().barrier("test.spike");
   const int ranks = test_session().size();
-  for (const Layout& layout : {Layout{.ranks = 1}, Layout{.ranks = ranks, .ep = ranks}, Layout{.ranks = ranks, .tp = 2, .ep = ranks}}) {
+  for (const Layout& layout :
+       {Layout{.ranks = 1}, Layout{.ranks = ranks, .ep = ranks}, Layout{.ranks = ranks, .tp = 2, .ep = ranks}}) {
     if (test_session().rank() < layout.ranks) {
       SCOPED_TRACE(layout.to_string());
       const Mesh mesh = Mesh::over(test_session(), layout);
@@ -257,7 +271,8 @@ TEST_F(LayoutRuns, EvaluationDoesNotDependOnTheLayout) {
   const int ranks = test_session().size();
   const EvalMetrics one = evaluated("one", {.ranks = 1}, 1);
   EXPECT_GT(one.tokens, 0);
-  for (const Layout& layout : {Layout{.ranks = ranks, .ep = ranks}, Layout{.ranks = ranks, .tp = 2, .ep = ranks}, Layout{.ranks = ranks, .tp = ranks}}) {
+  for (const Layout& layout : {Layout{.ranks = ranks, .ep = ranks}, Layout{.ranks = ranks, .tp = 2, .ep = ranks},
+                               Layout{.ranks = ranks, .tp = ranks}}) {
     const EvalMetrics many = evaluated(layout.to_string(), layout, 1);
     EXPECT_EQ(many.tokens, one.tokens) << layout.to_string();
     EXPECT_NEAR(many.loss, one.loss, 1e-5 * one.loss) << layout.to_string();

@@ -62,7 +62,8 @@ TEST_F(TokenSplitOverRanks, GatherPutsTheRanksBehindEachOther) {
   for_each_layout([&](const Mesh& mesh, Arena& arena) {
     const TokenSplit split(mesh);
     const int tp = mesh.size(Axis::tp);
-    for (const Shape& shape : {Shape{local_rows}, Shape{local_rows, 5}, Shape{local_rows, 2, 3}, Shape{local_rows, 2, 2, 2}}) {
+    for (const Shape& shape :
+         {Shape{local_rows}, Shape{local_rows, 5}, Shape{local_rows, 2, 3}, Shape{local_rows, 2, 2, 2}}) {
       const Tensor x = filled(arena, shape, mesh.rank(Axis::world));
       const Tensor all = split.gather(arena, x, "test.gather");
       EXPECT_EQ(all.dim(0), tp * local_rows);
@@ -89,7 +90,8 @@ TEST_F(TokenSplitOverRanks, SumBackLeavesEachRankTheSumOfItsTokens) {
     std::vector<float> expected;
     for (std::int64_t i = 0; i < local.elements(); ++i) {
       float sum = 0;
-      for (int place = 0; place < tp; ++place) sum += number(member(mesh, place), mesh.rank(Axis::tp) * local.elements() + i);
+      for (int place = 0; place < tp; ++place)
+        sum += number(member(mesh, place), mesh.rank(Axis::tp) * local.elements() + i);
       expected.push_back(sum);
     }
     EXPECT_EQ(read(local), expected);

@@ -49,7 +49,8 @@ Sent one_step(const Mesh& mesh) {
   const std::int64_t micro = at_once / mesh.size(Axis::dp), sequences = micro * accumulation;
   TrainingStep step(*backend, mesh, mixtral, optimizer, {}, micro, Recompute::none);
   std::vector<std::int32_t> ids(static_cast<std::size_t>(sequences * length));
-  for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>((i * 31 + 7 * static_cast<std::size_t>(mesh.rank(Axis::dp))) % 67);
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    ids[i] = static_cast<std::int32_t>((i * 31 + 7 * static_cast<std::size_t>(mesh.rank(Axis::dp))) % 67);
   mesh.traffic().reset();
   step.apply(step.compute_gradients({sequences, length, ids, ids, {}}), 1, 1e-3);
 
@@ -71,9 +72,11 @@ TEST(StepTraffic, EqualsTheFormulasOnEveryLayout) {
 
     const std::int64_t t = layout.tp, tokens = at_once / layout.dp() * length;
     const std::int64_t once = accumulation * tokens / t * (t - 1) * hidden * 4;
-    for (const char* label : {"attention.gather", "attention.sum", "attention.gather_gradient", "attention.sum_gradient"})
+    for (const char* label :
+         {"attention.gather", "attention.sum", "attention.gather_gradient", "attention.sum_gradient"})
       EXPECT_EQ(sent.of(label), layers * once) << label;
-    for (const char* label : {"embedding.sum", "embedding.gather_gradient", "head.gather", "head.sum_gradient"}) EXPECT_EQ(sent.of(label), once) << label;
+    for (const char* label : {"embedding.sum", "embedding.gather_gradient", "head.gather", "head.sum_gradient"})
+      EXPECT_EQ(sent.of(label), once) << label;
     EXPECT_EQ(sent.of("head.statistics"), accumulation * 3 * tokens * (t - 1) * 4);
 
     // Rows and their weights leave together, come back the same way, and gradients go both ways again.
@@ -90,10 +93,12 @@ TEST(StepTraffic, EqualsTheFormulasOnEveryLayout) {
     // Whatever else is sent is host numbers: counts, sums and flags.
     std::int64_t unknown = 0;
     for (const auto& line : sent.lines) {
-      const bool tensor = line.label.starts_with("attention.") || line.label.starts_with("embedding.") || line.label.starts_with("head.") ||
-                          line.label.starts_with("gradients.") || line.label.starts_with("weights.");
+      const bool tensor = line.label.starts_with("attention.") || line.label.starts_with("embedding.") ||
+                          line.label.starts_with("head.") || line.label.starts_with("gradients.") ||
+                          line.label.starts_with("weights.");
       const bool rows = line.label.starts_with("moe.");
-      const bool numbers = line.label.starts_with("balance.") || line.label.starts_with("step.") || line.label.starts_with("optim.");
+      const bool numbers =
+          line.label.starts_with("balance.") || line.label.starts_with("step.") || line.label.starts_with("optim.");
       if (!tensor && !rows && !numbers) unknown += line.bytes;
     }
     EXPECT_EQ(unknown, 0);
@@ -109,7 +114,8 @@ TEST(StepTraffic, UniformRoutingSendsWhatTheLiteratureSays) {
     Arena keep(*backend), scratch(*backend);
     constexpr std::int64_t tokens = 32, k = 2, experts = 8;
     TokenDispatcher dispatcher(mesh, experts, k);
-    const Tensor x = keep.take({tokens, hidden}), chosen = keep.take(DType::i32, {tokens, k}), weights = keep.take({tokens, k});
+    const Tensor x = keep.take({tokens, hidden}), chosen = keep.take(DType::i32, {tokens, k}),
+                 weights = keep.take({tokens, k});
     backend->fill(x, 1.0f);
     backend->fill(weights, 0.5f);
     for (std::int64_t i = 0; i < tokens * k; ++i) chosen.i32()[i] = static_cast<std::int32_t>(i % experts);
@@ -121,7 +127,8 @@ TEST(StepTraffic, UniformRoutingSendsWhatTheLiteratureSays) {
     dispatcher.combine_backward(*backend, scratch, y, dispatched, drows);
     dispatcher.dispatch_backward(*backend, scratch, drows, dispatched.row_weights, dispatched, y, dweights);
     std::int64_t sent = 0;
-    for (const char* label : {"moe.dispatch", "moe.combine", "moe.combine_backward", "moe.dispatch_backward"}) sent += mesh.traffic().bytes(label);
+    for (const char* label : {"moe.dispatch", "moe.combine", "moe.combine_backward", "moe.dispatch_backward"})
+      sent += mesh.traffic().bytes(label);
     const std::int64_t n = layout.ep;
     EXPECT_EQ(sent, 4 * k * tokens * hidden * 4 / n * (n - 1));
   }
@@ -140,14 +147,17 @@ TEST(Dispatch, RowsComeBackToTheirTokensForAnyRouting) {
       const Capacity capacity = routing < 4 ? Capacity{} : Capacity{2, 6};
       SCOPED_TRACE(layout.to_string() + " routing " + std::to_string(routing));
       Arena keep(*backend), scratch(*backend);
-      const Tensor x = keep.take({tokens, 3}), chosen = keep.take(DType::i32, {tokens, k}), weights = keep.take({tokens, k});
+      const Tensor x = keep.take({tokens, 3}), chosen = keep.take(DType::i32, {tokens, k}),
+                   weights = keep.take({tokens, k});
       for (std::int64_t t = 0; t < tokens; ++t) {
-        for (std::int64_t d = 0; d < 3; ++d) x.f32()[t * 3 + d] = static_cast<float>(1000 * test_session().rank() + 10 * t + d);
+        for (std::int64_t d = 0; d < 3; ++d)
+          x.f32()[t * 3 + d] = static_cast<float>(1000 * test_session().rank() + 10 * t + d);
         // Spread; all on the first experts; all on the last ones; nothing from odd ranks but to one expert.
-        const std::int64_t first = routing % 4 == 0   ? (5 * t + test_session().rank()) % experts
-                                   : routing % 4 == 1 ? 0
-                                   : routing % 4 == 2 ? 6
-                                                      : test_session().rank() % 2 ? 3 : t % 7;
+        const std::int64_t first = routing % 4 == 0            ? (5 * t + test_session().rank()) % experts
+                                   : routing % 4 == 1          ? 0
+                                   : routing % 4 == 2          ? 6
+                                   : test_session().rank() % 2 ? 3
+                                                               : t % 7;
         chosen.i32()[t * k] = static_cast<std::int32_t>(first);
         chosen.i32()[t * k + 1] = static_cast<std::int32_t>((first + 1) % experts);
         weights.f32()[t * k] = 0.25f, weights.f32()[t * k + 1] = 0.75f;
@@ -159,10 +169,12 @@ TEST(Dispatch, RowsComeBackToTheirTokensForAnyRouting) {
       ASSERT_EQ(saved.rows.host[static_cast<std::size_t>(dispatcher.local_experts())], rows.dim(0));
       // Weighted by the expert that holds them, and by which expert it is: the sum shows that each row was where it belongs.
       for (std::int64_t e = 0; e < dispatcher.local_experts(); ++e)
-        for (std::int64_t r = saved.rows.host[static_cast<std::size_t>(e)]; r < saved.rows.host[static_cast<std::size_t>(e) + 1]; ++r)
+        for (std::int64_t r = saved.rows.host[static_cast<std::size_t>(e)];
+             r < saved.rows.host[static_cast<std::size_t>(e) + 1]; ++r)
           for (std::int64_t d = 0; d < 3; ++d)
             rows.f32()[r * 3 + d] *= saved.row_weights.f32()[r] * static_cast<float>(dispatcher.first_expert() + e + 1);
-      const Tensor y = keep.take({tokens, 3}), dweights = keep.take({tokens, k}), dx = keep.take({tokens, 3}), drows = keep.take(rows.shape());
+      const Tensor y = keep.take({tokens, 3}), dweights = keep.take({tokens, k}), dx = keep.take({tokens, 3}),
+                   drows = keep.take(rows.shape());
       dispatcher.combine(*backend, scratch, rows, saved, {}, y);
       dispatcher.combine_backward(*backend, scratch, x, saved, drows);
       dispatcher.dispatch_backward(*backend, scratch, drows, saved.row_weights, saved, dx, dweights);

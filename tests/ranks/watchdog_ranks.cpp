@@ -24,7 +24,10 @@ void sleep_seconds(double seconds) { std::this_thread::sleep_for(std::chrono::du
 class Job {
  public:
   Job(MpiSession& session, double limit, std::string folder)
-      : session_(session), mesh_(Mesh::over(session, {.ranks = session.size()})), world_(mesh_.group(Axis::world)), limit_(limit),
+      : session_(session),
+        mesh_(Mesh::over(session, {.ranks = session.size()})),
+        world_(mesh_.group(Axis::world)),
+        limit_(limit),
         folder_(std::move(folder)) {}
 
   void run(const std::string& fault) {
@@ -89,7 +92,9 @@ class Job {
   }
 
  private:
-  static double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+  static double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  }
   void leave_pid() const {
     const std::string file = folder_ + "/pid." + std::to_string(session_.rank());
     std::ofstream(file + ".new") << ::getpid() << '\n';

@@ -34,7 +34,9 @@ std::shared_ptr<void> memory_for(int ranks) {
 // ---- the ledger
 
 // Calls whose every field tells their number.
-std::string text_of(std::uint64_t number, std::size_t length) { return std::string(length, static_cast<char>('a' + number % 26)); }
+std::string text_of(std::uint64_t number, std::size_t length) {
+  return std::string(length, static_cast<char>('a' + number % 26));
+}
 
 [[noreturn]] void enter_and_leave_for_ever(NodeLedger& ledger) {
   std::vector<std::string> operations, labels;
@@ -142,7 +144,8 @@ TEST(NodeLedger, CostsLittle) {
 
 // ---- the report
 
-RankState state(int rank, Place place, std::string_view label, std::vector<int> awaited = {}, std::uint64_t number = 9) {
+RankState state(int rank, Place place, std::string_view label, std::vector<int> awaited = {},
+                std::uint64_t number = 9) {
   NodeLedger ledger(memory_for(1), 1, 0, rank);
   for (std::uint64_t i = 1; i < number; ++i) ledger.enter({"barrier", "dp", "before", "none", 0});
   ledger.enter({"all_gather", "tp", label, "f32", 12});
@@ -159,32 +162,43 @@ RankState state(int rank, Place place, std::string_view label, std::vector<int> 
 bool holds(const std::string& report, const std::string& part) { return report.find(part) != std::string::npos; }
 
 TEST(StallReport, NamesTheRankThatDoesNotAnswerAndWhoWaitsForIt) {
-  std::vector ranks{state(0, Place::inside, "x", {2}), state(1, Place::inside, "x", {2}), state(2, Place::outside, "x", {}, 8)};
+  std::vector ranks{state(0, Place::inside, "x", {2}), state(1, Place::inside, "x", {2}),
+                    state(2, Place::outside, "x", {}, 8)};
   ranks[2].answers = false;
   ranks[2].silent = 4.9;
   std::string report = stall_report(ranks, 5, "a");
   EXPECT_TRUE(holds(report, "  rank 2 does not answer: no sign of life for 4.9 s, stopped? (pid 1002)\n")) << report;
-  EXPECT_TRUE(holds(report, "  ranks 0 and 1 wait for rank 2 in number 9: all_gather 'x' over tp, 12 of f32\n")) << report;
-  EXPECT_TRUE(holds(report, "    rank 1: number 9: all_gather 'x' over tp, 12 of f32, inside for 5.0 s, waiting for rank 2\n")) << report;
+  EXPECT_TRUE(holds(report, "  ranks 0 and 1 wait for rank 2 in number 9: all_gather 'x' over tp, 12 of f32\n"))
+      << report;
+  EXPECT_TRUE(
+      holds(report, "    rank 1: number 9: all_gather 'x' over tp, 12 of f32, inside for 5.0 s, waiting for rank 2\n"))
+      << report;
   EXPECT_TRUE(holds(report, "    rank 2: number 8: all_gather 'x' over tp, 12 of f32, done 5.0 s ago\n")) << report;
   EXPECT_FALSE(holds(report, "diverged")) << report;
   ranks[2].process = "is stopped";
-  EXPECT_TRUE(holds(stall_report(ranks, 5, "a"), "  rank 2 does not answer: its process is stopped (pid 1002, no sign of life for 4.9 s)\n"));
+  EXPECT_TRUE(holds(stall_report(ranks, 5, "a"),
+                    "  rank 2 does not answer: its process is stopped (pid 1002, no sign of life for 4.9 s)\n"));
 }
 
 TEST(StallReport, BlamesTheFewerOfTwoThatDiffer) {
-  const std::vector ranks{state(0, Place::inside, "x", {1}), state(1, Place::inside, "y", {0, 2}), state(2, Place::inside, "x", {1})};
+  const std::vector ranks{state(0, Place::inside, "x", {1}), state(1, Place::inside, "y", {0, 2}),
+                          state(2, Place::inside, "x", {1})};
   const std::string report = stall_report(ranks, 5, "a");
-  EXPECT_TRUE(holds(report, "  rank 1 diverged: it is not in all_gather 'x' over tp, but in number 9: all_gather 'y' over tp")) << report;
+  EXPECT_TRUE(
+      holds(report, "  rank 1 diverged: it is not in all_gather 'x' over tp, but in number 9: all_gather 'y' over tp"))
+      << report;
   EXPECT_FALSE(holds(report, "rank 0 diverged")) << report;
   EXPECT_FALSE(holds(report, "rank 2 diverged")) << report;
 }
 
 TEST(StallReport, DoesNotBlameARankThatWaitsItself) {
-  const std::vector ranks{state(0, Place::inside, "x", {1}), state(1, Place::inside, "y", {2}), state(2, Place::outside, "z", {}, 7)};
+  const std::vector ranks{state(0, Place::inside, "x", {1}), state(1, Place::inside, "y", {2}),
+                          state(2, Place::outside, "z", {}, 7)};
   const std::string report = stall_report(ranks, 5, "a");
   EXPECT_FALSE(holds(report, "rank 1 diverged")) << report;
-  EXPECT_TRUE(holds(report, "  rank 2 diverged: it is not in all_gather 'y' over tp, but outside any collective, for 5.0 s\n")) << report;
+  EXPECT_TRUE(
+      holds(report, "  rank 2 diverged: it is not in all_gather 'y' over tp, but outside any collective, for 5.0 s\n"))
+      << report;
 }
 
 TEST(StallReport, SaysWhereNobodyOfTheNodeIsAtFault) {

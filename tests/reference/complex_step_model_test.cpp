@@ -47,13 +47,14 @@ std::vector<ModelCase> model_cases() {
       {"renormalised_sigmoids_everything", routed(Score::sigmoid, true, 2), 2, 5, true},
       {"k2_gqa_4_1_everything", with({{&C::window, 3}}, 0.3, BalanceScope::sequence), 3, 5, true},
       {"k1_gqa_1_1_micro_batch", with({{&C::top_k, 1}, {&C::kv_heads, 4}}), 2, 5, true},
-      {"k3_pooled_hf_window_1", with({{&C::top_k, 3}, {&C::window, 1}, {&C::layers, 3}}, 0.2, BalanceScope::hf), 2, 4, false},
+      {"k3_pooled_hf_window_1", with({{&C::top_k, 3}, {&C::window, 1}, {&C::layers, 3}}, 0.2, BalanceScope::hf), 2, 4,
+       false},
       {"k_equals_e", with({{&C::top_k, 4}, {&C::kv_heads, 2}, {&C::ffn, 5}}), 2, 4, false},
       {"lm_loss_alone", with({}, 0, BalanceScope::micro_batch, 0), 2, 5, true},
       {"one_token", with({{&C::layers, 1}}), 1, 1, false, 0.0},
       {"all_masked", with({{&C::layers, 1}}, 0.3, BalanceScope::sequence), 2, 3, false, 1.0},
-      {"odd_sizes_window_beyond", with({{&C::hidden, 7}, {&C::heads, 3}, {&C::head_dim, 4}, {&C::experts, 5}, {&C::window, 9}}),
-       1, 6, true},
+      {"odd_sizes_window_beyond",
+       with({{&C::hidden, 7}, {&C::heads, 3}, {&C::head_dim, 4}, {&C::experts, 5}, {&C::window, 9}}), 1, 6, true},
   };
 }
 
@@ -76,7 +77,8 @@ TEST_P(ComplexStepModel, EveryGradientOfTheWholeLoss) {
   if (c.config.capacity_factor == 0) return;
   ModelSaved<double> saved;
   model_forward(c.config, parameters, batch, saved);
-  for (const auto& layer : saved.layers) EXPECT_NE(layer.dispatched.experts.values, layer.routing.experts.values) << "nothing is dropped";
+  for (const auto& layer : saved.layers)
+    EXPECT_NE(layer.dispatched.experts.values, layer.routing.experts.values) << "nothing is dropped";
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, ComplexStepModel, testing::ValuesIn(model_cases()),
@@ -119,7 +121,8 @@ TEST(ComplexStep, WeightedTargets) {
   batch.weights.clear();
   const NamedGradients unweighted = model_gradient(config, parameters, batch);
   double worst = 0;
-  for (std::size_t i = 0; i < truth.size(); ++i) worst = std::max(worst, deviation(unweighted[i].second, truth[i].second));
+  for (std::size_t i = 0; i < truth.size(); ++i)
+    worst = std::max(worst, deviation(unweighted[i].second, truth[i].second));
   EXPECT_GT(worst, 1e-6) << "weights that change nothing prove nothing";
 }
 
@@ -153,7 +156,8 @@ class ComplexStepSeesMistakes : public testing::Test {
     const NamedGradients truth = complex_step_model_gradient(config_, parameters_, batch_);
     const NamedGradients wrong = model_gradient(wrong_config, parameters_, wrong_batch);
     test::Worst worst;
-    for (std::size_t i = 0; i < truth.size(); ++i) worst.add(deviation(wrong[i].second, truth[i].second), truth[i].first);
+    for (std::size_t i = 0; i < truth.size(); ++i)
+      worst.add(deviation(wrong[i].second, truth[i].second), truth[i].first);
     return worst.value;
   }
 };

@@ -27,8 +27,9 @@ TEST(ComplexStep, Embedding) {
   const Ids ids = random.ids(9, 7);
   Matrix<double> dtable(7, 5);
   embedding_backward(ids, dout, dtable);
-  expect_gradient("table", table.values, dtable.values,
-                  [&](const ComplexVector& z) { return project(embedding_forward(ids, like(table, z)).values, dout.values); });
+  expect_gradient("table", table.values, dtable.values, [&](const ComplexVector& z) {
+    return project(embedding_forward(ids, like(table, z)).values, dout.values);
+  });
 }
 
 TEST(ComplexStep, RmsNorm) {
@@ -113,12 +114,12 @@ TEST_P(ComplexStepAttention, Qkv) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, ComplexStepAttention,
-                         testing::Values(AttentionCase{"gqa_1_1", 2, 2, 0, false}, AttentionCase{"gqa_4_1", 4, 1, 0, false},
-                                         AttentionCase{"documents", 4, 2, 0, true}, AttentionCase{"window_1", 2, 1, 1, false},
-                                         AttentionCase{"window_3_documents", 2, 1, 3, true},
-                                         AttentionCase{"window_beyond", 2, 1, 9, false}),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, ComplexStepAttention,
+    testing::Values(AttentionCase{"gqa_1_1", 2, 2, 0, false}, AttentionCase{"gqa_4_1", 4, 1, 0, false},
+                    AttentionCase{"documents", 4, 2, 0, true}, AttentionCase{"window_1", 2, 1, 1, false},
+                    AttentionCase{"window_3_documents", 2, 1, 3, true}, AttentionCase{"window_beyond", 2, 1, 9, false}),
+    [](const auto& info) { return info.param.name; });
 
 struct RouterCase {
   const char* name;
@@ -138,7 +139,8 @@ TEST_P(ComplexStepRouter, LogitsThroughWeightsBalanceAndZ) {
   const Matrix<double> logits = random.matrix(tokens, E, 1.5), dweights = random.matrix(tokens, top_k);
   const double z_scale = 0.3;
   const Routing<double> forward = router_forward(logits, top_k, rule, bias);
-  EXPECT_EQ(forward.experts.values == router_forward(logits, top_k).experts.values, bias.empty()) << "the bias decides nothing";
+  EXPECT_EQ(forward.experts.values == router_forward(logits, top_k).experts.values, bias.empty())
+      << "the bias decides nothing";
   for (const Index groups : {1, 3}) {
     const Matrix<double> gradient = random.matrix(groups, E);
     const Matrix<double> dlogits = router_backward(logits, forward, dweights, gradient, z_scale, rule);
@@ -151,18 +153,19 @@ TEST_P(ComplexStepRouter, LogitsThroughWeightsBalanceAndZ) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Rules, ComplexStepRouter,
-                         testing::Values(RouterCase{"k1", 1}, RouterCase{"k2", 2}, RouterCase{"k3", 3}, RouterCase{"k_equals_e", 5},
-                                         RouterCase{"k2_scaled", 2, {Score::softmax, true, 2.5}},
-                                         RouterCase{"k1_softmax", 1, {Score::softmax, false, 1}},
-                                         RouterCase{"k3_softmax_scaled", 3, {Score::softmax, false, 0.7}},
-                                         RouterCase{"k1_sigmoid", 1, {Score::sigmoid, false, 1}},
-                                         RouterCase{"k3_sigmoid_scaled", 3, {Score::sigmoid, false, 1.5}},
-                                         RouterCase{"k2_sigmoid_renormalised", 2, {Score::sigmoid, true, 1}},
-                                         RouterCase{"k5_sigmoid_renormalised_scaled", 5, {Score::sigmoid, true, 2.5}},
-                                         RouterCase{"k2_biased", 2, {}, {0.9, 0, -0.4, 0, 0.2}},
-                                         RouterCase{"k2_sigmoid_biased", 2, {Score::sigmoid, true, 2}, {0.9, 0, -0.4, 0, 0.2}}),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Rules, ComplexStepRouter,
+    testing::Values(RouterCase{"k1", 1}, RouterCase{"k2", 2}, RouterCase{"k3", 3}, RouterCase{"k_equals_e", 5},
+                    RouterCase{"k2_scaled", 2, {Score::softmax, true, 2.5}},
+                    RouterCase{"k1_softmax", 1, {Score::softmax, false, 1}},
+                    RouterCase{"k3_softmax_scaled", 3, {Score::softmax, false, 0.7}},
+                    RouterCase{"k1_sigmoid", 1, {Score::sigmoid, false, 1}},
+                    RouterCase{"k3_sigmoid_scaled", 3, {Score::sigmoid, false, 1.5}},
+                    RouterCase{"k2_sigmoid_renormalised", 2, {Score::sigmoid, true, 1}},
+                    RouterCase{"k5_sigmoid_renormalised_scaled", 5, {Score::sigmoid, true, 2.5}},
+                    RouterCase{"k2_biased", 2, {}, {0.9, 0, -0.4, 0, 0.2}},
+                    RouterCase{"k2_sigmoid_biased", 2, {Score::sigmoid, true, 2}, {0.9, 0, -0.4, 0, 0.2}}),
+    [](const auto& info) { return info.param.name; });
 
 class ComplexStepBalance : public testing::TestWithParam<BalanceScope> {};
 
@@ -180,7 +183,8 @@ TEST_P(ComplexStepBalance, LogitsOfEveryLayer) {
   for (Index l = 0; l < layers; ++l) {
     const Matrix<double> gradient = balance_gradient(GetParam(), statistics(logits), l, tokens, top_k);
     const Routing<double> routing = router_forward(row_range(logits, l * tokens, tokens), top_k);
-    const Matrix<double> d = router_backward(row_range(logits, l * tokens, tokens), routing, Matrix<double>(tokens, top_k), gradient, 0.0);
+    const Matrix<double> d =
+        router_backward(row_range(logits, l * tokens, tokens), routing, Matrix<double>(tokens, top_k), gradient, 0.0);
     dlogits.insert(dlogits.end(), d.values.begin(), d.values.end());
   }
   expect_gradient("logits", logits.values, dlogits, [&](const ComplexVector& z) {
@@ -250,11 +254,14 @@ TEST(ComplexStep, ExpertsInputWeightsAndParameters) {
   const ExpertsGradients<double> d = experts_backward(dout, x, routing, experts, gradients);
 
   std::vector<ExpertParameters<Complex>> complex_experts;
-  for (const auto& e : experts) complex_experts.push_back({cast<Complex>(e.w1), cast<Complex>(e.w2), cast<Complex>(e.w3)});
-  Routing<Complex> complex_routing{cast<Complex>(routing.probabilities), cast<Complex>(routing.logsumexp), routing.experts,
-                                   cast<Complex>(routing.weights)};
+  for (const auto& e : experts)
+    complex_experts.push_back({cast<Complex>(e.w1), cast<Complex>(e.w2), cast<Complex>(e.w3)});
+  Routing<Complex> complex_routing{cast<Complex>(routing.probabilities), cast<Complex>(routing.logsumexp),
+                                   routing.experts, cast<Complex>(routing.weights)};
   const Matrix<Complex> complex_x = cast<Complex>(x);
-  auto projected = [&] { return project(experts_forward(complex_x, complex_routing, complex_experts).values, dout.values); };
+  auto projected = [&] {
+    return project(experts_forward(complex_x, complex_routing, complex_experts).values, dout.values);
+  };
   expect_gradient("x", x.values, d.dx.values, [&](const ComplexVector& z) {
     return project(experts_forward(like(x, z), complex_routing, complex_experts).values, dout.values);
   });
@@ -264,7 +271,8 @@ TEST(ComplexStep, ExpertsInputWeightsAndParameters) {
   });
   complex_routing.weights = cast<Complex>(routing.weights);
   for (Index e = 0; e < E; ++e)
-    for (const auto member : {&ExpertParameters<double>::w1, &ExpertParameters<double>::w2, &ExpertParameters<double>::w3}) {
+    for (const auto member :
+         {&ExpertParameters<double>::w1, &ExpertParameters<double>::w2, &ExpertParameters<double>::w3}) {
       Matrix<Complex>& w = member == &ExpertParameters<double>::w1   ? complex_experts[e].w1
                            : member == &ExpertParameters<double>::w2 ? complex_experts[e].w2
                                                                      : complex_experts[e].w3;
@@ -302,7 +310,8 @@ TEST(ComplexStep, CrossEntropyInSlices) {
   EXPECT_EQ(losses.losses[2], 0);
   Matrix<double> dlogits(5, 7);
   set_columns(dlogits, 0, cross_entropy_backward(columns(logits, 0, cut), targets, 0, losses.logsumexp, scale));
-  set_columns(dlogits, cut, cross_entropy_backward(columns(logits, cut, 7 - cut), targets, cut, losses.logsumexp, scale));
+  set_columns(dlogits, cut,
+              cross_entropy_backward(columns(logits, cut, 7 - cut), targets, cut, losses.logsumexp, scale));
   expect_gradient("logits", logits.values, dlogits.values,
                   [&](const ComplexVector& z) { return scale * sum(merged(like(logits, z)).losses); });
 }

@@ -47,7 +47,8 @@ CrossEntropyLosses<T> cross_entropy_losses(const Ids& targets, const CrossEntrop
 // scale * token_scale * (softmax - onehot(target)); a masked row is zero. token_scales [N]; empty: 1.
 template <typename T>
 Matrix<T> cross_entropy_backward(const Matrix<T>& logits, const Ids& targets, Index first,
-                                 const std::vector<T>& logsumexp, double scale, const std::vector<double>& token_scales = {}) {
+                                 const std::vector<T>& logsumexp, double scale,
+                                 const std::vector<double>& token_scales = {}) {
   Matrix<T> dlogits(logits.rows, logits.cols);
   for (Index n = 0; n < logits.rows; ++n) {
     if (targets[n] < 0) continue;

@@ -42,7 +42,8 @@ ExpertInput<T> expert_input(const Matrix<T>& x, const Routing<T>& routing, const
 }
 
 template <typename T>
-Matrix<T> experts_forward(const Matrix<T>& x, const Routing<T>& routing, const std::vector<ExpertParameters<T>>& experts) {
+Matrix<T> experts_forward(const Matrix<T>& x, const Routing<T>& routing,
+                          const std::vector<ExpertParameters<T>>& experts) {
   Matrix<T> out(x.rows, x.cols);
   for (Index e = 0; e < static_cast<Index>(experts.size()); ++e) {
     const ExpertInput<T> in = expert_input(x, routing, experts[e], e);
@@ -74,9 +75,8 @@ ExpertsGradients<T> experts_backward(const Matrix<T>& dout, const Matrix<T>& x, 
 
     const Matrix<T> da = linear_backward(dy, swiglu_forward(in.h, in.weights), experts[e].w2, gradients[e].w2);
     const SwigluGradients<T> dswiglu = swiglu_backward(in.h, in.weights, da);
-    const Matrix<T> dx =
-        add(linear_backward(columns(dswiglu.dh, 0, F), in.x, experts[e].w1, gradients[e].w1),
-            linear_backward(columns(dswiglu.dh, F, F), in.x, experts[e].w3, gradients[e].w3));
+    const Matrix<T> dx = add(linear_backward(columns(dswiglu.dh, 0, F), in.x, experts[e].w1, gradients[e].w1),
+                             linear_backward(columns(dswiglu.dh, F, F), in.x, experts[e].w3, gradients[e].w3));
     for (Index r = 0; r < rows; ++r) {
       out.dweights.values[in.assignments[r]] = dswiglu.drow_weights[r];
       for (Index d = 0; d < x.cols; ++d) out.dx(in.assignments[r] / K, d) += dx(r, d);

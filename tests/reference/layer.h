@@ -13,15 +13,16 @@ namespace smoe::reference {
 struct Batch {
   Index sequences = 0, sequence_length = 0;  // B, S; the vectors below hold T = B * S numbers, sequence by sequence
   Ids tokens;
-  Ids targets;           // < 0: masked
-  Ids document_start{};  // first position of the same sequence that a token may see; empty: 0
-  double target_count = 1;  // what the sum of the losses is divided by
+  Ids targets;                    // < 0: masked
+  Ids document_start{};           // first position of the same sequence that a token may see; empty: 0
+  double target_count = 1;        // what the sum of the losses is divided by
   std::vector<double> weights{};  // of each target in that sum; empty: 1
   std::uint64_t noise_key = 0;
 
   Ids positions() const {
     Ids out;
-    for (Index t = 0; t < sequences * sequence_length; ++t) out.push_back(static_cast<std::int32_t>(t % sequence_length));
+    for (Index t = 0; t < sequences * sequence_length; ++t)
+      out.push_back(static_cast<std::int32_t>(t % sequence_length));
     return out;
   }
 };
@@ -33,14 +34,14 @@ inline AttentionShape attention_shape(const ReferenceConfig& c, const Batch& bat
 // q/k/v, rope, causal attention, out projection.
 template <typename T>
 struct SelfAttention {
-  Matrix<T> x;             // input
-  Matrix<T> qkv;           // rotated
+  Matrix<T> x;    // input
+  Matrix<T> qkv;  // rotated
   Attention<T> attention;
 };
 
 template <typename T>
-Matrix<T> self_attention_forward(const ReferenceConfig& c, const LayerParameters<T>& p, const Matrix<T>& x, const Batch& batch,
-                                 SelfAttention<T>& s) {
+Matrix<T> self_attention_forward(const ReferenceConfig& c, const LayerParameters<T>& p, const Matrix<T>& x,
+                                 const Batch& batch, SelfAttention<T>& s) {
   const Index q_size = Index(c.heads) * c.head_dim, kv_size = Index(c.kv_heads) * c.head_dim;
   s.x = x;
   s.qkv = Matrix<T>(x.rows, q_size + 2 * kv_size);
@@ -55,7 +56,8 @@ Matrix<T> self_attention_forward(const ReferenceConfig& c, const LayerParameters
 
 template <typename T>
 Matrix<T> self_attention_backward(const ReferenceConfig& c, const LayerParameters<T>& p, const Batch& batch,
-                                  const SelfAttention<T>& s, const Matrix<T>& dy, LayerParameters<T>& gradients /* += */) {
+                                  const SelfAttention<T>& s, const Matrix<T>& dy,
+                                  LayerParameters<T>& gradients /* += */) {
   const Index q_size = Index(c.heads) * c.head_dim, kv_size = Index(c.kv_heads) * c.head_dim;
   const Matrix<T> dout = linear_backward(dy, s.attention.out, p.o, gradients.o);
   Matrix<T> dqkv = attention_backward(attention_shape(c, batch), s.qkv, batch.document_start, s.attention, dout);
@@ -68,16 +70,16 @@ Matrix<T> self_attention_backward(const ReferenceConfig& c, const LayerParameter
 
 template <typename T>
 struct LayerSaved {
-  Matrix<T> x;               // input
+  Matrix<T> x;  // input
   RmsNorm<T> input_norm;
   SelfAttention<T> self_attention;
-  Matrix<T> middle;          // after the attention residual
+  Matrix<T> middle;  // after the attention residual
   RmsNorm<T> post_norm;
-  Matrix<double> noise;      // [T, D] what the router's input is multiplied by
-  Matrix<T> router_input;    // [T, D]
-  Matrix<T> router_logits;   // [T, E]
+  Matrix<double> noise;     // [T, D] what the router's input is multiplied by
+  Matrix<T> router_input;   // [T, D]
+  Matrix<T> router_logits;  // [T, E]
   Routing<T> routing;
-  Routing<T> dispatched;     // the same without what is dropped
+  Routing<T> dispatched;  // the same without what is dropped
 };
 
 template <typename T>
@@ -98,15 +100,15 @@ Matrix<T> layer_forward(const ReferenceConfig& c, const LayerParameters<T>& p, c
 
 // balance_gradient [N, E] and z_scale: how this layer's probabilities and log-sum-exps enter the loss (router.h).
 template <typename T>
-Matrix<T> layer_backward(const ReferenceConfig& c, const LayerParameters<T>& p, const Batch& batch, const LayerSaved<T>& s,
-                         const Matrix<T>& dy, const Matrix<T>& balance_gradient, double z_scale,
+Matrix<T> layer_backward(const ReferenceConfig& c, const LayerParameters<T>& p, const Batch& batch,
+                         const LayerSaved<T>& s, const Matrix<T>& dy, const Matrix<T>& balance_gradient, double z_scale,
                          LayerParameters<T>& gradients /* += */) {
   const ExpertsGradients<T> moe = experts_backward(dy, s.post_norm.y, s.dispatched, p.experts, gradients.experts);
-  const Matrix<T> dlogits = router_backward(s.router_logits, s.routing, moe.dweights, balance_gradient, z_scale, c.rule);
+  const Matrix<T> dlogits =
+      router_backward(s.router_logits, s.routing, moe.dweights, balance_gradient, z_scale, c.rule);
   const Matrix<T> drouter_input = linear_backward(dlogits, s.router_input, p.gate, gradients.gate);
   const Matrix<T> dpost = add(moe.dx, apply_noise(drouter_input, s.noise));
-  const Matrix<T> dmiddle =
-      rms_norm_backward(dpost, s.middle, p.post_norm, s.post_norm.rstd, dy, gradients.post_norm);
+  const Matrix<T> dmiddle = rms_norm_backward(dpost, s.middle, p.post_norm, s.post_norm.rstd, dy, gradients.post_norm);
 
   const Matrix<T> dnormed = self_attention_backward(c, p, batch, s.self_attention, dmiddle, gradients);
   return rms_norm_backward(dnormed, s.x, p.input_norm, s.input_norm.rstd, dmiddle, gradients.input_norm);

@@ -66,7 +66,8 @@ Matrix<T> grouped_by_rows(const Matrix<T>& a, const Matrix<T>& b, const Ids& off
   const Index b_rows = b.rows / experts;
   Matrix<T> c(a.rows, out_cols);
   for (Index e = 0; e < experts; ++e) {
-    const Matrix<T> part = product(row_range(a, offsets[e], offsets[e + 1] - offsets[e]), row_range(b, e * b_rows, b_rows));
+    const Matrix<T> part =
+        product(row_range(a, offsets[e], offsets[e + 1] - offsets[e]), row_range(b, e * b_rows, b_rows));
     for (Index r = 0; r < part.rows; ++r)
       for (Index j = 0; j < out_cols; ++j) c(offsets[e] + r, j) = part(r, j);
   }

@@ -34,7 +34,8 @@ struct Matrix {
   Matrix() = default;
   Matrix(Index rows, Index cols, T fill = T(0)) : rows(rows), cols(cols), values(rows * cols, fill) {}
   Matrix(Index rows, Index cols, std::vector<T> numbers) : rows(rows), cols(cols), values(std::move(numbers)) {
-    if (static_cast<Index>(values.size()) != rows * cols) throw std::logic_error("Matrix: values do not fill the shape");
+    if (static_cast<Index>(values.size()) != rows * cols)
+      throw std::logic_error("Matrix: values do not fill the shape");
   }
 
   T& operator()(Index row, Index col) { return values[row * cols + col]; }
@@ -89,7 +90,8 @@ T sum_of_squares(const std::vector<T>& x) {
 // Rows [first, first + count) of m.
 template <typename T>
 Matrix<T> rows(const Matrix<T>& m, Index first, Index count) {
-  return {count, m.cols, std::vector<T>(m.values.begin() + first * m.cols, m.values.begin() + (first + count) * m.cols)};
+  return {count, m.cols,
+          std::vector<T>(m.values.begin() + first * m.cols, m.values.begin() + (first + count) * m.cols)};
 }
 
 // Columns [first, first + count) of m, and the reverse.

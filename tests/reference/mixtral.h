@@ -54,15 +54,16 @@ template <typename T>
 void model_backward(const ReferenceConfig& c, const Parameters<T>& p, const Batch& batch, const ModelSaved<T>& s,
                     Parameters<T>& gradients /* += */) {
   const Index tokens = batch.sequences * batch.sequence_length;
-  const Matrix<T> dlogits =
-      cross_entropy_backward(s.logits, batch.targets, 0, s.cross_entropy.logsumexp, 1.0 / batch.target_count, batch.weights);
+  const Matrix<T> dlogits = cross_entropy_backward(s.logits, batch.targets, 0, s.cross_entropy.logsumexp,
+                                                   1.0 / batch.target_count, batch.weights);
   const Matrix<T> dnorm = linear_backward(dlogits, s.norm.y, p.lm_head, gradients.lm_head);
   const Matrix<T> no_residual(tokens, c.hidden);
   Matrix<T> dx = rms_norm_backward(dnorm, s.hidden, p.norm, s.norm.rstd, no_residual, gradients.norm);
   for (Index n = c.layers - 1; n >= 0; --n) {
     Matrix<T> balance = balance_gradient(c.scope, s.balance, n, tokens, c.top_k);
     for (T& value : balance.values) value *= T(c.aux_coef);
-    dx = layer_backward(c, p.layers[n], batch, s.layers[n], dx, balance, c.z_coef / double(tokens), gradients.layers[n]);
+    dx =
+        layer_backward(c, p.layers[n], batch, s.layers[n], dx, balance, c.z_coef / double(tokens), gradients.layers[n]);
   }
   embedding_backward(batch.tokens, dx, gradients.embed);
 }

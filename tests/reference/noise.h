@@ -32,8 +32,9 @@ inline Matrix<double> noise_factors(const Noise& noise, Index tokens, Index D) {
   for (Index t = 0; t < tokens; ++t)
     for (Index d = 0; d < D; ++d) {
       const auto token = static_cast<std::uint64_t>(noise.first_token + t);
-      const auto words = philox(noise.key, {static_cast<std::uint32_t>(token), static_cast<std::uint32_t>(token >> 32),
-                                            static_cast<std::uint32_t>(d / 4), static_cast<std::uint32_t>(noise.layer)});
+      const auto words =
+          philox(noise.key, {static_cast<std::uint32_t>(token), static_cast<std::uint32_t>(token >> 32),
+                             static_cast<std::uint32_t>(d / 4), static_cast<std::uint32_t>(noise.layer)});
       factors(t, d) = 1 + noise.width * (double(words[d % 4] >> 8) * 0x1p-23 - 1);
     }
   return factors;

@@ -29,7 +29,8 @@ struct ReferenceConfig {
     return {selection_bias.begin() + layer * experts, selection_bias.begin() + (layer + 1) * experts};
   }
   Capacity capacity(Index sequence_length) const {
-    return {static_cast<Index>(std::ceil(capacity_factor * double(top_k * sequence_length) / double(experts))), sequence_length};
+    return {static_cast<Index>(std::ceil(capacity_factor * double(top_k * sequence_length) / double(experts))),
+            sequence_length};
   }
 };
 

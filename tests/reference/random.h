@@ -25,7 +25,9 @@ class Random {
     for (double& value : out) value = mean + scale * normal();
     return out;
   }
-  Matrix<double> matrix(Index rows, Index cols, double scale = 1.0) { return {rows, cols, normals(rows * cols, scale)}; }
+  Matrix<double> matrix(Index rows, Index cols, double scale = 1.0) {
+    return {rows, cols, normals(rows * cols, scale)};
+  }
   Ids ids(Index count, Index bound) {
     Ids out(count);
     for (auto& id : out) id = static_cast<std::int32_t>(below(bound));

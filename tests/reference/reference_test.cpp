@@ -75,7 +75,8 @@ TEST(Reference, NoiseBelongsToTheTokenAndHasItsWidth) {
   EXPECT_EQ(row_range(all, 50, 20).values, part.values);
   const double count = double(all.values.size());
   EXPECT_NEAR(sum(all.values) / count, 1, 0.01);
-  EXPECT_NEAR((sum_of_squares(all.values) / count - 1) * 3, 0.25 * 0.25, 0.02);  // a uniform one has a third of its width squared
+  EXPECT_NEAR((sum_of_squares(all.values) / count - 1) * 3, 0.25 * 0.25,
+              0.02);  // a uniform one has a third of its width squared
   EXPECT_LE(*std::max_element(all.values.begin(), all.values.end()), 1.25);
   EXPECT_GE(*std::min_element(all.values.begin(), all.values.end()), 0.75);
   EXPECT_NE(noise_factors({7, 100, 4, 0.25}, 400, 10).values, all.values);
@@ -185,7 +186,8 @@ TEST(Reference, DispatchedExpertsEqualExperts) {
   const Matrix<double> out = unpermute(grouped_gemm_nt(a, w2, map.offsets), map.row_of, K, Matrix<double>(tokens, D));
   EXPECT_LE(deviation(out.values, experts_forward(x, routing, experts).values), 1e-14);
   for (std::size_t r = 1; r < map.assignment_of.size(); ++r) {  // by expert, inside one by token
-    const auto before = routing.experts.values[map.assignment_of[r - 1]], now = routing.experts.values[map.assignment_of[r]];
+    const auto before = routing.experts.values[map.assignment_of[r - 1]],
+               now = routing.experts.values[map.assignment_of[r]];
     EXPECT_TRUE(before < now || (before == now && map.assignment_of[r - 1] < map.assignment_of[r]));
   }
 }
@@ -204,7 +206,8 @@ TEST(Reference, UniformLogitsCostLogV) {
   Parameters<double> p = random_parameters(config, 7);
   p.lm_head = Matrix<double>(config.vocab, config.hidden);
   ModelSaved<double> saved;
-  EXPECT_NEAR(model_forward(config, p, random_batch(config, 2, 5, 8, true), saved).lm, std::log(double(config.vocab)), 1e-14);
+  EXPECT_NEAR(model_forward(config, p, random_batch(config, 2, 5, 8, true), saved).lm, std::log(double(config.vocab)),
+              1e-14);
 }
 
 TEST(Reference, FloatFollowsDouble) {
@@ -222,9 +225,10 @@ TEST(Reference, FloatFollowsDouble) {
   model_backward(config, cast<float>(config, p), batch, rounded, gradients);
   const NamedGradients expected = model_gradient(config, p, batch);
   std::size_t next = 0;
-  visit_parameters(gradients, [&](const std::string& name, const std::vector<Index>&, const std::vector<float>& values) {
-    EXPECT_LE(deviation(cast<double>(values), expected[next++].second), 2e-5) << name;
-  });
+  visit_parameters(gradients,
+                   [&](const std::string& name, const std::vector<Index>&, const std::vector<float>& values) {
+                     EXPECT_LE(deviation(cast<double>(values), expected[next++].second), 2e-5) << name;
+                   });
 }
 
 TEST(Reference, GradientsAccumulate) {
@@ -261,9 +265,10 @@ TEST(Reference, ParameterNamesAndShapesAreThoseOfHuggingFace) {
   });
   EXPECT_EQ(seen.size(), 3u + 2u * (2 + 4 + 1 + 3 * 4));
   for (const char* expected :
-       {"model.embed_tokens.weight 11 8", "model.layers.0.input_layernorm.weight 8", "model.layers.1.self_attn.q_proj.weight 8 8",
-        "model.layers.0.self_attn.k_proj.weight 2 8", "model.layers.0.self_attn.o_proj.weight 8 8",
-        "model.layers.1.block_sparse_moe.gate.weight 4 8", "model.layers.1.block_sparse_moe.experts.3.w1.weight 6 8",
+       {"model.embed_tokens.weight 11 8", "model.layers.0.input_layernorm.weight 8",
+        "model.layers.1.self_attn.q_proj.weight 8 8", "model.layers.0.self_attn.k_proj.weight 2 8",
+        "model.layers.0.self_attn.o_proj.weight 8 8", "model.layers.1.block_sparse_moe.gate.weight 4 8",
+        "model.layers.1.block_sparse_moe.experts.3.w1.weight 6 8",
         "model.layers.0.block_sparse_moe.experts.0.w2.weight 8 6", "model.layers.0.post_attention_layernorm.weight 8",
         "model.norm.weight 8", "lm_head.weight 11 8"})
     EXPECT_NE(std::find(seen.begin(), seen.end(), expected), seen.end()) << expected;

@@ -37,8 +37,8 @@ inline Matrix<double> rope_table(double theta, Index positions, Index head_dim) 
 
 // direction +1 turns forward; -1 is the inverse rotation, which is also the transpose.
 template <typename T>
-void rope_rotate(Matrix<T>& x /*[T, heads * C]*/, Index rotated_heads, const Ids& positions, const Matrix<double>& table,
-                 double direction) {
+void rope_rotate(Matrix<T>& x /*[T, heads * C]*/, Index rotated_heads, const Ids& positions,
+                 const Matrix<double>& table, double direction) {
   const Index head_dim = table.cols, half = head_dim / 2;
   for (Index t = 0; t < x.rows; ++t)
     for (Index head = 0; head < rotated_heads; ++head)

@@ -20,10 +20,10 @@ struct RoutingRule {
 
 template <typename T>
 struct Routing {
-  Matrix<T> probabilities;         // [T, E] the scores over their sum: rows sum to 1
-  std::vector<T> logsumexp;        // [T] of the logits
-  Matrix<std::int32_t> experts;    // [T, K], best first; the lowest index wins ties
-  Matrix<T> weights;               // [T, K]
+  Matrix<T> probabilities;       // [T, E] the scores over their sum: rows sum to 1
+  std::vector<T> logsumexp;      // [T] of the logits
+  Matrix<std::int32_t> experts;  // [T, K], best first; the lowest index wins ties
+  Matrix<T> weights;             // [T, K]
 };
 
 // Scores of the logits, times one factor: that which keeps the score of a logit of this size from vanishing.
@@ -38,7 +38,8 @@ template <typename T>
 Routing<T> router_forward(const Matrix<T>& logits, Index top_k, const RoutingRule& rule = {},
                           const std::vector<double>& selection_bias = {}) {
   const Index tokens = logits.rows, E = logits.cols;
-  Routing<T> r{Matrix<T>(tokens, E), std::vector<T>(tokens), Matrix<std::int32_t>(tokens, top_k), Matrix<T>(tokens, top_k)};
+  Routing<T> r{Matrix<T>(tokens, E), std::vector<T>(tokens), Matrix<std::int32_t>(tokens, top_k),
+               Matrix<T>(tokens, top_k)};
   for (Index t = 0; t < tokens; ++t) {
     double maximum = real_part(logits(t, 0));
     for (Index e = 1; e < E; ++e) maximum = std::max(maximum, real_part(logits(t, e)));
@@ -48,13 +49,16 @@ Routing<T> router_forward(const Matrix<T>& logits, Index top_k, const RoutingRul
     for (Index e = 0; e < E; ++e) total += r.probabilities(t, e) = scaled_score(rule.score, logits(t, e), maximum);
     for (Index e = 0; e < E; ++e) r.probabilities(t, e) /= total;
 
-    const auto score = [&](Index e) { return rule.score == Score::softmax ? r.probabilities(t, e) : sigmoid(logits(t, e)); };
+    const auto score = [&](Index e) {
+      return rule.score == Score::softmax ? r.probabilities(t, e) : sigmoid(logits(t, e));
+    };
     const auto preference = [&](Index e) {
       return selection_bias.empty() ? real_part(logits(t, e)) : real_part(score(e)) + selection_bias[e];
     };
     std::vector<std::int32_t> order(E);
     std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) { return preference(a) > preference(b); });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::int32_t a, std::int32_t b) { return preference(a) > preference(b); });
     double largest = real_part(logits(t, order[0]));
     for (Index k = 1; k < top_k; ++k) largest = std::max(largest, real_part(logits(t, order[k])));
     T chosen(0);
@@ -62,7 +66,8 @@ Routing<T> router_forward(const Matrix<T>& logits, Index top_k, const RoutingRul
     for (Index k = 0; k < top_k; ++k) {
       r.experts(t, k) = order[k];
       r.weights(t, k) =
-          T(rule.scale) * (rule.renormalise ? scaled_score(rule.score, logits(t, order[k]), largest) / chosen : score(order[k]));
+          T(rule.scale) *
+          (rule.renormalise ? scaled_score(rule.score, logits(t, order[k]), largest) / chosen : score(order[k]));
     }
   }
   return r;
@@ -97,7 +102,8 @@ Matrix<T> router_backward(const Matrix<T>& logits, const Routing<T>& r, const Ma
       for (Index e = 0; e < E; ++e)
         dlogits(t, e) += r.probabilities(t, e) * (balance_gradient(group, e) - expected) * through_score(e);
     }
-    const Matrix<T> p = softmax ? row_range(r.probabilities, t, 1) : router_forward(row_range(logits, t, 1), 1).probabilities;
+    const Matrix<T> p =
+        softmax ? row_range(r.probabilities, t, 1) : router_forward(row_range(logits, t, 1), 1).probabilities;
     for (Index e = 0; e < E; ++e) dlogits(t, e) += T(2 * z_scale) * r.logsumexp[t] * p(0, e);
   }
   return dlogits;
@@ -162,8 +168,8 @@ T balance_loss(BalanceScope scope, const std::vector<BalanceStatistics<T>>& laye
 
 // dloss/dprobability of one token of group g for expert e, in `layer`: [N, E]. f is a constant.
 template <typename T>
-Matrix<T> balance_gradient(BalanceScope scope, const std::vector<BalanceStatistics<T>>& layers, Index layer, Index tokens,
-                           Index top_k) {
+Matrix<T> balance_gradient(BalanceScope scope, const std::vector<BalanceStatistics<T>>& layers, Index layer,
+                           Index tokens, Index top_k) {
   const Index L = static_cast<Index>(layers.size()), N = layers[0].counts.rows, E = layers[0].counts.cols;
   const double assignments = double(tokens) / double(N) * double(top_k);
   Matrix<T> gradient(N, E);

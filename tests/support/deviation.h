@@ -16,7 +16,9 @@
 namespace smoe::test {
 
 template <class Numbers>
-concept Array = requires(const Numbers& numbers) { numbers[numbers.size()]; };
+concept Array = requires(const Numbers& numbers) {
+  numbers[numbers.size()];
+};
 
 // |found - expected|.
 inline double difference(double found, double expected) {
@@ -119,8 +121,9 @@ std::string disagreement(const Found& found, const Expected& expected, double to
     }
   }
   if (d.in_units(zero_scale) <= tolerance) return {};
-  message << "entry " << d.at << " of " << expected.size() << ": found " << found[d.at] << ", expected " << expected[d.at]
-          << "; deviation " << d.in_units(zero_scale) << " of the largest entry, allowed " << tolerance;
+  message << "entry " << d.at << " of " << expected.size() << ": found " << found[d.at] << ", expected "
+          << expected[d.at] << "; deviation " << d.in_units(zero_scale) << " of the largest entry, allowed "
+          << tolerance;
   return message.str();
 }
 

@@ -40,14 +40,18 @@ std::vector<Comparison> comparisons() {
   return {
       {"largest_difference", [](const Doubles& f, const Doubles& e) { return largest_difference(f, e) <= anything; }},
       {"deviation", [](const Doubles& f, const Doubles& e) { return deviation(f, e) <= anything; }},
-      {"elementwise_deviation", [](const Doubles& f, const Doubles& e) { return elementwise_deviation(f, e) <= anything; }},
-      {"deviation_of_single_numbers", [](const Doubles& f, const Doubles& e) { return worst_of_single_numbers(f, e) <= anything; }},
+      {"elementwise_deviation",
+       [](const Doubles& f, const Doubles& e) { return elementwise_deviation(f, e) <= anything; }},
+      {"deviation_of_single_numbers",
+       [](const Doubles& f, const Doubles& e) { return worst_of_single_numbers(f, e) <= anything; }},
       {"disagreement", [](const Doubles& f, const Doubles& e) { return disagreement(f, e, anything).empty(); }},
-      {"deviation_of_floats", [](const Doubles& f, const Doubles& e) {
+      {"deviation_of_floats",
+       [](const Doubles& f, const Doubles& e) {
          const std::vector<float> floats(f.begin(), f.end());
          return deviation(std::span<const float>(floats), e) <= anything;
        }},
-      {"largest_of_the_differences", [](const Doubles& f, const Doubles& e) {
+      {"largest_of_the_differences",
+       [](const Doubles& f, const Doubles& e) {
          Doubles differences;
          for (std::size_t i = 0; i < e.size(); ++i) differences.push_back(f[i] - e[i]);
          return largest(differences) <= anything;
@@ -106,7 +110,8 @@ TEST(Deviation, WhereZerosAreExpectedNothingElseWillDo) {
 }
 
 TEST(Deviation, ArraysOfDifferentSizesAreFarApart) {
-  for (const auto& [found, expected] : {std::pair(Doubles{1}, Doubles{1, 2}), std::pair(Doubles{1, 2}, Doubles{1}), std::pair(Doubles{}, Doubles{1})}) {
+  for (const auto& [found, expected] :
+       {std::pair(Doubles{1}, Doubles{1, 2}), std::pair(Doubles{1, 2}, Doubles{1}), std::pair(Doubles{}, Doubles{1})}) {
     EXPECT_EQ(largest_difference(found, expected), infinity);
     EXPECT_EQ(deviation(found, expected), infinity);
     EXPECT_EQ(elementwise_deviation(found, expected), infinity);
@@ -140,7 +145,8 @@ TEST(ProductRounding, BoundsSumsOfProducts) {
     float sum = 0;
     double exact = 0, magnitude = 0;
     for (std::int64_t i = 0; i < length; ++i) {
-      const auto a = static_cast<float>(1 + eps * static_cast<double>(3 * i + 1)), b = static_cast<float>(1 + eps * static_cast<double>(5 * i + 1));
+      const auto a = static_cast<float>(1 + eps * static_cast<double>(3 * i + 1)),
+                 b = static_cast<float>(1 + eps * static_cast<double>(5 * i + 1));
       sum += a * b;
       exact += static_cast<double>(a) * static_cast<double>(b);
       magnitude += static_cast<double>(a) * static_cast<double>(b);

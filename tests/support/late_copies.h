@@ -28,7 +28,8 @@ class LateCopies final : private OwnedInner, public OpDecorator {
   void wait(Event event) override { arrive(event.number); }
   void synchronize() override { arrive(std::numeric_limits<std::uint64_t>::max()); }
   void release_host(void* data, std::size_t bytes) noexcept override {
-    std::erase_if(on_the_way_, [&](const Copy& copy) { return copy.host >= data && copy.host < static_cast<char*>(data) + bytes; });
+    std::erase_if(on_the_way_,
+                  [&](const Copy& copy) { return copy.host >= data && copy.host < static_cast<char*>(data) + bytes; });
     inner().release_host(data, bytes);
   }
 

@@ -15,12 +15,16 @@
 namespace smoe::test {
 
 // Sums of two earlier ids, with some noise: something that a model can learn.
-inline void write_tiny_corpus(const std::filesystem::path& directory, const std::string& source, std::uint64_t seed, int documents,
-                              std::int64_t vocabulary = 61, const std::string& tokenizer = "tokenizer-a") {
+inline void write_tiny_corpus(const std::filesystem::path& directory, const std::string& source, std::uint64_t seed,
+                              int documents, std::int64_t vocabulary = 61,
+                              const std::string& tokenizer = "tokenizer-a") {
   Corpus corpus;
   for (int d = 0; d < documents; ++d) {
-    const auto draw = [&](std::uint64_t i) { return philox(key_of(seed, source.data(), source.size()), i, static_cast<std::uint64_t>(d))[0]; };
-    std::vector<std::int32_t> ids{static_cast<std::int32_t>(draw(0) % 58 + 3), static_cast<std::int32_t>(draw(1) % 58 + 3)};
+    const auto draw = [&](std::uint64_t i) {
+      return philox(key_of(seed, source.data(), source.size()), i, static_cast<std::uint64_t>(d))[0];
+    };
+    std::vector<std::int32_t> ids{static_cast<std::int32_t>(draw(0) % 58 + 3),
+                                  static_cast<std::int32_t>(draw(1) % 58 + 3)};
     const std::size_t length = 20 + draw(2) % 40;
     while (ids.size() < length) {
       const auto n = ids.size();
@@ -30,8 +34,13 @@ inline void write_tiny_corpus(const std::filesystem::path& directory, const std:
     ids.push_back(2);
     corpus.documents.push_back(ids);
   }
-  write_corpus(directory, corpus, {.tokenizer_sha256 = sha256_hex(tokenizer), .tokenizer_name = "made up", .vocab_size = vocabulary,
-                                   .bos = 1, .eos = 2, .source = source});
+  write_corpus(directory, corpus,
+               {.tokenizer_sha256 = sha256_hex(tokenizer),
+                .tokenizer_name = "made up",
+                .vocab_size = vocabulary,
+                .bos = 1,
+                .eos = 2,
+                .source = source});
 }
 
 // The sources of tiny_config(root, ...).
@@ -79,13 +88,16 @@ inline TrainerConfig tiny_config(const std::filesystem::path& root, const std::s
 
 // One document that counts round and round, but for the steps from `odd` to `last_odd`, each of `tokens` ids, which are
 // noise: read in order, a loss that falls and then stands out.
-inline void write_corpus_with_a_spike(const std::filesystem::path& directory, int steps, int tokens, int odd, int last_odd) {
-  ShardWriter writer(directory.string(), {.tokenizer_sha256 = "", .tokenizer_name = "none", .vocab_size = 61, .source = "spike"});
+inline void write_corpus_with_a_spike(const std::filesystem::path& directory, int steps, int tokens, int odd,
+                                      int last_odd) {
+  ShardWriter writer(directory.string(),
+                     {.tokenizer_sha256 = "", .tokenizer_name = "none", .vocab_size = 61, .source = "spike"});
   std::vector<std::int32_t> ids;
   for (int i = 0; i <= steps * tokens; ++i) {
     const int step = 1 + i / tokens;
     const bool noise = odd <= step && step <= last_odd;
-    ids.push_back(noise ? static_cast<std::int32_t>(3 + philox(7, static_cast<std::uint64_t>(i), 0)[0] % 58) : 3 + i % 5);
+    ids.push_back(noise ? static_cast<std::int32_t>(3 + philox(7, static_cast<std::uint64_t>(i), 0)[0] % 58)
+                        : 3 + i % 5);
   }
   writer.add_document(ids);
   writer.finish();

@@ -14,15 +14,17 @@ class WeightedCrossEntropy final : public Objective {
  public:
   explicit WeightedCrossEntropy(std::vector<float> weight_of_id) : weight_of_id_(std::move(weight_of_id)) {}
 
-  double weight(std::int32_t target) const { return target < 0 ? 0.0 : static_cast<double>(weight_of_id_[static_cast<std::size_t>(target)]); }
+  double weight(std::int32_t target) const {
+    return target < 0 ? 0.0 : static_cast<double>(weight_of_id_[static_cast<std::size_t>(target)]);
+  }
 
   double count(const StepBatch& batch) const override {
     double total = 0;
     for (const std::int32_t target : batch.targets) total += weight(target);
     return total;
   }
-  void loss_and_gradient(Context& context, Mixtral& model, const StepBatch& part, const TokenBatch& tokens, double scale,
-                         Mixtral::Saved& saved, const Tensor& total) override {
+  void loss_and_gradient(Context& context, Mixtral& model, const StepBatch& part, const TokenBatch& tokens,
+                         double scale, Mixtral::Saved& saved, const Tensor& total) override {
     weights_.clear();
     for (const std::int32_t target : part.targets) weights_.push_back(static_cast<float>(weight(target)));
     const Tensor weights = context.activations.take({tokens.tokens()});
@@ -31,7 +33,8 @@ class WeightedCrossEntropy final : public Objective {
     losses_.resize(weights_.size());
     context.backend.copy_to_host(losses_.data(), saved.losses);
     double sum = 0, before = 0;
-    for (std::size_t t = 0; t < losses_.size(); ++t) sum += static_cast<double>(weights_[t]) * static_cast<double>(losses_[t]);
+    for (std::size_t t = 0; t < losses_.size(); ++t)
+      sum += static_cast<double>(weights_[t]) * static_cast<double>(losses_[t]);
     context.backend.copy_to_host(&before, total);
     sum += before;
     context.backend.copy_from_host(total, &sum);
@@ -44,7 +47,8 @@ class WeightedCrossEntropy final : public Objective {
 // Weights that differ by a factor of ten and add up exactly; every fifth id weighs nothing.
 inline std::vector<float> uneven_weights(std::int64_t vocabulary) {
   std::vector<float> weights;
-  for (std::int64_t id = 0; id < vocabulary; ++id) weights.push_back(id % 5 == 0 ? 0.0f : 0.25f * static_cast<float>(1 + id * 7 % 11));
+  for (std::int64_t id = 0; id < vocabulary; ++id)
+    weights.push_back(id % 5 == 0 ? 0.0f : 0.25f * static_cast<float>(1 + id * 7 % 11));
   return weights;
 }
 

@@ -51,7 +51,8 @@ class ConsecutiveRuns : public TrainingTest {
 
   // Runs the test RunOfAProcess, below, in a process of its own.
   void train_in_a_process(const std::string& which, const std::string& output) const {
-    for (const auto& [name, value] : {std::pair("SMOE_TEST_ROOT", root().string()), {"SMOE_TEST_WHICH", which}, {"SMOE_TEST_OUTPUT", output}})
+    for (const auto& [name, value] :
+         {std::pair("SMOE_TEST_ROOT", root().string()), {"SMOE_TEST_WHICH", which}, {"SMOE_TEST_OUTPUT", output}})
       ::setenv(name, value.c_str(), 1);
     const std::string self = fs::read_symlink("/proc/self/exe").string();
     std::string filter = "--gtest_filter=ConsecutiveRuns.RunOfAProcess", name = self;
@@ -78,9 +79,10 @@ class RunOfAProcess : public ConsecutiveRuns {
   }
 };
 [[maybe_unused]] const auto* const run_of_a_process =
-    std::getenv("SMOE_TEST_ROOT") ? ::testing::RegisterTest("ConsecutiveRuns", "RunOfAProcess", nullptr, nullptr, __FILE__, __LINE__,
-                                                            []() -> ConsecutiveRuns* { return new RunOfAProcess; })
-                                  : nullptr;
+    std::getenv("SMOE_TEST_ROOT")
+        ? ::testing::RegisterTest("ConsecutiveRuns", "RunOfAProcess", nullptr, nullptr, __FILE__, __LINE__,
+                                  []() -> ConsecutiveRuns* { return new RunOfAProcess; })
+        : nullptr;
 
 TEST_F(ConsecutiveRuns, GiveTheBitsOfTwoProcesses) {
   train_in_a_process("first", "first-alone");
@@ -113,7 +115,8 @@ TEST_F(ConsecutiveRuns, AfterOneThatFailedAndOneThatWasStopped) {
     EXPECT_EQ(summary.steps, 0);
     EXPECT_FALSE(summary.last);
   }
-  EXPECT_EQ(Trainer(assemble_after(first("after"), corpus)).run().end, RunEnd::complete) << "the signal was the run's before";
+  EXPECT_EQ(Trainer(assemble_after(first("after"), corpus)).run().end, RunEnd::complete)
+      << "the signal was the run's before";
   EXPECT_EQ(results("after"), results("alone"));
 }
 
@@ -134,13 +137,15 @@ TEST_F(ConsecutiveRuns, HashTheirShardsOnceAndAgainWhereOneHasChanged) {
   c.data.eval.push_back(c.data.train[0]);
   const RunParts three = assemble_after(c, two.corpus);
   EXPECT_EQ(hashed(three), 3);
-  EXPECT_EQ(hashed(assemble_after(c)), 3) << "without an earlier one, each again, and once though it stands in two lists";
+  EXPECT_EQ(hashed(assemble_after(c)), 3)
+      << "without an earlier one, each again, and once though it stands in two lists";
   {
     std::fstream shard(root() / "a" / "shard-00000.h5", std::ios::in | std::ios::out | std::ios::binary);
     shard.seekp(-1, std::ios::end);
     shard.put('x');
   }
-  EXPECT_TRUE(mentions(message_of([&] { assemble_after(c, three.corpus); }), {"shard-00000.h5", "damaged or was replaced"}));
+  EXPECT_TRUE(
+      mentions(message_of([&] { assemble_after(c, three.corpus); }), {"shard-00000.h5", "damaged or was replaced"}));
 }
 
 TEST_F(ConsecutiveRuns, ARunWithoutADirectoryGivesTheNumbersOfOneWithAndWritesNothing) {
@@ -150,7 +155,8 @@ TEST_F(ConsecutiveRuns, ARunWithoutADirectoryGivesTheNumbersOfOneWithAndWritesNo
   const auto entries = [](const fs::path& directory) {
     return std::distance(fs::recursive_directory_iterator(directory), fs::recursive_directory_iterator());
   };
-  const auto here = std::distance(fs::directory_iterator(fs::current_path()), fs::directory_iterator()), below = entries(root());
+  const auto here = std::distance(fs::directory_iterator(fs::current_path()), fs::directory_iterator()),
+             below = entries(root());
   const RunSummary summary = run(c);
   EXPECT_EQ(std::distance(fs::directory_iterator(fs::current_path()), fs::directory_iterator()), here);
   EXPECT_EQ(entries(root()), below);

@@ -59,10 +59,12 @@ TEST(Equivalence, APlantedNaNFailsEveryComparison) {
         SCOPED_TRACE(std::string(place.name) + " of step " + std::to_string(step + 1));
         CaseRun bad = short_run();
         place.plant(bad.steps[step], planted);
-        const std::vector<std::pair<const CaseRun*, const CaseRun*>> pairs = {{&bad, &short_run()}, {&short_run(), &bad}, {&bad, &bad}};
+        const std::vector<std::pair<const CaseRun*, const CaseRun*>> pairs = {
+            {&bad, &short_run()}, {&short_run(), &bad}, {&bad, &bad}};
         for (const auto& [found, expected] : pairs) {
           const auto seen = found_in(*found, *expected);
-          ASSERT_EQ(seen.size(), 1u) << planted << (found == &bad ? " found" : "") << (expected == &bad ? " expected" : "");
+          ASSERT_EQ(seen.size(), 1u) << planted << (found == &bad ? " found" : "")
+                                     << (expected == &bad ? " expected" : "");
           EXPECT_EQ(seen[0].find(std::string(place.name) + " of step " + std::to_string(step + 1)), 0u) << seen[0];
         }
       }

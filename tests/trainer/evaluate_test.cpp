@@ -26,10 +26,12 @@ class Evaluation : public TrainingTest {
     model_.emplace(find_model_directory(root() / "run"), mesh(), 64, make_cpu_backend(2));
   }
 
-  std::string write(const std::string& name, const std::vector<std::vector<std::int32_t>>& documents, std::uint8_t mask = 1) const {
+  std::string write(const std::string& name, const std::vector<std::vector<std::int32_t>>& documents,
+                    std::uint8_t mask = 1) const {
     test::Corpus corpus{documents, {}};
     for (const auto& ids : documents) corpus.masks.emplace_back(ids.size(), mask);
-    test::write_corpus(root() / name, corpus, {.tokenizer_sha256 = {}, .tokenizer_name = "none", .vocab_size = 61, .source = name});
+    test::write_corpus(root() / name, corpus,
+                       {.tokenizer_sha256 = {}, .tokenizer_name = "none", .vocab_size = 61, .source = name});
     return (root() / name).string();
   }
   EvalMetrics measure(const Dataset& dataset, std::int64_t sequences = 4, std::int64_t batches = 0) {
@@ -38,7 +40,8 @@ class Evaluation : public TrainingTest {
   }
   static std::vector<std::int32_t> ids(std::size_t count, std::int32_t seed) {
     std::vector<std::int32_t> ids(count);
-    for (std::size_t i = 0; i < count; ++i) ids[i] = static_cast<std::int32_t>((i * i * 7 + i * 3 + static_cast<std::size_t>(seed)) % 58 + 3);
+    for (std::size_t i = 0; i < count; ++i)
+      ids[i] = static_cast<std::int32_t>((i * i * 7 + i * 3 + static_cast<std::size_t>(seed)) % 58 + 3);
     return ids;
   }
 
@@ -74,9 +77,11 @@ TEST_F(Evaluation, ATailCountsForItsTokens) {
   EXPECT_EQ(whole.tokens, 37);
   EXPECT_NEAR(whole.loss, (32 * full.loss + 5 * tail.loss) / 37, 1e-12);
   EXPECT_NEAR(whole.aux_loss, (32 * full.aux_loss + 5 * tail.aux_loss) / 37, 1e-12);
-  EXPECT_GT(std::abs(whole.aux_loss - (full.aux_loss + tail.aux_loss) / 2), 1e-4) << "the two balances are too close to tell";
+  EXPECT_GT(std::abs(whole.aux_loss - (full.aux_loss + tail.aux_loss) / 2), 1e-4)
+      << "the two balances are too close to tell";
   // A last batch of one sample after one of two.
-  const EvalMetrics by_two = measure(Dataset(write("three", {ids(49, 3)}), 16, true), 2), first = measure(Dataset(root() / "three", 16, true), 2, 1),
+  const EvalMetrics by_two = measure(Dataset(write("three", {ids(49, 3)}), 16, true), 2),
+                    first = measure(Dataset(root() / "three", 16, true), 2, 1),
                     by_three = measure(Dataset(root() / "three", 16, true), 1);
   EXPECT_NEAR(by_two.loss, by_three.loss, 1e-6);
   EXPECT_GT(first.aux_loss, 0);
@@ -98,8 +103,10 @@ TEST_F(Evaluation, WithoutATargetHasNoLoss) {
 
 TEST_F(Evaluation, SourcesThatCannotBeUsedDoNotKeepTheOthers) {
   write_tiny_corpus(root() / "other", "gamma", 4, 5, 61, "tokenizer-b");
-  const std::vector<DataSource> wanted{{.path = (root() / "nowhere").string()}, {.path = (root() / "held-out").string()},
-                                       {.path = (root() / "other").string()}, {.path = (root() / "b").string()}};
+  const std::vector<DataSource> wanted{{.path = (root() / "nowhere").string()},
+                                       {.path = (root() / "held-out").string()},
+                                       {.path = (root() / "other").string()},
+                                       {.path = (root() / "b").string()}};
   const OpenedSources opened = open_usable_sources(wanted, 16, true, {.vocab_size = 61, .model_directory = {}});
   ASSERT_EQ(opened.sources.size(), 2u);
   EXPECT_EQ(opened.sources[0].name, "alpha");

@@ -16,7 +16,8 @@ namespace {
 
 class FrozenRun : public TrainingTest {
  protected:
-  TrainerConfig frozen_config(const std::string& output, std::int64_t steps, const std::vector<std::string>& freeze) const {
+  TrainerConfig frozen_config(const std::string& output, std::int64_t steps,
+                              const std::vector<std::string>& freeze) const {
     TrainerConfig c = config(output);
     c.train.steps = steps;
     c.train.freeze = freeze;
@@ -41,7 +42,8 @@ class FrozenRun : public TrainingTest {
   }
 };
 
-const std::string gate = "model.layers.1.block_sparse_moe.gate.weight", expert = "model.layers.0.block_sparse_moe.experts.2.w1.weight";
+const std::string gate = "model.layers.1.block_sparse_moe.gate.weight",
+                  expert = "model.layers.0.block_sparse_moe.experts.2.w1.weight";
 
 TEST_F(FrozenRun, SavesEveryWeightAndTheMomentsOfWhatIsTrained) {
   auto c = frozen_config("run", 5, {"*.experts.*"});
@@ -56,8 +58,10 @@ TEST_F(FrozenRun, SavesEveryWeightAndTheMomentsOfWhatIsTrained) {
   EXPECT_NE(weight("run", 1, "lm_head.weight"), weight("run", 5, "lm_head.weight"));
 
   const ParameterCounts counts = count_parameters(c.model);
-  EXPECT_TRUE(mentions(log("run"), {(std::to_string(counts.total - counts.experts - counts.routers) + " of " + std::to_string(counts.total) +
-                                     " parameters are trained; frozen: *.experts.*, *.block_sparse_moe.gate.weight").c_str()}));
+  EXPECT_TRUE(mentions(log("run"), {(std::to_string(counts.total - counts.experts - counts.routers) + " of " +
+                                     std::to_string(counts.total) +
+                                     " parameters are trained; frozen: *.experts.*, *.block_sparse_moe.gate.weight")
+                                        .c_str()}));
 }
 
 TEST_F(FrozenRun, ResumedIsTheUninterruptedOneToTheBit) {
@@ -72,7 +76,8 @@ TEST_F(FrozenRun, ResumedIsTheUninterruptedOneToTheBit) {
 TEST_F(FrozenRun, MayFreezeMoreThanItsCheckpointDid) {
   ASSERT_EQ(train(frozen_config("run", 5, {})), 0);
   ASSERT_EQ(train(frozen_config("run", 10, {"*.gate.weight"})), 0);
-  EXPECT_TRUE(mentions(log("run"), {"2 parameter(s) that the checkpoint trained are frozen here: their moments are left behind"}));
+  EXPECT_TRUE(mentions(log("run"),
+                       {"2 parameter(s) that the checkpoint trained are frozen here: their moments are left behind"}));
   EXPECT_EQ(weight("run", 5, gate), weight("run", 10, gate));
   EXPECT_NE(weight("run", 5, expert), weight("run", 10, expert));
   EXPECT_EQ(moments("run", 5).size() - moments("run", 10).size(), 2 * 2u);
@@ -83,7 +88,8 @@ TEST_F(FrozenRun, MayNotTrainWhatItsCheckpointHasNoMomentsOf) {
   const std::string before = state_hash("run", 5);
   EXPECT_TRUE(mentions(message_of([&] { train(frozen_config("run", 10, {"*.gate.weight"})); }),
                        {"step-000005: 24 parameter(s) that are trained now were frozen there and have no moments, "
-                        "model.layers.0.block_sparse_moe.experts.0.w1.weight the first", "model.from"}));
+                        "model.layers.0.block_sparse_moe.experts.0.w1.weight the first",
+                        "model.from"}));
   EXPECT_EQ(state_hash("run", 5), before);
   // Its weights may begin a run of their own.
   auto other = frozen_config("other", 5, {});

@@ -28,7 +28,8 @@ std::string released(const std::string& more = "") {
     "intermediate_size": 14336, "max_position_embeddings": 32768, "num_attention_heads": 32, "num_experts_per_tok": 2,
     "num_hidden_layers": 32, "num_key_value_heads": 8, "num_local_experts": 8, "rms_norm_eps": 1e-05,
     "rope_theta": 1000000.0, "router_aux_loss_coef": 0.02, "sliding_window": null, "tie_word_embeddings": false,
-    "bos_token_id": 1, "eos_token_id": 2, "vocab_size": 32000)" + more + "}";
+    "bos_token_id": 1, "eos_token_id": 2, "vocab_size": 32000)" +
+         more + "}";
 }
 
 TEST_F(HfConfigTest, ReadsTheReleasedMixtral) {
@@ -63,7 +64,8 @@ TEST_F(HfConfigTest, AbsentKeysHaveTheDefaultsOfMixtralConfig) {
   EXPECT_EQ(config.bos, 1);
   EXPECT_FALSE(config.tied_head);
   ASSERT_EQ(config.warnings.size(), 2u);
-  EXPECT_TRUE(mentions(config.warnings[0], {"config.json", "absent", "num_key_value_heads 8", "max_position_embeddings 131072"}));
+  EXPECT_TRUE(mentions(config.warnings[0],
+                       {"config.json", "absent", "num_key_value_heads 8", "max_position_embeddings 131072"}));
   EXPECT_TRUE(mentions(config.warnings[1], {"rope_theta", "1000000"}));
 }
 
@@ -167,7 +169,8 @@ TEST_F(HfConfigTest, GenerationStopsAtTheIdsOfBothFiles) {
   EXPECT_EQ(stops({2}, R"({"eos_token_id": null})"), Ids{2});
   EXPECT_EQ(stops({2}, "{}"), Ids{2});
   EXPECT_EQ(stops({}, R"({"eos_token_id": [3]})"), Ids{3});
-  for (const char* bad : {"[]", "{", R"({"eos_token_id": "2"})", R"({"eos_token_id": [-1]})", R"({"eos_token_id": [[2]]})"})
+  for (const char* bad :
+       {"[]", "{", R"({"eos_token_id": "2"})", R"({"eos_token_id": [-1]})", R"({"eos_token_id": [[2]]})"})
     EXPECT_TRUE(mentions(message_of([&] { stops({2}, bad); }), {"generation_config.json"})) << bad;
 }
 

@@ -8,7 +8,13 @@ namespace smoe {
 namespace {
 
 MachineRates rates(double peak, double product) {
-  return {{.name = "A CPU (AVX2)", .threads = 2, .product_kernel = "OpenBLAS Haswell", .peak_flops = peak, .peak_form = "AVX2"}, peak, product};
+  return {{.name = "A CPU (AVX2)",
+           .threads = 2,
+           .product_kernel = "OpenBLAS Haswell",
+           .peak_flops = peak,
+           .peak_form = "AVX2"},
+          peak,
+          product};
 }
 
 TEST(MachineRates, AreMeasuredAndHeldAgainstTheArithmeticUnits) {
@@ -32,15 +38,17 @@ TEST(MachineRates, CountNoCoreTwice) {
 TEST(MachineRates, TheLogSaysCpuKernelAndRates) {
   const auto lines = describe(rates(200e9, 184e9));
   ASSERT_EQ(lines.size(), 1u);
-  EXPECT_EQ(lines[0],
-            "A CPU (AVX2), 2 thread(s) a rank; cores 200 GF/s (AVX2 multiply-adds), products of 2048^3 184 GF/s (92%) by OpenBLAS Haswell");
+  EXPECT_EQ(
+      lines[0],
+      "A CPU (AVX2), 2 thread(s) a rank; cores 200 GF/s (AVX2 multiply-adds), products of 2048^3 184 GF/s (92%) by OpenBLAS Haswell");
 }
 
 TEST(MachineRates, AProductBelowSixtyPercentIsAWarning) {
   EXPECT_EQ(describe(rates(200e9, 120e9)).size(), 1u);
   const auto lines = describe(rates(310e9, 44e9));
   ASSERT_EQ(lines.size(), 2u);
-  EXPECT_EQ(lines[1].find("warning: matrix products run at 14% of what the cores can do, expected at least 60%"), 0u) << lines[1];
+  EXPECT_EQ(lines[1].find("warning: matrix products run at 14% of what the cores can do, expected at least 60%"), 0u)
+      << lines[1];
 }
 
 }  // namespace

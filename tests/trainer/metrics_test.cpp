@@ -46,7 +46,12 @@ StepMetrics sample_row(std::int64_t step) {
 }
 
 EvalMetrics sample_eval(std::int64_t step, const std::string& source) {
-  return {.step = step, .source = source, .loss = 2.5, .perplexity = std::exp(2.5), .tokens = 512, .aux_loss = 4.0,
+  return {.step = step,
+          .source = source,
+          .loss = 2.5,
+          .perplexity = std::exp(2.5),
+          .tokens = 512,
+          .aux_loss = 4.0,
           .max_vio = 0.25};
 }
 
@@ -55,11 +60,12 @@ std::string text_of(const std::filesystem::path& file) { return read_file(file, 
 TEST(Metrics, RowIsTheDocumentedText) {
   StepMetrics row = sample_row(7);
   row.expert_load = {{0.5, 0.5}, {1.0, 0.0}};
-  EXPECT_EQ(to_json_line(row),
-            "{\"step\":7,\"tokens\":28672,\"targets\":4000,\"lm_loss\":3.3333333333333335,\"aux_loss\":4.1,\"z_loss\":12.25,\"loss\":3.4,"
-            "\"grad_norm\":0.30000000000000004,\"learning_rate\":0.0003,\"tokens_per_sec\":1234.5,\"mfu\":0.41,\"share_of_product\":0.5,"
-            "\"step_seconds\":3.32,\"max_vio\":0.52,\"model_gflops\":96.5,\"expert_load\":[[0.5,0.5],[1.0,0.0]],"
-            "\"peak_memory_bytes\":2726297600,\"skipped_steps\":1}\n");
+  EXPECT_EQ(
+      to_json_line(row),
+      "{\"step\":7,\"tokens\":28672,\"targets\":4000,\"lm_loss\":3.3333333333333335,\"aux_loss\":4.1,\"z_loss\":12.25,\"loss\":3.4,"
+      "\"grad_norm\":0.30000000000000004,\"learning_rate\":0.0003,\"tokens_per_sec\":1234.5,\"mfu\":0.41,\"share_of_product\":0.5,"
+      "\"step_seconds\":3.32,\"max_vio\":0.52,\"model_gflops\":96.5,\"expert_load\":[[0.5,0.5],[1.0,0.0]],"
+      "\"peak_memory_bytes\":2726297600,\"skipped_steps\":1}\n");
 }
 
 TEST(Metrics, EveryKeyIsExplained) {
@@ -78,7 +84,8 @@ TEST(Metrics, BytesSentAreAnObjectByCollectiveAndReadBack) {
   const ScratchDir dir;
   StepMetrics row = sample_row(3);
   row.bytes_sent = {{"moe.dispatch", 4096}, {"weights.all_gather", 1'000'000'000'000}};
-  EXPECT_NE(to_json_line(row).find("\"bytes_sent\":{\"moe.dispatch\":4096,\"weights.all_gather\":1000000000000}}\n"), std::string::npos);
+  EXPECT_NE(to_json_line(row).find("\"bytes_sent\":{\"moe.dispatch\":4096,\"weights.all_gather\":1000000000000}}\n"),
+            std::string::npos);
   MetricsWriter(dir.path() / "metrics.jsonl").write(row);
   EXPECT_EQ(read_metrics(dir.path() / "metrics.jsonl").steps.front(), row);
 }
@@ -165,9 +172,9 @@ TEST(Metrics, NumbersThatAreNotFiniteAreNull) {
 TEST(Metrics, MaxViolationIsTheWorstLayers) {
   using Load = std::vector<std::vector<double>>;
   EXPECT_DOUBLE_EQ(max_violation(Load{{0.25, 0.25, 0.25, 0.25}}), 0.0);
-  EXPECT_DOUBLE_EQ(max_violation(Load{{1.0, 0.0, 0.0, 0.0}}), 3.0);                    // collapse: experts - 1
+  EXPECT_DOUBLE_EQ(max_violation(Load{{1.0, 0.0, 0.0, 0.0}}), 3.0);  // collapse: experts - 1
   EXPECT_DOUBLE_EQ(max_violation(Load{{0.25, 0.25, 0.25, 0.25}, {0.5, 0.5, 0.0, 0.0}}), 1.0);
-  EXPECT_DOUBLE_EQ(max_violation(Load{{30.0, 10.0}}), 0.5);                            // counts do as well as shares
+  EXPECT_DOUBLE_EQ(max_violation(Load{{30.0, 10.0}}), 0.5);  // counts do as well as shares
   EXPECT_DOUBLE_EQ(max_violation(Load{{0.0, 0.0}}), 0.0);
   EXPECT_DOUBLE_EQ(max_violation(Load{}), 0.0);
 }
@@ -230,7 +237,8 @@ TEST(MetricsResume, AFileThatNeedsNothingDroppedIsNotReplaced) {
   const ScratchDir dir;
   const std::filesystem::path file = dir.path() / "metrics.jsonl";
   MetricsWriter(file).write(sample_row(1));
-  struct stat before {}, after {};
+  struct stat before {
+  }, after{};
   ASSERT_EQ(::stat(file.c_str(), &before), 0);
   MetricsWriter writer(file, 1);
   ASSERT_EQ(::stat(file.c_str(), &after), 0);
@@ -283,9 +291,9 @@ TEST(MetricsBadInput, CorruptLineInTheMiddleIsNamedWithItsNumber) {
 TEST(MetricsBadInput, WrongTypesAreNamed) {
   const ScratchDir dir;
   const std::filesystem::path file = dir.path() / "metrics.jsonl";
-  for (const std::string bad : {"{\"step\":1,\"lm_loss\":\"high\"}", "{\"step\":1,\"expert_load\":[1]}",
-                                "{\"step\":1,\"expert_load\":[[\"a\"]]}", "{\"step\":1,\"eval\":3}",
-                                "{\"step\":1,\"eval\":{\"web\":3}}"}) {
+  for (const std::string bad :
+       {"{\"step\":1,\"lm_loss\":\"high\"}", "{\"step\":1,\"expert_load\":[1]}",
+        "{\"step\":1,\"expert_load\":[[\"a\"]]}", "{\"step\":1,\"eval\":3}", "{\"step\":1,\"eval\":{\"web\":3}}"}) {
     write_file_atomically(file, bad + "\n");
     const std::string message = message_of([&] { read_metrics(file); });
     EXPECT_NE(message.find(file.string() + ":1"), std::string::npos) << bad << ": " << message;

@@ -26,13 +26,15 @@ using test::spill;
 
 // Nothing of it is how this trainer would have written it.
 const std::map<std::string, std::string> foreign_files = {
-    {"tokenizer_config.json", "{\"tokenizer_class\": \"LlamaTokenizer\",   \"legacy\": true, \"eos_token\": \"<|im_end|>\",\n"
-                              "\"added_tokens_decoder\": {\"600\": {\"content\": \"<|im_end|>\", \"special\": true}}, \"model_max_length\": 1000000000000000019884624838656}"},
+    {"tokenizer_config.json",
+     "{\"tokenizer_class\": \"LlamaTokenizer\",   \"legacy\": true, \"eos_token\": \"<|im_end|>\",\n"
+     "\"added_tokens_decoder\": {\"600\": {\"content\": \"<|im_end|>\", \"special\": true}}, \"model_max_length\": 1000000000000000019884624838656}"},
     {"special_tokens_map.json", "{\"eos_token\": \"<|im_end|>\"}"},
     {"added_tokens.json", "{\"<|im_end|>\": 600}\n\n"},
     {"chat_template.jinja", "{% for m in messages %}{{ m }}{% endfor %}"},
     {"chat_template.json", "{\"chat_template\": \"x\"}"},
-    {"tokenizer.json", "{\"version\": \"1.0\", \"added_tokens\": [{\"id\": 600, \"content\": \"<|im_end|>\", \"special\": true}]}"},
+    {"tokenizer.json",
+     "{\"version\": \"1.0\", \"added_tokens\": [{\"id\": 600, \"content\": \"<|im_end|>\", \"special\": true}]}"},
     {"generation_config.json", "{\"eos_token_id\": [600, 2],\r\n \"temperature\": 0.7, \"max_length\": 99}"},
 };
 
@@ -109,7 +111,8 @@ TEST_F(ModelFiles, WhatAModelCameWithIsKeptByteForByteFromRunToRun) {
   spill(source / "generation_config.json", foreign_files.at("generation_config.json"));
   ASSERT_EQ(train(one_step("second", source)), 0);
   expect_foreign_files(model_of_run("second"));
-  EXPECT_EQ(read_stop_ids(model_of_run("second"), read_hf_config(model_of_run("second"))), (std::vector<std::int32_t>{600, 2}));
+  EXPECT_EQ(read_stop_ids(model_of_run("second"), read_hf_config(model_of_run("second"))),
+            (std::vector<std::int32_t>{600, 2}));
   ASSERT_EQ(train(one_step("third", model_of_run("second"))), 0);
   expect_foreign_files(model_of_run("third"));
 
@@ -130,7 +133,8 @@ TEST_F(ModelFiles, ShardsOfTheBareTokenizerAreNotTrainedOnByAModelWithAddedToken
   ASSERT_EQ(train(one_step("first")), 0);
   fs::remove_all(root() / "data");
   prepare_with(test::small_model_file());
-  EXPECT_TRUE(mentions(message_of([&] { train(one_step("second", model_of_run("first"))); }), {"data", "another tokenizer"}));
+  EXPECT_TRUE(
+      mentions(message_of([&] { train(one_step("second", model_of_run("first"))); }), {"data", "another tokenizer"}));
   TrainerConfig longer = one_step("first");
   longer.train.steps = 2;
   EXPECT_TRUE(mentions(message_of([&] { train(longer); }), {"another tokenizer", "--tokenizer"}));
@@ -159,10 +163,15 @@ TEST_F(ModelFiles, AModelWhoseTokenizerIsNotReadIsNotTrainedOnAnothersShards) {
   spill(source / "tokenizer.json", "{\"version\": \"1.0\"}");
   EXPECT_TRUE(mentions(message_of([&] { train(one_step("second", source)); }),
                        {"data", "another tokenizer", "tokenizer.json", "not read yet", "--tokenizer", "--vocab-size"}));
-  EXPECT_TRUE(mentions(message_of([&] {
-    require_tokenizer_of(source, *open_corpus({.train = {{.path = (root() / "data").string()}}, .eval = {}, .sequence_length = 16}, {}));
-  }), {"another tokenizer", "tokenizer.json", "not read yet"}));
-  const auto opened = open_usable_sources({{.path = (root() / "data").string()}}, 16, false, {.model_directory = source});
+  EXPECT_TRUE(mentions(
+      message_of([&] {
+        require_tokenizer_of(
+            source,
+            *open_corpus({.train = {{.path = (root() / "data").string()}}, .eval = {}, .sequence_length = 16}, {}));
+      }),
+      {"another tokenizer", "tokenizer.json", "not read yet"}));
+  const auto opened =
+      open_usable_sources({{.path = (root() / "data").string()}}, 16, false, {.model_directory = source});
   ASSERT_EQ(opened.refused.size(), 1u);
   EXPECT_TRUE(mentions(opened.refused[0].reason, {"another tokenizer", "tokenizer.json"}));
 }

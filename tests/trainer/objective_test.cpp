@@ -36,9 +36,10 @@ class ObjectiveTest : public ::testing::Test {
     Step(const ObjectiveTest& test, std::int64_t micro_batch_size, std::unique_ptr<Objective> objective)
         : real(config(), test.weights, test.batch.sequence_length),
           optimizer(*real.backend, real.persistent, real.model.parameters(), real.mesh, {}),
-          step(*real.backend, real.mesh, real.model, optimizer, real.router, micro_batch_size, Recompute::none, std::move(objective)),
-          result(step.compute_gradients({test.batch.sequences, test.batch.sequence_length, test.batch.tokens, test.batch.targets,
-                                 test.batch.document_start})) {}
+          step(*real.backend, real.mesh, real.model, optimizer, real.router, micro_batch_size, Recompute::none,
+               std::move(objective)),
+          result(step.compute_gradients({test.batch.sequences, test.batch.sequence_length, test.batch.tokens,
+                                         test.batch.targets, test.batch.document_start})) {}
     RealModel real;
     AdamW optimizer;
     TrainingStep step;
@@ -46,7 +47,8 @@ class ObjectiveTest : public ::testing::Test {
   };
 
   // Loss, count and every gradient of the step are those of the reference.
-  static void expect_reference(Step& found, const reference::Batch& batch, const reference::Parameters<double>& weights) {
+  static void expect_reference(Step& found, const reference::Batch& batch,
+                               const reference::Parameters<double>& weights) {
     reference::ModelSaved<double> saved;
     const auto expected = reference::model_forward(config(), weights, batch, saved);
     auto gradients = reference::make_parameters<double>(config());
@@ -115,15 +117,16 @@ TEST_F(ObjectiveTest, AStepWhoseCountIsNotFiniteIsRefused) {
     }
     double wrong;
   };
-  for (const double count : {std::nan(""), HUGE_VAL}) EXPECT_TRUE(Step(*this, 2, std::make_unique<Miscounted>(count)).result.refused()) << count;
+  for (const double count : {std::nan(""), HUGE_VAL})
+    EXPECT_TRUE(Step(*this, 2, std::make_unique<Miscounted>(count)).result.refused()) << count;
 }
 
 // What a preference needs: the losses of a forward first, and gradients by what they say.
 TEST_F(ObjectiveTest, LossesStandAloneAndHaveTheSameBitsAsWithTheirGradient) {
   RealModel real(config(), weights, batch.sequence_length);
   Context context{*real.backend, real.mesh, real.activations, real.scratch};
-  const TokenBatch tokens = make_token_batch(*real.backend, real.activations, batch.sequences, batch.sequence_length, batch.tokens,
-                                             batch.targets, batch.document_start);
+  const TokenBatch tokens = make_token_batch(*real.backend, real.activations, batch.sequences, batch.sequence_length,
+                                             batch.tokens, batch.targets, batch.document_start);
   real.model.forward(context, tokens, Keep::all, real.saved);
   real.model.losses(context, tokens, real.saved);
   const Tensor alone = real.saved.losses;

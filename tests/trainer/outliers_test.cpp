@@ -107,28 +107,35 @@ class OddSteps : public TrainingTest {
   // How far the step before this checkpoint moved the last norm, which does not decay: the sum over its entries.
   double moved(const std::string& output, std::int64_t step) const {
     const auto before = numbers(output, step - 1, "model", norm), after = numbers(output, step, "model", norm);
-    return std::transform_reduce(after.begin(), after.end(), before.begin(), 0.0, std::plus<>(),
-                                 [](float a, float b) { return std::abs(static_cast<double>(a) - static_cast<double>(b)); });
+    return std::transform_reduce(after.begin(), after.end(), before.begin(), 0.0, std::plus<>(), [](float a, float b) {
+      return std::abs(static_cast<double>(a) - static_cast<double>(b));
+    });
   }
   // The same by AdamW's formula, from the moments of the checkpoint, if that was this update.
   double adam_moves(const TrainerConfig& c, std::int64_t step, int update) const {
-    const auto first = numbers("run", step, "optimizer", "exp_avg." + norm), second = numbers("run", step, "optimizer", "exp_avg_sq." + norm);
+    const auto first = numbers("run", step, "optimizer", "exp_avg." + norm),
+               second = numbers("run", step, "optimizer", "exp_avg_sq." + norm);
     const double rate = learning_rate(c.schedule, c.optimizer.learning_rate, step, c.train.steps);
     double sum = 0;
     for (std::size_t i = 0; i < first.size(); ++i) {
       const double mean = std::abs(static_cast<double>(first[i])) / (1 - std::pow(c.optimizer.beta1, update));
-      sum += rate * mean / (std::sqrt(static_cast<double>(second[i]) / (1 - std::pow(c.optimizer.beta2, update))) + c.optimizer.epsilon);
+      sum +=
+          rate * mean /
+          (std::sqrt(static_cast<double>(second[i]) / (1 - std::pow(c.optimizer.beta2, update))) + c.optimizer.epsilon);
     }
     return sum;
   }
-  std::vector<float> numbers(const std::string& output, std::int64_t step, const char* folder, const std::string& name) const {
+  std::vector<float> numbers(const std::string& output, std::int64_t step, const char* folder,
+                             const std::string& name) const {
     const TensorDirectory files(checkpoint(output, step) / folder);
     std::vector<float> numbers(static_cast<std::size_t>(files.info(name).shape.front()));
     files.read_f32(name, numbers.data(), 0, static_cast<std::int64_t>(numbers.size()));
     return numbers;
   }
   const std::string norm = "model.norm.weight";
-  std::string state_file(const std::string& output, std::int64_t step) const { return read_file(checkpoint(output, step) / "state.json", 1 << 20); }
+  std::string state_file(const std::string& output, std::int64_t step) const {
+    return read_file(checkpoint(output, step) / "state.json", 1 << 20);
+  }
 };
 
 TEST_F(OddSteps, ASpikeIsRefusedAndCountedAndTheRunGoesOn) {
@@ -149,7 +156,8 @@ TEST_F(OddSteps, ASpikeIsRefusedAndCountedAndTheRunGoesOn) {
   ASSERT_NE(row, rows.end());
   EXPECT_EQ(row->skipped_steps, 1);
   EXPECT_GT(row->lm_loss, 2 * rows.back().lm_loss);
-  EXPECT_TRUE(mentions(read_file(root() / "run" / "train.log", 1 << 20), {"step 40 refused", "deviations above those of the last 39 steps"}));
+  EXPECT_TRUE(mentions(read_file(root() / "run" / "train.log", 1 << 20),
+                       {"step 40 refused", "deviations above those of the last 39 steps"}));
 }
 
 TEST_F(OddSteps, AreTakenWhereNobodyAskedAndLeaveNoTraceInACheckpoint) {
@@ -209,10 +217,12 @@ TEST_F(OddSteps, TheLossAloneOrTheNormAloneIsEnough) {
 TEST_F(OddSteps, TooManyInARowEndTheRun) {
   auto c = spiky("run", 39, 44);
   c.train.max_skipped_steps = 2;
-  EXPECT_TRUE(mentions(message_of([&] { run(c); }), {"2 steps in a row", "train.outlier_deviations", "update 38", "step-000036", "steps 39 to 40"}));
+  EXPECT_TRUE(mentions(message_of([&] { run(c); }),
+                       {"2 steps in a row", "train.outlier_deviations", "update 38", "step-000036", "steps 39 to 40"}));
   c.checkpoint.interval = 39;
   for (int i = 0; i < 2; ++i)  // the second time from behind the first of them
-    EXPECT_TRUE(mentions(message_of([&] { run(c); }), {"2 steps in a row", "update 38", "step-000039", "steps 39 to 40"}));
+    EXPECT_TRUE(
+        mentions(message_of([&] { run(c); }), {"2 steps in a row", "update 38", "step-000039", "steps 39 to 40"}));
 }
 
 TEST_F(OddSteps, ANanDoesNotPoisonWhatStepsAreHeldAgainst) {

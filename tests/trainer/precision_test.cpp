@@ -36,13 +36,16 @@ Numbers rounded_to_halves(Numbers numbers) {
 
 class PrecisionRuns : public TrainingTest {
  protected:
-  TrainerConfig in(PrecisionChoice precision, const std::string& output, ExportType exported = ExportType::of_run) const {
+  TrainerConfig in(PrecisionChoice precision, const std::string& output,
+                   ExportType exported = ExportType::of_run) const {
     TrainerConfig c = config(output);
     c.train.precision = precision;
     c.checkpoint.export_dtype = exported;
     return c;
   }
-  Numbers weights(const std::string& output, std::int64_t step) const { return numbers_in(checkpoint(output, step) / "model", ""); }
+  Numbers weights(const std::string& output, std::int64_t step) const {
+    return numbers_in(checkpoint(output, step) / "model", "");
+  }
   Numbers optimizer(const std::string& output, std::int64_t step, const std::string& prefix) const {
     return numbers_in(checkpoint(output, step) / "optimizer", prefix);
   }
@@ -128,7 +131,8 @@ TEST_F(PrecisionRuns, AnotherPrecisionGoesOnFromTheSameNumbers) {
   for (const std::string prefix : {"exp_avg.", "exp_avg_sq."}) {  // the moments too
     const Numbers stayed = optimizer("same", 11, prefix), changed = optimizer("to-whole", 11, prefix);
     for (const auto& [name, values] : stayed)
-      for (std::size_t i = 0; i < values.size(); ++i) ASSERT_NEAR(values[i], changed.at(name)[i], 1e-25) << prefix << name;
+      for (std::size_t i = 0; i < values.size(); ++i)
+        ASSERT_NEAR(values[i], changed.at(name)[i], 1e-25) << prefix << name;
     EXPECT_NE(stayed, optimizer("half", 10, prefix)) << "no step was made";
   }
 }
@@ -140,7 +144,8 @@ TEST_F(PrecisionRuns, TheFrozenHaveNoMasters) {
   ASSERT_EQ(train(c), 0);
   const Numbers kept = masters("frozen", 20), all = weights("frozen", 20);
   EXPECT_LT(kept.size(), all.size());
-  for (const auto& [name, values] : all) EXPECT_EQ(kept.contains(name), name.find(".experts.") == std::string::npos) << name;
+  for (const auto& [name, values] : all)
+    EXPECT_EQ(kept.contains(name), name.find(".experts.") == std::string::npos) << name;
   TrainerConfig resumed = c;
   resumed.train.output_dir = (root() / "resumed").string();
   resumed.checkpoint.resume = checkpoint("frozen", 10).string();

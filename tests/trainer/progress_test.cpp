@@ -14,7 +14,9 @@ class FakeTerminal {
   explicit FakeTerminal(bool interactive) : interactive_(interactive), file_(std::tmpfile(), &std::fclose) {}
 
   Terminal get() {
-    return {.out = file_.get(), .interactive = interactive_, .columns = [this] { return columns; },
+    return {.out = file_.get(),
+            .interactive = interactive_,
+            .columns = [this] { return columns; },
             .seconds = [this] { return now; }};
   }
   std::string text() {
@@ -82,7 +84,7 @@ TEST(Progress, RateIsExactForSteadyWorkAndForgetsAPause) {
   EXPECT_DOUBLE_EQ(rate.units_per_second(), 2.0);  // unbiased from the first sample
   for (int i = 0; i < 50; ++i) rate.add(2, 1.0);
   EXPECT_NEAR(rate.units_per_second(), 2.0, 1e-12);
-  rate.add(2, 60.0);                               // a checkpoint
+  rate.add(2, 60.0);  // a checkpoint
   EXPECT_LT(rate.units_per_second(), 0.5);
   for (int i = 0; i < 100; ++i) rate.add(2, 1.0);
   EXPECT_NEAR(rate.units_per_second(), 2.0, 0.02);
@@ -107,7 +109,8 @@ TEST(Progress, PlainLinesComeAtTheirIntervalAndAtTheEnd) {
 
 TEST(Progress, AResumedRunCountsItsRateFromWhereItStarted) {
   FakeTerminal terminal(false);
-  Progress progress({.label = "train", .unit = "step", .total = 1000, .done = 900, .plain_seconds = 0.0}, terminal.get());
+  Progress progress({.label = "train", .unit = "step", .total = 1000, .done = 900, .plain_seconds = 0.0},
+                    terminal.get());
   terminal.now += 10.0;
   progress.update(910);
   EXPECT_EQ(terminal.lines().at(0), "train   910/1000  91%  1 step/s  ETA 1m30s");

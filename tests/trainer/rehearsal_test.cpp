@@ -48,12 +48,15 @@ TEST_F(Rehearsal, ChangesNoBit) {
         for (std::int64_t step = 1; step <= 3; ++step) {
           if (rehearsed) parts.step->rehearse(16);
           const StepResult result = parts.step->compute_gradients({8, 16, ids, targets, starts});
-          for (const double x : {result.lm_loss, result.aux_loss, result.z_loss, result.grad_norm}) numbers[rehearsed].push_back(x);
-          for (const auto& layer : parts.step->balance().load) numbers[rehearsed].insert(numbers[rehearsed].end(), layer.begin(), layer.end());
+          for (const double x : {result.lm_loss, result.aux_loss, result.z_loss, result.grad_norm})
+            numbers[rehearsed].push_back(x);
+          for (const auto& layer : parts.step->balance().load)
+            numbers[rehearsed].insert(numbers[rehearsed].end(), layer.begin(), layer.end());
           parts.step->apply(result, step, 1e-2);
         }
         for (const FlatBuffer& flat : parts.model->parameters().flat_buffers())
-          weights[rehearsed].insert(weights[rehearsed].end(), flat.values.f32(), flat.values.f32() + flat.values.elements());
+          weights[rehearsed].insert(weights[rehearsed].end(), flat.values.f32(),
+                                    flat.values.f32() + flat.values.elements());
       }
       EXPECT_EQ(numbers[0], numbers[1]);
       EXPECT_EQ(weights[0], weights[1]);
@@ -75,7 +78,8 @@ TEST_F(Rehearsal, TakesWhatAStepTakesAndAboutWhatIsEstimated) {
     EXPECT_GT(rehearsed, 1u << 18);
     trainer.run();
     EXPECT_EQ(step.activation_bytes(), rehearsed);
-    const auto estimated = static_cast<double>(estimated_activation_bytes(c.model, micro_batch_of(c.train, c.data), {}));
+    const auto estimated =
+        static_cast<double>(estimated_activation_bytes(c.model, micro_batch_of(c.train, c.data), {}));
     EXPECT_NEAR(estimated / static_cast<double>(rehearsed), 1, 0.25);
   }
 }
@@ -107,8 +111,9 @@ TEST_F(Rehearsal, WhatDoesNotFitIsRefusedBeforeEarlierResultsAreMoved) {
     const LittleMemory little(std::uint64_t{256} << 20);
     message = message_of([&] { train(c); });
   }
-  EXPECT_TRUE(mentions(message, {"a micro-batch does not fit in memory", "MiB more are wanted", "train.micro_batch_size (32768)",
-                                 "data.sequence_length (16)", "train.recompute: layer"}));
+  EXPECT_TRUE(
+      mentions(message, {"a micro-batch does not fit in memory", "MiB more are wanted",
+                         "train.micro_batch_size (32768)", "data.sequence_length (16)", "train.recompute: layer"}));
   EXPECT_FALSE(fs::exists(root() / "run" / "previous-1"));
   EXPECT_TRUE(fs::exists(checkpoint("run", 1) / "manifest.json"));
 }
@@ -138,8 +143,9 @@ TEST_F(Rehearsal, WhatThisMachineCannotHoldIsNotTried) {
   auto c = config("run");
   c.train.global_batch_size = c.train.micro_batch_size = std::int64_t{1} << 24;
   c.data.sequence_length = 64;
-  EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"GiB here for weights, gradients, moments and the activations of a micro-batch",
-                                                     "this machine has", "lower train.micro_batch_size (16777216)"}));
+  EXPECT_TRUE(mentions(message_of([&] { train(c); }),
+                       {"GiB here for weights, gradients, moments and the activations of a micro-batch",
+                        "this machine has", "lower train.micro_batch_size (16777216)"}));
   EXPECT_FALSE(fs::exists(root() / "run"));
 }
 

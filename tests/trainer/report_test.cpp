@@ -105,8 +105,9 @@ TEST(Report, HoldsTheRunsNumbersConfigurationAndCounts) {
 
 TEST(Report, KeepsTheLastOfRowsThatRepeatAStep) {
   const ScratchDir dir;
-  write_file_atomically(dir.path() / "metrics.jsonl", "{\"step\":2,\"lm_loss\":5.0}\n{\"step\":1,\"lm_loss\":6.0}\n"
-                                                      "{\"step\":2,\"lm_loss\":4.0}\n");
+  write_file_atomically(dir.path() / "metrics.jsonl",
+                        "{\"step\":2,\"lm_loss\":5.0}\n{\"step\":1,\"lm_loss\":6.0}\n"
+                        "{\"step\":2,\"lm_loss\":4.0}\n");
   const Json steps = data_of(render_report({dir.path()})).at("runs")[0].at("steps");
   EXPECT_EQ(steps.at("step"), (Json{1, 2}));
   EXPECT_EQ(steps.at("lm_loss"), (Json{6.0, 4.0}));
@@ -156,8 +157,11 @@ fs::path make_evaluated_run(const fs::path& path, int sources) {
     writer.write(row);
     std::vector<EvalMetrics> evals;
     for (int i = 0; i < sources; ++i)
-      evals.push_back({.step = step, .source = "source-" + std::to_string(i), .loss = 3.0 + 0.1 * i - 0.2 * static_cast<double>(step),
-                       .perplexity = 20.0, .tokens = 1000});
+      evals.push_back({.step = step,
+                       .source = "source-" + std::to_string(i),
+                       .loss = 3.0 + 0.1 * i - 0.2 * static_cast<double>(step),
+                       .perplexity = 20.0,
+                       .tokens = 1000});
     writer.write(evals);
   }
   return path;
@@ -289,7 +293,8 @@ struct BrowserVisit {
   bool console_spoke() const { return log.find("CONSOLE") != std::string::npos; }
   int canvases() const {
     const std::regex canvas("<canvas");
-    return static_cast<int>(std::distance(std::sregex_iterator(dom.begin(), dom.end(), canvas), std::sregex_iterator()));
+    return static_cast<int>(
+        std::distance(std::sregex_iterator(dom.begin(), dom.end(), canvas), std::sregex_iterator()));
   }
 };
 
@@ -301,10 +306,13 @@ class ReportInBrowser : public testing::Test {
 
   BrowserVisit visit(const fs::path& page) {
     const fs::path dom = dir_.path() / "dom.html", log = dir_.path() / "chromium.log";
-    const std::string command = "timeout 60 chromium --headless --no-sandbox --disable-gpu --window-size=1400,2000 "
-                                "--user-data-dir='" + (dir_.path() / "profile").string() + "' --virtual-time-budget=5000 "
-                                "--enable-logging=stderr --dump-dom 'file://" + page.string() + "' >'" + dom.string() +
-                                "' 2>'" + log.string() + "'";
+    const std::string command =
+        "timeout 60 chromium --headless --no-sandbox --disable-gpu --window-size=1400,2000 "
+        "--user-data-dir='" +
+        (dir_.path() / "profile").string() +
+        "' --virtual-time-budget=5000 "
+        "--enable-logging=stderr --dump-dom 'file://" +
+        page.string() + "' >'" + dom.string() + "' 2>'" + log.string() + "'";
     const int status = std::system(command.c_str());
     EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << read_file(log, 1 << 24);
     return {read_file(dom, 1 << 26), read_file(log, 1 << 24)};

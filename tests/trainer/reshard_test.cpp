@@ -76,19 +76,23 @@ class Holder {
   // Weights, first and second moments.
   PartsOf parts(int kind) {
     if (kind == 0) return master_parts(shards());
-    return shard_parts(shards(), [this, kind](std::size_t flat) { return kind == 1 ? optimizer_->first_moments(flat) : optimizer_->second_moments(flat); });
+    return shard_parts(shards(), [this, kind](std::size_t flat) {
+      return kind == 1 ? optimizer_->first_moments(flat) : optimizer_->second_moments(flat);
+    });
   }
   void fill() {
     for (int kind = 0; kind < 3; ++kind)
       for (const Parameter& p : parameters())
         for (const SlicePart& part : parts(kind)(p))
-          for (std::int64_t i = 0; i < part.numbers.elements(); ++i) part.numbers.f32()[i] = number(p, place_in_whole(p, part.first + i), kind);
+          for (std::int64_t i = 0; i < part.numbers.elements(); ++i)
+            part.numbers.f32()[i] = number(p, place_in_whole(p, part.first + i), kind);
   }
   // How many numbers are not what they should be, and how many there are.
   std::pair<std::int64_t, std::int64_t> wrong() {
     std::int64_t wrong = 0, seen = 0;
     for (const Parameter& p : parameters())
-      for (std::int64_t i = 0; i < p.value.elements(); ++i, ++seen) wrong += p.value.f32()[i] != number(p, place_in_whole(p, i), 0);
+      for (std::int64_t i = 0; i < p.value.elements(); ++i, ++seen)
+        wrong += p.value.f32()[i] != number(p, place_in_whole(p, i), 0);
     for (int kind = 1; kind < 3; ++kind)
       for (const Parameter& p : parameters())
         for (const SlicePart& part : parts(kind)(p))
@@ -104,7 +108,8 @@ class Holder {
   std::optional<AdamW> optimizer_;
 };
 
-std::vector<std::unique_ptr<Holder>> ranks_of(const Layout& layout, std::int64_t bucket_elements = 640, const std::vector<std::string>& frozen = {}) {
+std::vector<std::unique_ptr<Holder>> ranks_of(const Layout& layout, std::int64_t bucket_elements = 640,
+                                              const std::vector<std::string>& frozen = {}) {
   std::vector<std::unique_ptr<Holder>> ranks;
   for (int r = 0; r < layout.ranks; ++r) ranks.push_back(std::make_unique<Holder>(layout, r, bucket_elements, frozen));
   return ranks;
@@ -117,7 +122,8 @@ std::vector<TensorSpec> all_specs(const std::vector<std::string>& frozen = {}) {
   const ParameterSet whole = declare_parameters(small_model(), Mesh::single(), frozen);
   std::vector<TensorSpec> specs;
   for (const std::string& prefix : prefixes)
-    for (const TensorSpec& spec : tensor_specs(whole, prefix, prefix.empty() ? Members::all : Members::trained)) specs.push_back(spec);
+    for (const TensorSpec& spec : tensor_specs(whole, prefix, prefix.empty() ? Members::all : Members::trained))
+      specs.push_back(spec);
   return specs;
 }
 
@@ -135,10 +141,12 @@ TEST(Reshard, EveryOrderedPairOfLayoutsRoundTripsToTheBit) {
       rank->fill();
       auto writer = TensorDirectoryWriter::open_for_slices(directory, specs);
       for (int kind = 0; kind < 3; ++kind)
-        elements += write_parts(writer, Holder::backend(), rank->parameters(), rank->parts(kind), prefixes[static_cast<std::size_t>(kind)]);
+        elements += write_parts(writer, Holder::backend(), rank->parameters(), rank->parts(kind),
+                                prefixes[static_cast<std::size_t>(kind)]);
       writer.finish();
     }
-    EXPECT_EQ(elements, 3 * count_parameters(small_model()).total) << layout.to_string() << ": each number is written by one rank";
+    EXPECT_EQ(elements, 3 * count_parameters(small_model()).total)
+        << layout.to_string() << ": each number is written by one rank";
     files_by_hash.emplace(sha256_file(directory / "model.safetensors"), directory);
     written.push_back(directory);
   }
@@ -151,9 +159,12 @@ TEST(Reshard, EveryOrderedPairOfLayoutsRoundTripsToTheBit) {
       const TensorDirectory files(directory);
       for (const auto& rank : ranks) {
         for (const FlatBuffer& flat : rank->parameters().flat_buffers()) Holder::backend().fill(flat.values, -1.0f);
-        read_parts(files, Holder::backend(), rank->parameters(), [](const Parameter& p) { return std::vector<SlicePart>{{0, p.value.reshape({p.value.elements()})}}; });
+        read_parts(files, Holder::backend(), rank->parameters(), [](const Parameter& p) {
+          return std::vector<SlicePart>{{0, p.value.reshape({p.value.elements()})}};
+        });
         for (int kind = 1; kind < 3; ++kind)
-          read_parts(files, Holder::backend(), rank->parameters(), rank->parts(kind), prefixes[static_cast<std::size_t>(kind)]);
+          read_parts(files, Holder::backend(), rank->parameters(), rank->parts(kind),
+                     prefixes[static_cast<std::size_t>(kind)]);
         const auto [wrong, seen] = rank->wrong();
         ASSERT_EQ(wrong, 0) << "written as " << directory << ", read as " << reader.to_string();
         ASSERT_GT(seen, 0);
@@ -179,7 +190,8 @@ TEST(Reshard, WhatIsFrozenIsWrittenOnceAndHasNoMoments) {
       rank->fill();
       auto writer = TensorDirectoryWriter::open_for_slices(directory, specs);
       for (std::size_t kind = 0; kind < 3; ++kind)
-        elements[kind] += write_parts(writer, Holder::backend(), rank->parameters(), rank->parts(static_cast<int>(kind)), prefixes[kind]);
+        elements[kind] += write_parts(writer, Holder::backend(), rank->parameters(),
+                                      rank->parts(static_cast<int>(kind)), prefixes[kind]);
       writer.finish();
     }
     EXPECT_EQ(elements[0], count_parameters(small_model()).total) << layout.to_string();
@@ -194,7 +206,8 @@ TEST(Reshard, WhatIsFrozenIsWrittenOnceAndHasNoMoments) {
 // ZeRO-1: weights and gradients whole, moments and the masters of bf16 weights divided by the number of ranks that hold
 // replicas.
 class ReshardMemory : public testing::TestWithParam<DType> {};
-INSTANTIATE_TEST_SUITE_P(Types, ReshardMemory, testing::Values(DType::f32, DType::bf16), [](const auto& info) { return name_of(info.param); });
+INSTANTIATE_TEST_SUITE_P(Types, ReshardMemory, testing::Values(DType::f32, DType::bf16),
+                         [](const auto& info) { return name_of(info.param); });
 
 TEST_P(ReshardMemory, OfARankIsWhatIsDeclared) {
   const DType type = GetParam();
@@ -209,11 +222,13 @@ TEST_P(ReshardMemory, OfARankIsWhatIsDeclared) {
       whole.allocate(Holder::backend(), arena, 8, true);
       const AdamW optimizer(Holder::backend(), arena, whole.parameters(), mesh, {});
       const auto expected = static_cast<double>(training_state_bytes(larger, layout, {}, type));
-      EXPECT_NEAR(static_cast<double>(arena.high_water_bytes()), expected, 0.002 * expected + 16384) << layout.to_string() << " rank " << r;
+      EXPECT_NEAR(static_cast<double>(arena.high_water_bytes()), expected, 0.002 * expected + 16384)
+          << layout.to_string() << " rank " << r;
       const auto least = static_cast<double>(least_training_state_bytes(larger, layout, false, type));
       EXPECT_LE(least, expected) << layout.to_string();
       EXPECT_GE(least, 0.98 * expected) << layout.to_string();
-      EXPECT_LE(static_cast<double>(least_training_state_bytes(larger, layout, true, type)), 0.5 * least) << layout.to_string();
+      EXPECT_LE(static_cast<double>(least_training_state_bytes(larger, layout, true, type)), 0.5 * least)
+          << layout.to_string();
     }
 }
 
@@ -222,8 +237,8 @@ TEST_P(ReshardMemory, OfWhatIsFrozenIsItsValueAndNoMore) {
   const DType type = GetParam();
   const std::int64_t positions = 8, blocks = 30;
   const ModelConfig model = small_model();
-  for (const std::vector<std::string>& frozen :
-       std::vector<std::vector<std::string>>{{}, {"*.gate.weight"}, {"*.experts.*"}, {"model.*"}, {"*norm*", "*.self_attn.*", "lm_head.weight"}})
+  for (const std::vector<std::string>& frozen : std::vector<std::vector<std::string>>{
+           {}, {"*.gate.weight"}, {"*.experts.*"}, {"model.*"}, {"*norm*", "*.self_attn.*", "lm_head.weight"}})
     for (const Layout& layout : all_layouts()) {
       SCOPED_TRACE(layout.to_string() + " " + (frozen.empty() ? "" : frozen.front()));
       const Mesh mesh = Mesh::placed(layout, layout.ranks - 1);
@@ -231,7 +246,8 @@ TEST_P(ReshardMemory, OfWhatIsFrozenIsItsValueAndNoMore) {
       Mixtral taken(model, mesh, frozen, {}, type);
       taken.allocate(Holder::backend(), arena, positions, true);
       const AdamW optimizer(Holder::backend(), arena, taken.parameters(), mesh, {});
-      const std::int64_t declared = static_cast<std::int64_t>(training_state_bytes(model, layout, frozen, type)) + 4 * positions * model.head_size();
+      const std::int64_t declared = static_cast<std::int64_t>(training_state_bytes(model, layout, frozen, type)) +
+                                    4 * positions * model.head_size();
       EXPECT_GE(static_cast<std::int64_t>(arena.high_water_bytes()), declared);
       EXPECT_LT(static_cast<std::int64_t>(arena.high_water_bytes()), declared + 256 * blocks);
 
@@ -246,7 +262,8 @@ TEST_P(ReshardMemory, OfWhatIsFrozenIsItsValueAndNoMore) {
       }
       padding += 16 * 16 * 6 * layout.ranks;
       EXPECT_GE(static_cast<double>(declared), by_hand);
-      EXPECT_LT(static_cast<double>(declared), by_hand + padding + static_cast<double>(4 * positions * model.head_size()));
+      EXPECT_LT(static_cast<double>(declared),
+                by_hand + padding + static_cast<double>(4 * positions * model.head_size()));
     }
 }
 

@@ -30,7 +30,8 @@ TEST_F(Resume, TwentyStepsEqualTenAndTenAcrossEpochsAndSources) {
   ASSERT_EQ(train(config("whole")), 0);
   const auto rows = metrics("whole");
   ASSERT_EQ(rows.steps.size(), 20u);
-  EXPECT_LT(rows.steps.back().lm_loss, rows.steps.front().lm_loss) << "the run must learn something, or equal bits prove little";
+  EXPECT_LT(rows.steps.back().lm_loss, rows.steps.front().lm_loss)
+      << "the run must learn something, or equal bits prove little";
 
   // The second source has fewer samples than it gives in ten steps: the resumed half begins in a later epoch.
   std::filesystem::copy(root() / "whole", root() / "halves", std::filesystem::copy_options::recursive);

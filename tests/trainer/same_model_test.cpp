@@ -18,10 +18,18 @@ namespace {
 class ChangeOne {
  public:
   explicit ChangeOne(std::size_t which) : left_(which) {}
-  void path(const char* name, std::optional<std::string>& value) { if (is_the_one(name)) value = "elsewhere"; }
-  void integer(const char* name, std::int64_t& value, std::string_view) { if (is_the_one(name)) value += 8; }
-  void integer(const char* name, std::optional<std::int64_t>& value, std::string_view) { if (is_the_one(name)) value = 18; }
-  void number(const char* name, double& value, std::string_view) { if (is_the_one(name)) value *= 1 + 1e-12; }
+  void path(const char* name, std::optional<std::string>& value) {
+    if (is_the_one(name)) value = "elsewhere";
+  }
+  void integer(const char* name, std::int64_t& value, std::string_view) {
+    if (is_the_one(name)) value += 8;
+  }
+  void integer(const char* name, std::optional<std::int64_t>& value, std::string_view) {
+    if (is_the_one(name)) value = 18;
+  }
+  void number(const char* name, double& value, std::string_view) {
+    if (is_the_one(name)) value *= 1 + 1e-12;
+  }
   std::string changed;  // its name
 
  private:
@@ -69,8 +77,8 @@ TEST(SameModel, EveryFieldIsComparedOrNamedAsOneThatMayDiffer) {
   }
   for (const auto field : fields_that_may_differ) EXPECT_TRUE(models.contains(std::string(field))) << field;
   // One name a member, or this does not compile: a new field is compared, or said to be one that may differ.
-  [[maybe_unused]] const auto& [from, vocabulary, hidden, intermediate, layers, heads, kv_heads, head_dim, experts, top_k, positions, theta, scaling, epsilon,
-               range, window, window_given] = ModelConfig{};
+  [[maybe_unused]] const auto& [from, vocabulary, hidden, intermediate, layers, heads, kv_heads, head_dim, experts,
+                                top_k, positions, theta, scaling, epsilon, range, window, window_given] = ModelConfig{};
   EXPECT_EQ(models.size(), 17u);
 }
 

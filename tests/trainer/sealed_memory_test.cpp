@@ -23,7 +23,9 @@ namespace {
 using test::LateCopies;
 using test::SealedMemory;
 
-std::unique_ptr<Backend> make_device(int threads) { return std::make_unique<LateCopies>(std::make_unique<SealedMemory>(threads)); }
+std::unique_ptr<Backend> make_device(int threads) {
+  return std::make_unique<LateCopies>(std::make_unique<SealedMemory>(threads));
+}
 
 class SealedMemoryRuns : public TrainingTest {
  protected:
@@ -43,7 +45,8 @@ class SealedMemoryRuns : public TrainingTest {
 
 // Forward, backward, update, evaluation, checkpoints written and read.
 TEST_F(SealedMemoryRuns, TrainEvaluateSaveAndResumeWithTheBitsOfTheCpu) {
-  for (const auto& [precision, name] : {std::pair(PrecisionChoice::fp32, "fp32"), std::pair(PrecisionChoice::bf16, "bf16")}) {
+  for (const auto& [precision, name] :
+       {std::pair(PrecisionChoice::fp32, "fp32"), std::pair(PrecisionChoice::bf16, "bf16")}) {
     const std::string cpu = std::string("cpu-") + name, sealed = std::string("sealed-") + name;
     train_on(make_cpu_backend(2), tiny(cpu, 4, precision));
     train_on(make_device(2), tiny(sealed, 2, precision));

@@ -57,7 +57,8 @@ Bits train_on(Backend& backend) {
     bits.losses.insert(bits.losses.end(), {result.lm_loss, result.aux_loss, result.grad_norm});
     step.apply(result, n, 1e-2);
   }
-  for (const Parameter& p : model.parameters()) bits.weights.insert(bits.weights.end(), p.value.f32(), p.value.f32() + p.value.elements());
+  for (const Parameter& p : model.parameters())
+    bits.weights.insert(bits.weights.end(), p.value.f32(), p.value.f32() + p.value.elements());
   return bits;
 }
 
@@ -71,7 +72,13 @@ TEST(TimedBackend, TrainsToTheSameBits) {
 // ---- a profile ----
 
 TEST(StepProfile, IsOfTheConfigurationsOptimizerStep) {
-  StepProfileCase what{.model = tiny_model(), .sequence_length = 16, .micro_batch_size = 2, .micro_batches = 3, .steps = 1, .generated = 4, .threads = 1};
+  StepProfileCase what{.model = tiny_model(),
+                       .sequence_length = 16,
+                       .micro_batch_size = 2,
+                       .micro_batches = 3,
+                       .steps = 1,
+                       .generated = 4,
+                       .threads = 1};
   std::vector<std::int64_t> seen;
   what.on_progress = [&](std::int64_t done, std::int64_t total) {
     EXPECT_EQ(total, 3);
@@ -108,7 +115,8 @@ TEST(StepProfile, IsOfTheConfigurationsOptimizerStep) {
   }
   EXPECT_NEAR(seconds, profile.step_seconds(), 1e-9);
   EXPECT_EQ(adamw_elements, static_cast<double>(profile.parameters));  // once a step, whatever the accumulation
-  EXPECT_TRUE(std::is_sorted(profile.ops.begin(), profile.ops.end(), [](const OpTime& a, const OpTime& b) { return a.seconds > b.seconds; }));
+  EXPECT_TRUE(std::is_sorted(profile.ops.begin(), profile.ops.end(),
+                             [](const OpTime& a, const OpTime& b) { return a.seconds > b.seconds; }));
 }
 
 // ---- sentences ----
@@ -117,7 +125,8 @@ TEST(StepProfile, IsOfTheConfigurationsOptimizerStep) {
 class Judged : public ::testing::Test {
  protected:
   Judged() {
-    profile.device = {.name = "a CPU", .threads = 2, .product_kernel = "a library", .peak_flops = 100e9, .peak_form = "AVX2"};
+    profile.device = {
+        .name = "a CPU", .threads = 2, .product_kernel = "a library", .peak_flops = 100e9, .peak_form = "AVX2"};
     profile.ceilings = {100e9, 80e9, 10e9};
     profile.micro_batch_size = 4;
     profile.sequence_length = 512;
@@ -126,7 +135,8 @@ class Judged : public ::testing::Test {
     profile.micro_batch_seconds = 1;
   }
   void product(double seconds, double share, std::int64_t rows = 512) {
-    profile.ops.push_back({"gemm", "nt m" + std::to_string(rows) + " n8 k8", rows, 10, seconds, {share * 100e9 * seconds, 1}});
+    profile.ops.push_back(
+        {"gemm", "nt m" + std::to_string(rows) + " n8 k8", rows, 10, seconds, {share * 100e9 * seconds, 1}});
   }
   void moved(const char* op, double seconds, double share, std::int64_t calls = 10) {
     profile.ops.push_back({op, "n1", 0, calls, seconds, {1, share * 10e9 * seconds}});
@@ -135,7 +145,8 @@ class Judged : public ::testing::Test {
   void expect(Limit limit, std::initializer_list<const char*> pieces) const {
     const Verdict verdict = judge(profile);
     EXPECT_EQ(name_of(verdict.limit), name_of(limit));
-    for (const char* piece : pieces) EXPECT_NE(verdict.sentence.find(piece), std::string::npos) << piece << " is not in: " << verdict.sentence;
+    for (const char* piece : pieces)
+      EXPECT_NE(verdict.sentence.find(piece), std::string::npos) << piece << " is not in: " << verdict.sentence;
   }
 
   StepProfile profile;
@@ -145,12 +156,14 @@ TEST_F(Judged, Arithmetic) {
   product(0.78, 0.91);
   moved("swiglu_forward", 0.2, 0.9);
   outside(0.02);
-  expect(Limit::arithmetic, {"78% of the step is matrix products and attention at 91% of the cores' rate", "bound by arithmetic"});
+  expect(Limit::arithmetic,
+         {"78% of the step is matrix products and attention at 91% of the cores' rate", "bound by arithmetic"});
 }
 TEST_F(Judged, ProductsThatAreSlow) {
   product(0.9, 0.45);
   outside(0.1);
-  expect(Limit::slow_products, {"90% of the step", "at 45% of the cores' rate, where 60% can be expected", "2048^3 reaches 80%, so the shapes"});
+  expect(Limit::slow_products, {"90% of the step", "at 45% of the cores' rate, where 60% can be expected",
+                                "2048^3 reaches 80%, so the shapes"});
   profile.ceilings.product_flops = 50e9;
   expect(Limit::slow_products, {"2048^3 reaches 50% only, so the kernels (a library)"});
   profile.cpu_share = 0.5;
@@ -161,7 +174,8 @@ TEST_F(Judged, MemoryOfTheOptimizer) {
   moved("adamw", 0.35, 0.96);
   moved("add", 0.06, 0.96);
   outside(0.04);
-  expect(Limit::memory, {"41% of the step moves memory at 96% of its rate, 35% the optimizer's", "train.global_batch_size"});
+  expect(Limit::memory,
+         {"41% of the step moves memory at 96% of its rate, 35% the optimizer's", "train.global_batch_size"});
 }
 TEST_F(Judged, MemoryOfActivations) {
   product(0.5, 0.9);
@@ -222,10 +236,13 @@ TEST_F(Judged, TextHasARowAnOpAndWhatIsLeft) {
   outside(0.0999);
   profile.generation = {.tokens = 32, .past = 480, .seconds = 0.01, .bytes = 9e7};
   const std::string text = describe(profile);
-  for (const char* piece : {"a CPU, 2 thread(s), products by a library", "cores 100.0 GF/s (AVX2 multiply-adds), a product of 2048^3 80.0 GF/s (80%), memory 10.0 GB/s",
-                            "2048 tokens: 1 micro-batch(es) of 4 x 512", "2048.0 tokens/s, 60.0 GF/s: 60% of the cores (mfu), 75% of the product",
-                            "90.0 GF/s  matrix", "5.0 GB/s  memory", "1 other(s)", "in no op", "bound by arithmetic",
-                            "100.0 tokens/s; 90.0 MB of active weights a token at 9.0 GB/s, 90% of the memory's rate, which bounds it"})
+  for (const char* piece :
+       {"a CPU, 2 thread(s), products by a library",
+        "cores 100.0 GF/s (AVX2 multiply-adds), a product of 2048^3 80.0 GF/s (80%), memory 10.0 GB/s",
+        "2048 tokens: 1 micro-batch(es) of 4 x 512",
+        "2048.0 tokens/s, 60.0 GF/s: 60% of the cores (mfu), 75% of the product", "90.0 GF/s  matrix",
+        "5.0 GB/s  memory", "1 other(s)", "in no op", "bound by arithmetic",
+        "100.0 tokens/s; 90.0 MB of active weights a token at 9.0 GB/s, 90% of the memory's rate, which bounds it"})
     EXPECT_NE(text.find(piece), std::string::npos) << piece << " is not in:\n" << text;
 }
 

@@ -104,9 +104,9 @@ std::map<std::string, std::vector<Point>> scalars_in(const std::filesystem::path
 
 TEST(TensorBoard, ChecksumsHaveTheirKnownValues) {
   EXPECT_EQ(crc32c(""), 0u);
-  EXPECT_EQ(crc32c("123456789"), 0xe3069283u);                    // the catalogue's check value of CRC-32/ISCSI
-  EXPECT_EQ(crc32c(std::string(32, '\0')), 0x8a9136aau);          // RFC 3720 B.4
-  EXPECT_EQ(crc32c(std::string(32, '\xff')), 0x62a8ab43u);        // RFC 3720 B.4
+  EXPECT_EQ(crc32c("123456789"), 0xe3069283u);              // the catalogue's check value of CRC-32/ISCSI
+  EXPECT_EQ(crc32c(std::string(32, '\0')), 0x8a9136aau);    // RFC 3720 B.4
+  EXPECT_EQ(crc32c(std::string(32, '\xff')), 0x62a8ab43u);  // RFC 3720 B.4
   EXPECT_EQ(masked_crc32c("123456789"), ((0xe3069283u >> 15) | (0xe3069283u << 17)) + 0xa282ead8u);
 }
 

@@ -34,7 +34,8 @@ TEST_F(TrainerBadInput, ResumeAgainstAnotherModelShape) {
   other.model.num_local_experts = 8;
   other.train.steps = 30;
   EXPECT_TRUE(mentions(message_of([&] { train(other); }),
-                       {"step-000020", "model.hidden_size: the checkpoint has 32, the configuration 48", "num_local_experts", "resume=never"}));
+                       {"step-000020", "model.hidden_size: the checkpoint has 32, the configuration 48",
+                        "num_local_experts", "resume=never"}));
   EXPECT_EQ(state_hash("run", 20), before);
 }
 
@@ -42,11 +43,13 @@ TEST_F(TrainerBadInput, EveryFileOfACheckpointIsCheckedBeforeItIsUsed) {
   ASSERT_EQ(train(config("run")), 0);
   auto longer = config("run");
   longer.train.steps = 21;
-  for (const char* file : {"model/model.safetensors", "optimizer/model.safetensors", "state.json", "model/config.json"}) {
+  for (const char* file :
+       {"model/model.safetensors", "optimizer/model.safetensors", "state.json", "model/config.json"}) {
     const fs::path path = checkpoint("run", 20) / file;
     const auto at = static_cast<std::streamoff>(fs::file_size(path) / 2);
     flip_byte(path, at);
-    EXPECT_TRUE(mentions(message_of([&] { train(longer); }), {file, "SHA-256", "checkpoint.resume=", "step-000010"})) << file;
+    EXPECT_TRUE(mentions(message_of([&] { train(longer); }), {file, "SHA-256", "checkpoint.resume=", "step-000010"}))
+        << file;
     flip_byte(path, at);
   }
   const fs::path model = checkpoint("run", 20) / "model" / "model.safetensors";
@@ -61,7 +64,8 @@ TEST_F(TrainerBadInput, ACorruptCheckpointIsNoModelToStartFromOrToUse) {
   ASSERT_EQ(train(config("run")), 0);
   const fs::path model = checkpoint("run", 20) / "model";
   flip_byte(model / "model.safetensors", static_cast<std::streamoff>(fs::file_size(model / "model.safetensors") - 5));
-  EXPECT_TRUE(mentions(message_of([&] { InferenceModel(model, mesh(), 16, make_cpu_backend(1)); }), {"model.safetensors", "SHA-256"}));
+  EXPECT_TRUE(mentions(message_of([&] { InferenceModel(model, mesh(), 16, make_cpu_backend(1)); }),
+                       {"model.safetensors", "SHA-256"}));
   auto c = config("second");
   c.model = ModelConfig{};
   c.model.from = (root() / "run").string();
@@ -101,7 +105,8 @@ TEST_F(TrainerBadInput, EvaluationShardsOfAnotherTokenizerThanTheTrainingData) {
 TEST_F(TrainerBadInput, ADirectoryThatIsEvaluatedTwice) {
   auto c = config("run");
   c.data.eval.push_back({.path = (root() / "a" / ".." / "held-out").string()});
-  EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"data.eval", "held-out is there twice", "also as " + c.data.eval[0].path}));
+  EXPECT_TRUE(mentions(message_of([&] { train(c); }),
+                       {"data.eval", "held-out is there twice", "also as " + c.data.eval[0].path}));
   c.data.eval[1] = c.data.eval[0];
   EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"held-out is there twice: once is enough"}));
   EXPECT_FALSE(fs::exists(root() / "run"));
@@ -166,7 +171,8 @@ TEST_F(TrainerBadInput, AModelLargerThanTheMachine) {
 
 TEST_F(TrainerBadInput, WeightsThatDoNotFitTheConfigAreListedTogether) {
   ASSERT_EQ(train(config("first")), 0);
-  fs::copy(checkpoint("first", 20) / "model", root() / "edited");  // apart from the manifest, which would refuse it first
+  fs::copy(checkpoint("first", 20) / "model",
+           root() / "edited");  // apart from the manifest, which would refuse it first
   const fs::path config_file = root() / "edited" / "config.json";
   std::string text = read_file(config_file, 1 << 20);
   const auto at = text.find("\"intermediate_size\": 40");

@@ -25,7 +25,8 @@ TEST_F(TrainerRun, ABatchWithoutTargetsHasNoLoss) {
     ids[i] = static_cast<std::int32_t>(3 + i % 58);
     mask[i] = i > 128;
   }
-  test::write_corpus(root() / "masked", {{ids}, {mask}}, {.tokenizer_sha256 = "", .tokenizer_name = "none", .vocab_size = 61, .source = "masked"});
+  test::write_corpus(root() / "masked", {{ids}, {mask}},
+                     {.tokenizer_sha256 = "", .tokenizer_name = "none", .vocab_size = 61, .source = "masked"});
   auto c = config("run");
   c.data.train = {{.path = (root() / "masked").string()}};
   c.data.eval.clear();
@@ -61,9 +62,11 @@ TEST_F(TrainerRun, LearnsAndWritesEverythingItPromises) {
   EXPECT_GT(row.share_of_product, 0.0);
   ASSERT_EQ(rows.evals.size(), 2u);
   EXPECT_EQ(rows.evals.back().source, "alpha");
-  for (const char* file : {"config.resolved.yaml", "metrics.jsonl", "train.log", "tensorboard", "checkpoints/latest", "dumps/step-000001.safetensors"})
+  for (const char* file : {"config.resolved.yaml", "metrics.jsonl", "train.log", "tensorboard", "checkpoints/latest",
+                           "dumps/step-000001.safetensors"})
     EXPECT_TRUE(std::filesystem::exists(root() / "run" / file)) << file;
-  for (const char* file : {"model/config.json", "model/generation_config.json", "model/model.safetensors", "state.json", "manifest.json"})
+  for (const char* file :
+       {"model/config.json", "model/generation_config.json", "model/model.safetensors", "state.json", "manifest.json"})
     EXPECT_TRUE(std::filesystem::exists(checkpoint("run", 20) / file)) << file;
 }
 
@@ -158,7 +161,8 @@ TEST_F(TrainerRun, EvaluationOfACheckpointEqualsTheRunsOwn) {
   const Mesh mesh = Mesh::single();
   InferenceModel model(find_model_directory(root() / "run"), mesh, 16, make_cpu_backend(2));
   const Dataset held_out((root() / "held-out").string(), 16, true);
-  const auto found = evaluate(model.model(), model.fresh_context(), held_out, {.batches = 0, .sequences = 4, .name = "alpha", .on_progress = {}}, 20);
+  const auto found = evaluate(model.model(), model.fresh_context(), held_out,
+                              {.batches = 0, .sequences = 4, .name = "alpha", .on_progress = {}}, 20);
   EXPECT_EQ(found.loss, metrics("run").evals.back().loss);
   EXPECT_EQ(found.tokens, metrics("run").evals.back().tokens);
 }
@@ -223,7 +227,8 @@ TEST_F(TrainerRun, GenerationStopsAtEveryStopEvenBeyondTheTokenizersVocabulary) 
 }
 
 TEST(Generate, TopPAndTemperatureChooseAsDefined) {
-  const std::vector<float> logits{0.0f, std::log(6.0f), std::log(3.0f), std::log(1.0f)};  // probabilities 1/11, 6/11, 3/11, 1/11
+  const std::vector<float> logits{0.0f, std::log(6.0f), std::log(3.0f),
+                                  std::log(1.0f)};  // probabilities 1/11, 6/11, 3/11, 1/11
   EXPECT_EQ(choose_token(logits, {.greedy = true}, 0), 1);
   std::array<int, 4> all{}, nucleus{}, cold{};
   for (int i = 0; i < 4000; ++i) {

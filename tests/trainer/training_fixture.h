@@ -21,8 +21,8 @@
 
 namespace smoe {
 
-using test::message_of;
 using test::mentions;
+using test::message_of;
 using test::ScratchDir;
 using test::tiny_config;
 using test::write_corpus_with_a_spike;
@@ -65,10 +65,12 @@ class TrainingTest : public ::testing::Test {
       kept.expert_load = row.expert_load;
       found["step " + std::to_string(row.step)] = to_json_line(kept);
     }
-    for (const EvalMetrics& row : log.evals) found["eval " + row.source + " " + std::to_string(row.step)] = to_json_line(std::span(&row, 1));
+    for (const EvalMetrics& row : log.evals)
+      found["eval " + row.source + " " + std::to_string(row.step)] = to_json_line(std::span(&row, 1));
     const std::filesystem::path checkpoints = root() / output / "checkpoints";
     for (const auto& entry : std::filesystem::recursive_directory_iterator(checkpoints))
-      if (entry.is_regular_file()) found[std::filesystem::relative(entry.path(), checkpoints).string()] = sha256_file(entry.path());
+      if (entry.is_regular_file())
+        found[std::filesystem::relative(entry.path(), checkpoints).string()] = sha256_file(entry.path());
     return found;
   }
 

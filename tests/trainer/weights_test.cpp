@@ -18,7 +18,8 @@ namespace smoe {
 namespace {
 
 namespace fs = std::filesystem;
-using Weights = std::map<std::string, std::pair<std::vector<std::int64_t>, std::vector<float>>>;  // name -> shape, values
+using Weights =
+    std::map<std::string, std::pair<std::vector<std::int64_t>, std::vector<float>>>;  // name -> shape, values
 
 class ForeignWeights : public TrainingTest {
  protected:
@@ -44,7 +45,8 @@ class ForeignWeights : public TrainingTest {
     return all;
   }
   // A directory of these weights with the exported config.json, whose keys `more` replaces.
-  fs::path write(const Weights& all, const Json& more = Json::object(), std::uint64_t max_shard_bytes = kDefaultMaxShardBytes) {
+  fs::path write(const Weights& all, const Json& more = Json::object(),
+                 std::uint64_t max_shard_bytes = kDefaultMaxShardBytes) {
     const fs::path directory = root() / fmt::format("foreign-{}", written_++);
     fs::create_directory(directory);
     Json json = read_json_file(exported() / "config.json");
@@ -89,7 +91,8 @@ class ForeignWeights : public TrainingTest {
 TEST_F(ForeignWeights, NamesOfExpertsOneByOne) {
   const auto expected = logits_of(exported());
   const std::pair<std::string, std::string> block{".block_sparse_moe.", ".mlp."};
-  const std::vector<std::pair<std::string, std::string>> spelled{{".w1.", ".gate_proj."}, {".w2.", ".down_proj."}, {".w3.", ".up_proj."}};
+  const std::vector<std::pair<std::string, std::string>> spelled{
+      {".w1.", ".gate_proj."}, {".w2.", ".down_proj."}, {".w3.", ".up_proj."}};
   std::vector<std::pair<std::string, std::string>> both = spelled;
   both.push_back(block);
   for (const auto& changes : {std::vector{block}, spelled, both}) {
@@ -108,8 +111,11 @@ TEST_F(ForeignWeights, FusedExpertsUnderEitherBlock) {
     for (int layer = 0; layer < 2; ++layer) {
       std::vector<float> gate_up, down;
       for (int expert = 0; expert < 4; ++expert)
-        for (const auto& [matrix, to] : {std::pair{"w1", &gate_up}, std::pair{"w3", &gate_up}, std::pair{"w2", &down}}) {
-          const auto& values = single.at(fmt::format("model.layers.{}.block_sparse_moe.experts.{}.{}.weight", layer, expert, matrix)).second;
+        for (const auto& [matrix, to] :
+             {std::pair{"w1", &gate_up}, std::pair{"w3", &gate_up}, std::pair{"w2", &down}}) {
+          const auto& values =
+              single.at(fmt::format("model.layers.{}.block_sparse_moe.experts.{}.{}.weight", layer, expert, matrix))
+                  .second;
           to->insert(to->end(), values.begin(), values.end());
         }
       fused[fmt::format("model.layers.{}{}experts.gate_up_proj", layer, block)] = {{4, 80, 32}, gate_up};
@@ -123,7 +129,8 @@ TEST_F(ForeignWeights, AnExpertUnderTwoNamesIsRefused) {
   Weights all = weights();
   all["model.layers.0.mlp.experts.0.w1.weight"] = all.at("model.layers.0.block_sparse_moe.experts.0.w1.weight");
   const fs::path directory = write(all);
-  EXPECT_TRUE(mentions(message_of([&] { logits_of(directory); }), {"mlp.experts.0.w1.weight: found, but a model of this shape"}));
+  EXPECT_TRUE(mentions(message_of([&] { logits_of(directory); }),
+                       {"mlp.experts.0.w1.weight: found, but a model of this shape"}));
 }
 
 TEST_F(ForeignWeights, TiedEmbeddingsGiveBothTheirValues) {
@@ -139,7 +146,8 @@ TEST_F(ForeignWeights, TiedEmbeddingsGiveBothTheirValues) {
     const fs::path untied = write(one);
     EXPECT_TRUE(mentions(message_of([&] { logits_of(untied); }), {absent, "missing"}));
   }
-  EXPECT_EQ(logits_of(write(weights(), tied)), logits_of(exported())) << "both are there and differ: they are not tied, whatever is said";
+  EXPECT_EQ(logits_of(write(weights(), tied)), logits_of(exported()))
+      << "both are there and differ: they are not tied, whatever is said";
 }
 
 TEST_F(ForeignWeights, TrainingFromTiedEmbeddingsExportsTwoTensors) {
@@ -149,7 +157,8 @@ TEST_F(ForeignWeights, TrainingFromTiedEmbeddingsExportsTwoTensors) {
   c.model.from = write(all, {{"tie_word_embeddings", true}}).string();
   c.train.steps = 3;
   ASSERT_EQ(train(c), 0);
-  EXPECT_TRUE(mentions(read_file(root() / "untied" / "train.log", 1 << 20), {"warning", "tie_word_embeddings is true"}));
+  EXPECT_TRUE(
+      mentions(read_file(root() / "untied" / "train.log", 1 << 20), {"warning", "tie_word_embeddings is true"}));
   const fs::path model = checkpoint("untied", 3) / "model";
   EXPECT_EQ(read_json_file(model / "config.json").at("tie_word_embeddings"), false);
   const TensorDirectory directory(model);
@@ -166,7 +175,8 @@ TEST_F(ForeignWeights, F64IsReadAndIntegersAreRefusedWithTheirFile) {
     const fs::path directory = write(all);
     fs::remove(directory / "model.safetensors");
     std::vector<TensorSpec> specs;
-    for (const auto& [name, tensor] : all) specs.push_back({name, name == "lm_head.weight" ? type : TensorType::f32, tensor.first});
+    for (const auto& [name, tensor] : all)
+      specs.push_back({name, name == "lm_head.weight" ? type : TensorType::f32, tensor.first});
     auto writer = TensorDirectoryWriter::create(directory, specs);
     for (const auto& [name, tensor] : all) {
       const std::vector<double> wide(tensor.second.begin(), tensor.second.end());
@@ -179,7 +189,8 @@ TEST_F(ForeignWeights, F64IsReadAndIntegersAreRefusedWithTheirFile) {
     if (type == TensorType::f64)
       EXPECT_EQ(logits_of(directory), expected);
     else
-      EXPECT_TRUE(mentions(message_of([&] { logits_of(directory); }), {"model.safetensors: lm_head.weight: found I64, expected F32"}));
+      EXPECT_TRUE(mentions(message_of([&] { logits_of(directory); }),
+                           {"model.safetensors: lm_head.weight: found I64, expected F32"}));
   }
 }
 
@@ -193,7 +204,8 @@ TEST_F(ForeignWeights, MessagesNameTheFileThatHoldsATensor) {
   const std::string message = message_of([&] { logits_of(directory); });
   const auto file = [&](const char* name) { return fs::path(files.file_of(name)).filename().string(); };
   EXPECT_NE(file("model.norm.weight"), file("model.embed_tokens.weight"));
-  EXPECT_TRUE(mentions(message, {directory.c_str(), (file("model.norm.weight") + ": model.norm.weight: found [16], expected [32]").c_str(),
+  EXPECT_TRUE(mentions(message, {directory.c_str(),
+                                 (file("model.norm.weight") + ": model.norm.weight: found [16], expected [32]").c_str(),
                                  (file("model.odd") + ": model.odd: found, but").c_str()}));
 }
 

@@ -65,10 +65,13 @@ std::vector<TensorGroup> tensor_groups(const CheckpointContent& content) {
   };
   std::vector<TensorGroup> groups{
       {"model", "", tensor_specs(content.whole, "", Members::all, content.config.weights), master_parts(shards)},
-      moments(first_moment_prefix, shard_parts(shards, [&optimizer](std::size_t flat) { return optimizer.first_moments(flat); })),
-      moments(second_moment_prefix, shard_parts(shards, [&optimizer](std::size_t flat) { return optimizer.second_moments(flat); }))};
+      moments(first_moment_prefix,
+              shard_parts(shards, [&optimizer](std::size_t flat) { return optimizer.first_moments(flat); })),
+      moments(second_moment_prefix,
+              shard_parts(shards, [&optimizer](std::size_t flat) { return optimizer.second_moments(flat); }))};
   // Where model/ is rounded. What is frozen and computes in bf16 is no more than that.
-  const bool computes_in_f32 = std::all_of(content.parameters.begin(), content.parameters.end(), [](const Parameter& p) { return p.type == DType::f32; });
+  const bool computes_in_f32 = std::all_of(content.parameters.begin(), content.parameters.end(),
+                                           [](const Parameter& p) { return p.type == DType::f32; });
   if (content.config.weights != DType::f32) {
     const Members kept = computes_in_f32 ? Members::all : Members::trained;
     PartsOf parts = [masters = master_parts(shards), kept](const Parameter& p) {
@@ -106,10 +109,11 @@ void require_whole(const std::vector<TensorGroup>& groups, const std::vector<dou
   for (std::size_t g = 0; g < groups.size(); ++g) {
     double expected = 0;
     for (const TensorSpec& tensor : groups[g].tensors)
-      expected += std::accumulate(tensor.shape.begin(), tensor.shape.end(), 1.0, [](double n, std::int64_t dim) { return n * static_cast<double>(dim); });
+      expected += std::accumulate(tensor.shape.begin(), tensor.shape.end(), 1.0,
+                                  [](double n, std::int64_t dim) { return n * static_cast<double>(dim); });
     if (owned[g] != expected)
-      throw std::logic_error(fmt::format("checkpoint: the ranks own {} elements of {}/{}* together, expected {}", owned[g], groups[g].folder,
-                                         groups[g].prefix, expected));
+      throw std::logic_error(fmt::format("checkpoint: the ranks own {} elements of {}/{}* together, expected {}",
+                                         owned[g], groups[g].folder, groups[g].prefix, expected));
   }
 }
 
@@ -130,8 +134,13 @@ void write_model_files(const fs::path& directory, const CheckpointContent& conte
 }
 
 void write_state(const fs::path& path, const TrainingState& s) {
-  OrderedJson state{{"format_version", format_version}, {"step", s.step}, {"updates", s.updates}, {"tokens", s.tokens},
-                    {"skipped", s.skipped}, {"skipped_in_a_row", s.skipped_in_a_row}, {"stream", s.stream}};
+  OrderedJson state{{"format_version", format_version},
+                    {"step", s.step},
+                    {"updates", s.updates},
+                    {"tokens", s.tokens},
+                    {"skipped", s.skipped},
+                    {"skipped_in_a_row", s.skipped_in_a_row},
+                    {"stream", s.stream}};
   if (s.type != DType::f32) state["precision"] = name_of(s.type);
   if (!s.recent_losses.empty()) {
     state["recent_losses"] = s.recent_losses;
@@ -147,8 +156,11 @@ void write_manifest(const fs::path& checkpoint, std::int64_t step) {
   std::sort(files.begin(), files.end());
   OrderedJson list = OrderedJson::array();
   for (const auto& file : files)
-    list.push_back({{"file", file.string()}, {"bytes", fs::file_size(checkpoint / file)}, {"sha256", sha256_file(checkpoint / file)}});
-  write_json_file(checkpoint / "manifest.json", OrderedJson{{"format_version", format_version}, {"step", step}, {"files", list}});
+    list.push_back({{"file", file.string()},
+                    {"bytes", fs::file_size(checkpoint / file)},
+                    {"sha256", sha256_file(checkpoint / file)}});
+  write_json_file(checkpoint / "manifest.json",
+                  OrderedJson{{"format_version", format_version}, {"step", step}, {"files", list}});
 }
 
 // Numbers that are finite; none where there is no such key.
@@ -156,7 +168,8 @@ std::vector<double> optional_numbers(const JsonReader& json, const char* key) {
   std::vector<double> numbers;
   if (!json.has(key)) return numbers;
   for (const Json& number : json.require_array(key)) {
-    if (!number.is_number()) throw std::runtime_error(fmt::format("{}: {} must hold numbers, found {}", json.where(), key, number.dump()));
+    if (!number.is_number())
+      throw std::runtime_error(fmt::format("{}: {} must hold numbers, found {}", json.where(), key, number.dump()));
     numbers.push_back(number.get<double>());
   }
   return numbers;
@@ -209,10 +222,12 @@ class HiddenDirectory {
 
 std::string checkpoint_name(std::int64_t step) { return fmt::format("step-{:06}", step); }
 
-fs::path save_checkpoint(const fs::path& directory, const CheckpointContent& content, const TrainingState& state, std::int64_t keep) {
+fs::path save_checkpoint(const fs::path& directory, const CheckpointContent& content, const TrainingState& state,
+                         std::int64_t keep) {
   Communicator& world = content.mesh.group(Axis::world);
   const bool root = content.mesh.is_root();
-  const fs::path target = directory / checkpoint_name(state.step), unfinished = directory / ("." + target.filename().string() + ".unfinished");
+  const fs::path target = directory / checkpoint_name(state.step),
+                 unfinished = directory / ("." + target.filename().string() + ".unfinished");
   const std::vector<TensorGroup> groups = tensor_groups(content);
   const auto folders = tensors_by_folder(groups);
   std::optional<HiddenDirectory> hidden;  // the root's, removed where anything fails
@@ -271,7 +286,8 @@ void remove_unfinished(const fs::path& directory) {
   std::vector<fs::path> stale;
   for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
     const std::string name = it->path().filename().string();
-    if (name.starts_with(".step-") && (name.ends_with(".unfinished") || name.ends_with(".removed"))) stale.push_back(it->path());
+    if (name.starts_with(".step-") && (name.ends_with(".unfinished") || name.ends_with(".removed")))
+      stale.push_back(it->path());
   }
   for (const auto& path : stale) fs::remove_all(path);
   remove_temporaries(directory / "latest");
@@ -295,20 +311,25 @@ void verify_files(const fs::path& checkpoint, const std::string& part) {
     document = read_json_file(manifest);
     const JsonReader json(document, manifest.string());
     if (json.require_int("format_version", 0, any) != format_version)
-      throw std::runtime_error(fmt::format("{}: format_version is not {}: written by another version of smoe", manifest.string(), format_version));
+      throw std::runtime_error(fmt::format("{}: format_version is not {}: written by another version of smoe",
+                                           manifest.string(), format_version));
     for (const Json& entry : json.require_array("files")) {
       const JsonReader file(entry, manifest.string() + ": files");
       const std::string name = file.require_string("file");
       if (name.starts_with("/") || name.find("..") != std::string::npos)
-        throw std::runtime_error(fmt::format("{}: {} leads out of the checkpoint", manifest.string(), quote_for_message(name)));
+        throw std::runtime_error(
+            fmt::format("{}: {} leads out of the checkpoint", manifest.string(), quote_for_message(name)));
       if (!name.starts_with(part)) continue;
       const fs::path path = checkpoint / name;
       const auto bytes = file.require_u64("bytes");
-      if (!fs::is_regular_file(path)) throw std::runtime_error(fmt::format("{}: missing, expected {} bytes", path.string(), bytes));
+      if (!fs::is_regular_file(path))
+        throw std::runtime_error(fmt::format("{}: missing, expected {} bytes", path.string(), bytes));
       if (fs::file_size(path) != bytes)
-        throw std::runtime_error(fmt::format("{}: found {} bytes, expected {}", path.string(), fs::file_size(path), bytes));
+        throw std::runtime_error(
+            fmt::format("{}: found {} bytes, expected {}", path.string(), fs::file_size(path), bytes));
       if (const auto found = sha256_file(path); found != file.require_string("sha256"))
-        throw std::runtime_error(fmt::format("{}: corrupt: its SHA-256 is {}, the manifest has {}", path.string(), found, file.require_string("sha256")));
+        throw std::runtime_error(fmt::format("{}: corrupt: its SHA-256 is {}, the manifest has {}", path.string(),
+                                             found, file.require_string("sha256")));
     }
   } catch (const std::runtime_error& error) {
     throw bad(error.what());
@@ -353,7 +374,8 @@ std::int64_t check_same_trained(const fs::path& checkpoint, const ParameterSet& 
   if (thawed.empty()) return left_behind;
   throw std::runtime_error(fmt::format(
       "{}: {} parameter(s) that are trained now were frozen there and have no moments, {} the first: resume with the router.frozen and "
-      "train.freeze it was made with, or begin another run from its weights with model.from", checkpoint.string(), thawed.size(), thawed.front()));
+      "train.freeze it was made with, or begin another run from its weights with model.from",
+      checkpoint.string(), thawed.size(), thawed.front()));
 }
 
 TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointContent& content) {
@@ -362,7 +384,8 @@ TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointConten
   load_weights(checkpoint / "model", content.backend, content.config.model, content.parameters, false, masters);
   load_masters(optimizer, content.backend, content.parameters, master_prefix, masters);
   for (const TensorGroup& group : tensor_groups(content))
-    if (group.folder == "optimizer" && group.prefix != master_prefix) read_parts(optimizer, content.backend, content.parameters, group.parts, group.prefix);
+    if (group.folder == "optimizer" && group.prefix != master_prefix)
+      read_parts(optimizer, content.backend, content.parameters, group.parts, group.prefix);
 
   const fs::path path = checkpoint / "state.json";
   const Json document = read_json_file(path);
@@ -374,7 +397,8 @@ TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointConten
           .skipped_in_a_row = json.require_int("skipped_in_a_row", 0, any),
           .recent_losses = optional_numbers(json, "recent_losses"),
           .recent_grad_norms = optional_numbers(json, "recent_grad_norms"),
-          .type = json.has("precision") && json.require_string("precision") == name_of(DType::bf16) ? DType::bf16 : DType::f32,
+          .type = json.has("precision") && json.require_string("precision") == name_of(DType::bf16) ? DType::bf16
+                                                                                                    : DType::f32,
           .stream = json.require_string("stream")};
 }
 
@@ -386,7 +410,8 @@ fs::path find_model_directory(const fs::path& argument) {
     if (const auto latest = latest_checkpoint(checkpoints)) return *latest / "model";
   throw std::runtime_error(fmt::format(
       "{}: no model found: expected a Hugging Face directory (config.json and safetensors), a checkpoint (step-N), or a run directory "
-      "with checkpoints", argument.string()));
+      "with checkpoints",
+      argument.string()));
 }
 
 }  // namespace smoe

@@ -31,9 +31,10 @@ struct TrainingState {
   std::int64_t tokens = 0;   // input tokens seen
   std::int64_t skipped = 0;  // steps refused because the loss or the gradient was not finite, or looked odd
   std::int64_t skipped_in_a_row = 0;
-  std::vector<double> recent_losses, recent_grad_norms;  // what steps are held against (trainer/outliers.h); empty: none are
-  DType type = DType::f32;   // that the weights were computed with: a change is reported on resume
-  std::string stream;        // what decides the order of the data: likewise
+  std::vector<double> recent_losses,
+      recent_grad_norms;    // what steps are held against (trainer/outliers.h); empty: none are
+  DType type = DType::f32;  // that the weights were computed with: a change is reported on resume
+  std::string stream;       // what decides the order of the data: likewise
 
   bool operator==(const TrainingState&) const = default;
 };

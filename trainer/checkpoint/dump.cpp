@@ -13,9 +13,13 @@ namespace {
 const std::string gradient_prefix = "grad.", parameter_prefix = "param.";
 }
 
-StepDump::StepDump(const std::filesystem::path& directory, std::int64_t step, Backend& backend, const ParameterSet& whole,
-                   const ParameterSet& parameters, const Shards& shards, const Mesh& mesh)
-    : backend_(backend), parameters_(parameters), shards_(shards), mesh_(mesh), work_(mesh.session(), "dumping a step") {
+StepDump::StepDump(const std::filesystem::path& directory, std::int64_t step, Backend& backend,
+                   const ParameterSet& whole, const ParameterSet& parameters, const Shards& shards, const Mesh& mesh)
+    : backend_(backend),
+      parameters_(parameters),
+      shards_(shards),
+      mesh_(mesh),
+      work_(mesh.session(), "dumping a step") {
   Communicator& world = mesh.group(Axis::world);
   std::string laid_out;
   together(world, "dump.lay_out", [&] {

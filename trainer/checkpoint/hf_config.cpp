@@ -14,7 +14,8 @@ namespace smoe {
 namespace {
 constexpr std::int64_t max_int = std::numeric_limits<std::int32_t>::max();
 
-[[noreturn]] void refuse(const JsonReader& json, const std::string& key, const std::string& found, const std::string& expected) {
+[[noreturn]] void refuse(const JsonReader& json, const std::string& key, const std::string& found,
+                         const std::string& expected) {
   throw std::runtime_error(fmt::format("{}: {}: found {}, expected {}", json.where(), key, found, expected));
 }
 
@@ -58,7 +59,9 @@ class MixtralDefaults {
   }
 
   void warn(std::vector<std::string>& warnings) const {
-    if (!taken_.empty()) warnings.push_back(fmt::format("{}: absent keys have MixtralConfig's defaults: {}", json_.where(), fmt::join(taken_, ", ")));
+    if (!taken_.empty())
+      warnings.push_back(
+          fmt::format("{}: absent keys have MixtralConfig's defaults: {}", json_.where(), fmt::join(taken_, ", ")));
   }
 
  private:
@@ -128,30 +131,36 @@ HfConfig read_hf_config(const std::filesystem::path& directory, const ModelConfi
   m.rms_norm_eps = keys.number("rms_norm_eps", 1e-5);
   m.initializer_range = json.optional_number("initializer_range").value_or(0.02);
   config.tied_head = json.optional_bool("tie_word_embeddings").value_or(false);
-  if (!(m.rms_norm_eps > 0 && m.rms_norm_eps < 1)) refuse(json, "rms_norm_eps", fmt::format("{}", m.rms_norm_eps), "a number in (0, 1)");
-  if (!(m.initializer_range >= 0)) refuse(json, "initializer_range", fmt::format("{}", m.initializer_range), "a number of 0 or more");
+  if (!(m.rms_norm_eps > 0 && m.rms_norm_eps < 1))
+    refuse(json, "rms_norm_eps", fmt::format("{}", m.rms_norm_eps), "a number in (0, 1)");
+  if (!(m.initializer_range >= 0))
+    refuse(json, "initializer_range", fmt::format("{}", m.initializer_range), "a number of 0 or more");
   m.sliding_window = json.optional_int("sliding_window", 1, 1 << 24);
   config.router_aux_loss_coef = json.optional_number("router_aux_loss_coef");
   const auto bos = read_ids(json, "bos_token_id", {1});
   config.bos = bos.empty() ? -1 : bos.front();
   config.eos = read_ids(json, "eos_token_id", {2});
   // -1 is how some files write none.
-  config.pad = static_cast<std::int32_t>(json.optional_int("pad_token_id", -1, std::numeric_limits<std::int32_t>::max()).value_or(-1));
+  config.pad = static_cast<std::int32_t>(
+      json.optional_int("pad_token_id", -1, std::numeric_limits<std::int32_t>::max()).value_or(-1));
 
   keys.warn(config.warnings);
-  for (const auto& [key, problem] : m.problems()) throw std::runtime_error(fmt::format("{}: {}: {}", path.string(), key, problem));
+  for (const auto& [key, problem] : m.problems())
+    throw std::runtime_error(fmt::format("{}: {}: {}", path.string(), key, problem));
   read_hf_rope(json, m, config.warnings);
   if (config.tied_head)
     config.warnings.push_back(fmt::format(
         "{}: tie_word_embeddings is true: here embedding and head are two tensors, which start equal and are trained apart; what is "
-        "exported holds both and says so", path.string()));
+        "exported holds both and says so",
+        path.string()));
   if (wanted.sliding_window_given) {
     m.sliding_window = wanted.sliding_window;
     m.sliding_window_given = true;
   } else if (m.sliding_window) {
     config.warnings.push_back(fmt::format(
         "{}: sliding_window is {}: the released Mixtral models have none, and derived checkpoints carry one by mistake; it is used "
-        "as given, and model.sliding_window=null beside model.from leaves it away", path.string(), *m.sliding_window));
+        "as given, and model.sliding_window=null beside model.from leaves it away",
+        path.string(), *m.sliding_window));
   }
   return config;
 }
@@ -206,8 +215,9 @@ void write_hf_config(const std::filesystem::path& directory, const HfConfig& con
   if (config.pad >= 0) json["pad_token_id"] = config.pad;
   if (m.rope_scaling.type != RopeType::standard) json["rope_scaling"] = rope_scaling;
   write_json_file(directory / "config.json", json);
-  write_json_file(directory / "generation_config.json",
-                  OrderedJson{{"_from_model_config", true}, {"bos_token_id", special(config.bos)}, {"eos_token_id", ids_as_json(config.eos)}});
+  write_json_file(directory / "generation_config.json", OrderedJson{{"_from_model_config", true},
+                                                                    {"bos_token_id", special(config.bos)},
+                                                                    {"eos_token_id", ids_as_json(config.eos)}});
 }
 
 }  // namespace smoe

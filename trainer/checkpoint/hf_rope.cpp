@@ -19,7 +19,8 @@ namespace {
 constexpr double default_theta = 1.0e6;  // MixtralConfig's
 constexpr std::int64_t most_positions = 1 << 24;
 
-[[noreturn]] void refuse_rope(const JsonReader& json, const std::string& key, const std::string& found, const std::string& expected) {
+[[noreturn]] void refuse_rope(const JsonReader& json, const std::string& key, const std::string& found,
+                              const std::string& expected) {
   throw std::runtime_error(fmt::format("{}: {}: found {}, expected {}", json.where(), key, found, expected));
 }
 
@@ -61,7 +62,10 @@ std::set<std::string> keys_of(RopeType type) {
     case RopeType::linear:
     case RopeType::dynamic: return {"factor"};
     case RopeType::yarn:
-      return {"factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"};
+      return {"factor",           "original_max_position_embeddings",
+              "attention_factor", "beta_fast",
+              "beta_slow",        "mscale",
+              "mscale_all_dim",   "truncate"};
     case RopeType::llama3: return {"factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"};
   }
   return {};
@@ -71,12 +75,16 @@ void check_keys(const JsonReader& rope, RopeType type, std::vector<std::string>&
   const std::set<std::string> read = keys_of(type);
   std::vector<std::string> unread;
   for (const auto& [key, value] : rope.object().items()) {
-    if (value.is_object()) refuse_rope(rope, quote_for_message(key), "an object", "one set of values, which all layers share");
-    if (key == "rope_theta" || key == "rope_type" || key == "partial_rotary_factor" || value.is_null() || read.contains(key)) continue;
+    if (value.is_object())
+      refuse_rope(rope, quote_for_message(key), "an object", "one set of values, which all layers share");
+    if (key == "rope_theta" || key == "rope_type" || key == "partial_rotary_factor" || value.is_null() ||
+        read.contains(key))
+      continue;
     if (key != "type" || value != Json(type_of(rope))) unread.push_back(quote_for_message(key));
   }
   if (!unread.empty())
-    warnings.push_back(fmt::format("{}: {} is not read where the type is \"{}\", nor by transformers", rope.where(), fmt::join(unread, ", "), type_of(rope)));
+    warnings.push_back(fmt::format("{}: {} is not read where the type is \"{}\", nor by transformers", rope.where(),
+                                   fmt::join(unread, ", "), type_of(rope)));
 }
 
 // The original length: transformers takes the one beside the rope's object before the one inside.
@@ -98,7 +106,8 @@ void read_yarn(const JsonReader& rope, RopeScaling& scaling) {
   scaling.beta_fast = or_else("beta_fast", scaling.beta_fast);
   scaling.beta_slow = or_else("beta_slow", scaling.beta_slow);
   if (rope.has("truncate")) scaling.truncate = rope.optional_bool("truncate").value_or(false);
-  const double mscale = rope.optional_number("mscale").value_or(0.0), all_dim = rope.optional_number("mscale_all_dim").value_or(0.0);
+  const double mscale = rope.optional_number("mscale").value_or(0.0),
+               all_dim = rope.optional_number("mscale_all_dim").value_or(0.0);
   if (const auto factor = rope.optional_number("attention_factor"))
     scaling.attention_factor = *factor;
   else if (mscale != 0 && all_dim != 0)
@@ -108,26 +117,32 @@ void read_yarn(const JsonReader& rope, RopeScaling& scaling) {
   above(rope, "attention_factor", scaling.attention_factor, 0);
 }
 
-RopeScaling read_scaling(const JsonReader& config, const JsonReader& rope, const ModelConfig& model, std::vector<std::string>& warnings) {
+RopeScaling read_scaling(const JsonReader& config, const JsonReader& rope, const ModelConfig& model,
+                         std::vector<std::string>& warnings) {
   RopeScaling scaling{.type = known_type(rope)};
   check_keys(rope, scaling.type, warnings);
   if (scaling.type == RopeType::standard) return scaling;
   if (scaling.type == RopeType::yarn || scaling.type == RopeType::llama3)
     scaling.original_max_position_embeddings = original_positions(config, rope, model);
   if (scaling.type == RopeType::yarn && rope.has("factor") && !given(rope, "factor"))
-    scaling.factor = static_cast<double>(model.max_position_embeddings) / static_cast<double>(scaling.original_max_position_embeddings);
+    scaling.factor = static_cast<double>(model.max_position_embeddings) /
+                     static_cast<double>(scaling.original_max_position_embeddings);
   else
     scaling.factor = above(rope, "factor", rope.require_number("factor"), 0);
-  if (scaling.factor < 1) warnings.push_back(fmt::format("{}: factor is {}: below 1 it shortens what a model can read; it is used as given", rope.where(), scaling.factor));
+  if (scaling.factor < 1)
+    warnings.push_back(fmt::format("{}: factor is {}: below 1 it shortens what a model can read; it is used as given",
+                                   rope.where(), scaling.factor));
   if (scaling.type == RopeType::dynamic && model.head_size() <= 2)
-    refuse_rope(rope, "type", "\"dynamic\" with heads of size 2", "larger heads: its formula divides by their size - 2");
+    refuse_rope(rope, "type", "\"dynamic\" with heads of size 2",
+                "larger heads: its formula divides by their size - 2");
   if (scaling.type == RopeType::yarn) {
     above(rope, "rope_theta", model.rope_theta, 1);  // its logarithm is divided by
     read_yarn(rope, scaling);
   }
   if (scaling.type == RopeType::llama3) {
     scaling.low_freq_factor = above(rope, "low_freq_factor", rope.require_number("low_freq_factor"), 0);
-    scaling.high_freq_factor = above(rope, "high_freq_factor", rope.require_number("high_freq_factor"), scaling.low_freq_factor);
+    scaling.high_freq_factor =
+        above(rope, "high_freq_factor", rope.require_number("high_freq_factor"), scaling.low_freq_factor);
   }
   return scaling;
 }
@@ -143,15 +158,18 @@ Json in_one_spelling(const JsonReader& config, const JsonReader& rope) {
 
 // Directories for both generations of transformers say the same twice. Where they do not, one is read and one is not.
 void compare_places(const JsonReader& config, std::vector<std::string>& warnings) {
-  const JsonReader scaling = config.require_object("rope_scaling"), parameters = config.require_object("rope_parameters");
+  const JsonReader scaling = config.require_object("rope_scaling"),
+                   parameters = config.require_object("rope_parameters");
   if (in_one_spelling(config, scaling) != in_one_spelling(config, parameters))
-    warnings.push_back(fmt::format("{}: rope_scaling and rope_parameters differ: rope_scaling is read, as transformers does", config.where()));
+    warnings.push_back(fmt::format(
+        "{}: rope_scaling and rope_parameters differ: rope_scaling is read, as transformers does", config.where()));
 }
 
 // Mixtral's attention rotates whole heads: with less, transformers ignores the factor or fails.
 void require_whole_heads(const JsonReader& json) {
   const auto factor = json.optional_number("partial_rotary_factor");
-  if (factor && *factor != 1) refuse_rope(json, "partial_rotary_factor", fmt::format("{}", *factor), "1 or none: Mixtral rotates whole heads");
+  if (factor && *factor != 1)
+    refuse_rope(json, "partial_rotary_factor", fmt::format("{}", *factor), "1 or none: Mixtral rotates whole heads");
 }
 
 }  // namespace
@@ -170,10 +188,13 @@ void read_hf_rope(const JsonReader& config, ModelConfig& model, std::vector<std:
   }
   above(config, "rope_theta", model.rope_theta, 0);
   const RopeFrequencies rope = rope_frequencies(model);
-  if (!std::isfinite(rope.scale) || !std::all_of(rope.frequencies.begin(), rope.frequencies.end(), [](float f) { return std::isfinite(f); }))
-    refuse_rope(config, place.value_or("rope_theta"), "values that give an infinite angle or none", "frequencies within f32's range");
+  if (!std::isfinite(rope.scale) ||
+      !std::all_of(rope.frequencies.begin(), rope.frequencies.end(), [](float f) { return std::isfinite(f); }))
+    refuse_rope(config, place.value_or("rope_theta"), "values that give an infinite angle or none",
+                "frequencies within f32's range");
   if (!given(config, "rope_theta") && !(place && given(config.require_object(*place), "rope_theta")))
-    warnings.push_back(fmt::format("{}: no rope_theta: it has MixtralConfig's default {}", config.where(), default_theta));
+    warnings.push_back(
+        fmt::format("{}: no rope_theta: it has MixtralConfig's default {}", config.where(), default_theta));
 }
 
 OrderedJson hf_rope_scaling(const ModelConfig& model) {

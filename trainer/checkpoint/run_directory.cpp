@@ -31,14 +31,16 @@ RunDirectory::RunDirectory(const fs::path& path) : path_(path) {
   const fs::path lock = path_ / lock_name;
   lock_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
   if (lock_ < 0)
-    throw std::runtime_error(fmt::format("{}: cannot be written ({}); choose another train.output_dir", path_.string(), std::strerror(errno)));
+    throw std::runtime_error(fmt::format("{}: cannot be written ({}); choose another train.output_dir", path_.string(),
+                                         std::strerror(errno)));
   if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
     std::array<char, 256> holder{};
     const auto length = ::pread(lock_, holder.data(), holder.size() - 1, 0);
     const std::string who(holder.data(), length > 0 ? static_cast<std::size_t>(length) : 0);
     ::close(lock_);
-    throw std::runtime_error(fmt::format("{}: another run is writing here ({}); wait for it, or choose another train.output_dir",
-                                         path_.string(), who.empty() ? "unknown process" : who));
+    throw std::runtime_error(
+        fmt::format("{}: another run is writing here ({}); wait for it, or choose another train.output_dir",
+                    path_.string(), who.empty() ? "unknown process" : who));
   }
   std::array<char, 128> host{};
   ::gethostname(host.data(), host.size() - 1);
@@ -46,7 +48,8 @@ RunDirectory::RunDirectory(const fs::path& path) : path_(path) {
   // Synced, so that ranks on other nodes read it.
   if (::ftruncate(lock_, 0) != 0 || ::pwrite(lock_, holder.data(), holder.size(), 0) < 0 || ::fsync(lock_) != 0)
     throw std::runtime_error(fmt::format("{}: cannot be written ({})", lock.string(), std::strerror(errno)));
-  for (const char* file : {"config.resolved.yaml", "metrics.jsonl"}) remove_temporaries(path_ / file);  // of killed runs
+  for (const char* file : {"config.resolved.yaml", "metrics.jsonl"})
+    remove_temporaries(path_ / file);  // of killed runs
   log_.emplace(path_ / "train.log");
 }
 
@@ -84,7 +87,9 @@ std::optional<fs::path> RunDirectory::set_aside_results_after(std::int64_t step)
   return aside;
 }
 
-void RunDirectory::write_config(const std::string& yaml) { write_file_atomically(path_ / "config.resolved.yaml", yaml); }
+void RunDirectory::write_config(const std::string& yaml) {
+  write_file_atomically(path_ / "config.resolved.yaml", yaml);
+}
 
 void RunDirectory::log(const std::string& line) {
   log_->append(fmt::format("{:%Y-%m-%d %H:%M:%S} {}\n", fmt::localtime(std::time(nullptr)), printable(line)));

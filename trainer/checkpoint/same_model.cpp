@@ -21,8 +21,12 @@ class FieldTexts {
  public:
   void path(const char* name, const std::optional<std::string>& value) { add(name, value.value_or("null")); }
   void integer(const char* name, std::int64_t value, std::string_view) { add(name, fmt::format("{}", value)); }
-  void integer(const char* name, const std::optional<std::int64_t>& value, std::string_view) { add(name, value ? fmt::format("{}", *value) : "null"); }
-  void number(const char* name, double value, std::string_view) { add(name, fmt::format("{}", value)); }  // reads back exactly
+  void integer(const char* name, const std::optional<std::int64_t>& value, std::string_view) {
+    add(name, value ? fmt::format("{}", *value) : "null");
+  }
+  void number(const char* name, double value, std::string_view) {
+    add(name, fmt::format("{}", value));
+  }  // reads back exactly
 
   void add(const char* name, std::string text) { fields_.emplace_back(name, std::move(text)); }
   const std::vector<std::pair<std::string, std::string>>& fields() const { return fields_; }
@@ -47,7 +51,8 @@ std::vector<ModelDifference> differences(const ModelConfig& first, const ModelCo
   for (std::size_t i = 0; i < a.fields().size(); ++i) {
     const auto& [field, text] = a.fields()[i];
     const std::string& other = b.fields()[i].second;
-    if (text != other && std::find(fields_that_may_differ.begin(), fields_that_may_differ.end(), field) == fields_that_may_differ.end())
+    if (text != other &&
+        std::find(fields_that_may_differ.begin(), fields_that_may_differ.end(), field) == fields_that_may_differ.end())
       found.push_back({field, text, other});
   }
   return found;
@@ -60,7 +65,8 @@ void check_same_model(const std::filesystem::path& checkpoint, const ModelConfig
   if (lines.empty()) return;
   throw std::runtime_error(fmt::format(
       "{}: holds another model than the configuration describes:\n  {}\nresume with the configuration it was made with, choose another "
-      "train.output_dir, or start afresh with checkpoint.resume=never", checkpoint.string(), fmt::join(lines, "\n  ")));
+      "train.output_dir, or start afresh with checkpoint.resume=never",
+      checkpoint.string(), fmt::join(lines, "\n  ")));
 }
 
 }  // namespace smoe

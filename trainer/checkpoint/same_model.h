@@ -13,8 +13,8 @@ namespace smoe {
 
 // What a resumed run may have otherwise: where weights came from, how long sequences may be, how initial weights were
 // spread, and whether a window was asked for. Every other field makes another model.
-inline constexpr std::array<std::string_view, 4> fields_that_may_differ = {"from", "max_position_embeddings", "initializer_range",
-                                                                           "sliding_window_given"};
+inline constexpr std::array<std::string_view, 4> fields_that_may_differ = {"from", "max_position_embeddings",
+                                                                           "initializer_range", "sliding_window_given"};
 
 struct ModelDifference {
   std::string field, first, second;  // its name, and its values as text

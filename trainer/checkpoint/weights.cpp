@@ -30,14 +30,16 @@ struct Place {
 };
 
 // Every place that a parameter may have, the released name first.
-std::vector<Place> places_of(const std::string& name, const std::vector<std::int64_t>& shape, std::int64_t experts, bool tied_head) {
+std::vector<Place> places_of(const std::string& name, const std::vector<std::int64_t>& shape, std::int64_t experts,
+                             bool tied_head) {
   std::vector<Place> places{{name, shape, 0}};
   if (tied_head && name == "lm_head.weight") places.push_back({"model.embed_tokens.weight", shape, 0});
   if (tied_head && name == "model.embed_tokens.weight") places.push_back({"lm_head.weight", shape, 0});
   constexpr std::string_view block = ".block_sparse_moe.";
   const auto at = name.find(block);
   if (at == std::string::npos) return places;
-  const std::string layer = name.substr(0, at), rest = name.substr(at + block.size());  // "gate.weight", "experts.3.w1.weight"
+  const std::string layer = name.substr(0, at),
+                    rest = name.substr(at + block.size());  // "gate.weight", "experts.3.w1.weight"
   if (!rest.starts_with("experts.")) {
     places.push_back({layer + ".mlp." + rest, shape, 0});
     return places;
@@ -49,12 +51,14 @@ std::vector<Place> places_of(const std::string& name, const std::vector<std::int
   const std::int64_t rows = shape[0], columns = shape[1], elements = rows * columns;
   for (const char* parent : {".block_sparse_moe.experts.", ".mlp.experts."}) {
     const std::string prefix = layer + parent;
-    for (const char* weight : {matrix.c_str(), spelled_out}) places.push_back({fmt::format("{}{}.{}.weight", prefix, expert, weight), shape, 0});
+    for (const char* weight : {matrix.c_str(), spelled_out})
+      places.push_back({fmt::format("{}{}.{}.weight", prefix, expert, weight), shape, 0});
     // Fused: w1's rows stand before w3's in gate_up_proj [E,2F,D].
     if (matrix == "w2")
       places.push_back({prefix + "down_proj", {experts, rows, columns}, expert * elements});
     else
-      places.push_back({prefix + "gate_up_proj", {experts, 2 * rows, columns}, (2 * expert + (matrix == "w3")) * elements});
+      places.push_back(
+          {prefix + "gate_up_proj", {experts, 2 * rows, columns}, (2 * expert + (matrix == "w3")) * elements});
   }
   return places;
 }
@@ -87,33 +91,38 @@ PartsOf parts_of_runs(const Shards& shards, NumbersOf numbers_of) {
 
 void require_shape(const TensorDirectory& directory, const std::string& name, const Parameter& p) {
   if (const auto& found = directory.info(name).shape; found != dims_of(p.shape))
-    throw std::runtime_error(fmt::format("{}: {}: found {}, expected {}", directory.file_of(name), name, text(found), text(dims_of(p.shape))));
+    throw std::runtime_error(fmt::format("{}: {}: found {}, expected {}", directory.file_of(name), name, text(found),
+                                         text(dims_of(p.shape))));
 }
 
 template <class Writer>
-std::int64_t write_all(Writer& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of, const std::string& prefix) {
+std::int64_t write_all(Writer& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
+                       const std::string& prefix) {
   std::vector<float> staging;
   std::int64_t elements = 0;
   for (const Parameter& p : parameters)
     for (const SlicePart& part : parts_of(p)) {
       const HostView host(backend, part.numbers, staging);
       host.fetch();
-      for_each_piece(p, part.first, part.numbers.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
-        writer.write_f32(prefix + p.name, on_disk, host.numbers().subspan(static_cast<std::size_t>(here), static_cast<std::size_t>(count)));
-        elements += count;
-      });
+      for_each_piece(
+          p, part.first, part.numbers.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
+            writer.write_f32(prefix + p.name, on_disk,
+                             host.numbers().subspan(static_cast<std::size_t>(here), static_cast<std::size_t>(count)));
+            elements += count;
+          });
     }
   return elements;
 }
 
 }  // namespace
 
-void load_weights(const std::filesystem::path& directory, Backend& backend, const ModelConfig& model, ParameterSet& parameters,
-                  bool tied_head, const ShowNumbers& also) {
+void load_weights(const std::filesystem::path& directory, Backend& backend, const ModelConfig& model,
+                  ParameterSet& parameters, bool tied_head, const ShowNumbers& also) {
   const TensorDirectory files(directory);
   const auto place_of = [&](const std::string& name, const std::vector<std::int64_t>& shape) {
     const auto places = places_of(name, shape, model.num_local_experts, tied_head);
-    const auto found = std::find_if(places.begin(), places.end(), [&](const Place& place) { return files.contains(place.tensor); });
+    const auto found =
+        std::find_if(places.begin(), places.end(), [&](const Place& place) { return files.contains(place.tensor); });
     return found == places.end() ? places.front() : *found;
   };
   // The directory stands before the list.
@@ -131,16 +140,19 @@ void load_weights(const std::filesystem::path& directory, Backend& backend, cons
     }
     const TensorInfo& info = files.info(place.tensor);
     if (info.shape != place.shape)
-      problems.push_back(fmt::format("{}: found {}, expected {}", file_and_name(place.tensor), text(info.shape), text(place.shape)));
+      problems.push_back(
+          fmt::format("{}: found {}, expected {}", file_and_name(place.tensor), text(info.shape), text(place.shape)));
     else if (!reads_as_f32(info.type))
-      problems.push_back(fmt::format("{}: found {}, expected F32, F64, BF16 or F16", file_and_name(place.tensor), name_of(info.type)));
+      problems.push_back(
+          fmt::format("{}: found {}, expected F32, F64, BF16 or F16", file_and_name(place.tensor), name_of(info.type)));
   }
   for (const auto& name : files.names())
     if (!used.contains(name) && !is_computed_buffer(name))
       problems.push_back(fmt::format("{}: found, but a model of this shape has no such tensor", file_and_name(name)));
   if (!problems.empty()) {
     const std::size_t shown = std::min<std::size_t>(problems.size(), 20);
-    std::string message = fmt::format("{}: the weights do not fit the model's shape (config.json):", directory.string());
+    std::string message =
+        fmt::format("{}: the weights do not fit the model's shape (config.json):", directory.string());
     for (std::size_t i = 0; i < shown; ++i) message += "\n  " + problems[i];
     if (shown < problems.size()) message += fmt::format("\n  and {} more", problems.size() - shown);
     throw std::runtime_error(message);
@@ -159,10 +171,12 @@ void load_weights(const std::filesystem::path& directory, Backend& backend, cons
 }
 
 PartsOf master_parts(const Shards& shards) {
-  return parts_of_runs(shards, [&shards](const Parameter& p, const OwnedRun& run) { return shards.masters(p.flat, run); });
+  return parts_of_runs(shards,
+                       [&shards](const Parameter& p, const OwnedRun& run) { return shards.masters(p.flat, run); });
 }
 
-void load_masters(const TensorDirectory& directory, Backend& backend, ParameterSet& parameters, const std::string& prefix, const ShowNumbers& also) {
+void load_masters(const TensorDirectory& directory, Backend& backend, ParameterSet& parameters,
+                  const std::string& prefix, const ShowNumbers& also) {
   std::vector<float> staging;
   for (const Parameter& p : parameters) {
     if (!directory.contains(prefix + p.name)) continue;
@@ -190,7 +204,8 @@ PartsOf shard_parts(const Shards& shards, std::function<Tensor(std::size_t)> sha
   });
 }
 
-std::vector<TensorSpec> tensor_specs(const ParameterSet& whole, const std::string& prefix, Members members, DType type) {
+std::vector<TensorSpec> tensor_specs(const ParameterSet& whole, const std::string& prefix, Members members,
+                                     DType type) {
   const TensorType on_disk = type == DType::bf16 ? TensorType::bf16 : TensorType::f32;
   std::vector<TensorSpec> specs;
   for (const Parameter& p : whole)
@@ -198,31 +213,33 @@ std::vector<TensorSpec> tensor_specs(const ParameterSet& whole, const std::strin
   return specs;
 }
 
-std::int64_t write_parts(TensorDirectoryWriter& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
-                         const std::string& prefix) {
+std::int64_t write_parts(TensorDirectoryWriter& writer, Backend& backend, const ParameterSet& parameters,
+                         const PartsOf& parts_of, const std::string& prefix) {
   return write_all(writer, backend, parameters, parts_of, prefix);
 }
 
-std::int64_t write_parts(SafetensorsWriter& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
-                         const std::string& prefix) {
+std::int64_t write_parts(SafetensorsWriter& writer, Backend& backend, const ParameterSet& parameters,
+                         const PartsOf& parts_of, const std::string& prefix) {
   return write_all(writer, backend, parameters, parts_of, prefix);
 }
 
-void read_parts(const TensorDirectory& directory, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
-                const std::string& prefix) {
+void read_parts(const TensorDirectory& directory, Backend& backend, const ParameterSet& parameters,
+                const PartsOf& parts_of, const std::string& prefix) {
   std::vector<float> staging;
   for (const Parameter& p : parameters) {
     const std::vector<SlicePart> parts = parts_of(p);
     if (parts.empty()) continue;
     const std::string name = prefix + p.name;
     if (!directory.contains(name))
-      throw std::runtime_error(fmt::format("{}: {}: missing, expected {}", directory.path().string(), name, text(dims_of(p.shape))));
+      throw std::runtime_error(
+          fmt::format("{}: {}: missing, expected {}", directory.path().string(), name, text(dims_of(p.shape))));
     require_shape(directory, name, p);
     for (const SlicePart& part : parts) {
       const HostView host(backend, part.numbers, staging);
-      for_each_piece(p, part.first, part.numbers.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
-        directory.read_f32(name, host.numbers().data() + here, on_disk, count);
-      });
+      for_each_piece(p, part.first, part.numbers.elements(),
+                     [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
+                       directory.read_f32(name, host.numbers().data() + here, on_disk, count);
+                     });
       host.store();
     }
   }

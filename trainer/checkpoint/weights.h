@@ -20,12 +20,13 @@ namespace smoe {
 // Fills every parameter's slice. Throws one std::runtime_error that lists all tensors of the whole model that are missing,
 // left over, of another shape, or of a type other than f32, f64, bf16 and f16, which are converted to f32.
 // tied_head: where the file holds only one of embedding and head, both get its values. also: is shown each slice in f32.
-void load_weights(const std::filesystem::path& directory, Backend& backend, const ModelConfig& model, ParameterSet& parameters,
-                  bool tied_head = false, const ShowNumbers& also = {});
+void load_weights(const std::filesystem::path& directory, Backend& backend, const ModelConfig& model,
+                  ParameterSet& parameters, bool tied_head = false, const ShowNumbers& also = {});
 
 // The same for the masters that a checkpoint has beside rounded weights, called prefix + the parameter's name: where there
 // are any, they take the place of what load_weights() has read.
-void load_masters(const TensorDirectory& directory, Backend& backend, ParameterSet& parameters, const std::string& prefix, const ShowNumbers& also);
+void load_masters(const TensorDirectory& directory, Backend& backend, ParameterSet& parameters,
+                  const std::string& prefix, const ShowNumbers& also);
 
 // A run of the elements of a parameter's slice, and where its numbers lie.
 struct SlicePart {
@@ -47,15 +48,15 @@ enum class Members : std::uint8_t { all, trained };
 // One tensor, f32 or bf16, for every parameter of the whole model, or every one that is trained, called prefix + its name, of its
 // global shape. whole: the parameters as one rank declares them, the same list on every rank of every layout, while a
 // rank's own ParameterSet names only the experts that it holds.
-std::vector<TensorSpec> tensor_specs(const ParameterSet& whole, const std::string& prefix = {}, Members members = Members::all,
-                                     DType type = DType::f32);
+std::vector<TensorSpec> tensor_specs(const ParameterSet& whole, const std::string& prefix = {},
+                                     Members members = Members::all, DType type = DType::f32);
 
 // Writes the parts of this rank; all ranks' together are the whole. Returns how many elements.
-std::int64_t write_parts(TensorDirectoryWriter& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
-                         const std::string& prefix = {});
-std::int64_t write_parts(SafetensorsWriter& writer, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
-                         const std::string& prefix = {});
-void read_parts(const TensorDirectory& directory, Backend& backend, const ParameterSet& parameters, const PartsOf& parts_of,
-                const std::string& prefix = {});
+std::int64_t write_parts(TensorDirectoryWriter& writer, Backend& backend, const ParameterSet& parameters,
+                         const PartsOf& parts_of, const std::string& prefix = {});
+std::int64_t write_parts(SafetensorsWriter& writer, Backend& backend, const ParameterSet& parameters,
+                         const PartsOf& parts_of, const std::string& prefix = {});
+void read_parts(const TensorDirectory& directory, Backend& backend, const ParameterSet& parameters,
+                const PartsOf& parts_of, const std::string& prefix = {});
 
 }  // namespace smoe

@@ -31,7 +31,8 @@ std::string hex(double hue, double saturation, double lightness) {
   const double chroma = saturation * std::min(lightness, 1.0 - lightness);
   const auto channel = [&](double shift) {
     const double k = std::fmod(shift + 12.0 * hue, 12.0);
-    return static_cast<int>(std::lround(255.0 * (lightness - chroma * std::clamp(std::min(k - 3.0, 9.0 - k), -1.0, 1.0))));
+    return static_cast<int>(
+        std::lround(255.0 * (lightness - chroma * std::clamp(std::min(k - 3.0, 9.0 - k), -1.0, 1.0))));
   };
   return fmt::format("#{:02x}{:02x}{:02x}", channel(0.0), channel(8.0), channel(4.0));
 }

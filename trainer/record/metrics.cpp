@@ -59,7 +59,9 @@ void reset_peak_resident_bytes() { std::ofstream("/proc/self/clear_refs") << "5"
 
 std::string to_json_line(const StepMetrics& row) {
   std::string line = fmt::format("{{\"step\":{},\"tokens\":{},\"targets\":{}", row.step, row.tokens, row.targets);
-  visit_numbers(row, [&line](const char*, const char* key, double value) { line += fmt::format(",\"{}\":{}", key, number(value)); });
+  visit_numbers(row, [&line](const char*, const char* key, double value) {
+    line += fmt::format(",\"{}\":{}", key, number(value));
+  });
   line += ",\"expert_load\":[";
   for (std::size_t layer = 0; layer < row.expert_load.size(); ++layer) {
     line += (layer == 0 ? "" : ",") + list(row.expert_load[layer]);

@@ -21,25 +21,26 @@ constexpr double not_measured = std::numeric_limits<double>::quiet_NaN();
 
 // One optimizer step. The differentiated loss is `loss`; the other losses are before their coefficients.
 struct StepMetrics {
-  std::int64_t step = 0;             // 1 is the first update
-  std::int64_t tokens = 0;           // input tokens trained on since the start of the run, over all ranks
-  std::int64_t targets = 0;          // of this step, over all ranks: what its lm_loss is divided by
-  double lm_loss = not_measured;     // nats, mean over the target tokens of the global batch
-  double aux_loss = not_measured;    // balance loss of the trained scope, summed over layers (1.0 a layer is balanced)
-  double z_loss = not_measured;      // router z-loss (ST-MoE, arXiv 2202.08906 eq. 5), summed over layers
-  double loss = not_measured;        // lm_loss + coefficients · (aux_loss, z_loss)
-  double grad_norm = not_measured;   // global L2 norm before clipping
+  std::int64_t step = 0;            // 1 is the first update
+  std::int64_t tokens = 0;          // input tokens trained on since the start of the run, over all ranks
+  std::int64_t targets = 0;         // of this step, over all ranks: what its lm_loss is divided by
+  double lm_loss = not_measured;    // nats, mean over the target tokens of the global batch
+  double aux_loss = not_measured;   // balance loss of the trained scope, summed over layers (1.0 a layer is balanced)
+  double z_loss = not_measured;     // router z-loss (ST-MoE, arXiv 2202.08906 eq. 5), summed over layers
+  double loss = not_measured;       // lm_loss + coefficients · (aux_loss, z_loss)
+  double grad_norm = not_measured;  // global L2 norm before clipping
   double learning_rate = not_measured;
   double tokens_per_sec = not_measured;
-  double mfu = not_measured;         // model_gflops as a share of the arithmetic units' own rate, 0 to 1
+  double mfu = not_measured;               // model_gflops as a share of the arithmetic units' own rate, 0 to 1
   double share_of_product = not_measured;  // model_gflops over the rate of a 2048^3 product, 0 to about 1
   double step_seconds = not_measured;
-  double max_vio = not_measured;     // see max_violation
+  double max_vio = not_measured;                 // see max_violation
   std::vector<std::vector<double>> expert_load;  // [layers][experts]: share of the layer's assignments, sums to 1
   std::uint64_t peak_memory_bytes = 0;
-  std::int64_t skipped_steps = 0;    // steps refused since the start of the run: not finite, or an outlier
+  std::int64_t skipped_steps = 0;      // steps refused since the start of the run: not finite, or an outlier
   double model_gflops = not_measured;  // 1e9 model floating-point operations a second (no recompute counted)
-  std::map<std::string, std::int64_t> bytes_sent;  // by this step from rank 0 to others, by collective; absent with one rank
+  std::map<std::string, std::int64_t>
+      bytes_sent;  // by this step from rank 0 to others, by collective; absent with one rank
 
   bool operator==(const StepMetrics&) const = default;
 };

@@ -32,14 +32,17 @@ std::optional<Json> parse_row(std::string_view line, bool finished, const std::s
     return row;
   } catch (const std::runtime_error& error) {
     if (!finished) return std::nullopt;
-    throw std::runtime_error(fmt::format("{}\n  expected one JSON object with a \"step\" on every line; remove the "
-                                         "line, or restore the file", error.what()));
+    throw std::runtime_error(
+        fmt::format("{}\n  expected one JSON object with a \"step\" on every line; remove the "
+                    "line, or restore the file",
+                    error.what()));
   }
 }
 
 template <class Row>
 void read_numbers(const JsonReader& json, Row& row) {
-  visit_numbers(row, [&json](const char*, const char* key, double& value) { value = json.optional_number(key).value_or(value); });
+  visit_numbers(
+      row, [&json](const char*, const char* key, double& value) { value = json.optional_number(key).value_or(value); });
 }
 
 std::vector<std::vector<double>> read_expert_load(const JsonReader& json) {
@@ -69,7 +72,8 @@ StepMetrics read_step(const JsonReader& json) {
   row.skipped_steps = json.optional_int("skipped_steps", 0, any_count).value_or(0);
   if (json.has("bytes_sent")) {
     const JsonReader sent = json.require_object("bytes_sent");
-    for (const auto& [label, unused] : sent.object().items()) row.bytes_sent[label] = sent.require_int(label, 0, any_count);
+    for (const auto& [label, unused] : sent.object().items())
+      row.bytes_sent[label] = sent.require_int(label, 0, any_count);
   }
   return row;
 }

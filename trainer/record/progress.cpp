@@ -166,9 +166,7 @@ std::string Progress::tail() const {
   return text;
 }
 
-std::string Progress::line() const {
-  return head(0) + (details_.empty() ? "" : "  " + details_) + tail();
-}
+std::string Progress::line() const { return head(0) + (details_.empty() ? "" : "  " + details_) + tail(); }
 
 void Progress::show() {
   stale_ = false;

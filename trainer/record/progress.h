@@ -38,21 +38,21 @@ std::string_view clip_columns(std::string_view text, int columns);
 
 struct Terminal {
   std::FILE* out = stderr;
-  bool interactive = false;                 // the line may be rewritten in place
-  std::function<int()> columns;             // asked at every line, so that a resized window is seen
-  std::function<double()> seconds;          // monotonic
+  bool interactive = false;         // the line may be rewritten in place
+  std::function<int()> columns;     // asked at every line, so that a resized window is seen
+  std::function<double()> seconds;  // monotonic
 
   // Interactive if `out` is a terminal and TERM is not "dumb".
   static Terminal of(std::FILE* out = stderr);
 };
 
 struct ProgressOptions {
-  std::string label = {};                   // "train", "eval web", "tokenise"
-  std::string unit = {};                    // shown with the rate ("step", "doc"); empty: no rate of its own
-  std::int64_t total = 0;                   // 0: not known, then neither share nor ETA
-  std::int64_t done = 0;                    // where a resumed run starts
-  double rewrite_seconds = 0.1;             // least time between two rewrites of the line on a terminal
-  double plain_seconds = 10.0;              // least time between two plain lines; 0: every update is one
+  std::string label = {};        // "train", "eval web", "tokenise"
+  std::string unit = {};         // shown with the rate ("step", "doc"); empty: no rate of its own
+  std::int64_t total = 0;        // 0: not known, then neither share nor ETA
+  std::int64_t done = 0;         // where a resumed run starts
+  double rewrite_seconds = 0.1;  // least time between two rewrites of the line on a terminal
+  double plain_seconds = 10.0;   // least time between two plain lines; 0: every update is one
 };
 
 class Progress {
@@ -69,7 +69,7 @@ class Progress {
   // Leaves the last state on the screen, with the time that it all took. Further calls do nothing.
   void finish();
 
-  std::string line() const;                 // the whole line, as a plain log would show it
+  std::string line() const;  // the whole line, as a plain log would show it
 
  private:
   std::string head(int bar_columns) const;
@@ -86,7 +86,7 @@ class Progress {
   double updated_;
   double shown_;
   bool on_screen_ = false;
-  bool stale_ = false;                      // an update has not been shown yet
+  bool stale_ = false;  // an update has not been shown yet
   bool finished_ = false;
   std::string details_;
 };

@@ -38,7 +38,9 @@ Json step_columns(const std::map<std::int64_t, StepMetrics>& rows) {
     append_column(columns, "tokens", row.tokens);
     append_column(columns, "peak_memory_bytes", row.peak_memory_bytes);
     append_column(columns, "skipped_steps", row.skipped_steps);
-    visit_numbers(row, [&columns](const char*, const char* key, double value) { append_column(columns, key, rounded(value, 6)); });
+    visit_numbers(row, [&columns](const char*, const char* key, double value) {
+      append_column(columns, key, rounded(value, 6));
+    });
   }
   return columns;
 }
@@ -52,7 +54,9 @@ Json eval_columns(const std::vector<EvalMetrics>& rows) {
     for (const auto& [step, row] : steps) {
       append_column(columns, "step", step);
       append_column(columns, "tokens", row.tokens);
-      visit_numbers(row, [&columns](const char*, const char* key, double value) { append_column(columns, key, rounded(value, 6)); });
+      visit_numbers(row, [&columns](const char*, const char* key, double value) {
+        append_column(columns, key, rounded(value, 6));
+      });
     }
     result.push_back(std::move(columns));
   }
@@ -90,15 +94,21 @@ Json run_data(const std::filesystem::path& run_dir, const std::string& name) {
         fmt::format("no run directory {}: expected the output_dir of a training run", run_dir.string()));
   }
   if (!std::filesystem::exists(metrics)) {
-    throw std::runtime_error(fmt::format("no metrics.jsonl in {}: it is not a run directory, or its run has not logged "
-                                         "a step yet (log.interval)", run_dir.string()));
+    throw std::runtime_error(
+        fmt::format("no metrics.jsonl in {}: it is not a run directory, or its run has not logged "
+                    "a step yet (log.interval)",
+                    run_dir.string()));
   }
   const MetricsLog log = read_metrics(metrics);
   std::map<std::int64_t, StepMetrics> steps;
   for (const StepMetrics& row : log.steps) steps[row.step] = row;
 
-  Json run = {{"name", name}, {"steps", step_columns(steps)}, {"evals", eval_columns(log.evals)},
-              {"expert_load", load_maps(steps)}, {"config", Json::array()}, {"parameters", nullptr}};
+  Json run = {{"name", name},
+              {"steps", step_columns(steps)},
+              {"evals", eval_columns(log.evals)},
+              {"expert_load", load_maps(steps)},
+              {"config", Json::array()},
+              {"parameters", nullptr}};
   if (std::filesystem::exists(config_file)) {
     const FlatConfig config = flatten_config(read_file(config_file, 16 << 20));
     for (const auto& [key, value] : config) run["config"].push_back({key, value});

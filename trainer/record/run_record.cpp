@@ -4,14 +4,16 @@
 
 namespace smoe {
 
-RunRecord::RunRecord(RunDirectory* directory, const RunPaths& paths, const RunRecordOptions& options) : directory_(directory) {
+RunRecord::RunRecord(RunDirectory* directory, const RunPaths& paths, const RunRecordOptions& options)
+    : directory_(directory) {
   if (directory_) {
     directory_->write_config(options.configuration);
     metrics_.emplace(paths.metrics(), options.from_step);
     if (options.tensorboard) tensorboard_.emplace(paths.tensorboard(), options.from_step);
   }
   const std::int64_t done = std::max<std::int64_t>(0, options.from_step);
-  progress_ = std::make_unique<Progress>(ProgressOptions{.label = "train", .unit = "step", .total = options.total_steps, .done = done});
+  progress_ = std::make_unique<Progress>(
+      ProgressOptions{.label = "train", .unit = "step", .total = options.total_steps, .done = done});
 }
 
 void RunRecord::say(const std::string& line) {

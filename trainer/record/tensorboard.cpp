@@ -105,8 +105,8 @@ std::string bars(std::span<const double> values) {
 std::filesystem::path next_event_file(const std::filesystem::path& directory) {
   constexpr std::string_view prefix = "events.out.tfevents.";
   make_directories(directory);
-  std::int64_t seconds = std::chrono::duration_cast<std::chrono::seconds>(
-                             std::chrono::system_clock::now().time_since_epoch()).count();
+  std::int64_t seconds =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
   for (const auto& entry : std::filesystem::directory_iterator(directory)) {
     const std::string name = entry.path().filename().string();
     if (!name.starts_with(prefix)) continue;
