@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -13,6 +14,7 @@
 
 #include "data/files/json.h"
 #include "data/files/safetensors.h"
+#include "kernels/host_view.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
 #include "optim/schedule.h"
@@ -110,16 +112,22 @@ class GoldenModel {
  public:
   explicit GoldenModel(const GoldenFile& golden, Recompute recompute = Recompute::none)
       : GoldenModel(golden, golden.router, recompute, golden.sequences) {}
-  GoldenModel(const GoldenFile& golden, const RouterConfig& router, Recompute recompute, std::int64_t micro_batch_size)
-      : golden_(golden), backend(make_cpu_backend(2)), persistent(*backend), model(golden.model, mesh) {
+  GoldenModel(const GoldenFile& golden, const RouterConfig& router, Recompute recompute, std::int64_t micro_batch_size,
+              DType type = DType::f32)
+      : golden_(golden), backend(make_cpu_backend(2)), persistent(*backend), model(golden.model, mesh, {}, {}, type) {
     model.allocate(*backend, persistent, golden.sequence_length, true);
-    for (Parameter& p : model.parameters()) {
+    optimizer = std::make_unique<AdamW>(*backend, persistent, model.parameters(), mesh, golden.optimizer);
+    const ShowNumbers masters = optimizer->keeps_masters();
+    std::vector<float> staging;
+    for (const Parameter& p : model.parameters()) {
       const std::vector<float> weight = golden.values("weight." + p.name);
       if (static_cast<std::int64_t>(weight.size()) != p.value.elements())
         throw std::runtime_error(golden.file.path() + ": weight." + p.name + " has another size");
-      backend->copy_from_host(p.value, weight.data());
+      const HostView value(*backend, p.value, staging);
+      std::copy(weight.begin(), weight.end(), value.numbers().begin());
+      value.store();
+      masters(p, weight);
     }
-    optimizer = std::make_unique<AdamW>(*backend, persistent, model.parameters(), mesh, golden.optimizer);
     step = std::make_unique<TrainingStep>(*backend, mesh, model, *optimizer, router, micro_batch_size, recompute);
   }
 
@@ -130,11 +138,7 @@ class GoldenModel {
     step->apply(result, number, learning_rate(golden_.schedule, peak, number, golden_.steps));
     return result;
   }
-  std::vector<float> on_host(const Tensor& tensor) const {
-    std::vector<float> out(static_cast<std::size_t>(tensor.elements()));
-    backend->copy_to_host(out.data(), tensor);
-    return out;
-  }
+  std::vector<float> on_host(const Tensor& tensor) const { return numbers_of(*backend, tensor); }
 
  private:
   const GoldenFile& golden_;
