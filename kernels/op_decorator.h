@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <span>
 
 #include "kernels/backend.h"
@@ -40,7 +39,19 @@ class OpDecorator : public Backend {
    private:
     virtual Tensor place(const Tensor& tensor, Access) const { return tensor; }
   };
-  using Call = std::function<void(Backend& on, const Placing& at)>;
+  // A lambda of (Backend& on, const Placing& at), which outlives it: a std::function would take from the heap for each op.
+  class Call {
+   public:
+    template <class Body>
+    Call(const Body& body)
+        : body_(&body),
+          make_([](const void* of, Backend& on, const Placing& at) { (*static_cast<const Body*>(of))(on, at); }) {}
+    void operator()(Backend& on, const Placing& at) const { make_(body_, on, at); }
+
+   private:
+    const void* body_;
+    void (*make_)(const void* body, Backend& on, const Placing& at);
+  };
 
   Backend& inner() { return inner_; }
 

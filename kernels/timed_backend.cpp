@@ -7,6 +7,8 @@ namespace smoe {
 namespace {
 using Clock = std::chrono::steady_clock;
 
+double size_of(const Tensor& tensor) { return static_cast<double>(bytes_of(tensor.type())); }
+
 const char* name_of(Gemm kind) { return kind == Gemm::nt ? "nt" : kind == Gemm::nn ? "nn" : "tn"; }
 
 }  // namespace
@@ -70,30 +72,30 @@ void TimedBackend::timed(const Key& key, const Work& work, const Call& call, std
 // ---- memory, elementwise, reductions ----
 
 void TimedBackend::do_copy_to_host(void* host, const Tensor& from) {
-  timed({"copy_to_host", "n", {from.elements()}}, op_work::copy(from.elements()),
+  timed({"copy_to_host", "n", {from.elements()}}, op_work::copy(from.elements(), size_of(from)),
         [&] { inner_.copy_to_host(host, from); });
 }
 
 void TimedBackend::do_copy_from_host(const Tensor& to, const void* host) {
-  timed({"copy_from_host", "n", {to.elements()}}, op_work::copy(to.elements()),
+  timed({"copy_from_host", "n", {to.elements()}}, op_work::copy(to.elements(), size_of(to)),
         [&] { inner_.copy_from_host(to, host); });
 }
 
 void TimedBackend::do_start_copy_to_host(void* host, const Tensor& from) {
-  timed({"start_copy_to_host", "n", {from.elements()}}, op_work::copy(from.elements()),
+  timed({"start_copy_to_host", "n", {from.elements()}}, op_work::copy(from.elements(), size_of(from)),
         [&] { inner_.start_copy_to_host(host, from); });
 }
 
 void TimedBackend::do_copy(const Tensor& to, const Tensor& from) {
-  timed({"copy", "n", {to.elements()}}, op_work::copy(to.elements()), [&] { inner_.copy(to, from); });
+  timed({"copy", "n", {to.elements()}}, op_work::copy(to.elements(), size_of(to)), [&] { inner_.copy(to, from); });
 }
 
 void TimedBackend::do_fill(const Tensor& to, float value) {
-  timed({"fill", "n", {to.elements()}}, op_work::fill(to.elements()), [&] { inner_.fill(to, value); });
+  timed({"fill", "n", {to.elements()}}, op_work::fill(to.elements(), size_of(to)), [&] { inner_.fill(to, value); });
 }
 
 void TimedBackend::do_add(const Tensor& a, const Tensor& b, const Tensor& out) {
-  timed({"add", "n", {out.elements()}}, op_work::add(out.elements()), [&] { inner_.add(a, b, out); });
+  timed({"add", "n", {out.elements()}}, op_work::add(out.elements(), size_of(out)), [&] { inner_.add(a, b, out); });
 }
 
 void TimedBackend::do_sum(const Tensor& x, const Tensor& out) {
@@ -110,26 +112,26 @@ void TimedBackend::do_sum_of_squares(const Tensor& x, const Tensor& out) {
 void TimedBackend::do_embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first,
                                         std::int64_t vocabulary, const Tensor& out) {
   const std::int64_t T = out.dim(0), D = out.dim(1);
-  timed({"embedding_forward", "TVD", {T, table.dim(0), D}}, op_work::embedding_forward(T, D),
+  timed({"embedding_forward", "TVD", {T, table.dim(0), D}}, op_work::embedding_forward(T, D, size_of(out)),
         [&] { inner_.embedding_forward(ids, table, first, vocabulary, out); });
 }
 
 void TimedBackend::do_embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first,
                                          std::int64_t vocabulary, const Tensor& dtable) {
   const std::int64_t T = dout.dim(0), D = dout.dim(1);
-  timed({"embedding_backward", "TVD", {T, dtable.dim(0), D}}, op_work::embedding_backward(T, D),
+  timed({"embedding_backward", "TVD", {T, dtable.dim(0), D}}, op_work::embedding_backward(T, D, size_of(dout)),
         [&] { inner_.embedding_backward(ids, dout, first, vocabulary, dtable); });
 }
 
 void TimedBackend::do_rms_norm_forward(const Tensor& x, const Tensor& weight, float epsilon, const Tensor& y,
                                        const Tensor& rstd) {
-  timed({"rms_norm_forward", "TD", {x.dim(0), x.dim(1)}}, op_work::rms_norm_forward(x.dim(0), x.dim(1)),
+  timed({"rms_norm_forward", "TD", {x.dim(0), x.dim(1)}}, op_work::rms_norm_forward(x.dim(0), x.dim(1), size_of(x)),
         [&] { inner_.rms_norm_forward(x, weight, epsilon, y, rstd); });
 }
 
 void TimedBackend::do_rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rstd,
                                         const Tensor& dresidual, const Tensor& dx, const Tensor& dweight) {
-  timed({"rms_norm_backward", "TD", {x.dim(0), x.dim(1)}}, op_work::rms_norm_backward(x.dim(0), x.dim(1)),
+  timed({"rms_norm_backward", "TD", {x.dim(0), x.dim(1)}}, op_work::rms_norm_backward(x.dim(0), x.dim(1), size_of(x)),
         [&] { inner_.rms_norm_backward(dy, x, weight, rstd, dresidual, dx, dweight); });
 }
 
@@ -140,14 +142,15 @@ void TimedBackend::do_rope_table(std::span<const float> frequencies, float scale
 
 void TimedBackend::do_rope_forward(const Tensor& x, std::int64_t rotated_heads, const Tensor& positions,
                                    const Tensor& table) {
-  timed({"rope_forward", "THC", {x.dim(0), rotated_heads, x.dim(2)}}, op_work::rope(x.dim(0), rotated_heads, x.dim(2)),
+  timed({"rope_forward", "THC", {x.dim(0), rotated_heads, x.dim(2)}},
+        op_work::rope(x.dim(0), rotated_heads, x.dim(2), size_of(x)),
         [&] { inner_.rope_forward(x, rotated_heads, positions, table); });
 }
 
 void TimedBackend::do_rope_backward(const Tensor& dx, std::int64_t rotated_heads, const Tensor& positions,
                                     const Tensor& table) {
   timed({"rope_backward", "THC", {dx.dim(0), rotated_heads, dx.dim(2)}},
-        op_work::rope(dx.dim(0), rotated_heads, dx.dim(2)),
+        op_work::rope(dx.dim(0), rotated_heads, dx.dim(2), size_of(dx)),
         [&] { inner_.rope_backward(dx, rotated_heads, positions, table); });
 }
 
@@ -156,8 +159,8 @@ void TimedBackend::do_rope_backward(const Tensor& dx, std::int64_t rotated_heads
 void TimedBackend::do_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, Write write) {
   const std::int64_t m = c.dim(0), n = c.dim(1), k = kind == Gemm::tn ? a.dim(0) : a.dim(1);
   timed(
-      {"gemm", "mnk", {m, n, k}, name_of(kind)}, op_work::gemm(m, n, k), [&] { inner_.gemm(kind, a, b, c, write); },
-      kind == Gemm::tn ? k : m);
+      {"gemm", "mnk", {m, n, k}, name_of(kind)}, op_work::gemm(m, n, k, size_of(a), size_of(c)),
+      [&] { inner_.gemm(kind, a, b, c, write); }, kind == Gemm::tn ? k : m);
 }
 
 void TimedBackend::do_grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, const ExpertRows& rows,
@@ -168,8 +171,8 @@ void TimedBackend::do_grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, 
   for (std::size_t e = 0; e + 1 < rows.host.size(); ++e) with_rows += rows.host[e + 1] > rows.host[e];
   timed(
       {"grouped_gemm", tn ? "ERmn" : "ERnk", {E, R, out, in}, name_of(kind)},
-      op_work::grouped_gemm(with_rows, R, out, in), [&] { inner_.grouped_gemm(kind, a, b, c, rows, write); },
-      R / std::max<std::int64_t>(with_rows, 1));
+      op_work::grouped_gemm(with_rows, R, out, in, size_of(a), size_of(tn ? c : b)),
+      [&] { inner_.grouped_gemm(kind, a, b, c, rows, write); }, R / std::max<std::int64_t>(with_rows, 1));
 }
 
 // ---- attention ----
@@ -177,14 +180,16 @@ void TimedBackend::do_grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, 
 void TimedBackend::do_attention_forward(const AttentionShape& s, const Tensor& qkv, const Tensor& document_start,
                                         const Tensor& out, const Tensor& lse) {
   timed({"attention_forward", "BSHGCW", {s.sequences, s.sequence_length, s.heads, s.kv_heads, s.head_dim, s.window}},
-        op_work::attention_forward(s.sequences, s.sequence_length, s.heads, s.kv_heads, s.head_dim, s.window),
+        op_work::attention_forward(s.sequences, s.sequence_length, s.heads, s.kv_heads, s.head_dim, s.window,
+                                   size_of(qkv)),
         [&] { inner_.attention_forward(s, qkv, document_start, out, lse); });
 }
 
 void TimedBackend::do_attention_backward(const AttentionShape& s, const Tensor& qkv, const Tensor& document_start,
                                          const Tensor& out, const Tensor& lse, const Tensor& dout, const Tensor& dqkv) {
   timed({"attention_backward", "BSHGCW", {s.sequences, s.sequence_length, s.heads, s.kv_heads, s.head_dim, s.window}},
-        op_work::attention_backward(s.sequences, s.sequence_length, s.heads, s.kv_heads, s.head_dim, s.window),
+        op_work::attention_backward(s.sequences, s.sequence_length, s.heads, s.kv_heads, s.head_dim, s.window,
+                                    size_of(qkv)),
         [&] { inner_.attention_backward(s, qkv, document_start, out, lse, dout, dqkv); });
 }
 
@@ -192,7 +197,7 @@ void TimedBackend::do_attention_cached(const AttentionShape& s, const Tensor& qk
                                        const Tensor& key_cache, const Tensor& value_cache, const Tensor& out) {
   const std::int64_t N = qkv.dim(0);  // `past` is no part of the key: it grows with every token
   timed({"attention_cached", "NHGCW", {N, s.heads, s.kv_heads, s.head_dim, s.window}},
-        op_work::attention_cached(N, past, s.heads, s.kv_heads, s.head_dim, s.window),
+        op_work::attention_cached(N, past, s.heads, s.kv_heads, s.head_dim, s.window, size_of(qkv)),
         [&] { inner_.attention_cached(s, qkv, past, key_cache, value_cache, out); });
 }
 
@@ -226,7 +231,7 @@ void TimedBackend::do_balance_statistics(const Tensor& probabilities, const Tens
 
 void TimedBackend::do_jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, Write write) {
   const std::int64_t T = x.dim(0), D = x.dim(1);
-  timed({"jitter", "TD", {T, D}}, op_work::jitter(T * D), [&] { inner_.jitter(noise, x, y, write); });
+  timed({"jitter", "TD", {T, D}}, op_work::jitter(T * D, size_of(x)), [&] { inner_.jitter(noise, x, y, write); });
 }
 
 void TimedBackend::do_routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of,
@@ -239,13 +244,14 @@ void TimedBackend::do_routing_map(const Tensor& experts, const Capacity& capacit
 void TimedBackend::do_permute(const Tensor& x, const Tensor& assignment_of, std::int64_t experts_per_token,
                               const Tensor& rows) {
   const std::int64_t T = x.dim(0), D = x.dim(1);
-  timed({"permute", "TKD", {T, experts_per_token, D}}, op_work::permute(T, experts_per_token, D),
+  timed({"permute", "TKD", {T, experts_per_token, D}}, op_work::permute(T, experts_per_token, D, size_of(x)),
         [&] { inner_.permute(x, assignment_of, experts_per_token, rows); });
 }
 
 void TimedBackend::do_unpermute(const Tensor& rows, const Tensor& row_of, const Tensor& base, const Tensor& x) {
   const std::int64_t T = x.dim(0), K = row_of.dim(1), D = x.dim(1);
-  timed({"unpermute", "TKD", {T, K, D}}, op_work::unpermute(T, K, D), [&] { inner_.unpermute(rows, row_of, base, x); });
+  timed({"unpermute", "TKD", {T, K, D}}, op_work::unpermute(T, K, D, size_of(x)),
+        [&] { inner_.unpermute(rows, row_of, base, x); });
 }
 
 void TimedBackend::do_permute_weights(const Tensor& weights, const Tensor& row_of, const Tensor& row_weights) {
@@ -263,13 +269,13 @@ void TimedBackend::do_unpermute_weights(const Tensor& row_weights, const Tensor&
 // ---- SwiGLU ----
 
 void TimedBackend::do_swiglu_forward(const Tensor& h, const Tensor& row_weights, const Tensor& a) {
-  timed({"swiglu_forward", "RF", {a.dim(0), a.dim(1)}}, op_work::swiglu_forward(a.dim(0), a.dim(1)),
+  timed({"swiglu_forward", "RF", {a.dim(0), a.dim(1)}}, op_work::swiglu_forward(a.dim(0), a.dim(1), size_of(a)),
         [&] { inner_.swiglu_forward(h, row_weights, a); });
 }
 
 void TimedBackend::do_swiglu_backward(const Tensor& h, const Tensor& row_weights, const Tensor& da, const Tensor& dh,
                                       const Tensor& drow_weights, const Tensor& a) {
-  timed({"swiglu_backward", "RF", {a.dim(0), a.dim(1)}}, op_work::swiglu_backward(a.dim(0), a.dim(1)),
+  timed({"swiglu_backward", "RF", {a.dim(0), a.dim(1)}}, op_work::swiglu_backward(a.dim(0), a.dim(1), size_of(a)),
         [&] { inner_.swiglu_backward(h, row_weights, da, dh, drow_weights, a); });
 }
 
@@ -299,7 +305,7 @@ void TimedBackend::do_cross_entropy_backward(const Tensor& logits, const Tensor&
                                              const Tensor& logsumexp, double scale, const Tensor& token_scales,
                                              const Tensor& dlogits) {
   timed({"cross_entropy_backward", "NV", {logits.dim(0), logits.dim(1)}},
-        op_work::cross_entropy_backward(logits.dim(0), logits.dim(1)),
+        op_work::cross_entropy_backward(logits.dim(0), logits.dim(1), size_of(dlogits)),
         [&] { inner_.cross_entropy_backward(logits, targets, first, logsumexp, scale, token_scales, dlogits); });
 }
 
@@ -307,7 +313,7 @@ void TimedBackend::do_cross_entropy_backward(const Tensor& logits, const Tensor&
 
 void TimedBackend::do_adamw(const AdamWStep& step, const Tensor& master, const Tensor& gradient,
                             const Tensor& first_moment, const Tensor& second_moment, const Tensor& value) {
-  timed({"adamw", "n", {master.elements()}}, op_work::adamw(master.elements()),
+  timed({"adamw", "n", {master.elements()}}, op_work::adamw(master.elements(), value.empty() ? 0 : size_of(value)),
         [&] { inner_.adamw(step, master, gradient, first_moment, second_moment, value); });
 }
 

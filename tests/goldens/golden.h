@@ -125,8 +125,8 @@ class GoldenModel {
         throw std::runtime_error(golden.file.path() + ": weight." + p.name + " has another size");
       const HostView value(*backend, p.value, staging);
       std::copy(weight.begin(), weight.end(), value.numbers().begin());
+      masters(p, value.numbers());
       value.store();
-      masters(p, weight);
     }
     step = std::make_unique<TrainingStep>(*backend, mesh, model, *optimizer, router, micro_batch_size, recompute);
   }

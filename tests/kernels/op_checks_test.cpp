@@ -162,10 +162,9 @@ TEST(OpShapes, AreRefusedUnlessNothingElseTellsThem) {
       "fill f32 dim 0",
       "fill i32 dim 0",
       "sum f32 dim 0",
-      "sum_of_squares f32 dim 0",  // all
-      "cross_entropy_statistics f32 dim 1",
-      "cross_entropy_backward f32 dim 1",  // V of this rank
-      "cross_entropy_merge f32 dim 0",     // ranges
+      "sum_of_squares f32 dim 0",            // all
+      "cross_entropy_statistics f32 dim 1",  // V of this rank
+      "cross_entropy_merge f32 dim 0",       // ranges
       "embedding_forward f32 dim 0",
       "embedding_backward f32 dim 0",  // V of this rank
       "permute f32 dim 0",             // T

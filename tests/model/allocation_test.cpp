@@ -124,6 +124,7 @@ struct Setting {
   // Small: most ops run on one thread; large: on several. At least 64, for heads of 16: some of OpenBLAS 0.3.21's
   // kernels for small products allocate inside where the result has at most 8 columns, and we cannot keep them from it.
   std::int64_t hidden;
+  DType type = DType::f32;
 };
 void PrintTo(const Setting& setting, std::ostream* out) { *out << setting.name; }
 
@@ -148,10 +149,10 @@ TEST_P(Allocation, WarmStepsTakeNothingFromTheHeap) {
   const Mesh mesh = Mesh::single();
   const auto backend = make_cpu_backend(2);
   Arena persistent(*backend);
-  Mixtral model(config, mesh);
+  Mixtral model(config, mesh, {}, {}, setting.type);
   model.allocate(*backend, persistent, length, true);
-  model.parameters().initialize(*backend, 1);
   AdamW optimizer(*backend, persistent, model.parameters(), mesh, {});
+  model.parameters().initialize(*backend, 1, optimizer.keeps_masters());
   TrainingStep step(*backend, mesh, model, optimizer, router, setting.micro_batch_size, setting.recompute);
 
   // Ids drift towards one value, so that loads shift between experts while the steps are counted.
@@ -188,7 +189,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Setting{"LargerThanOneThreadsShare", 4, Recompute::none, AuxLossScope::global_batch, 128},
                     Setting{"Accumulating", 2, Recompute::none, AuxLossScope::global_batch, 64},
                     Setting{"RecomputingLayers", 4, Recompute::layer, AuxLossScope::sequence, 64},
-                    Setting{"AccumulatingAndRecomputing", 1, Recompute::layer, AuxLossScope::hf, 128}),
+                    Setting{"AccumulatingAndRecomputing", 1, Recompute::layer, AuxLossScope::hf, 128},
+                    Setting{"InBf16", 2, Recompute::layer, AuxLossScope::global_batch, 128, DType::bf16}),
     [](const auto& info) { return info.param.name; });
 
 }  // namespace
