@@ -107,7 +107,7 @@ RunSummary Trainer::run() {
   const Layout& layout = parts_.mesh.layout();
   if (layout.ranks > 1) record_.say(fmt::format("{} ranks: {}", layout.ranks, layout.to_string()));
   if (parts_.training.model->type() == DType::bf16 && parts_.training.backend->device() == Device::cpu)
-    record_.say("bf16 on a CPU is widened to f32 and rounded back: it takes less memory, not less time");
+    record_.say("bf16 on a CPU is widened to f32 and rounded back: the numbers of a GPU, and no time saved");
   rates_ = measure_machine_rates(*parts_.training.backend, parts_.mesh.group(Axis::world), config.ranks_on_node);
   for (const std::string& line : describe(rates_)) record_.say(line);
   start_loader();

@@ -2,6 +2,7 @@
 # The command line itself: help, version, the configuration as it is read, and what a dry run tells.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/cases.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/tiny_run.sh"
 
 configs=$root/configs
 
@@ -58,6 +59,34 @@ case_tilde_is_the_home_directory() {
     expect 2 "$case/home/none\.yaml: cannot be read" -- "$smoe" bench '~/none.yaml'
   }
   absent '~'
+}
+
+# A run in bf16 from the command line, and the commands that read what it wrote, in either precision.
+case_precision_of_each_command() {
+  prepared
+  python3 -c 'import struct; h = "{\"descr\": \"<i4\", \"fortran_order\": False, \"shape\": (16,), }".replace(chr(34), chr(39)); h += " " * (-(len(h) + 11) % 64) + "\n"
+open("ids.npy", "wb").write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(h)) + h.encode() + struct.pack("<16i", *range(65, 81)))'
+  expect 0 'bf16 on a CPU' 'saved run/checkpoints/step-000002' -- "$smoe" train config.yaml train.precision=bf16
+  grep -q '"torch_dtype": "bfloat16"' run/checkpoints/step-000002/model/config.json || fail "config.json does not say bfloat16"
+  expect 0 'the checkpoint was trained in bf16, this run computes in f32' 'train +3/3' -- "$smoe" train config.yaml train.precision=fp32 train.steps=3
+  local precision
+  for precision in fp32 bf16; do
+    expect 0 '"loss"' -- "$smoe" eval --model run --data shards --seq 32 --precision "$precision" --json
+    expect 0 -- "$smoe" generate --model run --tokenizer bytes --prompt doc --max-tokens 4 --greedy --precision "$precision"
+    expect 0 -- "$smoe" logits --model run --tokens ids.npy --out "$precision.safetensors" --precision "$precision"
+  done
+  python3 - <<'END' || fail "bf16's logits are not fp32's but for rounding"
+import json, struct
+def logits(name):
+    data = open(name + ".safetensors", "rb").read()
+    size = struct.unpack("<Q", data[:8])[0]
+    begin, end = json.loads(data[8:8 + size])["logits"]["data_offsets"]
+    return struct.unpack(f"<{(end - begin) // 4}f", data[8 + size + begin:8 + size + end])
+a, b = logits("fp32"), logits("bf16")
+largest, apart = max(map(abs, a)), max(abs(x - y) for x, y in zip(a, b))
+assert 0 < apart < 0.03 * largest, (apart, largest)
+END
+  expect 2 'precision' -- "$smoe" logits --model run --tokens ids.npy --out x.safetensors --precision half
 }
 
 dry_run() { expect 0 "${@:2}" -- "$smoe" train "$configs/$1" --dry-run; absent runs; }
