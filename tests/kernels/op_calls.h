@@ -9,6 +9,8 @@
 // is held against the truth rounded once, and may be that number's neighbour where it is not exact.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -135,6 +137,9 @@ void add_cases(std::vector<OpCase>& list, const std::string& family, const std::
 // sqrt(n) u of its terms' size, which is sqrt(n) times less than the sum's own spread: 2e-6 leaves a factor of 10 to 30 at
 // the sizes here and is far below any wrong term. Ops without sums get 1e-6; what is only moved is exact.
 inline constexpr double exact = 0, pointwise = 1e-6, summed = 2e-6;
+// The root of a sum of n positive terms. In one chain, as a build without vectors adds them, each addition rounds a partial
+// sum by u or less: together sqrt(n / 3) u of the sum, half of that of its root; this is three times as much.
+inline double rooted(Index n) { return std::max(pointwise, 1.5 * std::sqrt(static_cast<double>(n) / 3) * 6e-8); }
 
 inline Values as_values(const Ids& ids) { return reference::cast<double>(ids); }
 

@@ -156,8 +156,8 @@ void add_rms_norm(OpCase& list, const RmsNormCase& c) {
     return Prepared{[&b = in.backend(), c, tx = in.typed(x), tweight = in.typed({D}, weight), y, rstd] {
                       b.rms_norm_forward(tx, tweight, c.epsilon, y, rstd);
                     },
-                    {{"y", y, pointwise, [=] { return truth().y.values; }},
-                     {"rstd", rstd, pointwise, [=] { return truth().rstd; }}}};
+                    {{"y", y, rooted(D), [=] { return truth().y.values; }},
+                     {"rstd", rstd, rooted(D), [=] { return truth().rstd; }}}};
   });
   enum class Residual { apart, in_place, none };
   const auto backward = [=](Residual residual, bool trained) {
