@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/host_view.h"
+
 namespace smoe {
 namespace {
 
@@ -21,16 +23,12 @@ std::vector<double> numbers_of_any(Backend& backend, const Tensor& tensor) {
     return std::vector<double>(host.begin(), host.end());
   };
   switch (tensor.type()) {
-    case DType::f32: return read(float{});
     case DType::i32: return read(std::int32_t{});
     case DType::f64: return read(double{});
-    case DType::bf16: break;
+    default: break;
   }
-  std::vector<Bf16> halves(static_cast<std::size_t>(tensor.elements()));
-  backend.copy_to_host(halves.data(), tensor);
-  std::vector<double> numbers(halves.size());
-  std::transform(halves.begin(), halves.end(), numbers.begin(), [](Bf16 x) { return widened(x); });
-  return numbers;
+  const std::vector<float> numbers = numbers_of(backend, tensor);
+  return {numbers.begin(), numbers.end()};
 }
 
 // The arguments of one call, and their copies on the second backend. One memory given twice has one copy.

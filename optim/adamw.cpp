@@ -30,11 +30,13 @@ ShowNumbers AdamW::keeps_masters() {
 }
 
 std::uint64_t AdamW::bytes(const ParameterSet& parameters, const Mesh& mesh) {
-  std::uint64_t bytes = Shards(parameters, mesh).master_bytes();
-  for (const FlatBuffer& flat : parameters.flat_buffers())
-    if (flat.trainable)
-      bytes +=
-          2 * bytes_of(DType::f32) * static_cast<std::uint64_t>(flat.elements / mesh.size(replica_axis(flat.split)));
+  std::uint64_t bytes = 0;
+  for (const FlatBuffer& flat : parameters.flat_buffers()) {
+    if (!flat.trainable) continue;
+    const std::uint64_t numbers = flat.type == DType::bf16 ? 3 : 2;  // of f32: both moments, and a master beside bf16
+    bytes += numbers * bytes_of(DType::f32) *
+             static_cast<std::uint64_t>(flat.elements / mesh.size(replica_axis(flat.split)));
+  }
   return bytes;
 }
 

@@ -41,13 +41,6 @@ void Shards::allocate_masters(Backend& backend, Arena& arena) {
   }
 }
 
-std::uint64_t Shards::master_bytes() const {
-  std::uint64_t bytes = 0;
-  for (std::size_t f = 0; f < shard_elements_.size(); ++f)
-    if (has_masters(f)) bytes += static_cast<std::uint64_t>(shard_elements_[f]) * bytes_of(DType::f32);
-  return bytes;
-}
-
 void Shards::store_masters(Backend& backend, const Parameter& parameter, std::span<const float> slice) const {
   if (!has_masters(parameter.flat)) return;
   for_each_owned(parameter, [&](std::int64_t first, const OwnedRun& run) {

@@ -48,7 +48,6 @@ class Shards {
   // Memory, from `arena`, for the masters of what is trained in bf16: 4 bytes for each number that this rank owns. Zeroed;
   // store_masters() fills them.
   void allocate_masters(Backend& backend, Arena& arena);
-  std::uint64_t master_bytes() const;  // what that takes
   // The numbers that the optimizer updates and checkpoints keep of a run of a flat buffer: f32 masters, which bf16 values
   // are rounded from; where there are none, the values themselves.
   Tensor masters(std::size_t flat, const OwnedRun& run) const {

@@ -138,6 +138,17 @@ class GoldenModel {
     step->apply(result, number, learning_rate(golden_.schedule, peak, number, golden_.steps));
     return result;
   }
+  // Logits of the first step's batch [T,V]; `saved` is what its forward leaves.
+  Tensor logits(Mixtral::Saved& saved) {
+    Context context = step->context();
+    const StepBatch first = golden_.batch(1);
+    const TokenBatch batch =
+        make_token_batch(*backend, context.activations, first.sequences, first.sequence_length, first.ids);
+    model.forward(context, batch, Keep::all, saved);
+    const Tensor logits = context.activations.take({batch.tokens(), golden_.model.vocab_size});
+    model.logits(context, saved.hidden, logits);
+    return logits;
+  }
   std::vector<float> on_host(const Tensor& tensor) const { return numbers_of(*backend, tensor); }
 
  private:

@@ -37,15 +37,8 @@ class GoldenRope : public testing::TestWithParam<std::string> {
 
   std::vector<float> logits() const {
     GoldenModel real(golden);
-    Context context = real.step->context();
-    const StepBatch step = golden.batch(1);
-    const TokenBatch batch =
-        make_token_batch(*real.backend, context.activations, step.sequences, step.sequence_length, step.ids);
     Mixtral::Saved saved;
-    real.model.forward(context, batch, Keep::all, saved);
-    const Tensor out = context.activations.take({batch.tokens(), golden.model.vocab_size});
-    real.model.logits(context, saved.hidden, out);
-    return real.on_host(out);
+    return real.on_host(real.logits(saved));
   }
 
   GoldenFile golden{"rope"};

@@ -89,6 +89,17 @@ PartsOf parts_of_runs(const Shards& shards, NumbersOf numbers_of) {
   };
 }
 
+// A parameter's value, whose whole tensor begins at element `begin` of one on disk.
+void read_value(const TensorDirectory& files, const std::string& tensor, std::int64_t begin, Backend& backend,
+                const Parameter& p, std::vector<float>& staging, const ShowNumbers& also) {
+  const HostView host(backend, p.value, staging);
+  for_each_piece(p, 0, p.slice.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
+    files.read_f32(tensor, host.numbers().data() + here, begin + on_disk, count);
+  });
+  if (also) also(p, host.numbers());
+  host.store();
+}
+
 void require_shape(const TensorDirectory& directory, const std::string& name, const Parameter& p) {
   if (const auto& found = directory.info(name).shape; found != dims_of(p.shape))
     throw std::runtime_error(fmt::format("{}: {}: found {}, expected {}", directory.file_of(name), name, text(found),
@@ -161,12 +172,7 @@ void load_weights(const std::filesystem::path& directory, Backend& backend, cons
   std::vector<float> staging;
   for (const Parameter& p : parameters) {
     const Place place = place_of(p.name, dims_of(p.shape));
-    const HostView host(backend, p.value, staging);
-    for_each_piece(p, 0, p.slice.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
-      files.read_f32(place.tensor, host.numbers().data() + here, place.first + on_disk, count);
-    });
-    if (also) also(p, host.numbers());
-    host.store();
+    read_value(files, place.tensor, place.first, backend, p, staging, also);
   }
 }
 
@@ -181,12 +187,7 @@ void load_masters(const TensorDirectory& directory, Backend& backend, ParameterS
   for (const Parameter& p : parameters) {
     if (!directory.contains(prefix + p.name)) continue;
     require_shape(directory, prefix + p.name, p);
-    const HostView host(backend, p.value, staging);
-    for_each_piece(p, 0, p.slice.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
-      directory.read_f32(prefix + p.name, host.numbers().data() + here, on_disk, count);
-    });
-    also(p, host.numbers());
-    host.store();
+    read_value(directory, prefix + p.name, 0, backend, p, staging, also);
   }
 }
 
