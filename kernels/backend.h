@@ -313,7 +313,11 @@ class Backend {
 
 // threads: how many this backend, and the thread that makes it, may use; 0: all the process may.
 std::unique_ptr<Backend> make_cpu_backend(int threads = 0);
-// What train.device names. Throws std::runtime_error where this build, or this machine, has no such device.
+// Why no GPU can compute here: no CUDA in this build, no driver, an old one, no device. Empty: one can.
+std::string cuda_missing();
+// Throws std::runtime_error for what cuda_missing() says.
+std::unique_ptr<Backend> make_cuda_backend();
+// What train.device names; automatic: a GPU where there is one. Throws std::runtime_error where this build, or this machine, has no such device.
 std::unique_ptr<Backend> make_backend(DeviceChoice choice, int threads = 0);
 
 }  // namespace smoe

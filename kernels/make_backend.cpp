@@ -1,13 +1,10 @@
-#include <stdexcept>
-
 #include "kernels/backend.h"
 
 namespace smoe {
 
 std::unique_ptr<Backend> make_backend(DeviceChoice choice, int threads) {
-  if (choice == DeviceChoice::cuda)
-    throw std::runtime_error("device: found cuda, which is not in this build; expected auto or cpu");
-  return make_cpu_backend(threads);
+  const bool is_cuda = choice == DeviceChoice::cuda || (choice == DeviceChoice::automatic && cuda_missing().empty());
+  return is_cuda ? make_cuda_backend() : make_cpu_backend(threads);
 }
 
 }  // namespace smoe

@@ -1,0 +1,50 @@
+// Ids out of range, found where they are read: on the device, which cannot throw. The kernel notes the first it meets and
+// goes on without it; the host finds the note when it next waits.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/device.h"
+
+namespace smoe::cuda {
+
+struct Note {
+  const char* op;  // a literal of the host, which the device only passes on
+  const char* argument;
+  std::int64_t entry;
+  std::int32_t id, first, limit;
+};
+
+// What a kernel is given with ids. Every id has to lie in [first, limit).
+struct IdCheck {
+  const char* op;
+  const char* argument;
+  std::int32_t first, limit;
+  Note* note;  // page-locked memory of the host
+
+  __device__ bool operator()(std::int32_t id, std::int64_t entry) const {
+    if (id >= first && id < limit) return true;
+    *note = {op, argument, entry, id, first, limit};
+    return false;
+  }
+};
+
+// The note, and the checks that write it.
+class Complaints {
+ public:
+  Complaints();
+  ~Complaints();
+  Complaints(const Complaints&) = delete;
+  Complaints& operator=(const Complaints&) = delete;
+
+  IdCheck ids(const char* op, const char* argument, std::int64_t limit, std::int32_t first = 0) const {
+    return {op, argument, first, static_cast<std::int32_t>(limit), note_};
+  }
+  // After a wait: throws std::logic_error for what was noted before it.
+  void report();
+
+ private:
+  Note* note_;
+};
+
+}  // namespace smoe::cuda

@@ -1,0 +1,148 @@
+#include "kernels/cuda/memory.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/error.h"
+
+namespace smoe {
+namespace cuda {
+
+Stream::Stream() { check("a stream", cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
+
+Stream::~Stream() {
+  cudaStreamSynchronize(stream_);
+  cudaStreamDestroy(stream_);
+}
+
+void Stream::synchronize() const { check("earlier work", cudaStreamSynchronize(stream_)); }
+
+Events::Events(const Stream& stream) : stream_(stream) {
+  for (cudaEvent_t& event : events_) check("an event", cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+}
+
+Events::~Events() {
+  for (const cudaEvent_t event : events_) cudaEventDestroy(event);
+}
+
+Event Events::record() {
+  ++last_;
+  check("an event", cudaEventRecord(events_[last_ % ring], stream_));
+  return {last_};
+}
+
+void Events::wait(Event event) const { check("earlier work", cudaEventSynchronize(events_[event.number % ring])); }
+
+void* take(const Stream& stream, std::size_t bytes) {
+  void* data = nullptr;
+  const cudaError_t code = cudaMallocAsync(&data, std::max<std::size_t>(bytes, 1), stream);
+  if (code == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // one that is over: the next call starts without it
+    throw std::bad_alloc();
+  }
+  check("memory of the device", code);
+  return data;
+}
+
+void give_back(const Stream& stream, void* data) noexcept {
+  if (data) cudaFreeAsync(data, stream);
+}
+
+void* Workspace::bytes(std::size_t count) {
+  if (count > bytes_) {
+    give_back(stream_, data_);
+    data_ = nullptr;
+    bytes_ = 0;
+    data_ = cuda::take(stream_, count);
+    bytes_ = count;
+  }
+  return data_;
+}
+
+Upload::Upload(const Stream& stream) : stream_(stream) {
+  check("page-locked memory", cudaMallocHost(reinterpret_cast<void**>(&room_), 2 * half_bytes));
+  for (cudaEvent_t& event : sent_) check("an event", cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+}
+
+Upload::~Upload() {
+  cudaStreamSynchronize(stream_);
+  for (const cudaEvent_t event : sent_) cudaEventDestroy(event);
+  cudaFreeHost(room_);
+}
+
+void Upload::next_half() {
+  check("a copy to the device", cudaEventRecord(sent_[half_], stream_));
+  half_ = 1 - half_;
+  used_ = 0;
+  check("a copy to the device", cudaEventSynchronize(sent_[half_]));  // of an event never recorded: at once
+}
+
+void Upload::operator()(void* to, const void* host, std::size_t bytes) {
+  const auto* from = static_cast<const std::byte*>(host);
+  auto* at = static_cast<std::byte*>(to);
+  while (bytes > 0) {
+    if (used_ == half_bytes) next_half();
+    const std::size_t part = std::min(bytes, half_bytes - used_);
+    std::byte* room = room_ + half_ * half_bytes + used_;
+    std::memcpy(room, from, part);
+    check("a copy to the device", cudaMemcpyAsync(at, room, part, cudaMemcpyHostToDevice, stream_));
+    used_ += part, from += part, at += part, bytes -= part;
+  }
+}
+
+}  // namespace cuda
+
+// ---- Backend: memory and copies ----
+
+void* CudaBackend::allocate(std::size_t bytes) { return cuda::take(stream_, bytes); }
+
+void CudaBackend::release(void* data, std::size_t) noexcept { cuda::give_back(stream_, data); }
+
+void* CudaBackend::allocate_host(std::size_t bytes) {
+  void* data = nullptr;
+  const cudaError_t code = cudaMallocHost(&data, std::max<std::size_t>(bytes, 1));
+  if (code == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    throw std::bad_alloc();
+  }
+  cuda::check("page-locked memory", code);
+  return data;
+}
+
+void CudaBackend::release_host(void* data, std::size_t) noexcept {
+  cudaStreamSynchronize(stream_);
+  cudaFreeHost(data);
+}
+
+Event CudaBackend::record() { return events_.record(); }
+
+void CudaBackend::wait(Event event) {
+  events_.wait(event);
+  complaints_.report();
+}
+
+void CudaBackend::synchronize() {
+  stream_.synchronize();
+  complaints_.report();
+}
+
+void CudaBackend::do_copy_to_host(void* host, const Tensor& from) {
+  do_start_copy_to_host(host, from);
+  synchronize();
+}
+
+void CudaBackend::do_start_copy_to_host(void* host, const Tensor& from) {
+  if (from.bytes() == 0) return;
+  cuda::check("copy_to_host", cudaMemcpyAsync(host, from.raw(), from.bytes(), cudaMemcpyDeviceToHost, stream_));
+}
+
+void CudaBackend::do_copy_from_host(const Tensor& to, const void* host) { upload_(to.raw(), host, to.bytes()); }
+
+void CudaBackend::do_copy(const Tensor& to, const Tensor& from) {
+  if (from.bytes() == 0) return;
+  cuda::check("copy", cudaMemcpyAsync(to.raw(), from.raw(), from.bytes(), cudaMemcpyDeviceToDevice, stream_));
+}
+
+}  // namespace smoe

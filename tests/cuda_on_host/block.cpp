@@ -1,0 +1,278 @@
+#include "tests/cuda_on_host/block.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <deque>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/cuda_on_host/fiber.h"
+
+// The section of all __shared__ variables; absent from a program whose kernels have none.
+extern "C" {
+extern char __start_cuda_shared[] __attribute__((weak));
+extern char __stop_cuda_shared[] __attribute__((weak));
+}
+
+namespace cuda_on_host {
+namespace {
+
+constexpr unsigned lanes = 32;
+
+enum class Meeting : std::uint8_t { none, block, warp_barrier, ballot, match, shuffle };
+
+struct Thread {
+  Index index;
+  Meeting waits_at = Meeting::none;
+  unsigned mask = 0;       // of the lanes that it meets
+  std::uint64_t bits = 0;  // what it brings, and then what it takes away
+  int from = 0;            // the lane of a shuffle that it reads
+  bool gone = false;
+  Fiber fiber;
+};
+
+class Block {
+ public:
+  void run(const Launch& launch, const std::function<void()>& thread);
+  void meet(Meeting meeting, unsigned mask);
+
+  Thread* running = nullptr;
+  std::vector<unsigned char> dynamic;
+  std::uint64_t order = 0;
+
+ private:
+  void run_one(unsigned block, const std::function<void()>& thread);
+  void spoil_shared_memory();
+  Thread& next();
+  void lanes_meet(unsigned number);
+  void fail(std::string what) { error_ = std::move(what); }
+  void take_away(unsigned first, unsigned arrived);
+  void ready(Thread& thread);
+  [[noreturn]] void stuck() const;
+  std::uint64_t random();
+
+  std::deque<Thread> threads_;  // grows; the first `size_` are of the block
+  std::vector<Thread*> ready_;
+  unsigned count_ = 0, gone_ = 0, at_barrier_ = 0;
+  std::string error_;
+  std::uint64_t state_ = 1;
+};
+
+std::string name_of(Meeting meeting) {
+  switch (meeting) {
+    case Meeting::none: return "nowhere";
+    case Meeting::block: return "__syncthreads";
+    case Meeting::warp_barrier: return "__syncwarp";
+    case Meeting::ballot: return "__ballot_sync";
+    case Meeting::match: return "__match_any_sync";
+    case Meeting::shuffle: return "__shfl_sync";
+  }
+  return "?";
+}
+
+std::string hex(unsigned mask) {
+  char text[16];
+  std::snprintf(text, sizeof text, "0x%08x", mask);
+  return text;
+}
+
+std::uint64_t Block::random() {
+  state_ ^= state_ << 13;
+  state_ ^= state_ >> 7;
+  state_ ^= state_ << 17;
+  return state_;
+}
+
+void Block::ready(Thread& thread) {
+  thread.waits_at = Meeting::none;
+  ready_.push_back(&thread);
+}
+
+// A fiber that has failed, or whose block has, is not gone on with.
+void Block::meet(Meeting meeting, unsigned mask) {
+  Thread& self = *running;
+  self.waits_at = meeting;
+  self.mask = mask;
+  self.fiber.leave();
+}
+
+// Where this thread waits for lanes of its warp, and all of them have come, they go on.
+void Block::lanes_meet(unsigned number) {
+  const unsigned first = number / lanes * lanes, lane = number % lanes, end = std::min(first + lanes, count_);
+  const Thread& thread = threads_[number];
+  if (thread.gone || thread.waits_at == Meeting::none || thread.waits_at == Meeting::block) return;
+  if (!(thread.mask & 1u << lane))
+    return fail(name_of(thread.waits_at) + " with the mask " + hex(thread.mask) + " from lane " + std::to_string(lane) +
+                ", which is not in it");
+  unsigned arrived = 0;
+  bool alike = true;
+  for (unsigned i = first; i < end; ++i) {
+    const Thread& other = threads_[i];
+    if (!(thread.mask & 1u << (i - first)) || other.gone) continue;
+    if (other.waits_at == Meeting::none || other.waits_at == Meeting::block) return;
+    arrived |= 1u << (i - first);
+    alike = alike && other.waits_at == thread.waits_at && other.mask == thread.mask;
+  }
+  if (!alike)
+    return fail("lanes of a warp meet in different places: " + name_of(thread.waits_at) + " with the mask " +
+                hex(thread.mask) + " in lane " + std::to_string(lane) + ", something else in another");
+  take_away(first, arrived);
+}
+
+void Block::take_away(unsigned first, unsigned arrived) {
+  std::array<std::uint64_t, lanes> brought{};
+  for (unsigned lane = 0; lane < lanes; ++lane)
+    if (arrived & 1u << lane) brought[lane] = threads_[first + lane].bits;
+  for (unsigned lane = 0; lane < lanes; ++lane) {
+    if (!(arrived & 1u << lane)) continue;
+    Thread& thread = threads_[first + lane];
+    std::uint64_t result = 0;
+    if (thread.waits_at == Meeting::shuffle) {
+      if (!(arrived & 1u << thread.from))
+        return fail("__shfl_sync: lane " + std::to_string(lane) + " reads from lane " + std::to_string(thread.from) +
+                    ", which is not there");
+      result = brought[static_cast<std::size_t>(thread.from)];
+    }
+    for (unsigned other = 0; other < lanes; ++other) {
+      if (!(arrived & 1u << other)) continue;
+      if (thread.waits_at == Meeting::ballot && brought[other]) result |= 1u << other;
+      if (thread.waits_at == Meeting::match && brought[other] == brought[lane]) result |= 1u << other;
+    }
+    thread.bits = result;
+    ready(thread);
+  }
+}
+
+Thread& Block::next() {
+  std::size_t at = 0;
+  if (order == 1) at = ready_.size() - 1;
+  if (order > 1) at = random() % ready_.size();
+  Thread& thread = *ready_[at];
+  if (order == 0)
+    ready_.erase(ready_.begin());
+  else
+    ready_[at] = ready_.back(), ready_.pop_back();
+  return thread;
+}
+
+void Block::stuck() const {
+  std::string at;
+  for (unsigned i = 0; i < count_; ++i)
+    if (!threads_[i].gone && at.find(name_of(threads_[i].waits_at)) == std::string::npos)
+      at += (at.empty() ? "" : ", ") + name_of(threads_[i].waits_at) + " (thread " + std::to_string(i) + ")";
+  throw std::runtime_error("threads wait for each other in different places: " + at);
+}
+
+// Every byte 0xff: NaN as a float, a double or a bf16, and an index that is none.
+void Block::spoil_shared_memory() {
+  for (char* at = __start_cuda_shared; at < __stop_cuda_shared; ++at) *static_cast<volatile char*>(at) = '\xff';
+  std::fill(dynamic.begin(), dynamic.end(), 0xff);
+}
+
+void Block::run_one(unsigned number, const std::function<void()>& thread) {
+  now.block = {number, 0, 0};
+  spoil_shared_memory();
+  gone_ = at_barrier_ = 0;
+  ready_.clear();
+  for (unsigned i = 0; i < count_; ++i) {
+    Thread& t = threads_[i];
+    t.gone = false;
+    t.fiber.begin(thread);
+    ready(t);
+  }
+  while (gone_ < count_) {
+    if (ready_.empty()) stuck();
+    Thread& t = next();
+    running = &t;
+    now.thread = t.index;
+    t.fiber.resume();
+    running = nullptr;
+    const unsigned thread_number = t.index.x;
+    if (t.fiber.done()) {
+      t.gone = true;
+      ++gone_;
+    } else if (t.waits_at == Meeting::block) {
+      ++at_barrier_;
+    }
+    if (at_barrier_ > 0 && at_barrier_ == count_ - gone_) {
+      at_barrier_ = 0;
+      for (unsigned i = 0; i < count_; ++i)
+        if (!threads_[i].gone) ready(threads_[i]);
+    } else if (t.gone) {  // others may have waited for it alone
+      const unsigned first = thread_number / lanes * lanes;
+      for (unsigned i = first; i < std::min(first + lanes, count_); ++i) lanes_meet(i);
+    } else {
+      lanes_meet(thread_number);
+    }
+    if (!error_.empty()) throw std::runtime_error(std::exchange(error_, {}));
+  }
+}
+
+void Block::run(const Launch& launch, const std::function<void()>& thread) {
+  if (running) throw std::logic_error("a kernel is launched from a kernel");
+  count_ = launch.threads;
+  now.block_size = {launch.threads, 1, 1};
+  now.grid_size = {launch.blocks, 1, 1};
+  dynamic.assign(launch.shared, 0);
+  while (threads_.size() < count_) {
+    Thread& t = threads_.emplace_back();
+    t.index.x = static_cast<unsigned>(threads_.size()) - 1;
+  }
+  try {
+    for (unsigned b = 0; b < launch.blocks; ++b) {
+      state_ = order * 0x9E3779B97F4A7C15ull + b + 1;
+      run_one(b, thread);
+    }
+  } catch (...) {
+    for (Thread& t : threads_) t.fiber.abandon();
+    error_.clear();
+    throw;
+  }
+}
+
+Block the_block;
+Block& block() { return the_block; }
+
+// What a lane brings where lanes meet, and what it takes away.
+std::uint64_t exchange(Meeting meeting, unsigned mask, std::uint64_t bits, int from = 0) {
+  Thread& self = *block().running;
+  self.bits = bits;
+  self.from = from;
+  block().meet(meeting, mask);
+  return self.bits;
+}
+
+}  // namespace
+
+Now now;
+void* dynamic_shared_memory() { return block().dynamic.data(); }
+
+void block_barrier() { block().meet(Meeting::block, 0); }
+void warp_barrier(unsigned mask) { exchange(Meeting::warp_barrier, mask, 0); }
+unsigned ballot(unsigned mask, bool predicate) {
+  return static_cast<unsigned>(exchange(Meeting::ballot, mask, predicate ? 1 : 0));
+}
+unsigned match(unsigned mask, std::uint64_t value) {
+  return static_cast<unsigned>(exchange(Meeting::match, mask, value));
+}
+
+std::uint64_t shuffle_bits(unsigned mask, std::uint64_t bits, Shuffle how, int by, int width) {
+  const int lane = static_cast<int>(now.thread.x % lanes), first = lane / width * width;
+  int from = lane;
+  if (how == Shuffle::from) from = first + by % width;
+  if (how == Shuffle::across) from = lane ^ by;
+  if (how == Shuffle::up) from = lane - by;
+  if (how == Shuffle::down) from = lane + by;
+  if (from < first || from >= first + width) from = lane;  // what a device does: the lane's own
+  return exchange(Meeting::shuffle, mask, bits, from);
+}
+
+void run_grid(const Launch& launch, const std::function<void()>& thread) { block().run(launch, thread); }
+
+void set_order(std::uint64_t order) { block().order = order; }
+
+}  // namespace cuda_on_host

@@ -1,0 +1,83 @@
+// A block of a kernel on the CPU: its threads are fibers of one thread of the host, in an order that a seed shuffles. A fiber goes
+// on until it waits: at a barrier of the block, or where the lanes of its warp meet. So a barrier that is missing shows: some
+// order reads what was not written yet, which is NaN.
+//
+// What a device leaves undefined is an error here: lanes that meet in different places or under different masks, a lane
+// that reads from one that is not there, a barrier that some threads wait at while others wait for them elsewhere.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+
+namespace cuda_on_host {
+
+struct Index {
+  unsigned x = 0, y = 0, z = 0;
+};
+struct Size {
+  unsigned x = 1, y = 1, z = 1;
+};
+
+// ---- of the thread that runs ----
+struct Now {
+  Index thread, block;
+  Size block_size, grid_size;
+};
+extern Now now;
+void* dynamic_shared_memory();
+
+void block_barrier();
+void warp_barrier(unsigned mask);
+unsigned ballot(unsigned mask, bool predicate);
+unsigned match(unsigned mask, std::uint64_t value);
+
+enum class Shuffle : std::uint8_t { from, across, up, down };
+std::uint64_t shuffle_bits(unsigned mask, std::uint64_t bits, Shuffle how, int by, int width);
+template <class T>
+T shuffle(unsigned mask, T value, Shuffle how, int by, int width) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8, "CUDA shuffles 4 or 8 bytes");
+  std::uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof value);
+  bits = shuffle_bits(mask, bits, how, by, width);
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// ---- the host's side ----
+struct Launch {
+  unsigned blocks, threads;
+  std::size_t shared;
+  const void* kernel;
+};
+
+// Runs a grid: `thread` once for every thread. Throws std::runtime_error for what a device leaves undefined.
+void run_grid(const Launch& launch, const std::function<void()>& thread);
+
+// The order of the threads: 0: from first to last; 1: from last to first; others: shuffled by that number, another for each
+// block and each switch.
+void set_order(std::uint64_t order);
+
+struct Stream;
+struct Event;
+// False where the device would refuse the launch.
+bool queue_launch(Stream* stream, const Launch& launch, std::function<void()> thread);
+// Other work of a stream: what a library would do on it.
+void queue(Stream* stream, std::function<void()> work);
+
+// How a stream works: at once, when it is called; or as late as a wait allows, which shows a host that does not wait.
+void set_late(bool late);
+
+// ---- what is tried with ----
+struct Machine {
+  bool driver = true;
+  int devices = 1;
+  int driver_version = 13000;
+  std::size_t memory = std::size_t{1} << 40;  // bytes of the device
+};
+Machine& machine();
+std::size_t allocations();   // so far: of the device and page-locked
+std::size_t bytes_in_use();  // of the device
+
+}  // namespace cuda_on_host

@@ -1,0 +1,173 @@
+// The device.h by which kernels are compiled as C++ for the CPU: what CUDA gives a kernel, and the calls of its runtime that
+// kernels/cuda makes, in their names. A grid's blocks run one after another, a block's threads as fibers
+// (tests/cuda_on_host/block.h); a stream's work is queued (runtime.cpp).
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <type_traits>
+#include <utility>
+
+#include "kernels/bf16.h"
+#include "tests/cuda_on_host/block.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+// All shared memory lies in one section, where it can be spoilt before a block runs. GCC refuses a variable there of a function
+// that is inline, or a template with names outside its file: two files would share it.
+#define __shared__ static __attribute__((section("cuda_shared")))
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+inline const auto& threadIdx = cuda_on_host::now.thread;
+inline const auto& blockIdx = cuda_on_host::now.block;
+inline const auto& blockDim = cuda_on_host::now.block_size;
+inline const auto& gridDim = cuda_on_host::now.grid_size;
+
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+
+// ---- a block and its warps ----
+inline void __syncthreads() { cuda_on_host::block_barrier(); }
+inline void __syncwarp(unsigned mask = 0xffffffffu) { cuda_on_host::warp_barrier(mask); }
+
+template <class T>
+T __shfl_sync(unsigned mask, T value, int lane, int width = 32) {
+  return cuda_on_host::shuffle(mask, value, cuda_on_host::Shuffle::from, lane, width);
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int distance, int width = 32) {
+  return cuda_on_host::shuffle(mask, value, cuda_on_host::Shuffle::across, distance, width);
+}
+template <class T>
+T __shfl_up_sync(unsigned mask, T value, unsigned distance, int width = 32) {
+  return cuda_on_host::shuffle(mask, value, cuda_on_host::Shuffle::up, static_cast<int>(distance), width);
+}
+template <class T>
+T __shfl_down_sync(unsigned mask, T value, unsigned distance, int width = 32) {
+  return cuda_on_host::shuffle(mask, value, cuda_on_host::Shuffle::down, static_cast<int>(distance), width);
+}
+inline unsigned __ballot_sync(unsigned mask, int predicate) { return cuda_on_host::ballot(mask, predicate != 0); }
+inline int __any_sync(unsigned mask, int predicate) { return cuda_on_host::ballot(mask, predicate != 0) != 0; }
+inline int __all_sync(unsigned mask, int predicate) { return cuda_on_host::ballot(mask, predicate == 0) == 0; }
+template <class T>
+unsigned __match_any_sync(unsigned mask, T value) {
+  std::uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof value);
+  return cuda_on_host::match(mask, bits);
+}
+
+// ---- atomics: the blocks run one after another, and a fiber is left at barriers alone ----
+inline int atomicAdd(int* at, int value) { return std::exchange(*at, *at + value); }
+inline unsigned atomicAdd(unsigned* at, unsigned value) { return std::exchange(*at, *at + value); }
+inline int atomicMax(int* at, int value) { return std::exchange(*at, std::max(*at, value)); }
+inline void __threadfence() {}
+
+// ---- numbers ----
+inline int __popc(unsigned x) { return std::popcount(x); }
+inline int __ffs(int x) { return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1; }
+inline int __clz(int x) { return std::countl_zero(static_cast<unsigned>(x)); }
+inline unsigned __umulhi(unsigned a, unsigned b) {
+  return static_cast<unsigned>((std::uint64_t{a} * std::uint64_t{b}) >> 32);
+}
+inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
+inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+using std::isnan;
+
+// ---- the runtime ----
+enum cudaError_t {
+  cudaSuccess,
+  cudaErrorInvalidValue,
+  cudaErrorMemoryAllocation,
+  cudaErrorInvalidConfiguration,
+  cudaErrorInsufficientDriver,
+  cudaErrorNoDevice,
+  cudaErrorLaunchFailure,
+};
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
+inline constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
+using cudaStream_t = cuda_on_host::Stream*;
+using cudaEvent_t = cuda_on_host::Event*;
+struct cudaDeviceProp {
+  char name[256];
+  int major, minor;
+};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  std::size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+};
+
+const char* cudaGetErrorString(cudaError_t code);
+const char* cudaGetErrorName(cudaError_t code);
+cudaError_t cudaGetLastError();
+cudaError_t cudaGetDeviceCount(int* count);
+cudaError_t cudaGetDevice(int* device);
+cudaError_t cudaDriverGetVersion(int* version);
+cudaError_t cudaRuntimeGetVersion(int* version);
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
+cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total);
+cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t stream);
+cudaError_t cudaFreeAsync(void* data, cudaStream_t stream);
+cudaError_t cudaMallocHost(void** data, std::size_t bytes);
+cudaError_t cudaFreeHost(void* data);
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
+cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaEventCreate(cudaEvent_t* event);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end);
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
+
+// The arguments are copied when it is called, as a device's are.
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
+  const cuda_on_host::Launch launch{config->gridDim.x, config->blockDim.x, config->dynamicSmemBytes,
+                                    reinterpret_cast<const void*>(kernel)};
+  return cuda_on_host::queue_launch(
+             config->stream, launch,
+             [kernel, ... copies = static_cast<Parameters>(std::forward<Arguments>(arguments))] { kernel(copies...); })
+             ? cudaSuccess
+             : cudaErrorInvalidConfiguration;
+}
+
+namespace smoe::cuda {
+
+template <class T>
+T* dynamic_shared() {
+  return static_cast<T*>(cuda_on_host::dynamic_shared_memory());
+}
+
+inline std::uint32_t bf16_pair(float low, float high) {
+  return std::uint32_t{rounded(low).bits} | std::uint32_t{rounded(high).bits} << 16;
+}
+
+}  // namespace smoe::cuda

@@ -1,0 +1,225 @@
+// The calls of CUDA's runtime that kernels/cuda makes. A stream is a queue: its work is done when it is called, or, late, when
+// somebody waits. What a device cannot do is refused as it would be, and a wrong use is an exception.
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "kernels/cuda/device.h"
+
+namespace cuda_on_host {
+
+struct Event {
+  Stream* stream = nullptr;
+  std::uint64_t after = 0;  // how much of the stream's work
+};
+
+struct Stream {
+  std::deque<std::function<void()>> waiting;
+  std::uint64_t done = 0;
+
+  void go_on(std::uint64_t until) {
+    while (done < until && !waiting.empty()) {
+      const std::function<void()> work = std::move(waiting.front());
+      waiting.pop_front();
+      ++done;
+      work();
+    }
+  }
+  std::uint64_t queued() const { return done + waiting.size(); }
+};
+
+namespace {
+
+struct Memory {
+  std::map<const void*, std::size_t> of_device, locked;
+  std::size_t allocations = 0, in_use = 0;
+};
+Memory& memory() {
+  static Memory the_memory;
+  return the_memory;
+}
+
+struct Settings {
+  bool late = false;
+  std::unordered_map<const void*, std::size_t> shared_limits;
+};
+Settings& settings() {
+  static Settings the_settings;
+  return the_settings;
+}
+
+bool lies_in(const std::map<const void*, std::size_t>& blocks, const void* at, std::size_t bytes) {
+  auto block = blocks.upper_bound(at);
+  if (block == blocks.begin()) return false;
+  --block;
+  return static_cast<const char*>(at) + bytes <= static_cast<const char*>(block->first) + block->second;
+}
+
+void expect_on_device(const char* call, const void* at, std::size_t bytes) {
+  if (!lies_in(memory().of_device, at, bytes))
+    throw std::logic_error(std::string(call) + ": what should be memory of the device is not, or ends too early");
+}
+
+constexpr std::size_t alignment = 256;
+
+}  // namespace
+
+Machine& machine() {
+  static Machine the_machine;
+  return the_machine;
+}
+std::size_t allocations() { return memory().allocations; }
+std::size_t bytes_in_use() { return memory().in_use; }
+void set_late(bool late) { settings().late = late; }
+
+void queue(Stream* stream, std::function<void()> work) {
+  stream->waiting.push_back(std::move(work));
+  if (!settings().late) stream->go_on(stream->queued());
+}
+
+bool queue_launch(Stream* stream, const Launch& launch, std::function<void()> thread) {
+  constexpr std::size_t static_limit = 48 * 1024, limit_of_any = 227 * 1024;
+  std::size_t allowed = static_limit;
+  if (const auto raised = settings().shared_limits.find(launch.kernel); raised != settings().shared_limits.end())
+    allowed = raised->second;
+  if (launch.blocks == 0 || launch.blocks > 0x7fffffffu || launch.threads == 0 || launch.threads > 1024 ||
+      launch.shared > allowed || launch.shared > limit_of_any)
+    return false;
+  queue(stream, [launch, thread = std::move(thread)] { run_grid(launch, thread); });
+  return true;
+}
+
+}  // namespace cuda_on_host
+
+using namespace cuda_on_host;
+
+const char* cudaGetErrorString(cudaError_t code) {
+  switch (code) {
+    case cudaSuccess: return "no error";
+    case cudaErrorInvalidValue: return "invalid argument";
+    case cudaErrorMemoryAllocation: return "out of memory";
+    case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+    case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
+    case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+    case cudaErrorLaunchFailure: return "unspecified launch failure";
+  }
+  return "unknown error";
+}
+const char* cudaGetErrorName(cudaError_t code) { return code == cudaSuccess ? "cudaSuccess" : "cudaError"; }
+cudaError_t cudaGetLastError() { return cudaSuccess; }
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 0;
+  int runtime = 0;
+  cudaRuntimeGetVersion(&runtime);
+  if (!machine().driver || machine().driver_version < runtime) return cudaErrorInsufficientDriver;
+  if (machine().devices == 0) return cudaErrorNoDevice;
+  *count = machine().devices;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
+cudaError_t cudaDriverGetVersion(int* version) {
+  return *version = machine().driver ? machine().driver_version : 0, cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) { return *version = 13000, cudaSuccess; }
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 3, cudaSuccess; }
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  *properties = {.name = "emulated on the host", .major = 9, .minor = 0};
+  return cudaSuccess;
+}
+cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  *total = machine().memory;
+  *free = *total - memory().in_use;
+  return cudaSuccess;
+}
+
+// ---- memory: as new, all of its bytes are 0xff: NaN, and no index ----
+
+cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t) {
+  if (bytes > machine().memory - memory().in_use) return cudaErrorMemoryAllocation;
+  *data = ::operator new (bytes, std::align_val_t{alignment});
+  std::memset(*data, 0xff, bytes);
+  memory().of_device[*data] = bytes;
+  memory().in_use += bytes;
+  ++memory().allocations;
+  return cudaSuccess;
+}
+cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
+  queue(stream, [data] {
+    const auto block = memory().of_device.find(data);
+    if (block == memory().of_device.end()) throw std::logic_error("cudaFreeAsync: not memory of the device");
+    memory().in_use -= block->second;
+    memory().of_device.erase(block);
+    ::operator delete (data, std::align_val_t{alignment});
+  });
+  return cudaSuccess;
+}
+cudaError_t cudaMallocHost(void** data, std::size_t bytes) {
+  *data = ::operator new (bytes, std::align_val_t{alignment});
+  std::memset(*data, 0xff, bytes);
+  memory().locked[*data] = bytes;
+  ++memory().allocations;
+  return cudaSuccess;
+}
+cudaError_t cudaFreeHost(void* data) {
+  if (data && memory().locked.erase(data) == 0) throw std::logic_error("cudaFreeHost: not page-locked memory");
+  ::operator delete (data, std::align_val_t{alignment});
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  if (kind != cudaMemcpyHostToDevice) expect_on_device("cudaMemcpyAsync, from", from, bytes);
+  if (kind != cudaMemcpyDeviceToHost) expect_on_device("cudaMemcpyAsync, to", to, bytes);
+  const void* host = kind == cudaMemcpyHostToDevice ? from : kind == cudaMemcpyDeviceToHost ? to : nullptr;
+  queue(stream, [=] { std::memcpy(to, from, bytes); });
+  // The driver waits for a copy whose host memory may be paged out.
+  if (host && !lies_in(memory().locked, host, bytes)) cudaStreamSynchronize(stream);
+  return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
+  expect_on_device("cudaMemsetAsync", to, bytes);
+  queue(stream, [=] { std::memset(to, value, bytes); });
+  return cudaSuccess;
+}
+
+// ---- streams and events ----
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) { return *stream = new Stream, cudaSuccess; }
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  stream->go_on(stream->queued());
+  delete stream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  stream->go_on(stream->queued());
+  return cudaSuccess;
+}
+cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, 0); }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  return *event = new cuda_on_host::Event, cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  *event = {stream, stream->queued()};
+  return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (event->stream) event->stream->go_on(event->after);
+  return cudaSuccess;
+}
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
+  return *milliseconds = 1, cudaSuccess;
+}
+
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
+  settings().shared_limits[kernel] = static_cast<std::size_t>(value);
+  return cudaSuccess;
+}

@@ -1,0 +1,35 @@
+#include "tests/kernels/backend_vs_reference.h"
+
+#include <utility>
+
+#include "tests/support/rounding.h"
+
+namespace smoe::checks {
+
+std::vector<OpCase> compared_cases() {
+  std::vector<OpCase> cases = all_calls();
+  std::erase_if(cases, [](const OpCase& c) { return c.bench; });
+  return cases;
+}
+
+std::vector<Comparison> compare_with_reference(const OpCase& c, Backend& backend, DType type) {
+  std::vector<Comparison> comparisons;
+  for (const OpCall& op : c.calls) {
+    Inputs inputs(backend, c.name + op.op, Inputs::For::comparison, type);
+    const Prepared prepared = op.prepare(inputs);
+    prepared.call();
+    for (const Output& output : prepared.outputs) {
+      const auto part = [&](Values values) { return output.part ? output.part(values) : values; };
+      const bool is_half = output.tensor.type() == DType::bf16;
+      Values truth = part(output.truth());
+      if (is_half) truth = reference::cast<double>(rounded_to_bf16(reference::cast<float>(truth)));
+      comparisons.push_back({op.op + (op.variant.empty() ? "" : " (" + op.variant + ")") + ": " + output.name,
+                             part(inputs.workspace().read(output.tensor)), std::move(truth),
+                             is_half && output.tolerance > 0 ? test::epsilon_of(DType::bf16) : output.tolerance});
+    }
+    EXPECT_EQ(inputs.workspace().overwritten(), "") << op.op << " " << op.variant;
+  }
+  return comparisons;
+}
+
+}  // namespace smoe::checks
