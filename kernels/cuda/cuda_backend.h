@@ -37,6 +37,8 @@ class CudaBackend final : public Backend {
 #include "kernels/op_overrides.inc"
 
   void sum_of(const char* op, const Tensor& x, const Tensor& out, bool squares);
+  void rotate(const char* op, const Tensor& x, std::int64_t rotated_heads, const Tensor& positions, const Tensor& table,
+              float direction);
 
   int multiprocessors_ = 1;
   cuda::Stream stream_;
