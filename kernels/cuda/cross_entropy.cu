@@ -17,7 +17,7 @@ constexpr int most_logit_threads = 512;
 template <int W>
 __global__ void cross_entropy_statistics_kernel(const float* logits, const std::int32_t* targets, std::int64_t first,
                                                 int V, float* maxima, float* sums, float* target_logits) {
-  __shared__ float of_warps[warp];
+  __shared__ float maxima_of_warps[warp], sums_of_warps[warp];
   const float* row = logits + std::int64_t{blockIdx.x} * V;
   const float lowest = -std::numeric_limits<float>::infinity();
   float maximum = lowest, sum = 0;
@@ -32,9 +32,9 @@ __global__ void cross_entropy_statistics_kernel(const float* logits, const std::
     for (int w = 0; w < W; ++w) sum += expf(numbers[w] - higher);
     maximum = higher;
   }
-  const float highest = block_all<Max>(maximum, of_warps);
+  const float highest = block_all<Max>(maximum, maxima_of_warps);
   // A thread without columns has nothing to add, whatever the others have.
-  sum = block_sum(sum == 0.0f ? 0.0f : sum * expf(maximum - highest), of_warps);
+  sum = block_sum(sum == 0.0f ? 0.0f : sum * expf(maximum - highest), sums_of_warps);
   if (threadIdx.x > 0) return;
   const std::int32_t target = targets[blockIdx.x];
   const std::int64_t column = target - first;

@@ -3,7 +3,7 @@
 //
 // A kernel keeps to what both give: threadIdx, blockIdx, blockDim and gridDim (x alone), __shared__ arrays of fixed size
 // in kernels, dynamic_shared(), __syncthreads, __syncwarp, shuffles, ballots and matches of a warp, atomics on integers
-// in device memory. Shared arrays are declared in functions that are not inline: kernels, in an anonymous namespace.
+// in device memory. Shared arrays are declared in kernels, whose names end in _kernel.
 #pragma once
 
 #include <cuda_bf16.h>

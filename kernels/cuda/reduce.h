@@ -34,17 +34,16 @@ __device__ T warp_sum(T x) {
   return warp_all<Sum>(x);
 }
 
-// Of a whole block of whole warps. `parts` is shared memory for one number of each warp; what was there is read no more
-// when any thread gets here. At most 32 warps.
+// Of a whole block of at most 32 whole warps. `parts` is shared memory for a number of each warp, which no thread reads any
+// more: a second call takes another.
 template <class How, class T>
 __device__ T block_all(T x, T* parts) {
   x = warp_all<How>(x);
   if (blockDim.x == warp) return x;
-  const int lane = threadIdx.x % warp, warps = blockDim.x / warp;
+  if (threadIdx.x % warp == 0) parts[threadIdx.x / warp] = x;
   __syncthreads();
-  if (lane == 0) parts[threadIdx.x / warp] = x;
-  __syncthreads();
-  // Each warp adds the parts up in the same order, so that no thread waits for another once more.
+  // Each thread adds the parts up in the same order, so that none waits for another once more.
+  const int warps = blockDim.x / warp;
   T all = parts[0];
   for (int i = 1; i < warps; ++i) all = How::of(all, parts[i]);
   return all;

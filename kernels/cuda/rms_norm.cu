@@ -45,14 +45,15 @@ __global__ void rms_norm_forward_kernel(const A* x, const A* weight, float epsil
 template <class A, int W>
 __global__ void rms_norm_backward_kernel(const A* dy, const A* x, const A* weight, const float* rstd,
                                          const A* dresidual, int T, int D, A* dx, float* dweight_parts) {
-  __shared__ float of_warps[warp];
+  __shared__ float of_warps[2][warp];  // for one row, and for the next: a warp may be a row ahead of the others
   float* sums = dynamic_shared<float>();
   const int first = threadIdx.x * W, step = blockDim.x * W, pieces = D / W;
   if (dweight_parts)
     for (int d = first; d < D; d += step)
 #pragma unroll
       for (int w = 0; w < W; ++w) sums[w * pieces + d / W] = 0;
-  for (int t = blockIdx.x; t < T; t += gridDim.x) {
+  int turn = 0;
+  for (int t = blockIdx.x; t < T; t += gridDim.x, turn = 1 - turn) {
     const std::int64_t row = std::int64_t{t} * D;
     const float r = rstd[t];
     float dot = 0;
@@ -64,7 +65,7 @@ __global__ void rms_norm_backward_kernel(const A* dy, const A* x, const A* weigh
 #pragma unroll
       for (int w = 0; w < W; ++w) dot += dys[w] * xs[w] * ws[w];
     }
-    dot = block_sum(dot, of_warps);
+    dot = block_sum(dot, of_warps[turn]);
     const float c = dot * r * r * r / static_cast<float>(D);
     for (int d = first; d < D; d += step) {
       float dys[W], xs[W], ws[W], to[W];

@@ -4,7 +4,9 @@
 #include <array>
 #include <cstdio>
 #include <deque>
+#include <map>
 #include <memory>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -12,10 +14,10 @@
 
 #include "tests/cuda_on_host/fiber.h"
 
-// The section of all __shared__ variables; absent from a program whose kernels have none.
+// Around all __shared__ variables (shared_memory.ld); absent from a program whose kernels have none.
 extern "C" {
-extern char __start_cuda_shared[] __attribute__((weak));
-extern char __stop_cuda_shared[] __attribute__((weak));
+extern char cuda_shared_begin[] __attribute__((weak));
+extern char cuda_shared_end[] __attribute__((weak));
 }
 
 namespace cuda_on_host {
@@ -39,10 +41,13 @@ class Block {
  public:
   void run(const Launch& launch, const std::function<void()>& thread);
   void meet(Meeting meeting, unsigned mask);
+  bool passes(const Place& barrier);  // without waiting, because of an error that was planted
 
   Thread* running = nullptr;
   std::vector<unsigned char> dynamic;
   std::uint64_t order = 0;
+  Plant plant;
+  std::map<const void*, std::set<Place>> seen;
 
  private:
   void run_one(unsigned block, const std::function<void()>& thread);
@@ -52,13 +57,18 @@ class Block {
   void fail(std::string what) { error_ = std::move(what); }
   void take_away(unsigned first, unsigned arrived);
   void ready(Thread& thread);
+  template <class Condition>
+  void ready_where(unsigned first, unsigned end, const Condition& condition);
   [[noreturn]] void stuck() const;
   std::uint64_t random();
 
   std::deque<Thread> threads_;  // grows; the first `size_` are of the block
   std::vector<Thread*> ready_;
+  std::size_t first_ready_ = 0;                   // of ready_, in order 0
+  std::array<unsigned, 1024 / lanes> waiting_{};  // lanes of each warp that wait for others of it
   unsigned count_ = 0, gone_ = 0, at_barrier_ = 0;
   std::string error_;
+  const void* kernel_ = nullptr;
   std::uint64_t state_ = 1;
 };
 
@@ -88,6 +98,7 @@ std::uint64_t Block::random() {
 }
 
 void Block::ready(Thread& thread) {
+  if (thread.waits_at != Meeting::none && thread.waits_at != Meeting::block) --waiting_[thread.index.x / lanes];
   thread.waits_at = Meeting::none;
   ready_.push_back(&thread);
 }
@@ -97,6 +108,7 @@ void Block::meet(Meeting meeting, unsigned mask) {
   Thread& self = *running;
   self.waits_at = meeting;
   self.mask = mask;
+  if (meeting != Meeting::block) ++waiting_[self.index.x / lanes];
   self.fiber.leave();
 }
 
@@ -143,20 +155,33 @@ void Block::take_away(unsigned first, unsigned arrived) {
       if (thread.waits_at == Meeting::match && brought[other] == brought[lane]) result |= 1u << other;
     }
     thread.bits = result;
-    ready(thread);
   }
+  ready_where(first, std::min(first + lanes, count_),
+              [&](const Thread& thread) { return (arrived >> thread.index.x % lanes & 1) != 0; });
 }
 
+bool Block::passes(const Place& barrier) {
+  seen[kernel_].insert(barrier);
+  return plant.error == Plant::Error::barrier && plant.kernel == kernel_ && plant.barrier == barrier;
+}
+
+// In the orders 0 and 1 what has just become ready goes on, so that a warp runs ahead of the others as far as it can: the
+// first, or the last.
 Thread& Block::next() {
-  std::size_t at = 0;
-  if (order == 1) at = ready_.size() - 1;
-  if (order > 1) at = random() % ready_.size();
+  const std::size_t at = order < 2 ? ready_.size() - 1 : random() % ready_.size();
   Thread& thread = *ready_[at];
-  if (order == 0)
-    ready_.erase(ready_.begin());
-  else
-    ready_[at] = ready_.back(), ready_.pop_back();
+  ready_[at] = ready_.back();
+  ready_.pop_back();
   return thread;
+}
+
+// Those of the threads [first, end) for which it holds.
+template <class Condition>
+void Block::ready_where(unsigned first, unsigned end, const Condition& condition) {
+  for (unsigned i = 0; i < end - first; ++i) {
+    Thread& thread = threads_[order == 0 ? end - 1 - i : first + i];
+    if (condition(thread)) ready(thread);
+  }
 }
 
 void Block::stuck() const {
@@ -169,7 +194,7 @@ void Block::stuck() const {
 
 // Every byte 0xff: NaN as a float, a double or a bf16, and an index that is none.
 void Block::spoil_shared_memory() {
-  for (char* at = __start_cuda_shared; at < __stop_cuda_shared; ++at) *static_cast<volatile char*>(at) = '\xff';
+  for (char* at = cuda_shared_begin; at < cuda_shared_end; ++at) *static_cast<volatile char*>(at) = '\xff';
   std::fill(dynamic.begin(), dynamic.end(), 0xff);
 }
 
@@ -178,12 +203,16 @@ void Block::run_one(unsigned number, const std::function<void()>& thread) {
   spoil_shared_memory();
   gone_ = at_barrier_ = 0;
   ready_.clear();
+  waiting_ = {};
+  static const std::function<void()> nothing = [] {};
+  const bool is_idle = plant.kernel == kernel_ && plant.error == Plant::Error::thread;
   for (unsigned i = 0; i < count_; ++i) {
     Thread& t = threads_[i];
     t.gone = false;
-    t.fiber.begin(thread);
-    ready(t);
+    t.waits_at = Meeting::none;
+    t.fiber.begin(is_idle && i == plant.thread ? nothing : thread);
   }
+  ready_where(0, count_, [](const Thread&) { return true; });
   while (gone_ < count_) {
     if (ready_.empty()) stuck();
     Thread& t = next();
@@ -200,9 +229,9 @@ void Block::run_one(unsigned number, const std::function<void()>& thread) {
     }
     if (at_barrier_ > 0 && at_barrier_ == count_ - gone_) {
       at_barrier_ = 0;
-      for (unsigned i = 0; i < count_; ++i)
-        if (!threads_[i].gone) ready(threads_[i]);
+      ready_where(0, count_, [](const Thread& thread) { return !thread.gone; });
     } else if (t.gone) {  // others may have waited for it alone
+      if (waiting_[thread_number / lanes] == 0) continue;
       const unsigned first = thread_number / lanes * lanes;
       for (unsigned i = first; i < std::min(first + lanes, count_); ++i) lanes_meet(i);
     } else {
@@ -215,6 +244,8 @@ void Block::run_one(unsigned number, const std::function<void()>& thread) {
 void Block::run(const Launch& launch, const std::function<void()>& thread) {
   if (running) throw std::logic_error("a kernel is launched from a kernel");
   count_ = launch.threads;
+  kernel_ = launch.kernel;
+  seen[kernel_];
   now.block_size = {launch.threads, 1, 1};
   now.grid_size = {launch.blocks, 1, 1};
   dynamic.assign(launch.shared, 0);
@@ -223,7 +254,8 @@ void Block::run(const Launch& launch, const std::function<void()>& thread) {
     t.index.x = static_cast<unsigned>(threads_.size()) - 1;
   }
   try {
-    for (unsigned b = 0; b < launch.blocks; ++b) {
+    const bool is_short = plant.kernel == kernel_ && plant.error == Plant::Error::last_block;
+    for (unsigned b = 0; b < launch.blocks - (is_short ? 1 : 0); ++b) {
       state_ = order * 0x9E3779B97F4A7C15ull + b + 1;
       run_one(b, thread);
     }
@@ -251,7 +283,10 @@ std::uint64_t exchange(Meeting meeting, unsigned mask, std::uint64_t bits, int f
 Now now;
 void* dynamic_shared_memory() { return block().dynamic.data(); }
 
-void block_barrier() { block().meet(Meeting::block, 0); }
+void block_barrier(const Place& place) {
+  if (block().passes(place)) return;
+  block().meet(Meeting::block, 0);
+}
 void warp_barrier(unsigned mask) { exchange(Meeting::warp_barrier, mask, 0); }
 unsigned ballot(unsigned mask, bool predicate) {
   return static_cast<unsigned>(exchange(Meeting::ballot, mask, predicate ? 1 : 0));
@@ -274,5 +309,7 @@ std::uint64_t shuffle_bits(unsigned mask, std::uint64_t bits, Shuffle how, int b
 void run_grid(const Launch& launch, const std::function<void()>& thread) { block().run(launch, thread); }
 
 void set_order(std::uint64_t order) { block().order = order; }
+void set_plant(const Plant& plant) { block().plant = plant; }
+std::map<const void*, std::set<Place>> take_kernels_seen() { return std::exchange(block().seen, {}); }
 
 }  // namespace cuda_on_host

@@ -6,10 +6,14 @@
 // that reads from one that is not there, a barrier that some threads wait at while others wait for them elsewhere.
 #pragma once
 
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <map>
+#include <set>
+#include <string_view>
 
 namespace cuda_on_host {
 
@@ -28,7 +32,13 @@ struct Now {
 extern Now now;
 void* dynamic_shared_memory();
 
-void block_barrier();
+// A barrier of the block is known by where it is written.
+struct Place {
+  std::string_view file;
+  int line = 0;
+  auto operator<=>(const Place&) const = default;
+};
+void block_barrier(const Place& place);
 void warp_barrier(unsigned mask);
 unsigned ballot(unsigned mask, bool predicate);
 unsigned match(unsigned mask, std::uint64_t value);
@@ -55,8 +65,8 @@ struct Launch {
 // Runs a grid: `thread` once for every thread. Throws std::runtime_error for what a device leaves undefined.
 void run_grid(const Launch& launch, const std::function<void()>& thread);
 
-// The order of the threads: 0: from first to last; 1: from last to first; others: shuffled by that number, another for each
-// block and each switch.
+// Which thread goes on. 0: the first warp runs ahead of the others as far as it can; 1: the last does; others: shuffled by that
+// number, anew for each block.
 void set_order(std::uint64_t order);
 
 struct Stream;
@@ -68,6 +78,17 @@ void queue(Stream* stream, std::function<void()> work);
 
 // How a stream works: at once, when it is called; or as late as a wait allows, which shows a host that does not wait.
 void set_late(bool late);
+
+// ---- errors that are planted into kernels as they are ----
+struct Plant {
+  enum class Error : std::uint8_t { none, barrier, last_block, thread } error = Error::none;
+  const void* kernel = nullptr;
+  Place barrier;        // which threads of that kernel pass without waiting
+  unsigned thread = 0;  // of each block, which does nothing
+};
+void set_plant(const Plant& plant);
+// What was launched since the last call, and the barriers that each has met.
+std::map<const void*, std::set<Place>> take_kernels_seen();
 
 // ---- what is tried with ----
 struct Machine {

@@ -17,6 +17,7 @@ std::vector<Comparison> compare_with_reference(const OpCase& c, Backend& backend
   for (const OpCall& op : c.calls) {
     Inputs inputs(backend, c.name + op.op, Inputs::For::comparison, type);
     const Prepared prepared = op.prepare(inputs);
+    inputs.workspace().seal();
     prepared.call();
     for (const Output& output : prepared.outputs) {
       const auto part = [&](Values values) { return output.part ? output.part(values) : values; };

@@ -5,6 +5,12 @@
 #include <limits>
 #include <stdexcept>
 
+// There only where some of the program has the address sanitizer: tests/cuda_on_host.
+extern "C" {
+void __asan_poison_memory_region(const volatile void* address, std::size_t bytes) __attribute__((weak));
+void __asan_unpoison_memory_region(const volatile void* address, std::size_t bytes) __attribute__((weak));
+}
+
 namespace smoe::checks {
 namespace {
 constexpr std::size_t guard_bytes =
@@ -32,11 +38,27 @@ Tensor Workspace::take(DType type, Shape shape, std::size_t count, const void* c
   return tensor;
 }
 
+void Workspace::set(Guards guards) const {
+  const auto change = guards == Guards::closed ? __asan_poison_memory_region : __asan_unpoison_memory_region;
+  if (!change) return;
+  for (const Block& block : blocks_) {
+    change(block.data, guard_bytes);
+    change(block.data + guard_bytes + block.payload, guard_bytes);
+  }
+}
+
+void Workspace::seal() {
+  backend_.synchronize();  // what writes the guards may have yet to run
+  set(Guards::closed);
+}
+
 Workspace::~Workspace() {
+  set(Guards::open);
   for (const Block& block : blocks_) backend_.release(block.data, block.bytes);
 }
 
 std::string Workspace::overwritten() const {
+  set(Guards::open);
   std::vector<std::int32_t> guard(guard_bytes / 4);
   for (const Block& block : blocks_)
     for (char* at : {block.data, block.data + guard_bytes + block.payload}) {

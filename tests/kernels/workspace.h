@@ -39,6 +39,8 @@ class Workspace {
   Ids read_ids(const Tensor& tensor);
 
   std::size_t bytes() const;  // taken so far
+  // In a program with the address sanitizer: what reads or writes beside a tensor from now on ends it, with its line.
+  void seal();
   // Of a tensor beside which memory was overwritten; empty: of none.
   std::string overwritten() const;
 
@@ -47,6 +49,8 @@ class Workspace {
     char* data;
     std::size_t bytes, payload;
   };
+  enum class Guards { closed, open };
+  void set(Guards guards) const;
   Tensor take(DType type, Shape shape, std::size_t count, const void* content);
 
   Backend& backend_;

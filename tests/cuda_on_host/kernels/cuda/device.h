@@ -21,9 +21,8 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-// All shared memory lies in one section, where it can be spoilt before a block runs. GCC refuses a variable there of a function
-// that is inline, or a template with names outside its file: two files would share it.
-#define __shared__ static __attribute__((section("cuda_shared")))
+// One block runs at a time. All shared memory lies in one section (shared_memory.ld), where it is spoilt before a block runs.
+#define __shared__ static
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -46,7 +45,9 @@ struct alignas(16) uint4 {
 };
 
 // ---- a block and its warps ----
-inline void __syncthreads() { cuda_on_host::block_barrier(); }
+inline void __syncthreads(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  cuda_on_host::block_barrier({file, line});
+}
 inline void __syncwarp(unsigned mask = 0xffffffffu) { cuda_on_host::warp_barrier(mask); }
 
 template <class T>
