@@ -35,7 +35,13 @@ Mixtral::Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<
   freeze(parameters_, frozen);
 }
 
+Mixtral::~Mixtral() {
+  if (backend_) mesh_.leave(*backend_);
+}
+
 void Mixtral::allocate(Backend& backend, Arena& persistent, std::int64_t positions, bool with_gradients) {
+  backend_ = &backend;
+  mesh_.use(backend);
   parameters_.allocate(backend, persistent, mesh_, with_gradients);
   rope_table_ = persistent.take({positions, config_.head_size()});
   const RopeFrequencies rope = rope_frequencies(config_);

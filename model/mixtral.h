@@ -43,6 +43,7 @@ class Mixtral {
   // the gradients of weights.
   Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen = {},
           const RoutingOptions& routing = {}, DType type = DType::f32);
+  ~Mixtral();
   Mixtral(const Mixtral&) = delete;
   Mixtral& operator=(const Mixtral&) = delete;
 
@@ -51,7 +52,8 @@ class Mixtral {
   ParameterSet& parameters() { return parameters_; }
   const ParameterSet& parameters() const { return parameters_; }
 
-  // positions: the longest sequence that forward will see. persistent outlives the model.
+  // positions: the longest sequence that forward will see. persistent and the backend outlive the model. The mesh's groups are
+  // told of the backend until then.
   void allocate(Backend& backend, Arena& persistent, std::int64_t positions, bool with_gradients);
 
   // [L,E], one row a router (Router::use_selection_bias), which outlives the model; empty: none.
@@ -90,6 +92,7 @@ class Mixtral {
   DType type_;
   ParameterSet parameters_;
   const Mesh& mesh_;
+  Backend* backend_ = nullptr;  // since allocate()
   Embedding embedding_;
   std::vector<std::size_t>
       layer_parameters_;  // [L + 1] index of each layer's first parameter, and of the norm's behind them

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "parallel/comm/mpi_communicator.h"
+#include "parallel/comm/staged_communicator.h"
 
 namespace smoe {
 namespace {
@@ -70,8 +71,9 @@ Mesh Mesh::over(MpiSession& session, const Layout& layout) {
     std::vector<int> ranks = members(axis, layout, session.rank());
     if (ranks.size() == 1) continue;
     const MPI_Comm comm = make_comm(ranks, axis);
-    mesh.groups_[static_cast<std::size_t>(axis)] = std::make_shared<MpiCommunicator>(
-        comm, name_of(axis), std::move(ranks), session.ledger(), *mesh.traffic_, session.checks_calls());
+    mesh.groups_[static_cast<std::size_t>(axis)] =
+        std::make_shared<StagedCommunicator>(std::make_shared<MpiCommunicator>(
+            comm, name_of(axis), std::move(ranks), session.ledger(), *mesh.traffic_, session.checks_calls()));
   }
   return mesh;
 }

@@ -41,6 +41,14 @@ class Mesh {
   int rank(Axis axis) const { return group(axis).rank(); }
   bool is_root() const { return rank(Axis::world) == 0; }
 
+  // Tells every group whose tensors it is about to be given, until the backend ends (Communicator::use).
+  void use(Backend& backend) const {
+    for (const auto& group : groups_) group->use(backend);
+  }
+  void leave(Backend& backend) const noexcept {
+    for (const auto& group : groups_) group->leave(backend);
+  }
+
   // Bytes this rank has sent through any of the groups.
   Traffic& traffic() const { return *traffic_; }
 

@@ -10,8 +10,8 @@
 //   all_to_all_v                 the rows that leave                     1024 elements (n - 1) * P, which is one round
 //   broadcast                    (n - 1) * P by the root, nothing by others
 //
-// Tensors of host memory always work (host_tensor() makes them), those of a device where the communicator can; else it
-// throws std::logic_error. What is read and written is in place when a call returns, unless the call says otherwise. Of a
+// Tensors of host memory always work (host_tensor() makes them), and those of the device whose backend use() named; of another
+// it throws std::logic_error. What is read and written is in place when a call returns, unless the call says otherwise. Of a
 // device, the communicator puts itself in the order of its backend (kernels/backend.h): it reads behind all ops called
 // before, those called after read behind it, and nobody waits for it by name.
 #pragma once
@@ -25,6 +25,8 @@
 #include "kernels/tensor.h"
 
 namespace smoe {
+
+class Backend;
 
 // Integers of the host as a tensor [n] i32, for the collectives: a vector, array or span of 32-bit ones.
 template <class Numbers>
@@ -41,6 +43,10 @@ class Communicator {
   virtual ~Communicator() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
+
+  // Whose tensors the calls are about to be given; leave() before that backend ends.
+  virtual void use(Backend&) {}
+  virtual void leave(Backend&) noexcept {}
 
   // In place; every rank ends with the reduction over the group. f32, bf16 (summed in f32, rounded once) or i32.
   virtual void all_reduce(const Tensor& x, Reduce op, std::string_view label) = 0;

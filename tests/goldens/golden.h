@@ -114,7 +114,10 @@ class GoldenModel {
       : GoldenModel(golden, golden.router, recompute, golden.sequences) {}
   GoldenModel(const GoldenFile& golden, const RouterConfig& router, Recompute recompute, std::int64_t micro_batch_size,
               DType type = DType::f32)
-      : golden_(golden), backend(make_cpu_backend(2)), persistent(*backend), model(golden.model, mesh, {}, {}, type) {
+      : golden_(golden),
+        backend(make_backend(DeviceChoice::automatic, 2)),
+        persistent(*backend),
+        model(golden.model, mesh, {}, {}, type) {
     model.allocate(*backend, persistent, golden.sequence_length, true);
     optimizer = std::make_unique<AdamW>(*backend, persistent, model.parameters(), mesh, golden.optimizer);
     const ShowNumbers masters = optimizer->keeps_masters();

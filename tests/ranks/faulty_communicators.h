@@ -15,6 +15,8 @@ class PassingCommunicator : public Communicator {
 
   int rank() const override { return real_->rank(); }
   int size() const override { return real_->size(); }
+  void use(Backend& backend) override { real_->use(backend); }
+  void leave(Backend& backend) noexcept override { real_->leave(backend); }
   void all_reduce(const Tensor& x, Reduce op, std::string_view label) override { real_->all_reduce(x, op, label); }
   void all_reduce(std::span<double> x, Reduce op, std::string_view label) override { real_->all_reduce(x, op, label); }
   void all_gather(const Tensor& in, const Tensor& out, std::string_view label) override {
