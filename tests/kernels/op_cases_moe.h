@@ -103,6 +103,7 @@ inline std::vector<DispatchCase> dispatch_cases() {
           {"two_experts_hold_all", 50, 8, 2, 16, Choice::first_experts},
           {"half_idle", 50, 8, 2, 16, Choice::half_idle},
           {"many_experts", 20, 64, 2, 8},
+          {"hundreds_of_experts", 300, 700, 8, 4},
           {"large", 1030, 8, 2, 64},
           {"capacity_no_rows", 0, 8, 2, 16, Choice::random, false, {3, 5}},
           {"capacity_over_all_tokens", 40, 8, 2, 33, Choice::random, false, {7, 40}},
