@@ -38,6 +38,7 @@ inline std::vector<RouterCase> router_cases() {
           {"extreme", 30, 8, 2, 1, Logits::extreme},
           {"a_group_a_token", 12, 8, 2, 12},
           {"many_experts", 50, 64, 8, 2},
+          {"hundreds_of_experts", 70, 300, 10, 2},
           {"large", 1030, 8, 2, 5},
           {"scaled", 40, 8, 2, 2, Logits::random, false, {Score::softmax, true, 2.5f}},
           {"softmax_scores_k1", 40, 8, 1, 4, Logits::random, false, {Score::softmax, false, 1}},
