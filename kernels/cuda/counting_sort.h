@@ -100,7 +100,10 @@ __global__ void __launch_bounds__(sort_threads)
   int* next = dynamic_shared<int>();
   int* of_warps = next + keys;
   const int lane = threadIdx.x % warp, chunks = gridDim.x, chunk = blockIdx.x;
-  int start = 0;  // of the keys that are looked at
+  const std::int64_t begin = std::int64_t{chunk} * tiles * tile_items;
+  int key[items_of_a_lane];
+  keys_of_tile(key_of, begin, items, key);  // on their way while the counts are added up
+  int start = 0;                            // of the keys that are looked at
   for (int first = 0; first < keys; first += sort_threads) {
     const int k = first + threadIdx.x;
     int before = 0, all = 0;
@@ -136,11 +139,10 @@ __global__ void __launch_bounds__(sort_threads)
   __syncthreads();  // the parts of the warps have been read
 
   for (int tile = 0; tile < tiles; ++tile) {
-    int key[items_of_a_lane], place[items_of_a_lane];
-    const std::int64_t begin = (std::int64_t{chunk} * tiles + tile) * tile_items;
-    keys_of_tile(key_of, begin, items, key);
+    if (tile > 0) keys_of_tile(key_of, begin + tile * tile_items, items, key);
+    int place[items_of_a_lane];
     place_tile(key, keys, next, of_warps, place);
-    const std::int64_t at = begin + threadIdx.x / warp * items_of_a_warp + lane;
+    const std::int64_t at = begin + tile * tile_items + threadIdx.x / warp * items_of_a_warp + lane;
 #pragma unroll
     for (int s = 0; s < items_of_a_lane; ++s) {
       if (at + s * warp >= items) continue;
