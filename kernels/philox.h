@@ -8,15 +8,15 @@
 namespace smoe {
 
 // One of the ten rounds, on a counter of four words; the caller moves the key on by next_philox_key between them.
-[[gnu::always_inline]] inline void philox_round(std::uint32_t& c0, std::uint32_t& c1, std::uint32_t& c2,
-                                                std::uint32_t& c3, std::uint32_t k0, std::uint32_t k1) {
+[[gnu::always_inline]] constexpr void philox_round(std::uint32_t& c0, std::uint32_t& c1, std::uint32_t& c2,
+                                                   std::uint32_t& c3, std::uint32_t k0, std::uint32_t k1) {
   const std::uint64_t a = std::uint64_t{0xD2511F53} * c0, b = std::uint64_t{0xCD9E8D57} * c2;
   c0 = static_cast<std::uint32_t>(b >> 32) ^ c1 ^ k0;
   c1 = static_cast<std::uint32_t>(b);
   c2 = static_cast<std::uint32_t>(a >> 32) ^ c3 ^ k1;
   c3 = static_cast<std::uint32_t>(a);
 }
-inline void next_philox_key(std::uint32_t& k0, std::uint32_t& k1) {
+constexpr void next_philox_key(std::uint32_t& k0, std::uint32_t& k1) {
   k0 += 0x9E3779B9;
   k1 += 0xBB67AE85;
 }

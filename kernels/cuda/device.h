@@ -2,8 +2,8 @@
 // has a device.h of its own, by which they are compiled for the CPU, where each kernel runs over the op cases.
 //
 // A kernel keeps to what both give: threadIdx, blockIdx, blockDim and gridDim (x alone), __shared__ arrays of fixed size
-// in kernels, dynamic_shared(), __syncthreads, __syncwarp, shuffles, ballots and matches of a warp, atomics on integers
-// in device memory. Shared arrays are declared in kernels, whose names end in _kernel.
+// in kernels, dynamic_shared(), __syncthreads, __syncwarp, shuffles, ballots, matches and maxima of a warp, atomics on
+// integers. Shared arrays are declared in kernels, whose names end in _kernel.
 #pragma once
 
 #include <cuda_bf16.h>

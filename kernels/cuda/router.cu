@@ -1,17 +1,267 @@
-#include <stdexcept>
+// A warp has a token: lane i the experts i, i + 32, ..., in registers.
+#include <cstdint>
 
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/experts.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/numbers.h"
+#include "kernels/cuda/reduce.h"
 
 namespace smoe {
+namespace {
+using namespace cuda;
 
-void CudaBackend::do_router_forward(const RoutingRule&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                    const Tensor&, const Tensor&) {
-  throw std::logic_error("not written yet");
+constexpr int tokens_of_a_block = 4;
+
+// Calls f.operator()<N>() for the least N for which 32 N experts are enough.
+template <class F>
+void by_experts_of_a_lane(std::int64_t experts, const F& f) {
+  if (experts <= 1 * warp)
+    f.template operator()<1>();
+  else if (experts <= 2 * warp)
+    f.template operator()<2>();
+  else if (experts <= 4 * warp)
+    f.template operator()<4>();
+  else if (experts <= 8 * warp)
+    f.template operator()<8>();
+  else if (experts <= 16 * warp)
+    f.template operator()<16>();
+  else
+    f.template operator()<32>();
+}
+static_assert(most_experts <= 32 * warp);
+
+__device__ float sigmoid_score(float logit) { return 1.0f / (1.0f + expf(-logit)); }
+
+// A score times a factor: that which keeps the score of a logit of this size from vanishing.
+__device__ float scaled_score(Score score, float logit, float size) {
+  if (score == Score::softmax) return expf(logit - size);
+  return size > 0 ? sigmoid_score(logit) : expf(logit - size) / (1.0f + expf(logit));
 }
 
-void CudaBackend::do_router_backward(const RoutingRule&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                     const Tensor&, const Tensor&, const Tensor&, double, const Tensor&) {
-  throw std::logic_error("not written yet");
+// Numbers in their order as integers, zeros of both signs alike, NaN before all others. None is 0.
+__device__ unsigned ordered(float x) {
+  if (isnan(x)) return 1;
+  const unsigned bits = __float_as_uint(x + 0.0f);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+// A row of the lane's numbers, `otherwise` behind its end.
+template <int N>
+__device__ void load_row(const float* row, int count, float otherwise, float (&x)[N]) {
+  const int lane = threadIdx.x % warp;
+#pragma unroll
+  for (int i = 0; i < N; ++i) x[i] = lane + i * warp < count ? row[lane + i * warp] : otherwise;
+}
+
+// A NaN is lost here, and met again in the exponentials of what it was among.
+template <int N>
+__device__ float largest_of(const float (&x)[N]) {
+  float largest = x[0];
+#pragma unroll
+  for (int i = 1; i < N; ++i) largest = fmaxf(largest, x[i]);
+  return warp_all<Max>(largest);
+}
+
+template <int N>
+__device__ float sum_of_lanes(const float (&x)[N]) {
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < N; ++i) sum += x[i];
+  return warp_sum(sum);
+}
+
+// The K largest of what is ordered, best first, the lowest index among equals; lane k has those of rank k, k + 32, ... and
+// their logits. What is chosen becomes 0.
+template <int N>
+__device__ void choose(unsigned (&order)[N], const float (&logit)[N], int K, int (&chosen)[N], float (&of_chosen)[N]) {
+  const int lane = threadIdx.x % warp;
+#pragma unroll
+  for (int i = 0; i < N; ++i) chosen[i] = 0, of_chosen[i] = -INFINITY;
+  for (int k = 0; k < K; ++k) {
+    unsigned most = 0, at = 0;
+#pragma unroll
+    for (int i = 0; i < N; ++i)
+      if (order[i] > most) most = order[i], at = lane + i * warp;
+    const unsigned best = __reduce_max_sync(all_lanes, most);
+    const auto e = static_cast<int>(__reduce_min_sync(all_lanes, most == best ? at : ~0u));
+    float picked = 0;
+#pragma unroll
+    for (int i = 0; i < N; ++i)
+      if (e == lane + i * warp) order[i] = 0, picked = logit[i];
+    picked = __shfl_sync(all_lanes, picked, e % warp);
+#pragma unroll
+    for (int i = 0; i < N; ++i)
+      if (k == lane + i * warp) chosen[i] = e, of_chosen[i] = picked;
+  }
+}
+
+template <int N>
+__global__ void __launch_bounds__(tokens_of_a_block* warp)
+    router_forward_kernel(RoutingRule rule, const float* logits, const float* bias, std::int64_t tokens, int E, int K,
+                          float* probabilities, float* logsumexp, std::int32_t* experts, float* weights) {
+  const int lane = threadIdx.x % warp;
+  const std::int64_t t = std::int64_t{blockIdx.x} * tokens_of_a_block + threadIdx.x / warp;
+  if (t >= tokens) return;
+  const bool softmax = rule.score == Score::softmax;
+  float l[N], p[N];
+  load_row(logits + t * E, E, -INFINITY, l);
+  const float maximum = largest_of(l);
+#pragma unroll
+  for (int i = 0; i < N; ++i) p[i] = lane + i * warp < E ? expf(l[i] - maximum) : 0.0f;
+  float sum = sum_of_lanes(p);
+  const float lse = maximum + logf(sum);
+  if (lane == 0) logsumexp[t] = lse;
+  const float sum_of_exponentials = sum;
+  if (!softmax) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) p[i] = lane + i * warp < E ? scaled_score(rule.score, l[i], maximum) : 0.0f;
+    sum = sum_of_lanes(p);
+  }
+
+  unsigned order[N];
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    const int e = lane + i * warp;
+    p[i] /= sum;
+    if (e < E) probabilities[t * E + e] = p[i];
+    // Chosen by logit where nothing is added: two logits that differ may have the same score after rounding.
+    order[i] = e >= E ? 0 : ordered(bias ? (softmax ? p[i] : sigmoid_score(l[i])) + bias[e] : l[i]);
+  }
+  int chosen[N];
+  float of_chosen[N], w[N];
+  choose(order, l, K, chosen, of_chosen);
+
+  // The scores that were chosen may all vanish, where the bias alone decided or every logit is far below zero: a
+  // renormalised weight is one of scores that do not.
+  const float size = rule.renormalise ? largest_of(of_chosen) : maximum;
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    const bool there = lane + i * warp < K;
+    if (rule.renormalise)
+      w[i] = there ? scaled_score(rule.score, of_chosen[i], size) : 0.0f;
+    else
+      w[i] = softmax ? expf(of_chosen[i] - size) / sum_of_exponentials : sigmoid_score(of_chosen[i]);
+  }
+  const float kept = rule.renormalise ? sum_of_lanes(w) : 1.0f;
+  const float spoilt = 0.0f * lse;  // a NaN or an infinity spoils all of a softmax, so it does here
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    const int k = lane + i * warp;
+    if (k >= K) continue;
+    experts[t * K + k] = chosen[i];
+    weights[t * K + k] = rule.scale * (w[i] / kept) + spoilt;
+  }
+}
+
+// The gradient by one token's logits of its K weights and, b given, of its probabilities p. Through a softmax,
+// renormalised weights are the softmax over the chosen logits alone, so only those have a gradient. A sigmoid's logarithm
+// has the slope 1 - s = sigmoid(-l), and no other logit moves it.
+template <class A, int N>
+__global__ void __launch_bounds__(tokens_of_a_block* warp)
+    router_backward_kernel(RoutingRule rule, const float* logits, const float* probabilities, const float* logsumexp,
+                           const std::int32_t* experts, IdCheck check, const float* weights, const float* dweights,
+                           const float* balance, std::int64_t group_tokens, double z_scale, std::int64_t tokens, int E,
+                           int K, A* dlogits) {
+  const int lane = threadIdx.x % warp;
+  const std::int64_t t = std::int64_t{blockIdx.x} * tokens_of_a_block + threadIdx.x / warp;
+  if (t >= tokens) return;
+  const bool softmax = rule.score == Score::softmax;
+  experts += t * K, weights += t * K, dweights += t * K;
+  float l[N], p[N], d[N];
+  load_row(probabilities + t * E, E, 0.0f, p);
+  if (!softmax) load_row(logits + t * E, E, -INFINITY, l);
+
+  float all = 0;
+  for (int k = lane; k < K; k += warp) all += weights[k] * dweights[k];
+  all = warp_sum(all);
+  const float mean = rule.renormalise ? all / rule.scale : 0.0f;
+#pragma unroll
+  for (int i = 0; i < N; ++i) d[i] = 0;
+  for (int first = 0; first < K; first += warp) {
+    const int k = first + lane;
+    const std::int32_t mine = k < K ? experts[k] : 0;
+    if (k < K) check(mine, t * K + k);
+    const float gradient = k < K ? weights[k] * (dweights[k] - mean) : 0.0f;
+    for (int from = 0; from < warp && first + from < K; ++from) {
+      const std::int32_t e = __shfl_sync(all_lanes, mine, from);
+      const float of_e = __shfl_sync(all_lanes, gradient, from);
+#pragma unroll
+      for (int i = 0; i < N; ++i)
+        if (e == lane + i * warp) d[i] = of_e;
+    }
+  }
+  if (!softmax) {
+#pragma unroll
+    for (int i = 0; i < N; ++i)
+      if (lane + i * warp < E) d[i] *= sigmoid_score(-l[i]);
+  } else if (!rule.renormalise) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) d[i] -= p[i] * all;
+  }
+
+  if (balance) {
+    float b[N];
+    load_row(balance + t / group_tokens * E, E, 0.0f, b);
+    float dot = 0;
+#pragma unroll
+    for (int i = 0; i < N; ++i) dot += p[i] * b[i];
+    dot = warp_sum(dot);
+#pragma unroll
+    for (int i = 0; i < N; ++i) d[i] += p[i] * (b[i] - dot) * (softmax ? 1.0f : sigmoid_score(-l[i]));
+  }
+  if (z_scale != 0) {
+    const auto z = static_cast<float>(2 * z_scale * static_cast<double>(logsumexp[t]));
+    if (softmax) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) d[i] += z * p[i];
+    } else {
+      const float maximum = largest_of(l);
+#pragma unroll
+      for (int i = 0; i < N; ++i) l[i] = expf(l[i] - maximum);
+      const float of_one = z / sum_of_lanes(l);
+#pragma unroll
+      for (int i = 0; i < N; ++i) d[i] += of_one * l[i];
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < N; ++i)
+    if (lane + i * warp < E) dlogits[t * E + lane + i * warp] = from_float<A>(d[i]);
+}
+
+constexpr Grid over_tokens(std::int64_t tokens) {
+  return {ceil_div(tokens, tokens_of_a_block), tokens_of_a_block * warp};
+}
+
+}  // namespace
+
+void CudaBackend::do_router_forward(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias,
+                                    const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
+                                    const Tensor& weights) {
+  const std::int64_t T = logits.dim(0), E = logits.dim(1), K = experts.dim(1);
+  expect_experts("router_forward", E);
+  by_experts_of_a_lane(E, [&]<int N>() {
+    launch(stream_, "router_forward", over_tokens(T), router_forward_kernel<N>, rule, logits.f32(),
+           data<float>(selection_bias), T, static_cast<int>(E), static_cast<int>(K), probabilities.f32(),
+           logsumexp.f32(), experts.i32(), weights.f32());
+  });
+}
+
+void CudaBackend::do_router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities,
+                                     const Tensor& logsumexp, const Tensor& experts, const Tensor& weights,
+                                     const Tensor& dweights, const Tensor& balance_gradient, double z_scale,
+                                     const Tensor& dlogits) {
+  const std::int64_t T = dlogits.dim(0), E = dlogits.dim(1), K = experts.dim(1);
+  expect_experts("router_backward", E);
+  const std::int64_t groups = balance_gradient.empty() ? 1 : balance_gradient.dim(0);
+  by_type(dlogits.type(), [&]<class A>() {
+    by_experts_of_a_lane(E, [&]<int N>() {
+      launch(stream_, "router_backward", over_tokens(T), router_backward_kernel<A, N>, rule, logits.f32(),
+             probabilities.f32(), logsumexp.f32(), experts.i32(), complaints_.ids("router_backward", "experts", E),
+             weights.f32(), dweights.f32(), data<float>(balance_gradient), T / groups, z_scale, T, static_cast<int>(E),
+             static_cast<int>(K), data<A>(dlogits));
+    });
+  });
 }
 
 }  // namespace smoe

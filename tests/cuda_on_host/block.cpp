@@ -25,7 +25,7 @@ namespace {
 
 constexpr unsigned lanes = 32;
 
-enum class Meeting : std::uint8_t { none, block, warp_barrier, ballot, match, shuffle };
+enum class Meeting : std::uint8_t { none, block, warp_barrier, ballot, match, largest, shuffle };
 
 struct Thread {
   Index index;
@@ -79,6 +79,7 @@ std::string name_of(Meeting meeting) {
     case Meeting::warp_barrier: return "__syncwarp";
     case Meeting::ballot: return "__ballot_sync";
     case Meeting::match: return "__match_any_sync";
+    case Meeting::largest: return "__reduce_max_sync";
     case Meeting::shuffle: return "__shfl_sync";
   }
   return "?";
@@ -153,6 +154,7 @@ void Block::take_away(unsigned first, unsigned arrived) {
       if (!(arrived & 1u << other)) continue;
       if (thread.waits_at == Meeting::ballot && brought[other]) result |= 1u << other;
       if (thread.waits_at == Meeting::match && brought[other] == brought[lane]) result |= 1u << other;
+      if (thread.waits_at == Meeting::largest) result = std::max(result, brought[other]);
     }
     thread.bits = result;
   }
@@ -293,6 +295,10 @@ unsigned ballot(unsigned mask, bool predicate) {
 }
 unsigned match(unsigned mask, std::uint64_t value) {
   return static_cast<unsigned>(exchange(Meeting::match, mask, value));
+}
+
+unsigned largest(unsigned mask, unsigned value) {
+  return static_cast<unsigned>(exchange(Meeting::largest, mask, value));
 }
 
 std::uint64_t shuffle_bits(unsigned mask, std::uint64_t bits, Shuffle how, int by, int width) {

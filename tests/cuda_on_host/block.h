@@ -42,6 +42,7 @@ void block_barrier(const Place& place);
 void warp_barrier(unsigned mask);
 unsigned ballot(unsigned mask, bool predicate);
 unsigned match(unsigned mask, std::uint64_t value);
+unsigned largest(unsigned mask, unsigned value);
 
 enum class Shuffle : std::uint8_t { from, across, up, down };
 std::uint64_t shuffle_bits(unsigned mask, std::uint64_t bits, Shuffle how, int by, int width);

@@ -39,9 +39,13 @@ struct EmbeddingCase {
 };
 
 inline std::vector<EmbeddingCase> embedding_cases() {
-  return {{"no_rows", 0, 11, 8},   {"one_row", 1, 11, 5},
-          {"odd", 37, 11, 7},      {"same_id_everywhere", 50, 9, 33, true},
-          {"large", 700, 301, 64}, {"bench", 2048, 32000, 512, false, true}};
+  return {{"no_rows", 0, 11, 8},
+          {"one_row", 1, 11, 5},
+          {"odd", 37, 11, 7},
+          {"same_id_everywhere", 50, 9, 33, true},
+          {"large", 700, 301, 64},
+          {"large_vocabulary", 1500, 70000, 4},
+          {"bench", 2048, 32000, 512, false, true}};
 }
 
 struct RmsNormCase {

@@ -75,6 +75,8 @@ unsigned __match_any_sync(unsigned mask, T value) {
   std::memcpy(&bits, &value, sizeof value);
   return cuda_on_host::match(mask, bits);
 }
+inline unsigned __reduce_max_sync(unsigned mask, unsigned value) { return cuda_on_host::largest(mask, value); }
+inline unsigned __reduce_min_sync(unsigned mask, unsigned value) { return ~cuda_on_host::largest(mask, ~value); }
 
 // ---- atomics: the blocks run one after another, and a fiber is left at barriers alone ----
 inline int atomicAdd(int* at, int value) { return std::exchange(*at, *at + value); }
