@@ -22,7 +22,8 @@ struct BalanceParts {
 };
 
 // The threads stand on the columns of the probabilities, as many rows of them as fit, so that each adds up one column, and
-// a warp reads side by side. More experts than threads: one slice of columns after the other.
+// a warp reads side by side. More experts than threads: one slice of columns after the other, of which only the last has
+// several rows, and so something to be read from other threads.
 __global__ void __launch_bounds__(balance_threads)
     balance_kernel(const float* probabilities, const float* logsumexp, const std::int32_t* experts, IdCheck check,
                    std::int64_t group, int chunk_tokens, int E, int K, BalanceParts parts) {
@@ -47,9 +48,8 @@ __global__ void __launch_bounds__(balance_threads)
       for (int t = row; t < tokens; t += rows)
         sum += static_cast<double>(probabilities[std::int64_t{t} * E + first + column]);
     }
-    __syncthreads();  // the slice before has been read, and found is clear
     of_threads[threadIdx.x] = sum;
-    __syncthreads();
+    __syncthreads();  // found is clear, too
     if (row == 0) {
       for (int r = 1; r < rows; ++r) sum += of_threads[r * columns + column];
       parts.sums[(n * (E + 1) + first + column) * parts.chunks + c] = sum;

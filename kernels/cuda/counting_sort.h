@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(sort_threads)
       const int lower = __shfl_up_sync(all_lanes, up_to, distance);
       if (lane >= distance) up_to += lower;
     }
-    __syncthreads();
+    if (first > 0) __syncthreads();  // the parts of the keys before have been read
     if (lane == warp - 1) of_warps[threadIdx.x / warp] = up_to;
     __syncthreads();
     up_to += start;

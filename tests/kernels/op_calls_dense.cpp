@@ -103,7 +103,12 @@ void add_elementwise(OpCase& list, const ElementwiseCase& c) {
 // The table's rows [first, first + count), as a rank that holds a part of the vocabulary has them.
 void add_embedding(OpCase& list, const EmbeddingCase& c) {
   const std::string shape = fmt::format("T{} V{} D{}", c.tokens, c.vocab, c.hidden);
-  const auto ids_of = [c](Inputs& in) { return c.one_id ? Ids(c.tokens, 3) : in.ids(c.tokens, c.vocab); };
+  const auto ids_of = [c](Inputs& in) {
+    Ids ids = c.one_id ? Ids(c.tokens, 3) : in.ids(c.tokens, c.vocab);
+    if (!c.one_id && c.tokens > 1)
+      ids.front() = static_cast<std::int32_t>(c.vocab - 1);  // the last row is some token's
+    return ids;
+  };
   const auto forward = [=](Index first, Index count) {
     return [=](Inputs& in) {
       const Ids ids = ids_of(in);
