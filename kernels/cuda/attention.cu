@@ -190,7 +190,8 @@ void CudaBackend::do_attention_forward(const AttentionShape& shape, const Tensor
                                        const Tensor& out, const Tensor& lse) {
   const auto [B, S, H, G, C, window] = shape;
   if (B * S == 0) return;
-  if (sdpa_.takes(shape, qkv.type(), document_start)) return sdpa_.forward(shape, qkv, out, lse);
+  if (sdpa_.takes(cuda::Sdpa::Pass::forward, shape, qkv.type(), document_start))
+    return sdpa_.forward(shape, qkv, out, lse);
   const char* const op = "attention_forward";
   expect_head_dim(op, C);
   std::int32_t* lowest_keys = nullptr;

@@ -216,7 +216,8 @@ void CudaBackend::do_attention_backward(const AttentionShape& shape, const Tenso
   const auto [B, S, H, G, C, window] = shape;
   const std::int64_t T = B * S;
   if (T == 0) return;
-  if (sdpa_.takes(shape, qkv.type(), document_start)) return sdpa_.backward(shape, qkv, out, lse, dout, dqkv);
+  if (sdpa_.takes(cuda::Sdpa::Pass::backward, shape, qkv.type(), document_start))
+    return sdpa_.backward(shape, qkv, out, lse, dout, dqkv);
   const char* const op = "attention_backward";
   expect_head_dim(op, C);
   auto* delta = workspace_.take<float>(H * T + lowest_keys_of(shape));

@@ -17,7 +17,7 @@ Tensor on_host(const Tensor& tensor) { return Tensor(tensor.raw(), tensor.type()
 Sdpa::Sdpa(const Stream& stream) : library_(new Library{stream}) {}
 Sdpa::~Sdpa() = default;
 
-bool Sdpa::takes(const AttentionShape& shape, DType type, const Tensor& document_start) {
+bool Sdpa::takes(Pass, const AttentionShape& shape, DType type, const Tensor& document_start) {
   return cuda_on_host::machine().fused_attention && type == DType::bf16 && document_start.empty() &&
          shape.head_dim % 8 == 0;
 }
