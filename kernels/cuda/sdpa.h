@@ -1,9 +1,10 @@
 // Attention by cuDNN's fused kernels, on tensor cores, where they take the shape; else it is done by the kernels of attention.cu.
-// Graphs are built once a shape and kept.
+// Graphs are built once a shape and kept; the library is loaded when it is first wanted, so that a program starts where
+// it is not.
 #pragma once
 
+#include <cstdint>
 #include <memory>
-#include <string>
 
 #include "kernels/backend.h"
 #include "kernels/cuda/memory.h"
@@ -17,10 +18,13 @@ class Sdpa {
   Sdpa(const Sdpa&) = delete;
   Sdpa& operator=(const Sdpa&) = delete;
 
-  // Whether forward() and backward() take it: bf16, without documents, and a head size that the library has kernels for.
-  bool takes(const AttentionShape& shape, DType type, const Tensor& document_start);
+  enum class Pass : std::uint8_t { forward, backward };
 
-  // As Backend::attention_forward and attention_backward.
+  // Whether that pass takes it: bf16, without documents, and a shape that the library has kernels for. One pass may and the other
+  // not. The first shape of bf16 that is refused is told on stderr, with the reason.
+  bool takes(Pass pass, const AttentionShape& shape, DType type, const Tensor& document_start);
+
+  // As Backend::attention_forward and attention_backward, of what takes() has agreed to.
   void forward(const AttentionShape& shape, const Tensor& qkv, const Tensor& out, const Tensor& lse);
   void backward(const AttentionShape& shape, const Tensor& qkv, const Tensor& out, const Tensor& lse,
                 const Tensor& dout, const Tensor& dqkv);

@@ -1,4 +1,5 @@
-// The backends over which tests/kernels runs here: one, in several orders of its threads, and with its work done at once or late.
+// The backends over which tests/kernels runs here: one, in several orders of its threads, and with its work done at once or late,
+// and its attention the library's or our own.
 #include <memory>
 #include <vector>
 
@@ -8,10 +9,11 @@
 namespace smoe::checks {
 namespace {
 
-BackendFactory ordered(std::string name, std::uint64_t order, bool late) {
+BackendFactory ordered(std::string name, std::uint64_t order, bool late, bool fused_attention) {
   return {std::move(name), [=] {
             cuda_on_host::set_order(order);
             cuda_on_host::set_late(late);
+            cuda_on_host::machine().fused_attention = fused_attention;
             return make_cuda_backend();
           }};
 }
@@ -19,7 +21,8 @@ BackendFactory ordered(std::string name, std::uint64_t order, bool late) {
 }  // namespace
 
 std::vector<BackendFactory> backend_factories() {
-  return {ordered("in_order", 0, false), ordered("reversed_and_late", 1, true), ordered("shuffled", 2, false)};
+  return {ordered("in_order", 0, false, true), ordered("reversed_and_late", 1, true, false),
+          ordered("shuffled", 2, false, false)};
 }
 
 }  // namespace smoe::checks

@@ -17,8 +17,9 @@ Tensor on_host(const Tensor& tensor) { return Tensor(tensor.raw(), tensor.type()
 Sdpa::Sdpa(const Stream& stream) : library_(new Library{stream}) {}
 Sdpa::~Sdpa() = default;
 
-bool Sdpa::takes(const AttentionShape& shape, DType type, const Tensor& document_start) {
-  return type == DType::bf16 && document_start.empty() && shape.head_dim % 8 == 0;
+bool Sdpa::takes(Pass, const AttentionShape& shape, DType type, const Tensor& document_start) {
+  return cuda_on_host::machine().fused_attention && type == DType::bf16 && document_start.empty() &&
+         shape.head_dim % 8 == 0;
 }
 
 void Sdpa::forward(const AttentionShape& shape, const Tensor& qkv, const Tensor& out, const Tensor& lse) {
