@@ -79,8 +79,11 @@ struct DeviceProfile {
   std::string name;            // "AMD EPYC 9R14 (AVX-512, BF16)"
   int threads = 1;             // of this process
   std::string product_kernel;  // what computes matrix products: "OpenBLAS Cooperlake"
-  double peak_flops = 0;  // a second, of all threads together: the arithmetic units alone, without memory or library
-  std::string peak_form;  // how that was reached: "AVX-512"
+  // A second, of all threads together: the arithmetic units alone, without memory or library; of a GPU, whose tensor cores only
+  // a library fills, its best product.
+  double peak_flops = 0;
+  std::string peak_form;  // how that was reached: "AVX-512"; "bf16 product 8192^3"
+  Device kind = Device::cpu;
 };
 
 class Backend {
@@ -317,7 +320,7 @@ std::unique_ptr<Backend> make_cpu_backend(int threads = 0);
 std::string cuda_missing();
 // Throws std::runtime_error for what cuda_missing() says.
 std::unique_ptr<Backend> make_cuda_backend();
-// What train.device names; automatic: a GPU where there is one. Throws std::runtime_error where this build, or this machine, has no such device.
+// On what device_of() says. Throws std::runtime_error where this build, or this machine, has no such device.
 std::unique_ptr<Backend> make_backend(DeviceChoice choice, int threads = 0);
 
 }  // namespace smoe

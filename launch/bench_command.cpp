@@ -44,6 +44,7 @@ void bench(const BenchArguments& arguments, bool threads_given) {
                     .freeze = train.freeze,
                     .optimizer = config.optimizer,
                     .recompute = train.recompute,
+                    .device = train.device,
                     .precision = train.precision,
                     .sequence_length = config.data.sequence_length,
                     .micro_batch_size = train.micro_batch_size,

@@ -22,8 +22,9 @@ void add_logits_command(CommandLine& line);
 void add_bench_command(CommandLine& line);
 void add_report_command(CommandLine& line);
 
-// Help of --threads, and what parallel/cores.h decides where it is 0.
+inline constexpr const char* device_help = "auto: a GPU where there is one";
 inline constexpr const char* precision_help = "of weights and activations; auto: bf16 on a GPU, fp32 elsewhere";
+// Help of --threads, and what parallel/cores.h decides where it is 0.
 inline constexpr const char* threads_help =
     "0: one a core that the process may use (taskset, numactl), at most OMP_NUM_THREADS";
 

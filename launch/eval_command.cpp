@@ -25,7 +25,7 @@ struct EvalArguments {
   std::string model;
   std::vector<std::string> data;
   std::int64_t sequence_length = 512, sequences = 4, threads = 0;
-  std::string precision = "auto";
+  std::string device = "auto", precision = "auto";
   bool json = false;
 };
 
@@ -86,7 +86,7 @@ void eval(const EvalArguments& arguments) {
   };
   if (!sources.empty()) {
     InferenceModel model(directory, mesh, length,
-                         make_backend(DeviceChoice::automatic, claim_threads(arguments.threads)), config,
+                         make_backend(device_named(arguments.device), claim_threads(arguments.threads)), config,
                          precision_named(arguments.precision));
     for (const Source& source : sources) try {
         measure(model, source);
@@ -120,6 +120,7 @@ void add_eval_command(CommandLine& line) {
       .range(1, 1 << 24);
   command.option("--batch", arguments->sequences, "samples computed at once").show_default().range(1, 1 << 20);
   command.option("--threads", arguments->threads, threads_help).show_default().range(0, 4096);
+  command.option("--device", arguments->device, device_help).show_default().one_of({"auto", "cpu", "cuda"});
   command.option("--precision", arguments->precision, precision_help).show_default().one_of({"auto", "fp32", "bf16"});
   command.flag("--json", arguments->json, "one JSON object on stdout");
   command.runs([arguments] { eval(*arguments); });

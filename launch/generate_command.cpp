@@ -32,7 +32,7 @@ struct GenerateArguments {
   std::optional<std::vector<std::int32_t>> prompt_ids;
   GenerateOptions options;
   std::int64_t threads = 0;
-  std::string precision = "auto";
+  std::string device = "auto", precision = "auto";
 };
 
 std::vector<std::int32_t> encode_prompt(const Tokenizer& tokenizer, const std::string& text) {
@@ -103,7 +103,7 @@ void generate_text(const GenerateArguments& arguments) {
   const Mesh mesh = Mesh::single();
   const std::int64_t positions = static_cast<std::int64_t>(prompt.size()) + arguments.options.max_tokens;
   InferenceModel model(directory, mesh, positions,
-                       make_backend(DeviceChoice::automatic, claim_threads(arguments.threads)), config,
+                       make_backend(device_named(arguments.device), claim_threads(arguments.threads)), config,
                        precision_named(arguments.precision));
   GenerateOptions options = arguments.options;
   options.stops = read_stop_ids(directory, config);
@@ -159,6 +159,7 @@ void add_generate_command(CommandLine& line) {
       .excludes(top_p)
       .excludes(seed);
   command.option("--threads", arguments->threads, threads_help).show_default().range(0, 4096);
+  command.option("--device", arguments->device, device_help).show_default().one_of({"auto", "cpu", "cuda"});
   command.option("--precision", arguments->precision, precision_help).show_default().one_of({"auto", "fp32", "bf16"});
   command.option("--chat", arguments->chat, "not available yet");
   command.runs([arguments, ids] {

@@ -19,7 +19,7 @@ namespace {
 struct LogitsArguments {
   std::string model, tokens, out;
   std::int64_t threads = 0;
-  std::string precision = "auto";
+  std::string device = "auto", precision = "auto";
 };
 
 std::vector<std::int32_t> read_ids(const NpyFile& file, std::int64_t vocabulary) {
@@ -46,8 +46,9 @@ void logits(const LogitsArguments& arguments) {
   const auto ids = read_ids(file, shape.vocab_size);
 
   const Mesh mesh = Mesh::single();
-  InferenceModel model(directory, mesh, length, make_backend(DeviceChoice::automatic, claim_threads(arguments.threads)),
-                       config, precision_named(arguments.precision));
+  InferenceModel model(directory, mesh, length,
+                       make_backend(device_named(arguments.device), claim_threads(arguments.threads)), config,
+                       precision_named(arguments.precision));
   std::vector<TensorSpec> specs{{"logits", TensorType::f32, {sequences, length, shape.vocab_size}}};
   const auto router_name = [](std::int64_t layer) { return "router_logits." + std::to_string(layer); };
   for (std::int64_t l = 0; l < shape.num_hidden_layers; ++l)
@@ -88,6 +89,7 @@ void add_logits_command(CommandLine& line) {
   command.path("--tokens", arguments->tokens, ".npy file of [B,S] ids").required();
   command.path("--out", arguments->out, "safetensors file: logits [B,S,V] and router_logits.N [B*S,E], f32").required();
   command.option("--threads", arguments->threads, threads_help).show_default().range(0, 4096);
+  command.option("--device", arguments->device, device_help).show_default().one_of({"auto", "cpu", "cuda"});
   command.option("--precision", arguments->precision, precision_help).show_default().one_of({"auto", "fp32", "bf16"});
   command.runs([arguments] { logits(*arguments); });
 }

@@ -68,6 +68,8 @@ void describe(const RunConfig& config, const TrainerConfig& run, const Mesh& mes
   job.agree("launch.dry_run", [&] {
     if (job.is_root()) fmt::print("{}", describe_run(config, layout, job.ranks_on_node()));
   });
+  std::unique_ptr<Backend> backend;
+  job.agree("launch.device", [&] { backend = make_backend(config.train.device, threads); });
   const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data);
   const std::vector<std::string> frozen = frozen_patterns(config.router, config.train.freeze);
   const std::uint64_t state = training_state_bytes(config.model, layout, frozen, config.train.type());
@@ -75,7 +77,7 @@ void describe(const RunConfig& config, const TrainerConfig& run, const Mesh& mes
   double too_much = needed * static_cast<std::uint64_t>(job.ranks_on_node()) > usable_memory_bytes();
   mesh.group(Axis::world).all_reduce(std::span(&too_much, 1), Reduce::max, "launch.too_much");
   if (too_much == 0) {
-    TrainingParts parts(make_backend(config.train.device, threads), config.model, run, mesh, frozen);
+    TrainingParts parts(std::move(backend), config.model, run, mesh, frozen);
     parts.model->parameters().initialize(*parts.backend, static_cast<std::uint64_t>(run.train.seed),
                                          parts.optimizer->keeps_masters());
     const std::uint64_t measured = rehearse(*parts.step, micro_batch, mesh);
@@ -146,7 +148,9 @@ int run_training(const RunConfig& given, const TrainingOptions& options, Job& jo
     describe(config, run, mesh, threads, job);
     return 0;
   }
-  Trainer trainer(assemble(std::move(run), mesh, make_backend(config.train.device, threads)));
+  std::unique_ptr<Backend> backend;
+  job.agree("launch.device", [&] { backend = make_backend(config.train.device, threads); });
+  Trainer trainer(assemble(std::move(run), mesh, std::move(backend)));
   return trainer.run().end == RunEnd::stopped ? preempted_status : 0;
 }
 

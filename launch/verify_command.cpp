@@ -37,6 +37,7 @@ EquivalenceCase shrink(const RunConfig& config, int ranks, std::int64_t steps) {
   c.model.vocab_size = std::min<std::int64_t>(config.model.vocab_size, 211);  // divides over no number of ranks
   c.model.initializer_range = 0.15;  // a small model's, for its routing to matter
   if (config.model.sliding_window) c.model.sliding_window = std::min<std::int64_t>(*config.model.sliding_window, 11);
+  c.device = config.train.device;
   c.router = config.router;
   if (c.router.aux_loss_scope == AuxLossScope::rank) c.router.aux_loss_scope = AuxLossScope::micro_batch;
   c.optimizer = config.optimizer;
@@ -83,6 +84,7 @@ void verify(const VerifyArguments& arguments, Job& job) {
             [&] { config = resolve_model(read_config(arguments.config, arguments.overrides)); });
   job.require_same_everywhere(fmt::format("verify {}\n{}", arguments.steps, print_yaml(config)));
   job.set_timeout(config.parallel.timeout);
+  job.agree("launch.device", [&] { make_backend(config.train.device, 1); });
   // The second has one sequence at a time, which the ranks of a tp group then share.
   const EquivalenceCase whole = shrink(config, job.ranks(), arguments.steps);
   EquivalenceCase split = whole;

@@ -110,7 +110,7 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
   if (what.at_once % mesh.size(Axis::dp) != 0)
     throw std::logic_error("the sequences computed at once must divide over dp");
   const std::int64_t dp = mesh.size(Axis::dp), rank = mesh.rank(Axis::dp);
-  const auto backend = make_backend(DeviceChoice::automatic, threads);
+  const auto backend = make_backend(what.device, threads);
   Arena persistent(*backend);
   Mixtral model(what.model, mesh, frozen_patterns(what.router, what.freeze), what.routing, what.type);
   model.allocate(*backend, persistent, what.sequence_length, true);

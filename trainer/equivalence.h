@@ -27,6 +27,7 @@ namespace smoe {
 // What to train on. Tokens are made up, from the seed.
 struct EquivalenceCase {
   ModelConfig model;
+  DeviceChoice device = DeviceChoice::automatic;
   DType type = DType::f32;  // of weights and activations
   RouterConfig router;
   RoutingOptions routing;

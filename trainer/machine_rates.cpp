@@ -53,9 +53,13 @@ MachineRates measure_machine_rates(Backend& backend, Communicator& world, int ra
   MachineRates rates;
   world.barrier("machine_rates");
   rates.device = backend.measure_profile();
-  const double part = backend.device() == Device::cpu
-                          ? cores_per_thread(rates.device.threads, ranks_on_node, count_ranks_on_own_cores(world))
-                          : 1.0;
+  if (rates.device.kind == Device::cuda) {  // its peak is a product
+    rates.peak_flops = rates.device.peak_flops;
+    world.all_reduce(std::span(&rates.peak_flops, 1), Reduce::sum, "machine_rates");
+    rates.product_flops = rates.peak_flops;
+    return rates;
+  }
+  const double part = cores_per_thread(rates.device.threads, ranks_on_node, count_ranks_on_own_cores(world));
   // Where the first look finds the product slow, another program may have held a core: a second one decides.
   for (int look = 0; look < 2 && (look == 0 || rates.product_share() < least_product_share); ++look) {
     world.barrier("machine_rates");
@@ -71,6 +75,9 @@ MachineRates measure_machine_rates(Backend& backend, Communicator& world, int ra
 
 std::vector<std::string> describe(const MachineRates& rates) {
   const DeviceProfile& device = rates.device;
+  if (device.kind == Device::cuda)
+    return {fmt::format("{}; {:.0f} TF/s ({}) by {}", device.name, 1e-12 * rates.peak_flops, device.peak_form,
+                        device.product_kernel)};
   std::vector<std::string> lines{fmt::format(
       "{}, {} thread(s) a rank; cores {:.0f} GF/s ({} multiply-adds), products of 2048^3 {:.0f} GF/s ({:.0f}%) by {}",
       device.name, device.threads, 1e-9 * rates.peak_flops, device.peak_form, 1e-9 * rates.product_flops,

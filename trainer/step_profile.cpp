@@ -61,7 +61,7 @@ class Workbench {
  public:
   explicit Workbench(const StepProfileCase& what)
       : what_(what),
-        cpu_(make_backend(DeviceChoice::automatic, what.threads)),
+        cpu_(make_backend(what.device, what.threads)),
         timed_(*cpu_),
         persistent_(timed_),
         model_(what.model, mesh_, frozen_patterns(what.router, what.freeze), {},

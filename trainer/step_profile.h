@@ -23,6 +23,7 @@ struct StepProfileCase {
   std::vector<std::string> freeze = {};  // as train.freeze
   OptimizerConfig optimizer = {};
   Recompute recompute = Recompute::none;
+  DeviceChoice device = DeviceChoice::automatic;
   PrecisionChoice precision = PrecisionChoice::automatic;
   std::int64_t sequence_length = 512;
   std::int64_t micro_batch_size = 4;  // sequences

@@ -27,6 +27,12 @@ inline constexpr auto choices(PrecisionChoice) {
   return std::array<std::pair<PrecisionChoice, std::string_view>, 3>{
       {{PrecisionChoice::automatic, "auto"}, {PrecisionChoice::fp32, "fp32"}, {PrecisionChoice::bf16, "bf16"}}};
 }
+// "auto", "cpu" or "cuda".
+inline DeviceChoice device_named(std::string_view wanted) {
+  for (const auto& [choice, name] : choices(DeviceChoice()))
+    if (name == wanted) return choice;
+  throw std::logic_error("no device is called " + std::string(wanted));
+}
 // "auto", "fp32" or "bf16".
 inline PrecisionChoice precision_named(std::string_view wanted) {
   for (const auto& [choice, name] : choices(PrecisionChoice()))
@@ -62,7 +68,7 @@ struct TrainConfig {
   std::string output_dir;  // empty: runs/NAME, NAME being the configuration file's without its extension
 
   // Of weights and activations.
-  DType type() const { return type_of(precision, device == DeviceChoice::cuda ? Device::cuda : Device::cpu); }
+  DType type() const { return type_of(precision, device_of(device)); }
 
   // Relations between fields that do not hold: key -> what is wrong.
   std::map<std::string, std::string> problems() const {
@@ -83,7 +89,7 @@ struct TrainConfig {
     visit.integer("global_batch_size", self.global_batch_size, "[1, 16777216]");
     visit.integer("micro_batch_size", self.micro_batch_size, "[1, 16777216]");
     visit.integer("seed", self.seed, "[0, 9223372036854775807]");
-    visit.choice("device", self.device, {DeviceChoice::cuda});
+    visit.choice("device", self.device);
     visit.choice("precision", self.precision);
     visit.texts("freeze", self.freeze);
     visit.integer("threads", self.threads, "[0, 4096]");

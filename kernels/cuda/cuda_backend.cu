@@ -1,10 +1,15 @@
 #include "kernels/cuda/cuda_backend.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <memory>
+#include <new>
 #include <stdexcept>
 #include <string>
 
 #include "kernels/cuda/error.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/numbers.h"
 
 namespace smoe {
 namespace {
@@ -42,16 +47,78 @@ std::string cuda_missing() {
 
 CudaBackend::CudaBackend() : multiprocessors_(multiprocessors()) {}
 
+namespace {
+using namespace cuda;
+
+// Numbers from -1 to 1 without pattern: how fast tensor cores run depends on how many bits change, and with zeros it is a
+// rate that no model sees.
+__global__ void noise_kernel(Bf16* to, std::uint32_t seed, std::int64_t count) {
+  const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  std::uint32_t x = static_cast<std::uint32_t>(i) * 0x9e3779b1u + seed;  // a mixer of 32 bits (Wellons' lowbias32)
+  x = (x ^ (x >> 16)) * 0x7feb352du;
+  x = (x ^ (x >> 15)) * 0x846ca68bu;
+  to[i] = from_float<Bf16>(static_cast<float>(x >> 8) * 0x1p-23f - 1.0f);
+}
+
+// The product that a card is measured by: large, but for one with few multiprocessors, where it would take long.
+std::int64_t peak_size(int multiprocessors) { return multiprocessors >= 32 ? 8192 : multiprocessors >= 8 ? 2048 : 128; }
+
+// flop/s of the fastest of a few products [n,n] [n,n]^T in bf16; bad_alloc where there is no room for them.
+double measure_product(Stream& stream, Matrix& matrix, std::int64_t n) {
+  struct Room {
+    const Stream& stream;
+    void* data;
+    ~Room() { give_back(stream, data); }
+  };
+  const Room room{stream, take(stream, static_cast<std::size_t>(3 * n * n) * sizeof(Bf16))};
+  auto* const a = static_cast<Bf16*>(room.data);
+  launch(stream, "noise", over(2 * n * n), noise_kernel, a, 1u, 2 * n * n);
+  const Product product{Gemm::nt, n, n, n, a, a + n * n, a + 2 * n * n, DType::bf16, DType::bf16, Write::assign};
+  struct Clock {
+    cudaEvent_t event = nullptr;
+    Clock() { check("an event", cudaEventCreate(&event)); }
+    ~Clock() { cudaEventDestroy(event); }
+  };
+  const Clock before, after;
+  double best = 0;
+  matrix.multiply(product);  // the first one also loads it
+  for (int round = 0; round < 5; ++round) {
+    check("an event", cudaEventRecord(before.event, stream));
+    matrix.multiply(product);
+    check("an event", cudaEventRecord(after.event, stream));
+    check("a product", cudaEventSynchronize(after.event));
+    float milliseconds = 0;
+    check("a product", cudaEventElapsedTime(&milliseconds, before.event, after.event));
+    const double size = static_cast<double>(n);
+    best = std::max(best, 2 * size * size * size / (1e-3 * static_cast<double>(milliseconds)));
+  }
+  return best;
+}
+
+}  // namespace
+
 DeviceProfile CudaBackend::measure_profile() {
   int device = 0;
   cudaDeviceProp properties;
-  cuda::check("the device", cudaGetDevice(&device));
-  cuda::check("the device", cudaGetDeviceProperties(&properties, device));
-  return {.name = std::string(properties.name) + " (sm_" + std::to_string(properties.major) +
-                  std::to_string(properties.minor) + ")",
-          .threads = 1,
-          .product_kernel = "cuBLASLt",
-          .peak_form = {}};
+  check("the device", cudaGetDevice(&device));
+  check("the device", cudaGetDeviceProperties(&properties, device));
+  DeviceProfile profile{.name = std::string(properties.name) + " (sm_" + std::to_string(properties.major) +
+                                std::to_string(properties.minor) + ", " +
+                                std::to_string(properties.multiProcessorCount) + " multiprocessors, " +
+                                std::to_string(properties.totalGlobalMem >> 30) + " GiB)",
+                        .threads = 1,
+                        .product_kernel = "cuBLASLt",
+                        .peak_flops = 0,
+                        .peak_form = {},
+                        .kind = Device::cuda};
+  for (std::int64_t n = peak_size(multiprocessors_); profile.peak_flops == 0; n /= 2) try {
+      profile.peak_flops = measure_product(stream_, matrix_, n);
+      profile.peak_form = "bf16 product " + std::to_string(n) + "^3";
+    } catch (const std::bad_alloc&) {  // memory is short: a smaller one says nearly as much
+      if (n < 512) throw;
+    }
+  return profile;
 }
 
 std::unique_ptr<Backend> make_cuda_backend() { return std::make_unique<CudaBackend>(); }

@@ -152,7 +152,6 @@ const std::vector<Refused> not_available = {
     {"ep", "parallel:\n  ep: two\n", "c.yaml:2:7: parallel.ep: found 'two', expected an integer in [1, 65536]"},
     {"timeout", "parallel:\n  timeout: -1\n",
      "c.yaml:2:12: parallel.timeout: found -1, expected a finite number in [0, 86400]"},
-    {"device", "train:\n  device: cuda\n", "c.yaml:2:11: train.device: found cuda, which is not available yet"},
     {"recompute", "train:\n  recompute: expert\n",
      "c.yaml:2:14: train.recompute: found expert, which is not available yet"},
     {"lora", "lora: {r: 16, alpha: 32}\n",

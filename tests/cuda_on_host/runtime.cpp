@@ -66,6 +66,7 @@ void expect_on_device(const char* call, const void* at, std::size_t bytes) {
 }
 
 constexpr std::size_t alignment = 256;
+constexpr int multiprocessors = 3, compute_capability = 9;
 
 }  // namespace
 
@@ -127,9 +128,15 @@ cudaError_t cudaDriverGetVersion(int* version) {
   return *version = machine().driver ? machine().driver_version : 0, cudaSuccess;
 }
 cudaError_t cudaRuntimeGetVersion(int* version) { return *version = 13000, cudaSuccess; }
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 3, cudaSuccess; }
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  return *value = attribute == cudaDevAttrMultiProcessorCount ? multiprocessors : compute_capability, cudaSuccess;
+}
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
-  *properties = {.name = "emulated on the host", .major = 9, .minor = 0};
+  *properties = {.name = "emulated on the host",
+                 .totalGlobalMem = machine().memory,
+                 .multiProcessorCount = multiprocessors,
+                 .major = compute_capability,
+                 .minor = 0};
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {

@@ -35,6 +35,7 @@ struct Room {
 };
 const std::map<std::string, Room> rooms = {
     {"kernels/cpu", {{"kernels"}, false}},
+    {"kernels/cuda", {{"kernels"}, false}},
     {"parallel/comm", {{}}},
     {"data/files", {{}}},
     {"data/text", {{"data/files"}}},
@@ -53,7 +54,7 @@ struct Library {
 const std::vector<Library>& libraries() {
   static const std::vector<Library> list = {
       {"OpenBLAS", std::regex("(cblas|f77blas|lapacke|openblas_config)\\.h"), {"kernels/cpu"}},
-      {"CUDA", std::regex("(cuda|cublas|cudnn|curand|cub/|nvtx3/).*"), {"kernels"}},
+      {"CUDA", std::regex("(cuda|cublas|cudnn|curand|cub/|nvtx3/).*"), {"kernels/cuda"}},
       {"MPI", std::regex("mpi\\.h"), {"parallel/comm"}},
       {"NCCL", std::regex("nccl\\.h"), {"parallel/comm"}},
       {"HDF5", std::regex("(hdf5|H5[A-Za-z]*|hdf5_hl)\\.h"), {"data/shards"}},

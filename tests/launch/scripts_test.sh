@@ -18,6 +18,9 @@ case_test_unknown_option() { expect 1 '--frobnicate' -- "$launch/test" --frobnic
 case_test_help() { expect 0 '--quick' '--asan' '--fuzz SECONDS' -- "$launch/test" --help; }
 case_quickstart_unknown_option() { expect 1 '--frobnicate' -- "$launch/quickstart" --frobnicate; }
 
+# setup looks for what CUDA is built with where nvcc is, and may fetch some: only the cases that try this let it.
+export SMOE_CUDA=OFF
+
 case_setup_names_what_is_missing() {
   # shellcheck disable=SC2016
   fake dpkg-query 'case "$*" in *libhdf5-dev) exit 1;; *) printf installed;; esac'
@@ -36,6 +39,55 @@ case_setup_does_nothing_when_complete() {
   fake dpkg-query 'printf installed'
   fake apt-get 'echo "apt-get called"; exit 1'
   expect 0 'every package is here' -- "$launch/setup"
+}
+
+# fake_toolkit HEADER...: a CUDA toolkit in this folder with these headers, around a setup that finds every package.
+fake_toolkit() {
+  export SMOE_CUDA=AUTO
+  local header
+  fake dpkg-query 'printf installed'
+  fake nvcc ''
+  mkdir -p house/launch include
+  cp "$launch"/{common.sh,setup,cuda_parts.sh} house/launch/
+  sed -i 's|/usr/\(local/\)*include|none|g' house/launch/cuda_parts.sh  # this machine's own are not looked at
+  for header; do : >"include/$header"; done
+}
+case_setup_names_what_cuda_lacks() {
+  fake_toolkit
+  expect 0 'every package is here' 'nvcc is here and cublasLt\.h is not.* libcublas-dev' -- house/launch/setup
+  fake_toolkit cublasLt.h
+  expect 0 'nvcc is here and cudnn\.h is not.* libcudnn9-dev' -- house/launch/setup --check
+  fake_toolkit cublasLt.h cudnn.h
+  expect 0 'cudnn_frontend\.h is not here.* launch/setup fetches it' -- house/launch/setup --check
+  absent house/build
+  export SMOE_CUDA=OFF
+  house/launch/setup >said
+  [ "$(cat said)" = "setup: every package is here" ] || fail "it looked where it should not: $(cat said)"
+}
+case_setup_fetches_the_frontend_once() {
+  fake_toolkit cublasLt.h cudnn.h
+  # A pip whose wheel has the headers, a program and a licence; anything else is the true python3.
+  cat >wheel.py <<'END'
+import sys, zipfile
+name = sys.argv[sys.argv.index("--dest") + 1] + "/nvidia_cudnn_frontend-1.32.0-cp311-cp311-linux.whl"
+with zipfile.ZipFile(name, "w") as wheel:
+    for file in ("include/cudnn_frontend.h", "include/cudnn_frontend/graph.h", "cudnn/program.so", "x.dist-info/licenses/LICENSE.txt"):
+        wheel.writestr(file, file)
+END
+  # shellcheck disable=SC2016
+  fake python3 'if [ "$2" = pip ]; then echo "pip called: $*" >&2; exec '"$(command -v python3)"' wheel.py "$@"; fi; exec '"$(command -v python3)"' "$@"'
+  expect 0 'fetching the headers' 'pip called: .*--no-deps.* nvidia-cudnn-frontend' -- house/launch/setup
+  [ -f house/build/cudnn-frontend/include/cudnn_frontend/graph.h ] || fail "the headers are not there"
+  [ "$(find house/build -name 'LICENSE*' | wc -l)" = 1 ] || fail "the licence is not with them"
+  absent house/build/cudnn-frontend/cudnn
+  house/launch/setup >said 2>&1
+  [ "$(cat said)" = "setup: every package is here" ] || fail "it fetched again: $(cat said)"
+}
+case_setup_goes_on_without_the_frontend() {
+  fake_toolkit cublasLt.h cudnn.h
+  fake python3 'echo "no network" >&2; exit 1'
+  expect 0 'no network' 'not to be had here' -- house/launch/setup
+  absent house/build
 }
 
 case_corpus_bad_cap() { expect 1 '--cap' 'lots' -- "$launch/fetch-corpus" out --cap lots; }
@@ -118,7 +170,7 @@ case_corpus_unknown_domain() { expect 1 'usage' 'politics' -- corpus_extract coo
 # A copy of the scripts around a smoe, a cmake and a corpus that only write down how they were called.
 fake_house() {
   mkdir -p house/launch
-  cp "$launch/quickstart" "$launch/common.sh" "$launch/setup" "$launch/mpirun" house/launch/
+  cp "$launch"/{quickstart,common.sh,setup,cuda_parts.sh,mpirun} house/launch/
   fake dpkg-query 'printf installed'
   fake nproc 'echo 2'
   # shellcheck disable=SC2016
@@ -144,6 +196,21 @@ END
   export FAKE_SMOE=$case/smoe SMOE_CALLS=$case/calls SMOE_FAILS=
 }
 calls() { grep -c -- "^$1" "$SMOE_CALLS" || true; }
+
+case_quickstart_leaves_cuda_out_where_no_driver_is() {
+  [ ! -e /proc/driver/nvidia ] && ! command -v nvidia-smi >/dev/null || exit 77
+  fake_house
+  # shellcheck disable=SC2016
+  fake cmake 'echo "cmake $*" >>configured; exit 1'
+  unset SMOE_CUDA
+  expect 1 'failed in the step "build' -- house/launch/quickstart
+  expect 0 'SMOE_CUDA=OFF' -- cat house/configured
+  SMOE_CUDA=ON expect 1 -- house/launch/quickstart
+  expect 0 'SMOE_CUDA=ON' -- cat house/configured
+  fake nvidia-smi ''
+  expect 1 -- house/launch/quickstart
+  expect 0 'SMOE_CUDA=AUTO' -- cat house/configured
+}
 
 case_quickstart_takes_every_step() {
   fake_house

@@ -43,6 +43,20 @@ TEST(MachineRates, TheLogSaysCpuKernelAndRates) {
       "A CPU (AVX2), 2 thread(s) a rank; cores 200 GF/s (AVX2 multiply-adds), products of 2048^3 184 GF/s (92%) by OpenBLAS Haswell");
 }
 
+TEST(MachineRates, AGpuIsHeldAgainstItsBestProduct) {
+  const MachineRates of_gpu{{.name = "A GPU (sm_90, 132 multiprocessors, 79 GiB)",
+                             .threads = 1,
+                             .product_kernel = "cuBLASLt",
+                             .peak_flops = 712e12,
+                             .peak_form = "bf16 product 8192^3",
+                             .kind = Device::cuda},
+                            1424e12,
+                            1424e12};
+  const auto lines = describe(of_gpu);
+  ASSERT_EQ(lines.size(), 1u);
+  EXPECT_EQ(lines[0], "A GPU (sm_90, 132 multiprocessors, 79 GiB); 1424 TF/s (bf16 product 8192^3) by cuBLASLt");
+}
+
 TEST(MachineRates, AProductBelowSixtyPercentIsAWarning) {
   EXPECT_EQ(describe(rates(200e9, 120e9)).size(), 1u);
   const auto lines = describe(rates(310e9, 44e9));

@@ -108,12 +108,14 @@ enum cudaError_t {
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrComputeCapabilityMajor };
 inline constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
 using cudaStream_t = cuda_on_host::Stream*;
 using cudaEvent_t = cuda_on_host::Event*;
 struct cudaDeviceProp {
   char name[256];
+  std::size_t totalGlobalMem;
+  int multiProcessorCount;
   int major, minor;
 };
 struct cudaLaunchConfig_t {
