@@ -7,6 +7,7 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/launch.h"
@@ -201,6 +202,8 @@ void CudaBackend::do_attention_forward(const AttentionShape& shape, const Tensor
   }
   by_type(qkv.type(), [&]<class A>() {
     const AttentionProblem<A> p = attention_problem<A>(shape, qkv, document_start, lowest_keys, {qkv, out});
+    if constexpr (std::is_same_v<A, Bf16>)
+      if (C <= most_tensor_columns) return attention_forward_on_tensor_cores(stream_, op, p, data<A>(out), lse.f32());
     by_head_columns(p.head_dim, [&]<int columns>() {
       // Of heads above 128 a block has half as many rows, so that its tiles fit into the shared memory of any card.
       constexpr int queries = columns <= 128 ? 64 : 32, keys = columns <= 128 ? 32 : 16;
@@ -267,7 +270,10 @@ void CudaBackend::do_attention_cached(const AttentionShape& shape, const Tensor&
       const std::int64_t rows = N * p.group(),
                          seen = p.window > 0 ? std::min<std::int64_t>(past, p.window) + N : past + N;
       if (rows > few) {
-        launch_forward<A, columns, many, tile>(stream_, op, p, data<A>(out), nullptr, {1, nullptr, nullptr, nullptr});
+        if constexpr (std::is_same_v<A, Bf16> && columns <= most_tensor_columns)
+          attention_forward_on_tensor_cores(stream_, op, p, data<A>(out), nullptr);
+        else
+          launch_forward<A, columns, many, tile>(stream_, op, p, data<A>(out), nullptr, {1, nullptr, nullptr, nullptr});
         return;
       }
       const std::int64_t most = std::max<std::int64_t>(2 * multiprocessors_ / G, 1);

@@ -5,6 +5,7 @@
 // Two kernels, so that every gradient has one block that sums it up, in one order: the first owns a tile of queries and
 // sums over keys, the second owns a tile of keys and sums over queries, of one head of its group after another.
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/cuda_backend.h"
@@ -15,18 +16,10 @@ namespace smoe {
 namespace {
 using namespace cuda;
 
-template <class A>
-struct OfOutput {
-  const A *out, *dout;  // [T, H, C]
-  const float* lse;     // [H, T]
-  float* delta;         // [H, T]: the first kernel writes it, the second reads it
-  A* dqkv;
-};
-
 // dq and delta of a tile of queries of one head.
 template <class A, int columns, int queries, int keys>
 __global__ void __launch_bounds__(attention_threads, 1)
-    attention_query_gradients_kernel(AttentionProblem<A> p, OfOutput<A> of) {
+    attention_query_gradients_kernel(AttentionProblem<A> p, AttentionOutput<A> of) {
   constexpr int stride = columns + 4, R = queries / attention_rows, N = keys / attention_lanes, M = columns / 32;
   float* q_tile = dynamic_shared<float>();
   float* dout_tile = q_tile + queries * stride;
@@ -116,7 +109,7 @@ __global__ void __launch_bounds__(attention_threads, 1)
 // dk and dv of a tile of keys. Here the keys are the rows of a tile of scores, the queries its columns.
 template <class A, int columns, int keys, int queries>
 __global__ void __launch_bounds__(attention_threads, 1)
-    attention_key_gradients_kernel(AttentionProblem<A> p, OfOutput<A> of) {
+    attention_key_gradients_kernel(AttentionProblem<A> p, AttentionOutput<A> of) {
   constexpr int stride = columns + 4, R = keys / attention_rows, N = queries / attention_lanes, M = columns / 32;
   float* k_tile = dynamic_shared<float>();
   float* v_tile = k_tile + keys * stride;
@@ -228,7 +221,9 @@ void CudaBackend::do_attention_backward(const AttentionShape& shape, const Tenso
   }
   by_type(qkv.type(), [&]<class A>() {
     const AttentionProblem<A> p = attention_problem<A>(shape, qkv, document_start, lowest_keys, {qkv, out, dout, dqkv});
-    const OfOutput<A> of{data<A>(out), data<A>(dout), lse.f32(), delta, data<A>(dqkv)};
+    const AttentionOutput<A> of{data<A>(out), data<A>(dout), lse.f32(), delta, data<A>(dqkv)};
+    if constexpr (std::is_same_v<A, Bf16>)
+      if (C <= most_tensor_columns) return attention_backward_on_tensor_cores(stream_, op, p, of);
     by_head_columns(C, [&]<int columns>() {
       // A tile is what leaves room for another block on the same multiprocessor, or, of larger heads, what fits into the shared
       // memory of any card (99 KiB).
