@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
+#include <type_traits>
 
 #include "kernels/backend.h"
 #include "kernels/cuda/device.h"
@@ -93,7 +94,8 @@ struct AttentionOutput {
 };
 
 // The same on tensor cores (attention_tensor.cu): products of bf16, and of weights rounded to it.
-inline constexpr int most_tensor_columns = 128;
+template <class A, int columns>
+inline constexpr bool on_tensor_cores = std::is_same_v<A, Bf16>&& columns <= 128;
 void attention_forward_on_tensor_cores(cudaStream_t stream, const char* op, const AttentionProblem<Bf16>& p, Bf16* out,
                                        float* lse);
 void attention_backward_on_tensor_cores(cudaStream_t stream, const char* op, const AttentionProblem<Bf16>& p,

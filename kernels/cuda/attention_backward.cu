@@ -5,7 +5,6 @@
 // Two kernels, so that every gradient has one block that sums it up, in one order: the first owns a tile of queries and
 // sums over keys, the second owns a tile of keys and sums over queries, of one head of its group after another.
 #include <cstdint>
-#include <type_traits>
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/cuda_backend.h"
@@ -202,6 +201,22 @@ constexpr std::size_t tiles_bytes(int columns, int own, int other, int tiles_of_
   return sizeof(float) * (2 * (own + other) * (columns + 4) + tiles_of_weights * own * weights_stride(other));
 }
 
+template <class A, int columns>
+void launch_backward(cudaStream_t stream, const char* op, const AttentionProblem<A>& p, const AttentionOutput<A>& of) {
+  if constexpr (on_tensor_cores<A, columns>) {
+    attention_backward_on_tensor_cores(stream, op, p, of);
+  } else {
+    // A tile is what leaves room for another block on the same multiprocessor, or, of larger heads, what fits into the
+    // shared memory of any card (99 KiB).
+    constexpr int own = columns <= 128 ? 64 : 16, other = columns <= 64 ? 32 : 16;
+    const std::int64_t tiles = ceil_div(p.queries, own) * p.sequences;
+    launch(stream, op, {tiles * p.heads, attention_threads, tiles_bytes(columns, own, other, 1)},
+           attention_query_gradients_kernel<A, columns, own, other>, p, of);
+    launch(stream, op, {tiles * p.kv_heads, attention_threads, tiles_bytes(columns, own, other, 2)},
+           attention_key_gradients_kernel<A, columns, own, other>, p, of);
+  }
+}
+
 }  // namespace
 
 void CudaBackend::do_attention_backward(const AttentionShape& shape, const Tensor& qkv, const Tensor& document_start,
@@ -222,17 +237,7 @@ void CudaBackend::do_attention_backward(const AttentionShape& shape, const Tenso
   by_type(qkv.type(), [&]<class A>() {
     const AttentionProblem<A> p = attention_problem<A>(shape, qkv, document_start, lowest_keys, {qkv, out, dout, dqkv});
     const AttentionOutput<A> of{data<A>(out), data<A>(dout), lse.f32(), delta, data<A>(dqkv)};
-    if constexpr (std::is_same_v<A, Bf16>)
-      if (C <= most_tensor_columns) return attention_backward_on_tensor_cores(stream_, op, p, of);
-    by_head_columns(C, [&]<int columns>() {
-      // A tile is what leaves room for another block on the same multiprocessor, or, of larger heads, what fits into the shared
-      // memory of any card (99 KiB).
-      constexpr int own = columns <= 128 ? 64 : 16, other = columns <= 64 ? 32 : 16;
-      launch(stream_, op, {ceil_div(S, own) * B * H, attention_threads, tiles_bytes(columns, own, other, 1)},
-             attention_query_gradients_kernel<A, columns, own, other>, p, of);
-      launch(stream_, op, {ceil_div(S, own) * B * G, attention_threads, tiles_bytes(columns, own, other, 2)},
-             attention_key_gradients_kernel<A, columns, own, other>, p, of);
-    });
+    by_head_columns(C, [&]<int columns>() { launch_backward<A, columns>(stream_, op, p, of); });
   });
 }
 

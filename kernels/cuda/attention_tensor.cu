@@ -408,7 +408,7 @@ template <class F>
 void by_tensor_columns(std::int64_t head_dim, const F& f) {
   if (head_dim <= 32) return f.template operator()<32>();
   if (head_dim <= 64) return f.template operator()<64>();
-  return f.template operator()<most_tensor_columns>();
+  return f.template operator()<128>();
 }
 
 }  // namespace
