@@ -184,6 +184,17 @@ void launch_forward(cudaStream_t stream, const char* op, const AttentionProblem<
          attention_forward_kernel<A, columns, queries, keys>, p, out, lse, parts);
 }
 
+template <class A, int columns>
+void launch_forward_of_many(cudaStream_t stream, const char* op, const AttentionProblem<A>& p, A* out, float* lse) {
+  if constexpr (on_tensor_cores<A, columns>) {
+    attention_forward_on_tensor_cores(stream, op, p, out, lse);
+  } else {
+    // Of heads above 128 a block has half as many rows, so that its tiles fit into the shared memory of any card.
+    constexpr int queries = columns <= 128 ? 64 : 32, keys = columns <= 128 ? 32 : 16;
+    launch_forward<A, columns, queries, keys>(stream, op, p, out, lse, {1, nullptr, nullptr, nullptr});
+  }
+}
+
 }  // namespace
 
 void CudaBackend::do_attention_forward(const AttentionShape& shape, const Tensor& qkv, const Tensor& document_start,
@@ -201,12 +212,8 @@ void CudaBackend::do_attention_forward(const AttentionShape& shape, const Tensor
   }
   by_type(qkv.type(), [&]<class A>() {
     const AttentionProblem<A> p = attention_problem<A>(shape, qkv, document_start, lowest_keys, {qkv, out});
-    by_head_columns(p.head_dim, [&]<int columns>() {
-      // Of heads above 128 a block has half as many rows, so that its tiles fit into the shared memory of any card.
-      constexpr int queries = columns <= 128 ? 64 : 32, keys = columns <= 128 ? 32 : 16;
-      launch_forward<A, columns, queries, keys>(stream_, op, p, data<A>(out), lse.f32(),
-                                                {1, nullptr, nullptr, nullptr});
-    });
+    by_head_columns(
+        C, [&]<int columns>() { launch_forward_of_many<A, columns>(stream_, op, p, data<A>(out), lse.f32()); });
   });
 }
 
@@ -263,11 +270,11 @@ void CudaBackend::do_attention_cached(const AttentionShape& shape, const Tensor&
     });
     p.k = keys, p.v = values, p.kv_stride = G * C;
     by_head_columns(C, [&]<int columns>() {
-      constexpr int few = 16, many = columns <= 128 ? 64 : 32, tile = columns <= 128 ? 32 : 16;
+      constexpr int few = 16, tile = columns <= 128 ? 32 : 16;
       const std::int64_t rows = N * p.group(),
                          seen = p.window > 0 ? std::min<std::int64_t>(past, p.window) + N : past + N;
       if (rows > few) {
-        launch_forward<A, columns, many, tile>(stream_, op, p, data<A>(out), nullptr, {1, nullptr, nullptr, nullptr});
+        launch_forward_of_many<A, columns>(stream_, op, p, data<A>(out), nullptr);
         return;
       }
       const std::int64_t most = std::max<std::int64_t>(2 * multiprocessors_ / G, 1);

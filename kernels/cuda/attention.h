@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
+#include <type_traits>
 
 #include "kernels/backend.h"
 #include "kernels/cuda/device.h"
@@ -82,6 +83,23 @@ AttentionProblem<A> attention_problem(const AttentionShape& shape, const Tensor&
           .scale = 1.0f / std::sqrt(static_cast<float>(C)),
           .wide = in_pieces(C, 16 / sizeof(A), tensors)};
 }
+
+// What backward has of the outputs, and where it writes.
+template <class A>
+struct AttentionOutput {
+  const A *out, *dout;  // [T, H, C]
+  const float* lse;     // [H, T]
+  float* delta;         // [H, T]: the kernel for the queries' gradients writes it, the one for the keys' reads it
+  A* dqkv;
+};
+
+// The same on tensor cores (attention_tensor.cu): products of bf16, and of weights rounded to it.
+template <class A, int columns>
+inline constexpr bool on_tensor_cores = std::is_same_v<A, Bf16>&& columns <= 128;
+void attention_forward_on_tensor_cores(cudaStream_t stream, const char* op, const AttentionProblem<Bf16>& p, Bf16* out,
+                                       float* lse);
+void attention_backward_on_tensor_cores(cudaStream_t stream, const char* op, const AttentionProblem<Bf16>& p,
+                                        const AttentionOutput<Bf16>& of);
 
 // The room and the launch for lowest_keys, which document_start needs (attention.cu).
 std::int64_t lowest_keys_of(const AttentionShape& shape);

@@ -15,18 +15,10 @@ namespace smoe {
 namespace {
 using namespace cuda;
 
-template <class A>
-struct OfOutput {
-  const A *out, *dout;  // [T, H, C]
-  const float* lse;     // [H, T]
-  float* delta;         // [H, T]: the first kernel writes it, the second reads it
-  A* dqkv;
-};
-
 // dq and delta of a tile of queries of one head.
 template <class A, int columns, int queries, int keys>
 __global__ void __launch_bounds__(attention_threads, 1)
-    attention_query_gradients_kernel(AttentionProblem<A> p, OfOutput<A> of) {
+    attention_query_gradients_kernel(AttentionProblem<A> p, AttentionOutput<A> of) {
   constexpr int stride = columns + 4, R = queries / attention_rows, N = keys / attention_lanes, M = columns / 32;
   float* q_tile = dynamic_shared<float>();
   float* dout_tile = q_tile + queries * stride;
@@ -116,7 +108,7 @@ __global__ void __launch_bounds__(attention_threads, 1)
 // dk and dv of a tile of keys. Here the keys are the rows of a tile of scores, the queries its columns.
 template <class A, int columns, int keys, int queries>
 __global__ void __launch_bounds__(attention_threads, 1)
-    attention_key_gradients_kernel(AttentionProblem<A> p, OfOutput<A> of) {
+    attention_key_gradients_kernel(AttentionProblem<A> p, AttentionOutput<A> of) {
   constexpr int stride = columns + 4, R = keys / attention_rows, N = queries / attention_lanes, M = columns / 32;
   float* k_tile = dynamic_shared<float>();
   float* v_tile = k_tile + keys * stride;
@@ -209,6 +201,22 @@ constexpr std::size_t tiles_bytes(int columns, int own, int other, int tiles_of_
   return sizeof(float) * (2 * (own + other) * (columns + 4) + tiles_of_weights * own * weights_stride(other));
 }
 
+template <class A, int columns>
+void launch_backward(cudaStream_t stream, const char* op, const AttentionProblem<A>& p, const AttentionOutput<A>& of) {
+  if constexpr (on_tensor_cores<A, columns>) {
+    attention_backward_on_tensor_cores(stream, op, p, of);
+  } else {
+    // A tile is what leaves room for another block on the same multiprocessor, or, of larger heads, what fits into the
+    // shared memory of any card (99 KiB).
+    constexpr int own = columns <= 128 ? 64 : 16, other = columns <= 64 ? 32 : 16;
+    const std::int64_t tiles = ceil_div(p.queries, own) * p.sequences;
+    launch(stream, op, {tiles * p.heads, attention_threads, tiles_bytes(columns, own, other, 1)},
+           attention_query_gradients_kernel<A, columns, own, other>, p, of);
+    launch(stream, op, {tiles * p.kv_heads, attention_threads, tiles_bytes(columns, own, other, 2)},
+           attention_key_gradients_kernel<A, columns, own, other>, p, of);
+  }
+}
+
 }  // namespace
 
 void CudaBackend::do_attention_backward(const AttentionShape& shape, const Tensor& qkv, const Tensor& document_start,
@@ -228,16 +236,8 @@ void CudaBackend::do_attention_backward(const AttentionShape& shape, const Tenso
   }
   by_type(qkv.type(), [&]<class A>() {
     const AttentionProblem<A> p = attention_problem<A>(shape, qkv, document_start, lowest_keys, {qkv, out, dout, dqkv});
-    const OfOutput<A> of{data<A>(out), data<A>(dout), lse.f32(), delta, data<A>(dqkv)};
-    by_head_columns(C, [&]<int columns>() {
-      // A tile is what leaves room for another block on the same multiprocessor, or, of larger heads, what fits into the shared
-      // memory of any card (99 KiB).
-      constexpr int own = columns <= 128 ? 64 : 16, other = columns <= 64 ? 32 : 16;
-      launch(stream_, op, {ceil_div(S, own) * B * H, attention_threads, tiles_bytes(columns, own, other, 1)},
-             attention_query_gradients_kernel<A, columns, own, other>, p, of);
-      launch(stream_, op, {ceil_div(S, own) * B * G, attention_threads, tiles_bytes(columns, own, other, 2)},
-             attention_key_gradients_kernel<A, columns, own, other>, p, of);
-    });
+    const AttentionOutput<A> of{data<A>(out), data<A>(dout), lse.f32(), delta, data<A>(dqkv)};
+    by_head_columns(C, [&]<int columns>() { launch_backward<A, columns>(stream_, op, p, of); });
   });
 }
 

@@ -20,6 +20,32 @@ __device__ T* dynamic_shared() {
   return reinterpret_cast<T*>(smoe_dynamic_shared);
 }
 
+// ---- tensor cores: a warp together, lane 4 i + j ----
+
+// d += a b, a 16 x 16 and b 16 x 8 of bf16, in pairs. a: rows i and i + 8 of columns 2j, 2j + 1, then of 2j + 8, 2j + 9. b: rows 2j, 2j + 1 of
+// column i, then 2j + 8, 2j + 9. d: columns 2j and 2j + 1 of row i, then of row i + 8.
+__device__ inline void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Four 8 x 8 matrices of bf16 in shared memory: lane 8 m + r brings row r of matrix m. m[k] takes numbers 2j, 2j + 1 of row i of matrix k,
+// or, transposed, numbers i of rows 2j, 2j + 1.
+__device__ inline void load_matrices(std::uint32_t (&m)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+               : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(row)))
+               : "memory");
+}
+__device__ inline void load_matrices_transposed(std::uint32_t (&m)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+               : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(row)))
+               : "memory");
+}
+
 // Two numbers rounded to bf16, the first in the lower half.
 __device__ inline std::uint32_t bf16_pair(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);

@@ -43,6 +43,10 @@ inline std::vector<AttentionCase> attention_cases() {
           {"many_tiles_window", 1, 200, 2, 2, 64, 65},
           {"window_of_a_tile", 1, 260, 1, 1, 32, 64},
           {"one_above_tiles", 1, 129, 2, 1, 20},
+          {"large_heads", 1, 70, 2, 1, 128},
+          {"large_heads_documents", 2, 75, 2, 1, 104, 0, 30},
+          {"odd_large_heads", 1, 37, 2, 2, 131},
+          {"largest_heads", 1, 70, 2, 1, 256, 20},
           {"bench", 4, 512, 8, 2, 64, 0, 0, 1, true},
           {"bench_one_sequence", 1, 256, 8, 2, 64, 0, 0, 1, true},
           {"bench_long", 1, 2048, 8, 2, 64, 0, 0, 1, true},
@@ -70,6 +74,10 @@ inline std::vector<CachedAttentionCase> cached_attention_cases() {
           {"window_1", 5, 4, 10, 2, 1, 8, 1},
           {"window_beyond", 12, 4, 20, 2, 1, 8, 99},
           {"long", 300, 3, 320, 4, 2, 64},
+          {"large_heads", 70, 3, 80, 4, 2, 128},
+          {"largest_heads", 70, 2, 80, 2, 1, 256},
+          {"large_heads_prompt", 5, 20, 30, 2, 1, 128},
+          {"largest_heads_prompt", 5, 20, 30, 2, 1, 256},
           {"bench_decode", 1023, 1, 1024, 8, 2, 64, 0, true}};
 }
 

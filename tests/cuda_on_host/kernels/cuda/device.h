@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <stdexcept>
 #include <type_traits>
 #include <utility>
 
@@ -173,6 +174,67 @@ T* dynamic_shared() {
 
 inline std::uint32_t bf16_pair(float low, float high) {
   return std::uint32_t{rounded(low).bits} | std::uint32_t{rounded(high).bits} << 16;
+}
+
+// ---- tensor cores: the lanes lay what they bring on a table, and each works out what it takes away ----
+template <class T>
+class WarpTable {
+ public:
+  explicit WarpTable(const T& brought) {
+    table()[threadIdx.x] = brought;
+    __syncwarp();
+  }
+  ~WarpTable() { __syncwarp(); }
+  WarpTable(const WarpTable&) = delete;
+  WarpTable& operator=(const WarpTable&) = delete;
+  const T& of(unsigned lane) const { return table()[threadIdx.x / 32 * 32 + lane]; }
+
+ private:
+  static T* table() {
+    static T the_table[1024];
+    return the_table;
+  }
+};
+
+inline float half_of(std::uint32_t pair, unsigned which) {
+  return __uint_as_float(which == 0 ? pair << 16 : pair & 0xffff0000u);
+}
+
+inline void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  struct Pairs {
+    std::uint32_t a[4], b[2];
+  };
+  const WarpTable<Pairs> table({{a[0], a[1], a[2], a[3]}, {b0, b1}});
+  const unsigned i = threadIdx.x % 32 / 4, j = threadIdx.x % 4;
+  for (unsigned n = 0; n < 4; ++n) {
+    const unsigned lower = n / 2, column = 2 * j + n % 2;
+    for (unsigned k = 0; k < 16; ++k) {
+      const unsigned holder = k % 8 / 2, right = k / 8;
+      d[n] += half_of(table.of(4 * i + holder).a[2 * right + lower], k % 2) *
+              half_of(table.of(4 * column + holder).b[right], k % 2);
+    }
+  }
+}
+
+inline std::uint32_t pair_at(const void* row, unsigned number, const void* other_row, unsigned other_number) {
+  std::uint16_t low, high;
+  std::memcpy(&low, static_cast<const std::uint16_t*>(row) + number, sizeof low);
+  std::memcpy(&high, static_cast<const std::uint16_t*>(other_row) + other_number, sizeof high);
+  return std::uint32_t{low} | std::uint32_t{high} << 16;
+}
+inline void load_matrices(std::uint32_t (&m)[4], const void* row) {
+  if (std::bit_cast<std::uintptr_t>(row) % 16 != 0)
+    throw std::logic_error("load_matrices: a row begins between 16 bytes");
+  const WarpTable<const void*> rows(row);
+  const unsigned i = threadIdx.x % 32 / 4, j = threadIdx.x % 4;
+  for (unsigned k = 0; k < 4; ++k) m[k] = pair_at(rows.of(8 * k + i), 2 * j, rows.of(8 * k + i), 2 * j + 1);
+}
+inline void load_matrices_transposed(std::uint32_t (&m)[4], const void* row) {
+  if (std::bit_cast<std::uintptr_t>(row) % 16 != 0)
+    throw std::logic_error("load_matrices: a row begins between 16 bytes");
+  const WarpTable<const void*> rows(row);
+  const unsigned i = threadIdx.x % 32 / 4, j = threadIdx.x % 4;
+  for (unsigned k = 0; k < 4; ++k) m[k] = pair_at(rows.of(8 * k + 2 * j), i, rows.of(8 * k + 2 * j + 1), i);
 }
 
 }  // namespace smoe::cuda
