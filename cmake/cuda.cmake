@@ -24,7 +24,14 @@ if(NOT CMAKE_CUDA_COMPILER)
   if(NOT SMOE_NVCC)
     smoe_no_cuda("there is no nvcc (CMAKE_CUDA_COMPILER, CUDA_PATH, /usr/local/cuda or PATH); it is part of NVIDIA's CUDA toolkit")
   endif()
-  set(CMAKE_CUDA_COMPILER ${SMOE_NVCC} CACHE FILEPATH "nvcc")
+  # One that compiles nothing, as for a compiler of C++ that is too new for it, ends a build that must have it alone.
+  unset(CMAKE_CUDA_COMPILER CACHE)
+  set(ENV{CUDACXX} ${SMOE_NVCC})
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(NOT CMAKE_CUDA_COMPILER)
+    smoe_no_cuda("${SMOE_NVCC} cannot compile here (${CMAKE_BINARY_DIR}/CMakeFiles/CMakeError.log says why)")
+  endif()
 endif()
 
 # Code for Ampere and Hopper, and for what comes later as text that the driver compiles.

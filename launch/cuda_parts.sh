@@ -45,7 +45,7 @@ setup_cuda_parts() {
   [ -n "$nvcc" ] || nvcc=${CUDA_PATH:-/usr/local/cuda}/bin/nvcc
   [ -x "$nvcc" ] || return 0
   toolkit=$(dirname "$(dirname "$(readlink -f "$nvcc")")")
-  folders=("$toolkit/include" "$toolkit"/targets/*/include)
+  folders=("$toolkit/include" "$toolkit"/targets/*/include "${CUDA_PATH:-/usr/local/cuda}/include")  # nvcc may be a wrapper
   if ! find_header cublasLt.h "${folders[@]}"; then
     say "setup: nvcc is here and cublasLt.h is not, so CUDA is not built; NVIDIA's package libcublas-dev of the same version has it"
     return 0

@@ -43,7 +43,7 @@ case_setup_does_nothing_when_complete() {
 
 # fake_toolkit HEADER...: a CUDA toolkit in this folder with these headers, around a setup that finds every package.
 fake_toolkit() {
-  export SMOE_CUDA=AUTO
+  export SMOE_CUDA=AUTO CUDA_PATH=$case
   local header
   fake dpkg-query 'printf installed'
   fake nvcc ''
