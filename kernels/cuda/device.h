@@ -7,9 +7,11 @@
 #pragma once
 
 #include <cuda_bf16.h>
-#include <cuda_runtime.h>
 
 #include <cstdint>
+#include <cstring>
+
+#include "kernels/cuda/runtime.h"
 
 namespace smoe::cuda {
 
@@ -49,7 +51,9 @@ __device__ inline void load_matrices_transposed(std::uint32_t (&m)[4], const voi
 // Two numbers rounded to bf16, the first in the lower half.
 __device__ inline std::uint32_t bf16_pair(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const std::uint32_t*>(&pair);
+  std::uint32_t bits;
+  memcpy(&bits, &pair, sizeof bits);
+  return bits;
 }
 
 }  // namespace smoe::cuda

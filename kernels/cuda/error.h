@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/runtime.h"
 
 namespace smoe::cuda {
 

@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "kernels/backend.h"
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/runtime.h"
 
 namespace smoe::cuda {
 

@@ -104,7 +104,7 @@ INSTANTIATE_TEST_SUITE_P(
         Arrow{"kernels/tensor.cpp", "<fmt/core.h>", false}, Arrow{"model/router.cpp", "<gtest/gtest.h>", false},
         // what is allowed
         Arrow{"kernels/cpu/gemm.cpp", "<cblas.h>", true}, Arrow{"kernels/cuda/matrix.cu", "<cublasLt.h>", true},
-        Arrow{"kernels/cuda/sdpa.cu", "<cudnn_frontend.h>", true},
+        Arrow{"kernels/cuda/sdpa.cpp", "<cudnn_frontend.h>", true},
         Arrow{"kernels/cuda/device.h", "<cuda_bf16.h>", true},
         Arrow{"kernels/cuda/numbers.h", "\"kernels/bf16.h\"", true},
         Arrow{"parallel/token_dispatcher.h", "\"kernels/tensor.h\"", true},

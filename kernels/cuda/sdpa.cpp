@@ -1,3 +1,4 @@
+// Compiled as C++: the frontend's headers take nvcc two minutes.
 #include "kernels/cuda/sdpa.h"
 
 #include <dlfcn.h>
@@ -9,12 +10,15 @@
 #include <cstring>
 #include <exception>
 #include <map>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "kernels/cuda/error.h"
-#include "kernels/cuda/launch.h"
+#include "kernels/cuda/swap_outer.h"
 
 #define NV_CUDNN_FRONTEND_USE_DYNAMIC_LOADING
 #define CUDNN_FRONTEND_SKIP_JSON_LIB
@@ -42,14 +46,6 @@ void check(const fe::error_t& error) {
 }
 
 void set_by_default(const char* variable, const std::string& value) { setenv(variable, value.c_str(), 0); }
-
-// to [second, first, S] = from [first, second, S]
-__global__ void swap_outer_kernel(const float* from, float* to, int first, int second, int length, std::int64_t size) {
-  const std::int64_t at = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (at >= size) return;
-  const std::int64_t row = at / length, s = at % length;
-  to[at] = from[(row % first * second + row / first) * length + s];
-}
 
 struct Plan {
   std::shared_ptr<fe::graph::Graph> graph;  // none: the library does not take the shape
@@ -231,8 +227,7 @@ void Sdpa::forward(const AttentionShape& shape, const Tensor& qkv, const Tensor&
   plan.pointers[out_uid] = out.bf16();
   plan.pointers[lse_uid] = B > 1 ? packed : lse.f32();
   library_->run(plan, "attention_forward");
-  launch(library_->stream, "attention_forward", over(numbers), swap_outer_kernel, packed, lse.f32(),
-         static_cast<int>(B), static_cast<int>(H), static_cast<int>(S), numbers);
+  if (B > 1) swap_outer(library_->stream, "attention_forward", packed, B, H, S, lse.f32());
 }
 
 void Sdpa::backward(const AttentionShape& shape, const Tensor& qkv, const Tensor& out, const Tensor& lse,
@@ -241,8 +236,7 @@ void Sdpa::backward(const AttentionShape& shape, const Tensor& qkv, const Tensor
   const std::int64_t numbers = B > 1 ? B * H * S : 0;
   Plan& plan = library_->plan_of(Pass::backward, shape);
   float* packed = library_->take_room(plan, numbers);
-  launch(library_->stream, "attention_backward", over(numbers), swap_outer_kernel, lse.f32(), packed,
-         static_cast<int>(H), static_cast<int>(B), static_cast<int>(S), numbers);
+  if (B > 1) swap_outer(library_->stream, "attention_backward", lse.f32(), H, B, S, packed);
   plan.pointers[q_uid] = qkv.bf16();
   plan.pointers[k_uid] = qkv.bf16() + H * C;
   plan.pointers[v_uid] = qkv.bf16() + (H + G) * C;
