@@ -77,6 +77,8 @@ bool queue_launch(Stream* stream, const Launch& launch, std::function<void()> th
 // Other work of a stream: what a library would do on it.
 void queue(Stream* stream, std::function<void()> work);
 
+// The environment sets both at start: CUDA_ON_HOST_ORDER=2, CUDA_ON_HOST_LATE=1.
+//
 // How a stream works: at once, when it is called; or as late as a wait allows, which shows a host that does not wait.
 void set_late(bool late);
 
@@ -97,7 +99,7 @@ struct Machine {
   int devices = 1;
   int driver_version = 13000;
   std::size_t memory = std::size_t{1} << 40;  // bytes of the device
-  bool fused_attention = true;                // the library's; without it, our own kernels take every shape
+  bool fused_attention = false;                // the library's; without it, our own kernels take every shape
 };
 Machine& machine();
 std::size_t allocations();   // so far: of the device and page-locked

@@ -1,6 +1,7 @@
 // The calls of CUDA's runtime that kernels/cuda makes. A stream is a queue: its work is done when it is called, or, late, when
 // somebody waits. What a device cannot do is refused as it would be, and a wrong use is an exception.
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <map>
@@ -45,7 +46,7 @@ Memory& memory() {
 }
 
 struct Settings {
-  bool late = false;
+  bool late = std::getenv("CUDA_ON_HOST_LATE") != nullptr;
   std::unordered_map<const void*, std::size_t> shared_limits;
 };
 Settings& settings() {
