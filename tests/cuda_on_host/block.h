@@ -99,10 +99,11 @@ struct Machine {
   int devices = 1;
   int driver_version = 13000;
   std::size_t memory = std::size_t{1} << 40;  // bytes of the device
-  bool fused_attention = false;                // the library's; without it, our own kernels take every shape
+  bool fused_attention = false;               // the library's; without it, our own kernels take every shape
 };
 Machine& machine();
 std::size_t allocations();   // so far: of the device and page-locked
 std::size_t bytes_in_use();  // of the device
+std::size_t waits();         // of the host, so far, for a stream or an event
 
 }  // namespace cuda_on_host

@@ -46,6 +46,7 @@ Memory& memory() {
 }
 
 struct Settings {
+  std::size_t waits = 0;
   bool late = std::getenv("CUDA_ON_HOST_LATE") != nullptr;
   std::unordered_map<const void*, std::size_t> shared_limits;
 };
@@ -77,6 +78,7 @@ Machine& machine() {
 }
 std::size_t allocations() { return memory().allocations; }
 std::size_t bytes_in_use() { return memory().in_use; }
+std::size_t waits() { return settings().waits; }
 void set_late(bool late) { settings().late = late; }
 
 void queue(Stream* stream, std::function<void()> work) {
@@ -204,6 +206,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  ++settings().waits;
   stream->go_on(stream->queued());
   return cudaSuccess;
 }
@@ -220,6 +223,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (event->stream) ++settings().waits;  // of an event never recorded: none
   if (event->stream) event->stream->go_on(event->after);
   return cudaSuccess;
 }
