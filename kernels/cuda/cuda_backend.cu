@@ -32,7 +32,15 @@ std::string cuda_missing() {
   int count = 0, driver = 0, runtime = 0;
   const cudaError_t code = cudaGetDeviceCount(&count);
   cudaGetLastError();
-  if (code == cudaSuccess && count > 0) return {};
+  if (code == cudaSuccess && count > 0) {
+    int device = 0, major = 0, minor = 0;
+    cuda::check("the device", cudaGetDevice(&device));
+    cuda::check("the device", cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+    cuda::check("the device", cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+    if (major >= 8) return {};
+    return "found a GPU of compute capability " + std::to_string(major) + "." + std::to_string(minor) +
+           "; expected 8.0 (Ampere) or later";
+  }
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
   if (driver == 0)

@@ -1,7 +1,9 @@
 #include "kernels/cuda/memory.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
+#include <limits>
 #include <new>
 
 #include "kernels/cuda/cuda_backend.h"
@@ -10,7 +12,22 @@
 namespace smoe {
 namespace cuda {
 
-Stream::Stream() { check("a stream", cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
+namespace {
+cudaMemPool_t pool_of_device() {
+  int device = 0;
+  cudaMemPool_t pool = nullptr;
+  check("the device", cudaGetDevice(&device));
+  check("the pool of memory", cudaDeviceGetDefaultMemPool(&pool, device));
+  return pool;
+}
+}  // namespace
+
+Stream::Stream() {
+  check("a stream", cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  // Without this the pool gives back to the driver, at every wait, what is not in use.
+  std::uint64_t all = std::numeric_limits<std::uint64_t>::max();
+  check("the pool of memory", cudaMemPoolSetAttribute(pool_of_device(), cudaMemPoolAttrReleaseThreshold, &all));
+}
 
 Stream::~Stream() {
   cudaStreamSynchronize(stream_);
@@ -36,10 +53,18 @@ Event Events::record() {
 void Events::wait(Event event) const { check("earlier work", cudaEventSynchronize(events_[event.number % ring])); }
 
 void* take(const Stream& stream, std::size_t bytes) {
+  bytes = std::max<std::size_t>(bytes, 1);
   void* data = nullptr;
-  const cudaError_t code = cudaMallocAsync(&data, std::max<std::size_t>(bytes, 1), stream);
+  cudaError_t code = cudaMallocAsync(&data, bytes, stream);
   if (code == cudaErrorMemoryAllocation) {
-    cudaGetLastError();  // one that is over: the next call starts without it
+    // What was given back may still be in use by earlier work, or lie in the pool in pieces.
+    cudaGetLastError();  // this error is over: the next call starts without it
+    stream.synchronize();
+    check("the pool of memory", cudaMemPoolTrimTo(pool_of_device(), 0));
+    code = cudaMallocAsync(&data, bytes, stream);
+  }
+  if (code == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
     throw std::bad_alloc();
   }
   check("memory of the device", code);

@@ -98,6 +98,7 @@ struct Machine {
   bool driver = true;
   int devices = 1;
   int driver_version = 13000;
+  int compute_capability = 90;                // 10 times it
   std::size_t memory = std::size_t{1} << 40;  // bytes of the device
   bool fused_attention = false;               // the library's; without it, our own kernels take every shape
 };

@@ -68,7 +68,7 @@ void expect_on_device(const char* call, const void* at, std::size_t bytes) {
 }
 
 constexpr std::size_t alignment = 256;
-constexpr int multiprocessors = 3, compute_capability = 9;
+constexpr int multiprocessors = 3;
 
 }  // namespace
 
@@ -87,7 +87,7 @@ void queue(Stream* stream, std::function<void()> work) {
 }
 
 bool queue_launch(Stream* stream, const Launch& launch, std::function<void()> thread) {
-  constexpr std::size_t static_limit = 48 * 1024, limit_of_any = 227 * 1024;
+  constexpr std::size_t static_limit = 40 * 1024 /* and what is declared */, limit_of_any = 227 * 1024;
   std::size_t allowed = static_limit;
   if (const auto raised = settings().shared_limits.find(launch.kernel); raised != settings().shared_limits.end())
     allowed = raised->second;
@@ -132,14 +132,17 @@ cudaError_t cudaDriverGetVersion(int* version) {
 }
 cudaError_t cudaRuntimeGetVersion(int* version) { return *version = 13000, cudaSuccess; }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  return *value = attribute == cudaDevAttrMultiProcessorCount ? multiprocessors : compute_capability, cudaSuccess;
+  *value = attribute == cudaDevAttrMultiProcessorCount      ? multiprocessors
+           : attribute == cudaDevAttrComputeCapabilityMajor ? machine().compute_capability / 10
+                                                            : machine().compute_capability % 10;
+  return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {.name = "emulated on the host",
                  .totalGlobalMem = machine().memory,
                  .multiProcessorCount = multiprocessors,
-                 .major = compute_capability,
-                 .minor = 0};
+                 .major = machine().compute_capability / 10,
+                 .minor = machine().compute_capability % 10};
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
@@ -169,6 +172,9 @@ cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
   });
   return cudaSuccess;
 }
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) { return *pool = nullptr, cudaSuccess; }
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, std::size_t) { return cudaSuccess; }
 cudaError_t cudaMallocHost(void** data, std::size_t bytes) {
   *data = ::operator new (bytes, std::align_val_t{alignment});
   std::memset(*data, 0xff, bytes);
