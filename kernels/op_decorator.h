@@ -31,13 +31,14 @@ class OpDecorator : public Backend {
   class Placing {
    public:
     virtual ~Placing() = default;
-    Tensor operator()(const Tensor& tensor) const { return place(tensor, Access::read); }
-    Tensor out(const Tensor& tensor) const { return place(tensor, Access::write); }
-    Tensor in_out(const Tensor& tensor) const { return place(tensor, Access::read_write); }
-    ExpertRows operator()(const ExpertRows& rows) const { return {(*this)(rows.offsets), rows.host}; }
+    // name: the argument's in kernels/backend.h.
+    Tensor operator()(const char* name, const Tensor& tensor) const { return place(name, tensor, Access::read); }
+    Tensor out(const char* name, const Tensor& tensor) const { return place(name, tensor, Access::write); }
+    Tensor in_out(const char* name, const Tensor& tensor) const { return place(name, tensor, Access::read_write); }
+    ExpertRows operator()(const ExpertRows& rows) const { return {(*this)("offsets", rows.offsets), rows.host}; }
 
    private:
-    virtual Tensor place(const Tensor& tensor, Access) const { return tensor; }
+    virtual Tensor place(const char* /*name*/, const Tensor& tensor, Access) const { return tensor; }
   };
   // A lambda of (Backend& on, const Placing& at), which outlives it: a std::function would take from the heap for each op.
   class Call {

@@ -31,6 +31,9 @@ void bench(const BenchArguments& arguments, bool threads_given) {
   const RunConfig config = resolve_model(read_config(arguments.config, arguments.overrides));
   const Layout one_rank{};
   const TrainConfig& train = config.train;
+  if (train.device == DeviceChoice::check)
+    throw UsageError(
+        "train.device: found check, expected auto, cpu or cuda: the time of two backends is that of neither");
   require_memory(
       config.model,
       training_state_bytes(config.model, one_rank, frozen_patterns(config.router, train.freeze), train.type()) +
