@@ -24,6 +24,8 @@ class OpDecorator : public Backend {
   Event record() override { return inner_.record(); }
   void wait(Event event) override { inner_.wait(event); }
   void synchronize() override { inner_.synchronize(); }
+  void begin_range(const char* name, int number) override { inner_.begin_range(name, number); }
+  void end_range() noexcept override { inner_.end_range(); }
 
  protected:
   enum class Access : std::uint8_t { read, write, read_write };  // write: the whole tensor, without reading it

@@ -10,6 +10,7 @@
 #include "kernels/cuda/error.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/numbers.h"
+#include "kernels/cuda/ranges.h"
 
 namespace smoe {
 namespace {
@@ -129,6 +130,6 @@ DeviceProfile CudaBackend::measure_profile() {
   return profile;
 }
 
-std::unique_ptr<Backend> make_cuda_backend() { return std::make_unique<CudaBackend>(); }
+std::unique_ptr<Backend> make_cuda_backend() { return cuda::with_ranges(std::make_unique<CudaBackend>()); }
 
 }  // namespace smoe

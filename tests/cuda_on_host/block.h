@@ -13,7 +13,9 @@
 #include <functional>
 #include <map>
 #include <set>
+#include <string>
 #include <string_view>
+#include <vector>
 
 namespace cuda_on_host {
 
@@ -101,8 +103,11 @@ struct Machine {
   int compute_capability = 90;                // 10 times it
   std::size_t memory = std::size_t{1} << 40;  // bytes of the device
   bool fused_attention = false;               // the library's; without it, our own kernels take every shape
+  bool profiled = false;                      // a profiler watches: ranges are noted
 };
 Machine& machine();
+// The ranges since the last call, each with those around it: "layer 0/attention/gemm". Throws where one has not ended.
+std::vector<std::string> take_ranges();
 std::size_t allocations();   // so far: of the device and page-locked
 std::size_t bytes_in_use();  // of the device
 std::size_t waits();         // of the host, so far, for a stream or an event
