@@ -55,7 +55,7 @@ TEST_F(Ranges, PassThroughWhatStandsInFrontOfABackend) {
   TimedBackend timed(*backend);
   add_in_a_layer(timed, x);
   EXPECT_EQ(cuda_on_host::take_ranges(), of_a_layer);
-  CheckBackend check(*backend, *cpu, 1e-6);
+  CheckBackend check(*backend, *cpu);
   add_in_a_layer(check, x);
   Names told = cuda_on_host::take_ranges();
   std::erase_if(told, [](const std::string& name) { return name.find("copy") != std::string::npos; });  // its own
