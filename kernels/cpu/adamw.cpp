@@ -1,17 +1,14 @@
 #include <cmath>
 
+#include "kernels/adamw_scalars.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/parallel.h"
 
 namespace smoe {
 
 namespace {
-struct Scalars {
-  float keep, blend, beta2, square_blend, step_size, root_correction, epsilon, scale;
-};
-
 template <class Store>
-void update(const Scalars& c, float* w, float* g, float* m, float* v, std::int64_t first, std::int64_t last,
+void update(const AdamWScalars& c, float* w, float* g, float* m, float* v, std::int64_t first, std::int64_t last,
             const Store& store) {
 #pragma omp simd
   for (std::int64_t i = first; i < last; ++i) {
@@ -28,20 +25,12 @@ void update(const Scalars& c, float* w, float* g, float* m, float* v, std::int64
 }
 }  // namespace
 
-// One pass: four arrays read, four written, and the rounded value. The arithmetic follows torch.optim.AdamW operation by operation: decay
-// first, the first moment as a linear interpolation, sqrt(v) / sqrt(bias correction) + epsilon, scalars in double.
+// One pass: four arrays read, four written, and the rounded value.
 void CpuBackend::do_adamw(const AdamWStep& step, const Tensor& master, const Tensor& gradient,
                           const Tensor& first_moment, const Tensor& second_moment, const Tensor& value) {
   float *w = master.f32(), *g = gradient.f32(), *m = first_moment.f32(), *v = second_moment.f32();
   Bf16* half = value.empty() ? nullptr : value.bf16();
-  const Scalars c{.keep = static_cast<float>(1.0 - step.learning_rate * step.weight_decay),
-                  .blend = static_cast<float>(1.0 - step.beta1),
-                  .beta2 = static_cast<float>(step.beta2),
-                  .square_blend = static_cast<float>(1.0 - step.beta2),
-                  .step_size = static_cast<float>(step.learning_rate / step.bias_correction1),
-                  .root_correction = static_cast<float>(std::sqrt(step.bias_correction2)),
-                  .epsilon = static_cast<float>(step.epsilon),
-                  .scale = static_cast<float>(step.gradient_scale)};
+  const AdamWScalars c(step);
   cpu::for_blocks(threads_, master.elements(), cpu::block_elements, [=](std::int64_t first, std::int64_t last) {
     if (half)
       update(c, w, g, m, v, first, last, [half](std::int64_t i, float updated) { half[i] = rounded(updated); });

@@ -1,6 +1,6 @@
-#include <cmath>
 #include <cstdint>
 
+#include "kernels/adamw_scalars.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/numbers.h"
@@ -8,10 +8,6 @@
 namespace smoe {
 namespace {
 using namespace cuda;
-
-struct AdamWScalars {
-  float keep, blend, beta2, square_blend, step_size, root_correction, epsilon, scale;
-};
 
 template <int W>
 __global__ void adamw_kernel(AdamWScalars c, float* master, float* gradient, float* first_moment, float* second_moment,
@@ -40,18 +36,9 @@ __global__ void adamw_kernel(AdamWScalars c, float* master, float* gradient, flo
 
 }  // namespace
 
-// One pass. The arithmetic follows torch.optim.AdamW operation by operation: decay first, the first moment as a linear
-// interpolation, sqrt(v) / sqrt(bias correction) + epsilon, scalars in double.
 void CudaBackend::do_adamw(const AdamWStep& step, const Tensor& master, const Tensor& gradient,
                            const Tensor& first_moment, const Tensor& second_moment, const Tensor& value) {
-  const AdamWScalars c{.keep = static_cast<float>(1.0 - step.learning_rate * step.weight_decay),
-                       .blend = static_cast<float>(1.0 - step.beta1),
-                       .beta2 = static_cast<float>(step.beta2),
-                       .square_blend = static_cast<float>(1.0 - step.beta2),
-                       .step_size = static_cast<float>(step.learning_rate / step.bias_correction1),
-                       .root_correction = static_cast<float>(std::sqrt(step.bias_correction2)),
-                       .epsilon = static_cast<float>(step.epsilon),
-                       .scale = static_cast<float>(step.gradient_scale)};
+  const AdamWScalars c(step);
   const std::int64_t n = master.elements();
   by_width<float>(n, {master, gradient, first_moment, second_moment, value}, [&]<class A, int W>() {
     launch(stream_, "adamw", over(n / W), adamw_kernel<W>, c, master.f32(), gradient.f32(), first_moment.f32(),

@@ -22,6 +22,8 @@ __device__ A from_float(float x) {
     return Bf16{static_cast<std::uint16_t>(bf16_pair(x, 0.0f))};
 }
 
+__device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
 // W numbers side by side: one, or pieces of 16 bytes.
 template <class A, int W>
 struct alignas(sizeof(A) * W < 16 ? sizeof(A) * W : 16) Pack {

@@ -31,12 +31,10 @@ void by_experts_of_a_lane(std::int64_t experts, const F& f) {
 }
 static_assert(most_experts <= 32 * warp);
 
-__device__ float sigmoid_score(float logit) { return 1.0f / (1.0f + expf(-logit)); }
-
 // A score times a factor: that which keeps the score of a logit of this size from vanishing.
 __device__ float scaled_score(Score score, float logit, float size) {
   if (score == Score::softmax) return expf(logit - size);
-  return size > 0 ? sigmoid_score(logit) : expf(logit - size) / (1.0f + expf(logit));
+  return size > 0 ? sigmoid(logit) : expf(logit - size) / (1.0f + expf(logit));
 }
 
 // Numbers in their order as integers, zeros of both signs alike, NaN before all others. None is 0.
@@ -126,7 +124,7 @@ __global__ void __launch_bounds__(tokens_of_a_block* warp)
     p[i] /= sum;
     if (e < E) probabilities[t * E + e] = p[i];
     // Chosen by logit where nothing is added: two logits that differ may have the same score after rounding.
-    order[i] = e >= E ? 0 : ordered(bias ? (softmax ? p[i] : sigmoid_score(l[i])) + bias[e] : l[i]);
+    order[i] = e >= E ? 0 : ordered(bias ? (softmax ? p[i] : sigmoid(l[i])) + bias[e] : l[i]);
   }
   int chosen[N];
   float of_chosen[N], w[N];
@@ -141,7 +139,7 @@ __global__ void __launch_bounds__(tokens_of_a_block* warp)
     if (rule.renormalise)
       w[i] = there ? scaled_score(rule.score, of_chosen[i], size) : 0.0f;
     else
-      w[i] = softmax ? expf(of_chosen[i] - size) / sum_of_exponentials : sigmoid_score(of_chosen[i]);
+      w[i] = softmax ? expf(of_chosen[i] - size) / sum_of_exponentials : sigmoid(of_chosen[i]);
   }
   const float kept = rule.renormalise ? sum_of_lanes(w) : 1.0f;
   const float spoilt = 0.0f * lse;  // a NaN or an infinity spoils all of a softmax, so it does here
@@ -194,7 +192,7 @@ __global__ void __launch_bounds__(tokens_of_a_block* warp)
   if (!softmax) {
 #pragma unroll
     for (int i = 0; i < N; ++i)
-      if (lane + i * warp < E) d[i] *= sigmoid_score(-l[i]);
+      if (lane + i * warp < E) d[i] *= sigmoid(-l[i]);
   } else if (!rule.renormalise) {
 #pragma unroll
     for (int i = 0; i < N; ++i) d[i] -= p[i] * all;
@@ -208,7 +206,7 @@ __global__ void __launch_bounds__(tokens_of_a_block* warp)
     for (int i = 0; i < N; ++i) dot += p[i] * b[i];
     dot = warp_sum(dot);
 #pragma unroll
-    for (int i = 0; i < N; ++i) d[i] += p[i] * (b[i] - dot) * (softmax ? 1.0f : sigmoid_score(-l[i]));
+    for (int i = 0; i < N; ++i) d[i] += p[i] * (b[i] - dot) * (softmax ? 1.0f : sigmoid(-l[i]));
   }
   if (z_scale != 0) {
     const auto z = static_cast<float>(2 * z_scale * static_cast<double>(logsumexp[t]));

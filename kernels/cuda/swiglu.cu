@@ -11,8 +11,6 @@ using namespace cuda;
 
 constexpr int most_swiglu_threads = 256;
 
-__device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
-
 // A block a row.
 template <class A, int W>
 __global__ void swiglu_forward_kernel(const A* h, const float* row_weights, int F, A* a) {
