@@ -115,14 +115,9 @@ __global__ void __launch_bounds__(attention_threads, 1)
     end = begin + of_a_part < end ? begin + of_a_part : end;
   }
   for (int j0 = begin; j0 < end; j0 += keys) {
-    const auto row_of = [&](const A* of) {
-      return [&, of](int j) -> const A* {
-        return j0 + j < end ? of + (first_of_keys + j0 + j) * p.kv_stride + std::int64_t{g} * p.head_dim : nullptr;
-      };
-    };
     __syncthreads();  // the tiles before these have been read
-    load_tile<A, keys, columns>(k_tile, row_of(p.k), p.head_dim, p.wide);
-    load_tile<A, keys, columns>(v_tile, row_of(p.v), p.head_dim, p.wide);
+    load_tile<A, keys, columns>(k_tile, p.keys_from(first_of_keys + j0, g, end - j0), p.head_dim, p.wide);
+    load_tile<A, keys, columns>(v_tile, p.values_from(first_of_keys + j0, g, end - j0), p.head_dim, p.wide);
     __syncthreads();
     float scores[R][N];
     multiply_rows<R, N, columns>(q_tile, k_tile, p.head_dim, scores);

@@ -24,6 +24,15 @@ inline constexpr int attention_threads = 128, attention_lanes = 8, attention_row
 inline constexpr int most_head_columns = 256;
 inline constexpr int rows_of_a_lowest_key = 16;  // queries to which an entry of lowest_keys belongs
 
+// Rows of one head that follow each other, for a tile of them: none from `count` on.
+template <class A>
+struct HeadRows {
+  const A* first;
+  std::int64_t stride;
+  int count;
+  __device__ const A* operator()(int row) const { return row < count ? first + row * stride : nullptr; }
+};
+
 template <class A>
 struct AttentionProblem {
   int sequences, queries, past, heads, kv_heads, head_dim, window;
@@ -37,6 +46,17 @@ struct AttentionProblem {
 
   __host__ __device__ int group() const { return heads / kv_heads; }
   __device__ int keys() const { return past + queries; }
+
+  // Of query head h from token t on, and of key-value head g from key j on: `count` of them.
+  __device__ HeadRows<A> queries_from(std::int64_t t, int h, int count) const {
+    return {q + t * q_stride + std::int64_t{h} * head_dim, q_stride, count};
+  }
+  __device__ HeadRows<A> keys_from(std::int64_t j, int g, int count) const {
+    return {k + j * kv_stride + std::int64_t{g} * head_dim, kv_stride, count};
+  }
+  __device__ HeadRows<A> values_from(std::int64_t j, int g, int count) const {
+    return {v + j * kv_stride + std::int64_t{g} * head_dim, kv_stride, count};
+  }
 
   // Query i of sequence b sees keys [first_key(b, i), past + i]: itself always.
   __device__ int first_key(int b, int i) const {
@@ -91,6 +111,11 @@ struct AttentionOutput {
   const float* lse;     // [H, T]
   float* delta;         // [H, T]: the kernel for the queries' gradients writes it, the one for the keys' reads it
   A* dqkv;
+
+  // Of dout, head h from token t on.
+  __device__ HeadRows<A> dout_from(const AttentionProblem<A>& p, std::int64_t t, int h, int count) const {
+    return {dout + (t * p.heads + h) * p.head_dim, std::int64_t{p.heads} * p.head_dim, count};
+  }
 };
 
 // The same on tensor cores (attention_tensor.cu): products of bf16, and of weights rounded to it.

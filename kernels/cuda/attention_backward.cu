@@ -32,20 +32,10 @@ __global__ void __launch_bounds__(attention_threads, 1)
   const int first = ((p.queries + queries - 1) / queries - 1 - static_cast<int>(blockIdx.x) / lanes) * queries;
   const int last = first + queries < p.queries ? first + queries : p.queries;
   const std::int64_t first_token = std::int64_t{b} * p.queries, tokens = std::int64_t{p.sequences} * p.queries;
-  const auto of_head = [&](const A* of_outputs, int i) {
-    return of_outputs + ((first_token + i) * p.heads + h) * p.head_dim;
-  };
 
-  load_tile<A, queries, columns>(
-      q_tile,
-      [&](int row) -> const A* {
-        if (first + row >= last) return nullptr;
-        return p.q + (first_token + first + row) * p.q_stride + std::int64_t{h} * p.head_dim;
-      },
-      p.head_dim, p.wide, p.scale);
-  load_tile<A, queries, columns>(
-      dout_tile, [&](int row) -> const A* { return first + row < last ? of_head(of.dout, first + row) : nullptr; },
-      p.head_dim, p.wide);
+  load_tile<A, queries, columns>(q_tile, p.queries_from(first_token + first, h, last - first), p.head_dim, p.wide,
+                                 p.scale);
+  load_tile<A, queries, columns>(dout_tile, of.dout_from(p, first_token + first, h, last - first), p.head_dim, p.wide);
   __syncthreads();
 
   int first_seen[R], last_seen[R];
@@ -61,7 +51,7 @@ __global__ void __launch_bounds__(attention_threads, 1)
     float dot = 0;
     if (there)
       for (int c = tx; c < p.head_dim; c += attention_lanes)
-        dot += to_float(of_head(of.out, i)[c]) * dout_tile[row * stride + c];
+        dot += to_float(of.out[((first_token + i) * p.heads + h) * p.head_dim + c]) * dout_tile[row * stride + c];
     delta[r] = row_all<Sum>(dot);
     if (there && tx == 0) of.delta[at] = delta[r];
 #pragma unroll
@@ -71,15 +61,9 @@ __global__ void __launch_bounds__(attention_threads, 1)
   }
 
   for (int j0 = p.lowest_key(b, first, last); j0 < last; j0 += keys) {
-    const auto row_of = [&](const A* keys_or_values) {
-      return [&, keys_or_values](int j) -> const A* {
-        if (j0 + j >= last) return nullptr;
-        return keys_or_values + (first_token + j0 + j) * p.kv_stride + std::int64_t{g} * p.head_dim;
-      };
-    };
     __syncthreads();  // the tiles before these have been read
-    load_tile<A, keys, columns>(k_tile, row_of(p.k), p.head_dim, p.wide);
-    load_tile<A, keys, columns>(v_tile, row_of(p.v), p.head_dim, p.wide);
+    load_tile<A, keys, columns>(k_tile, p.keys_from(first_token + j0, g, last - j0), p.head_dim, p.wide);
+    load_tile<A, keys, columns>(v_tile, p.values_from(first_token + j0, g, last - j0), p.head_dim, p.wide);
     __syncthreads();
     float scores[R][N], dweights[R][N];
     multiply_rows<R, N, columns>(q_tile, k_tile, p.head_dim, scores);
@@ -124,14 +108,9 @@ __global__ void __launch_bounds__(attention_threads, 1)
   const int first = static_cast<int>(blockIdx.x) / lanes * keys;
   const int last = first + keys < p.queries ? first + keys : p.queries;
   const std::int64_t first_token = std::int64_t{b} * p.queries, tokens = std::int64_t{p.sequences} * p.queries;
-  const auto key_at = [&](int j) { return (first_token + j) * p.kv_stride + std::int64_t{g} * p.head_dim; };
 
-  load_tile<A, keys, columns>(
-      k_tile, [&](int row) -> const A* { return first + row < last ? p.k + key_at(first + row) : nullptr; }, p.head_dim,
-      p.wide);
-  load_tile<A, keys, columns>(
-      v_tile, [&](int row) -> const A* { return first + row < last ? p.v + key_at(first + row) : nullptr; }, p.head_dim,
-      p.wide);
+  load_tile<A, keys, columns>(k_tile, p.keys_from(first_token + first, g, last - first), p.head_dim, p.wide);
+  load_tile<A, keys, columns>(v_tile, p.values_from(first_token + first, g, last - first), p.head_dim, p.wide);
 
   float dk[R][M][4], dv[R][M][4];
 #pragma unroll
@@ -148,19 +127,8 @@ __global__ void __launch_bounds__(attention_threads, 1)
       const int i1 = i0 + queries < end ? i0 + queries : end;
       if (p.lowest_key(b, i0, i1) >= last) continue;
       __syncthreads();  // the tiles before these have been read
-      load_tile<A, queries, columns>(
-          q_tile,
-          [&](int row) -> const A* {
-            if (i0 + row >= i1) return nullptr;
-            return p.q + (first_token + i0 + row) * p.q_stride + std::int64_t{h} * p.head_dim;
-          },
-          p.head_dim, p.wide, p.scale);
-      load_tile<A, queries, columns>(
-          dout_tile,
-          [&](int row) -> const A* {
-            return i0 + row < i1 ? of.dout + ((first_token + i0 + row) * p.heads + h) * p.head_dim : nullptr;
-          },
-          p.head_dim, p.wide);
+      load_tile<A, queries, columns>(q_tile, p.queries_from(first_token + i0, h, i1 - i0), p.head_dim, p.wide, p.scale);
+      load_tile<A, queries, columns>(dout_tile, of.dout_from(p, first_token + i0, h, i1 - i0), p.head_dim, p.wide);
       __syncthreads();
       float scores[R][N], dweights[R][N];
       multiply_rows<R, N, columns>(k_tile, q_tile, p.head_dim, scores);
@@ -191,7 +159,7 @@ __global__ void __launch_bounds__(attention_threads, 1)
   for (int r = 0; r < R; ++r) {
     const int j = first + ty + r * attention_rows;
     if (j >= last) continue;
-    A* to = of.dqkv + key_at(j) + std::int64_t{p.heads} * p.head_dim;
+    A* to = of.dqkv + (first_token + j) * p.kv_stride + std::int64_t{p.heads + g} * p.head_dim;
     store_row(to, dk[r], p.head_dim, p.wide, 1.0f);
     store_row(to + std::int64_t{p.kv_heads} * p.head_dim, dv[r], p.head_dim, p.wide, 1.0f);
   }

@@ -136,6 +136,13 @@ struct QueryTile {
   __device__ int head(int row) const { return g * group + row % group; }
   __device__ std::int64_t token(int row) const { return first_token + query(row); }
   __device__ int end_query() const { return query(end - 1) + 1; }
+  // Where the tile's rows lie, head h of token t at of + t * stride + h * head_dim.
+  __device__ auto rows(const Bf16* of, std::int64_t stride, int head_dim) const {
+    return [=, tile = *this](int r) -> const Bf16* {
+      r += tile.first;
+      return r < tile.end ? of + tile.token(r) * stride + std::int64_t{tile.head(r)} * head_dim : nullptr;
+    };
+  }
 };
 
 template <int columns>
@@ -149,13 +156,7 @@ __global__ void __launch_bounds__(attention_threads, 2)
   const int warp_row = static_cast<int>(threadIdx.x) / warp * rows_of_a_warp;
   const int row = tile.first + warp_row + static_cast<int>(threadIdx.x) % warp / 4;  // the upper one
 
-  copy_tile<own_rows, columns>(
-      q_tile,
-      [&](int r) -> const Bf16* {
-        r += tile.first;
-        return r < tile.end ? p.q + tile.token(r) * p.q_stride + std::int64_t{tile.head(r)} * p.head_dim : nullptr;
-      },
-      p.head_dim, p.wide);
+  copy_tile<own_rows, columns>(q_tile, tile.rows(p.q, p.q_stride, p.head_dim), p.head_dim, p.wide);
 
   int first_seen[2], last_seen[2];
   float maximum[2], sum[2], sums[M][4];
@@ -172,14 +173,9 @@ __global__ void __launch_bounds__(attention_threads, 2)
   const int end = p.past + tile.end_query();
   const std::int64_t first_of_keys = std::int64_t{tile.b} * p.keys();
   for (int j0 = p.lowest_key(tile.b, tile.query(tile.first), tile.end_query()); j0 < end; j0 += keys) {
-    const auto row_of = [&](const Bf16* of) {
-      return [&, of](int j) -> const Bf16* {
-        return j0 + j < end ? of + (first_of_keys + j0 + j) * p.kv_stride + std::int64_t{tile.g} * p.head_dim : nullptr;
-      };
-    };
     __syncthreads();  // the tiles before these have been read
-    copy_tile<keys, columns>(k_tile, row_of(p.k), p.head_dim, p.wide);
-    copy_tile<keys, columns>(v_tile, row_of(p.v), p.head_dim, p.wide);
+    copy_tile<keys, columns>(k_tile, p.keys_from(first_of_keys + j0, tile.g, end - j0), p.head_dim, p.wide);
+    copy_tile<keys, columns>(v_tile, p.values_from(first_of_keys + j0, tile.g, end - j0), p.head_dim, p.wide);
     __syncthreads();
     float scores[N][4];
     multiply_tiles<N, columns>(q_tile + warp_row * stride, k_tile, scores);
@@ -242,21 +238,10 @@ __global__ void __launch_bounds__(attention_threads, 2)
   const int warp_row = static_cast<int>(threadIdx.x) / warp * rows_of_a_warp;
   const int row = tile.first + warp_row + static_cast<int>(threadIdx.x) % warp / 4;
   const std::int64_t tokens = std::int64_t{p.sequences} * p.queries;
-  const auto of_row = [&](const Bf16* outputs, int r) {
-    return outputs + (tile.token(r) * p.heads + tile.head(r)) * p.head_dim;
-  };
 
-  copy_tile<own_rows, columns>(
-      q_tile,
-      [&](int r) -> const Bf16* {
-        r += tile.first;
-        return r < tile.end ? p.q + tile.token(r) * p.q_stride + std::int64_t{tile.head(r)} * p.head_dim : nullptr;
-      },
-      p.head_dim, p.wide);
-  copy_tile<own_rows, columns>(
-      dout_tile,
-      [&](int r) -> const Bf16* { return r + tile.first < tile.end ? of_row(of.dout, r + tile.first) : nullptr; },
-      p.head_dim, p.wide);
+  copy_tile<own_rows, columns>(q_tile, tile.rows(p.q, p.q_stride, p.head_dim), p.head_dim, p.wide);
+  copy_tile<own_rows, columns>(dout_tile, tile.rows(of.dout, std::int64_t{p.heads} * p.head_dim, p.head_dim),
+                               p.head_dim, p.wide);
   __syncthreads();
 
   int first_seen[2], last_seen[2];
@@ -273,22 +258,17 @@ __global__ void __launch_bounds__(attention_threads, 2)
     float dot = 0;
     if (there)
       for (int c = threadIdx.x % 4; c < p.head_dim; c += 4)
-        dot += to_float(of_row(of.out, r)[c]) * to_float(dout_tile[(r - tile.first) * stride + c]);
+        dot += to_float(of.out[(tile.token(r) * p.heads + tile.head(r)) * p.head_dim + c]) *
+               to_float(dout_tile[(r - tile.first) * stride + c]);
     delta[half] = four_all<Sum>(dot);
     if (there && threadIdx.x % 4 == 0) of.delta[at] = delta[half];
   }
 
   const int end = tile.end_query();
   for (int j0 = p.lowest_key(tile.b, tile.query(tile.first), end); j0 < end; j0 += keys) {
-    const auto row_of = [&](const Bf16* of_keys) {
-      return [&, of_keys](int j) -> const Bf16* {
-        if (j0 + j >= end) return nullptr;
-        return of_keys + (tile.first_token + j0 + j) * p.kv_stride + std::int64_t{tile.g} * p.head_dim;
-      };
-    };
     __syncthreads();  // the tiles before these have been read
-    copy_tile<keys, columns>(k_tile, row_of(p.k), p.head_dim, p.wide);
-    copy_tile<keys, columns>(v_tile, row_of(p.v), p.head_dim, p.wide);
+    copy_tile<keys, columns>(k_tile, p.keys_from(tile.first_token + j0, tile.g, end - j0), p.head_dim, p.wide);
+    copy_tile<keys, columns>(v_tile, p.values_from(tile.first_token + j0, tile.g, end - j0), p.head_dim, p.wide);
     __syncthreads();
     float scores[N][4], dscores[N][4];
     multiply_tiles<N, columns>(q_tile + warp_row * stride, k_tile, scores);
@@ -336,14 +316,9 @@ __global__ void __launch_bounds__(attention_threads, 2)
   const int warp_row = static_cast<int>(threadIdx.x) / warp * rows_of_a_warp;
   const int key = first + warp_row + static_cast<int>(threadIdx.x) % warp / 4;
   const std::int64_t first_token = std::int64_t{b} * p.queries, tokens = std::int64_t{p.sequences} * p.queries;
-  const auto key_at = [&](int j) { return (first_token + j) * p.kv_stride + std::int64_t{g} * p.head_dim; };
 
-  copy_tile<own_rows, columns>(
-      k_tile, [&](int j) -> const Bf16* { return first + j < last ? p.k + key_at(first + j) : nullptr; }, p.head_dim,
-      p.wide);
-  copy_tile<own_rows, columns>(
-      v_tile, [&](int j) -> const Bf16* { return first + j < last ? p.v + key_at(first + j) : nullptr; }, p.head_dim,
-      p.wide);
+  copy_tile<own_rows, columns>(k_tile, p.keys_from(first_token + first, g, last - first), p.head_dim, p.wide);
+  copy_tile<own_rows, columns>(v_tile, p.values_from(first_token + first, g, last - first), p.head_dim, p.wide);
   float dk[M][4], dv[M][4];
   clear(dk);
   clear(dv);
@@ -355,19 +330,8 @@ __global__ void __launch_bounds__(attention_threads, 2)
       const int i1 = i0 + queries < end ? i0 + queries : end;
       if (p.lowest_key(b, i0, i1) >= last) continue;
       __syncthreads();  // the tiles before these have been read
-      copy_tile<queries, columns>(
-          q_tile,
-          [&](int i) -> const Bf16* {
-            if (i0 + i >= i1) return nullptr;
-            return p.q + (first_token + i0 + i) * p.q_stride + std::int64_t{h} * p.head_dim;
-          },
-          p.head_dim, p.wide);
-      copy_tile<queries, columns>(
-          dout_tile,
-          [&](int i) -> const Bf16* {
-            return i0 + i < i1 ? of.dout + ((first_token + i0 + i) * p.heads + h) * p.head_dim : nullptr;
-          },
-          p.head_dim, p.wide);
+      copy_tile<queries, columns>(q_tile, p.queries_from(first_token + i0, h, i1 - i0), p.head_dim, p.wide);
+      copy_tile<queries, columns>(dout_tile, of.dout_from(p, first_token + i0, h, i1 - i0), p.head_dim, p.wide);
       if (threadIdx.x < queries) {
         const int i = i0 + static_cast<int>(threadIdx.x);
         const std::int64_t at = h * tokens + first_token + i;
@@ -396,7 +360,7 @@ __global__ void __launch_bounds__(attention_threads, 2)
   for (int half = 0; half < 2; ++half) {
     const int j = key + half * 8;
     if (j >= last) continue;
-    Bf16* to = of.dqkv + key_at(j) + std::int64_t{p.heads} * p.head_dim;
+    Bf16* to = of.dqkv + (first_token + j) * p.kv_stride + std::int64_t{p.heads + g} * p.head_dim;
     store_half(to, dk, half, p.head_dim, p.wide, p.scale);
     store_half(to + std::int64_t{p.kv_heads} * p.head_dim, dv, half, p.head_dim, p.wide, 1.0f);
   }
@@ -404,34 +368,31 @@ __global__ void __launch_bounds__(attention_threads, 2)
 
 constexpr std::size_t tile_bytes(int rows, int columns) { return sizeof(Bf16) * rows * tensor_stride(columns); }
 
-template <class F>
-void by_tensor_columns(std::int64_t head_dim, const F& f) {
-  if (head_dim <= 32) return f.template operator()<32>();
-  if (head_dim <= 64) return f.template operator()<64>();
-  return f.template operator()<128>();
-}
-
 }  // namespace
 
 void attention_forward_on_tensor_cores(cudaStream_t stream, const char* op, const AttentionProblem<Bf16>& p, Bf16* out,
                                        float* lse) {
   const std::int64_t tiles = ceil_div(std::int64_t{p.queries} * p.group(), own_rows);
-  by_tensor_columns(p.head_dim, [&]<int columns>() {
-    launch(stream, op, {tiles * p.sequences * p.kv_heads, attention_threads, tile_bytes(own_rows + 2 * 64, columns)},
-           tensor_forward_kernel<columns>, p, out, lse);
+  by_head_columns(p.head_dim, [&]<int columns>() {
+    if constexpr (on_tensor_cores<Bf16, columns>)
+      launch(stream, op, {tiles * p.sequences * p.kv_heads, attention_threads, tile_bytes(own_rows + 2 * 64, columns)},
+             tensor_forward_kernel<columns>, p, out, lse);
   });
 }
 
 void attention_backward_on_tensor_cores(cudaStream_t stream, const char* op, const AttentionProblem<Bf16>& p,
                                         const AttentionOutput<Bf16>& of) {
   const std::int64_t lanes = std::int64_t{p.sequences} * p.kv_heads;
-  by_tensor_columns(p.head_dim, [&]<int columns>() {
-    constexpr int other = columns <= 64 ? 64 : 32;
-    const std::size_t bytes = tile_bytes(2 * own_rows + 2 * other, columns);
-    launch(stream, op, {ceil_div(std::int64_t{p.queries} * p.group(), own_rows) * lanes, attention_threads, bytes},
-           tensor_query_gradients_kernel<columns>, p, of);
-    launch(stream, op, {ceil_div(p.queries, own_rows) * lanes, attention_threads, bytes + sizeof(QueryNumbers<other>)},
-           tensor_key_gradients_kernel<columns>, p, of);
+  by_head_columns(p.head_dim, [&]<int columns>() {
+    if constexpr (on_tensor_cores<Bf16, columns>) {
+      constexpr int other = columns <= 64 ? 64 : 32;
+      const std::size_t bytes = tile_bytes(2 * own_rows + 2 * other, columns);
+      launch(stream, op, {ceil_div(std::int64_t{p.queries} * p.group(), own_rows) * lanes, attention_threads, bytes},
+             tensor_query_gradients_kernel<columns>, p, of);
+      launch(stream, op,
+             {ceil_div(p.queries, own_rows) * lanes, attention_threads, bytes + sizeof(QueryNumbers<other>)},
+             tensor_key_gradients_kernel<columns>, p, of);
+    }
   });
 }
 
