@@ -1,11 +1,14 @@
 #include "kernels/cuda/memory.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
-#include <new>
+#include <string>
 
+#include "kernels/arena.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/error.h"
+#include "kernels/cuda_device.h"
 
 namespace smoe {
 namespace cuda {
@@ -35,12 +38,31 @@ Event Events::record() {
 
 void Events::wait(Event event) const { check("earlier work", cudaEventSynchronize(events_[event.number % ring])); }
 
+namespace {
+
+// The device that backends are made on, and the pool that cudaMallocAsync takes from.
+cudaMemPool_t pool_of_device() {
+  int device = 0;
+  cudaMemPool_t pool = nullptr;
+  check("the device", cudaGetDevice(&device));
+  check("memory of the device", cudaDeviceGetDefaultMemPool(&pool, device));
+  return pool;
+}
+
+std::uint64_t bytes_of_pool(cudaMemPool_t pool, cudaMemPoolAttr which) {
+  std::uint64_t bytes = 0;
+  check("memory of the device", cudaMemPoolGetAttribute(pool, which, &bytes));
+  return bytes;
+}
+
+}  // namespace
+
 void* take(const Stream& stream, std::size_t bytes) {
   void* data = nullptr;
   const cudaError_t code = cudaMallocAsync(&data, std::max<std::size_t>(bytes, 1), stream);
   if (code == cudaErrorMemoryAllocation) {
     cudaGetLastError();  // one that is over: the next call starts without it
-    throw std::bad_alloc();
+    throw OutOfMemory(bytes, bytes_of_pool(pool_of_device(), cudaMemPoolAttrUsedMemCurrent), cuda_memory());
   }
   check("memory of the device", code);
   return data;
@@ -94,6 +116,33 @@ void Upload::operator()(void* to, const void* host, std::size_t bytes) {
 
 }  // namespace cuda
 
+// ---- what the device has ----
+
+DeviceMemory cuda_memory() {
+  if (!cuda_missing().empty()) return {};
+  std::size_t free = 0, total = 0;
+  cuda::check("memory of the device", cudaMemGetInfo(&free, &total));
+  // What was given back may lie in the pool, which is this process's own.
+  const cudaMemPool_t pool = cuda::pool_of_device();
+  const std::uint64_t kept = cuda::bytes_of_pool(pool, cudaMemPoolAttrReservedMemCurrent) -
+                             cuda::bytes_of_pool(pool, cudaMemPoolAttrUsedMemCurrent);
+  return {.total = total, .free = free + kept, .peak = cuda::bytes_of_pool(pool, cudaMemPoolAttrReservedMemHigh)};
+}
+
+void restart_cuda_peak() {
+  if (!cuda_missing().empty()) return;
+  std::uint64_t none = 0;  // the one value that it may be set to: from here on, what is reserved now is the least
+  cuda::check("memory of the device",
+              cudaMemPoolSetAttribute(cuda::pool_of_device(), cudaMemPoolAttrReservedMemHigh, &none));
+}
+
+int cuda_devices() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  cudaGetLastError();
+  return 0;
+}
+
 // ---- Backend: memory and copies ----
 
 void* CudaBackend::allocate(std::size_t bytes) { return cuda::take(stream_, bytes); }
@@ -105,7 +154,8 @@ void* CudaBackend::allocate_host(std::size_t bytes) {
   const cudaError_t code = cudaMallocHost(&data, std::max<std::size_t>(bytes, 1));
   if (code == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    throw std::bad_alloc();
+    throw OutOfMemory("out of page-locked memory of the host: " + std::to_string(bytes) +
+                      " bytes more are wanted for copies from the GPU (ulimit -l limits it)");
   }
   cuda::check("page-locked memory", code);
   return data;

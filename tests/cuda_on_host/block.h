@@ -96,8 +96,9 @@ struct Machine {
   bool driver = true;
   int devices = 1;
   int driver_version = 13000;
-  std::size_t memory = std::size_t{1} << 40;  // bytes of the device
-  bool fused_attention = true;                // the library's; without it, our own kernels take every shape
+  std::size_t memory = std::size_t{1} << 40;         // bytes of the device
+  std::size_t locked_memory = std::size_t{1} << 40;  // of the host, that the driver may page-lock
+  bool fused_attention = true;                       // the library's; without it, our own kernels take every shape
 };
 Machine& machine();
 std::size_t allocations();   // so far: of the device and page-locked
