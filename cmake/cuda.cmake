@@ -62,3 +62,6 @@ foreach(header CUDNN CUDNN_FRONTEND)
   endif()
 endforeach()
 list(JOIN smoe_cudnn_missing " and " smoe_cudnn_missing)
+
+# Ranges for a profiler: headers alone.
+find_path(NVTX_INCLUDE_DIR nvtx3/nvToolsExt.h HINTS ${toolkit})

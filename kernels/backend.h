@@ -119,6 +119,11 @@ class Backend {
   virtual void wait(Event event) = 0;  // for the work before the event
   virtual void synchronize() = 0;      // for all work
 
+  // ---- what a profiler shows: kernels/range.h ----
+  // What is called from here to the range's end is a part of the step: "layer", 3. name stays; a number below 0 is not shown.
+  virtual void begin_range(const char* /*name*/, int /*number*/) {}
+  virtual void end_range() noexcept {}  // the last one that began
+
   // ---- elementwise and reductions ----
   void add(const Tensor& a /*A*/, const Tensor& b /*A*/, const Tensor& out /*A*/);  // out = a + b; out may be a or b
   // Accumulated in double, in an order that is fixed; only the whole sum is added to out, which stays on the device.

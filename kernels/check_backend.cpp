@@ -1,11 +1,15 @@
 #include "kernels/check_backend.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
+#include <sstream>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -14,7 +18,19 @@
 namespace smoe {
 namespace {
 
-std::string describe(const Tensor& t) { return t.shape().to_string() + " " + name_of(t.type()); }
+// Of the tensor's largest entry. In f32 each backend is within 1e-5 of the truth, sums of another order included; tensor
+// cores, which take bf16, cut off where they add.
+constexpr double apart_in_f32 = 2e-5, apart_in_f32_products_of_bf16 = 1e-4;
+constexpr double apart_in_f64 = 1e-9;  // sums in double alone
+// Two numbers that are nearly equal round to neighbours at most. Of the entry itself.
+constexpr double bf16_step = 0x1p-7;
+// Attention rounds inside too: each backend is within a step of the truth. Of the tensor's largest entry.
+constexpr double apart_in_bf16_attention = 2 * bf16_step;
+
+// These move numbers and compute none.
+constexpr std::array<std::string_view, 8> exact_ops = {"copy_from_host",    "copy",       "fill",
+                                                       "embedding_forward", "permute",    "permute_weights",
+                                                       "unpermute_weights", "routing_map"};
 
 std::vector<double> numbers_of_any(Backend& backend, const Tensor& tensor) {
   const auto read = [&](auto number) {
@@ -31,64 +47,178 @@ std::vector<double> numbers_of_any(Backend& backend, const Tensor& tensor) {
   return {numbers.begin(), numbers.end()};
 }
 
+// Of what is finite.
+double largest(const std::vector<double>& numbers) {
+  double largest = 0;
+  for (const double x : numbers)
+    if (std::isfinite(x)) largest = std::max(largest, std::abs(x));
+  return largest;
+}
+double largest_of(Backend& backend, const Tensor& tensor) {
+  return tensor.empty() ? 0 : largest(numbers_of_any(backend, tensor));
+}
+
+std::string coordinates(std::int64_t entry, const Shape& shape) {
+  std::string text = "]";
+  for (int i = shape.rank() - 1; i >= 0; --i) {
+    text = (i > 0 ? ", " : "") + std::to_string(entry % shape[i]) + text;
+    entry /= shape[i];
+  }
+  return "[" + text;
+}
+
+std::string name_of(Device device) { return device == Device::cuda ? "cuda" : "cpu"; }
+
+// One memory that a call was given, under the name of its first argument there, and its copy on the second backend.
+struct Held {
+  std::string name;
+  Tensor original, copy;
+  bool is_written = false;
+  std::vector<double> first{}, second{};  // after the call
+};
+
+// Tokens of router_forward that may go to one expert as well as to another: where the bias is added, their scores may be
+// equal on one backend and not on the other. A row of logits that is not finite has no best experts. The second backend
+// is taken to have chosen as the first did.
+void settle_ties(const RoutingRule& rule, std::vector<Held>& arguments) {
+  const auto named = [&](std::string_view name) -> Held* {
+    const auto found = std::find_if(arguments.begin(), arguments.end(), [&](const Held& h) { return h.name == name; });
+    return found == arguments.end() ? nullptr : &*found;
+  };
+  const Held *logits = named("logits"), *bias = named("selection_bias"), *probabilities = named("probabilities");
+  Held *experts = named("experts"), *weights = named("weights");
+  if (!logits || !probabilities || !experts || !weights) return;
+  const auto E = static_cast<std::size_t>(logits->original.dim(1)),
+             K = static_cast<std::size_t>(experts->original.dim(1));
+  const auto is_expert = [E](double e) { return e >= 0 && e < static_cast<double>(E); };
+  for (std::size_t row = 0, k = 0; k < experts->first.size(); k += K, row += E) {
+    bool differs = false, may_differ = true;
+    const bool is_finite =
+        std::all_of(&logits->first[row], &logits->first[row] + E, [](double l) { return std::isfinite(l); });
+    const auto score = [&](double expert) {
+      const auto e = static_cast<std::size_t>(expert);
+      const double plain =
+          rule.score == Score::softmax ? probabilities->first[row + e] : 1 / (1 + std::exp(-logits->first[row + e]));
+      return plain + bias->first[e];
+    };
+    for (std::size_t i = k; i < k + K; ++i) {
+      const double a = experts->first[i], b = experts->second[i];
+      if (a == b) continue;
+      differs = true;
+      may_differ = may_differ && is_expert(a) && is_expert(b) &&
+                   (!is_finite || (bias && std::abs(score(a) - score(b)) <= 1e-6 * std::max(1.0, std::abs(score(a)))));
+    }
+    if (!differs || !may_differ) continue;
+    std::copy_n(&experts->first[k], K, &experts->second[k]);
+    std::copy_n(&weights->first[k], K, &weights->second[k]);
+  }
+}
+
 // The arguments of one call, and their copies on the second backend. One memory given twice has one copy.
 class Arguments {
  public:
   Arguments(Backend& first, Backend& second) : first_(first), second_(second) {}
   ~Arguments() {
-    for (const Pair& pair : pairs_) second_.release(pair.copy.raw(), bytes_of(pair.copy));
+    for (const Held& held : held_) second_.release(held.copy.raw(), bytes_of(held.copy));
   }
   Arguments(const Arguments&) = delete;
   Arguments& operator=(const Arguments&) = delete;
 
-  Tensor copied(const Tensor& tensor) {
+  Tensor copied(const char* name, const Tensor& tensor, bool is_written) {
     if (tensor.empty()) return tensor;
-    for (const Pair& pair : pairs_)
-      if (pair.original.raw() == tensor.raw() && pair.original.bytes() == tensor.bytes())
-        return pair.copy.from_here(tensor.shape());
+    for (Held& held : held_)
+      if (held.original.raw() == tensor.raw() && held.original.bytes() == tensor.bytes()) {
+        if (is_written && !held.is_written) held.name = name;
+        held.is_written = held.is_written || is_written;
+        return held.copy.from_here(tensor.shape());
+      }
     const Tensor copy(second_.allocate(bytes_of(tensor)), tensor.type(), tensor.shape(), second_.device());
-    pairs_.push_back({tensor, copy});
+    held_.push_back({name, tensor, copy, is_written});
     std::vector<std::byte> host(tensor.bytes());
     first_.copy_to_host(host.data(), tensor);
     second_.copy_from_host(copy, host.data());
     return copy;
   }
 
-  void compare(const char* op, double tolerance) const {
-    for (const auto& [original, copy] : pairs_) {
-      const std::vector<double> a = numbers_of_any(first_, original), b = numbers_of_any(second_, copy);
-      const double allowed = original.type() == DType::i32 ? 0 : tolerance * largest(a);
-      double worst = 0;
-      std::size_t at = a.size();
-      for (std::size_t k = 0; k < a.size(); ++k) {
-        if (a[k] == b[k] || (std::isnan(a[k]) && std::isnan(b[k]))) continue;
-        double difference = std::abs(a[k] - b[k]);
-        if (std::isnan(difference)) difference = std::numeric_limits<double>::infinity();
-        if (difference <= std::max(allowed, worst)) continue;
-        worst = difference;
-        at = k;
-      }
-      if (at < a.size())
-        throw std::runtime_error(std::string(op) + ": a tensor " + describe(original) + " differs: entry " +
-                                 std::to_string(at) + " is " + std::to_string(a[at]) + " and " + std::to_string(b[at]));
+  void compare(std::string_view op, double magnitude, const RoutingRule* choosing) {
+    for (Held& held : held_) {
+      held.first = numbers_of_any(first_, held.original);
+      held.second = numbers_of_any(second_, held.copy);
     }
+    if (choosing) settle_ties(*choosing, held_);
+    for (const Held& held : held_) compare(op, held, magnitude);
   }
 
  private:
-  struct Pair {
-    Tensor original, copy;
-  };
   static std::size_t bytes_of(const Tensor& tensor) { return std::max<std::size_t>(1, tensor.bytes()); }
-  static double largest(const std::vector<double>& numbers) {
-    double largest = 0;
-    for (const double x : numbers)
-      if (std::isfinite(x)) largest = std::max(largest, std::abs(x));
-    return largest;
+
+  // What of a tensor may lie between the two: so much of the entry, and so much of the largest.
+  struct Room {
+    double of_entry = 0, of_largest = 0;
+  };
+  Room room(std::string_view op, const Held& held) const {
+    if (!held.is_written || std::find(exact_ops.begin(), exact_ops.end(), op) != exact_ops.end()) return {};
+    const auto is_half = [](const Held& h) { return h.original.type() == DType::bf16; };
+    const bool is_attention = op.starts_with("attention_"), multiplies = is_attention || op.ends_with("gemm");
+    const double f32 =
+        multiplies && std::any_of(held_.begin(), held_.end(), is_half) ? apart_in_f32_products_of_bf16 : apart_in_f32;
+    switch (held.original.type()) {
+      case DType::i32: return {};
+      case DType::f64: return {0, apart_in_f64};
+      case DType::f32: return {0, f32};
+      case DType::bf16: break;
+    }
+    if (is_attention) return {0, apart_in_bf16_attention};
+    return {bf16_step, f32};
+  }
+
+  void compare(std::string_view op, const Held& held, double magnitude) const {
+    const Room room = this->room(op, held);
+    const double of_all = room.of_largest * std::max(magnitude, largest(held.first));
+    std::size_t differing = 0, at = 0;
+    double worst = 0, allowed_there = 0;
+    for (std::size_t k = 0; k < held.first.size(); ++k) {
+      const double a = held.first[k], b = held.second[k];
+      if (a == b || (std::isnan(a) && std::isnan(b))) continue;
+      const bool are_finite = std::isfinite(a) && std::isfinite(b);
+      const double allowed = of_all + (are_finite ? room.of_entry * std::min(std::abs(a), std::abs(b)) : 0);
+      const double excess = are_finite ? std::abs(a - b) - allowed : std::numeric_limits<double>::infinity();
+      if (excess <= 0) continue;
+      ++differing;
+      if (excess <= worst) continue;
+      worst = excess;
+      at = k;
+      allowed_there = allowed;
+    }
+    if (differing == 0) return;
+    std::ostringstream text;
+    text.precision(std::numeric_limits<float>::max_digits10);
+    text << op << ": " << held.name << " " << held.original.shape().to_string() << " "
+         << smoe::name_of(held.original.type()) << (held.is_written ? "" : ", which it only reads,") << " differs at "
+         << coordinates(static_cast<std::int64_t>(at), held.original.shape()) << ": " << held.first[at] << " on "
+         << name_of(first_.device()) << " and " << held.second[at] << " on " << name_of(second_.device())
+         << ", which may be " << allowed_there << " apart; " << differing << " of " << held.first.size()
+         << " entries differ";
+    throw std::runtime_error(text.str());
   }
 
   Backend& first_;
   Backend& second_;
-  std::vector<Pair> pairs_;
+  std::vector<Held> held_;
+};
+
+// For the time of one op.
+template <class T>
+class Set {
+ public:
+  Set(T& what, T value) : what_(what), before_(std::exchange(what, value)) {}
+  ~Set() { what_ = before_; }
+  Set(const Set&) = delete;
+  Set& operator=(const Set&) = delete;
+
+ private:
+  T& what_;
+  T before_;
 };
 
 }  // namespace
@@ -99,13 +229,59 @@ void CheckBackend::run(const char* op, const Call& call) {
     explicit Copied(Arguments& arguments) : arguments_(arguments) {}
 
    private:
-    Tensor place(const Tensor& tensor, Access) const override { return arguments_.copied(tensor); }
+    Tensor place(const char* name, const Tensor& tensor, Access access) const override {
+      return arguments_.copied(name, tensor, access != Access::read);
+    }
     Arguments& arguments_;
   };
   Arguments arguments(inner(), second_);
   call(second_, Copied(arguments));  // before the first backend writes into what it was given
   call(inner(), Placing());
-  arguments.compare(op, tolerance_);
+  arguments.compare(op, magnitude_, choosing_);
+}
+
+void CheckBackend::do_router_forward(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias,
+                                     const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
+                                     const Tensor& weights) {
+  const Set choosing(choosing_, &rule);
+  const Set magnitude(magnitude_, 1.0);  // probabilities, and logarithms of their sums
+  OpDecorator::do_router_forward(rule, logits, selection_bias, probabilities, logsumexp, experts, weights);
+}
+
+void CheckBackend::do_router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities,
+                                      const Tensor& logsumexp, const Tensor& experts, const Tensor& weights,
+                                      const Tensor& dweights, const Tensor& balance_gradient, double z_scale,
+                                      const Tensor& dlogits) {
+  const double through_weights = largest_of(inner(), weights) * largest_of(inner(), dweights);
+  const Set magnitude(magnitude_, std::max(through_weights, largest_of(inner(), balance_gradient)));
+  OpDecorator::do_router_backward(rule, logits, probabilities, logsumexp, experts, weights, dweights, balance_gradient,
+                                  z_scale, dlogits);
+}
+
+void CheckBackend::do_cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
+                                           const Tensor& target_logits, const Tensor& logsumexp, const Tensor& losses) {
+  const Set magnitude(magnitude_, std::max(largest_of(inner(), maxima), largest_of(inner(), target_logits)));
+  OpDecorator::do_cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses);
+}
+
+void CheckBackend::do_cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first,
+                                             const Tensor& logsumexp, double scale, const Tensor& token_scales,
+                                             const Tensor& dlogits) {
+  const double of_tokens = token_scales.empty() ? 1 : largest_of(inner(), token_scales);
+  const Set magnitude(magnitude_, std::abs(scale) * of_tokens);
+  OpDecorator::do_cross_entropy_backward(logits, targets, first, logsumexp, scale, token_scales, dlogits);
+}
+
+std::unique_ptr<Backend> make_check_backend(std::unique_ptr<Backend> first, std::unique_ptr<Backend> second) {
+  struct Both {
+    std::unique_ptr<Backend> first, second;
+  };
+  class Owning final : private Both, public CheckBackend {
+   public:
+    Owning(std::unique_ptr<Backend> one, std::unique_ptr<Backend> other)
+        : Both{std::move(one), std::move(other)}, CheckBackend(*Both::first, *Both::second) {}
+  };
+  return std::make_unique<Owning>(std::move(first), std::move(second));
 }
 
 }  // namespace smoe

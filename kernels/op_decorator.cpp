@@ -4,44 +4,45 @@ namespace smoe {
 
 double OpDecorator::do_measure_memory_rate(const Tensor& room) {
   double rate = 0;
-  run("measure_memory_rate", [&](Backend& on, const Placing& at) { rate = on.measure_memory_rate(at.in_out(room)); });
+  run("measure_memory_rate",
+      [&](Backend& on, const Placing& at) { rate = on.measure_memory_rate(at.in_out("room", room)); });
   return rate;
 }
 
 // ---- copies ----
 
 void OpDecorator::do_copy_to_host(void* host, const Tensor& from) {
-  run("copy_to_host", [&](Backend& on, const Placing& at) { on.copy_to_host(host, at(from)); });
+  run("copy_to_host", [&](Backend& on, const Placing& at) { on.copy_to_host(host, at("from", from)); });
 }
 
 void OpDecorator::do_copy_from_host(const Tensor& to, const void* host) {
-  run("copy_from_host", [&](Backend& on, const Placing& at) { on.copy_from_host(at.out(to), host); });
+  run("copy_from_host", [&](Backend& on, const Placing& at) { on.copy_from_host(at.out("to", to), host); });
 }
 
 void OpDecorator::do_start_copy_to_host(void* host, const Tensor& from) {
-  run("start_copy_to_host", [&](Backend& on, const Placing& at) { on.start_copy_to_host(host, at(from)); });
+  run("start_copy_to_host", [&](Backend& on, const Placing& at) { on.start_copy_to_host(host, at("from", from)); });
 }
 
 void OpDecorator::do_copy(const Tensor& to, const Tensor& from) {
-  run("copy", [&](Backend& on, const Placing& at) { on.copy(at.out(to), at(from)); });
+  run("copy", [&](Backend& on, const Placing& at) { on.copy(at.out("to", to), at("from", from)); });
 }
 
 void OpDecorator::do_fill(const Tensor& to, float value) {
-  run("fill", [&](Backend& on, const Placing& at) { on.fill(at.out(to), value); });
+  run("fill", [&](Backend& on, const Placing& at) { on.fill(at.out("to", to), value); });
 }
 
 // ---- elementwise and reductions ----
 
 void OpDecorator::do_add(const Tensor& a, const Tensor& b, const Tensor& out) {
-  run("add", [&](Backend& on, const Placing& at) { on.add(at(a), at(b), at.out(out)); });
+  run("add", [&](Backend& on, const Placing& at) { on.add(at("a", a), at("b", b), at.out("out", out)); });
 }
 
 void OpDecorator::do_sum(const Tensor& x, const Tensor& out) {
-  run("sum", [&](Backend& on, const Placing& at) { on.sum(at(x), at.in_out(out)); });
+  run("sum", [&](Backend& on, const Placing& at) { on.sum(at("x", x), at.in_out("out", out)); });
 }
 
 void OpDecorator::do_sum_of_squares(const Tensor& x, const Tensor& out) {
-  run("sum_of_squares", [&](Backend& on, const Placing& at) { on.sum_of_squares(at(x), at.in_out(out)); });
+  run("sum_of_squares", [&](Backend& on, const Placing& at) { on.sum_of_squares(at("x", x), at.in_out("out", out)); });
 }
 
 // ---- embedding, norm ----
@@ -49,59 +50,62 @@ void OpDecorator::do_sum_of_squares(const Tensor& x, const Tensor& out) {
 void OpDecorator::do_embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first,
                                        std::int64_t vocabulary, const Tensor& out) {
   run("embedding_forward", [&](Backend& on, const Placing& at) {
-    on.embedding_forward(at(ids), at(table), first, vocabulary, at.out(out));
+    on.embedding_forward(at("ids", ids), at("table", table), first, vocabulary, at.out("out", out));
   });
 }
 
 void OpDecorator::do_embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first,
                                         std::int64_t vocabulary, const Tensor& dtable) {
   run("embedding_backward", [&](Backend& on, const Placing& at) {
-    on.embedding_backward(at(ids), at(dout), first, vocabulary, at.in_out(dtable));
+    on.embedding_backward(at("ids", ids), at("dout", dout), first, vocabulary, at.in_out("dtable", dtable));
   });
 }
 
 void OpDecorator::do_rms_norm_forward(const Tensor& x, const Tensor& weight, float epsilon, const Tensor& y,
                                       const Tensor& rstd) {
   run("rms_norm_forward", [&](Backend& on, const Placing& at) {
-    on.rms_norm_forward(at(x), at(weight), epsilon, at.out(y), at.out(rstd));
+    on.rms_norm_forward(at("x", x), at("weight", weight), epsilon, at.out("y", y), at.out("rstd", rstd));
   });
 }
 
 void OpDecorator::do_rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rstd,
                                        const Tensor& dresidual, const Tensor& dx, const Tensor& dweight) {
   run("rms_norm_backward", [&](Backend& on, const Placing& at) {
-    on.rms_norm_backward(at(dy), at(x), at(weight), at(rstd), at(dresidual), at.out(dx), at.in_out(dweight));
+    on.rms_norm_backward(at("dy", dy), at("x", x), at("weight", weight), at("rstd", rstd), at("dresidual", dresidual),
+                         at.out("dx", dx), at.in_out("dweight", dweight));
   });
 }
 
 // ---- matrix products ----
 
 void OpDecorator::do_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, Write write) {
-  run("gemm", [&](Backend& on, const Placing& at) { on.gemm(kind, at(a), at(b), at.in_out(c), write); });
+  run("gemm", [&](Backend& on, const Placing& at) { on.gemm(kind, at("a", a), at("b", b), at.in_out("c", c), write); });
 }
 
 void OpDecorator::do_grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, const ExpertRows& rows,
                                   Write write) {
-  run("grouped_gemm",
-      [&](Backend& on, const Placing& at) { on.grouped_gemm(kind, at(a), at(b), at.in_out(c), at(rows), write); });
+  run("grouped_gemm", [&](Backend& on, const Placing& at) {
+    on.grouped_gemm(kind, at("a", a), at("b", b), at.in_out("c", c), at(rows), write);
+  });
 }
 
 // ---- rotary position embedding ----
 
 void OpDecorator::do_rope_table(std::span<const float> frequencies, float scale, const Tensor& table) {
-  run("rope_table", [&](Backend& on, const Placing& at) { on.rope_table(frequencies, scale, at.out(table)); });
+  run("rope_table", [&](Backend& on, const Placing& at) { on.rope_table(frequencies, scale, at.out("table", table)); });
 }
 
 void OpDecorator::do_rope_forward(const Tensor& x, std::int64_t rotated_heads, const Tensor& positions,
                                   const Tensor& table) {
-  run("rope_forward",
-      [&](Backend& on, const Placing& at) { on.rope_forward(at.in_out(x), rotated_heads, at(positions), at(table)); });
+  run("rope_forward", [&](Backend& on, const Placing& at) {
+    on.rope_forward(at.in_out("x", x), rotated_heads, at("positions", positions), at("table", table));
+  });
 }
 
 void OpDecorator::do_rope_backward(const Tensor& dx, std::int64_t rotated_heads, const Tensor& positions,
                                    const Tensor& table) {
   run("rope_backward", [&](Backend& on, const Placing& at) {
-    on.rope_backward(at.in_out(dx), rotated_heads, at(positions), at(table));
+    on.rope_backward(at.in_out("dx", dx), rotated_heads, at("positions", positions), at("table", table));
   });
 }
 
@@ -110,21 +114,24 @@ void OpDecorator::do_rope_backward(const Tensor& dx, std::int64_t rotated_heads,
 void OpDecorator::do_attention_forward(const AttentionShape& shape, const Tensor& qkv, const Tensor& document_start,
                                        const Tensor& out, const Tensor& lse) {
   run("attention_forward", [&](Backend& on, const Placing& at) {
-    on.attention_forward(shape, at(qkv), at(document_start), at.out(out), at.out(lse));
+    on.attention_forward(shape, at("qkv", qkv), at("document_start", document_start), at.out("out", out),
+                         at.out("lse", lse));
   });
 }
 
 void OpDecorator::do_attention_backward(const AttentionShape& shape, const Tensor& qkv, const Tensor& document_start,
                                         const Tensor& out, const Tensor& lse, const Tensor& dout, const Tensor& dqkv) {
   run("attention_backward", [&](Backend& on, const Placing& at) {
-    on.attention_backward(shape, at(qkv), at(document_start), at(out), at(lse), at(dout), at.out(dqkv));
+    on.attention_backward(shape, at("qkv", qkv), at("document_start", document_start), at("out", out), at("lse", lse),
+                          at("dout", dout), at.out("dqkv", dqkv));
   });
 }
 
 void OpDecorator::do_attention_cached(const AttentionShape& shape, const Tensor& qkv, std::int64_t past,
                                       const Tensor& key_cache, const Tensor& value_cache, const Tensor& out) {
   run("attention_cached", [&](Backend& on, const Placing& at) {
-    on.attention_cached(shape, at(qkv), past, at.in_out(key_cache), at.in_out(value_cache), at.out(out));
+    on.attention_cached(shape, at("qkv", qkv), past, at.in_out("key_cache", key_cache),
+                        at.in_out("value_cache", value_cache), at.out("out", out));
   });
 }
 
@@ -134,8 +141,9 @@ void OpDecorator::do_router_forward(const RoutingRule& rule, const Tensor& logit
                                     const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                                     const Tensor& weights) {
   run("router_forward", [&](Backend& on, const Placing& at) {
-    on.router_forward(rule, at(logits), at(selection_bias), at.out(probabilities), at.out(logsumexp), at.out(experts),
-                      at.out(weights));
+    on.router_forward(rule, at("logits", logits), at("selection_bias", selection_bias),
+                      at.out("probabilities", probabilities), at.out("logsumexp", logsumexp),
+                      at.out("experts", experts), at.out("weights", weights));
   });
 }
 
@@ -144,60 +152,71 @@ void OpDecorator::do_router_backward(const RoutingRule& rule, const Tensor& logi
                                      const Tensor& dweights, const Tensor& balance_gradient, double z_scale,
                                      const Tensor& dlogits) {
   run("router_backward", [&](Backend& on, const Placing& at) {
-    on.router_backward(rule, at(logits), at(probabilities), at(logsumexp), at(experts), at(weights), at(dweights),
-                       at(balance_gradient), z_scale, at.out(dlogits));
+    on.router_backward(rule, at("logits", logits), at("probabilities", probabilities), at("logsumexp", logsumexp),
+                       at("experts", experts), at("weights", weights), at("dweights", dweights),
+                       at("balance_gradient", balance_gradient), z_scale, at.out("dlogits", dlogits));
   });
 }
 
 void OpDecorator::do_balance_statistics(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                                         const Tensor& counts, const Tensor& probability_sums, const Tensor& z_sums) {
   run("balance_statistics", [&](Backend& on, const Placing& at) {
-    on.balance_statistics(at(probabilities), at(logsumexp), at(experts), at.out(counts), at.out(probability_sums),
-                          at.out(z_sums));
+    on.balance_statistics(at("probabilities", probabilities), at("logsumexp", logsumexp), at("experts", experts),
+                          at.out("counts", counts), at.out("probability_sums", probability_sums),
+                          at.out("z_sums", z_sums));
   });
 }
 
 void OpDecorator::do_jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, Write write) {
-  run("jitter", [&](Backend& on, const Placing& at) { on.jitter(noise, at(x), at.in_out(y), write); });
+  run("jitter", [&](Backend& on, const Placing& at) { on.jitter(noise, at("x", x), at.in_out("y", y), write); });
 }
 
 void OpDecorator::do_routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of,
                                  const Tensor& assignment_of, const Tensor& offsets) {
   run("routing_map", [&](Backend& on, const Placing& at) {
-    on.routing_map(at(experts), capacity, at.out(row_of), at.out(assignment_of), at.out(offsets));
+    on.routing_map(at("experts", experts), capacity, at.out("row_of", row_of), at.out("assignment_of", assignment_of),
+                   at.out("offsets", offsets));
   });
 }
 
 void OpDecorator::do_permute(const Tensor& x, const Tensor& assignment_of, std::int64_t experts_per_token,
                              const Tensor& rows) {
-  run("permute",
-      [&](Backend& on, const Placing& at) { on.permute(at(x), at(assignment_of), experts_per_token, at.out(rows)); });
+  run("permute", [&](Backend& on, const Placing& at) {
+    on.permute(at("x", x), at("assignment_of", assignment_of), experts_per_token, at.out("rows", rows));
+  });
 }
 
 void OpDecorator::do_unpermute(const Tensor& rows, const Tensor& row_of, const Tensor& base, const Tensor& x) {
-  run("unpermute", [&](Backend& on, const Placing& at) { on.unpermute(at(rows), at(row_of), at(base), at.out(x)); });
+  run("unpermute", [&](Backend& on, const Placing& at) {
+    on.unpermute(at("rows", rows), at("row_of", row_of), at("base", base), at.out("x", x));
+  });
 }
 
 void OpDecorator::do_permute_weights(const Tensor& weights, const Tensor& row_of, const Tensor& row_weights) {
-  run("permute_weights",
-      [&](Backend& on, const Placing& at) { on.permute_weights(at(weights), at(row_of), at.out(row_weights)); });
+  run("permute_weights", [&](Backend& on, const Placing& at) {
+    on.permute_weights(at("weights", weights), at("row_of", row_of), at.out("row_weights", row_weights));
+  });
 }
 
 void OpDecorator::do_unpermute_weights(const Tensor& row_weights, const Tensor& row_of, const Tensor& weights) {
-  run("unpermute_weights",
-      [&](Backend& on, const Placing& at) { on.unpermute_weights(at(row_weights), at(row_of), at.out(weights)); });
+  run("unpermute_weights", [&](Backend& on, const Placing& at) {
+    on.unpermute_weights(at("row_weights", row_weights), at("row_of", row_of), at.out("weights", weights));
+  });
 }
 
 // ---- SwiGLU ----
 
 void OpDecorator::do_swiglu_forward(const Tensor& h, const Tensor& row_weights, const Tensor& a) {
-  run("swiglu_forward", [&](Backend& on, const Placing& at) { on.swiglu_forward(at(h), at(row_weights), at.out(a)); });
+  run("swiglu_forward", [&](Backend& on, const Placing& at) {
+    on.swiglu_forward(at("h", h), at("row_weights", row_weights), at.out("a", a));
+  });
 }
 
 void OpDecorator::do_swiglu_backward(const Tensor& h, const Tensor& row_weights, const Tensor& da, const Tensor& dh,
                                      const Tensor& drow_weights, const Tensor& a) {
   run("swiglu_backward", [&](Backend& on, const Placing& at) {
-    on.swiglu_backward(at(h), at(row_weights), at(da), at.out(dh), at.out(drow_weights), at.out(a));
+    on.swiglu_backward(at("h", h), at("row_weights", row_weights), at("da", da), at.out("dh", dh),
+                       at.out("drow_weights", drow_weights), at.out("a", a));
   });
 }
 
@@ -206,21 +225,25 @@ void OpDecorator::do_swiglu_backward(const Tensor& h, const Tensor& row_weights,
 void OpDecorator::do_cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first,
                                               const Tensor& maxima, const Tensor& sums, const Tensor& target_logits) {
   run("cross_entropy_statistics", [&](Backend& on, const Placing& at) {
-    on.cross_entropy_statistics(at(logits), at(targets), first, at.out(maxima), at.out(sums), at.out(target_logits));
+    on.cross_entropy_statistics(at("logits", logits), at("targets", targets), first, at.out("maxima", maxima),
+                                at.out("sums", sums), at.out("target_logits", target_logits));
   });
 }
 
 void OpDecorator::do_cross_entropy_merge(const Tensor& parts, const Tensor& maxima, const Tensor& sums,
                                          const Tensor& target_logits) {
   run("cross_entropy_merge", [&](Backend& on, const Placing& at) {
-    on.cross_entropy_merge(at(parts), at.out(maxima), at.out(sums), at.out(target_logits));
+    on.cross_entropy_merge(at("parts", parts), at.out("maxima", maxima), at.out("sums", sums),
+                           at.out("target_logits", target_logits));
   });
 }
 
 void OpDecorator::do_cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
                                           const Tensor& target_logits, const Tensor& logsumexp, const Tensor& losses) {
   run("cross_entropy_losses", [&](Backend& on, const Placing& at) {
-    on.cross_entropy_losses(at(targets), at(maxima), at(sums), at(target_logits), at.out(logsumexp), at.out(losses));
+    on.cross_entropy_losses(at("targets", targets), at("maxima", maxima), at("sums", sums),
+                            at("target_logits", target_logits), at.out("logsumexp", logsumexp),
+                            at.out("losses", losses));
   });
 }
 
@@ -228,7 +251,8 @@ void OpDecorator::do_cross_entropy_backward(const Tensor& logits, const Tensor& 
                                             const Tensor& logsumexp, double scale, const Tensor& token_scales,
                                             const Tensor& dlogits) {
   run("cross_entropy_backward", [&](Backend& on, const Placing& at) {
-    on.cross_entropy_backward(at(logits), at(targets), first, at(logsumexp), scale, at(token_scales), at.out(dlogits));
+    on.cross_entropy_backward(at("logits", logits), at("targets", targets), first, at("logsumexp", logsumexp), scale,
+                              at("token_scales", token_scales), at.out("dlogits", dlogits));
   });
 }
 
@@ -237,8 +261,9 @@ void OpDecorator::do_cross_entropy_backward(const Tensor& logits, const Tensor& 
 void OpDecorator::do_adamw(const AdamWStep& step, const Tensor& master, const Tensor& gradient,
                            const Tensor& first_moment, const Tensor& second_moment, const Tensor& value) {
   run("adamw", [&](Backend& on, const Placing& at) {
-    on.adamw(step, at.in_out(master), at.in_out(gradient), at.in_out(first_moment), at.in_out(second_moment),
-             at.out(value));
+    on.adamw(step, at.in_out("master", master), at.in_out("gradient", gradient),
+             at.in_out("first_moment", first_moment), at.in_out("second_moment", second_moment),
+             at.out("value", value));
   });
 }
 

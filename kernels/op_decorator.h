@@ -24,6 +24,8 @@ class OpDecorator : public Backend {
   Event record() override { return inner_.record(); }
   void wait(Event event) override { inner_.wait(event); }
   void synchronize() override { inner_.synchronize(); }
+  void begin_range(const char* name, int number) override { inner_.begin_range(name, number); }
+  void end_range() noexcept override { inner_.end_range(); }
 
  protected:
   enum class Access : std::uint8_t { read, write, read_write };  // write: the whole tensor, without reading it
@@ -31,13 +33,14 @@ class OpDecorator : public Backend {
   class Placing {
    public:
     virtual ~Placing() = default;
-    Tensor operator()(const Tensor& tensor) const { return place(tensor, Access::read); }
-    Tensor out(const Tensor& tensor) const { return place(tensor, Access::write); }
-    Tensor in_out(const Tensor& tensor) const { return place(tensor, Access::read_write); }
-    ExpertRows operator()(const ExpertRows& rows) const { return {(*this)(rows.offsets), rows.host}; }
+    // name: the argument's in kernels/backend.h.
+    Tensor operator()(const char* name, const Tensor& tensor) const { return place(name, tensor, Access::read); }
+    Tensor out(const char* name, const Tensor& tensor) const { return place(name, tensor, Access::write); }
+    Tensor in_out(const char* name, const Tensor& tensor) const { return place(name, tensor, Access::read_write); }
+    ExpertRows operator()(const ExpertRows& rows) const { return {(*this)("offsets", rows.offsets), rows.host}; }
 
    private:
-    virtual Tensor place(const Tensor& tensor, Access) const { return tensor; }
+    virtual Tensor place(const char* /*name*/, const Tensor& tensor, Access) const { return tensor; }
   };
   // A lambda of (Backend& on, const Placing& at), which outlives it: a std::function would take from the heap for each op.
   class Call {

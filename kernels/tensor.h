@@ -16,8 +16,9 @@ namespace smoe {
 
 enum class DType : std::uint8_t { f32, bf16, i32, f64 };  // f64: sums alone
 enum class Device : std::uint8_t { cpu, cuda };
-enum class DeviceChoice : std::uint8_t { automatic, cpu, cuda };
-// Where make_backend() (kernels/backend.h) computes by that choice; automatic: on a GPU where there is one.
+enum class DeviceChoice : std::uint8_t { automatic, cpu, cuda, check };
+// Where make_backend() (kernels/backend.h) computes by that choice; automatic: on a GPU where there is one; check: on a GPU,
+// each op held against the CPU's.
 Device device_of(DeviceChoice choice);
 
 constexpr std::size_t bytes_of(DType type) { return type == DType::bf16 ? 2 : type == DType::f64 ? 8 : 4; }

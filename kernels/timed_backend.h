@@ -42,6 +42,8 @@ class TimedBackend final : public Backend {
   Event record() override { return inner_.record(); }
   void wait(Event event) override { inner_.wait(event); }
   void synchronize() override { inner_.synchronize(); }
+  void begin_range(const char* name, int number) override { inner_.begin_range(name, number); }
+  void end_range() noexcept override { inner_.end_range(); }
 
  private:
   double do_measure_memory_rate(const Tensor& room) override { return inner_.measure_memory_rate(room); }

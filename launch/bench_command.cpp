@@ -32,6 +32,9 @@ void bench(const BenchArguments& arguments, bool threads_given) {
   const RunConfig config = resolve_model(read_config(arguments.config, arguments.overrides));
   const Layout one_rank{};
   const TrainConfig& train = config.train;
+  if (train.device == DeviceChoice::check)
+    throw UsageError(
+        "train.device: found check, expected auto, cpu or cuda: the time of two backends is that of neither");
   const Device device = device_of(train.device);
   require_computable(config.model, device);
   require_memory(

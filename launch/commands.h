@@ -4,9 +4,12 @@
 // status 2, EndsWith(status) for a status of its own whose reason has been told, anything else for status 1.
 #pragma once
 
+#include <cstdint>
+#include <memory>
 #include <string>
 
 #include "configs/run_config.h"
+#include "kernels/backend.h"
 #include "launch/command_line.h"
 #include "launch/job.h"
 #include "parallel/layout.h"
@@ -22,8 +25,11 @@ void add_logits_command(CommandLine& line);
 void add_bench_command(CommandLine& line);
 void add_report_command(CommandLine& line);
 
-inline constexpr const char* device_help = "auto: a GPU where there is one";
+inline constexpr const char* device_help =
+    "auto: a GPU where there is one; check: a GPU, each operation held against the CPU's";
 inline constexpr const char* precision_help = "of weights and activations; auto: bf16 on a GPU, fp32 elsewhere";
+// What --device and --threads ask for. That it is two backends is told on standard error.
+std::unique_ptr<Backend> backend_of(const std::string& device, std::int64_t threads);
 // Help of --threads, and what parallel/cores.h decides where it is 0.
 inline constexpr const char* threads_help =
     "0: one a core that the process may use (taskset, numactl), at most OMP_NUM_THREADS";

@@ -11,7 +11,6 @@
 #include "data/files/json.h"
 #include "data/files/printable.h"
 #include "launch/commands.h"
-#include "parallel/cores.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/corpus.h"
 #include "trainer/evaluate.h"
@@ -85,8 +84,7 @@ void eval(const EvalArguments& arguments) {
                       source.name, directory.string()));
   };
   if (!sources.empty()) {
-    InferenceModel model(directory, mesh, length,
-                         make_backend(device_named(arguments.device), claim_threads(arguments.threads)), config,
+    InferenceModel model(directory, mesh, length, backend_of(arguments.device, arguments.threads), config,
                          precision_named(arguments.precision));
     for (const Source& source : sources) try {
         measure(model, source);
@@ -120,7 +118,7 @@ void add_eval_command(CommandLine& line) {
       .range(1, 1 << 24);
   command.option("--batch", arguments->sequences, "samples computed at once").show_default().range(1, 1 << 20);
   command.option("--threads", arguments->threads, threads_help).show_default().range(0, 4096);
-  command.option("--device", arguments->device, device_help).show_default().one_of({"auto", "cpu", "cuda"});
+  command.option("--device", arguments->device, device_help).show_default().one_of({"auto", "cpu", "cuda", "check"});
   command.option("--precision", arguments->precision, precision_help).show_default().one_of({"auto", "fp32", "bf16"});
   command.flag("--json", arguments->json, "one JSON object on stdout");
   command.runs([arguments] { eval(*arguments); });

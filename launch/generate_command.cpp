@@ -18,7 +18,6 @@
 #include "data/text/tokenizer.h"
 #include "data/text/tokenizer_json.h"
 #include "launch/commands.h"
-#include "parallel/cores.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/generate.h"
 #include "trainer/inference.h"
@@ -102,8 +101,7 @@ void generate_text(const GenerateArguments& arguments) {
   }
   const Mesh mesh = Mesh::single();
   const std::int64_t positions = static_cast<std::int64_t>(prompt.size()) + arguments.options.max_tokens;
-  InferenceModel model(directory, mesh, positions,
-                       make_backend(device_named(arguments.device), claim_threads(arguments.threads)), config,
+  InferenceModel model(directory, mesh, positions, backend_of(arguments.device, arguments.threads), config,
                        precision_named(arguments.precision));
   GenerateOptions options = arguments.options;
   options.stops = read_stop_ids(directory, config);
@@ -159,7 +157,7 @@ void add_generate_command(CommandLine& line) {
       .excludes(top_p)
       .excludes(seed);
   command.option("--threads", arguments->threads, threads_help).show_default().range(0, 4096);
-  command.option("--device", arguments->device, device_help).show_default().one_of({"auto", "cpu", "cuda"});
+  command.option("--device", arguments->device, device_help).show_default().one_of({"auto", "cpu", "cuda", "check"});
   command.option("--precision", arguments->precision, precision_help).show_default().one_of({"auto", "fp32", "bf16"});
   command.option("--chat", arguments->chat, "not available yet");
   command.runs([arguments, ids] {

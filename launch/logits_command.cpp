@@ -9,7 +9,6 @@
 #include "data/import/npy.h"
 #include "data/files/safetensors.h"
 #include "launch/commands.h"
-#include "parallel/cores.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/inference.h"
 
@@ -46,8 +45,7 @@ void logits(const LogitsArguments& arguments) {
   const auto ids = read_ids(file, shape.vocab_size);
 
   const Mesh mesh = Mesh::single();
-  InferenceModel model(directory, mesh, length,
-                       make_backend(device_named(arguments.device), claim_threads(arguments.threads)), config,
+  InferenceModel model(directory, mesh, length, backend_of(arguments.device, arguments.threads), config,
                        precision_named(arguments.precision));
   std::vector<TensorSpec> specs{{"logits", TensorType::f32, {sequences, length, shape.vocab_size}}};
   const auto router_name = [](std::int64_t layer) { return "router_logits." + std::to_string(layer); };
@@ -89,7 +87,7 @@ void add_logits_command(CommandLine& line) {
   command.path("--tokens", arguments->tokens, ".npy file of [B,S] ids").required();
   command.path("--out", arguments->out, "safetensors file: logits [B,S,V] and router_logits.N [B*S,E], f32").required();
   command.option("--threads", arguments->threads, threads_help).show_default().range(0, 4096);
-  command.option("--device", arguments->device, device_help).show_default().one_of({"auto", "cpu", "cuda"});
+  command.option("--device", arguments->device, device_help).show_default().one_of({"auto", "cpu", "cuda", "check"});
   command.option("--precision", arguments->precision, precision_help).show_default().one_of({"auto", "fp32", "bf16"});
   command.runs([arguments] { logits(*arguments); });
 }

@@ -12,6 +12,7 @@
 #include "configs/yaml_printer.h"
 #include "configs/yaml_reader.h"
 #include "kernels/backend.h"
+#include "kernels/check_backend.h"
 #include "launch/commands.h"
 #include "trainer/equivalence.h"
 #include "trainer/layout_check.h"
@@ -70,6 +71,7 @@ void print_heading(const RunConfig& config, const EquivalenceCase& what, int ran
   if (config.router.aux_loss_scope != what.router.aux_loss_scope)
     fmt::print("router.aux_loss_scope {} depends on the layout by its definition: {} stands in for it.\n",
                yaml_text(config.router.aux_loss_scope), yaml_text(what.router.aux_loss_scope));
+  if (config.train.device == DeviceChoice::check) fmt::print("{}\n", check_notice);
   fmt::print("\n{:<24} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}       {}\n", "layout", "lm loss", "balance", "z loss",
              "norm", "gradient", "weight", "worst gradient");
 }

@@ -2,6 +2,7 @@
 
 #include <stdexcept>
 
+#include "kernels/range.h"
 #include "parallel/token_split.h"
 
 namespace smoe {
@@ -55,6 +56,7 @@ AttentionShape Attention::shape(const TokenBatch& batch) const {
 void Attention::forward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& x,
                         KvCache* cache, Saved& saved, const Tensor& y) const {
   Backend& backend = context.backend;
+  const Range range(backend, "attention");
   const TokenSplit split(context.mesh);
   saved.x = split.gather(context.activations, x, "attention.gather");
   const std::int64_t tokens = saved.x.dim(0);
@@ -79,6 +81,7 @@ void Attention::forward(Context& context, const TokenBatch& batch, const Tensor&
 void Attention::backward(Context& context, const TokenBatch& batch, const Tensor& rope_table, const Tensor& dy,
                          const Saved& saved, const Tensor& dx) const {
   Backend& backend = context.backend;
+  const Range range(backend, "attention");
   const TokenSplit split(context.mesh);
   const ArenaScope scope(context.scratch);
   const Tensor dy_all = split.gather(context.scratch, dy, "attention.gather_gradient");

@@ -1,5 +1,6 @@
 #include "model/context.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 namespace smoe {
@@ -26,7 +27,11 @@ TokenBatch make_token_batch(Backend& backend, Arena& arena, std::int64_t sequenc
   const std::int64_t tokens = batch.tokens();
   batch.ids = upload(backend, arena, ids, tokens);
   batch.targets = upload(backend, arena, targets, tokens);
-  batch.document_start = upload(backend, arena, document_start, tokens);
+  // Where every token may attend from its sequence's first on, as without documents, attention has quicker ways. The memory is
+  // taken all the same: what a step needs does not depend on its data.
+  const Tensor starts = upload(backend, arena, document_start, tokens);
+  if (std::any_of(document_start.begin(), document_start.end(), [](std::int32_t start) { return start != 0; }))
+    batch.document_start = starts;
   batch.positions = arena.take(DType::i32, {tokens});
   // A sequence's row of positions is written once on the host and copied per sequence.
   thread_local std::vector<std::int32_t> row;

@@ -3,6 +3,8 @@
 #include <initializer_list>
 #include <vector>
 
+#include "kernels/range.h"
+
 namespace smoe {
 namespace {
 
@@ -30,6 +32,7 @@ Experts::Experts(ParameterSet& parameters, const std::string& prefix, const Mode
 
 void Experts::forward(Context& context, const Tensor& x, const Tensor& row_weights, const ExpertRows& rows,
                       Saved& saved, const Tensor& y) const {
+  const Range range(context.backend, "experts");
   const std::int64_t r = x.dim(0);
   saved.x = x;
   saved.row_weights = row_weights;
@@ -43,6 +46,7 @@ void Experts::forward(Context& context, const Tensor& x, const Tensor& row_weigh
 }
 
 void Experts::backward(Context& context, const Tensor& dy_then_dx, Saved& saved, const Tensor& drow_weights) const {
+  const Range range(context.backend, "experts");
   const ArenaScope scope(context.scratch);
   const std::int64_t r = dy_then_dx.dim(0);
   const Tensor da = context.scratch.take(dy_then_dx.type(), {r, intermediate_});

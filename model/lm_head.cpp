@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/range.h"
 #include "model/vocabulary_split.h"
 #include "parallel/token_split.h"
 
@@ -45,6 +46,7 @@ LmHead::Logits LmHead::forward(Context& context, const Tensor& x, const Tensor& 
 }
 
 void LmHead::losses(Context& context, const Tensor& local, const Tensor& targets, const Tensor& losses) const {
+  const Range range(context.backend, "head");
   const ArenaScope scope(context.scratch);
   const Tensor x = TokenSplit(context.mesh).gather(context.scratch, local, "head.gather");
   const std::int64_t tokens = x.dim(0), rows = chunk_rows(tokens, largest_slice_);
@@ -57,6 +59,7 @@ void LmHead::losses(Context& context, const Tensor& local, const Tensor& targets
 
 void LmHead::losses_and_gradient(Context& context, const Tensor& local, const Tensor& targets, double scale,
                                  const Tensor& token_scales, const Tensor& losses, const Tensor& dlocal) const {
+  const Range range(context.backend, "head");
   const TokenSplit split(context.mesh);
   const ArenaScope scope(context.scratch);
   const Tensor x = split.gather(context.scratch, local, "head.gather");
@@ -77,6 +80,7 @@ void LmHead::losses_and_gradient(Context& context, const Tensor& local, const Te
 }
 
 void LmHead::logits(Context& context, const Tensor& x, const Tensor& logits) const {
+  const Range range(context.backend, "head");
   projection_.forward(context, x, logits);
 }
 

@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "kernels/range.h"
 #include "model/freeze.h"
 #include "model/rope_frequencies.h"
 
@@ -72,11 +73,13 @@ void Mixtral::run_layers(Context& context, const TokenBatch& batch, Keep keep, K
     throw std::logic_error("position " + std::to_string(last - 1) + " is past the " +
                            std::to_string(rope_table_.dim(0)) + " allocated");
 
+  const Range range(context.backend, "forward");
   saved.keep = keep;
   saved.inputs.assign(layers_.size(), {});
   saved.layers.resize(layers_.size());
   Tensor x = embedding_.forward(context, batch.ids), spare;
   for (std::size_t l = 0; l < layers_.size(); ++l) {
+    const Range of_layer(context.backend, "layer", static_cast<int>(l));
     if (keep != Keep::nothing) saved.inputs[l] = x;
     const Tensor y = spare.empty() ? context.activations.take_like(x) : spare;
     const Arena::Mark mark = context.activations.mark();
@@ -118,13 +121,16 @@ void Mixtral::backward(Context& context, const TokenBatch& batch, const std::vec
                        Saved& saved, GradientReducer* reducer) {
   if (saved.dhidden.empty()) return;
   if (saved.keep == Keep::nothing) throw std::logic_error("backward of a forward that kept nothing");
+  const Range range(context.backend, "backward");
   const std::size_t first = first_trained();
   const Tensor gradient = context.activations.take_like(saved.dhidden);  // of x after each layer, from here down
   norm_.backward(context, saved.dhidden, saved.norm, {}, gradient);
   if (reducer) reducer->complete_from(layer_parameters_.back());
   for (std::size_t l = layers_.size(); l-- > 0 && first < layer_parameters_[l + 1];) {
+    const Range of_layer(context.backend, "layer", static_cast<int>(l));
     const Arena::Mark mark = context.activations.mark();
     if (saved.keep == Keep::inputs) {
+      const Range again_range(context.backend, "recompute");
       const ArenaScope scope(context.scratch);
       const Tensor again = context.activations.take_like(saved.inputs[l]);
       layers_[l]->forward(context, batch, rope_table_, saved.inputs[l], nullptr, saved.layers[l], {}, again);

@@ -1,5 +1,6 @@
 #include "model/router.h"
 
+#include "kernels/range.h"
 #include "parallel/token_split.h"
 
 namespace smoe {
@@ -18,6 +19,7 @@ Router::Router(ParameterSet& parameters, const std::string& prefix, const ModelC
 void Router::forward(Context& context, const TokenBatch& batch, const Tensor& x, Saved& saved,
                      const RouterStatistics& statistics) const {
   Backend& backend = context.backend;
+  const Range range(backend, "router");
   Arena& keep = context.activations;
   const std::int64_t tokens = x.dim(0);
   saved.x = x;
@@ -43,6 +45,7 @@ void Router::forward(Context& context, const TokenBatch& batch, const Tensor& x,
 
 void Router::backward(Context& context, const Tensor& dweights, const RouterGradient& gradient, const Saved& saved,
                       const Tensor& dx) const {
+  const Range range(context.backend, "router");
   const ArenaScope scope(context.scratch);
   const Tensor dlogits = context.scratch.take(dx.type(), saved.probabilities.shape());
   context.backend.router_backward(rule_, saved.logits, saved.probabilities, saved.logsumexp, saved.experts,

@@ -5,6 +5,8 @@
 #include <span>
 #include <stdexcept>
 
+#include "kernels/range.h"
+
 namespace smoe {
 
 AdamW::AdamW(Backend& backend, Arena& persistent, ParameterSet& parameters, const Mesh& mesh,
@@ -69,6 +71,7 @@ void AdamW::add_runs(const Bucket& bucket) {
 }
 
 void AdamW::sum_squares(const Tensor& squares) {
+  const Range range(backend_, "gradient_norm");
   for (std::size_t f = 0; f < moments_.size(); ++f)  // by buffer: the order of the sum
     for (const Bucket& bucket : shards_.buckets())
       if (bucket.flat == f)

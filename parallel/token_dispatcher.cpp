@@ -1,9 +1,10 @@
 #include "parallel/token_dispatcher.h"
 
 #include <algorithm>
-
 #include <stdexcept>
 #include <string>
+
+#include "kernels/range.h"
 
 namespace smoe {
 namespace {
@@ -94,6 +95,7 @@ void TokenDispatcher::bring_back(Backend& backend, Arena& scratch, const Tensor&
 
 Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts,
                                  const Tensor& weights, Dispatched& out, const Capacity& capacity) {
+  const Range range(backend, "dispatch");
   const std::int64_t tokens = x.dim(0);
   std::int64_t assignments = tokens * experts_per_token_;
   out.row_of = keep.take(DType::i32, {tokens, experts_per_token_});
@@ -136,6 +138,7 @@ Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, 
 void TokenDispatcher::dispatch_backward(Backend& backend, Arena& scratch, const Tensor& drows,
                                         const Tensor& drow_weights, const Dispatched& dispatched, const Tensor& dx,
                                         const Tensor& dweights) {
+  const Range range(backend, "dispatch");
   if (!exchanges()) {
     backend.unpermute(drows, dispatched.row_of, {}, dx);
     backend.unpermute_weights(drow_weights, dispatched.row_of, dweights);
@@ -153,6 +156,7 @@ void TokenDispatcher::dispatch_backward(Backend& backend, Arena& scratch, const 
 
 void TokenDispatcher::combine(Backend& backend, Arena& scratch, const Tensor& rows, const Dispatched& dispatched,
                               const Tensor& base, const Tensor& y) {
+  const Range range(backend, "combine");
   if (!exchanges()) return backend.unpermute(rows, dispatched.row_of, base, y);
   const ArenaScope scope(scratch);
   const Tensor by_expert = scratch.take(y.type(), {dispatched.assignment_of.dim(0), y.dim(1)});
@@ -162,6 +166,7 @@ void TokenDispatcher::combine(Backend& backend, Arena& scratch, const Tensor& ro
 
 void TokenDispatcher::combine_backward(Backend& backend, Arena& scratch, const Tensor& dy, const Dispatched& dispatched,
                                        const Tensor& drows) {
+  const Range range(backend, "combine");
   if (!exchanges()) return backend.permute(dy, dispatched.assignment_of, experts_per_token_, drows);
   const ArenaScope scope(scratch);
   const Tensor by_expert = scratch.take(dy.type(), {dispatched.assignment_of.dim(0), dy.dim(1)});

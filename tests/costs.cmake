@@ -19,6 +19,7 @@ set(smoe_costs
   "^(CommandLine\\.layouts|CommandBadInput\\.disk_full|Reshard\\.)" 5
   "^Processes\\.(alone|each|omp|taskset|what)" 12
   "^(ModelFiles|CommandTokens)\\." 4
+  "^CheckedRuns\\." 8
   "^GradientReducer\\.8" 3
   "^(Processes|CommandLine|ReportInBrowser|Prepare|SafetensorsProperty)\\." 3
   "^(Evaluation|ManyShards|ConsecutiveRuns|OddSteps|Rehearsal)\\." 3

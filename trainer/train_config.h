@@ -17,8 +17,10 @@
 namespace smoe {
 
 inline constexpr auto choices(DeviceChoice) {
-  return std::array<std::pair<DeviceChoice, std::string_view>, 3>{
-      {{DeviceChoice::automatic, "auto"}, {DeviceChoice::cpu, "cpu"}, {DeviceChoice::cuda, "cuda"}}};
+  return std::array<std::pair<DeviceChoice, std::string_view>, 4>{{{DeviceChoice::automatic, "auto"},
+                                                                   {DeviceChoice::cpu, "cpu"},
+                                                                   {DeviceChoice::cuda, "cuda"},
+                                                                   {DeviceChoice::check, "check"}}};
 }
 
 enum class PrecisionChoice { automatic, fp32, bf16 };  // automatic: fp32 on cpu, bf16 on cuda
@@ -27,7 +29,7 @@ inline constexpr auto choices(PrecisionChoice) {
   return std::array<std::pair<PrecisionChoice, std::string_view>, 3>{
       {{PrecisionChoice::automatic, "auto"}, {PrecisionChoice::fp32, "fp32"}, {PrecisionChoice::bf16, "bf16"}}};
 }
-// "auto", "cpu" or "cuda".
+// "auto", "cpu", "cuda" or "check".
 inline DeviceChoice device_named(std::string_view wanted) {
   for (const auto& [choice, name] : choices(DeviceChoice()))
     if (name == wanted) return choice;

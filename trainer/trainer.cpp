@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "kernels/check_backend.h"
 #include "kernels/cuda_device.h"
 #include "model/freeze.h"
 #include "optim/schedule.h"
@@ -109,6 +110,7 @@ RunSummary Trainer::run() {
   if (layout.ranks > 1) record_.say(fmt::format("{} ranks: {}", layout.ranks, layout.to_string()));
   if (parts_.training.model->type() == DType::bf16 && parts_.training.backend->device() == Device::cpu)
     record_.say("bf16 on a CPU is widened to f32 and rounded back: the numbers of a GPU, and no time saved");
+  if (config.train.device == DeviceChoice::check) record_.say(check_notice);
   rates_ = measure_machine_rates(*parts_.training.backend, parts_.mesh.group(Axis::world), config.ranks_on_node);
   for (const std::string& line : describe(rates_)) record_.say(line);
   start_loader();

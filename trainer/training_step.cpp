@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/philox.h"
+#include "kernels/range.h"
 
 namespace smoe {
 
@@ -32,6 +33,7 @@ TrainingStep::TrainingStep(Backend& backend, const Mesh& mesh, Mixtral& model, A
       sums_(backend) {}
 
 void TrainingStep::micro_batch(const StepBatch& part, std::int64_t m, double scale, const Tensor& loss, bool last) {
+  const Range range(backend_, "micro_batch", static_cast<int>(m));
   activations_.rewind({});
   scratch_.rewind({});
   Context context = this->context();
@@ -62,7 +64,10 @@ StepResult TrainingStep::compute_gradients(const StepBatch& batch) {
   sums_.reset(micro_batches + 1);
   for (std::int64_t m = 0; m < micro_batches; ++m)
     micro_batch(batch.part(m * micro_batch_size_, micro_batch_size_), m, scale, sums_[m], m + 1 == micro_batches);
-  reducer_.finish();
+  {
+    const Range range(backend_, "reduce");
+    reducer_.finish();
+  }
   optimizer_.sum_squares(sums_[micro_batches]);
   const std::span<const double> sums = sums_.read();  // the losses and the norm in one wait
   std::array<double, 1> loss{std::accumulate(sums.begin(), sums.end() - 1, 0.0)};
@@ -89,6 +94,7 @@ void TrainingStep::rehearse(std::int64_t sequence_length) {
 }
 
 void TrainingStep::apply(const StepResult& result, std::int64_t updates, double learning_rate) {
+  const Range range(backend_, "optimizer");
   if (result.refused()) return reducer_.clear_all();
   optimizer_.step(updates, learning_rate, optimizer_.clip_factor(result.grad_norm));
   reducer_.clear_unowned();

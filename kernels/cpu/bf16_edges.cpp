@@ -39,7 +39,7 @@ class Bf16Edges::Widened final : public Placing {
     Tensor half, wide;
   };
 
-  Tensor place(const Tensor& tensor, Access access) const override {
+  Tensor place(const char*, const Tensor& tensor, Access access) const override {
     if (tensor.type() != DType::bf16 || tensor.empty()) return tensor;
     const Tensor wide = scratch_.take(tensor.shape());
     if (access != Access::write) {

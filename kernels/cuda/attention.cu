@@ -41,7 +41,7 @@ void find_lowest_keys(cudaStream_t stream, const char* op, const AttentionShape&
   AttentionProblem<float> p{};
   p.sequences = static_cast<int>(shape.sequences);
   p.queries = static_cast<int>(shape.sequence_length);
-  p.window = static_cast<int>(shape.window);
+  p.window = static_cast<int>(std::min<std::int64_t>(shape.window, shape.sequence_length));
   p.document_start = document_start.i32();
   const std::int64_t entries = lowest_keys_of(shape);
   launch(stream, op, over(entries), lowest_keys_kernel, p, lowest_keys, static_cast<int>(entries));

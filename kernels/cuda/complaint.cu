@@ -2,7 +2,6 @@
 
 #include <stdexcept>
 #include <string>
-#include <utility>
 
 #include "kernels/cuda/error.h"
 
@@ -16,8 +15,10 @@ Complaints::Complaints() {
 Complaints::~Complaints() { cudaFreeHost(note_); }
 
 void Complaints::report() {
-  if (!note_->op) return;
-  const Note note = std::exchange(*note_, {});
+  if (!*static_cast<volatile int*>(&note_->written)) return;
+  const Note note = *note_;
+  note_->written = 0;
+  *static_cast<volatile int*>(&note_->taken) = 0;  // the next one may be written
   throw std::logic_error(std::string(note.op) + ": " + note.argument + "[" + std::to_string(note.entry) + "] is " +
                          std::to_string(note.id) + ", expected " + std::to_string(note.first) + " .. " +
                          std::to_string(note.limit - 1));

@@ -13,6 +13,7 @@ struct Note {
   const char* argument;
   std::int64_t entry;
   std::int32_t id, first, limit;
+  int taken, written;  // one thread alone writes a note; it can be read when all of it is there
 };
 
 // What a kernel is given with ids. Every id has to lie in [first, limit).
@@ -24,7 +25,12 @@ struct IdCheck {
 
   __device__ bool operator()(std::int32_t id, std::int64_t entry) const {
     if (id >= first && id < limit) return true;
-    *note = {op, argument, entry, id, first, limit};
+    if (atomicExch(&note->taken, 1) == 0) {
+      note->op = op, note->argument = argument, note->entry = entry;
+      note->id = id, note->first = first, note->limit = limit;
+      __threadfence_system();
+      *static_cast<volatile int*>(&note->written) = 1;
+    }
     return false;
   }
 };

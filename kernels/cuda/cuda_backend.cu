@@ -10,6 +10,7 @@
 #include "kernels/cuda/error.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/numbers.h"
+#include "kernels/cuda/ranges.h"
 
 namespace smoe {
 namespace {
@@ -32,7 +33,15 @@ std::string cuda_missing() {
   int count = 0, driver = 0, runtime = 0;
   const cudaError_t code = cudaGetDeviceCount(&count);
   cudaGetLastError();
-  if (code == cudaSuccess && count > 0) return {};
+  if (code == cudaSuccess && count > 0) {
+    int device = 0, major = 0, minor = 0;
+    cuda::check("the device", cudaGetDevice(&device));
+    cuda::check("the device", cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+    cuda::check("the device", cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+    if (major >= 8) return {};
+    return "found a GPU of compute capability " + std::to_string(major) + "." + std::to_string(minor) +
+           "; expected 8.0 (Ampere) or later";
+  }
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
   if (driver == 0)
@@ -121,6 +130,6 @@ DeviceProfile CudaBackend::measure_profile() {
   return profile;
 }
 
-std::unique_ptr<Backend> make_cuda_backend() { return std::make_unique<CudaBackend>(); }
+std::unique_ptr<Backend> make_cuda_backend() { return cuda::with_ranges(std::make_unique<CudaBackend>()); }
 
 }  // namespace smoe

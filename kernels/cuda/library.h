@@ -12,12 +12,13 @@ class SharedLibrary {
  public:
   // file: "libcublasLt.so.13"; package: who brings it. Throws std::runtime_error where it is in none of the loader's folders
   // nor where NVIDIA's packages put it.
-  SharedLibrary(const std::string& file, const std::string& package) : file_(file) {
-    handle_ = ::dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+  SharedLibrary(const std::string& file, const std::string& package) : file_(file), path_(file) {
+    handle_ = ::dlopen(path_.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (handle_) return;
     const char* why = ::dlerror();
     std::string reason = why ? why : file + ": no reason given";
-    handle_ = ::dlopen(("/usr/local/cuda/lib64/" + file).c_str(), RTLD_NOW | RTLD_LOCAL);
+    path_ = "/usr/local/cuda/lib64/" + file;
+    handle_ = ::dlopen(path_.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!handle_)
       throw std::runtime_error("device: cuda needs " + reason + "; install " + package +
                                ", or name the folder that it is in with LD_LIBRARY_PATH");
@@ -27,6 +28,7 @@ class SharedLibrary {
   SharedLibrary& operator=(const SharedLibrary&) = delete;
 
   void* handle() const { return handle_; }
+  const std::string& path() const { return path_; }  // by which it was opened
 
   template <class... Arguments, class Result>
   void find(Result (*&function)(Arguments...), const char* name) const {
@@ -38,7 +40,7 @@ class SharedLibrary {
   }
 
  private:
-  std::string file_;
+  std::string file_, path_;
   void* handle_;
 };
 

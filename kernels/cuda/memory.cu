@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <string>
 
 #include "kernels/arena.h"
@@ -13,7 +14,31 @@
 namespace smoe {
 namespace cuda {
 
-Stream::Stream() { check("a stream", cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
+namespace {
+
+// The device that backends are made on, and the pool that cudaMallocAsync takes from.
+cudaMemPool_t pool_of_device() {
+  int device = 0;
+  cudaMemPool_t pool = nullptr;
+  check("the device", cudaGetDevice(&device));
+  check("the pool of memory", cudaDeviceGetDefaultMemPool(&pool, device));
+  return pool;
+}
+
+std::uint64_t bytes_of_pool(cudaMemPool_t pool, cudaMemPoolAttr which) {
+  std::uint64_t bytes = 0;
+  check("the pool of memory", cudaMemPoolGetAttribute(pool, which, &bytes));
+  return bytes;
+}
+
+}  // namespace
+
+Stream::Stream() {
+  check("a stream", cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  // Without this the pool gives back to the driver, at every wait, what is not in use.
+  std::uint64_t all = std::numeric_limits<std::uint64_t>::max();
+  check("the pool of memory", cudaMemPoolSetAttribute(pool_of_device(), cudaMemPoolAttrReleaseThreshold, &all));
+}
 
 Stream::~Stream() {
   cudaStreamSynchronize(stream_);
@@ -38,30 +63,19 @@ Event Events::record() {
 
 void Events::wait(Event event) const { check("earlier work", cudaEventSynchronize(events_[event.number % ring])); }
 
-namespace {
-
-// The device that backends are made on, and the pool that cudaMallocAsync takes from.
-cudaMemPool_t pool_of_device() {
-  int device = 0;
-  cudaMemPool_t pool = nullptr;
-  check("the device", cudaGetDevice(&device));
-  check("memory of the device", cudaDeviceGetDefaultMemPool(&pool, device));
-  return pool;
-}
-
-std::uint64_t bytes_of_pool(cudaMemPool_t pool, cudaMemPoolAttr which) {
-  std::uint64_t bytes = 0;
-  check("memory of the device", cudaMemPoolGetAttribute(pool, which, &bytes));
-  return bytes;
-}
-
-}  // namespace
-
 void* take(const Stream& stream, std::size_t bytes) {
+  bytes = std::max<std::size_t>(bytes, 1);
   void* data = nullptr;
-  const cudaError_t code = cudaMallocAsync(&data, std::max<std::size_t>(bytes, 1), stream);
+  cudaError_t code = cudaMallocAsync(&data, bytes, stream);
   if (code == cudaErrorMemoryAllocation) {
-    cudaGetLastError();  // one that is over: the next call starts without it
+    // What was given back may still be in use by earlier work, or lie in the pool in pieces.
+    cudaGetLastError();  // this error is over: the next call starts without it
+    stream.synchronize();
+    check("the pool of memory", cudaMemPoolTrimTo(pool_of_device(), 0));
+    code = cudaMallocAsync(&data, bytes, stream);
+  }
+  if (code == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
     throw OutOfMemory(bytes, bytes_of_pool(pool_of_device(), cudaMemPoolAttrUsedMemCurrent), cuda_memory());
   }
   check("memory of the device", code);
@@ -138,9 +152,8 @@ void restart_cuda_peak() {
 
 int cuda_devices() {
   int count = 0;
-  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
-  cudaGetLastError();
-  return 0;
+  if (cuda_missing().empty()) cuda::check("the device", cudaGetDeviceCount(&count));
+  return count;
 }
 
 // ---- Backend: memory and copies ----

@@ -42,8 +42,8 @@ class Events {
   std::array<cudaEvent_t, ring> events_{};
 };
 
-// Bytes of the device, taken and given back in the order of the stream's work, from the driver's pool, which keeps what
-// was given back. Throws std::bad_alloc where there are not so many.
+// Bytes of the device, taken and given back in the order of the stream's work, from the driver's pool, which keeps what was
+// given back. Throws std::bad_alloc where there are not so many, also after the pool has given up all that it kept.
 void* take(const Stream& stream, std::size_t bytes);
 void give_back(const Stream& stream, void* data) noexcept;
 
@@ -78,7 +78,7 @@ class Upload {
   void operator()(void* to, const void* host, std::size_t bytes);
 
  private:
-  static constexpr std::size_t half_bytes = std::size_t{4} << 20;
+  static constexpr std::size_t half_bytes = std::size_t{1} << 20;
   void next_half();
 
   const Stream& stream_;

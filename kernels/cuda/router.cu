@@ -168,7 +168,7 @@ __global__ void __launch_bounds__(tokens_of_a_block* warp)
   if (t >= tokens) return;
   const bool softmax = rule.score == Score::softmax;
   experts += t * K, weights += t * K, dweights += t * K;
-  float l[N], p[N], d[N];
+  float l[N] = {}, p[N], d[N];  // l: read where it is needed
   load_row(probabilities + t * E, E, 0.0f, p);
   if (!softmax) load_row(logits + t * E, E, -INFINITY, l);
 

@@ -1,8 +1,6 @@
 // Compiled as C++: the frontend's headers take nvcc two minutes.
 #include "kernels/cuda/sdpa.h"
 
-#include <dlfcn.h>
-
 #include <array>
 #include <cmath>
 #include <cstdio>
@@ -18,6 +16,7 @@
 #include <vector>
 
 #include "kernels/cuda/error.h"
+#include "kernels/cuda/library.h"
 #include "kernels/cuda/swap_outer.h"
 
 #define NV_CUDNN_FRONTEND_USE_DYNAMIC_LOADING
@@ -94,15 +93,11 @@ void Sdpa::Library::refuse(const std::string& reason) {
 bool Sdpa::Library::load() {
   if (tried) return handle != nullptr;
   tried = true;
-  if (!fe::cudnn_dlhandle) fe::cudnn_dlhandle = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL);
-  if (!fe::cudnn_dlhandle) {
-    const char* const reason = dlerror();
-    refuse(reason ? reason : "libcudnn.so.9 is not here");
-    return false;
-  }
   try {
-    // The headers look for a runtime by name, an older one first.
-    set_by_default("CUDNN_FRONTEND_CUDART_LIB_NAME", "libcudart.so." + std::to_string(CUDART_VERSION / 1000));
+    if (!fe::cudnn_dlhandle) fe::cudnn_dlhandle = SharedLibrary("libcudnn.so.9", "NVIDIA's cuDNN 9").handle();
+    // The headers look for a runtime by name, an older one first: it is opened here, wherever it is, and named to them.
+    const SharedLibrary runtime("libcudart.so." + std::to_string(CUDART_VERSION / 1000), "NVIDIA's CUDA runtime");
+    set_by_default("CUDNN_FRONTEND_CUDART_LIB_NAME", runtime.path());
     set_by_default("CUDNN_FRONTEND_ATTN_DP_WORKSPACE_LIMIT", score_bytes);
     if (const cudnnStatus_t status = fe::detail::create_handle(&handle); status != CUDNN_STATUS_SUCCESS) {
       handle = nullptr;

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What each CUDA kernel takes of a multiprocessor, as ptxas tells: registers a thread, static shared memory, stack, and what was
 # spilled (stores + loads), all but the registers in bytes. Compiles kernels/cuda anew, as the build has it, for one kind of GPU.
-#   tests/bench/kernel_report.sh [FILE...]   of kernels/cuda; default: all
+#   tests/bench/kernel_report.sh [--table] [FILE...]   of kernels/cuda; default: all
+#     --table         a row a kernel, in Markdown, over its instances: from the least registers to the most, the most of the rest
 #   SMOE_ARCH=90      compute capability without its point
 #   SMOE_BUILD=build/release
 set -euo pipefail
@@ -14,7 +15,9 @@ commands=${SMOE_BUILD:-$root/build/release}/compile_commands.json
 python3 - "$commands" "$arch" "$@" <<'END'
 import json, os, re, shlex, subprocess, sys, tempfile
 
-commands, arch, wanted = sys.argv[1], sys.argv[2], {os.path.basename(name) for name in sys.argv[3:]}
+commands, arch, names = sys.argv[1], sys.argv[2], sys.argv[3:]
+as_table = "--table" in names
+wanted = {os.path.basename(name) for name in names if name != "--table"}
 units = [unit for unit in json.load(open(commands)) if "/kernels/cuda/" in unit["file"] and " -x cu " in unit["command"]]
 units = [unit for unit in units if not wanted or os.path.basename(unit["file"]) in wanted]
 if not units:
@@ -50,7 +53,25 @@ def readable(names):
         short.append(name)
     return short
 
-print(f"{'kernel, sm_' + arch:<64} {'registers':>9} {'shared':>7} {'stack':>6} {'spilled':>8}")
+def print_rows(file, rows):
+    print(file)
+    for plain, row in rows:
+        print(f"  {plain:<62} {row['registers']:>9} {row['shared']:>7} {row['stack']:>6} {row['spilled']:>8}")
+
+def print_table_rows(file, rows):
+    kernels = {}
+    for plain, row in rows:
+        kernels.setdefault(plain.split("<")[0], []).append(row)
+    for kernel, instances in kernels.items():
+        registers = sorted({row["registers"] for row in instances})
+        cells = [f"{registers[0]} to {registers[-1]}" if len(registers) > 1 else str(registers[0])]
+        cells += [str(max(row[of] for row in instances)) for of in ("shared", "stack", "spilled")]
+        print(f"| `{file}` | {kernel.removesuffix('_kernel')} | {len(instances)} | " + " | ".join(cells) + " |")
+
+if as_table:
+    print(f"| file | kernel, sm_{arch} | instances | registers | shared | stack | spilled |\n|---|---|---|---|---|---|---|")
+else:
+    print(f"{'kernel, sm_' + arch:<64} {'registers':>9} {'shared':>7} {'stack':>6} {'spilled':>8}")
 with tempfile.TemporaryDirectory() as folder:
     for unit in units:
         rows, name = {}, None
@@ -63,8 +84,9 @@ with tempfile.TemporaryDirectory() as folder:
                 shared = re.search(r"(\d+) bytes smem", line)
                 rows.setdefault(name, {}).update(registers=int(found[1]), shared=int(shared[1]) if shared else 0)
         kernels = [(name, row) for name, row in rows.items() if "registers" in row]  # functions of their own have none
-        if kernels:
-            print(os.path.basename(unit["file"]))
-        for plain, (_, row) in sorted(zip(readable([name for name, _ in kernels]), kernels)):
-            print(f"  {plain:<62} {row['registers']:>9} {row['shared']:>7} {row.get('stack', 0):>6} {row.get('spilled', 0):>8}")
+        named = [(plain, {"stack": 0, "spilled": 0} | row)
+                 for plain, (_, row) in zip(readable([name for name, _ in kernels]), kernels)]
+        named.sort(key=lambda kernel: kernel[0])
+        if named:
+            (print_table_rows if as_table else print_rows)(os.path.basename(unit["file"]), named)
 END

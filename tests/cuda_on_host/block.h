@@ -13,7 +13,9 @@
 #include <functional>
 #include <map>
 #include <set>
+#include <string>
 #include <string_view>
+#include <vector>
 
 namespace cuda_on_host {
 
@@ -77,6 +79,8 @@ bool queue_launch(Stream* stream, const Launch& launch, std::function<void()> th
 // Other work of a stream: what a library would do on it.
 void queue(Stream* stream, std::function<void()> work);
 
+// The environment sets both at start: CUDA_ON_HOST_ORDER=2, CUDA_ON_HOST_LATE=1.
+//
 // How a stream works: at once, when it is called; or as late as a wait allows, which shows a host that does not wait.
 void set_late(bool late);
 
@@ -96,12 +100,17 @@ struct Machine {
   bool driver = true;
   int devices = 1;
   int driver_version = 13000;
+  int compute_capability = 90;                       // 10 times it
   std::size_t memory = std::size_t{1} << 40;         // bytes of the device
   std::size_t locked_memory = std::size_t{1} << 40;  // of the host, that the driver may page-lock
-  bool fused_attention = true;                       // the library's; without it, our own kernels take every shape
+  bool fused_attention = false;                      // the library's; without it, our own kernels take every shape
+  bool profiled = false;                             // a profiler watches: ranges are noted
 };
 Machine& machine();
+// The ranges since the last call, each with those around it: "layer 0/attention/gemm". Throws where one has not ended.
+std::vector<std::string> take_ranges();
 std::size_t allocations();   // so far: of the device and page-locked
 std::size_t bytes_in_use();  // of the device
+std::size_t waits();         // of the host, so far, for a stream or an event
 
 }  // namespace cuda_on_host

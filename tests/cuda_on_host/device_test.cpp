@@ -35,10 +35,7 @@ std::string out_of_memory(Action&& action) {
 class CudaDevice : public ::testing::Test {
  protected:
   CudaDevice() { cuda_on_host::set_late(false); }
-  ~CudaDevice() override {
-    machine() = saved_;
-    cuda_on_host::set_late(false);
-  }
+  ~CudaDevice() override { machine() = saved_; }
 
   // `auto` then computes on the CPU, and who wants CUDA is told why not.
   static void expect_missing(const std::string& why) {
@@ -76,6 +73,11 @@ TEST_F(CudaDevice, DriverWithoutAGpuIsSaid) {
   machine().devices = 0;
   expect_missing(
       "found an NVIDIA driver and no GPU that this process may use (CUDA_VISIBLE_DEVICES hides those it does not name)");
+}
+
+TEST_F(CudaDevice, OldGpuIsSaidWithWhatItIs) {
+  machine().compute_capability = 75;
+  expect_missing("found a GPU of compute capability 7.5; expected 8.0 (Ampere) or later");
 }
 
 TEST_F(CudaDevice, MemoryIsWhatIsFreeAndThePeakWhatWasHeldAtOnce) {
@@ -119,17 +121,6 @@ TEST_F(CudaDevice, OutOfMemoryInsideAnOpSaysTheSame) {
                        {"out of memory of the GPU: 9.0 MiB more are wanted", "8.0 of its "}));
   machine().memory = mib;  // less than is in use
   EXPECT_TRUE(mentions(out_of_memory([&] { backend->allocate(1); }), {"0.0 of its 1.0 MiB are free"}));
-}
-
-// What was given back comes in the order of the stream's work: it is waited for before memory is said to be out.
-TEST_F(CudaDevice, MemoryGivenBackIsTakenAgainWhileTheDeviceIsBehind) {
-  const std::unique_ptr<Backend> backend = make_cuda_backend();
-  machine().memory = cuda_on_host::bytes_in_use() + 8 * mib;
-  cuda_on_host::set_late(true);
-  backend->release(backend->allocate(6 * mib), 6 * mib);
-  void* again = nullptr;
-  EXPECT_NO_THROW(again = backend->allocate(6 * mib));
-  backend->release(again, 6 * mib);
 }
 
 TEST_F(CudaDevice, OutOfPageLockedMemoryIsTheHosts) {

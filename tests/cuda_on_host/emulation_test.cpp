@@ -3,8 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
-#include <limits>
-#include <numeric>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -227,6 +226,22 @@ TEST_P(Emulation, LateWorkIsDoneWhenSomebodyWaits) {
   events.wait(event);
   EXPECT_EQ(locked[0], 1);
   check("page-locked memory", cudaFreeHost(locked));
+}
+
+// What was given back is had again at once, though the device has yet to come to where it was.
+TEST_P(Emulation, MemoryThatWasGivenBackIsWaitedFor) {
+  cuda_on_host::set_late(true);
+  const std::size_t before = cuda_on_host::machine().memory, used = cuda_on_host::bytes_in_use();
+  cuda_on_host::machine().memory = used + 1000;
+  void* const first = take(stream_, 700);
+  give_back(stream_, first);
+  void* second = nullptr;
+  EXPECT_NO_THROW(second = take(stream_, 800));
+  EXPECT_THROW(take(stream_, 300), std::bad_alloc);
+  give_back(stream_, second);
+  stream_.synchronize();
+  EXPECT_EQ(cuda_on_host::bytes_in_use(), used);
+  cuda_on_host::machine().memory = before;
 }
 
 INSTANTIATE_TEST_SUITE_P(Orders, Emulation, testing::Values(0, 1, 2, 3));

@@ -2,6 +2,7 @@
 // somebody waits. What a device cannot do is refused as it would be, and a wrong use is an exception.
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <map>
@@ -46,7 +47,8 @@ Memory& memory() {
 }
 
 struct Settings {
-  bool late = false;
+  std::size_t waits = 0;
+  bool late = std::getenv("CUDA_ON_HOST_LATE") != nullptr;
   std::unordered_map<const void*, std::size_t> shared_limits;
 };
 Settings& settings() {
@@ -69,7 +71,7 @@ void expect_on_device(const char* call, const void* at, std::size_t bytes) {
 }
 
 constexpr std::size_t alignment = 256;
-constexpr int multiprocessors = 3, compute_capability = 9;
+constexpr int multiprocessors = 3;
 
 }  // namespace
 
@@ -79,6 +81,7 @@ Machine& machine() {
 }
 std::size_t allocations() { return memory().allocations; }
 std::size_t bytes_in_use() { return memory().in_use; }
+std::size_t waits() { return settings().waits; }
 void set_late(bool late) { settings().late = late; }
 
 void queue(Stream* stream, std::function<void()> work) {
@@ -87,7 +90,7 @@ void queue(Stream* stream, std::function<void()> work) {
 }
 
 bool queue_launch(Stream* stream, const Launch& launch, std::function<void()> thread) {
-  constexpr std::size_t static_limit = 48 * 1024, limit_of_any = 227 * 1024;
+  constexpr std::size_t static_limit = 40 * 1024 /* and what is declared */, limit_of_any = 227 * 1024;
   std::size_t allowed = static_limit;
   if (const auto raised = settings().shared_limits.find(launch.kernel); raised != settings().shared_limits.end())
     allowed = raised->second;
@@ -132,14 +135,17 @@ cudaError_t cudaDriverGetVersion(int* version) {
 }
 cudaError_t cudaRuntimeGetVersion(int* version) { return *version = 13000, cudaSuccess; }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  return *value = attribute == cudaDevAttrMultiProcessorCount ? multiprocessors : compute_capability, cudaSuccess;
+  *value = attribute == cudaDevAttrMultiProcessorCount      ? multiprocessors
+           : attribute == cudaDevAttrComputeCapabilityMajor ? machine().compute_capability / 10
+                                                            : machine().compute_capability % 10;
+  return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {.name = "emulated on the host",
                  .totalGlobalMem = machine().memory,
                  .multiProcessorCount = multiprocessors,
-                 .major = compute_capability,
-                 .minor = 0};
+                 .major = machine().compute_capability / 10,
+                 .minor = machine().compute_capability % 10};
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
@@ -155,6 +161,7 @@ cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute, vo
   return cudaSuccess;
 }
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute, void* value) {
+  if (attribute == cudaMemPoolAttrReleaseThreshold) return cudaSuccess;
   std::uint64_t bytes = 0;
   std::memcpy(&bytes, value, sizeof bytes);
   if (attribute != cudaMemPoolAttrReservedMemHigh || bytes != 0) return cudaErrorInvalidValue;
@@ -164,8 +171,7 @@ cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute, vo
 
 // ---- memory: as new, all of its bytes are 0xff: NaN, and no index ----
 
-cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t stream) {
-  if (bytes > free_bytes()) stream->go_on(stream->queued());  // what is given back on its way
+cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t) {
   if (bytes > free_bytes()) return cudaErrorMemoryAllocation;
   *data = ::operator new (bytes, std::align_val_t{alignment});
   std::memset(*data, 0xff, bytes);
@@ -185,6 +191,7 @@ cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
   });
   return cudaSuccess;
 }
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, std::size_t) { return cudaSuccess; }
 cudaError_t cudaMallocHost(void** data, std::size_t bytes) {
   if (bytes > machine().locked_memory) return cudaErrorMemoryAllocation;
   *data = ::operator new (bytes, std::align_val_t{alignment});
@@ -223,6 +230,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  ++settings().waits;
   stream->go_on(stream->queued());
   return cudaSuccess;
 }
@@ -239,6 +247,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (event->stream) ++settings().waits;  // of an event never recorded: none
   if (event->stream) event->stream->go_on(event->after);
   return cudaSuccess;
 }

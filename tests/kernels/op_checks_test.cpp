@@ -33,7 +33,7 @@ class Meddling final : public OpDecorator {
     explicit Changing(Meddling& meddling) : meddling_(meddling) {}
 
    private:
-    Tensor place(const Tensor& tensor, Access) const override {
+    Tensor place(const char*, const Tensor& tensor, Access) const override {
       const bool chosen = meddling_.given.size() == meddling_.place;
       meddling_.given.push_back(tensor);
       return chosen ? meddling_.change(tensor) : tensor;

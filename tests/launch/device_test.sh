@@ -23,6 +23,7 @@ case_cuda_where_no_driver_is() {
   refused_device "$smoe" train config.yaml train.device=cuda
   refused_device "$smoe" bench config.yaml train.device=cuda --steps 1
   refused_device "$smoe" verify config.yaml train.device=cuda
+  refused_device "$smoe" train config.yaml train.device=check
   absent run/checkpoints
   expect 0 'saved run/checkpoints/step-000002' -- "$smoe" train config.yaml train.device=auto
   grep -q '"torch_dtype": "float32"' run/checkpoints/step-000002/model/config.json || fail "without a GPU, auto is not fp32"
@@ -32,6 +33,10 @@ open("ids.npy", "wb").write(b"\x93NUMPY\x01\x00" + bytes([118, 0]) + header + by
   refused_device "$smoe" eval --model run --data shards --device cuda
   refused_device "$smoe" generate --model run --tokenizer bytes --prompt x --device cuda
   refused_device "$smoe" logits --model run --tokens ids.npy --out logits.safetensors --device cuda
+  refused_device "$smoe" eval --model run --data shards --device check
+  refused_device "$smoe" generate --model run --tokenizer bytes --prompt x --device check
+  refused_device "$smoe" logits --model run --tokens ids.npy --out logits.safetensors --device check
+  expect 2 'train.device: found check, expected ' -- "$smoe" bench config.yaml train.device=check --steps 1
   absent logits.safetensors
   local device
   for device in auto cpu; do

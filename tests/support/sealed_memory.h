@@ -41,7 +41,7 @@ class SealedMemory final : private OwnedBackend, public OpDecorator {
 
   class OnTheCpu final : public Placing {
    private:
-    Tensor place(const Tensor& tensor, Access) const override {
+    Tensor place(const char*, const Tensor& tensor, Access) const override {
       return {tensor.raw(), tensor.type(), tensor.shape(), Device::cpu};
     }
   };

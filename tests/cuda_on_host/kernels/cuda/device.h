@@ -83,7 +83,9 @@ inline unsigned __reduce_min_sync(unsigned mask, unsigned value) { return ~cuda_
 inline int atomicAdd(int* at, int value) { return std::exchange(*at, *at + value); }
 inline unsigned atomicAdd(unsigned* at, unsigned value) { return std::exchange(*at, *at + value); }
 inline int atomicMax(int* at, int value) { return std::exchange(*at, std::max(*at, value)); }
+inline int atomicExch(int* at, int value) { return std::exchange(*at, value); }
 inline void __threadfence() {}
+inline void __threadfence_system() {}
 
 // ---- numbers ----
 inline int __popc(unsigned x) { return std::popcount(x); }
@@ -110,11 +112,16 @@ enum cudaError_t {
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 enum cudaMemPoolAttr {
+  cudaMemPoolAttrReleaseThreshold,
   cudaMemPoolAttrReservedMemCurrent,
   cudaMemPoolAttrReservedMemHigh,
   cudaMemPoolAttrUsedMemCurrent,
 };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrComputeCapabilityMajor };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrComputeCapabilityMinor,
+};
 inline constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
 using cudaStream_t = cuda_on_host::Stream*;
 using cudaEvent_t = cuda_on_host::Event*;
@@ -145,6 +152,7 @@ cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device);
 cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribute, void* value);
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribute, void* value);
 cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t stream);
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, std::size_t bytes);
 cudaError_t cudaFreeAsync(void* data, cudaStream_t stream);
 cudaError_t cudaMallocHost(void** data, std::size_t bytes);
 cudaError_t cudaFreeHost(void* data);
