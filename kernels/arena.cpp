@@ -12,11 +12,12 @@ std::size_t aligned(std::size_t bytes) {
 }
 }  // namespace
 
-OutOfMemory::OutOfMemory(std::size_t wanted_bytes, std::size_t held_bytes) {
-  constexpr double mib = 1 << 20;
+OutOfMemory::OutOfMemory(std::size_t wanted_bytes, std::size_t held_bytes, const DeviceMemory& of_gpu) {
+  const auto mib = [](auto bytes) { return static_cast<double>(bytes) / (1 << 20); };
   std::ostringstream text;
-  text << std::fixed << std::setprecision(1) << "out of memory: " << static_cast<double>(wanted_bytes) / mib
-       << " MiB more are wanted for tensors, beside " << static_cast<double>(held_bytes) / mib << " MiB";
+  text << std::fixed << std::setprecision(1) << "out of memory" << (of_gpu.total > 0 ? " of the GPU" : "") << ": "
+       << mib(wanted_bytes) << " MiB more are wanted for tensors, beside " << mib(held_bytes) << " MiB";
+  if (of_gpu.total > 0) text << "; " << mib(of_gpu.free) << " of its " << mib(of_gpu.total) << " MiB are free";
   message_ = text.str();
 }
 
@@ -38,7 +39,7 @@ void Arena::grow(std::size_t bytes) {
   try {
     blocks_.push_back({backend_.allocate(capacity), capacity, 0});
   } catch (const std::bad_alloc&) {
-    throw OutOfMemory(capacity, reserved_bytes());
+    throw OutOfMemory(capacity, reserved_bytes(), backend_.device() == Device::cuda ? cuda_memory() : DeviceMemory{});
   }
 }
 

@@ -6,16 +6,20 @@
 #include <cstddef>
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cuda_device.h"
 
 namespace smoe {
 
-// What take() throws where the backend has no more.
+// What take() throws where the backend has no more. One line, with what was asked for and what there is.
 class OutOfMemory : public std::bad_alloc {
  public:
-  OutOfMemory(std::size_t wanted_bytes, std::size_t held_bytes);  // wanted at once; held by the arena already
+  explicit OutOfMemory(std::string message) : message_(std::move(message)) {}
+  // wanted at once; held by the arena already; of the GPU, where it is its memory that is out.
+  OutOfMemory(std::size_t wanted_bytes, std::size_t held_bytes, const DeviceMemory& of_gpu = {});
   const char* what() const noexcept override { return message_.c_str(); }
 
  private:

@@ -3,16 +3,21 @@
 #include <chrono>
 
 namespace smoe {
+namespace {
+bool on_cpu(const Backend& backend) { return backend.device() == Device::cpu; }
+}  // namespace
 
 Yardstick::Yardstick(Backend& backend, std::int64_t n, std::int64_t elements)
     : backend_(backend),
       arena_(backend),
-      a_(arena_.take({n, n})),
-      b_(arena_.take({n, n})),
-      c_(arena_.take({n, n})),
+      a_(on_cpu(backend) ? arena_.take({n, n}) : Tensor()),
+      b_(on_cpu(backend) ? arena_.take({n, n}) : Tensor()),
+      c_(on_cpu(backend) ? arena_.take({n, n}) : Tensor()),
       room_(arena_.take({elements})) {
-  backend.fill(a_, 0.5f);
-  backend.fill(b_, 0.25f);
+  if (on_cpu(backend)) {
+    backend.fill(a_, 0.5f);
+    backend.fill(b_, 0.25f);
+  }
   backend.fill(room_, 1.0f);
   product();  // the first product and the first walk pay for their memory
   memory();
@@ -21,6 +26,7 @@ Yardstick::Yardstick(Backend& backend, std::int64_t n, std::int64_t elements)
 double Yardstick::cores() { return backend_.measure_profile().peak_flops; }
 
 double Yardstick::product() {
+  if (!on_cpu(backend_)) return cores();
   using Clock = std::chrono::steady_clock;
   backend_.synchronize();
   const auto start = Clock::now();

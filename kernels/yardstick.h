@@ -15,17 +15,19 @@ class Yardstick {
 
   // n: of the square matrices. elements: of the triad's three arrays together.
   explicit Yardstick(Backend& backend, std::int64_t n = product_size, std::int64_t elements = triad_elements);
-  // Bytes of a default one.
-  static constexpr std::uint64_t bytes = 4 * (3 * product_size * product_size + triad_elements);
+  // Bytes of a default one. On a GPU the product is that of Backend::measure_profile(), at most 8192 x 8192 in bf16.
+  static constexpr std::uint64_t bytes_on(Device device) {
+    return 4 * triad_elements + (device == Device::cpu ? 4 * 3 * product_size * product_size : 2 * 3 * 8192 * 8192);
+  }
 
-  double cores();    // flop/s of the arithmetic units alone (DeviceProfile::peak_flops)
-  double product();  // flop/s of one n x n x n product, the backend's own
+  double cores();    // flop/s of the arithmetic units alone, or of the GPU's best product (DeviceProfile::peak_flops)
+  double product();  // flop/s of one n x n x n product, the backend's own; on a GPU cores() again, which is one
   double memory();   // bytes/s of Backend::measure_memory_rate
 
  private:
   Backend& backend_;
   Arena arena_;
-  Tensor a_, b_, c_;  // of the product
+  Tensor a_, b_, c_;  // of the product; on a GPU empty
   Tensor room_;       // of the triad
 };
 

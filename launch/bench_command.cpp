@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "configs/yaml_reader.h"
+#include "kernels/tensor.h"
 #include "kernels/yardstick.h"
 #include "launch/commands.h"
 #include "launch/run_plan.h"
@@ -34,10 +35,13 @@ void bench(const BenchArguments& arguments, bool threads_given) {
   if (train.device == DeviceChoice::check)
     throw UsageError(
         "train.device: found check, expected auto, cpu or cuda: the time of two backends is that of neither");
+  const Device device = device_of(train.device);
+  require_computable(config.model, device);
   require_memory(
-      config.model,
+      config.model, room_on(device),
       training_state_bytes(config.model, one_rank, frozen_patterns(config.router, train.freeze), train.type()) +
-          estimated_activation_bytes(config.model, micro_batch_of(train, config.data), one_rank) + Yardstick::bytes,
+          estimated_activation_bytes(config.model, micro_batch_of(train, config.data), one_rank) +
+          Yardstick::bytes_on(device),
       "weights, gradients, moments, activations and the arrays that rates are measured on",
       ", or a smaller train.micro_batch_size");
   Progress progress({.label = "bench", .unit = "step", .total = arguments.steps + 2});

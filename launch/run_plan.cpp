@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/files/printable.h"
+#include "kernels/tensor.h"
 #include "model/freeze.h"
 #include "model/mixtral.h"
 #include "parallel/mesh.h"
@@ -51,7 +52,7 @@ std::string describe_run(const RunConfig& config, const Layout& layout, int rank
   const double state = static_cast<double>(training_state_bytes(model, layout, frozen, train.type())) / gib;
   const double activations =
       static_cast<double>(estimated_activation_bytes(model, micro_batch_of(train, config.data), layout)) / gib;
-  const double machine = static_cast<double>(usable_memory_bytes()) / gib;
+  const Room room = room_on(device_of(train.device), ranks_on_node);
 
   std::string text;
   text += line("model", fmt::format("{} layers of width {}, {} experts of which a token uses {}, vocabulary {}",
@@ -76,11 +77,17 @@ std::string describe_run(const RunConfig& config, const Layout& layout, int rank
       line("arithmetic",
            fmt::format("{} a step, {} in all", operations(token_flops * static_cast<double>(step_tokens)),
                        operations(token_flops * static_cast<double>(step_tokens) * static_cast<double>(train.steps))));
-  const double needed = (state + activations) * ranks_on_node;
-  text += line("memory",
-               fmt::format("{:.2f} GiB a rank for weights, gradients and moments, about {:.2f} GiB for activations; "
-                           "{} rank(s) here need {:.2f} GiB, this machine has {:.1f} GiB{}",
-                           state, activations, ranks_on_node, needed, machine, needed > machine ? ": too little" : ""));
+  const double needed = (state + activations) * room.ranks, free = static_cast<double>(room.free) / gib;
+  const std::string found =
+      !room.knows() ? fmt::format("{} rank(s) need {:.2f} GiB", room.ranks, needed)
+      : room.device == Device::cpu
+          ? fmt::format("{} rank(s) here need {:.2f} GiB, this machine has {:.1f} GiB", room.ranks, needed, free)
+          : fmt::format("{} rank(s) on a GPU need {:.2f} GiB, {:.1f} of its {:.1f} GiB are free", room.ranks, needed,
+                        free, static_cast<double>(room.total) / gib);
+  text +=
+      line("memory",
+           fmt::format("{:.2f} GiB a rank for weights, gradients and moments, about {:.2f} GiB for activations; {}{}",
+                       state, activations, found, room.knows() && needed > free ? ": too little" : ""));
   text += line("output", printable(train.output_dir));
   return text;
 }

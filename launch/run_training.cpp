@@ -13,6 +13,7 @@
 #include "configs/validate.h"
 #include "configs/yaml_printer.h"
 #include "data/files/printable.h"
+#include "kernels/backend.h"
 #include "launch/commands.h"
 #include "launch/run_plan.h"
 #include "model/freeze.h"
@@ -24,6 +25,7 @@
 #include "trainer/checkpoint/hf_config.h"
 #include "trainer/layout_check.h"
 #include "trainer/machine.h"
+#include "trainer/same_device.h"
 #include "trainer/signals.h"
 #include "trainer/trainer.h"
 
@@ -69,12 +71,15 @@ void describe(const RunConfig& config, const TrainerConfig& run, const Mesh& mes
     if (job.is_root()) fmt::print("{}", describe_run(config, layout, job.ranks_on_node()));
   });
   std::unique_ptr<Backend> backend;
-  job.agree("launch.device", [&] { backend = make_backend(config.train.device, threads); });
+  job.agree("launch.device", [&] {
+    backend = make_backend(config.train.device, threads);
+    require_computable(config.model, backend->device());
+  });
   const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data);
   const std::vector<std::string> frozen = frozen_patterns(config.router, config.train.freeze);
   const std::uint64_t state = training_state_bytes(config.model, layout, frozen, config.train.type());
   const std::uint64_t needed = state + estimated_activation_bytes(config.model, micro_batch, layout);
-  double too_much = needed * static_cast<std::uint64_t>(job.ranks_on_node()) > usable_memory_bytes();
+  double too_much = !room_on(backend->device(), job.ranks_on_node()).holds(needed);
   mesh.group(Axis::world).all_reduce(std::span(&too_much, 1), Reduce::max, "launch.too_much");
   if (too_much == 0) {
     TrainingParts parts(std::move(backend), config.model, run, mesh, frozen);
@@ -144,6 +149,8 @@ int run_training(const RunConfig& given, const TrainingOptions& options, Job& jo
                     .ranks_on_node = job.ranks_on_node()};
   const int threads = job.claim_threads(config.train.threads);
   const Mesh mesh = job.mesh_of(layout);
+  if (config.train.device == DeviceChoice::automatic)
+    require_same_device(mesh.group(Axis::world), device_of(config.train.device), cuda_missing());
   if (options.dry_run) {
     describe(config, run, mesh, threads, job);
     return 0;

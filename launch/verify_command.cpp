@@ -11,10 +11,12 @@
 #include "configs/field_text.h"
 #include "configs/yaml_printer.h"
 #include "configs/yaml_reader.h"
+#include "kernels/backend.h"
 #include "kernels/check_backend.h"
 #include "launch/commands.h"
 #include "trainer/equivalence.h"
 #include "trainer/layout_check.h"
+#include "trainer/same_device.h"
 
 namespace smoe {
 namespace {
@@ -86,6 +88,8 @@ void verify(const VerifyArguments& arguments, Job& job) {
             [&] { config = resolve_model(read_config(arguments.config, arguments.overrides)); });
   job.require_same_everywhere(fmt::format("verify {}\n{}", arguments.steps, print_yaml(config)));
   job.set_timeout(config.parallel.timeout);
+  if (config.train.device == DeviceChoice::automatic)
+    require_same_device(job.world(), device_of(config.train.device), cuda_missing());
   job.agree("launch.device", [&] { make_backend(config.train.device, 1); });
   // The second has one sequence at a time, which the ranks of a tp group then share.
   const EquivalenceCase whole = shrink(config, job.ranks(), arguments.steps);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <new>
 #include <span>
 #include <stdexcept>
@@ -9,7 +10,7 @@
 namespace smoe {
 
 MicroBatchShape micro_batch_of(const TrainConfig& train, const DataConfig& data) {
-  return {train.micro_batch_size, data.sequence_length, train.recompute, train.type()};
+  return {train.micro_batch_size, data.sequence_length, train.recompute, train.type(), device_of(train.device)};
 }
 
 std::uint64_t estimated_activation_bytes(const ModelConfig& model, const MicroBatchShape& shape, const Layout& layout) {
@@ -35,9 +36,26 @@ std::uint64_t estimated_activation_bytes(const ModelConfig& model, const MicroBa
 }
 
 std::string how_to_lower(const MicroBatchShape& shape) {
-  return fmt::format("lower train.micro_batch_size ({}) or data.sequence_length ({}){}", shape.sequences,
-                     shape.sequence_length,
-                     shape.recompute == Recompute::none ? ", or set train.recompute: layer" : "");
+  return fmt::format("lower train.micro_batch_size ({}) or data.sequence_length ({}){}{}", shape.sequences,
+                     shape.sequence_length, shape.recompute == Recompute::none ? ", or set train.recompute: layer" : "",
+                     shape.device == Device::cuda
+                         ? ", or spread the model over more ranks, each with a GPU (parallel.ep, parallel.tp)"
+                         : "");
+}
+
+std::string what_fits(const ModelConfig& model, MicroBatchShape shape, const Layout& layout, std::uint64_t state,
+                      const Room& room) {
+  const std::uint64_t left = room.a_rank() - std::min(room.a_rank(), state);
+  shape.sequences = 1;
+  const auto fitting = [&] { return left / estimated_activation_bytes(model, shape, layout); };
+  const std::uint64_t as_it_is = fitting();
+  shape.recompute = Recompute::layer;
+  const std::uint64_t recomputed = fitting();
+  if (as_it_is > 0)
+    return fmt::format("; about {} sequence(s) fit{}", as_it_is,
+                       recomputed > as_it_is ? fmt::format(", or {} with train.recompute: layer", recomputed) : "");
+  return recomputed > 0 ? fmt::format("; about {} sequence(s) fit with train.recompute: layer", recomputed)
+                        : std::string();
 }
 
 // A rank that throws ends the others, which wait for it in the micro-batch's collectives.

@@ -9,6 +9,7 @@
 #include "model/recompute.h"
 #include "parallel/layout.h"
 #include "parallel/mesh.h"
+#include "trainer/machine.h"
 #include "trainer/train_config.h"
 #include "trainer/training_step.h"
 
@@ -19,6 +20,7 @@ struct MicroBatchShape {
   std::int64_t sequences = 1, sequence_length = 1;
   Recompute recompute = Recompute::none;
   DType type = DType::f32;  // of weights and activations
+  Device device = Device::cpu;
 };
 MicroBatchShape micro_batch_of(const TrainConfig& train, const DataConfig& data);
 
@@ -32,5 +34,10 @@ std::uint64_t rehearse(TrainingStep& step, const MicroBatchShape& shape, const M
 
 // What makes a micro-batch smaller: "lower train.micro_batch_size (4), ...".
 std::string how_to_lower(const MicroBatchShape& shape);
+
+// Sequences that would fit beside `state` bytes of weights, gradients and moments, by estimate: "; about 3 sequences fit, or 12
+// with train.recompute: layer". Empty where not even one would.
+std::string what_fits(const ModelConfig& model, MicroBatchShape shape, const Layout& layout, std::uint64_t state,
+                      const Room& room);
 
 }  // namespace smoe

@@ -8,6 +8,8 @@
 #include <utility>
 
 #include "data/files/files.h"
+#include "kernels/arena.h"
+#include "kernels/cuda_device.h"
 #include "model/freeze.h"
 #include "parallel/comm/agreement.h"
 #include "parallel/comm/mpi_session.h"
@@ -37,7 +39,7 @@ struct FoundModel {
 };
 
 // Everything that may be found unfit before anything is opened or allocated. No collective, here and in the two below.
-FoundModel check(const TrainerConfig& config, const Layout& layout) {
+FoundModel check(const TrainerConfig& config, const Layout& layout, Device device) {
   FoundModel found;
   found.hf.model = config.model;
   if (config.model.from) {
@@ -48,12 +50,15 @@ FoundModel check(const TrainerConfig& config, const Layout& layout) {
   require_layout(model, {config.data.sequence_length, config.train.global_batch_size, config.train.micro_batch_size},
                  layout);
   found.frozen = frozen_patterns(config.router, config.train.freeze);
-  const auto ranks_here = static_cast<std::uint64_t>(config.ranks_on_node);
+  require_computable(model, device);
+  const Room room = room_on(device, config.ranks_on_node);
   const auto require_state = [&](std::uint64_t bytes) {
-    require_memory(model, bytes * ranks_here, "weights, gradients and moments",
-                   ranks_here == 1
-                       ? std::string()
-                       : fmt::format(", fewer than {} ranks on it, or larger parallel.ep and parallel.tp", ranks_here));
+    std::string advice;
+    if (room.ranks > 1)
+      advice = fmt::format(", fewer than {} ranks on it, or larger parallel.ep and parallel.tp", room.ranks);
+    else if (device == Device::cuda)
+      advice = ", or more ranks, each with a GPU, and larger parallel.ep and parallel.tp";
+    require_memory(model, room, bytes, "weights, gradients and moments", advice);
   };
   require_state(
       least_training_state_bytes(model, layout, !found.frozen.empty(), config.train.type()));  // before a name is made
@@ -62,9 +67,10 @@ FoundModel check(const TrainerConfig& config, const Layout& layout) {
   const std::uint64_t state = training_state_bytes(model, layout, found.frozen, config.train.type());
   require_state(state);
   if (const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data); config.train.steps > 0)
-    require_memory(model, (state + estimated_activation_bytes(model, micro_batch, layout)) * ranks_here,
-                   "weights, gradients, moments and the activations of a micro-batch",
-                   fmt::format(", or {}", how_to_lower(micro_batch)));
+    require_memory(
+        model, room, state + estimated_activation_bytes(model, micro_batch, layout),
+        "weights, gradients, moments and the activations of a micro-batch",
+        fmt::format(", or {}{}", how_to_lower(micro_batch), what_fits(model, micro_batch, layout, state, room)));
   return found;
 }
 
@@ -194,8 +200,15 @@ TrainingParts::TrainingParts(std::unique_ptr<Backend> given, const ModelConfig& 
       persistent(std::make_unique<Arena>(*backend)),
       model(std::make_unique<Mixtral>(shape, mesh, frozen, RoutingOptions(),
                                       type_of(config.train.precision, backend->device()))) {
-  model->allocate(*backend, *persistent, config.data.sequence_length, true);
-  optimizer = std::make_unique<AdamW>(*backend, *persistent, model->parameters(), mesh, config.optimizer);
+  try {
+    model->allocate(*backend, *persistent, config.data.sequence_length, true);
+    optimizer = std::make_unique<AdamW>(*backend, *persistent, model->parameters(), mesh, config.optimizer);
+  } catch (const OutOfMemory& error) {
+    throw std::runtime_error(
+        fmt::format("weights, gradients and moments do not fit in memory ({}): choose a smaller model, "
+                    "or more ranks and larger parallel.ep and parallel.tp",
+                    error.what()));
+  }
   step = std::make_unique<TrainingStep>(*backend, mesh, *model, *optimizer, config.router,
                                         config.train.micro_batch_size, config.train.recompute);
 }
@@ -204,10 +217,11 @@ RunParts assemble(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backen
                   const std::shared_ptr<const Corpus>& earlier) {
   auto signals = std::make_unique<StopSignals>();
   reset_peak_resident_bytes();
+  restart_cuda_peak();
   const LongWork work(mesh.session(), "starting the run");  // hashes of data and checkpoints, weights to read
   Communicator& world = mesh.group(Axis::world);
   FoundModel found;
-  together(world, "assemble.check", [&] { found = check(config, mesh.layout()); });
+  together(world, "assemble.check", [&] { found = check(config, mesh.layout(), backend->device()); });
   // The first rank of each node hashes the shards; the others take its word.
   const bool first_of_node = !mesh.session() || mesh.session()->local_rank() == 0;
   std::shared_ptr<const Corpus> corpus;

@@ -15,11 +15,13 @@
 namespace smoe {
 namespace {
 
-HfConfig checked_config(const std::filesystem::path& directory, std::optional<HfConfig> read, DType type) {
+HfConfig checked_config(const std::filesystem::path& directory, std::optional<HfConfig> read, DType type,
+                        Device device) {
   verify_model_directory(directory);
   HfConfig config = read ? *std::move(read) : read_hf_config(directory);
-  require_memory(config.model, bytes_of(type) * static_cast<std::uint64_t>(count_parameters(config.model).total),
-                 "weights");
+  require_computable(config.model, device);
+  require_memory(config.model, room_on(device),
+                 bytes_of(type) * static_cast<std::uint64_t>(count_parameters(config.model).total), "weights");
   return config;
 }
 
@@ -28,7 +30,7 @@ HfConfig checked_config(const std::filesystem::path& directory, std::optional<Hf
 InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions,
                                std::unique_ptr<Backend> backend, std::optional<HfConfig> config,
                                PrecisionChoice precision)
-    : config_(checked_config(directory, std::move(config), type_of(precision, backend->device()))),
+    : config_(checked_config(directory, std::move(config), type_of(precision, backend->device()), backend->device())),
       mesh_(mesh),
       backend_(std::move(backend)),
       persistent_(*backend_),

@@ -3,14 +3,15 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <stdexcept>
 #include <system_error>
 
-#include "parallel/control_groups.h"
-
+#include "kernels/cuda_device.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
+#include "parallel/control_groups.h"
 #include "parallel/mesh.h"
 #include "parallel/parameter.h"
 
@@ -49,15 +50,43 @@ std::uint64_t least_training_state_bytes(const ModelConfig& model, const Layout&
                      : (value + gradient) * held + owned * total / static_cast<std::uint64_t>(layout.ranks);
 }
 
-void require_memory(const ModelConfig& model, std::uint64_t bytes, const char* purpose, const std::string& advice) {
+Room room_on(Device device, int ranks_on_node) {
+  Room room{.device = device, .ranks = ranks_on_node};
+  if (device == Device::cpu) {
+    room.total = room.free = usable_memory_bytes();
+  } else {
+    const int devices = std::max(cuda_devices(), 1);
+    const DeviceMemory memory = cuda_memory();
+    room.total = memory.total;
+    room.free = memory.free;
+    room.ranks = (ranks_on_node + devices - 1) / devices;
+  }
+  return room;
+}
+
+void require_memory(const ModelConfig& model, const Room& room, std::uint64_t bytes_a_rank, const char* purpose,
+                    const std::string& advice) {
+  if (room.holds(bytes_a_rank)) return;
   const std::int64_t parameters = count_parameters(model).total;
-  const auto needed = static_cast<double>(bytes);
-  const auto found = static_cast<double>(usable_memory_bytes());
-  if (found == 0 || needed <= found) return;
-  throw std::runtime_error(fmt::format(
-      "the model needs {:.1f} GiB here for {} ({} parameters), this machine has {:.1f} GiB of memory for it: choose a "
-      "smaller model{}",
-      needed / 0x1p30, purpose, parameters, found / 0x1p30, advice));
+  const double needed = static_cast<double>(bytes_a_rank) * room.ranks;
+  const auto gib = [](auto bytes) { return static_cast<double>(bytes) / 0x1p30; };
+  if (room.device == Device::cpu)
+    throw std::runtime_error(fmt::format(
+        "the model needs {:.1f} GiB here for {} ({} parameters), this machine has {:.1f} GiB of memory for it: choose a "
+        "smaller model{}",
+        gib(needed), purpose, parameters, gib(room.free), advice));
+  throw std::runtime_error(
+      fmt::format("the model needs {:.2f} GiB on a GPU for {}{} ({} parameters), {:.2f} of its {:.2f} GiB are free: "
+                  "choose a smaller model{}",
+                  gib(needed), purpose, room.ranks > 1 ? fmt::format(" of {} ranks", room.ranks) : "", parameters,
+                  gib(room.free), gib(room.total), advice));
+}
+
+void require_computable(const ModelConfig& model, Device device) {
+  if (device == Device::cpu || model.head_size() <= most_cuda_head_dim) return;
+  throw std::runtime_error(
+      fmt::format("model.head_dim: found {}{}, expected at most {} on a GPU; train.device: cpu takes it",
+                  model.head_size(), model.head_dim ? "" : " (hidden_size / num_attention_heads)", most_cuda_head_dim));
 }
 
 }  // namespace smoe

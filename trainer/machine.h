@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/tensor.h"
 #include "model/model_config.h"
 #include "parallel/layout.h"
 
@@ -27,8 +28,25 @@ std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layou
 std::uint64_t least_training_state_bytes(const ModelConfig& model, const Layout& layout, bool some_frozen,
                                          DType type = DType::f32);
 
-// Throws std::runtime_error, with numbers, where so many bytes cannot fit: better than the kernel's out-of-memory killer.
-// bytes: of all this machine's ranks together. purpose: what they are, in words. advice: what else would help.
-void require_memory(const ModelConfig& model, std::uint64_t bytes, const char* purpose, const std::string& advice = {});
+// The memory that the tensors of a rank lie in, and how many of this machine's ranks share it.
+struct Room {
+  Device device = Device::cpu;
+  std::uint64_t total = 0, free = 0;  // bytes; 0: the system does not say. Of a machine, what it may have is free
+  int ranks = 1;
+
+  bool knows() const { return total > 0; }
+  bool holds(std::uint64_t bytes_a_rank) const { return !knows() || bytes_a_rank <= a_rank(); }
+  std::uint64_t a_rank() const { return free / static_cast<std::uint64_t>(ranks); }
+};
+// On a GPU: that of this rank, the ranks of a machine being spread over those that it sees.
+Room room_on(Device device, int ranks_on_node = 1);
+
+// Throws std::runtime_error, with numbers, where so many bytes of each rank cannot fit: better than the kernel's out-of-memory
+// killer. purpose: what they are, in words. advice: what else would help.
+void require_memory(const ModelConfig& model, const Room& room, std::uint64_t bytes_a_rank, const char* purpose,
+                    const std::string& advice = {});
+
+// Throws std::runtime_error where the device computes no model of that shape.
+void require_computable(const ModelConfig& model, Device device);
 
 }  // namespace smoe

@@ -57,6 +57,7 @@ MachineRates measure_machine_rates(Backend& backend, Communicator& world, int ra
     rates.peak_flops = rates.device.peak_flops;
     world.all_reduce(std::span(&rates.peak_flops, 1), Reduce::sum, "machine_rates");
     rates.product_flops = rates.peak_flops;
+    rates.memory = cuda_memory();
     return rates;
   }
   const double part = cores_per_thread(rates.device.threads, ranks_on_node, count_ranks_on_own_cores(world));
@@ -76,8 +77,10 @@ MachineRates measure_machine_rates(Backend& backend, Communicator& world, int ra
 std::vector<std::string> describe(const MachineRates& rates) {
   const DeviceProfile& device = rates.device;
   if (device.kind == Device::cuda)
-    return {fmt::format("{}; {:.0f} TF/s ({}) by {}", device.name, 1e-12 * rates.peak_flops, device.peak_form,
-                        device.product_kernel)};
+    return {fmt::format("{}; {:.0f} TF/s ({}) by {}; {:.1f} of {:.1f} GiB are free beside the model", device.name,
+                        1e-12 * rates.peak_flops, device.peak_form, device.product_kernel,
+                        static_cast<double>(rates.memory.free) / 0x1p30,
+                        static_cast<double>(rates.memory.total) / 0x1p30)};
   std::vector<std::string> lines{fmt::format(
       "{}, {} thread(s) a rank; cores {:.0f} GF/s ({} multiply-adds), products of 2048^3 {:.0f} GF/s ({:.0f}%) by {}",
       device.name, device.threads, 1e-9 * rates.peak_flops, device.peak_form, 1e-9 * rates.product_flops,
@@ -88,6 +91,11 @@ std::vector<std::string> describe(const MachineRates& rates) {
         "the cores, or {} does not suit this CPU (OPENBLAS_CORETYPE names its kernels: Haswell, SkylakeX, Cooperlake)",
         100 * rates.product_share(), 100 * least_product_share, device.product_kernel));
   return lines;
+}
+
+std::string describe_rate(Device device, double gflops, double mfu) {
+  return device == Device::cpu ? fmt::format("{:.1f} GF/s ({:.0f}% of the cores)", gflops, 100 * mfu)
+                               : fmt::format("{:.1f} TF/s ({:.0f}% of the bf16 product)", 1e-3 * gflops, 100 * mfu);
 }
 
 }  // namespace smoe

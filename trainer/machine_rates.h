@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cuda_device.h"
 #include "parallel/comm/communicator.h"
 
 namespace smoe {
@@ -12,7 +13,8 @@ namespace smoe {
 struct MachineRates {
   DeviceProfile device;      // this rank's
   double peak_flops = 0;     // of the arithmetic units, all ranks together (DeviceProfile): the denominator of mfu
-  double product_flops = 0;  // of the backend's product of 2048^3, all ranks together
+  double product_flops = 0;  // of the backend's product of 2048^3, all ranks together; on GPUs that of DeviceProfile
+  DeviceMemory memory = {};  // of this rank's GPU, as the measurement found it
 
   double product_share() const { return product_flops / peak_flops; }
 };
@@ -26,5 +28,8 @@ MachineRates measure_machine_rates(Backend& backend, Communicator& world, int ra
 
 // For the log: CPU, kernels and rates in a line, and a warning where the product is slow.
 std::vector<std::string> describe(const MachineRates& rates);
+
+// A step's speed beside what bounds it: "84.1 GF/s (61% of the cores)", "412.0 TF/s (58% of the bf16 product)".
+std::string describe_rate(Device device, double gflops, double mfu);
 
 }  // namespace smoe

@@ -7,6 +7,7 @@
 #include <span>
 #include <utility>
 
+#include "kernels/cuda_device.h"
 #include "kernels/philox.h"
 #include "kernels/yardstick.h"
 #include "model/freeze.h"
@@ -61,11 +62,11 @@ class Workbench {
  public:
   explicit Workbench(const StepProfileCase& what)
       : what_(what),
-        cpu_(make_backend(what.device, what.threads)),
-        timed_(*cpu_),
+        backend_(make_backend(what.device, what.threads)),
+        timed_(*backend_),
         persistent_(timed_),
         model_(what.model, mesh_, frozen_patterns(what.router, what.freeze), {},
-               type_of(what.precision, cpu_->device())) {
+               type_of(what.precision, backend_->device())) {
     model_.allocate(timed_, persistent_, what.sequence_length + what.generated, true);
     optimizer_ = std::make_unique<AdamW>(timed_, persistent_, model_.parameters(), mesh_, what.optimizer);
     model_.parameters().initialize(timed_, 1, optimizer_->keeps_masters());
@@ -76,7 +77,8 @@ class Workbench {
     targets_ = random_ids(tokens, what.model.vocab_size, 2);
   }
 
-  Backend& backend() { return *cpu_; }
+  Backend& backend() { return *backend_; }
+  DType type() const { return model_.type(); }
 
   struct Times {
     double gradients = 0, apply = 0;  // of the clock on the wall
@@ -139,7 +141,7 @@ class Workbench {
   static constexpr double learning_rate = 1e-4;  // the configuration's may be one at which random tokens diverge
   const StepProfileCase& what_;
   Mesh mesh_ = Mesh::single();
-  std::unique_ptr<Backend> cpu_;
+  std::unique_ptr<Backend> backend_;
   TimedBackend timed_;
   Arena persistent_;
   Mixtral model_;
@@ -170,8 +172,9 @@ double share_of_ceiling(const OpTime& op, const Ceilings& ceilings) {
 }
 
 StepProfile profile_step(const StepProfileCase& what) {
+  restart_cuda_peak();
   Workbench bench(what);
-  Yardstick yardstick(bench.backend());
+  Yardstick yardstick(bench.backend(), Yardstick::product_size, what.triad_elements);
   const std::int64_t total = what.steps + 2;
   const auto done = [&](std::int64_t steps) {
     if (what.on_progress) what.on_progress(steps, total);
@@ -208,6 +211,7 @@ StepProfile profile_step(const StepProfileCase& what) {
 
   StepProfile profile;
   profile.device = bench.backend().measure_profile();
+  profile.type = bench.type();
   profile.ceilings = {median(cores), median(products), median(memory)};
   const ParameterCounts counts = count_parameters(what.model);
   profile.parameters = counts.total;
@@ -232,9 +236,10 @@ StepProfile profile_step(const StepProfileCase& what) {
   }
   std::sort(profile.ops.begin(), profile.ops.end(),
             [](const OpTime& a, const OpTime& b) { return a.seconds > b.seconds; });
-  profile.cpu_share = std::min(1.0, median(cpu_shares) / profile.device.threads);
+  if (!profile.on_gpu()) profile.cpu_share = std::min(1.0, median(cpu_shares) / profile.device.threads);
   if (what.generated > 0) profile.generation = bench.generate();
   profile.peak_memory_bytes = peak_resident_bytes();
+  if (profile.on_gpu()) profile.peak_device_memory_bytes = cuda_memory().peak;
   return profile;
 }
 

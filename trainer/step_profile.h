@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/timed_backend.h"
+#include "kernels/yardstick.h"
 #include "model/model_config.h"
 #include "model/recompute.h"
 #include "model/router_config.h"
@@ -31,13 +32,14 @@ struct StepProfileCase {
   std::int64_t steps = 5;             // timed; one micro-batch and one update each, behind two that are not
   std::int64_t generated = 32;        // tokens of the generation that is timed; 0: none
   int threads = 0;
+  std::int64_t triad_elements = Yardstick::triad_elements;
   std::function<void(std::int64_t done, std::int64_t total)> on_progress = {};
 };
 
 // The rates that nothing here can pass, medians over the measurements between the steps (kernels/yardstick.h).
 struct Ceilings {
-  double core_flops = 0;     // flop/s of the arithmetic units alone
-  double product_flops = 0;  // flop/s of a product of 2048^3
+  double core_flops = 0;     // flop/s of the arithmetic units alone; of a GPU, of its bf16 product
+  double product_flops = 0;  // flop/s of a product of 2048^3; of a GPU the same again
   double memory_bytes = 0;   // bytes/s of a triad
 };
 
@@ -51,6 +53,7 @@ struct GenerationProfile {
 
 struct StepProfile {
   DeviceProfile device;
+  DType type = DType::f32;  // of weights and activations
   Ceilings ceilings;
   std::int64_t parameters = 0, active_parameters = 0;
   std::int64_t micro_batch_size = 0, sequence_length = 0, micro_batches = 0;
@@ -62,9 +65,12 @@ struct StepProfile {
   double micro_batch_seconds = 0;  // one forward and backward
   double update_seconds = 0;       // gradient norm and AdamW
   double model_flops = 0;          // of the step: three times the forward's products (model/mixtral.h)
-  double cpu_share = 1;            // of the threads' time in the steps: what they ran, and did not wait for a core
+  double cpu_share = 1;  // of the threads' time in the steps: what they ran, and did not wait for a core; on a GPU 1
   GenerationProfile generation;
   std::uint64_t peak_memory_bytes = 0;
+  std::uint64_t peak_device_memory_bytes = 0;  // of a GPU
+
+  bool on_gpu() const { return device.kind == Device::cuda; }
 
   std::int64_t tokens() const { return micro_batches * micro_batch_size * sequence_length; }
   double step_seconds() const { return static_cast<double>(micro_batches) * micro_batch_seconds + update_seconds; }
@@ -77,7 +83,7 @@ double share_of_ceiling(const OpTime& op, const Ceilings& ceilings);
 // Whether an op belongs to the update, which an optimizer step makes once.
 bool is_update(const OpTime& op);
 
-// Builds the model and times it. Takes the memory of a training run and Yardstick::bytes.
+// Builds the model and times it. Takes the memory of a training run and Yardstick::bytes_on().
 StepProfile profile_step(const StepProfileCase& what);
 
 }  // namespace smoe

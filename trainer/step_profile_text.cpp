@@ -28,7 +28,18 @@ std::string foremost_small(const StepProfile& profile) {
 double percent(double share) { return 100 * share; }
 double giga(double rate) { return 1e-9 * rate; }
 
+// What products and attention are held against.
+const char* name_of_rate(const StepProfile& profile) {
+  return profile.on_gpu() ? "the bf16 product's rate" : "the cores' rate";
+}
+
 std::string why_slow(const StepProfile& profile) {
+  if (profile.on_gpu())
+    return profile.type == DType::f32
+               ? "f32 is computed without the tensor cores that the bf16 product has; train.precision: bf16 uses them"
+               : fmt::format(
+                     "the shapes of this model are what its kernels ({} and attention's) do slowly, as are products of few rows",
+                     profile.device.product_kernel);
   const double product = profile.ceilings.product_flops / profile.ceilings.core_flops;
   if (profile.cpu_share < least_cpu_share)
     return fmt::format(
@@ -84,27 +95,31 @@ TimeShares time_shares(const StepProfile& profile) {
 
 Verdict judge(const StepProfile& profile) {
   const TimeShares s = time_shares(profile);
+  const bool on_gpu = profile.on_gpu();
+  const char* const rate = name_of_rate(profile);
   if (s.outside >= least_outside)
     return {
         Limit::outside,
         fmt::format(
-            "{:.0f}% of the step passes between the ops: another program holds the cores, or the model is so small that calling its "
-            "ops takes as long as they do; more tokens at once (train.micro_batch_size) make the ops longer.",
-            percent(s.outside))};
+            "{:.0f}% of the step passes between the ops: {} the model is so small that calling its ops takes as long as they do; more "
+            "tokens at once (train.micro_batch_size) make the ops longer.",
+            percent(s.outside),
+            on_gpu ? "each is waited for here, which no training step does, or"
+                   : "another program holds the cores, or")};
   if (s.small >= least_small)
     return {
         Limit::small_work,
         fmt::format(
-            "{:.0f}% of the step is small work, products of few rows and calls too short for the threads, at {:.0f}% of what bounds "
+            "{:.0f}% of the step is small work, products of few rows and calls too short for the {}, at {:.0f}% of what bounds "
             "them (most of it {}): more tokens at once (train.micro_batch_size) or fewer experts fill them.",
-            percent(s.small), percent(s.small_rate), foremost_small(profile))};
+            percent(s.small), on_gpu ? "GPU" : "threads", percent(s.small_rate), foremost_small(profile))};
   if (s.memory >= least_memory && s.memory_rate < least_memory_rate)
     return {
         Limit::memory,
-        fmt::format(
-            "{:.0f}% of the step moves memory, but at {:.0f}% of its rate, where {:.0f}% can be expected: the threads are too few to "
-            "fill it, or other programs hold cores or memory.",
-            percent(s.memory), percent(s.memory_rate), percent(least_memory_rate))};
+        fmt::format("{:.0f}% of the step moves memory, but at {:.0f}% of its rate, where {:.0f}% can be expected: {}.",
+                    percent(s.memory), percent(s.memory_rate), percent(least_memory_rate),
+                    on_gpu ? "its ops are too short to fill it, or another program has the GPU too"
+                           : "the threads are too few to fill it, or other programs hold cores or memory")};
   if (s.memory >= least_memory && s.update >= s.memory / 2)
     return {
         Limit::memory,
@@ -121,24 +136,23 @@ Verdict judge(const StepProfile& profile) {
             "wider layers do more arithmetic for each number that they move, larger batches do not.",
             percent(s.memory), percent(s.memory_rate))};
   if (s.matrix >= least_matrix && s.matrix_rate >= least_matrix_rate)
-    return {
-        Limit::arithmetic,
-        fmt::format(
-            "{:.0f}% of the step is matrix products and attention at {:.0f}% of the cores' rate: this configuration is bound by "
-            "arithmetic; larger batches change little.",
-            percent(s.matrix), percent(s.matrix_rate))};
+    return {Limit::arithmetic,
+            fmt::format(
+                "{:.0f}% of the step is matrix products and attention at {:.0f}% of {}: this configuration is bound by "
+                "arithmetic; larger batches change little.",
+                percent(s.matrix), percent(s.matrix_rate), rate)};
   if (s.matrix >= least_matrix)
     return {
         Limit::slow_products,
         fmt::format(
-            "{:.0f}% of the step is matrix products and attention at {:.0f}% of the cores' rate, where {:.0f}% can be expected: {}.",
-            percent(s.matrix), percent(s.matrix_rate), percent(least_matrix_rate), why_slow(profile))};
+            "{:.0f}% of the step is matrix products and attention at {:.0f}% of {}, where {:.0f}% can be expected: {}.",
+            percent(s.matrix), percent(s.matrix_rate), rate, percent(least_matrix_rate), why_slow(profile))};
   return {
       Limit::mixed,
       fmt::format(
-          "No one thing bounds the step: {:.0f}% is matrix products and attention at {:.0f}% of the cores' rate, {:.0f}% moves memory at "
+          "No one thing bounds the step: {:.0f}% is matrix products and attention at {:.0f}% of {}, {:.0f}% moves memory at "
           "{:.0f}% of its rate, {:.0f}% is small work, {:.0f}% passes between the ops.",
-          percent(s.matrix), percent(s.matrix_rate), percent(s.memory), percent(s.memory_rate), percent(s.small),
+          percent(s.matrix), percent(s.matrix_rate), rate, percent(s.memory), percent(s.memory_rate), percent(s.small),
           percent(s.outside))};
 }
 
@@ -146,13 +160,21 @@ std::string describe(const StepProfile& p) {
   const double step = p.step_seconds(), tokens = static_cast<double>(p.tokens());
   std::string text;
   const auto line = [&](const char* name, const std::string& what) { text += fmt::format("{:<12} {}\n", name, what); };
-  line("device",
-       fmt::format("{}, {} thread(s), products by {}", p.device.name, p.device.threads, p.device.product_kernel));
-  line(
-      "rates",
-      fmt::format("cores {:.1f} GF/s ({} multiply-adds), a product of 2048^3 {:.1f} GF/s ({:.0f}%), memory {:.1f} GB/s",
-                  giga(p.ceilings.core_flops), p.device.peak_form, giga(p.ceilings.product_flops),
-                  percent(p.ceilings.product_flops / p.ceilings.core_flops), giga(p.ceilings.memory_bytes)));
+  const Ceilings& rates = p.ceilings;
+  if (p.on_gpu()) {
+    line("device",
+         fmt::format("{}, products by {}, computing in {}", p.device.name, p.device.product_kernel, name_of(p.type)));
+    line("rates", fmt::format("{} {:.1f} TF/s, memory {:.1f} GB/s", p.device.peak_form, 1e-12 * rates.core_flops,
+                              giga(rates.memory_bytes)));
+  } else {
+    line("device",
+         fmt::format("{}, {} thread(s), products by {}", p.device.name, p.device.threads, p.device.product_kernel));
+    line("rates",
+         fmt::format(
+             "cores {:.1f} GF/s ({} multiply-adds), a product of 2048^3 {:.1f} GF/s ({:.0f}%), memory {:.1f} GB/s",
+             giga(rates.core_flops), p.device.peak_form, giga(rates.product_flops),
+             percent(rates.product_flops / rates.core_flops), giga(rates.memory_bytes)));
+  }
   line("model", fmt::format("{} parameters, {} active for a token; random weights and tokens",
                             format_count(static_cast<double>(p.parameters)),
                             format_count(static_cast<double>(p.active_parameters))));
@@ -161,15 +183,24 @@ std::string describe(const StepProfile& p) {
   line("", fmt::format("{:.1f} ms = {} x {:.1f} ms a micro-batch + {:.1f} ms the update ({:.1f}%)", 1e3 * step,
                        p.micro_batches, 1e3 * p.micro_batch_seconds, 1e3 * p.update_seconds,
                        percent(p.update_seconds / step)));
-  line("speed",
-       fmt::format("{:.1f} tokens/s, {:.1f} GF/s: {:.0f}% of the cores (mfu), {:.0f}% of the product", tokens / step,
-                   giga(p.model_flops / step), percent(p.mfu()), percent(p.share_of_product())));
+  if (p.on_gpu())
+    line("",
+         "each op is waited for here; in training they queue up, and what the host does between them costs nothing");
+  const double flops = p.model_flops / step;
+  line("speed", fmt::format("{:.1f} tokens/s, {}", tokens / step,
+                            p.on_gpu() ? fmt::format("{:.1f} TF/s: {:.1f}% of that product (mfu)", 1e-12 * flops,
+                                                     percent(p.mfu()))
+                                       : fmt::format("{:.1f} GF/s: {:.0f}% of the cores (mfu), {:.0f}% of the product",
+                                                     giga(flops), percent(p.mfu()), percent(p.share_of_product()))));
   if (p.cpu_share < least_cpu_share)
     line("warning",
          fmt::format(
              "the threads ran {:.0f}% of the time: other programs held the cores, or ops were too small to be shared",
              percent(p.cpu_share)));
-  line("memory", fmt::format("{:.0f} MiB at the peak", static_cast<double>(p.peak_memory_bytes) / 0x1p20));
+  const auto mib = [](std::uint64_t bytes) { return static_cast<double>(bytes) / 0x1p20; };
+  line("memory", p.on_gpu() ? fmt::format("{:.0f} MiB of the GPU at the peak, {:.0f} of the host",
+                                          mib(p.peak_device_memory_bytes), mib(p.peak_memory_bytes))
+                            : fmt::format("{:.0f} MiB at the peak", mib(p.peak_memory_bytes)));
 
   std::size_t width = 20;
   constexpr double least_row = 0.0005;
@@ -205,6 +236,7 @@ std::string describe(const StepProfile& p) {
         "memory's rate{}.\n",
         g.past, 1 / g.seconds, 1e-6 * g.bytes, giga(g.bytes / g.seconds), percent(share),
         share >= memory_bound_generation ? ", which bounds it"
+        : p.on_gpu()                     ? ": calls too short for the GPU take the rest"
                                          : ": products of one row, too short for the threads, take the rest");
   }
   return text;
@@ -234,33 +266,37 @@ std::string to_json_line(const StepProfile& p) {
                   {"gbs", giga(g.bytes / g.seconds)},
                   {"share_of_memory", g.bytes / g.seconds / p.ceilings.memory_bytes}};
   const Verdict verdict = judge(p);
-  const OrderedJson object = {{"device", p.device.name},
-                              {"threads", p.device.threads},
-                              {"product_kernel", p.device.product_kernel},
-                              {"core_gflops", giga(p.ceilings.core_flops)},
-                              {"core_form", p.device.peak_form},
-                              {"product_gflops", giga(p.ceilings.product_flops)},
-                              {"memory_gbs", giga(p.ceilings.memory_bytes)},
-                              {"parameters", p.parameters},
-                              {"active_parameters", p.active_parameters},
-                              {"sequence_length", p.sequence_length},
-                              {"micro_batch_size", p.micro_batch_size},
-                              {"micro_batches", p.micro_batches},
-                              {"tokens", p.tokens()},
-                              {"step_seconds", step},
-                              {"micro_batch_seconds", p.micro_batch_seconds},
-                              {"update_seconds", p.update_seconds},
-                              {"outside_seconds", p.outside_seconds},
-                              {"tokens_per_sec", static_cast<double>(p.tokens()) / step},
-                              {"model_gflops", giga(p.model_flops / step)},
-                              {"mfu", p.mfu()},
-                              {"share_of_product", p.share_of_product()},
-                              {"cpu_share", p.cpu_share},
-                              {"peak_memory_bytes", p.peak_memory_bytes},
-                              {"limit", std::string(name_of(verdict.limit))},
-                              {"sentence", verdict.sentence},
-                              {"ops", ops},
-                              {"generation", generation}};
+  OrderedJson object = {{"device", p.device.name},
+                        {"threads", p.device.threads},
+                        {"product_kernel", p.device.product_kernel},
+                        {"core_gflops", giga(p.ceilings.core_flops)},
+                        {"core_form", p.device.peak_form},
+                        {"product_gflops", giga(p.ceilings.product_flops)},
+                        {"memory_gbs", giga(p.ceilings.memory_bytes)},
+                        {"parameters", p.parameters},
+                        {"active_parameters", p.active_parameters},
+                        {"sequence_length", p.sequence_length},
+                        {"micro_batch_size", p.micro_batch_size},
+                        {"micro_batches", p.micro_batches},
+                        {"tokens", p.tokens()},
+                        {"step_seconds", step},
+                        {"micro_batch_seconds", p.micro_batch_seconds},
+                        {"update_seconds", p.update_seconds},
+                        {"outside_seconds", p.outside_seconds},
+                        {"tokens_per_sec", static_cast<double>(p.tokens()) / step},
+                        {"model_gflops", giga(p.model_flops / step)},
+                        {"mfu", p.mfu()},
+                        {"share_of_product", p.share_of_product()},
+                        {"cpu_share", p.cpu_share},
+                        {"peak_memory_bytes", p.peak_memory_bytes},
+                        {"limit", std::string(name_of(verdict.limit))},
+                        {"sentence", verdict.sentence},
+                        {"ops", ops},
+                        {"generation", generation}};
+  if (p.on_gpu()) {
+    object["precision"] = p.type == DType::bf16 ? "bf16" : "fp32";
+    object["peak_device_memory_bytes"] = p.peak_device_memory_bytes;
+  }
   return object.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
 }
 

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "kernels/check_backend.h"
+#include "kernels/cuda_device.h"
 #include "model/freeze.h"
 #include "optim/schedule.h"
 #include "parallel/comm/agreement.h"
@@ -239,16 +240,18 @@ void Trainer::report(const StepResult& result, double learning_rate) {
   const TrainerConfig& config = parts_.config;
   const std::int64_t step = parts_.state.step;
   StepMetrics row = measured(result, learning_rate);
-  record_.show_progress(step, fmt::format("loss {:.4f}  {} tok/s  {:.1f} GF/s ({:.0f}% of the cores)", row.lm_loss,
-                                          format_count(row.tokens_per_sec), row.model_gflops, 100 * row.mfu));
+  record_.show_progress(step, fmt::format("loss {:.4f}  {} tok/s  {}", row.lm_loss, format_count(row.tokens_per_sec),
+                                          describe_rate(rates_.device.kind, row.model_gflops, row.mfu)));
   if (result.refused())
     record_.say(fmt::format("warning: step {} refused: loss {}, gradient norm {}{}; no weight changed", step,
                             result.loss, result.grad_norm, result.outlier ? far_above(result) : ""));
   const bool due = step % config.log.interval == 0 || step == 1 || step == config.train.steps;
   if (!due && !result.refused()) return;
-  double peak_memory = static_cast<double>(peak_resident_bytes());
-  parts_.mesh.group(Axis::world).all_reduce(std::span(&peak_memory, 1), Reduce::max, "trainer.peak_memory");
-  row.peak_memory_bytes = static_cast<std::uint64_t>(peak_memory);
+  const bool on_gpu = parts_.training.backend->device() == Device::cuda;
+  double peaks[] = {static_cast<double>(peak_resident_bytes()), on_gpu ? static_cast<double>(cuda_memory().peak) : 0};
+  parts_.mesh.group(Axis::world).all_reduce(std::span(peaks, on_gpu ? 2 : 1), Reduce::max, "trainer.peak_memory");
+  row.peak_memory_bytes = static_cast<std::uint64_t>(peaks[0]);
+  row.peak_device_memory_bytes = static_cast<std::uint64_t>(peaks[1]);
   row.expert_load = parts_.training.step->balance().load;
   row.max_vio = max_violation(row.expert_load);
   for (const Traffic::Line& line : parts_.mesh.traffic().lines())

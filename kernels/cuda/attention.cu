@@ -49,7 +49,7 @@ void find_lowest_keys(cudaStream_t stream, const char* op, const AttentionShape&
 
 void expect_head_dim(const char* op, std::int64_t head_dim) {
   if (head_dim > most_head_columns)
-    throw std::invalid_argument(std::string(op) + ": head size " + std::to_string(head_dim) + ", expected at most " +
+    throw std::invalid_argument(std::string(op) + ": head_dim " + std::to_string(head_dim) + ", expected at most " +
                                 std::to_string(most_head_columns) + " on a GPU");
 }
 

@@ -17,11 +17,12 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/numbers.h"
 #include "kernels/cuda/reduce.h"
+#include "kernels/cuda_device.h"
 
 namespace smoe::cuda {
 
 inline constexpr int attention_threads = 128, attention_lanes = 8, attention_rows = 16;
-inline constexpr int most_head_columns = 256;
+inline constexpr int most_head_columns = static_cast<int>(most_cuda_head_dim);
 inline constexpr int rows_of_a_lowest_key = 16;  // queries to which an entry of lowest_keys belongs
 
 // Rows of one head that follow each other, for a tile of them: none from `count` on.

@@ -4,15 +4,19 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <new>
+#include <string>
 
+#include "kernels/arena.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/error.h"
+#include "kernels/cuda_device.h"
 
 namespace smoe {
 namespace cuda {
 
 namespace {
+
+// The device that backends are made on, and the pool that cudaMallocAsync takes from.
 cudaMemPool_t pool_of_device() {
   int device = 0;
   cudaMemPool_t pool = nullptr;
@@ -20,6 +24,13 @@ cudaMemPool_t pool_of_device() {
   check("the pool of memory", cudaDeviceGetDefaultMemPool(&pool, device));
   return pool;
 }
+
+std::uint64_t bytes_of_pool(cudaMemPool_t pool, cudaMemPoolAttr which) {
+  std::uint64_t bytes = 0;
+  check("the pool of memory", cudaMemPoolGetAttribute(pool, which, &bytes));
+  return bytes;
+}
+
 }  // namespace
 
 Stream::Stream() {
@@ -65,7 +76,7 @@ void* take(const Stream& stream, std::size_t bytes) {
   }
   if (code == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    throw std::bad_alloc();
+    throw OutOfMemory(bytes, bytes_of_pool(pool_of_device(), cudaMemPoolAttrUsedMemCurrent), cuda_memory());
   }
   check("memory of the device", code);
   return data;
@@ -119,6 +130,32 @@ void Upload::operator()(void* to, const void* host, std::size_t bytes) {
 
 }  // namespace cuda
 
+// ---- what the device has ----
+
+DeviceMemory cuda_memory() {
+  if (!cuda_missing().empty()) return {};
+  std::size_t free = 0, total = 0;
+  cuda::check("memory of the device", cudaMemGetInfo(&free, &total));
+  // What was given back may lie in the pool, which is this process's own.
+  const cudaMemPool_t pool = cuda::pool_of_device();
+  const std::uint64_t kept = cuda::bytes_of_pool(pool, cudaMemPoolAttrReservedMemCurrent) -
+                             cuda::bytes_of_pool(pool, cudaMemPoolAttrUsedMemCurrent);
+  return {.total = total, .free = free + kept, .peak = cuda::bytes_of_pool(pool, cudaMemPoolAttrReservedMemHigh)};
+}
+
+void restart_cuda_peak() {
+  if (!cuda_missing().empty()) return;
+  std::uint64_t none = 0;  // the one value that it may be set to: from here on, what is reserved now is the least
+  cuda::check("memory of the device",
+              cudaMemPoolSetAttribute(cuda::pool_of_device(), cudaMemPoolAttrReservedMemHigh, &none));
+}
+
+int cuda_devices() {
+  int count = 0;
+  if (cuda_missing().empty()) cuda::check("the device", cudaGetDeviceCount(&count));
+  return count;
+}
+
 // ---- Backend: memory and copies ----
 
 void* CudaBackend::allocate(std::size_t bytes) { return cuda::take(stream_, bytes); }
@@ -130,7 +167,8 @@ void* CudaBackend::allocate_host(std::size_t bytes) {
   const cudaError_t code = cudaMallocHost(&data, std::max<std::size_t>(bytes, 1));
   if (code == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    throw std::bad_alloc();
+    throw OutOfMemory("out of page-locked memory of the host: " + std::to_string(bytes) +
+                      " bytes more are wanted for copies from the GPU (ulimit -l limits it)");
   }
   cuda::check("page-locked memory", code);
   return data;

@@ -4,10 +4,17 @@
 #include <string>
 
 #include "kernels/backend.h"
+#include "kernels/cuda_device.h"
 
 namespace smoe {
 
 std::string cuda_missing() { return "cuda is not in this build"; }
+
+DeviceMemory cuda_memory() { return {}; }
+
+void restart_cuda_peak() {}
+
+int cuda_devices() { return 0; }
 
 std::unique_ptr<Backend> make_cuda_backend() {
   throw std::runtime_error(

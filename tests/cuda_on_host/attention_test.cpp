@@ -29,7 +29,7 @@ TEST(CudaAttention, RefusesHeadsAboveItsTilesByName) {
                out = workspace.output({3, 1, 257}), lse = workspace.output({1, 3}),
                cache = workspace.output({3, 1, 257}), other_cache = workspace.output({3, 1, 257});
   const AttentionShape shape{1, 3, 1, 1, 257, 0};
-  const std::string limit = ": head size 257, expected at most 256 on a GPU";
+  const std::string limit = ": head_dim 257, expected at most 256 on a GPU";
   EXPECT_EQ(complaint_of([&] { backend->attention_forward(shape, qkv, {}, out, lse); }), "attention_forward" + limit);
   EXPECT_EQ(complaint_of([&] { backend->attention_backward(shape, qkv, {}, out, lse, out, dqkv); }),
             "attention_backward" + limit);

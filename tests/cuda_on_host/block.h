@@ -100,10 +100,11 @@ struct Machine {
   bool driver = true;
   int devices = 1;
   int driver_version = 13000;
-  int compute_capability = 90;                // 10 times it
-  std::size_t memory = std::size_t{1} << 40;  // bytes of the device
-  bool fused_attention = false;               // the library's; without it, our own kernels take every shape
-  bool profiled = false;                      // a profiler watches: ranges are noted
+  int compute_capability = 90;                       // 10 times it
+  std::size_t memory = std::size_t{1} << 40;         // bytes of the device
+  std::size_t locked_memory = std::size_t{1} << 40;  // of the host, that the driver may page-lock
+  bool fused_attention = false;                      // the library's; without it, our own kernels take every shape
+  bool profiled = false;                             // a profiler watches: ranges are noted
 };
 Machine& machine();
 // The ranges since the last call, each with those around it: "layer 0/attention/gemm". Throws where one has not ended.

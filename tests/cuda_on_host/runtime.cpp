@@ -1,5 +1,6 @@
 // The calls of CUDA's runtime that kernels/cuda makes. A stream is a queue: its work is done when it is called, or, late, when
 // somebody waits. What a device cannot do is refused as it would be, and a wrong use is an exception.
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -38,7 +39,7 @@ namespace {
 
 struct Memory {
   std::map<const void*, std::size_t> of_device, locked;
-  std::size_t allocations = 0, in_use = 0;
+  std::size_t allocations = 0, in_use = 0, most_in_use = 0;
 };
 Memory& memory() {
   static Memory the_memory;
@@ -61,6 +62,8 @@ bool lies_in(const std::map<const void*, std::size_t>& blocks, const void* at, s
   --block;
   return static_cast<const char*>(at) + bytes <= static_cast<const char*>(block->first) + block->second;
 }
+
+std::size_t free_bytes() { return machine().memory - std::min(machine().memory, memory().in_use); }
 
 void expect_on_device(const char* call, const void* at, std::size_t bytes) {
   if (!lies_in(memory().of_device, at, bytes))
@@ -147,18 +150,34 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
 }
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   *total = machine().memory;
-  *free = *total - memory().in_use;
+  *free = free_bytes();
+  return cudaSuccess;
+}
+// The pool keeps nothing of what is given back.
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) { return *pool = &machine(), cudaSuccess; }
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute, void* value) {
+  const std::uint64_t bytes = attribute == cudaMemPoolAttrReservedMemHigh ? memory().most_in_use : memory().in_use;
+  std::memcpy(value, &bytes, sizeof bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute, void* value) {
+  if (attribute == cudaMemPoolAttrReleaseThreshold) return cudaSuccess;
+  std::uint64_t bytes = 0;
+  std::memcpy(&bytes, value, sizeof bytes);
+  if (attribute != cudaMemPoolAttrReservedMemHigh || bytes != 0) return cudaErrorInvalidValue;
+  memory().most_in_use = memory().in_use;
   return cudaSuccess;
 }
 
 // ---- memory: as new, all of its bytes are 0xff: NaN, and no index ----
 
 cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t) {
-  if (bytes > machine().memory - memory().in_use) return cudaErrorMemoryAllocation;
+  if (bytes > free_bytes()) return cudaErrorMemoryAllocation;
   *data = ::operator new (bytes, std::align_val_t{alignment});
   std::memset(*data, 0xff, bytes);
   memory().of_device[*data] = bytes;
   memory().in_use += bytes;
+  memory().most_in_use = std::max(memory().most_in_use, memory().in_use);
   ++memory().allocations;
   return cudaSuccess;
 }
@@ -172,10 +191,9 @@ cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
   });
   return cudaSuccess;
 }
-cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) { return *pool = nullptr, cudaSuccess; }
-cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
 cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, std::size_t) { return cudaSuccess; }
 cudaError_t cudaMallocHost(void** data, std::size_t bytes) {
+  if (bytes > machine().locked_memory) return cudaErrorMemoryAllocation;
   *data = ::operator new (bytes, std::align_val_t{alignment});
   std::memset(*data, 0xff, bytes);
   memory().locked[*data] = bytes;

@@ -14,7 +14,8 @@ from pathlib import Path
 STEPS = 40
 INTERVAL = 5  # steps between checkpoints: what a kill may cost
 # Measurements of the machine; everything else in a row of metrics is the run's own and must come out the same.
-MEASURED = {"tokens_per_sec", "mfu", "share_of_product", "step_seconds", "model_gflops", "peak_memory_bytes"}
+MEASURED = {"tokens_per_sec", "mfu", "share_of_product", "step_seconds", "model_gflops", "peak_memory_bytes",
+            "peak_device_memory_bytes"}
 
 
 class Failure(Exception):

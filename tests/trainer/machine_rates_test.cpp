@@ -51,10 +51,16 @@ TEST(MachineRates, AGpuIsHeldAgainstItsBestProduct) {
                              .peak_form = "bf16 product 8192^3",
                              .kind = Device::cuda},
                             1424e12,
-                            1424e12};
+                            1424e12,
+                            {.total = 80ull << 30, .free = 7ull << 29, .peak = 0}};
   const auto lines = describe(of_gpu);
   ASSERT_EQ(lines.size(), 1u);
-  EXPECT_EQ(lines[0], "A GPU (sm_90, 132 multiprocessors, 79 GiB); 1424 TF/s (bf16 product 8192^3) by cuBLASLt");
+  EXPECT_EQ(
+      lines[0],
+      "A GPU (sm_90, 132 multiprocessors, 79 GiB); 1424 TF/s (bf16 product 8192^3) by cuBLASLt; 3.5 of 80.0 GiB are "
+      "free beside the model");
+  EXPECT_EQ(describe_rate(Device::cuda, 412e3, 0.579), "412.0 TF/s (58% of the bf16 product)");
+  EXPECT_EQ(describe_rate(Device::cpu, 84.1, 0.61), "84.1 GF/s (61% of the cores)");
 }
 
 TEST(MachineRates, AProductBelowSixtyPercentIsAWarning) {

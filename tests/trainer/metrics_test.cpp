@@ -68,11 +68,24 @@ TEST(Metrics, RowIsTheDocumentedText) {
       "\"peak_memory_bytes\":2726297600,\"skipped_steps\":1}\n");
 }
 
+// A run on a CPU has no such key.
+TEST(Metrics, PeakOfAGpuIsARowsOwnKeyAndReadsBack) {
+  const ScratchDir dir;
+  StepMetrics row = sample_row(7);
+  EXPECT_EQ(to_json_line(row).find("device"), std::string::npos);
+  row.peak_device_memory_bytes = 5'000'000'000;
+  EXPECT_NE(to_json_line(row).find("\"peak_memory_bytes\":2726297600,\"peak_device_memory_bytes\":5000000000,"),
+            std::string::npos);
+  MetricsWriter(dir.path() / "metrics.jsonl").write(row);
+  EXPECT_EQ(read_metrics(dir.path() / "metrics.jsonl").steps.at(0), row);
+}
+
 TEST(Metrics, EveryKeyIsExplained) {
   const std::string page = read_file(std::filesystem::path(SMOE_SOURCE_DIR) / "docs/formats.md", 1 << 20);
   const auto begin = page.find("\n## metrics.jsonl\n");
   const std::string section = page.substr(begin, page.find("\n## ", begin + 1) - begin);
   StepMetrics row = sample_row(1);
+  row.peak_device_memory_bytes = 1;
   row.bytes_sent = {{"moe.dispatch", 1}};
   const std::vector<EvalMetrics> sources = {sample_eval(1, "web")};
   for (const Json& keys : {parse_json(to_json_line(row), "row"), parse_json(to_json_line(sources), "row"),

@@ -103,6 +103,17 @@ TEST(Report, HoldsTheRunsNumbersConfigurationAndCounts) {
   EXPECT_EQ(run.at("parameters").at("active"), 12'879'925'248);
 }
 
+TEST(Report, HasThePeakOfAGpuWhereTheRunHadOne) {
+  const ScratchDir dir;
+  EXPECT_FALSE(data_of(render_report({make_run(dir.path() / "cpu")}))
+                   .at("runs")[0]
+                   .at("steps")
+                   .contains("peak_device_memory_bytes"));
+  dir.write("gpu/metrics.jsonl", "{\"step\":1,\"lm_loss\":5.0,\"peak_device_memory_bytes\":77}\n");
+  const Json data = data_of(render_report({dir.path() / "gpu"}));
+  EXPECT_EQ(data.at("runs")[0].at("steps").at("peak_device_memory_bytes"), Json{77});
+}
+
 TEST(Report, KeepsTheLastOfRowsThatRepeatAStep) {
   const ScratchDir dir;
   write_file_atomically(dir.path() / "metrics.jsonl",

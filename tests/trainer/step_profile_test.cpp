@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -244,6 +246,67 @@ TEST_F(Judged, TextHasARowAnOpAndWhatIsLeft) {
         "5.0 GB/s  memory", "1 other(s)", "in no op", "bound by arithmetic",
         "100.0 tokens/s; 90.0 MB of active weights a token at 9.0 GB/s, 90% of the memory's rate, which bounds it"})
     EXPECT_NE(text.find(piece), std::string::npos) << piece << " is not in:\n" << text;
+}
+
+// A GPU has no cores to speak of: everything is held against its bf16 product.
+class JudgedOnAGpu : public Judged {
+ protected:
+  JudgedOnAGpu() {
+    profile.device = {.name = "a GPU",
+                      .threads = 1,
+                      .product_kernel = "cuBLASLt",
+                      .peak_flops = 100e9,
+                      .peak_form = "bf16 product 8192^3",
+                      .kind = Device::cuda};
+    profile.type = DType::bf16;
+    profile.ceilings = {100e9, 100e9, 10e9};
+    profile.peak_memory_bytes = 3u << 20;
+    profile.peak_device_memory_bytes = 7u << 20;
+  }
+  void expect_no_cpu(const std::string& text) const {
+    for (const char* word : {"the cores", "GF/s (", "thread", "multiply-add", "CPU", "2048^3"})
+      EXPECT_EQ(text.find(word), std::string::npos) << word << " is in:\n" << text;
+  }
+};
+
+TEST_F(JudgedOnAGpu, TextSpeaksOfTheProductAndOfBothMemories) {
+  product(0.7, 0.9);
+  moved("adamw", 0.2, 0.5);
+  outside(0.1);
+  profile.generation = {.tokens = 32, .past = 480, .seconds = 0.1, .bytes = 9e7};
+  const std::string text = describe(profile);
+  for (const char* piece : {"a GPU, products by cuBLASLt, computing in bf16",
+                            "bf16 product 8192^3 0.1 TF/s, memory 10.0 GB/s", "0.1 TF/s: 60.0% of that product (mfu)",
+                            "7 MiB of the GPU at the peak, 3 of the host", "90% of the bf16 product's rate"})
+    EXPECT_NE(text.find(piece), std::string::npos) << piece << " is not in:\n" << text;
+  expect_no_cpu(text);
+}
+
+TEST_F(JudgedOnAGpu, EveryVerdictSpeaksOfIt) {
+  const auto alone = [&](const std::function<void()>& ops, Limit limit, const char* piece) {
+    profile.ops.clear();
+    ops();
+    expect(limit, {piece});
+    expect_no_cpu(judge(profile).sentence);
+  };
+  alone([&] { outside(0.4), product(0.6, 0.9); }, Limit::outside, "each is waited for here");
+  outside(0.05);
+  alone([&] { product(0.4, 0.2, 8), product(0.55, 0.9); }, Limit::small_work, "calls too short for the GPU");
+  alone([&] { product(0.5, 0.9), moved("add", 0.45, 0.2); }, Limit::memory, "too short to fill it");
+  alone([&] { product(0.95, 0.3); }, Limit::slow_products, "the shapes of this model");
+  profile.type = DType::f32;
+  alone([&] { product(0.95, 0.3); }, Limit::slow_products, "train.precision: bf16");
+  alone([&] { product(0.45, 0.8), moved("adamw", 0.3, 0.9), moved("add", 0.2, 0.1, 30'000); }, Limit::mixed,
+        "80% of the bf16 product's rate");
+}
+
+TEST_F(JudgedOnAGpu, JsonHasItsPeakAndThePrecision) {
+  product(0.7, 0.9);
+  outside(0.3);
+  const Json object = parse_json(to_json_line(profile), "bench");
+  EXPECT_EQ(object.at("peak_device_memory_bytes"), 7 << 20);
+  EXPECT_EQ(object.at("precision"), "bf16");
+  EXPECT_EQ(object.at("core_form"), "bf16 product 8192^3");
 }
 
 TEST_F(Judged, JsonIsOneLineWithTheSameNumbers) {

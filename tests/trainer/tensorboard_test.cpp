@@ -164,6 +164,17 @@ TEST(TensorBoard, MetricsRowsBecomeTags) {
   EXPECT_EQ(scalars.at("throughput/peak_memory_mib")[0].value, 3.0f);
   EXPECT_EQ(scalars.at("eval/web/loss")[0].value, 3.0f);
   EXPECT_EQ(scalars.count("throughput/mfu"), 0u);
+  EXPECT_EQ(scalars.count("throughput/peak_device_memory_mib"), 0u);
+}
+
+TEST(TensorBoard, PeakOfAGpuIsATag) {
+  const ScratchDir dir;
+  TensorBoardWriter writer(dir.path());
+  StepMetrics row;
+  row.step = 1;
+  row.peak_device_memory_bytes = 5u << 20;
+  writer.write(row);
+  EXPECT_EQ(scalars_in(writer.file()).at("throughput/peak_device_memory_mib")[0].value, 5.0f);
 }
 
 TEST(TensorBoard, BarsStandAtTheirPositions) {

@@ -66,7 +66,10 @@ std::string to_json_line(const StepMetrics& row) {
   for (std::size_t layer = 0; layer < row.expert_load.size(); ++layer) {
     line += (layer == 0 ? "" : ",") + list(row.expert_load[layer]);
   }
-  line += fmt::format("],\"peak_memory_bytes\":{},\"skipped_steps\":{}", row.peak_memory_bytes, row.skipped_steps);
+  line += fmt::format("],\"peak_memory_bytes\":{}", row.peak_memory_bytes);
+  if (row.peak_device_memory_bytes > 0)
+    line += fmt::format(",\"peak_device_memory_bytes\":{}", row.peak_device_memory_bytes);
+  line += fmt::format(",\"skipped_steps\":{}", row.skipped_steps);
   if (!row.bytes_sent.empty()) line += ",\"bytes_sent\":" + Json(row.bytes_sent).dump();
   return line + "}\n";
 }

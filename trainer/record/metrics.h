@@ -37,8 +37,9 @@ struct StepMetrics {
   double max_vio = not_measured;                 // see max_violation
   std::vector<std::vector<double>> expert_load;  // [layers][experts]: share of the layer's assignments, sums to 1
   std::uint64_t peak_memory_bytes = 0;
-  std::int64_t skipped_steps = 0;      // steps refused since the start of the run: not finite, or an outlier
-  double model_gflops = not_measured;  // 1e9 model floating-point operations a second (no recompute counted)
+  std::uint64_t peak_device_memory_bytes = 0;  // of a GPU; absent from the file where the run is on a CPU: 0
+  std::int64_t skipped_steps = 0;              // steps refused since the start of the run: not finite, or an outlier
+  double model_gflops = not_measured;          // 1e9 model floating-point operations a second (no recompute counted)
   std::map<std::string, std::int64_t>
       bytes_sent;  // by this step from rank 0 to others, by collective; absent with one rank
 

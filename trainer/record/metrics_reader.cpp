@@ -69,6 +69,8 @@ StepMetrics read_step(const JsonReader& json) {
   read_numbers(json, row);
   row.expert_load = read_expert_load(json);
   row.peak_memory_bytes = static_cast<std::uint64_t>(json.optional_int("peak_memory_bytes", 0, any_count).value_or(0));
+  row.peak_device_memory_bytes =
+      static_cast<std::uint64_t>(json.optional_int("peak_device_memory_bytes", 0, any_count).value_or(0));
   row.skipped_steps = json.optional_int("skipped_steps", 0, any_count).value_or(0);
   if (json.has("bytes_sent")) {
     const JsonReader sent = json.require_object("bytes_sent");

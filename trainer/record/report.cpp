@@ -37,6 +37,8 @@ Json step_columns(const std::map<std::int64_t, StepMetrics>& rows) {
     append_column(columns, "step", step);
     append_column(columns, "tokens", row.tokens);
     append_column(columns, "peak_memory_bytes", row.peak_memory_bytes);
+    if (row.peak_device_memory_bytes > 0)
+      append_column(columns, "peak_device_memory_bytes", row.peak_device_memory_bytes);
     append_column(columns, "skipped_steps", row.skipped_steps);
     visit_numbers(row, [&columns](const char*, const char* key, double value) {
       append_column(columns, key, rounded(value, 6));

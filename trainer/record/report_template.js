@@ -108,6 +108,9 @@
     items.push(['Time in steps', duration(trainingSeconds(run)), '']);
     items.push(['MaxVio', significant(last(column(run, 'max_vio')), 3), 'at the last step; 0 is balance']);
     items.push(['Peak memory', mebibytes(last(column(run, 'peak_memory_bytes'))), 'resident']);
+    if (run.steps.peak_device_memory_bytes) {
+      items.push(['Peak GPU memory', mebibytes(last(column(run, 'peak_device_memory_bytes'))), 'of one GPU']);
+    }
     const skipped = last(column(run, 'skipped_steps'));
     if (skipped > 0) items.push(['Skipped steps', String(skipped), 'refused: not finite, or an outlier']);
     return items;

@@ -161,6 +161,9 @@ void TensorBoardWriter::write(const StepMetrics& row) {
   scalars.push_back({"train/tokens", static_cast<double>(row.tokens)});
   scalars.push_back({"train/skipped_steps", static_cast<double>(row.skipped_steps)});
   scalars.push_back({"throughput/peak_memory_mib", static_cast<double>(row.peak_memory_bytes) / (1024.0 * 1024.0)});
+  if (row.peak_device_memory_bytes > 0)
+    scalars.push_back(
+        {"throughput/peak_device_memory_mib", static_cast<double>(row.peak_device_memory_bytes) / 0x1p20});
   write(row.step, scalars);
   for (std::size_t layer = 0; layer < row.expert_load.size(); ++layer) {
     write_bars(row.step, fmt::format("expert_load/layer_{:02d}", layer), row.expert_load[layer]);
