@@ -86,11 +86,12 @@ class PlantedErrors : public testing::TestWithParam<std::string> {
   // is computed from wrong indices may do anything, so it is done in a process of its own. The case that saw it comes first
   // from then on: it is likely to see the next one.
   bool is_seen_apart(std::vector<TypedCase>& cases, const Plant& plant) {
+    *trying_ = 0;
     const pid_t child = fork();
     if (child == 0) {
       if (!std::freopen("/dev/null", "w", stderr) || !std::freopen("/dev/null", "w", stdout)) _exit(2);
       planted = plant;
-      for (*trying_ = 0; *trying_ < cases.size(); ++*trying_) {
+      for (; *trying_ < cases.size(); ++*trying_) {
         const std::unique_ptr<Backend> backend = make_cuda_backend();  // with nothing left of earlier calls
         for (const std::uint64_t order : {0, 1, 2})
           if (is_seen(cases[*trying_], *backend, order)) _exit(1);
@@ -118,8 +119,8 @@ class PlantedErrors : public testing::TestWithParam<std::string> {
 
  private:
   cuda_on_host::Machine saved_ = machine();
-  std::size_t* trying_ =
-      nullptr;  // which of the cases, in memory that the child shares with us: it may end at any time
+  // Which of the cases, in memory that the child shares with us: it may end at any time.
+  std::size_t* trying_ = nullptr;
 };
 
 std::string describe(const Plant& plant) {
