@@ -2,3 +2,6 @@
 #pragma once
 
 #include "kernels/cuda/device.h"
+
+enum cudaDeviceSharedAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceSharedAttr attribute, int device);
