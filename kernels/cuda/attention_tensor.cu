@@ -99,6 +99,7 @@ __global__ void __launch_bounds__(attention_threads, 2)
   constexpr int tile_of_keys = tile_numbers(keys, columns);
   Bf16* const q_tile = dynamic_shared<Bf16>();
   Bf16* const stages = q_tile + tile_numbers(forward_rows, columns);  // keys, values, keys, values
+  auto* const ranges = reinterpret_cast<KeyRange*>(stages + 4 * tile_of_keys);
   const auto tile = QueryTile<forward_rows>::of_block(p);
   const int warp_row = static_cast<int>(threadIdx.x) / warp * R * rows_of_a_slab;
 
@@ -113,11 +114,9 @@ __global__ void __launch_bounds__(attention_threads, 2)
   copy_keys(stages, begin);
   commit_copies();
 
-  const KeysSeen<R> seen([&](int r, int& first_seen, int& end_seen) {
+  const KeysSeen<R> seen(ranges + warp_row, [&](int r) {
     r += tile.first + warp_row;
-    if (r >= tile.end) return;
-    first_seen = p.first_key(tile.b, tile.query(r));
-    end_seen = p.past + tile.query(r) + 1;
+    return r < tile.end ? KeyRange{p.first_key(tile.b, tile.query(r)), p.past + tile.query(r) + 1} : KeyRange{0, 0};
   });
   OnlineSoftmax<R> softmax(p.scale);
   float sums[R][M][4];
@@ -136,15 +135,7 @@ __global__ void __launch_bounds__(attention_threads, 2)
 #pragma unroll
     for (int r = 0; r < R; ++r) fill(scores[r]);
     multiply_tiles<columns>(q_tile + warp_row * tensor_stride(columns), k_tile, scores);
-    if (!seen.all(j0, j0 + keys)) {
-#pragma unroll
-      for (int r = 0; r < R; ++r)
-#pragma unroll
-        for (int n = 0; n < N; ++n)
-#pragma unroll
-          for (int i = 0; i < 4; ++i)
-            if (!seen.sees(r, i, j0 + column_of_lane(n) + i % 2)) scores[r][n][i] = -INFINITY;
-    }
+    if (!seen.all(j0, j0 + keys)) seen.mask(scores, j0, -INFINITY);
     softmax.weigh(scores, sums);
     add_weighted_tile<columns>(scores, k_tile + tile_of_keys, sums);
   }
@@ -168,7 +159,8 @@ __global__ void __launch_bounds__(attention_threads, 2)
 void attention_forward_on_tensor_cores(cudaStream_t stream, const char* op, const AttentionProblem<Bf16>& p, Bf16* out,
                                        float* lse) {
   by_rows(p, [&]<bool wide, int columns>() {
-    constexpr std::size_t bytes = sizeof(Bf16) * tile_numbers(forward_rows + 4 * forward_keys<columns>, columns);
+    constexpr std::size_t bytes = sizeof(Bf16) * tile_numbers(forward_rows + 4 * forward_keys<columns>, columns) +
+                                  sizeof(KeyRange) * forward_rows;
     static_assert(bytes <= shared_bytes_of_a_block);
     launch(stream, op, {QueryTile<forward_rows>::blocks(p), attention_threads, bytes},
            tensor_forward_kernel<wide, columns>, p, out, lse);

@@ -211,45 +211,54 @@ struct QueryTile {
   }
 };
 
-// Which keys the rows of a warp see. Of most tiles of keys every row sees all or none: there nothing is compared number by number.
+// Keys [first, end); none for a row that is not there.
+struct alignas(8) KeyRange {
+  int first, end;
+};
+
+// Which keys the rows of a warp see. Of most tiles of keys every row sees all or none: there nothing is compared number by number, so
+// the rows' own ranges lie in shared memory and not in registers.
 template <int R>
 class KeysSeen {
  public:
-  // of(row, first, end) sets which keys [first, end) a row of the warp sees, or does nothing: the row is not there.
+  // Of row r of the warp of(r), kept at ranges[r].
   template <class Of>
-  __device__ explicit KeysSeen(const Of& of) {
+  __device__ KeysSeen(KeyRange* ranges, const Of& of) : ranges_(ranges) {
+    static_assert(R * rows_of_a_slab <= warp);
+    const int lane = threadIdx.x % warp;
+    KeyRange own{0, 0};
+    if (lane < R * rows_of_a_slab) ranges[lane] = own = of(lane);
+    const bool there = own.end > 0;
     constexpr unsigned far = 0x7fffffffu;
-    unsigned least_first = far, most_first = 0, least_end = far, most_end = 0;
-#pragma unroll
-    for (int r = 0; r < R; ++r)
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        int first = 0, end = 0;
-        of(row_of_warp(r, half), first, end);
-        first_[r][half] = first;
-        end_[r][half] = end;
-        if (end == 0) continue;
-        least_first = Min::of(least_first, static_cast<unsigned>(first));
-        most_first = Max::of(most_first, static_cast<unsigned>(first));
-        least_end = Min::of(least_end, static_cast<unsigned>(end));
-        most_end = Max::of(most_end, static_cast<unsigned>(end));
-      }
-    least_first_ = static_cast<int>(__reduce_min_sync(all_lanes, least_first));
-    most_first_ = static_cast<int>(__reduce_max_sync(all_lanes, most_first));
-    least_end_ = static_cast<int>(__reduce_min_sync(all_lanes, least_end));
-    most_end_ = static_cast<int>(__reduce_max_sync(all_lanes, most_end));
+    least_first_ = static_cast<int>(__reduce_min_sync(all_lanes, there ? static_cast<unsigned>(own.first) : far));
+    most_first_ = static_cast<int>(__reduce_max_sync(all_lanes, static_cast<unsigned>(own.first)));
+    least_end_ = static_cast<int>(__reduce_min_sync(all_lanes, there ? static_cast<unsigned>(own.end) : far));
+    most_end_ = static_cast<int>(__reduce_max_sync(all_lanes, static_cast<unsigned>(own.end)));
   }
   // Whether some row sees some of the keys [first, end), and whether every row sees all of them.
   __device__ bool any(int first, int end) const { return first < most_end_ && end > least_first_; }
   __device__ bool all(int first, int end) const { return first >= most_first_ && end <= least_end_; }
-  // Number [r][...][i] of a row and key j.
-  __device__ bool sees(int r, int i, int j) const { return j >= first_[r][i / 2] && j < end_[r][i / 2]; }
+
+  // Numbers of keys that their row does not see become `with`; the first column is of key j0.
+  template <int N>
+  __device__ void mask(float (&numbers)[R][N][4], int j0, float with) const {
+#pragma unroll
+    for (int r = 0; r < R; ++r)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const KeyRange range = ranges_[row_of_warp(r, half)];
+#pragma unroll
+        for (int n = 0; n < N; ++n)
+#pragma unroll
+          for (int right = 0; right < 2; ++right) {
+            const int j = j0 + column_of_lane(n) + right;
+            if (j < range.first || j >= range.end) numbers[r][n][2 * half + right] = with;
+          }
+      }
+  }
 
  private:
-  struct Min {
-    static __device__ unsigned of(unsigned a, unsigned b) { return a < b ? a : b; }
-  };
-  int first_[R][2], end_[R][2];
+  const KeyRange* ranges_;
   int least_first_, most_first_, least_end_, most_end_;
 };
 

@@ -22,6 +22,7 @@ __global__ void __launch_bounds__(attention_threads, 2)
   Bf16* const q_tile = dynamic_shared<Bf16>();
   Bf16* const dout_tile = q_tile + tile_numbers(backward_rows, columns);
   Bf16* const stages = dout_tile + tile_numbers(backward_rows, columns);  // keys, values, keys, values
+  auto* const ranges = reinterpret_cast<KeyRange*>(stages + 4 * tile_of_keys);
   const auto tile = QueryTile<backward_rows>::of_block(p);
   const int warp_row = static_cast<int>(threadIdx.x) / warp * rows_of_a_slab;
   const std::int64_t tokens = std::int64_t{p.sequences} * p.queries;
@@ -39,11 +40,9 @@ __global__ void __launch_bounds__(attention_threads, 2)
   copy_keys(stages, begin);
   commit_copies();
 
-  const KeysSeen<1> seen([&](int r, int& first_seen, int& end_seen) {
+  const KeysSeen<1> seen(ranges + warp_row, [&](int r) {
     r += tile.first + warp_row;
-    if (r >= tile.end) return;
-    first_seen = p.first_key(tile.b, tile.query(r));
-    end_seen = tile.query(r) + 1;
+    return r < tile.end ? KeyRange{p.first_key(tile.b, tile.query(r)), tile.query(r) + 1} : KeyRange{0, 0};
   });
   wait_for_copies<1>();
   __syncthreads();
@@ -96,13 +95,7 @@ __global__ void __launch_bounds__(attention_threads, 2)
     for (int n = 0; n < N; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i) dscores[0][n][i] *= power_of_two(fmaf(scores[n][i], scale, exponent[i / 2]));
-    if (!seen.all(j0, j0 + keys)) {
-#pragma unroll
-      for (int n = 0; n < N; ++n)
-#pragma unroll
-        for (int i = 0; i < 4; ++i)
-          if (!seen.sees(0, i, j0 + column_of_lane(n) + i % 2)) dscores[0][n][i] = 0;
-    }
+    if (!seen.all(j0, j0 + keys)) seen.mask(dscores, j0, 0);
     add_weighted_tile<columns>(dscores, k_tile, sums);
   }
 #pragma unroll
@@ -275,13 +268,13 @@ __global__ void __launch_bounds__(attention_threads, 2)
 void attention_backward_on_tensor_cores(cudaStream_t stream, const char* op, const AttentionProblem<Bf16>& p,
                                         const AttentionOutput<Bf16>& of) {
   by_rows(p, [&]<bool wide, int columns>() {
-    constexpr std::size_t bytes = sizeof(Bf16) * tile_numbers(2 * backward_rows + 4 * other_rows<columns>, columns);
-    constexpr std::size_t bytes_of_numbers = 2 * sizeof(QueryNumbers<other_rows<columns>>);
-    static_assert(bytes + bytes_of_numbers <= shared_bytes_of_a_block);
-    launch(stream, op, {QueryTile<backward_rows>::blocks(p), attention_threads, bytes},
+    constexpr std::size_t tiles = sizeof(Bf16) * tile_numbers(2 * backward_rows + 4 * other_rows<columns>, columns);
+    constexpr std::size_t of_queries = tiles + sizeof(KeyRange) * backward_rows,
+                          of_keys = tiles + 2 * sizeof(QueryNumbers<other_rows<columns>>);
+    static_assert(of_queries <= shared_bytes_of_a_block && of_keys <= shared_bytes_of_a_block);
+    launch(stream, op, {QueryTile<backward_rows>::blocks(p), attention_threads, of_queries},
            tensor_query_gradients_kernel<wide, columns>, p, of);
-    launch(stream, op,
-           {ceil_div(p.queries, backward_rows) * p.sequences * p.kv_heads, attention_threads, bytes + bytes_of_numbers},
+    launch(stream, op, {ceil_div(p.queries, backward_rows) * p.sequences * p.kv_heads, attention_threads, of_keys},
            tensor_key_gradients_kernel<wide, columns>, p, of);
   });
 }
