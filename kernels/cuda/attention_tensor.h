@@ -21,38 +21,34 @@ inline constexpr float log2_of_e = 1.44269504f, log_of_2 = 0.69314718f;
 constexpr int tensor_stride(int columns) { return columns + 8; }
 constexpr int tile_numbers(int rows, int columns) { return rows * tensor_stride(columns); }
 
-// One piece of 16 bytes of a row to `to`, by copy_async() where rows are wide, else at once: the numbers from c on, zeros behind head_dim
-// and where the row is not there.
-template <bool wide>
-__device__ void copy_piece(Bf16* to, const Bf16* from, bool there, int c, int head_dim) {
-  if constexpr (wide) {
-    copy_async<16>(to, from, there && c < head_dim);
-  } else {
-    Pack<Bf16, 8> pack{};
-#pragma unroll
-    for (int w = 0; w < 8; ++w)
-      if (there && c + w < head_dim) pack.at[w] = from[w];
-    *reinterpret_cast<Pack<Bf16, 8>*>(to) = pack;
-  }
-}
-
-// to [rows, tensor_stride(columns)] = the rows that `of` names, where it names none zeros. A thread copies one piece of every so many rows.
+// to [rows, tensor_stride(columns)] = the rows that `of` names; where it names none, zeros. Wide rows come by copy_async(), a thread
+// copying one piece of every so many; others number by number, at once.
 template <bool wide, int rows, int columns, class RowAt>
 __device__ void copy_tile(Bf16* to, const RowAt& of, int head_dim) {
-  constexpr int pieces_of_a_row = columns / 8, rows_at_once = attention_threads / pieces_of_a_row;
+  constexpr int stride = tensor_stride(columns), pieces_of_a_row = columns / 8;
+  constexpr int rows_at_once = attention_threads / pieces_of_a_row;
   static_assert(rows % rows_at_once == 0);
-  const int first = static_cast<int>(threadIdx.x) / pieces_of_a_row, c = threadIdx.x % pieces_of_a_row * 8;
-  to += first * tensor_stride(columns) + c;
-  if constexpr (std::is_same_v<RowAt, HeadRows<Bf16>>) {  // one row behind the other
-    const Bf16* from = of.first + first * of.stride + c;
-#pragma unroll(wide ? rows / rows_at_once : 1)
-    for (int row = 0; row < rows; row += rows_at_once, from += rows_at_once * of.stride)
-      copy_piece<wide>(to + row * tensor_stride(columns), from, first + row < of.count, c, head_dim);
+  if constexpr (wide) {
+    const int first = static_cast<int>(threadIdx.x) / pieces_of_a_row, c = threadIdx.x % pieces_of_a_row * 8;
+    to += first * stride + c;
+    if constexpr (std::is_same_v<RowAt, HeadRows<Bf16>>) {  // one row behind the other
+      const Bf16* from = of.first + first * of.stride + c;
+#pragma unroll
+      for (int row = 0; row < rows; row += rows_at_once, from += rows_at_once * of.stride)
+        copy_async<16>(to + row * stride, from, first + row < of.count && c < head_dim);
+    } else {
+#pragma unroll 2
+      for (int row = 0; row < rows; row += rows_at_once) {
+        const Bf16* const from = of(first + row);
+        copy_async<16>(to + row * stride, from ? from + c : nullptr, from && c < head_dim);
+      }
+    }
   } else {
-#pragma unroll(wide ? 2 : 1)
-    for (int row = 0; row < rows; row += rows_at_once) {
-      const Bf16* const from = of(first + row);
-      copy_piece<wide>(to + row * tensor_stride(columns), from ? from + c : nullptr, from != nullptr, c, head_dim);
+#pragma unroll 1
+    for (int i = threadIdx.x; i < rows * columns; i += attention_threads) {
+      const int row = i / columns, c = i % columns;
+      const Bf16* const from = of(row);
+      to[row * stride + c] = from && c < head_dim ? from[c] : Bf16{};
     }
   }
 }

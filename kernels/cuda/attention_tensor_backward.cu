@@ -1,5 +1,5 @@
 // The gradients of attention in bf16 on tensor cores, as attention_backward.cu has them in f32: the same order of sums. The other side's
-// tiles come in two stages, as in attention_tensor.cu. A warp has 16 rows: it keeps their queries in registers, or their sums for two gradients.
+// tiles come in two stages, as in attention_tensor.cu. A warp has 16 rows: it keeps their queries and dout in registers, or their keys.
 #include <cstdint>
 
 #include "kernels/cuda/attention.h"
@@ -126,7 +126,6 @@ struct QueryTiles {
     end_head = h + p.group();
   }
   __device__ bool there() const { return h < end_head; }
-  __device__ int i1() const { return i0 + queries < end ? i0 + queries : end; }
   __device__ void advance() {
     do {
       i0 += queries;
@@ -170,16 +169,17 @@ __global__ void __launch_bounds__(attention_threads, 2)
   const int last = first + backward_rows < p.queries ? first + backward_rows : p.queries;
   const int warp_row = static_cast<int>(threadIdx.x) / warp * rows_of_a_slab;
   const int warp_key = first + warp_row;
-  const std::int64_t first_token = std::int64_t{b} * p.queries, tokens = std::int64_t{p.sequences} * p.queries;
+  const std::int64_t first_token = std::int64_t{b} * p.queries;
 
   const auto copy_queries = [&](int stage, const QueryTiles<queries>& tile) {
-    const int i0 = tile.i0, h = tile.h, i1 = tile.i1();
+    const int i0 = tile.i0, h = tile.h;
     Bf16* const to = stages + stage * 2 * tile_of_queries;
-    copy_tile<wide, queries, columns>(to, p.queries_from(first_token + i0, h, i1 - i0), p.head_dim);
-    copy_tile<wide, queries, columns>(to + tile_of_queries, of.dout_from(p, first_token + i0, h, i1 - i0), p.head_dim);
+    copy_tile<wide, queries, columns>(to, p.queries_from(first_token + i0, h, tile.end - i0), p.head_dim);
+    copy_tile<wide, queries, columns>(to + tile_of_queries, of.dout_from(p, first_token + i0, h, tile.end - i0),
+                                      p.head_dim);
     if (const int t = static_cast<int>(threadIdx.x); t < queries) {
-      const std::int64_t i = first_token + i0 + t, at = h * tokens + i;
-      const bool there = i0 + t < i1, in_document = there && p.document_start;
+      const std::int64_t i = first_token + i0 + t, at = h * (std::int64_t{p.sequences} * p.queries) + i;
+      const bool there = i0 + t < tile.end, in_document = there && p.document_start;
       copy_async<4>(numbers[stage].lse + t, there ? of.lse + at : nullptr, there);
       copy_async<4>(numbers[stage].delta + t, there ? of.delta + at : nullptr, there);
       copy_async<4>(numbers[stage].start + t, in_document ? p.document_start + i : nullptr, in_document);
@@ -187,16 +187,20 @@ __global__ void __launch_bounds__(attention_threads, 2)
   };
   copy_tile<wide, backward_rows, columns>(k_tile, p.keys_from(first_token + first, g, last - first), p.head_dim);
   copy_tile<wide, backward_rows, columns>(v_tile, p.values_from(first_token + first, g, last - first), p.head_dim);
+  commit_copies();
   QueryTiles<queries> next(p, b, g, first, last);
   copy_queries(0, next);
   commit_copies();
+  wait_for_copies<1>();
+  __syncthreads();
+  Slab<columns> k;
+  load_slab<columns>(k, k_tile + warp_row * stride);
 
   float dk[1][M][4], dv[1][M][4];
   fill(dk[0]);
   fill(dv[0]);
-  const float scale = p.scale * log2_of_e;
   for (int stage = 0; next.there(); stage ^= 1) {
-    const int i0 = next.i0, i1 = next.i1();
+    const int i0 = next.i0;
     next.advance();
     wait_for_copies<0>();
     __syncthreads();
@@ -206,18 +210,21 @@ __global__ void __launch_bounds__(attention_threads, 2)
     const Bf16* const dout_tile = q_tile + tile_of_queries;
     const QueryNumbers<queries>& of_tile = numbers[stage];
 
-    // Of the first keys that the queries see, the least and the most: whether the warp's keys are seen by none, or by all.
+    // Of the first keys that the queries see, a lane has one of every 32, and all have the least and the most: whether the warp's keys
+    // are seen by none, or by all.
+    int first_seen[queries / warp];
     unsigned least_first = p.queries, most_first = 0;
 #pragma unroll
-    for (int t = 0; t < queries; t += warp) {
-      const int i = t + static_cast<int>(threadIdx.x) % warp;
-      const unsigned first_seen = i0 + i < i1 ? p.first_key_from(of_tile.start[i], i0 + i) : p.queries;
-      least_first = first_seen < least_first ? first_seen : least_first;
-      most_first = first_seen > most_first ? first_seen : most_first;
+    for (int t = 0; t < queries / warp; ++t) {
+      const int i = t * warp + static_cast<int>(threadIdx.x) % warp;
+      first_seen[t] = i0 + i < next.end ? p.first_key_from(of_tile.start[i], i0 + i) : p.queries;
+      const auto key = static_cast<unsigned>(first_seen[t]);
+      least_first = key < least_first ? key : least_first;
+      most_first = key > most_first ? key : most_first;
     }
     const int least = static_cast<int>(__reduce_min_sync(all_lanes, least_first)),
               most = static_cast<int>(__reduce_max_sync(all_lanes, most_first));
-    if (warp_key >= i1 || warp_key >= last || warp_key + rows_of_a_slab <= least) continue;
+    if (warp_key >= i0 + queries || warp_key >= last || warp_key + rows_of_a_slab <= least) continue;
     const bool all_seen = most <= warp_key && i0 >= warp_key + rows_of_a_slab - 1;
 
     float weights[1][N][4], dscores[1][N][4];  // dscores from -delta on
@@ -226,14 +233,14 @@ __global__ void __launch_bounds__(attention_threads, 2)
     for (int n = 0; n < N; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i) dscores[0][n][i] = -of_tile.delta[column_of_lane(n) + i % 2];
-    multiply_tiles<columns>(k_tile + warp_row * stride, q_tile, weights);
+    multiply_slab<columns>(k, q_tile, weights[0]);
     multiply_tiles<columns>(v_tile + warp_row * stride, dout_tile, dscores);
 #pragma unroll
     for (int n = 0; n < N; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float exponent = of_tile.lse[column_of_lane(n) + i % 2] * -log2_of_e;
-        weights[0][n][i] = power_of_two(fmaf(weights[0][n][i], scale, exponent));
+        weights[0][n][i] = power_of_two(fmaf(weights[0][n][i], p.scale * log2_of_e, exponent));
         dscores[0][n][i] *= weights[0][n][i];
       }
     if (!all_seen) {
@@ -241,12 +248,12 @@ __global__ void __launch_bounds__(attention_threads, 2)
       for (int n = 0; n < N; ++n)
 #pragma unroll
         for (int right = 0; right < 2; ++right) {
-          const int column = column_of_lane(n) + right, query = i0 + column;
-          const int first_seen = query < i1 ? p.first_key_from(of_tile.start[column], query) : p.queries;
+          const int column = column_of_lane(n) + right;
+          const int first_key = __shfl_sync(all_lanes, first_seen[n * 8 / warp], column % warp);
 #pragma unroll
           for (int half = 0; half < 2; ++half) {
             const int j = warp_key + row_of_warp(0, half), i = 2 * half + right;
-            if (j < first_seen || j > query) weights[0][n][i] = dscores[0][n][i] = 0;
+            if (j < first_key || j > i0 + column) weights[0][n][i] = dscores[0][n][i] = 0;
           }
         }
     }
