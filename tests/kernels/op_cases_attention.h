@@ -38,7 +38,6 @@ inline std::vector<AttentionCase> attention_cases() {
           {"window_beyond", 2, 21, 2, 1, 8, 50},
           {"window_documents", 2, 90, 4, 2, 8, 17, 25},
           {"sharp", 2, 70, 2, 1, 16, 0, 0, 8},
-          {"sharp_many_tiles", 1, 200, 2, 1, 16, 0, 0, 8},
           {"many_tiles", 1, 200, 4, 1, 64},
           {"many_tiles_documents", 2, 200, 2, 1, 64, 0, 60},
           {"many_tiles_window", 1, 200, 2, 2, 64, 65},
