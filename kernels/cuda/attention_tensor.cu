@@ -12,8 +12,8 @@
 namespace smoe::cuda {
 namespace {
 
-// Rows of a block, and keys of a tile: with heads of 128 two blocks an A100's multiprocessor have shared memory for, and one
-// a card's of 100 KiB.
+// Rows of a block, and keys of a tile. At heads of 128 that is shared memory for two blocks on an A100, and for one on a card that has
+// 100 KiB of it.
 constexpr int forward_slabs = 2, forward_rows = forward_slabs * rows_of_a_slab * attention_threads / warp;
 template <int columns>
 constexpr int forward_keys = columns <= 64 ? 64 : 32;
