@@ -61,12 +61,12 @@ struct AttentionProblem {
 
   // Query i of sequence b sees keys [first_key(b, i), past + i]: itself always.
   __device__ int first_key(int b, int i) const {
+    return first_key_from(document_start ? document_start[std::int64_t{b} * queries + i] : 0, i);
+  }
+  __device__ int first_key_from(int start, int i) const {  // start of its document, or 0
     const int position = past + i;
     int first = window > 0 && position >= window ? position - window + 1 : 0;
-    if (document_start) {
-      const int start = document_start[std::int64_t{b} * queries + i];
-      if (start > first) first = start;
-    }
+    if (start > first) first = start;
     return first < position ? first : position;
   }
   // A key at or before the first that any of the queries [first, last) sees.

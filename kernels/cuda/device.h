@@ -3,7 +3,7 @@
 //
 // A kernel keeps to what both give: threadIdx, blockIdx, blockDim and gridDim (x alone), __shared__ arrays of fixed size
 // in kernels, dynamic_shared(), __syncthreads, __syncwarp, shuffles, ballots, matches and maxima of a warp, atomics on
-// integers. Shared arrays are declared in kernels, whose names end in _kernel.
+// integers, and what is below. Shared arrays are declared in kernels, whose names end in _kernel.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -20,6 +20,38 @@ template <class T>
 __device__ T* dynamic_shared() {
   extern __shared__ __align__(16) unsigned char smoe_dynamic_shared[];
   return reinterpret_cast<T*>(smoe_dynamic_shared);
+}
+
+// ---- copies to shared memory that go on behind the thread's back ----
+
+// `bytes` of the device's memory, 4 or 16, and aligned to as many, to shared memory; where they are not `there`, zeros, and
+// nothing is read. What was copied is there for this thread when it has waited, for others behind a barrier after that.
+template <int bytes>
+__device__ void copy_async(void* to, const void* from, bool there) {
+  static_assert(bytes == 4 || bytes == 16);
+  const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(to));
+  if constexpr (bytes == 16)  // past the first cache, which keeps nothing that is read once a block
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(there ? 16 : 0)
+                 : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(address), "l"(from), "r"(there ? 4 : 0)
+                 : "memory");
+}
+// The copies of this thread since the last call are one group, which may be none.
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Until all groups of this thread are done but the last `left`.
+template <int left>
+__device__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(left) : "memory");
+}
+
+// ---- numbers ----
+
+// 2 to the x, to 2 units of the last place; what is too small for a normal number is 0.
+__device__ inline float power_of_two(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 }
 
 // ---- tensor cores: a warp together, lane 4 i + j ----

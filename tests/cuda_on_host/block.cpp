@@ -40,6 +40,7 @@ struct Thread {
   std::uint64_t bits = 0;  // what it brings, and then what it takes away
   int from = 0;            // the lane of a shuffle that it reads
   bool gone = false;
+  std::deque<std::vector<AsyncCopy>> async_copies;
   Fiber fiber;
 };
 
@@ -217,6 +218,7 @@ void Block::run_one(unsigned number, const std::function<void()>& thread) {
   for (unsigned i = 0; i < count_; ++i) {
     Thread& t = threads_[i];
     t.gone = false;
+    t.async_copies.assign(1, {});
     t.waits_at = Meeting::none;
     t.fiber.begin(is_idle && i == plant.thread ? nothing : thread);
   }
@@ -289,6 +291,7 @@ std::uint64_t exchange(Meeting meeting, unsigned mask, std::uint64_t bits, int f
 }  // namespace
 
 Now now;
+std::deque<std::vector<AsyncCopy>>& async_copies() { return block().running->async_copies; }
 void* dynamic_shared_memory() { return block().dynamic.data(); }
 
 void block_barrier(const Place& place) {

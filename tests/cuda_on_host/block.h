@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <map>
 #include <set>
@@ -57,6 +58,15 @@ T shuffle(unsigned mask, T value, Shuffle how, int by, int width) {
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
+
+// Copies to shared memory that the thread which runs has begun and not waited for, in groups; the last is still open.
+struct AsyncCopy {
+  void* to;
+  const void* from;
+  unsigned bytes;
+  bool there;  // or zeros
+};
+std::deque<std::vector<AsyncCopy>>& async_copies();
 
 // ---- the host's side ----
 struct Launch {

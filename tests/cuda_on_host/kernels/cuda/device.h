@@ -11,6 +11,7 @@
 #include <cstring>
 #include <functional>
 #include <stdexcept>
+#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -192,6 +193,33 @@ T* dynamic_shared() {
 inline std::uint32_t bf16_pair(float low, float high) {
   return std::uint32_t{rounded(low).bits} | std::uint32_t{rounded(high).bits} << 16;
 }
+
+// ---- copies to shared memory that go on behind the thread's back: done in the wait, as late as can be ----
+template <int bytes>
+void copy_async(void* to, const void* from, bool there) {
+  static_assert(bytes == 4 || bytes == 16);
+  const auto is_between = [](const void* at) { return std::bit_cast<std::uintptr_t>(at) % bytes != 0; };
+  if (is_between(to) || (there && is_between(from)))
+    throw std::logic_error("copy_async: an address between " + std::to_string(bytes) + " bytes");
+  if (there) std::memcpy(to, from, bytes);  // for the sanitizer, which is to name this line
+  std::memset(to, 0xff, bytes);             // NaN, as all shared memory that was not written
+  cuda_on_host::async_copies().back().push_back({to, from, bytes, there});
+}
+inline void commit_copies() { cuda_on_host::async_copies().emplace_back(); }
+template <int left>
+void wait_for_copies() {
+  auto& groups = cuda_on_host::async_copies();  // the open one is not waited for
+  for (; groups.size() > left + 1; groups.pop_front())
+    for (const auto& [to, from, bytes, there] : groups.front())
+      if (there)
+        std::memcpy(to, from, bytes);
+      else
+        std::memset(to, 0, bytes);
+}
+
+// ---- numbers ----
+inline float flushed_to_zero(float x) { return std::fpclassify(x) == FP_SUBNORMAL ? 0.0f : x; }
+inline float power_of_two(float x) { return flushed_to_zero(std::exp2(flushed_to_zero(x))); }
 
 // ---- tensor cores: the lanes lay what they bring on a table, and each works out what it takes away ----
 template <class T>
