@@ -90,6 +90,7 @@ void verify(const VerifyArguments& arguments, Job& job) {
   job.set_timeout(config.parallel.timeout);
   if (config.train.device == DeviceChoice::automatic)
     require_same_device(job.world(), device_of(config.train.device), cuda_missing());
+  job.claim_device(config.train.device);
   job.agree("launch.device", [&] { make_backend(config.train.device, 1); });
   // The second has one sequence at a time, which the ranks of a tp group then share.
   const EquivalenceCase whole = shrink(config, job.ranks(), arguments.steps);
@@ -106,7 +107,7 @@ void verify(const VerifyArguments& arguments, Job& job) {
       if (job.is_root()) fmt::print("{:<24} does not fit the model: {}\n", layout.to_string(), problems.front());
       continue;
     }
-    const Mesh mesh = job.mesh_of(layout);
+    const Mesh mesh = job.mesh_of(layout, config.parallel.transport);
     const auto hold = [&](const std::string& title, const EquivalenceCase& what, const CaseRun& one_rank) {
       const Deviations d = compare(run_case(what, mesh, 1), one_rank, mesh);
       const auto found = violations(d);
