@@ -40,7 +40,6 @@ EquivalenceCase shrink(const RunConfig& config, int ranks, std::int64_t steps) {
   c.model.vocab_size = std::min<std::int64_t>(config.model.vocab_size, 211);  // divides over no number of ranks
   c.model.initializer_range = 0.15;  // a small model's, for its routing to matter
   if (config.model.sliding_window) c.model.sliding_window = std::min<std::int64_t>(*config.model.sliding_window, 11);
-  c.device = config.train.device;
   c.router = config.router;
   if (c.router.aux_loss_scope == AuxLossScope::rank) c.router.aux_loss_scope = AuxLossScope::micro_batch;
   c.optimizer = config.optimizer;
@@ -88,15 +87,17 @@ void verify(const VerifyArguments& arguments, Job& job) {
             [&] { config = resolve_model(read_config(arguments.config, arguments.overrides)); });
   job.require_same_everywhere(fmt::format("verify {}\n{}", arguments.steps, print_yaml(config)));
   job.set_timeout(config.parallel.timeout);
+  job.claim_device(config.train.device);
   if (config.train.device == DeviceChoice::automatic)
     require_same_device(job.world(), device_of(config.train.device), cuda_missing());
-  job.claim_device(config.train.device);
-  job.agree("launch.device", [&] { make_backend(config.train.device, 1); });
+  std::unique_ptr<Backend> backend;
+  job.agree("launch.device", [&] { backend = make_backend(config.train.device, 1); });
   // The second has one sequence at a time, which the ranks of a tp group then share.
   const EquivalenceCase whole = shrink(config, job.ranks(), arguments.steps);
   EquivalenceCase split = whole;
   split.at_once = 1;
-  const CaseRun whole_on_one = run_case(whole, Mesh::single(), 1), split_on_one = run_case(split, Mesh::single(), 1);
+  const CaseRun whole_on_one = run_case(whole, Mesh::single(), *backend),
+                split_on_one = run_case(split, Mesh::single(), *backend);
   if (job.is_root()) print_heading(config, whole, job.ranks());
 
   std::vector<std::string> bad;
@@ -109,7 +110,7 @@ void verify(const VerifyArguments& arguments, Job& job) {
     }
     const Mesh mesh = job.mesh_of(layout, config.parallel.transport);
     const auto hold = [&](const std::string& title, const EquivalenceCase& what, const CaseRun& one_rank) {
-      const Deviations d = compare(run_case(what, mesh, 1), one_rank, mesh);
+      const Deviations d = compare(run_case(what, mesh, *backend), one_rank, mesh);
       const auto found = violations(d);
       for (const std::string& violation : found) bad.push_back(title + ": " + violation);
       if (job.is_root()) fmt::print("{}", row(title, d, found.empty()));

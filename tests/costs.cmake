@@ -20,6 +20,8 @@ set(smoe_costs
   "^Processes\\.(alone|each|omp|taskset|what)" 12
   "^(ModelFiles|CommandTokens)\\." 4
   "^CheckedRuns\\." 8
+  "^Ops/PlantedErrors\\.AreSeen/attention_backward" 20
+  "^Ops/PlantedErrors\\.AreSeen/attention" 5
   "^GradientReducer\\.8" 3
   "^(Processes|CommandLine|ReportInBrowser|Prepare|SafetensorsProperty)\\." 3
   "^(Evaluation|ManyShards|ConsecutiveRuns|OddSteps|Rehearsal)\\." 3

@@ -107,25 +107,28 @@ void share(Deviations::Worst& worst, Communicator& world) {
 }  // namespace
 
 CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
+  return run_case(what, mesh, *make_backend(what.device, threads));
+}
+
+CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, Backend& backend) {
   if (what.at_once % mesh.size(Axis::dp) != 0)
     throw std::logic_error("the sequences computed at once must divide over dp");
   const std::int64_t dp = mesh.size(Axis::dp), rank = mesh.rank(Axis::dp);
-  const auto backend = make_backend(what.device, threads);
-  Arena persistent(*backend);
+  Arena persistent(backend);
   Mixtral model(what.model, mesh, frozen_patterns(what.router, what.freeze), what.routing, what.type);
-  model.allocate(*backend, persistent, what.sequence_length, true);
+  model.allocate(backend, persistent, what.sequence_length, true);
   if (!what.selection_bias.empty()) {
     const Tensor biases = persistent.take({what.model.num_hidden_layers, what.model.num_local_experts});
-    backend->copy_from_host(biases, what.selection_bias.data());
+    backend.copy_from_host(biases, what.selection_bias.data());
     model.use_selection_bias(biases);
   }
-  AdamW optimizer(*backend, persistent, model.parameters(), mesh, what.optimizer, what.bucket_elements);
+  AdamW optimizer(backend, persistent, model.parameters(), mesh, what.optimizer, what.bucket_elements);
   std::vector<float> staging;
-  model.parameters().initialize(*backend, what.seed, [&](const Parameter& p, std::span<float> values) {
+  model.parameters().initialize(backend, what.seed, [&](const Parameter& p, std::span<float> values) {
     if (what.adjust) what.adjust(p, values);
     optimizer.keeps_masters()(p, values);
   });
-  TrainingStep step(*backend, mesh, model, optimizer, what.router, what.at_once / dp, what.recompute,
+  TrainingStep step(backend, mesh, model, optimizer, what.router, what.at_once / dp, what.recompute,
                     what.objective ? what.objective() : std::make_unique<CrossEntropy>());
 
   CaseRun run;
@@ -142,9 +145,9 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
     found.grad_norm = result.grad_norm;
     found.expert_load = step.balance().load;
     step.gather_gradients();
-    for (const Parameter& p : model.parameters()) found.gradients.push_back(numbers_of(*backend, p.gradient));
+    for (const Parameter& p : model.parameters()) found.gradients.push_back(numbers_of(backend, p.gradient));
     step.apply(result, n, what.optimizer.learning_rate);
-    for (const Parameter& p : model.parameters()) found.weights.push_back(numbers_of(*backend, p.value));
+    for (const Parameter& p : model.parameters()) found.weights.push_back(numbers_of(backend, p.value));
   }
   return run;
 }

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/backend.h"
 #include "model/model_config.h"
 #include "model/recompute.h"
 #include "model/router_config.h"
@@ -67,6 +68,8 @@ struct CaseRun {
 };
 
 // All ranks of the mesh call it. Throws std::logic_error if the case does not fit the layout.
+CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, Backend& backend);
+// On a backend of its own, of the case's device.
 CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads);
 
 // Largest deviations over all steps and ranks, the same on every rank. Losses and norm relative to their value;

@@ -18,7 +18,7 @@ class LaneStream final : public CommunicationStream {
   LaneStream(const LaneStream&) = delete;
   LaneStream& operator=(const LaneStream&) = delete;
 
-  void* native() const override { return stream_; }
+  void* native() const override { return stream_.get(); }
   void follow_ops() override;
   std::uint64_t mark() override;
   void lead_ops(std::uint64_t point) override;
@@ -27,9 +27,9 @@ class LaneStream final : public CommunicationStream {
  private:
   const Stream& ops_;
   int device_ = 0;
-  cudaStream_t stream_ = nullptr;
-  cudaEvent_t called_ = nullptr;  // of the ops' stream
-  std::array<cudaEvent_t, points_kept> points_{};
+  OwnedStream stream_;
+  OwnedEvent called_;  // of the ops' stream
+  std::array<OwnedEvent, points_kept> points_;
   std::uint64_t last_ = 0;
 };
 

@@ -3,16 +3,11 @@
 #include <stdexcept>
 #include <string>
 
-#include "kernels/cuda/error.h"
-
 namespace smoe::cuda {
 
-Complaints::Complaints() {
-  check("page-locked memory", cudaMallocHost(reinterpret_cast<void**>(&note_), sizeof(Note)));
-  *note_ = {};
-}
+Complaints::Complaints(const Stream& stream) : stream_(stream), note_(page_locked<Note>(1)) { *note_ = {}; }
 
-Complaints::~Complaints() { cudaFreeHost(note_); }
+Complaints::~Complaints() { cudaStreamSynchronize(stream_); }  // kernels under way may write the note
 
 void Complaints::report() {
   if (!*static_cast<volatile int*>(&note_->written)) return;

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/memory.h"
 
 namespace smoe::cuda {
 
@@ -38,19 +39,20 @@ struct IdCheck {
 // The note, and the checks that write it.
 class Complaints {
  public:
-  Complaints();
+  explicit Complaints(const Stream& stream);
   ~Complaints();
   Complaints(const Complaints&) = delete;
   Complaints& operator=(const Complaints&) = delete;
 
   IdCheck ids(const char* op, const char* argument, std::int64_t limit, std::int32_t first = 0) const {
-    return {op, argument, first, static_cast<std::int32_t>(limit), note_};
+    return {op, argument, first, static_cast<std::int32_t>(limit), note_.get()};
   }
   // After a wait: throws std::logic_error for what was noted before it.
   void report();
 
  private:
-  Note* note_;
+  const Stream& stream_;  // of the kernels that write it
+  PageLocked<Note> note_;
 };
 
 }  // namespace smoe::cuda

@@ -19,12 +19,11 @@ std::string version(int number) {  // 13000: "13.0"
   return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
 }
 
-int multiprocessors() {
-  if (const std::string missing = cuda_missing(); !missing.empty()) throw std::runtime_error("device: " + missing);
-  int device = 0, count = 0;
+int ask_device(auto attribute) {
+  int device = 0, value = 0;
   cuda::check("the device", cudaGetDevice(&device));
-  cuda::check("the device", cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
-  return count;
+  cuda::check("the device", cudaDeviceGetAttribute(&value, attribute, device));
+  return value;
 }
 
 }  // namespace
@@ -34,10 +33,8 @@ std::string cuda_missing() {
   const cudaError_t code = cudaGetDeviceCount(&count);
   cudaGetLastError();
   if (code == cudaSuccess && count > 0) {
-    int device = 0, major = 0, minor = 0;
-    cuda::check("the device", cudaGetDevice(&device));
-    cuda::check("the device", cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-    cuda::check("the device", cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+    const int major = ask_device(cudaDevAttrComputeCapabilityMajor),
+              minor = ask_device(cudaDevAttrComputeCapabilityMinor);
     if (major >= 8) return {};
     return "found a GPU of compute capability " + std::to_string(major) + "." + std::to_string(minor) +
            "; expected 8.0 (Ampere) or later";
@@ -54,7 +51,10 @@ std::string cuda_missing() {
   return std::string("the NVIDIA driver here does not answer: ") + cudaGetErrorString(code);
 }
 
-CudaBackend::CudaBackend() : multiprocessors_(multiprocessors()) {}
+CudaBackend::CudaBackend() {
+  multiprocessors_ = ask_device(cudaDevAttrMultiProcessorCount);
+  most_shared_bytes_ = ask_device(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+}
 
 namespace {
 using namespace cuda;
@@ -84,21 +84,16 @@ double measure_product(Stream& stream, Matrix& matrix, std::int64_t n) {
   auto* const a = static_cast<Bf16*>(room.data);
   launch(stream, "noise", over(2 * n * n), noise_kernel, a, 1u, 2 * n * n);
   const Product product{Gemm::nt, n, n, n, a, a + n * n, a + 2 * n * n, DType::bf16, DType::bf16, Write::assign};
-  struct Clock {
-    cudaEvent_t event = nullptr;
-    Clock() { check("an event", cudaEventCreate(&event)); }
-    ~Clock() { cudaEventDestroy(event); }
-  };
-  const Clock before, after;
+  const OwnedEvent before = make_timed_event(), after = make_timed_event();
   double best = 0;
   matrix.multiply(product);  // the first one also loads it
   for (int round = 0; round < 5; ++round) {
-    check("an event", cudaEventRecord(before.event, stream));
+    check("an event", cudaEventRecord(before.get(), stream));
     matrix.multiply(product);
-    check("an event", cudaEventRecord(after.event, stream));
-    check("a product", cudaEventSynchronize(after.event));
+    check("an event", cudaEventRecord(after.get(), stream));
+    check("a product", cudaEventSynchronize(after.get()));
     float milliseconds = 0;
-    check("a product", cudaEventElapsedTime(&milliseconds, before.event, after.event));
+    check("a product", cudaEventElapsedTime(&milliseconds, before.get(), after.get()));
     const double size = static_cast<double>(n);
     best = std::max(best, 2 * size * size * size / (1e-3 * static_cast<double>(milliseconds)));
   }
@@ -130,6 +125,9 @@ DeviceProfile CudaBackend::measure_profile() {
   return profile;
 }
 
-std::unique_ptr<Backend> make_cuda_backend() { return cuda::with_ranges(std::make_unique<CudaBackend>()); }
+std::unique_ptr<Backend> make_cuda_backend() {
+  if (const std::string missing = cuda_missing(); !missing.empty()) throw std::runtime_error("device: " + missing);
+  return cuda::with_ranges(std::make_unique<CudaBackend>());
+}
 
 }  // namespace smoe

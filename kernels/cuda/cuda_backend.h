@@ -44,11 +44,12 @@ class CudaBackend final : public Backend {
               float direction);
 
   int multiprocessors_ = 1;
+  std::int64_t most_shared_bytes_ = 0;  // of a block
   cuda::Stream stream_;
   cuda::Events events_{stream_};
   cuda::Workspace workspace_{stream_};  // of the op that is being queued
   cuda::Upload upload_{stream_};
-  cuda::Complaints complaints_;
+  cuda::Complaints complaints_{stream_};
   cuda::Matrix matrix_{stream_};
   cuda::Sdpa sdpa_{stream_};
   std::array<std::unique_ptr<cuda::LaneStream>, 2> lanes_;  // made when they are wanted

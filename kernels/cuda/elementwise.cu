@@ -147,21 +147,17 @@ double CudaBackend::do_measure_memory_rate(const Tensor& room) {
   const std::int64_t pieces = room.elements() / 12;
   if (pieces == 0) return 0;
   auto* a = reinterpret_cast<float4*>(room.f32());
-  cudaEvent_t begin = nullptr, end = nullptr;
-  check("an event", cudaEventCreate(&begin));
-  check("an event", cudaEventCreate(&end));
+  const OwnedEvent begin = make_timed_event(), end = make_timed_event();
   float best = 0;
   for (int round = 0; round < 5; ++round) {
-    check("an event", cudaEventRecord(begin, stream_));
+    check("an event", cudaEventRecord(begin.get(), stream_));
     launch(stream_, "measure_memory_rate", over(pieces), triad_kernel, a, a + pieces, a + 2 * pieces, pieces);
-    check("an event", cudaEventRecord(end, stream_));
-    check("measure_memory_rate", cudaEventSynchronize(end));
+    check("an event", cudaEventRecord(end.get(), stream_));
+    check("measure_memory_rate", cudaEventSynchronize(end.get()));
     float milliseconds = 0;
-    check("an event", cudaEventElapsedTime(&milliseconds, begin, end));
+    check("an event", cudaEventElapsedTime(&milliseconds, begin.get(), end.get()));
     if (best == 0 || milliseconds < best) best = milliseconds;
   }
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
   return best > 0 ? 48.0 * static_cast<double>(pieces) / (1e-3 * static_cast<double>(best)) : 0;
 }
 

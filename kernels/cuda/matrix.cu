@@ -4,8 +4,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <unordered_map>
 
 #include "kernels/cuda/device.h"
@@ -74,10 +76,14 @@ struct Matrix::Library {
 
   const Stream& stream;
   CublasLt lt;
-  cublasLtHandle_t handle = nullptr;
+  struct Destroy {
+    decltype(&cublasLtDestroy) destroy;
+    void operator()(cublasLtHandle_t made) const noexcept { destroy(made); }
+  };
+  std::unique_ptr<std::remove_pointer_t<cublasLtHandle_t>, Destroy> handle{nullptr, Destroy{lt.destroy}};
   cublasLtMatmulDescOpaque_t descriptions[3];  // by Gemm
   std::size_t workspace_bytes = workspace_bytes_of_device();
-  void* workspace = nullptr;
+  Workspace workspace{stream};
 
   // Of all the shapes of a model there are some hundreds. Should a run go through more than this, they are found anew.
   static constexpr std::size_t most_plans = 8192;
@@ -86,13 +92,14 @@ struct Matrix::Library {
   explicit Library(const Stream& of) : stream(of) {
     for (const Gemm kind : {Gemm::nt, Gemm::nn, Gemm::tn}) describe(kind);
     plans.reserve(most_plans);
-    expect(lt.create(&handle), "cuBLASLt");
-    workspace = take(stream, workspace_bytes);
+    cublasLtHandle_t made = nullptr;
+    expect(lt.create(&made), "cuBLASLt");
+    handle.reset(made);
+    workspace.bytes(workspace_bytes);
   }
-  ~Library() {
-    give_back(stream, workspace);
-    if (handle) lt.destroy(handle);
-  }
+  ~Library() { cudaStreamSynchronize(stream); }  // products under way are of the handle, and use its workspace
+  Library(const Library&) = delete;
+  Library& operator=(const Library&) = delete;
 
   void expect(cublasStatus_t status, const std::string& what) const {
     if (status == CUBLAS_STATUS_SUCCESS) return;
@@ -151,8 +158,8 @@ struct Matrix::Library {
     cublasLtMatmulHeuristicResult_t found{};
     int count = 0;
     const cublasStatus_t status =
-        lt.heuristic(handle, &descriptions[static_cast<int>(p.kind)], &layouts.first, &layouts.second, &layouts.out,
-                     &layouts.out, &preference, 1, &found, &count);
+        lt.heuristic(handle.get(), &descriptions[static_cast<int>(p.kind)], &layouts.first, &layouts.second,
+                     &layouts.out, &layouts.out, &preference, 1, &found, &count);
     if (status == CUBLAS_STATUS_SUCCESS && count == 0)
       throw std::runtime_error("cuda: " + text_of(p) + ": cuBLASLt has no algorithm for it");
     expect(status, text_of(p));
@@ -168,8 +175,9 @@ struct Matrix::Library {
 
   cublasStatus_t run(const Product& p, Layouts& layouts, const PlanKey& key) {
     const float one = 1.0f, beta = p.write == Write::add ? 1.0f : 0.0f;
-    return lt.matmul(handle, &descriptions[static_cast<int>(p.kind)], &one, p.b, &layouts.first, p.a, &layouts.second,
-                     &beta, p.c, &layouts.out, p.c, &layouts.out, &plan(p, key), workspace, workspace_bytes, stream);
+    return lt.matmul(handle.get(), &descriptions[static_cast<int>(p.kind)], &one, p.b, &layouts.first, p.a,
+                     &layouts.second, &beta, p.c, &layouts.out, p.c, &layouts.out, &plan(p, key),
+                     workspace.bytes(workspace_bytes), workspace_bytes, stream);
   }
 };
 

@@ -33,35 +33,50 @@ std::uint64_t bytes_of_pool(cudaMemPool_t pool, cudaMemPoolAttr which) {
 
 }  // namespace
 
+OwnedEvent make_event() {
+  cudaEvent_t event = nullptr;
+  check("an event", cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  return OwnedEvent(event);
+}
+
+OwnedEvent make_timed_event() {
+  cudaEvent_t event = nullptr;
+  check("an event", cudaEventCreate(&event));
+  return OwnedEvent(event);
+}
+
+void* take_page_locked(std::size_t bytes) {
+  void* data = nullptr;
+  check("page-locked memory", cudaMallocHost(&data, bytes));
+  return data;
+}
+
 Stream::Stream() {
-  check("a stream", cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  cudaStream_t stream = nullptr;
+  check("a stream", cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  stream_.reset(stream);
   // Without this the pool gives back to the driver, at every wait, what is not in use.
   std::uint64_t all = std::numeric_limits<std::uint64_t>::max();
   check("the pool of memory", cudaMemPoolSetAttribute(pool_of_device(), cudaMemPoolAttrReleaseThreshold, &all));
 }
 
-Stream::~Stream() {
-  cudaStreamSynchronize(stream_);
-  cudaStreamDestroy(stream_);
-}
+Stream::~Stream() { cudaStreamSynchronize(*this); }
 
-void Stream::synchronize() const { check("earlier work", cudaStreamSynchronize(stream_)); }
+void Stream::synchronize() const { check("earlier work", cudaStreamSynchronize(*this)); }
 
 Events::Events(const Stream& stream) : stream_(stream) {
-  for (cudaEvent_t& event : events_) check("an event", cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-}
-
-Events::~Events() {
-  for (const cudaEvent_t event : events_) cudaEventDestroy(event);
+  for (OwnedEvent& event : events_) event = make_event();
 }
 
 Event Events::record() {
   ++last_;
-  check("an event", cudaEventRecord(events_[last_ % ring], stream_));
+  check("an event", cudaEventRecord(events_[last_ % ring].get(), stream_));
   return {last_};
 }
 
-void Events::wait(Event event) const { check("earlier work", cudaEventSynchronize(events_[event.number % ring])); }
+void Events::wait(Event event) const {
+  check("earlier work", cudaEventSynchronize(events_[event.number % ring].get()));
+}
 
 void* take(const Stream& stream, std::size_t bytes) {
   bytes = std::max<std::size_t>(bytes, 1);
@@ -97,22 +112,17 @@ void* Workspace::bytes(std::size_t count) {
   return data_;
 }
 
-Upload::Upload(const Stream& stream) : stream_(stream) {
-  check("page-locked memory", cudaMallocHost(reinterpret_cast<void**>(&room_), 2 * half_bytes));
-  for (cudaEvent_t& event : sent_) check("an event", cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+Upload::Upload(const Stream& stream) : stream_(stream), room_(page_locked<std::byte>(2 * half_bytes)) {
+  for (OwnedEvent& event : sent_) event = make_event();
 }
 
-Upload::~Upload() {
-  cudaStreamSynchronize(stream_);
-  for (const cudaEvent_t event : sent_) cudaEventDestroy(event);
-  cudaFreeHost(room_);
-}
+Upload::~Upload() { cudaStreamSynchronize(stream_); }  // copies under way read the room
 
 void Upload::next_half() {
-  check("a copy to the device", cudaEventRecord(sent_[half_], stream_));
+  check("a copy to the device", cudaEventRecord(sent_[half_].get(), stream_));
   half_ = 1 - half_;
   used_ = 0;
-  check("a copy to the device", cudaEventSynchronize(sent_[half_]));  // of an event never recorded: at once
+  check("a copy to the device", cudaEventSynchronize(sent_[half_].get()));  // of an event never recorded: at once
 }
 
 void Upload::operator()(void* to, const void* host, std::size_t bytes) {
@@ -121,7 +131,7 @@ void Upload::operator()(void* to, const void* host, std::size_t bytes) {
   while (bytes > 0) {
     if (used_ == half_bytes) next_half();
     const std::size_t part = std::min(bytes, half_bytes - used_);
-    std::byte* room = room_ + half_ * half_bytes + used_;
+    std::byte* room = room_.get() + half_ * half_bytes + used_;
     std::memcpy(room, from, part);
     check("a copy to the device", cudaMemcpyAsync(at, room, part, cudaMemcpyHostToDevice, stream_));
     used_ += part, from += part, at += part, bytes -= part;

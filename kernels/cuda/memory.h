@@ -5,11 +5,35 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <type_traits>
 
 #include "kernels/backend.h"
 #include "kernels/cuda/runtime.h"
 
 namespace smoe::cuda {
+
+// What a call of CUDA's has made, and the call that gives it back: also where a constructor ends half way.
+template <auto give_back>
+struct GivenBackBy {
+  template <class T>
+  void operator()(T* made) const noexcept {
+    give_back(made);
+  }
+};
+using OwnedStream = std::unique_ptr<std::remove_pointer_t<cudaStream_t>, GivenBackBy<cudaStreamDestroy>>;
+using OwnedEvent = std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, GivenBackBy<cudaEventDestroy>>;
+template <class T>
+using PageLocked = std::unique_ptr<T, GivenBackBy<cudaFreeHost>>;
+
+OwnedEvent make_event();        // that only tells what is done
+OwnedEvent make_timed_event();  // for cudaEventElapsedTime
+void* take_page_locked(std::size_t bytes);
+// So many on the host, in memory that the device can reach.
+template <class T>
+PageLocked<T> page_locked(std::size_t count) {
+  return PageLocked<T>(static_cast<T*>(take_page_locked(count * sizeof(T))));
+}
 
 class Stream {
  public:
@@ -17,11 +41,11 @@ class Stream {
   ~Stream();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
-  operator cudaStream_t() const { return stream_; }
+  operator cudaStream_t() const { return stream_.get(); }
   void synchronize() const;
 
  private:
-  cudaStream_t stream_ = nullptr;
+  OwnedStream stream_;
 };
 
 // The events of Backend::record(): as many at once as the ring has. An event whose place was taken by a later one is waited
@@ -29,9 +53,6 @@ class Stream {
 class Events {
  public:
   explicit Events(const Stream& stream);
-  ~Events();
-  Events(const Events&) = delete;
-  Events& operator=(const Events&) = delete;
   Event record();
   void wait(Event event) const;
 
@@ -39,7 +60,7 @@ class Events {
   static constexpr std::size_t ring = 256;
   const Stream& stream_;
   std::uint64_t last_ = 0;
-  std::array<cudaEvent_t, ring> events_{};
+  std::array<OwnedEvent, ring> events_;
 };
 
 // Bytes of the device, taken and given back in the order of the stream's work, from the driver's pool, which keeps what was
@@ -82,8 +103,8 @@ class Upload {
   void next_half();
 
   const Stream& stream_;
-  std::byte* room_ = nullptr;  // two halves
-  std::array<cudaEvent_t, 2> sent_{};
+  PageLocked<std::byte> room_;  // two halves
+  std::array<OwnedEvent, 2> sent_;
   std::size_t half_ = 0, used_ = 0;
 };
 

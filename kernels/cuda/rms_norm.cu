@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/launch.h"
@@ -12,6 +14,7 @@ using namespace cuda;
 
 // A block a row. A row is read from memory once: the second loop finds it in the first-level cache.
 constexpr int most_norm_threads = 256;
+constexpr int turns = 2;  // of what the warps of a block leave each other: a warp may be a row ahead of the others
 
 template <class A, int W>
 __global__ void rms_norm_forward_kernel(const A* x, const A* weight, float epsilon, int D, A* y, float* rstd) {
@@ -45,7 +48,7 @@ __global__ void rms_norm_forward_kernel(const A* x, const A* weight, float epsil
 template <class A, int W>
 __global__ void rms_norm_backward_kernel(const A* dy, const A* x, const A* weight, const float* rstd,
                                          const A* dresidual, int T, int D, A* dx, float* dweight_parts) {
-  __shared__ float of_warps[2][warp];  // for one row, and for the next: a warp may be a row ahead of the others
+  __shared__ float of_warps[turns][warp];
   float* sums = dynamic_shared<float>();
   const int first = threadIdx.x * W, step = blockDim.x * W, pieces = D / W;
   if (dweight_parts)
@@ -90,6 +93,16 @@ __global__ void rms_norm_backward_kernel(const A* dy, const A* x, const A* weigh
     for (int w = 0; w < W; ++w) dweight_parts[d + w] = sums[w * pieces + d / W];
 }
 
+// The columns of dweight lie in the shared memory of a block, beside what its warps leave each other.
+void expect_columns(const char* op, std::int64_t columns, std::int64_t shared_bytes) {
+  constexpr std::int64_t of_warps = turns * warp * sizeof(float);
+  const std::int64_t most = (shared_bytes - of_warps) / static_cast<std::int64_t>(sizeof(float));
+  if (columns > most)
+    throw std::invalid_argument(std::string(op) + ": D " + std::to_string(columns) + ", expected at most " +
+                                std::to_string(most) + " on this GPU, whose blocks have " +
+                                std::to_string(shared_bytes >> 10) + " KiB of shared memory");
+}
+
 // sums[d] += the sum of column d of parts [rows, D]. A warp takes a slice of the rows, a lane a column; the slices are added
 // up in order.
 constexpr int slices = 8;
@@ -124,6 +137,7 @@ void CudaBackend::do_rms_norm_backward(const Tensor& dy, const Tensor& x, const 
                                        const Tensor& dresidual, const Tensor& dx, const Tensor& dweight) {
   const std::int64_t T = x.dim(0), D = x.dim(1);
   if (T == 0) return;
+  if (!dweight.empty()) expect_columns("rms_norm_backward", D, most_shared_bytes_);
   // As many blocks as are at work at once, whether dweight is wanted or not: dx has the same bits either way.
   const std::int64_t blocks = std::min<std::int64_t>(T, 4 * multiprocessors_);
   float* parts = dweight.empty() ? nullptr : workspace_.take<float>(blocks * D);

@@ -59,7 +59,6 @@ struct Sdpa::Library {
   ~Library() {
     cudaStreamSynchronize(stream);  // plans in use are not unloaded
     if (handle) fe::detail::destroy_handle(handle);
-    give_back(stream, room);
   }
   Library(const Library&) = delete;
   Library& operator=(const Library&) = delete;
@@ -81,8 +80,7 @@ struct Sdpa::Library {
   bool tried = false, told = false;
   cudnnHandle_t handle = nullptr;
   std::map<Key, Plan> plans;
-  void* room = nullptr;
-  std::size_t room_bytes = 0;
+  Workspace room{stream};
 };
 
 void Sdpa::Library::refuse(const std::string& reason) {
@@ -185,19 +183,12 @@ Plan& Sdpa::Library::plan_of(Pass pass, const AttentionShape& shape) {
 }
 
 float* Sdpa::Library::take_room(const Plan& plan, std::int64_t numbers) {
-  const std::size_t bytes = plan.workspace_bytes + static_cast<std::size_t>(numbers) * sizeof(float);
-  if (bytes > room_bytes) {
-    give_back(stream, room);
-    room = nullptr;
-    room_bytes = 0;
-    room = take(stream, bytes);
-    room_bytes = bytes;
-  }
-  return reinterpret_cast<float*>(static_cast<std::byte*>(room) + plan.workspace_bytes);
+  void* const all = room.bytes(plan.workspace_bytes + static_cast<std::size_t>(numbers) * sizeof(float));
+  return reinterpret_cast<float*>(static_cast<std::byte*>(all) + plan.workspace_bytes);
 }
 
 void Sdpa::Library::run(Plan& plan, const char* op) {
-  const fe::error_t error = plan.graph->execute(handle, plan.pointers, room);
+  const fe::error_t error = plan.graph->execute(handle, plan.pointers, room.bytes(plan.workspace_bytes));
   if (error.is_bad()) throw std::runtime_error(std::string("cuda: ") + op + ": " + error.err_msg);
 }
 

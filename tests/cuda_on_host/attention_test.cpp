@@ -2,24 +2,14 @@
 #include <gtest/gtest.h>
 
 #include <memory>
-#include <stdexcept>
 #include <string>
 
 #include "tests/cuda_on_host/block.h"
+#include "tests/cuda_on_host/complaint_of.h"
 #include "tests/kernels/workspace.h"
 
 namespace smoe::checks {
 namespace {
-
-template <class F>
-std::string complaint_of(const F& call) {
-  try {
-    call();
-  } catch (const std::invalid_argument& error) {
-    return error.what();
-  }
-  return "";
-}
 
 TEST(CudaAttention, RefusesHeadsAboveItsTilesByName) {
   cuda_on_host::machine().fused_attention = false;

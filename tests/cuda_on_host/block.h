@@ -104,13 +104,23 @@ struct Machine {
   int driver_version = 13000;
   int compute_capability = 90;                       // 10 times it
   std::size_t memory = std::size_t{1} << 40;         // bytes of the device
+  std::size_t shared_memory = 227 * 1024;            // of a block, at most
   std::size_t locked_memory = std::size_t{1} << 40;  // of the host, that the driver may page-lock
   bool fused_attention = false;                      // the library's; without it, our own kernels take every shape
   bool profiled = false;                             // a profiler watches: ranges are noted
+  int failing_call = 0;  // counted from now on, of those of the runtime and of cuBLASLt that may fail; 0: none
 };
 Machine& machine();
+// Whether this call is the one that fails.
+bool call_fails();
 // The ranges since the last call, each with those around it: "layer 0/attention/gemm". Throws where one has not ended.
 std::vector<std::string> take_ranges();
+// What was made and not given back.
+struct Live {
+  int streams = 0, events = 0, blocks = 0, locked_blocks = 0, library_handles = 0;
+  bool operator==(const Live&) const = default;
+};
+Live& live();
 std::size_t allocations();   // so far: of the device and page-locked
 std::size_t bytes_in_use();  // of the device
 std::size_t waits();         // of the host, so far, for a stream or an event

@@ -106,11 +106,14 @@ void* function_named(const std::string& name) {
 using namespace cuda_on_host;
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
+  if (call_fails()) return CUBLAS_STATUS_NOT_SUPPORTED;
   *handle = new cublasLtContext;
+  ++live().library_handles;
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
   delete handle;
+  --live().library_handles;
   return CUBLAS_STATUS_SUCCESS;
 }
 const char* cublasLtGetStatusName(cublasStatus_t status) {
@@ -123,10 +126,12 @@ cublasStatus_t cublasLtMatrixLayoutInit_internal(cublasLtMatrixLayout_t layout, 
 }
 cublasStatus_t cublasLtMatmulDescInit_internal(cublasLtMatmulDesc_t desc, std::size_t size, cublasComputeType_t,
                                                cudaDataType) {
+  if (call_fails()) return CUBLAS_STATUS_NOT_SUPPORTED;
   return init(desc, size, Description{false, false});
 }
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t which,
                                               const void* value, std::size_t size) {
+  if (call_fails()) return CUBLAS_STATUS_NOT_SUPPORTED;
   cublasOperation_t how{};
   set(how, value, size);
   auto& description = inside<Description>(desc);

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -81,6 +82,10 @@ struct NcclCall {
   int together = 0;  // calls between a start and an end of a group have one number above 0
   bool operator==(const NcclCall&) const = default;
 };
+inline void PrintTo(const NcclCall& call, std::ostream* out) {
+  *out << call.name << " of " << call.count << ", peer " << call.peer << ", from " << call.from << " to " << call.to
+       << ", together " << call.together;
+}
 std::vector<NcclCall> take_nccl_calls();  // since the last time
 
 struct NcclState {

@@ -63,6 +63,7 @@ class Noted final : public Ledger, public NumberedLedger {
 class NcclCalls : public testing::Test {
  protected:
   ~NcclCalls() override {
+    end_group();
     cuda_on_host::set_late(false);
     cuda_on_host::nccl() = {};
   }
@@ -152,8 +153,8 @@ TEST_F(NcclCalls, OfRowsAreOneGroupWithoutEmptyParcels) {
   EXPECT_GT(together, 0);
   EXPECT_EQ(found, (std::vector<NcclCall>{{"send", 24, ncclInt8, 1, x + 4, nullptr, stream, together},
                                           {"receive", 24, ncclInt8, 1, nullptr, y, stream, together},
-                                          {"receive", 8, ncclInt8, 2, nullptr, y + 6, stream, together},
-                                          {"send", 16, ncclInt8, 0, x, nullptr, stream, together}}));
+                                          {"send", 16, ncclInt8, 0, x, nullptr, stream, together},
+                                          {"receive", 8, ncclInt8, 2, nullptr, y + 6, stream, together}}));
   EXPECT_EQ(traffic_.bytes("rows"), 16);
   const std::vector<std::int64_t> none(ranks, 0);
   group.all_to_all_v(in.rows(0, 0).reshape({0, 2}), none, out.rows(0, 0).reshape({0, 2}), none, "rows");

@@ -11,7 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/runtime.h"
 
 namespace cuda_on_host {
 
@@ -98,6 +98,13 @@ Machine& machine() {
   }();
   return the_machine;
 }
+bool call_fails() { return machine().failing_call > 0 && --machine().failing_call == 0; }
+Live& live() {
+  static Live the_live;
+  the_live.blocks = static_cast<int>(memory().of_device.size());
+  the_live.locked_blocks = static_cast<int>(memory().locked.size());
+  return the_live;
+}
 std::size_t allocations() { return memory().allocations; }
 std::size_t bytes_in_use() { return memory().in_use; }
 std::size_t waits() { return settings().waits; }
@@ -109,12 +116,12 @@ void queue(Stream* stream, std::function<void()> work) {
 }
 
 bool queue_launch(Stream* stream, const Launch& launch, std::function<void()> thread) {
-  constexpr std::size_t static_limit = 40 * 1024 /* and what is declared */, limit_of_any = 227 * 1024;
+  constexpr std::size_t static_limit = 40 * 1024;  // and what is declared
   std::size_t allowed = static_limit;
   if (const auto raised = settings().shared_limits.find(launch.kernel); raised != settings().shared_limits.end())
     allowed = raised->second;
   if (launch.blocks == 0 || launch.blocks > 0x7fffffffu || launch.threads == 0 || launch.threads > 1024 ||
-      launch.shared > allowed || launch.shared > limit_of_any)
+      launch.shared > allowed || launch.shared > machine().shared_memory)
     return false;
   queue(stream, [launch, thread = std::move(thread)] { run_grid(launch, thread); });
   return true;
@@ -149,7 +156,10 @@ cudaError_t cudaGetDeviceCount(int* count) {
   *count = machine().devices;
   return cudaSuccess;
 }
-cudaError_t cudaGetDevice(int* device) { return *device = settings().device, cudaSuccess; }
+cudaError_t cudaGetDevice(int* device) {
+  if (call_fails()) return cudaErrorLaunchFailure;
+  return *device = settings().device, cudaSuccess;
+}
 cudaError_t cudaSetDevice(int device) {
   if (device < 0 || device >= machine().devices) return cudaErrorInvalidValue;
   return settings().device = device, cudaSuccess;
@@ -159,9 +169,13 @@ cudaError_t cudaDriverGetVersion(int* version) {
 }
 cudaError_t cudaRuntimeGetVersion(int* version) { return *version = 13000, cudaSuccess; }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount      ? multiprocessors
-           : attribute == cudaDevAttrComputeCapabilityMajor ? machine().compute_capability / 10
-                                                            : machine().compute_capability % 10;
+  if (call_fails()) return cudaErrorLaunchFailure;
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount: *value = multiprocessors; break;
+    case cudaDevAttrComputeCapabilityMajor: *value = machine().compute_capability / 10; break;
+    case cudaDevAttrComputeCapabilityMinor: *value = machine().compute_capability % 10; break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = static_cast<int>(machine().shared_memory); break;
+  }
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
@@ -179,13 +193,17 @@ cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   return cudaSuccess;
 }
 // The pool keeps nothing of what is given back.
-cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) { return *pool = &machine(), cudaSuccess; }
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) {
+  if (call_fails()) return cudaErrorLaunchFailure;
+  return *pool = &machine(), cudaSuccess;
+}
 cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute, void* value) {
   const std::uint64_t bytes = attribute == cudaMemPoolAttrReservedMemHigh ? memory().most_in_use : memory().in_use;
   std::memcpy(value, &bytes, sizeof bytes);
   return cudaSuccess;
 }
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute, void* value) {
+  if (call_fails()) return cudaErrorLaunchFailure;
   if (attribute == cudaMemPoolAttrReleaseThreshold) return cudaSuccess;
   std::uint64_t bytes = 0;
   std::memcpy(&bytes, value, sizeof bytes);
@@ -197,6 +215,7 @@ cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute, vo
 // ---- memory: as new, all of its bytes are 0xff: NaN, and no index ----
 
 cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t) {
+  if (call_fails()) return cudaErrorLaunchFailure;
   if (bytes > free_bytes()) return cudaErrorMemoryAllocation;
   *data = ::operator new (bytes, std::align_val_t{alignment});
   std::memset(*data, 0xff, bytes);
@@ -218,6 +237,7 @@ cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
 }
 cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, std::size_t) { return cudaSuccess; }
 cudaError_t cudaMallocHost(void** data, std::size_t bytes) {
+  if (call_fails()) return cudaErrorLaunchFailure;
   if (bytes > machine().locked_memory) return cudaErrorMemoryAllocation;
   *data = ::operator new (bytes, std::align_val_t{alignment});
   std::memset(*data, 0xff, bytes);
@@ -249,6 +269,8 @@ cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t
 // ---- streams and events ----
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  if (call_fails()) return cudaErrorLaunchFailure;
+  ++live().streams;
   streams().push_back(*stream = new Stream);
   return cudaSuccess;
 }
@@ -256,6 +278,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   stream->go_on(stream->queued());
   std::erase(streams(), stream);
   delete stream;
+  --live().streams;
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
@@ -279,10 +302,13 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 }
 cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, 0); }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  if (call_fails()) return cudaErrorLaunchFailure;
+  ++live().events;
   return *event = new cuda_on_host::Event, cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   delete event;
+  --live().events;
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
@@ -299,6 +325,7 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) 
 }
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
+  if (static_cast<std::size_t>(value) > machine().shared_memory) return cudaErrorInvalidValue;
   settings().shared_limits[kernel] = static_cast<std::size_t>(value);
   return cudaSuccess;
 }

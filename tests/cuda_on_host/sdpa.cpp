@@ -6,6 +6,11 @@
 namespace smoe::cuda {
 
 struct Sdpa::Library {
+  explicit Library(const Stream& of) : stream(of) {}
+  ~Library() { cudaStreamSynchronize(stream); }
+  Library(const Library&) = delete;
+  Library& operator=(const Library&) = delete;
+
   const Stream& stream;
   std::unique_ptr<Backend> cpu = make_cpu_backend(1);
 };
@@ -14,7 +19,7 @@ namespace {
 Tensor on_host(const Tensor& tensor) { return Tensor(tensor.raw(), tensor.type(), tensor.shape()); }
 }  // namespace
 
-Sdpa::Sdpa(const Stream& stream) : library_(new Library{stream}) {}
+Sdpa::Sdpa(const Stream& stream) : library_(new Library(stream)) {}
 Sdpa::~Sdpa() = default;
 
 bool Sdpa::takes(Pass, const AttentionShape& shape, DType type, const Tensor& document_start) {

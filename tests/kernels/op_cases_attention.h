@@ -38,6 +38,8 @@ inline std::vector<AttentionCase> attention_cases() {
           {"window_beyond", 2, 21, 2, 1, 8, 50},
           {"window_documents", 2, 90, 4, 2, 8, 17, 25},
           {"sharp", 2, 70, 2, 1, 16, 0, 0, 8},
+          {"two_tiles", 1, 70, 1, 1, 8},
+          {"two_tiles_of_64", 1, 70, 1, 1, 64},
           {"many_tiles", 1, 200, 4, 1, 64},
           {"many_tiles_documents", 2, 200, 2, 1, 64, 0, 60},
           {"many_tiles_window", 1, 200, 2, 2, 64, 65},
@@ -73,10 +75,11 @@ inline std::vector<CachedAttentionCase> cached_attention_cases() {
           {"window_odd", 37, 5, 50, 4, 2, 8, 13},
           {"window_1", 5, 4, 10, 2, 1, 8, 1},
           {"window_beyond", 12, 4, 20, 2, 1, 8, 99},
+          {"prompt_behind_tiles", 60, 20, 90, 2, 1, 8},
           {"long", 300, 3, 320, 4, 2, 64},
           {"large_heads", 70, 3, 80, 4, 2, 128},
           {"largest_heads", 70, 2, 80, 2, 1, 256},
-          {"large_heads_prompt", 5, 20, 30, 2, 1, 128},
+          {"large_heads_prompt", 60, 20, 90, 2, 1, 128},
           {"largest_heads_prompt", 5, 20, 30, 2, 1, 256},
           {"bench_decode", 1023, 1, 1024, 8, 2, 64, 0, true}};
 }

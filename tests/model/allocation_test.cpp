@@ -11,10 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "model/mixtral.h"
-#include "optim/adamw.h"
-#include "parallel/mesh.h"
-#include "trainer/training_step.h"
+#include "tests/support/warm_step.h"
 
 namespace {
 std::atomic<std::int64_t> allocation_count{0};
@@ -57,6 +54,8 @@ int posix_memalign(void** out, std::size_t alignment, std::size_t bytes) {
 
 namespace smoe {
 namespace {
+using test::WarmSetting;
+using test::WarmStep;
 
 // Allocations of the whole process while `work` runs.
 template <class Work>
@@ -116,81 +115,43 @@ TEST(AllocationCounter, OtherThreadsAreCounted) {
   other.join();
 }
 
-struct Setting {
-  const char* name;
-  std::int64_t micro_batch_size;  // of four sequences
-  Recompute recompute;
-  AuxLossScope scope;
-  // Small: most ops run on one thread; large: on several. At least 64, for heads of 16: some of OpenBLAS 0.3.21's
-  // kernels for small products allocate inside where the result has at most 8 columns, and we cannot keep them from it.
-  std::int64_t hidden;
-  DType type = DType::f32;
-};
-void PrintTo(const Setting& setting, std::ostream* out) { *out << setting.name; }
-
-class Allocation : public testing::TestWithParam<Setting> {};
+class Allocation : public testing::TestWithParam<WarmSetting> {};
 
 TEST_P(Allocation, WarmStepsTakeNothingFromTheHeap) {
-  const Setting& setting = GetParam();
-  constexpr std::int64_t sequences = 4, length = 48;
-  ModelConfig config;
-  config.vocab_size = 300;
-  config.hidden_size = setting.hidden;
-  config.intermediate_size = 2 * setting.hidden;
-  config.num_hidden_layers = 2;
-  config.num_attention_heads = 4;
-  config.num_key_value_heads = 2;
-  config.num_local_experts = 8;
-  config.num_experts_per_tok = 2;
-  RouterConfig router;
-  router.aux_loss_scope = setting.scope;
-  router.z_loss_coef = 1e-3;
-
-  const Mesh mesh = Mesh::single();
-  const auto backend = make_cpu_backend(2);
-  Arena persistent(*backend);
-  Mixtral model(config, mesh, {}, {}, setting.type);
-  model.allocate(*backend, persistent, length, true);
-  AdamW optimizer(*backend, persistent, model.parameters(), mesh, {});
-  model.parameters().initialize(*backend, 1, optimizer.keeps_masters());
-  TrainingStep step(*backend, mesh, model, optimizer, router, setting.micro_batch_size, setting.recompute);
-
-  // Ids drift towards one value, so that loads shift between experts while the steps are counted.
+  WarmStep step(make_cpu_backend(2), GetParam());
   // Tiles go to whichever thread is free: on a busy machine a thread may meet its first tile of a kind, and grow its
   // workspace, only some steps after the others.
   constexpr std::int64_t warm_steps = 40, counted_steps = 4;
-  std::vector<std::int32_t> ids(sequences * length), targets(sequences * length), document_start(sequences * length);
-  const auto train = [&](std::int64_t number) {
-    for (std::size_t i = 0; i < ids.size(); ++i) {
-      const auto t = static_cast<std::int64_t>(i);
-      ids[i] = static_cast<std::int32_t>((t * (17 + number)) % (300 / number));
-      targets[i] = t % 9 == 0 ? -100 : static_cast<std::int32_t>((t * 31 + number) % 300);
-      document_start[i] = t % length < 20 ? 0 : 20;
-    }
-    const StepBatch batch{.sequences = sequences,
-                          .sequence_length = length,
-                          .ids = ids,
-                          .targets = targets,
-                          .document_start = document_start};
-    const StepResult result = step.compute_gradients(batch);
-    ASSERT_TRUE(result.finite);
-    step.apply(result, number, 1e-3);
-  };
-
-  EXPECT_GT(allocations_of([&] { train(1); }), 0) << "a cold step allocates: if this one does not, nothing is counted";
-  for (std::int64_t number = 2; number <= warm_steps; ++number) train(number);
+  EXPECT_GT(allocations_of([&] { step.train(1); }), 0)
+      << "a cold step allocates: if this one does not, nothing is counted";
+  for (std::int64_t number = 2; number <= warm_steps; ++number) step.train(number);
   for (std::int64_t number = warm_steps + 1; number <= warm_steps + counted_steps; ++number)
-    EXPECT_EQ(allocations_of([&] { train(number); }), 0) << "step " << number;
+    EXPECT_EQ(allocations_of([&] { step.train(number); }), 0) << "step " << number;
+}
+
+// Hidden small: most ops run on one thread; large: on several. At least 64, for heads of 16: some of OpenBLAS 0.3.21's
+// kernels for small products allocate inside where the result has at most 8 columns, and we cannot keep them from it.
+WarmSetting setting(const char* name, std::int64_t micro_batch_size, Recompute recompute, AuxLossScope scope,
+                    std::int64_t hidden, DType type = DType::f32) {
+  return {.name = name,
+          .type = type,
+          .recompute = recompute,
+          .scope = scope,
+          .micro_batch_size = micro_batch_size,
+          .hidden = hidden,
+          .intermediate = 2 * hidden,
+          .length = 48,
+          .second_document = 20};
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Steps, Allocation,
-    testing::Values(Setting{"OneMicroBatch", 4, Recompute::none, AuxLossScope::global_batch, 64},
-                    Setting{"LargerThanOneThreadsShare", 4, Recompute::none, AuxLossScope::global_batch, 128},
-                    Setting{"Accumulating", 2, Recompute::none, AuxLossScope::global_batch, 64},
-                    Setting{"RecomputingLayers", 4, Recompute::layer, AuxLossScope::sequence, 64},
-                    Setting{"AccumulatingAndRecomputing", 1, Recompute::layer, AuxLossScope::hf, 128},
-                    Setting{"InBf16", 2, Recompute::layer, AuxLossScope::global_batch, 128, DType::bf16}),
+    testing::Values(setting("OneMicroBatch", 4, Recompute::none, AuxLossScope::global_batch, 64),
+                    setting("LargerThanOneThreadsShare", 4, Recompute::none, AuxLossScope::global_batch, 128),
+                    setting("Accumulating", 2, Recompute::none, AuxLossScope::global_batch, 64),
+                    setting("RecomputingLayers", 4, Recompute::layer, AuxLossScope::sequence, 64),
+                    setting("AccumulatingAndRecomputing", 1, Recompute::layer, AuxLossScope::hf, 128),
+                    setting("InBf16", 2, Recompute::layer, AuxLossScope::global_batch, 128, DType::bf16)),
     [](const auto& info) { return info.param.name; });
 
 }  // namespace

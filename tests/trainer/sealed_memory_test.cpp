@@ -14,7 +14,7 @@
 #include "kernels/arena.h"
 #include "kernels/host_view.h"
 #include "tests/support/late_copies.h"
-#include "tests/trainer/training_fixture.h"
+#include "tests/trainer/whole_run.h"
 #include "trainer/generate.h"
 #include "trainer/inference.h"
 
@@ -27,21 +27,7 @@ std::unique_ptr<Backend> make_device(int threads) {
   return std::make_unique<LateCopies>(std::make_unique<SealedMemory>(threads));
 }
 
-class SealedMemoryRuns : public TrainingTest {
- protected:
-  // In the precision named: a device's own would be bf16.
-  TrainerConfig tiny(const std::string& output, std::int64_t steps, PrecisionChoice precision) const {
-    TrainerConfig c = config(output);
-    c.train.precision = precision;
-    c.train.steps = steps;
-    c.checkpoint.interval = c.eval.interval = 2;
-    c.log.dump_steps = {1};
-    return c;
-  }
-  void train_on(std::unique_ptr<Backend> backend, const TrainerConfig& c) const {
-    EXPECT_EQ(Trainer(assemble(c, mesh(), std::move(backend))).run().end, RunEnd::complete);
-  }
-};
+using SealedMemoryRuns = WholeRunTest;
 
 // Forward, backward, update, evaluation, checkpoints written and read.
 TEST_F(SealedMemoryRuns, TrainEvaluateSaveAndResumeWithTheBitsOfTheCpu) {

@@ -5,18 +5,17 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "tests/cuda_on_host/block.h"
-#include "tests/trainer/training_fixture.h"
+#include "tests/trainer/whole_run.h"
 #include "trainer/generate.h"
 #include "trainer/inference.h"
 
 namespace smoe {
 namespace {
 
-class CudaTraining : public TrainingTest, public testing::WithParamInterface<PrecisionChoice> {
+class CudaTraining : public WholeRunTest, public testing::WithParamInterface<PrecisionChoice> {
  protected:
   ~CudaTraining() override {
     cuda_on_host::set_order(0);
@@ -24,15 +23,7 @@ class CudaTraining : public TrainingTest, public testing::WithParamInterface<Pre
   }
 
   TrainerConfig tiny(const std::string& output, std::int64_t steps) const {
-    TrainerConfig c = config(output);
-    c.train.precision = GetParam();
-    c.train.steps = steps;
-    c.checkpoint.interval = c.eval.interval = 2;
-    c.log.dump_steps = {1};
-    return c;
-  }
-  void train_on(std::unique_ptr<Backend> backend, const TrainerConfig& c) const {
-    EXPECT_EQ(Trainer(assemble(c, mesh(), std::move(backend))).run().end, RunEnd::complete);
+    return WholeRunTest::tiny(output, steps, GetParam());
   }
   // Of what two backends round differently, relative: sums of other orders; in bf16, a few roundings of activations too.
   double tolerance() const { return GetParam() == PrecisionChoice::fp32 ? 2e-5 : 2e-2; }

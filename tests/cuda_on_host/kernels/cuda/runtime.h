@@ -2,3 +2,4 @@
 #pragma once
 
 #include "kernels/cuda/device.h"
+
