@@ -72,11 +72,11 @@ Mesh Mesh::over(MpiSession& session, const Layout& layout, Transport transport) 
     const MPI_Comm comm = make_comm(ranks, axis);
     auto host = std::make_shared<MpiCommunicator>(comm, name_of(axis), std::move(ranks), session.ledger(),
                                                   *mesh.traffic_, session.checks_calls());
-    // Replicas sum gradients and spread weights while ops go on; the others exchange what the next op reads.
-    const bool replicas = axis == Axis::dp || axis == Axis::edp;
+    // Replicas sum gradients and spread weights while ops go on; these two exchange what the next op reads.
+    const bool at_once = axis == Axis::tp || axis == Axis::ep;
     auto group = std::make_shared<DeviceCommunicator>(
         std::move(host),
-        DeviceCommunicator::Settings{name_of(axis), replicas ? Lane::background : Lane::foreground, transport,
+        DeviceCommunicator::Settings{name_of(axis), at_once ? Lane::foreground : Lane::background, transport,
                                      session.checks_calls()},
         *mesh.traffic_, session.device_calls());
     if (axis == Axis::world) mesh.world_ = group;

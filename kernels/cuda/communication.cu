@@ -9,8 +9,8 @@ LaneStream::LaneStream(const Stream& ops, Lane lane) : ops_(ops) {
   cudaStream_t stream = nullptr;
   check("the device", cudaGetDevice(&device_));
   check("a stream", cudaDeviceGetStreamPriorityRange(&least, &greatest));
-  check("a stream", cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking,
-                                                 lane == Lane::foreground ? greatest : least));
+  check("a stream",
+        cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, lane == Lane::foreground ? greatest : least));
   stream_.reset(stream);
   called_ = make_event();
   for (OwnedEvent& point : points_) point = make_event();

@@ -18,6 +18,10 @@
 #include "parallel/comm/device_calls.h"
 #include "parallel/comm/nccl_communicator.h"
 #include "parallel/comm/traffic.h"
+#include "parallel/gradient_reducer.h"
+#include "parallel/mesh.h"
+#include "parallel/parameter.h"
+#include "parallel/shards.h"
 #include "tests/cuda_on_host/block.h"
 
 namespace smoe {
@@ -263,6 +267,40 @@ TEST_P(NcclOrder, WhatWasStartedIsWaitedForWhereItIsFinished) {
     group.finish(started[i]);
     const float first = 1.0f + static_cast<float>(i);
     EXPECT_EQ(read(wholes[i])[4], first);
+  }
+}
+
+// Weights are on their way while forward begins: each parameter's are there when it is read, if forward says so before.
+TEST_P(NcclOrder, WeightsHaveArrivedWhenForwardReadsThem) {
+  const std::shared_ptr<Communicator> replicas = std::make_shared<NcclCommunicator>(
+      host_, *backend_, NcclCommunicator::Place{"dp", Lane::background, false}, traffic_, calls_);
+  Mesh mesh = Mesh::single();
+  for (const Axis axis : {Axis::world, Axis::dp, Axis::edp}) mesh.replace(axis, replicas);
+  ParameterSet parameters;
+  for (const char* name : {"a", "b", "c", "d"})
+    parameters.add({.name = name, .shape = {80}, .slice = {80}, .split = Split::none});
+  parameters.allocate(*backend_, *arena_, mesh, true);
+  const Shards shards(parameters, mesh, 48);
+  ASSERT_GT(shards.buckets().size(), 6u);
+  GradientReducer reducer(*backend_, mesh, parameters, shards);
+
+  for (const bool says_so : {true, false}) {
+    for (const FlatBuffer& flat : parameters.flat_buffers()) backend_->fill(flat.values, -1.0f);
+    for (const Bucket& bucket : shards.buckets())  // as the optimizer leaves them
+      backend_->fill(parameters.flat_buffers()[bucket.flat].values.rows(bucket.owned.place, bucket.owned.size), 1.0f);
+    backend_->synchronize();
+    reducer.start_gathering_values();
+    std::vector<Tensor> found;
+    for (const Parameter& p : parameters) {
+      if (says_so) reducer.expect_values_before(p.index + 1);
+      backend_->copy(found.emplace_back(arena_->take({80})), p.value);
+    }
+    bool all = true;
+    for (const Tensor& of : found)
+      for (const float x : read(of)) all = all && x == 1.0f;
+    EXPECT_EQ(all, says_so || GetParam()) << says_so;
+    reducer.finish_gathering_values();
+    backend_->synchronize();
   }
 }
 

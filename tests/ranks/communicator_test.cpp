@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/nccl.h"
 #include "parallel/comm/agreement.h"
 #include "parallel/cores.h"
 #include "parallel/mesh.h"
@@ -228,6 +229,15 @@ INSTANTIATE_TEST_SUITE_P(OnGpus, Collectives,
                                            Tried{1500, Device::cuda, Transport::nccl},
                                            Tried{70001, Device::cuda, Transport::nccl}),
                          name_of);
+
+TEST(OnGpus, AreJoinedByNcclWhereEachRankHasOneAndBothAreThere) {
+  if (const std::string missing = cuda_missing(); !missing.empty()) GTEST_SKIP() << missing;
+  const Placement where(Device::cuda);
+  UsedMesh mesh(Mesh::over(test_session(), {.ranks = test_session().size()}), where);
+  if (mesh->size(Axis::world) == 1) GTEST_SKIP() << "one rank";
+  const bool each_has_one = ranks_on_own_gpu(mesh->group(Axis::world)) == 1;
+  EXPECT_EQ(mesh->transport().starts_with("NCCL "), each_has_one && nccl_missing().empty()) << mesh->transport();
+}
 
 TEST_P(Collectives, SendWhatTheFormulasSay) {
   const Placement where(GetParam().device);

@@ -2,4 +2,3 @@
 #pragma once
 
 #include "kernels/cuda/device.h"
-
