@@ -235,8 +235,9 @@ TEST(OnGpus, AreJoinedByNcclWhereEachRankHasOneAndBothAreThere) {
   const Placement where(Device::cuda);
   UsedMesh mesh(Mesh::over(test_session(), {.ranks = test_session().size()}), where);
   if (mesh->size(Axis::world) == 1) GTEST_SKIP() << "one rank";
-  const bool each_has_one = ranks_on_own_gpu(mesh->group(Axis::world)) == 1;
-  EXPECT_EQ(mesh->transport().starts_with("NCCL "), each_has_one && nccl_missing().empty()) << mesh->transport();
+  std::vector<std::int32_t> on_a_gpu{ranks_on_own_gpu(mesh->group(Axis::world))};
+  mesh->group(Axis::world).all_reduce(host_tensor(on_a_gpu), Reduce::max, "test.sharing");
+  EXPECT_EQ(mesh->transport().starts_with("NCCL "), on_a_gpu[0] == 1 && nccl_missing().empty()) << mesh->transport();
 }
 
 TEST_P(Collectives, SendWhatTheFormulasSay) {
