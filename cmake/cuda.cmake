@@ -63,5 +63,8 @@ foreach(header CUDNN CUDNN_FRONTEND)
 endforeach()
 list(JOIN smoe_cudnn_missing " and " smoe_cudnn_missing)
 
+# Collectives between GPUs: the header alone, the library is opened where there are ranks.
+find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${toolkit})
+
 # Ranges for a profiler: headers alone.
 find_path(NVTX_INCLUDE_DIR nvtx3/nvToolsExt.h HINTS ${toolkit})

@@ -59,6 +59,15 @@ void Backend::add(const Tensor& a, const Tensor& b, const Tensor& out) {
   do_add(a, b, out);
 }
 
+void Backend::sum_rows(const Tensor& parts, const Tensor& out) {
+  const Expect expect("sum_rows", device());
+  const DType type = expect.computing_type("out", out);
+  expect("out", out, {out.elements()}, type);
+  expect("parts", parts, {parts.dim(0), out.elements()}, type);
+  expect.apart({{"out", out}}, {{"parts", parts}});
+  do_sum_rows(parts, out);
+}
+
 void Backend::sum(const Tensor& x, const Tensor& out) {
   const Expect expect("sum", device());
   expect("x", x, x.shape());

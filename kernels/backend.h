@@ -25,6 +25,7 @@
 #include <span>
 #include <string>
 
+#include "kernels/communication_stream.h"
 #include "kernels/routing.h"
 #include "kernels/tensor.h"
 
@@ -119,6 +120,10 @@ class Backend {
   virtual void wait(Event event) = 0;  // for the work before the event
   virtual void synchronize() = 0;      // for all work
 
+  // ---- beside the ops: kernels/communication_stream.h ----
+  // Null where a device works at the call, and so has no other queue. The backend's own, for as long as it lives.
+  virtual CommunicationStream* communication(Lane) { return nullptr; }
+
   // ---- what a profiler shows: kernels/range.h ----
   // What is called from here to the range's end is a part of the step: "layer", 3. name stays; a number below 0 is not shown.
   virtual void begin_range(const char* /*name*/, int /*number*/) {}
@@ -126,6 +131,8 @@ class Backend {
 
   // ---- elementwise and reductions ----
   void add(const Tensor& a /*A*/, const Tensor& b /*A*/, const Tensor& out /*A*/);  // out = a + b; out may be a or b
+  // out[i] = parts[0,i] + parts[1,i] + ..., in that order, in f32, and rounded once.
+  void sum_rows(const Tensor& parts /*[P,n] A*/, const Tensor& out /*[n] A*/);
   // Accumulated in double, in an order that is fixed; only the whole sum is added to out, which stays on the device.
   void sum(const Tensor& x, const Tensor& out /*[1] f64 +=*/);
   void sum_of_squares(const Tensor& x, const Tensor& out /*[1] f64 +=*/);
@@ -251,6 +258,7 @@ class Backend {
   virtual void do_fill(const Tensor& to, float value) = 0;
 
   virtual void do_add(const Tensor& a, const Tensor& b, const Tensor& out) = 0;
+  virtual void do_sum_rows(const Tensor& parts, const Tensor& out) = 0;
   virtual void do_sum(const Tensor& x, const Tensor& out) = 0;
   virtual void do_sum_of_squares(const Tensor& x, const Tensor& out) = 0;
 

@@ -2,6 +2,7 @@
 // makes it on the device that this looks at. In a build without CUDA, and where cuda_missing() says why, all is 0.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 namespace smoe {
@@ -17,6 +18,14 @@ DeviceMemory cuda_memory();
 void restart_cuda_peak();
 
 int cuda_devices();  // that this process sees
+// From here on this process works on that one of those it sees, counted around: to be called before anything else is asked, since the
+// first question makes what a process has on a GPU. Of the thread that calls it.
+void use_cuda_device(int number);
+struct CudaDevice {
+  std::array<std::uint8_t, 16> uuid{};
+  int driver_version = 0;  // 13000: for CUDA 13.0
+};
+CudaDevice cuda_device();  // that this process works on
 
 // Larger heads than this no kernel of attention takes.
 constexpr std::int64_t most_cuda_head_dim = 256;

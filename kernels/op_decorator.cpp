@@ -37,6 +37,10 @@ void OpDecorator::do_add(const Tensor& a, const Tensor& b, const Tensor& out) {
   run("add", [&](Backend& on, const Placing& at) { on.add(at("a", a), at("b", b), at.out("out", out)); });
 }
 
+void OpDecorator::do_sum_rows(const Tensor& parts, const Tensor& out) {
+  run("sum_rows", [&](Backend& on, const Placing& at) { on.sum_rows(at("parts", parts), at.out("out", out)); });
+}
+
 void OpDecorator::do_sum(const Tensor& x, const Tensor& out) {
   run("sum", [&](Backend& on, const Placing& at) { on.sum(at("x", x), at.in_out("out", out)); });
 }

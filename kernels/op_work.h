@@ -34,6 +34,7 @@ using Index = std::int64_t;
 inline Work copy(Index n, double a = 4) { return {0, 2 * a * double(n)}; }  // and to and from the host
 inline Work fill(Index n, double a = 4) { return {0, a * double(n)}; }
 inline Work add(Index n, double a = 4) { return {double(n), 3 * a * double(n)}; }
+inline Work sum_rows(Index P, Index n, double a = 4) { return {double(P * n), a * double((P + 1) * n)}; }
 inline Work sum(Index n) { return {double(n), 4.0 * double(n)}; }
 inline Work sum_of_squares(Index n) { return {2.0 * double(n), 4.0 * double(n)}; }
 

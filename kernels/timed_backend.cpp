@@ -98,6 +98,11 @@ void TimedBackend::do_add(const Tensor& a, const Tensor& b, const Tensor& out) {
   timed({"add", "n", {out.elements()}}, op_work::add(out.elements(), size_of(out)), [&] { inner_.add(a, b, out); });
 }
 
+void TimedBackend::do_sum_rows(const Tensor& parts, const Tensor& out) {
+  timed({"sum_rows", "Pn", {parts.dim(0), out.elements()}},
+        op_work::sum_rows(parts.dim(0), out.elements(), size_of(out)), [&] { inner_.sum_rows(parts, out); });
+}
+
 void TimedBackend::do_sum(const Tensor& x, const Tensor& out) {
   timed({"sum", "n", {x.elements()}}, op_work::sum(x.elements()), [&] { inner_.sum(x, out); });
 }

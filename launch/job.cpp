@@ -10,7 +10,9 @@
 #include "configs/config_error.h"
 #include "data/files/sha256.h"
 #include "launch/command_line.h"
+#include "kernels/cuda_device.h"
 #include "parallel/comm/agreement.h"
+#include "parallel/comm/transport.h"
 #include "parallel/cores.h"
 
 namespace smoe {
@@ -67,6 +69,14 @@ MpiSession* Job::session() {
 Communicator& Job::world() {
   if (!everyone_) everyone_ = mesh_of({.ranks = ranks()});
   return everyone_->group(Axis::world);
+}
+
+void Job::claim_device(DeviceChoice choice) {
+  if (choice != DeviceChoice::cpu && session()) use_cuda_device(session()->local_rank());
+}
+
+int Job::ranks_sharing_memory(Device device) {
+  return device == Device::cpu ? ranks_on_node() : ranks_on_own_gpu(world());
 }
 
 void Job::set_timeout(double seconds) {

@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "parallel/comm/launcher.h"
+#include "kernels/tensor.h"
 #include "parallel/layout.h"
 #include "parallel/mesh.h"
 #include "parallel/comm/mpi_session.h"
@@ -39,7 +40,9 @@ class Job {
   int ranks() { return session() ? session()->size() : 1; }
   int ranks_on_node() { return session() ? session()->local_size() : 1; }
   // The first layout.ranks ranks, by axis (Mesh::over).
-  Mesh mesh_of(const Layout& layout) { return session() ? Mesh::over(*session(), layout) : Mesh::single(); }
+  Mesh mesh_of(const Layout& layout, Transport transport = Transport::automatic) {
+    return session() ? Mesh::over(*session(), layout, transport) : Mesh::single();
+  }
   void set_timeout(double seconds);  // MpiSession's
 
   // Null where the ranks have not been joined, and where there is one.
@@ -50,6 +53,11 @@ class Job {
 
   // Throws, on the ranks concerned, if this rank runs another binary or another configuration than rank 0.
   void require_same_everywhere(const std::string& configuration);
+
+  // Gives this rank a GPU where the choice may be one, those of a node in turn, before anything is asked of it.
+  void claim_device(DeviceChoice choice);
+  // How many ranks share the memory that tensors lie in. All ranks call it, with one device.
+  int ranks_sharing_memory(Device device);
 
   // Threads for this rank: `wanted`, or else its part of the cores that the ranks of its node may use (parallel/cores.h).
   int claim_threads(std::int64_t wanted);

@@ -41,7 +41,7 @@ std::string line(const char* name, const std::string& text) { return fmt::format
 
 }  // namespace
 
-std::string describe_run(const RunConfig& config, const Layout& layout, int ranks_on_node) {
+std::string describe_run(const RunConfig& config, const Layout& layout, int ranks_sharing_memory) {
   const ModelConfig& model = config.model;
   const TrainConfig& train = config.train;
   const ParameterCounts counts = count_parameters(model);
@@ -52,7 +52,7 @@ std::string describe_run(const RunConfig& config, const Layout& layout, int rank
   const double state = static_cast<double>(training_state_bytes(model, layout, frozen, train.type())) / gib;
   const double activations =
       static_cast<double>(estimated_activation_bytes(model, micro_batch_of(train, config.data), layout)) / gib;
-  const Room room = room_on(device_of(train.device), ranks_on_node);
+  const Room room = room_on(device_of(train.device), ranks_sharing_memory);
 
   std::string text;
   text += line("model", fmt::format("{} layers of width {}, {} experts of which a token uses {}, vocabulary {}",

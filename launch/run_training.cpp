@@ -68,7 +68,7 @@ void describe(const RunConfig& config, const TrainerConfig& run, const Mesh& mes
   const LongWork work(job.session(), "describing the run");  // hashes of the data
   const Layout& layout = mesh.layout();
   job.agree("launch.dry_run", [&] {
-    if (job.is_root()) fmt::print("{}", describe_run(config, layout, job.ranks_on_node()));
+    if (job.is_root()) fmt::print("{}", describe_run(config, layout, run.ranks_sharing_memory));
   });
   std::unique_ptr<Backend> backend;
   job.agree("launch.device", [&] {
@@ -79,7 +79,7 @@ void describe(const RunConfig& config, const TrainerConfig& run, const Mesh& mes
   const std::vector<std::string> frozen = frozen_patterns(config.router, config.train.freeze);
   const std::uint64_t state = training_state_bytes(config.model, layout, frozen, config.train.type());
   const std::uint64_t needed = state + estimated_activation_bytes(config.model, micro_batch, layout);
-  double too_much = !room_on(backend->device(), job.ranks_on_node()).holds(needed);
+  double too_much = !room_on(backend->device(), run.ranks_sharing_memory).holds(needed);
   mesh.group(Axis::world).all_reduce(std::span(&too_much, 1), Reduce::max, "launch.too_much");
   if (too_much == 0) {
     TrainingParts parts(std::move(backend), config.model, run, mesh, frozen);
@@ -148,9 +148,11 @@ int run_training(const RunConfig& given, const TrainingOptions& options, Job& jo
                     .resolved_yaml = print_yaml(given),
                     .ranks_on_node = job.ranks_on_node()};
   const int threads = job.claim_threads(config.train.threads);
-  const Mesh mesh = job.mesh_of(layout);
+  job.claim_device(config.train.device);
+  const Mesh mesh = job.mesh_of(layout, config.parallel.transport);
   if (config.train.device == DeviceChoice::automatic)
     require_same_device(mesh.group(Axis::world), device_of(config.train.device), cuda_missing());
+  run.ranks_sharing_memory = job.ranks_sharing_memory(device_of(config.train.device));
   if (options.dry_run) {
     describe(config, run, mesh, threads, job);
     return 0;

@@ -87,6 +87,7 @@ void verify(const VerifyArguments& arguments, Job& job) {
             [&] { config = resolve_model(read_config(arguments.config, arguments.overrides)); });
   job.require_same_everywhere(fmt::format("verify {}\n{}", arguments.steps, print_yaml(config)));
   job.set_timeout(config.parallel.timeout);
+  job.claim_device(config.train.device);
   if (config.train.device == DeviceChoice::automatic)
     require_same_device(job.world(), device_of(config.train.device), cuda_missing());
   std::unique_ptr<Backend> backend;
@@ -107,7 +108,7 @@ void verify(const VerifyArguments& arguments, Job& job) {
       if (job.is_root()) fmt::print("{:<24} does not fit the model: {}\n", layout.to_string(), problems.front());
       continue;
     }
-    const Mesh mesh = job.mesh_of(layout);
+    const Mesh mesh = job.mesh_of(layout, config.parallel.transport);
     const auto hold = [&](const std::string& title, const EquivalenceCase& what, const CaseRun& one_rank) {
       const Deviations d = compare(run_case(what, mesh, *backend), one_rank, mesh);
       const auto found = violations(d);

@@ -55,19 +55,20 @@ void Mixtral::use_selection_bias(const Tensor& biases) {
         biases.empty() ? Tensor() : biases.rows(static_cast<std::int64_t>(l), 1).reshape({config_.num_local_experts}));
 }
 
-void Mixtral::forward(Context& context, const TokenBatch& batch, Keep keep, Saved& saved) {
-  run_layers(context, batch, keep, nullptr, saved);
+void Mixtral::forward(Context& context, const TokenBatch& batch, Keep keep, Saved& saved, GradientReducer* reducer) {
+  run_layers(context, batch, keep, nullptr, saved, reducer);
 }
 
 void Mixtral::forward_cached(Context& context, const TokenBatch& batch, KvCache& cache, Saved& saved) {
   if (batch.sequences != 1 || cache.length + batch.sequence_length > cache.capacity)
     throw std::logic_error("a key-value cache holds one sequence of at most " + std::to_string(cache.capacity) +
                            " positions");
-  run_layers(context, batch, Keep::nothing, &cache, saved);
+  run_layers(context, batch, Keep::nothing, &cache, saved, nullptr);
   cache.length += batch.sequence_length;
 }
 
-void Mixtral::run_layers(Context& context, const TokenBatch& batch, Keep keep, KvCache* cache, Saved& saved) {
+void Mixtral::run_layers(Context& context, const TokenBatch& batch, Keep keep, KvCache* cache, Saved& saved,
+                         GradientReducer* reducer) {
   const std::int64_t last = (cache ? cache->length : 0) + batch.sequence_length;
   if (last > rope_table_.dim(0))
     throw std::logic_error("position " + std::to_string(last - 1) + " is past the " +
@@ -77,9 +78,14 @@ void Mixtral::run_layers(Context& context, const TokenBatch& batch, Keep keep, K
   saved.keep = keep;
   saved.inputs.assign(layers_.size(), {});
   saved.layers.resize(layers_.size());
+  const auto about_to_read = [reducer](std::size_t before) {
+    if (reducer) reducer->expect_values_before(before);
+  };
+  about_to_read(layer_parameters_.front());
   Tensor x = embedding_.forward(context, batch.ids), spare;
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     const Range of_layer(context.backend, "layer", static_cast<int>(l));
+    about_to_read(layer_parameters_[l + 1]);
     if (keep != Keep::nothing) saved.inputs[l] = x;
     const Tensor y = spare.empty() ? context.activations.take_like(x) : spare;
     const Arena::Mark mark = context.activations.mark();
@@ -90,6 +96,7 @@ void Mixtral::run_layers(Context& context, const TokenBatch& batch, Keep keep, K
     if (keep == Keep::nothing) spare = x;
     x = y;
   }
+  about_to_read(parameters_.size());
   saved.hidden = norm_.forward(context, x, saved.norm);
 }
 

@@ -60,7 +60,8 @@ class Mixtral {
   void use_selection_bias(const Tensor& biases);
 
   // Whole sequences. Statistics of the routers are collected where saved.statistics has been given tensors.
-  void forward(Context& context, const TokenBatch& batch, Keep keep, Saved& saved);
+  // reducer: given where weights may still be on their way; it is told which are about to be read.
+  void forward(Context& context, const TokenBatch& batch, Keep keep, Saved& saved, GradientReducer* reducer = nullptr);
   // Inference: one sequence goes on behind what the cache holds, and is added to it. Nothing is kept for a backward.
   void forward_cached(Context& context, const TokenBatch& batch, KvCache& cache, Saved& saved);
   // Each target's cross-entropy, in saved.losses.
@@ -86,7 +87,8 @@ class Mixtral {
   // The set is in the order of forward: nothing before this parameter is trained, on any rank.
   std::size_t first_trained() const;
   // cache: null for whole sequences.
-  void run_layers(Context& context, const TokenBatch& batch, Keep keep, KvCache* cache, Saved& saved);
+  void run_layers(Context& context, const TokenBatch& batch, Keep keep, KvCache* cache, Saved& saved,
+                  GradientReducer* reducer);
 
   ModelConfig config_;
   DType type_;

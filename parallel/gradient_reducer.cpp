@@ -20,16 +20,35 @@ void GradientReducer::finish() {
   started_ = 0;
 }
 
-void GradientReducer::gather(Tensor FlatBuffer::*which, std::string_view label) {
-  for (const Bucket& bucket : shards_.buckets()) {
-    const Tensor& flat = buffer(bucket).*which;
-    group(bucket).all_gather(flat.rows(bucket.owned.place, bucket.owned.size), flat.rows(bucket.begin, bucket.size),
-                             label);
+// Buckets lie as backward completes them; forward wants the last first.
+void GradientReducer::start_gathering_values() {
+  finish_gathering_values();
+  arriving_.clear();
+  arrived_ = 0;
+  const auto& buckets = shards_.buckets();
+  for (std::size_t i = buckets.size(); i-- > 0;) {
+    const Bucket& bucket = buckets[i];
+    const Tensor& flat = buffer(bucket).values;
+    const Started started = group(bucket).start_all_gather(flat.rows(bucket.owned.place, bucket.owned.size),
+                                                           flat.rows(bucket.begin, bucket.size), "weights.all_gather");
+    arriving_.push_back({&group(bucket), started, bucket.first_parameter});
   }
 }
 
-void GradientReducer::gather_values() { gather(&FlatBuffer::values, "weights.all_gather"); }
-void GradientReducer::gather_gradients() { gather(&FlatBuffer::gradients, "gradients.all_gather"); }
+void GradientReducer::expect_values_before(std::size_t parameter) {
+  for (; arrived_ < arriving_.size() && arriving_[arrived_].first_parameter < parameter; ++arrived_)
+    arriving_[arrived_].group->finish(arriving_[arrived_].started);
+}
+
+void GradientReducer::finish_gathering_values() { expect_values_before(parameters_.size()); }
+
+void GradientReducer::gather_gradients() {
+  for (const Bucket& bucket : shards_.buckets()) {
+    const Tensor& flat = buffer(bucket).gradients;
+    group(bucket).all_gather(flat.rows(bucket.owned.place, bucket.owned.size), flat.rows(bucket.begin, bucket.size),
+                             "gradients.all_gather");
+  }
+}
 
 void GradientReducer::clear_unowned() {
   for (const Bucket& bucket : shards_.buckets()) {

@@ -2,11 +2,12 @@
 // Frozen parameters have neither.
 //
 // Buckets are reduce-scattered while backward goes on: backward says from which parameter on the gradients are
-// complete, which only ever moves down, and every bucket that is complete by then is started.
+// complete, which only ever moves down, and every bucket that is complete by then is started. Weights come back in the order in
+// which the next forward reads them, and forward says how far it has come.
 #pragma once
 
 #include <cstddef>
-#include <string_view>
+#include <vector>
 
 #include "kernels/backend.h"
 #include "parallel/comm/communicator.h"
@@ -25,8 +26,11 @@ class GradientReducer {
   // The rest, and waits: then each rank has the sums of what it owns, and rubbish in what it does not.
   void finish();
 
-  // After the update: every rank gets the weights that the others own.
-  void gather_values();
+  // After the update: every rank gets the weights that the others own. They are on their way until they are asked for: those of
+  // the parameters before this one in the set, or all.
+  void start_gathering_values();
+  void expect_values_before(std::size_t parameter);
+  void finish_gathering_values();
   // The whole summed gradient on every rank, for dumps and comparisons.
   void gather_gradients();
   // Zeroes the gradients, ready for the next step. What the optimizer has used it has zeroed already.
@@ -36,13 +40,20 @@ class GradientReducer {
  private:
   const FlatBuffer& buffer(const Bucket& bucket) const { return parameters_.flat_buffers()[bucket.flat]; }
   Communicator& group(const Bucket& bucket) const { return mesh_.group(replica_axis(buffer(bucket).split)); }
-  void gather(Tensor FlatBuffer::*which, std::string_view label);
+  // Weights of a bucket that are on their way.
+  struct Arriving {
+    Communicator* group = nullptr;
+    Started started;
+    std::size_t first_parameter = 0;
+  };
 
   Backend& backend_;
   const Mesh& mesh_;
   ParameterSet& parameters_;
   const Shards& shards_;
-  std::size_t started_ = 0;  // buckets, of this step
+  std::size_t started_ = 0;         // buckets, of this step
+  std::vector<Arriving> arriving_;  // in the order in which forward wants them
+  std::size_t arrived_ = 0;         // of those
 };
 
 }  // namespace smoe

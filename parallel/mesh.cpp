@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "parallel/comm/mpi_communicator.h"
-#include "parallel/comm/staged_communicator.h"
 
 namespace smoe {
 namespace {
@@ -60,7 +59,7 @@ Mesh Mesh::single() {
   return mesh;
 }
 
-Mesh Mesh::over(MpiSession& session, const Layout& layout) {
+Mesh Mesh::over(MpiSession& session, const Layout& layout, Transport transport) {
   if (!layout.divides() || layout.ranks > session.size() || session.rank() >= layout.ranks)
     throw std::logic_error("no mesh of " + layout.to_string() + " for rank " + std::to_string(session.rank()) + " of " +
                            std::to_string(session.size()));
@@ -71,9 +70,17 @@ Mesh Mesh::over(MpiSession& session, const Layout& layout) {
     std::vector<int> ranks = members(axis, layout, session.rank());
     if (ranks.size() == 1) continue;
     const MPI_Comm comm = make_comm(ranks, axis);
-    mesh.groups_[static_cast<std::size_t>(axis)] =
-        std::make_shared<StagedCommunicator>(std::make_shared<MpiCommunicator>(
-            comm, name_of(axis), std::move(ranks), session.ledger(), *mesh.traffic_, session.checks_calls()));
+    auto host = std::make_shared<MpiCommunicator>(comm, name_of(axis), std::move(ranks), session.ledger(),
+                                                  *mesh.traffic_, session.checks_calls());
+    // Replicas sum gradients and spread weights while ops go on; these two exchange what the next op reads.
+    const bool at_once = axis == Axis::tp || axis == Axis::ep;
+    auto group = std::make_shared<DeviceCommunicator>(
+        std::move(host),
+        DeviceCommunicator::Settings{name_of(axis), at_once ? Lane::foreground : Lane::background, transport,
+                                     session.checks_calls()},
+        *mesh.traffic_, session.device_calls());
+    if (axis == Axis::world) mesh.world_ = group;
+    mesh.groups_[static_cast<std::size_t>(axis)] = std::move(group);
   }
   return mesh;
 }

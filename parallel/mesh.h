@@ -5,8 +5,11 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <utility>
 
 #include "parallel/comm/communicator.h"
+#include "parallel/comm/device_communicator.h"
 #include "parallel/layout.h"
 #include "parallel/comm/mpi_session.h"
 #include "parallel/comm/traffic.h"
@@ -29,7 +32,8 @@ class Mesh {
   static Mesh single();
   // The first layout.ranks ranks of the job; all of them call this, and no other rank does. Throws std::logic_error for
   // a layout that does not divide, or more ranks than there are.
-  static Mesh over(MpiSession& session, const Layout& layout);
+  // transport: of the tensors of GPUs.
+  static Mesh over(MpiSession& session, const Layout& layout, Transport transport = Transport::automatic);
 
   // The place of one rank of a layout without the others: what it would hold can be asked, collectives throw.
   static Mesh placed(const Layout& layout, int rank);
@@ -41,13 +45,16 @@ class Mesh {
   int rank(Axis axis) const { return group(axis).rank(); }
   bool is_root() const { return rank(Axis::world) == 0; }
 
-  // Tells every group whose tensors it is about to be given, until the backend ends (Communicator::use).
+  // Tells every group whose tensors it is about to be given, until the backend ends (Communicator::use). All ranks together.
   void use(Backend& backend) const {
     for (const auto& group : groups_) group->use(backend);
   }
   void leave(Backend& backend) const noexcept {
     for (const auto& group : groups_) group->leave(backend);
   }
+
+  // By what a GPU's tensors are moved between all ranks, in words; "" where there is one rank, or no GPU in use.
+  std::string transport() const { return world_ ? world_->transport() : std::string(); }
 
   // Bytes this rank has sent through any of the groups.
   Traffic& traffic() const { return *traffic_; }
@@ -63,6 +70,7 @@ class Mesh {
   MpiSession* session_ = nullptr;
   std::shared_ptr<Traffic> traffic_ = std::make_shared<Traffic>();  // the groups write into it
   std::array<std::shared_ptr<Communicator>, all_axes.size()> groups_;
+  std::shared_ptr<DeviceCommunicator> world_;
 };
 
 }  // namespace smoe

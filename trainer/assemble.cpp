@@ -51,7 +51,7 @@ FoundModel check(const TrainerConfig& config, const Layout& layout, Device devic
                  layout);
   found.frozen = frozen_patterns(config.router, config.train.freeze);
   require_computable(model, device);
-  const Room room = room_on(device, config.ranks_on_node);
+  const Room room = room_on(device, config.ranks_sharing_memory);
   const auto require_state = [&](std::uint64_t bytes) {
     std::string advice;
     if (room.ranks > 1)

@@ -45,8 +45,9 @@ struct TrainerConfig {
   CheckpointConfig checkpoint;
   EvalConfig eval;
   LogConfig log;
-  std::string resolved_yaml;  // for config.resolved.yaml
-  int ranks_on_node = 1;      // they share its memory
+  std::string resolved_yaml;     // for config.resolved.yaml
+  int ranks_on_node = 1;         // they share its cores
+  int ranks_sharing_memory = 1;  // the machine's, or that of this rank's GPU
 };
 
 // A model and what trains it. Each holds references to those before it; the mesh must outlive them all.

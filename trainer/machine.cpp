@@ -50,16 +50,14 @@ std::uint64_t least_training_state_bytes(const ModelConfig& model, const Layout&
                      : (value + gradient) * held + owned * total / static_cast<std::uint64_t>(layout.ranks);
 }
 
-Room room_on(Device device, int ranks_on_node) {
-  Room room{.device = device, .ranks = ranks_on_node};
+Room room_on(Device device, int ranks) {
+  Room room{.device = device, .ranks = ranks};
   if (device == Device::cpu) {
     room.total = room.free = usable_memory_bytes();
   } else {
-    const int devices = std::max(cuda_devices(), 1);
     const DeviceMemory memory = cuda_memory();
     room.total = memory.total;
     room.free = memory.free;
-    room.ranks = (ranks_on_node + devices - 1) / devices;
   }
   return room;
 }

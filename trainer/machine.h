@@ -38,8 +38,8 @@ struct Room {
   bool holds(std::uint64_t bytes_a_rank) const { return !knows() || bytes_a_rank <= a_rank(); }
   std::uint64_t a_rank() const { return free / static_cast<std::uint64_t>(ranks); }
 };
-// On a GPU: that of this rank, the ranks of a machine being spread over those that it sees.
-Room room_on(Device device, int ranks_on_node = 1);
+// ranks: how many share the machine, or the GPU of this rank.
+Room room_on(Device device, int ranks = 1);
 
 // Throws std::runtime_error, with numbers, where so many bytes of each rank cannot fit: better than the kernel's out-of-memory
 // killer. purpose: what they are, in words. advice: what else would help.

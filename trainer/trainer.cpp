@@ -90,6 +90,7 @@ RunSummary Trainer::run() {
   TrainingState& state = parts_.state;
   const std::int64_t last = config.train.steps;
   const auto ended = [&](RunEnd end) {
+    parts_.training.step->settle();
     summary_.end = end;
     summary_.state = state;
     return std::exchange(summary_, {});
@@ -108,6 +109,8 @@ RunSummary Trainer::run() {
                             parameters.total, fmt::join(parts_.frozen, ", ")));
   const Layout& layout = parts_.mesh.layout();
   if (layout.ranks > 1) record_.say(fmt::format("{} ranks: {}", layout.ranks, layout.to_string()));
+  if (const std::string how = parts_.mesh.transport(); !how.empty())
+    record_.say(fmt::format("GPUs are joined by {}", how));
   if (parts_.training.model->type() == DType::bf16 && parts_.training.backend->device() == Device::cpu)
     record_.say("bf16 on a CPU is widened to f32 and rounded back: the numbers of a GPU, and no time saved");
   if (config.train.device == DeviceChoice::check) record_.say(check_notice);
@@ -169,8 +172,11 @@ void Trainer::train(std::int64_t step) {
   StepResult result = gradients_of(batch);
   result.outlier = looks_odd(result);
   const auto dump = start_dump(step);
-  training.step->apply(result, parts_.state.updates + 1, rate);
-  if (dump) dump->write_parameters();
+  training.step->start_apply(result, parts_.state.updates + 1, rate);
+  if (dump) {
+    training.step->settle();
+    dump->write_parameters();
+  }
   parts_.state.step = step;
   count(result);
   report(result, rate);
@@ -287,6 +293,7 @@ StepMetrics Trainer::measured(const StepResult& result, double learning_rate) co
 
 void Trainer::evaluate_sources() {
   const RateMeter::Pause pause(meter_);
+  parts_.training.step->settle();
   const TrainerConfig& config = parts_.config;
   std::vector<EvalMetrics> rows;
   for (const Source& source : parts_.corpus->eval) {
@@ -307,6 +314,7 @@ void Trainer::evaluate_sources() {
 void Trainer::save() {
   if (parts_.config.train.output_dir.empty()) return;
   const RateMeter::Pause pause(meter_);
+  parts_.training.step->settle();
   const LongWork work(parts_.mesh.session(), "saving a checkpoint");
   const auto start = Clock::now();
   record_.sync();

@@ -43,7 +43,7 @@ void TrainingStep::micro_batch(const StepBatch& part, std::int64_t m, double sca
     tokens.noise = BatchNoise{
         *part.noise_key, (m * mesh_.size(Axis::dp) + mesh_.rank(Axis::dp)) * part.sequences * part.sequence_length};
   saved_.statistics = balance_.take_statistics(context, part.sequences, part.sequence_length);
-  model_.forward(context, tokens, kept_with(recompute_), saved_);
+  model_.forward(context, tokens, kept_with(recompute_), saved_, &reducer_);
   objective_->loss_and_gradient(context, model_, part, tokens, scale, saved_, loss);
   balance_.add_micro_batch(context, saved_.statistics, router_gradients_);
   model_.backward(context, tokens, router_gradients_, saved_, last ? &reducer_ : nullptr);
@@ -93,12 +93,12 @@ void TrainingStep::rehearse(std::int64_t sequence_length) {
   scratch_.rewind({});
 }
 
-void TrainingStep::apply(const StepResult& result, std::int64_t updates, double learning_rate) {
+void TrainingStep::start_apply(const StepResult& result, std::int64_t updates, double learning_rate) {
   const Range range(backend_, "optimizer");
   if (result.refused()) return reducer_.clear_all();
   optimizer_.step(updates, learning_rate, optimizer_.clip_factor(result.grad_norm));
   reducer_.clear_unowned();
-  reducer_.gather_values();
+  reducer_.start_gathering_values();
 }
 
 }  // namespace smoe

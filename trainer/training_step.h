@@ -45,7 +45,14 @@ class TrainingStep {
   StepResult compute_gradients(const StepBatch& batch);
   void gather_gradients() { reducer_.gather_gradients(); }
   // Updates the weights on every rank, unless the result is refused: then the gradients are dropped. updates: t of AdamW.
-  void apply(const StepResult& result, std::int64_t updates, double learning_rate);
+  void apply(const StepResult& result, std::int64_t updates, double learning_rate) {
+    start_apply(result, updates, learning_rate);
+    settle();
+  }
+  // The same, where the next step follows: it computes with what has arrived while the rest is on its way. settle() before
+  // anything else reads a weight.
+  void start_apply(const StepResult& result, std::int64_t updates, double learning_rate);
+  void settle() { reducer_.finish_gathering_values(); }
 
   // Computes one micro-batch of full size and forgets it: afterwards the arenas are as large as a step needs them, and
   // activation_bytes() says how large. Every token has a target; ids are random, so experts that are split over ranks get

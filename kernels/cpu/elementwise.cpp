@@ -42,6 +42,20 @@ void CpuBackend::do_add(const Tensor& a, const Tensor& b, const Tensor& out) {
   });
 }
 
+void CpuBackend::do_sum_rows(const Tensor& parts, const Tensor& out) {
+  const std::int64_t count = parts.dim(0), n = out.elements();
+  const float* from = parts.f32();
+  float* to = out.f32();
+  cpu::for_blocks(threads_, n, cpu::block_elements, [=](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) to[i] = 0;
+    for (std::int64_t p = 0; p < count; ++p) {
+      const float* part = from + p * n;
+#pragma omp simd
+      for (std::int64_t i = first; i < last; ++i) to[i] += part[i];
+    }
+  });
+}
+
 void CpuBackend::do_sum(const Tensor& x, const Tensor& out) {
   *out.f64() += sum_in_blocks(threads_, shared_, x.f32(), x.elements(), sum_of);
 }

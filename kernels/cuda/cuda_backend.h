@@ -5,11 +5,13 @@
 // what went wrong before.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
 
 #include "kernels/backend.h"
+#include "kernels/cuda/communication.h"
 #include "kernels/cuda/complaint.h"
 #include "kernels/cuda/matrix.h"
 #include "kernels/cuda/memory.h"
@@ -31,6 +33,7 @@ class CudaBackend final : public Backend {
   Event record() override;
   void wait(Event event) override;
   void synchronize() override;
+  CommunicationStream* communication(Lane lane) override;
 
  private:
   double do_measure_memory_rate(const Tensor& room) override;
@@ -49,6 +52,7 @@ class CudaBackend final : public Backend {
   cuda::Complaints complaints_{stream_};
   cuda::Matrix matrix_{stream_};
   cuda::Sdpa sdpa_{stream_};
+  std::array<std::unique_ptr<cuda::LaneStream>, 2> lanes_;  // made when they are wanted
 };
 
 }  // namespace smoe

@@ -32,6 +32,21 @@ __global__ void add_kernel(const A* a, const A* b, A* out, std::int64_t pieces) 
   store(out + i * W, x);
 }
 
+template <class A, int W>
+__global__ void sum_rows_kernel(const A* parts, int count, std::int64_t pieces, A* out) {
+  const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i >= pieces) return;
+  float sum[W] = {};
+#pragma unroll 4
+  for (int p = 0; p < count; ++p) {
+    float part[W];
+    load(parts + (p * pieces + i) * W, part);
+#pragma unroll
+    for (int w = 0; w < W; ++w) sum[w] += part[w];
+  }
+  store(out + i * W, sum);
+}
+
 constexpr int sum_threads = 256;
 constexpr std::int64_t numbers_of_a_block = 16 * sum_threads;
 
@@ -100,6 +115,14 @@ void CudaBackend::do_add(const Tensor& a, const Tensor& b, const Tensor& out) {
 }
 
 // ---- sums ----
+
+void CudaBackend::do_sum_rows(const Tensor& parts, const Tensor& out) {
+  const std::int64_t n = out.elements();
+  by_type_and_width(out.type(), n, {parts, out}, [&]<class A, int W>() {
+    launch(stream_, "sum_rows", over(n / W), sum_rows_kernel<A, W>, data<A>(parts), static_cast<int>(parts.dim(0)),
+           n / W, data<A>(out));
+  });
+}
 
 void CudaBackend::sum_of(const char* op, const Tensor& x, const Tensor& out, bool squares) {
   const std::int64_t n = x.elements();

@@ -12,7 +12,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/error.h"
-#include "kernels/cuda/library.h"
+#include "kernels/shared_library.h"
 #include "kernels/cuda/matrix_plan.h"
 
 namespace smoe::cuda {

@@ -166,6 +166,23 @@ int cuda_devices() {
   return count;
 }
 
+void use_cuda_device(int number) {
+  if (const int devices = cuda_devices(); devices > 0) cuda::check("the device", cudaSetDevice(number % devices));
+}
+
+CudaDevice cuda_device() {
+  CudaDevice found;
+  if (!cuda_missing().empty()) return found;
+  int device = 0;
+  cudaDeviceProp properties;
+  cuda::check("the device", cudaGetDevice(&device));
+  cuda::check("the device", cudaGetDeviceProperties(&properties, device));
+  cuda::check("the device", cudaDriverGetVersion(&found.driver_version));
+  static_assert(sizeof found.uuid == sizeof properties.uuid);
+  std::memcpy(found.uuid.data(), &properties.uuid, sizeof found.uuid);
+  return found;
+}
+
 // ---- Backend: memory and copies ----
 
 void* CudaBackend::allocate(std::size_t bytes) { return cuda::take(stream_, bytes); }
@@ -199,6 +216,12 @@ void CudaBackend::wait(Event event) {
 void CudaBackend::synchronize() {
   stream_.synchronize();
   complaints_.report();
+}
+
+CommunicationStream* CudaBackend::communication(Lane lane) {
+  auto& made = lanes_[static_cast<std::size_t>(lane)];
+  if (!made) made = std::make_unique<cuda::LaneStream>(stream_, lane);
+  return made.get();
 }
 
 void CudaBackend::do_copy_to_host(void* host, const Tensor& from) {

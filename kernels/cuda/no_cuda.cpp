@@ -16,6 +16,10 @@ void restart_cuda_peak() {}
 
 int cuda_devices() { return 0; }
 
+void use_cuda_device(int) {}
+
+CudaDevice cuda_device() { return {}; }
+
 std::unique_ptr<Backend> make_cuda_backend() {
   throw std::runtime_error(
       "device: cuda is not in this build; expected auto or cpu, or a build where CMake finds nvcc");

@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "kernels/cuda/error.h"
-#include "kernels/cuda/library.h"
+#include "kernels/shared_library.h"
 #include "kernels/cuda/swap_outer.h"
 
 #define NV_CUDNN_FRONTEND_USE_DYNAMIC_LOADING

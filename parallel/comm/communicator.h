@@ -4,8 +4,8 @@
 // has nothing to send. The label names the call in diagnostics ("attention.gather") and in the count of bytes sent; it
 // must be a string literal, because it is kept.
 //
-// Sums are taken in rank order, so the same layout gives the same bits on every run, and every rank of a group gets the
-// same bits. What a rank sends, for a group of n and a buffer of P bytes (all of it, not one rank's part):
+// Sums have one order, so the same layout gives the same bits on every run, and every rank of a group gets the same bits. Over
+// MPI it is the order of the ranks; over NCCL it is the library's for that size and those GPUs. What a rank sends, for a group of n and a buffer of P bytes (all of it, not one rank's part):
 //   all_gather, reduce_scatter   (n - 1) / n * P            all_reduce   2 (n - 1) / n * P, to rounding; of fewer than
 //   all_to_all_v                 the rows that leave                     1024 elements (n - 1) * P, which is one round
 //   broadcast                    (n - 1) * P by the root, nothing by others
@@ -38,6 +38,11 @@ Tensor host_tensor(Numbers& numbers) {
 
 enum class Reduce : std::uint8_t { sum, max };  // max of a NaN and a number may be either
 
+// A collective that was started: a number of the communicator's own.
+struct Started {
+  std::uint64_t number = 0;
+};
+
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -62,6 +67,13 @@ class Communicator {
   // are on their way, because each needs memory for what arrives.
   virtual void start_reduce_scatter(const Tensor& x, std::string_view label) = 0;
   virtual void finish_started() = 0;
+  // all_gather() that may return before it is done: in and out are left alone until finish(), which is called once for each,
+  // in any order.
+  virtual Started start_all_gather(const Tensor& in, const Tensor& out, std::string_view label) {
+    all_gather(in, out, label);
+    return {};
+  }
+  virtual void finish(Started) {}
   // Rows of dim 0: rank r gets send_rows[r] of ours, we get receive_rows[r] of its. in and out must not overlap.
   virtual void all_to_all_v(const Tensor& in, std::span<const std::int64_t> send_rows, const Tensor& out,
                             std::span<const std::int64_t> receive_rows, std::string_view label) = 0;

@@ -26,6 +26,14 @@ class Ledger {
   virtual void leave() = 0;
 };
 
+// Of calls that somebody else has counted: a GPU's, which are looked at from time to time.
+class NumberedLedger {
+ public:
+  virtual ~NumberedLedger() = default;
+  virtual void enter(const CollectiveCall& call, std::uint64_t number) = 0;
+  virtual void leave() = 0;
+};
+
 // Enters, and leaves also where an exception does.
 class InsideCollective {
  public:

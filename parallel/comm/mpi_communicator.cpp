@@ -82,11 +82,6 @@ void require_host(const Tensor& x, std::string_view label) {
     throw std::logic_error(std::string(label) + ": this communicator reads host memory only");
 }
 
-void require_sums(const Tensor& x, std::string_view label) {
-  if (x.type() == DType::f64)
-    throw std::logic_error(std::string(label) + ": no sums of " + name_of(x.type()) + " tensors");
-}
-
 }  // namespace
 
 class MpiCommunicator::Call {
@@ -305,9 +300,7 @@ void MpiCommunicator::all_reduce(std::span<double> x, Reduce op, std::string_vie
 void MpiCommunicator::all_gather(const Tensor& in, const Tensor& out, std::string_view label) {
   require_host(in, label);
   require_host(out, label);
-  if (in.type() != out.type() || out.bytes() != in.bytes() * static_cast<std::size_t>(size_))
-    throw std::logic_error(std::string(label) + ": all_gather of " + in.shape().to_string() + " into " +
-                           out.shape().to_string());
+  require_gather(in, out, size_, label);
   Call call(*this, {"all_gather", axis_, label, name_of(in.type()), in.elements()});
   auto* all = static_cast<std::byte*>(out.raw());
   auto* own = static_cast<std::byte*>(in.raw());
@@ -325,12 +318,10 @@ void MpiCommunicator::all_gather(const Tensor& in, const Tensor& out, std::strin
 
 void MpiCommunicator::start_reduce_scatter(const Tensor& x, std::string_view label) {
   require_host(x, label);
-  require_sums(x, label);
-  if (x.elements() % size_ != 0)
-    throw std::logic_error(std::string(label) + ": " + x.shape().to_string() + " does not divide over the group");
-  Started& slot = started_[next_started_];
+  require_parts(x, size_, label);
+  Scattering& slot = started_[next_started_];
   next_started_ = 1 - next_started_;
-  finish(slot);
+  complete(slot);
   Call call(*this, {"reduce_scatter", axis_, label, name_of(x.type()), x.elements()});
   const std::size_t part = x.bytes() / static_cast<std::size_t>(size_);
   slot.x = x;
@@ -344,29 +335,25 @@ void MpiCommunicator::start_reduce_scatter(const Tensor& x, std::string_view lab
       call, [&](int q) { return at(data, q); }, [&](int q) { return at(slot.arrived.data(), q); }, slot.messages);
 }
 
-void MpiCommunicator::finish(Started& slot) {
+void MpiCommunicator::complete(Scattering& slot) {
   if (!slot.active) return;
   const InsideCollective inside(
       ledger_, {"finish reduce_scatter", axis_, slot.label, name_of(slot.x.type()), slot.x.elements()});
   wait(slot.messages);
-  const std::int64_t part = slot.x.elements() / size_;
-  const Tensor own = slot.x.reshape({slot.x.elements()}).rows(rank_ * part, part);
+  const Tensor own = part_of(slot.x, rank_, size_);
   sum_arrived(own, own, slot.arrived.data());
   slot.active = false;
 }
 
 void MpiCommunicator::finish_started() {
-  finish(started_[next_started_]);  // the older one first
-  finish(started_[1 - next_started_]);
+  complete(started_[next_started_]);  // the older one first
+  complete(started_[1 - next_started_]);
 }
 
 void MpiCommunicator::reduce_scatter(const Tensor& in, const Tensor& out, std::string_view label) {
   require_host(in, label);
   require_host(out, label);
-  require_sums(in, label);
-  if (in.type() != out.type() || in.bytes() != out.bytes() * static_cast<std::size_t>(size_))
-    throw std::logic_error(std::string(label) + ": reduce_scatter of " + in.shape().to_string() + " into " +
-                           out.shape().to_string());
+  require_scatter(in, out, size_, label);
   Call call(*this, {"reduce_scatter", axis_, label, name_of(in.type()), in.elements()});
   const std::size_t part = out.bytes();
   auto* data = static_cast<std::byte*>(in.raw());
@@ -379,46 +366,34 @@ void MpiCommunicator::reduce_scatter(const Tensor& in, const Tensor& out, std::s
       [&](int q) {
         return Bytes{arrived + part * static_cast<std::size_t>(q), part};
       });
-  const std::int64_t n = out.elements();
-  sum_arrived(out, in.reshape({in.elements()}).rows(rank_ * n, n), arrived);
+  sum_arrived(out, part_of(in, rank_, size_), arrived);
 }
 
 void MpiCommunicator::all_to_all_v(const Tensor& in, std::span<const std::int64_t> send_rows, const Tensor& out,
                                    std::span<const std::int64_t> receive_rows, std::string_view label) {
   require_host(in, label);
   require_host(out, label);
-  const auto ranks = static_cast<std::size_t>(size_);
-  if (in.type() != out.type() || send_rows.size() != ranks || receive_rows.size() != ranks)
-    throw std::logic_error(std::string(label) +
-                           ": all_to_all_v needs one type, and a row count for each rank of the group");
-  std::vector<std::size_t> send_at(ranks + 1), receive_at(ranks + 1);
-  const auto row_bytes = [](const Tensor& x) { return x.dim(0) ? x.bytes() / static_cast<std::size_t>(x.dim(0)) : 0; };
-  const std::size_t row = std::max(row_bytes(in), row_bytes(out));
-  for (std::size_t q = 0; q < ranks; ++q) {
-    send_at[q + 1] = send_at[q] + static_cast<std::size_t>(send_rows[q]) * row;
-    receive_at[q + 1] = receive_at[q] + static_cast<std::size_t>(receive_rows[q]) * row;
-  }
-  if (send_at[ranks] != in.bytes() || receive_at[ranks] != out.bytes() ||
-      send_rows[static_cast<std::size_t>(rank_)] != receive_rows[static_cast<std::size_t>(rank_)])
-    throw std::logic_error(std::string(label) + ": the row counts of an all_to_all_v do not add up to its tensors");
+  rows_.find(in, send_rows, out, receive_rows, rank_, size_, label);
   Call call(*this, {"all_to_all_v", axis_, label, name_of(in.type()), 0});
   auto* from = static_cast<std::byte*>(in.raw());
   auto* to = static_cast<std::byte*>(out.raw());
-  const auto part = [](std::byte* all, const std::vector<std::size_t>& at, std::size_t q) {
-    return Bytes{all + at[q], at[q + 1] - at[q]};
-  };
   exchange(
-      call, [&](int q) { return part(from, send_at, static_cast<std::size_t>(q)); },
-      [&](int q) { return part(to, receive_at, static_cast<std::size_t>(q)); });
+      call,
+      [&](int q) {
+        const auto to_rank = static_cast<std::size_t>(q);
+        return Bytes{from + rows_.send[to_rank], rows_.sent_to(to_rank)};
+      },
+      [&](int q) {
+        const auto from_rank = static_cast<std::size_t>(q);
+        return Bytes{to + rows_.receive[from_rank], rows_.received_from(from_rank)};
+      });
   const auto me = static_cast<std::size_t>(rank_);
-  if (send_at[me + 1] > send_at[me])
-    std::memcpy(to + receive_at[me], from + send_at[me], send_at[me + 1] - send_at[me]);
+  if (rows_.sent_to(me) > 0) std::memcpy(to + rows_.receive[me], from + rows_.send[me], rows_.sent_to(me));
 }
 
 void MpiCommunicator::broadcast(const Tensor& x, int root, std::string_view label) {
   require_host(x, label);
-  if (root < 0 || root >= size_)
-    throw std::logic_error(std::string(label) + ": no rank " + std::to_string(root) + " in the group");
+  require_root(root, size_, label);
   Call call(*this, {"broadcast", axis_, label, name_of(x.type()), x.elements()});
   const Bytes all{static_cast<std::byte*>(x.raw()), x.bytes()};
   exchange(

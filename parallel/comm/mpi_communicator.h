@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "parallel/comm/collective_checks.h"
 #include "parallel/comm/communicator.h"
 #include "parallel/comm/ledger.h"
 #include "parallel/comm/traffic.h"
@@ -57,7 +58,7 @@ class MpiCommunicator final : public Communicator {
     std::vector<int> peers;
   };
   // A reduce-scatter whose messages are on their way.
-  struct Started {
+  struct Scattering {
     Tensor x;
     std::string_view label;
     Messages messages;
@@ -78,7 +79,7 @@ class MpiCommunicator final : public Communicator {
   void receive(const Call& call, Bytes bytes, int from, Messages& messages);
   void wait(Messages& messages);
   void check_same_call(const CollectiveCall& described, std::uint64_t number);
-  void finish(Started& started);
+  void complete(Scattering& started);
   std::byte* staging(std::size_t bytes);
 
   MPI_Comm comm_;
@@ -92,7 +93,8 @@ class MpiCommunicator final : public Communicator {
   Messages messages_;  // of the collective that this rank is in
   std::vector<int> awaited_;
   std::vector<std::byte> staging_;
-  std::array<Started, 2> started_;
+  RowPlaces rows_;  // of an all_to_all_v
+  std::array<Scattering, 2> started_;
   std::size_t next_started_ = 0;  // the slot of the next one, and so the older of the two
 };
 

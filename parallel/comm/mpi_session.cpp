@@ -15,6 +15,7 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "parallel/comm/device_calls.h"
 #include "parallel/comm/node_ledger.h"
 #include "parallel/comm/watchdog.h"
 
@@ -93,7 +94,10 @@ MpiSession::MpiSession(int* argc, char*** argv) : checks_calls_(wants_checks()),
     throw std::runtime_error("this MPI library has too few message tags: smoe needs 2^23");
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);
-  if (size_ > 1) start_watchdog();
+  if (size_ > 1)
+    start_watchdog();
+  else
+    device_calls_ = std::make_unique<DeviceCalls>(*ledger_);
 }
 
 void MpiSession::start_watchdog() {
@@ -101,13 +105,20 @@ void MpiSession::start_watchdog() {
   MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
   MPI_Comm_rank(node, &local_rank_);
   MPI_Comm_size(node, &local_size_);
-  auto ledger = std::make_unique<NodeLedger>(share_memory(node, NodeLedger::bytes_for(local_size_)), local_size_,
-                                             local_rank_, rank_);
+  const auto make_ledger = [&] {
+    return std::make_unique<NodeLedger>(share_memory(node, NodeLedger::bytes_for(local_size_)), local_size_,
+                                        local_rank_, rank_);
+  };
+  auto ledger = make_ledger();
+  device_ledger_ = make_ledger();
   MPI_Barrier(node);  // every line is filled in before anybody reads it
   MPI_Comm_free(&node);
   node_ledger_ = ledger.get();
   ledger_ = std::move(ledger);
-  watchdog_ = std::make_unique<Watchdog>(*node_ledger_, local_size_ < size_, [] { MPI_Abort(MPI_COMM_WORLD, 1); });
+  device_calls_ = std::make_unique<DeviceCalls>(*ledger_);
+  watchdog_ = std::make_unique<Watchdog>(
+      *node_ledger_, local_size_ < size_, [] { MPI_Abort(MPI_COMM_WORLD, 1); },
+      Watchdog::Devices{device_ledger_.get(), device_calls_.get()});
 }
 
 // So that ranks that wait for one which has come here, or for one that never does, are still watched.

@@ -13,6 +13,7 @@
 
 namespace smoe {
 
+class DeviceCalls;
 class NodeLedger;
 class Watchdog;
 
@@ -31,6 +32,7 @@ class MpiSession {
   int local_size() const { return local_size_; }
 
   Ledger& ledger() { return *ledger_; }
+  DeviceCalls& device_calls() { return *device_calls_; }
   // Whether each collective first compares what the ranks of its group are about to call: in debug builds, or where
   // the environment has SMOE_CHECK_COLLECTIVES=1.
   bool checks_calls() const { return checks_calls_; }
@@ -50,7 +52,9 @@ class MpiSession {
   int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
   bool checks_calls_ = false;
   std::unique_ptr<Ledger> ledger_;
-  NodeLedger* node_ledger_ = nullptr;  // the same, where there is more than one rank
+  NodeLedger* node_ledger_ = nullptr;          // the same, where there is more than one rank
+  std::unique_ptr<NodeLedger> device_ledger_;  // of the ranks' GPUs, which the watchdog looks after
+  std::unique_ptr<DeviceCalls> device_calls_;
   std::unique_ptr<Watchdog> watchdog_;
 };
 

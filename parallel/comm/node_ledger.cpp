@@ -90,8 +90,8 @@ LedgerEntry NodeLedger::read(int index) const {
   return entry;
 }
 
-void NodeLedger::enter(const CollectiveCall& call) {
-  ++own_.number;
+void NodeLedger::enter(const CollectiveCall& call, std::uint64_t number) {
+  own_.number = number;
   own_.since_ns = steady_now_ns();
   own_.elements = call.elements;
   own_.place = Place::inside;

@@ -33,7 +33,7 @@ struct LedgerEntry {
   std::array<char, 48> work{};  // the LongWork that the rank is in, or ""
 };
 
-class NodeLedger final : public Ledger {
+class NodeLedger final : public Ledger, public NumberedLedger {
  public:
   static constexpr std::int64_t no_more_heartbeats = -1;
 
@@ -43,7 +43,8 @@ class NodeLedger final : public Ledger {
   NodeLedger(std::shared_ptr<void> memory, int ranks, int line, int world_rank);
 
   // Of this rank; all from one thread.
-  void enter(const CollectiveCall& call) override;
+  void enter(const CollectiveCall& call) override { enter(call, own_.number + 1); }
+  void enter(const CollectiveCall& call, std::uint64_t number) override;
   void waits_for(std::span<const int> world_ranks) override;
   void leave() override;
   void end_of_program();

@@ -1,10 +1,9 @@
-// A communicator of host memory, for a device's tensors too: they are copied to page-locked memory, sent from there, and copied
-// back. What it sends and in which order is the other's; tensors of the host go straight to it.
+// A device's tensors over a communicator of host memory: they are copied to page-locked memory, sent from there, and copied
+// back. What it sends and in which order is the other's.
 #pragma once
 
 #include <array>
 #include <cstddef>
-#include <memory>
 
 #include "kernels/backend.h"
 #include "parallel/comm/communicator.h"
@@ -13,18 +12,16 @@ namespace smoe {
 
 class StagedCommunicator final : public Communicator {
  public:
-  explicit StagedCommunicator(std::shared_ptr<Communicator> host);
+  // Both outlive it.
+  StagedCommunicator(Communicator& host, Backend& backend) : host_(host), backend_(backend) {}
   ~StagedCommunicator() override;
   StagedCommunicator(const StagedCommunicator&) = delete;
   StagedCommunicator& operator=(const StagedCommunicator&) = delete;
 
-  void use(Backend& backend) override;
-  void leave(Backend& backend) noexcept override;
-
-  int rank() const override { return host_->rank(); }
-  int size() const override { return host_->size(); }
+  int rank() const override { return host_.rank(); }
+  int size() const override { return host_.size(); }
   void all_reduce(const Tensor& x, Reduce op, std::string_view label) override;
-  void all_reduce(std::span<double> x, Reduce op, std::string_view label) override { host_->all_reduce(x, op, label); }
+  void all_reduce(std::span<double> x, Reduce op, std::string_view label) override { host_.all_reduce(x, op, label); }
   void all_gather(const Tensor& in, const Tensor& out, std::string_view label) override;
   void reduce_scatter(const Tensor& in, const Tensor& out, std::string_view label) override;
   void start_reduce_scatter(const Tensor& x, std::string_view label) override;
@@ -32,7 +29,7 @@ class StagedCommunicator final : public Communicator {
   void all_to_all_v(const Tensor& in, std::span<const std::int64_t> send_rows, const Tensor& out,
                     std::span<const std::int64_t> receive_rows, std::string_view label) override;
   void broadcast(const Tensor& x, int root, std::string_view label) override;
-  void barrier(std::string_view label) override { host_->barrier(label); }
+  void barrier(std::string_view label) override { host_.barrier(label); }
 
  private:
   // Page-locked memory that grows.
@@ -41,20 +38,19 @@ class StagedCommunicator final : public Communicator {
     std::size_t bytes = 0;
   };
   // A reduce-scatter on its way.
-  struct Started {
+  struct Scattering {
     Tensor device, host;  // empty: none
     Room room;
   };
 
-  bool is_here(const Tensor& x, std::string_view label) const;
   Tensor in(Room& room, const Tensor& like);
   Tensor copied(Room& room, const Tensor& from);
   void release(Room& room) noexcept;
 
-  std::shared_ptr<Communicator> host_;
-  Backend* backend_ = nullptr;
+  Communicator& host_;
+  Backend& backend_;
   Room sent_, received_;
-  std::array<Started, 2> started_;
+  std::array<Scattering, 2> started_;
   std::size_t next_started_ = 0;
 };
 

@@ -62,6 +62,7 @@ class Findings {
     name_silent();
     name_waiting();
     name_absent();
+    name_devices();
     if (!found_)
       text_ +=
           "  no rank of this node is at fault alone: see the reports of other nodes, or whether the ranks wait in a circle\n";
@@ -108,6 +109,26 @@ class Findings {
     }
   }
 
+  // A collective that some GPUs are in and others are not.
+  void name_devices() {
+    std::map<std::string, std::vector<int>> in;
+    std::vector<int> in_none;
+    for (const RankState& r : ranks_) {
+      if (r.device.place == Place::inside)
+        in[numbered_call_of(r.device)].push_back(r.rank);
+      else
+        in_none.push_back(r.rank);
+    }
+    if (in.empty()) return;
+    const auto gpus = [](const std::vector<int>& of) {
+      return (of.size() == 1 ? "  the GPU of " : "  the GPUs of ") + names(of) +
+             (of.size() == 1 ? " is in " : " are in ");
+    };
+    for (const auto& [call, ranks] : in) text_ += gpus(ranks) + call + "\n";
+    if (!in_none.empty()) text_ += gpus(in_none) + "no collective\n";
+    found_ = found_ || in.size() > 1 || !in_none.empty();
+  }
+
   bool is_absent(const RankState& awaited, const RankState& waiting) const {
     if (!waits_for(waiting, awaited) || same_call(awaited.entry, waiting.entry)) return false;
     if (awaited.entry.place != Place::inside) return true;
@@ -148,6 +169,9 @@ std::string last_collective(const RankState& r) {
   }
   if (waits(r.entry)) text += ", waiting for " + awaited_names(r.entry);
   if (r.entry.work[0]) text += std::string(", while ") + r.entry.work.data();
+  if (r.device.place == Place::inside)
+    text += "; its GPU in number " + std::to_string(r.device.number) + ": " + call_of(r.device) + ", for " +
+            seconds_text(r.device_seconds);
   return text + "\n";
 }
 

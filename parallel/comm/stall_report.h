@@ -13,7 +13,9 @@ struct RankState {
   int rank = 0;
   int pid = 0;
   LedgerEntry entry;
-  double seconds = 0;   // since the entry's since_ns
+  double seconds = 0;  // since the entry's since_ns
+  LedgerEntry device;  // of its GPU
+  double device_seconds = 0;
   bool answers = true;  // its watchdog shows signs of life
   double silent = 0;    // seconds without one
   std::string process;  // what the system says of a process that does not answer ("is stopped"), or ""

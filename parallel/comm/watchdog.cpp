@@ -50,8 +50,9 @@ std::string trouble_of_process(int pid) {
 
 }  // namespace
 
-Watchdog::Watchdog(NodeLedger& ledger, bool other_nodes, std::function<void()> end_job)
+Watchdog::Watchdog(NodeLedger& ledger, bool other_nodes, std::function<void()> end_job, const Devices& devices)
     : ledger_(ledger),
+      devices_(devices),
       other_nodes_(other_nodes),
       end_job_(std::move(end_job)),
       seen_(static_cast<std::size_t>(ledger.ranks())) {
@@ -86,6 +87,7 @@ void Watchdog::run() {
     last = now;
     ledger_.set_heartbeat(now);
     if (ledger_.report_is_claimed()) return end_after_report();
+    if (!devices_work()) return end_job();
     look();
     const double limit = limit_;
     if (limit <= 0 || !is_stuck(limit) || !ledger_.claim_report()) continue;
@@ -93,6 +95,16 @@ void Watchdog::run() {
     ledger_.set_reported();
     return end_job();
   }
+}
+
+bool Watchdog::devices_work() {
+  if (!devices_.calls) return true;
+  const std::string trouble = devices_.calls->look(*devices_.ledger);
+  if (trouble.empty() || !ledger_.claim_report()) return true;
+  write_to_stderr("\nsmoe: rank " + std::to_string(ledger_.world_rank(ledger_.own_line())) + ": " + trouble +
+                  "; the job ends with status 1\n");
+  ledger_.set_reported();
+  return false;
 }
 
 void Watchdog::look() {
@@ -106,10 +118,16 @@ void Watchdog::look() {
     const LedgerEntry entry = ledger_.read(line);
     if (entry.number != seen.entry.number || entry.place != seen.entry.place) seen.entry_at = clock_;
     seen.entry = entry;
+    if (devices_.ledger) {
+      const LedgerEntry device = devices_.ledger->read(line);
+      if (device.number != seen.device.number || device.place != seen.device.place) seen.device_at = clock_;
+      seen.device = device;
+    }
     long_work = long_work || entry.work[0] != 0;
   }
   // A rank may wait for one whose long work has just ended: it gets the whole limit for what is left.
-  if (long_work != long_work_) seen_[static_cast<std::size_t>(ledger_.own_line())].entry_at = clock_;
+  if (Seen& own = seen_[static_cast<std::size_t>(ledger_.own_line())]; long_work != long_work_)
+    own.entry_at = own.device_at = clock_;
   long_work_ = long_work;
 }
 
@@ -117,6 +135,7 @@ bool Watchdog::is_stuck(double limit) const {
   const Seen& own = seen_[static_cast<std::size_t>(ledger_.own_line())];
   const double patience = long_work_ ? std::max(limit, long_limit) : limit;
   if (own.entry.place == Place::inside && clock_ - own.entry_at > patience) return true;
+  if (own.device.place == Place::inside && clock_ - own.device_at > patience) return true;
   const auto is_silent = [&](const Seen& seen) {
     return seen.heartbeat != NodeLedger::no_more_heartbeats && clock_ - seen.heartbeat_at > limit;
   };
@@ -132,6 +151,8 @@ std::string Watchdog::report(double limit) const {
     r.rank = ledger_.world_rank(line);
     r.pid = ledger_.pid(line);
     r.entry = seen.entry;
+    r.device = seen.device;
+    r.device_seconds = 1e-9 * static_cast<double>(steady_now_ns() - seen.device.since_ns);
     r.seconds = 1e-9 * static_cast<double>(steady_now_ns() - seen.entry.since_ns);
     if (seen.heartbeat == NodeLedger::no_more_heartbeats) continue;
     // The others may have waited for as long as the limit before the silence itself is that old.

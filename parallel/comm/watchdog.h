@@ -1,7 +1,8 @@
 // A thread that ends a job which makes no progress, after saying why. One a rank; it makes no MPI call but the last.
 //
-// It acts where this rank has been inside one collective for longer than the limit, or where a rank of this node has
-// shown no sign of life for so long (stopped, frozen) while others wait. One rank of each node writes the report.
+// It acts where this rank, or its GPU, has been inside one collective for longer than the limit, where NCCL reports an error, or
+// where a rank of this node has shown no sign of life for so long (stopped, frozen) while others wait. One rank of each
+// node writes the report.
 //
 // Its clock counts only the time it was awake to see: a job that is stopped and continued as a whole goes on unharmed,
 // and ranks that share too few cores are slow, not dead.
@@ -15,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "parallel/comm/device_calls.h"
 #include "parallel/comm/node_ledger.h"
 
 namespace smoe {
@@ -24,8 +26,13 @@ class Watchdog {
   static constexpr double default_limit = 60;  // seconds
   static constexpr double long_limit = 3600;   // for collectives while a rank of the node is in a LongWork
 
+  // What the ranks' GPUs are doing: null where nobody asks.
+  struct Devices {
+    NodeLedger* ledger = nullptr;
+    DeviceCalls* calls = nullptr;
+  };
   // end_job ends every rank of the job; where there are other nodes, they first get the time for their own reports.
-  Watchdog(NodeLedger& ledger, bool other_nodes, std::function<void()> end_job);
+  Watchdog(NodeLedger& ledger, bool other_nodes, std::function<void()> end_job, const Devices& devices);
   ~Watchdog();  // stops the thread at once
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
@@ -37,19 +44,21 @@ class Watchdog {
   struct Seen {
     std::int64_t heartbeat = 0;
     double heartbeat_at = 0;
-    LedgerEntry entry;
-    double entry_at = 0;
+    LedgerEntry entry, device;
+    double entry_at = 0, device_at = 0;
   };
 
   void run();
   bool sleep(double seconds);  // false when asked to stop
   void look();
+  bool devices_work();  // false where this rank's has reported an error, which ends the job
   bool is_stuck(double limit) const;
   std::string report(double limit) const;
   void end_job();
   void end_after_report();
 
   NodeLedger& ledger_;
+  Devices devices_;
   bool other_nodes_;
   std::function<void()> end_job_;
   std::atomic<double> limit_ = default_limit;

@@ -89,10 +89,12 @@ bool queue_launch(Stream* stream, const Launch& launch, std::function<void()> th
 // Other work of a stream: what a library would do on it.
 void queue(Stream* stream, std::function<void()> work);
 
-// The environment sets both at start: CUDA_ON_HOST_ORDER=2, CUDA_ON_HOST_LATE=1.
+// The environment sets these at start: CUDA_ON_HOST_ORDER=2, CUDA_ON_HOST_LATE=1, CUDA_ON_HOST_DEVICES=8.
 //
-// How a stream works: at once, when it is called; or as late as a wait allows, which shows a host that does not wait.
-void set_late(bool late);
+// How a stream works: at once, when it is called; or as late as a wait allows, which shows a host that does not wait. Then of
+// several streams each waits for the others where it was told to, and there alone; others_first: a stream that is waited
+// for lets them go before it, which shows work that should have been behind its own.
+void set_late(bool late, bool others_first = false);
 
 // ---- errors that are planted into kernels as they are ----
 struct Plant {

@@ -24,14 +24,7 @@ struct Stream {
   std::deque<std::function<void()>> waiting;
   std::uint64_t done = 0;
 
-  void go_on(std::uint64_t until) {
-    while (done < until && !waiting.empty()) {
-      const std::function<void()> work = std::move(waiting.front());
-      waiting.pop_front();
-      ++done;
-      work();
-    }
-  }
+  void go_on(std::uint64_t until);
   std::uint64_t queued() const { return done + waiting.size(); }
 };
 
@@ -49,11 +42,18 @@ Memory& memory() {
 struct Settings {
   std::size_t waits = 0;
   bool late = std::getenv("CUDA_ON_HOST_LATE") != nullptr;
+  bool others_first = false, inside = false;
+  int device = 0;
   std::unordered_map<const void*, std::size_t> shared_limits;
 };
 Settings& settings() {
   static Settings the_settings;
   return the_settings;
+}
+
+std::vector<Stream*>& streams() {
+  static std::vector<Stream*> all;
+  return all;
 }
 
 bool lies_in(const std::map<const void*, std::size_t>& blocks, const void* at, std::size_t bytes) {
@@ -75,8 +75,27 @@ constexpr int multiprocessors = 3;
 
 }  // namespace
 
+void Stream::go_on(std::uint64_t until) {
+  if (settings().others_first && !settings().inside) {
+    settings().inside = true;
+    for (Stream* other : streams())
+      if (other != this) other->go_on(other->queued());
+    settings().inside = false;
+  }
+  while (done < until && !waiting.empty()) {
+    const std::function<void()> work = std::move(waiting.front());
+    waiting.pop_front();
+    ++done;
+    work();
+  }
+}
+
 Machine& machine() {
-  static Machine the_machine;
+  static Machine the_machine = [] {
+    Machine made;
+    if (const char* devices = std::getenv("CUDA_ON_HOST_DEVICES")) made.devices = std::atoi(devices);
+    return made;
+  }();
   return the_machine;
 }
 bool call_fails() { return machine().failing_call > 0 && --machine().failing_call == 0; }
@@ -89,7 +108,7 @@ Live& live() {
 std::size_t allocations() { return memory().allocations; }
 std::size_t bytes_in_use() { return memory().in_use; }
 std::size_t waits() { return settings().waits; }
-void set_late(bool late) { settings().late = late; }
+void set_late(bool late, bool others_first) { settings().late = late, settings().others_first = others_first; }
 
 void queue(Stream* stream, std::function<void()> work) {
   stream->waiting.push_back(std::move(work));
@@ -121,6 +140,7 @@ const char* cudaGetErrorString(cudaError_t code) {
     case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
     case cudaErrorNoDevice: return "no CUDA-capable device is detected";
     case cudaErrorLaunchFailure: return "unspecified launch failure";
+    case cudaErrorNotReady: return "device not ready";
   }
   return "unknown error";
 }
@@ -138,7 +158,11 @@ cudaError_t cudaGetDeviceCount(int* count) {
 }
 cudaError_t cudaGetDevice(int* device) {
   if (call_fails()) return cudaErrorLaunchFailure;
-  return *device = 0, cudaSuccess;
+  return *device = settings().device, cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= machine().devices) return cudaErrorInvalidValue;
+  return settings().device = device, cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int* version) {
   return *version = machine().driver ? machine().driver_version : 0, cudaSuccess;
@@ -146,21 +170,21 @@ cudaError_t cudaDriverGetVersion(int* version) {
 cudaError_t cudaRuntimeGetVersion(int* version) { return *version = 13000, cudaSuccess; }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   if (call_fails()) return cudaErrorLaunchFailure;
-  *value = attribute == cudaDevAttrMultiProcessorCount      ? multiprocessors
-           : attribute == cudaDevAttrComputeCapabilityMajor ? machine().compute_capability / 10
-                                                            : machine().compute_capability % 10;
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount: *value = multiprocessors; break;
+    case cudaDevAttrComputeCapabilityMajor: *value = machine().compute_capability / 10; break;
+    case cudaDevAttrComputeCapabilityMinor: *value = machine().compute_capability % 10; break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = static_cast<int>(machine().shared_memory); break;
+  }
   return cudaSuccess;
 }
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceSharedAttr, int) {
-  if (call_fails()) return cudaErrorLaunchFailure;
-  return *value = static_cast<int>(machine().shared_memory), cudaSuccess;
-}
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   *properties = {.name = "emulated on the host",
                  .totalGlobalMem = machine().memory,
                  .multiProcessorCount = multiprocessors,
                  .major = machine().compute_capability / 10,
-                 .minor = machine().compute_capability % 10};
+                 .minor = machine().compute_capability % 10,
+                 .uuid = {{static_cast<char>(1 + device)}}};
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
@@ -247,10 +271,12 @@ cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   if (call_fails()) return cudaErrorLaunchFailure;
   ++live().streams;
-  return *stream = new Stream, cudaSuccess;
+  streams().push_back(*stream = new Stream);
+  return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   stream->go_on(stream->queued());
+  std::erase(streams(), stream);
   delete stream;
   --live().streams;
   return cudaSuccess;
@@ -259,6 +285,20 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   ++settings().waits;
   stream->go_on(stream->queued());
   return cudaSuccess;
+}
+cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
+  return *least = 0, *greatest = -5, cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int) {
+  return cudaStreamCreateWithFlags(stream, flags);
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  if (event->stream && event->stream != stream)
+    queue(stream, [of = event->stream, after = event->after] { of->go_on(after); });
+  return cudaSuccess;
+}
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  return !event->stream || event->stream->done >= event->after ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, 0); }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {

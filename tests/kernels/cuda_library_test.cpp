@@ -1,10 +1,10 @@
-// kernels/cuda/library.h: libraries that are opened when they are needed, and what is said where they are not.
+// kernels/shared_library.h: libraries that are opened when they are needed, and what is said where they are not.
 #include <gtest/gtest.h>
 
 #include <stdexcept>
 #include <string>
 
-#include "kernels/cuda/library.h"
+#include "kernels/shared_library.h"
 
 namespace smoe::cuda {
 namespace {

@@ -84,6 +84,24 @@ void add_elementwise(OpCase& list, const ElementwiseCase& c) {
   list.add("add", shape, c.forward(), add_into(0));
   list.vary("add", "into the first", add_into(1));
   list.vary("add", "into the second", add_into(2));
+  // Five in another order have other last bits.
+  for (const std::int64_t parts : {2, 1, 5}) {
+    const auto sum_rows = [c, parts](Inputs& in) {
+      const Values a = in.normals(parts * c.n, 1.0, 0.5);
+      const Tensor out = in.typed_output({c.n});
+      return Prepared{[&b = in.backend(), x = in.typed({parts, c.n}, a), out] { b.sum_rows(x, out); },
+                      {{"sum", out, exact, [a, parts, n = c.n] {
+                          std::vector<float> sums(static_cast<std::size_t>(n));
+                          const std::vector<float> numbers = reference::cast<float>(a);
+                          for (std::size_t i = 0; i < numbers.size(); ++i) sums[i % sums.size()] += numbers[i];
+                          return reference::cast<double>(sums);
+                        }}}};
+    };
+    if (parts == 2)
+      list.add("sum_rows", shape, op_work::sum_rows(parts, c.n), sum_rows);
+    else
+      list.vary("sum_rows", fmt::format("of {}", parts), sum_rows);
+  }
   // Sums are made in double, and added to what is there. The mean keeps them away from zero, where a relative error means
   // nothing.
   list.add("sum", shape, op_work::sum(c.n), [c](Inputs& in) {

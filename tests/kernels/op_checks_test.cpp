@@ -162,6 +162,7 @@ TEST(OpShapes, AreRefusedUnlessNothingElseTellsThem) {
       "fill f32 dim 0",
       "fill i32 dim 0",
       "sum f32 dim 0",
+      "sum_rows f32 dim 0",                  // of how many parts
       "sum_of_squares f32 dim 0",            // all
       "cross_entropy_statistics f32 dim 1",  // V of this rank
       "cross_entropy_merge f32 dim 0",       // ranges

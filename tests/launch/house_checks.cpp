@@ -56,7 +56,7 @@ const std::vector<Library>& libraries() {
       {"OpenBLAS", std::regex("(cblas|f77blas|lapacke|openblas_config)\\.h"), {"kernels/cpu"}},
       {"CUDA", std::regex("(cuda|cublas|cudnn|curand|cub/|nvtx3/).*"), {"kernels/cuda"}},
       {"MPI", std::regex("mpi\\.h"), {"parallel/comm"}},
-      {"NCCL", std::regex("nccl\\.h"), {"parallel/comm"}},
+      {"NCCL", std::regex("nccl\\.h"), {"kernels/cuda"}},
       {"HDF5", std::regex("(hdf5|H5[A-Za-z]*|hdf5_hl)\\.h"), {"data/shards"}},
       {"SentencePiece", std::regex("sentencepiece.*"), {"data/text", "data/import"}},
       {"JSON", std::regex("nlohmann/.*"), {"data/files"}},

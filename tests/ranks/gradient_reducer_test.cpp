@@ -175,7 +175,8 @@ TEST(GradientReducerOverRanks, EveryRankGetsTheWeightsThatOthersOwn) {
                                                                  : std::numeric_limits<float>::quiet_NaN();
       });
     }
-    one.reducer->gather_values();
+    one.reducer->start_gathering_values();
+    one.reducer->finish_gathering_values();
     for (const Parameter& p : one.parameters) {
       const auto found = one.read(p.value);
       for (std::int64_t i = 0; i < p.slice.elements(); ++i)

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "kernels/cuda_device.h"
 #include "parallel/mesh.h"
 #include "tests/ranks/test_session.h"
 
@@ -33,6 +34,7 @@ int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
   smoe::MpiSession session(&argc, &argv);
   smoe::session = &session;
+  smoe::use_cuda_device(session.local_rank());  // where there are GPUs
   auto& listeners = ::testing::UnitTest::GetInstance()->listeners();
   if (session.rank() != 0) {
     delete listeners.Release(listeners.default_result_printer());

@@ -10,8 +10,11 @@
 #include <fstream>
 #include <string>
 #include <thread>
+#include <stdexcept>
 #include <vector>
 
+#include "kernels/communication_stream.h"
+#include "parallel/comm/device_calls.h"
 #include "parallel/mesh.h"
 
 namespace smoe {
@@ -20,6 +23,23 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 void sleep_seconds(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
+
+// A GPU that does not get on, or that says why.
+class StuckGpu final : public CommunicationStream {
+ public:
+  explicit StuckGpu(bool broken) : broken_(broken) {}
+  void* native() const override { return nullptr; }
+  void follow_ops() override {}
+  std::uint64_t mark() override { return 1; }
+  void lead_ops(std::uint64_t) override {}
+  bool is_past(std::uint64_t) override {
+    if (broken_) throw std::runtime_error("cuda: a collective: unspecified launch failure (cudaErrorLaunchFailure)");
+    return false;
+  }
+
+ private:
+  bool broken_;
+};
 
 class Job {
  public:
@@ -61,6 +81,12 @@ class Job {
       else
         reduce("test.expected");
       return;
+    }
+    if (fault == "gpu_is_missed" || fault == "gpu_breaks") {
+      StuckGpu gpu(fault == "gpu_breaks");
+      if (is_last() == (fault == "gpu_breaks"))
+        session_.device_calls().add(gpu, 1, {"reduce_scatter", "dp", "test.gradients", "f32", 3000});
+      return sleep_seconds(60);  // as a host that waits for its GPU
     }
     if (fault == "stays_outside") {
       if (is_last()) sleep_seconds(60);

@@ -213,7 +213,7 @@ TEST(StallReport, SaysWhereNobodyOfTheNodeIsAtFault) {
 TEST(Watchdog, StopsAtOnce) {
   NodeLedger ledger(memory_for(1), 1, 0, 0);
   const auto start = Clock::now();
-  for (int i = 0; i < 5; ++i) Watchdog(ledger, false, [] { FAIL() << "the job was ended"; }).set_limit(0.001);
+  for (int i = 0; i < 5; ++i) Watchdog(ledger, false, [] { FAIL() << "the job was ended"; }, {}).set_limit(0.001);
   EXPECT_LT(std::chrono::duration<double>(Clock::now() - start).count(), 0.25) << "five of them; one period is 0.1 s";
 }
 

@@ -90,6 +90,24 @@ case $case in
     expect_stalled "$from"
     expect "rank 0 does not answer: its process is stopped"
     ;;
+  a_gpu_that_misses_a_collective)
+    start gpu_is_missed
+    from=$(time_of_fault)
+    finish
+    expect_stalled "$from"
+    expect "^  the GPUs? of ranks? 0.* (is|are) in number 1: reduce_scatter 'test.gradients' over dp, 3000 of f32$"
+    expect "^  the GPU of rank $last is in no collective$"
+    expect "^    rank 0: number [0-9]+: .*; its GPU in number 1: reduce_scatter 'test.gradients' over dp, for [0-9.]+ s$"
+    ;;
+  a_gpu_that_breaks)
+    limit=30
+    start gpu_breaks
+    from=$(time_of_fault)
+    finish
+    [ "$status" -ne 0 ] || fail "the job ended with status 0"
+    awk -v t="$(seconds "$from" "$ranks_ended")" 'BEGIN { exit !(t < 2) }' || fail "not at once"
+    expect "^smoe: rank $last: cuda: a collective: unspecified launch failure \(cudaErrorLaunchFailure\); the job ends with status 1$"
+    ;;
   a_rank_that_skips_a_collective)
     start skips
     from=$(time_of_fault)

@@ -135,21 +135,17 @@ TEST_F(DeviceRun, AModelThatIsReadForInferenceIsHeldAgainstTheDeviceToo) {
                        {"GiB on a GPU for weights (", "0.00 of its 0.", " GiB are free"}));
 }
 
-// Ranks of a machine are spread over its GPUs; those that share one share its memory.
+// Ranks that share a GPU share its memory.
 TEST_F(DeviceRun, RanksShareWhatTheirGpuHas) {
   leave_free(64 * mib);
   const auto backend = make_cuda_backend();
-  cuda_on_host::machine().devices = 2;
-  const Room two = room_on(Device::cuda, 2), four = room_on(Device::cuda, 4), three = room_on(Device::cuda, 3);
-  EXPECT_EQ(two.ranks, 1);
-  EXPECT_EQ(four.ranks, 2);
-  EXPECT_EQ(three.ranks, 2);
-  EXPECT_EQ(two.free, 64 * mib);
-  EXPECT_TRUE(two.holds(64 * mib));
-  EXPECT_FALSE(two.holds(64 * mib + 1));
-  EXPECT_TRUE(four.holds(32 * mib));
-  EXPECT_FALSE(four.holds(32 * mib + 1));
-  EXPECT_TRUE(mentions(message_of([&] { require_memory(test::tiny_model(), four, 64 * mib, "weights"); }),
+  const Room alone = room_on(Device::cuda), two = room_on(Device::cuda, 2);
+  EXPECT_EQ(alone.free, 64 * mib);
+  EXPECT_TRUE(alone.holds(64 * mib));
+  EXPECT_FALSE(alone.holds(64 * mib + 1));
+  EXPECT_TRUE(two.holds(32 * mib));
+  EXPECT_FALSE(two.holds(32 * mib + 1));
+  EXPECT_TRUE(mentions(message_of([&] { require_memory(test::tiny_model(), two, 64 * mib, "weights"); }),
                        {"0.12 GiB on a GPU for weights of 2 ranks", "0.06 of its "}));
 }
 

@@ -2,6 +2,3 @@
 #pragma once
 
 #include "kernels/cuda/device.h"
-
-enum cudaDeviceSharedAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceSharedAttr attribute, int device);

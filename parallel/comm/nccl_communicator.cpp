@@ -1,0 +1,215 @@
+#include "parallel/comm/nccl_communicator.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "parallel/comm/agreement.h"
+
+namespace smoe {
+namespace {
+
+// The address that the first rank of a group makes, on all of them.
+NcclGroup::Id shared_id(Communicator& host) {
+  NcclGroup::Id id{};
+  together(host, "nccl.address", [&] {
+    if (host.rank() == 0) id = NcclGroup::make_id();
+  });
+  std::vector<std::int32_t> numbers(id.size() / sizeof(std::int32_t));
+  std::memcpy(numbers.data(), id.data(), id.size());
+  host.broadcast(host_tensor(numbers), 0, "nccl.address");
+  std::memcpy(id.data(), numbers.data(), id.size());
+  return id;
+}
+
+CommunicationStream& lane_of(Backend& backend, Lane lane) {
+  CommunicationStream* const stream = backend.communication(lane);
+  if (!stream) throw std::logic_error("NCCL for a backend without a stream of its own");
+  return *stream;
+}
+
+const std::byte* bytes_of(const Tensor& x) { return static_cast<const std::byte*>(x.raw()); }
+std::byte* bytes_in(const Tensor& x) { return static_cast<std::byte*>(x.raw()); }
+std::size_t count_of(const Tensor& x) { return static_cast<std::size_t>(x.elements()); }
+
+}  // namespace
+
+// One collective: behind the ops before it, before those after it, seen by the watchdog and counted.
+class NcclCommunicator::Call {
+ public:
+  Call(NcclCommunicator& group, const CollectiveCall& described) : group_(group), described_(described) {
+    if (group.place_.check_calls) group.host_.barrier(described.label);
+    group.stream_.follow_ops();
+  }
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+  ~Call() { group_.traffic_.add(described_.label, sent_); }
+
+  void count(std::int64_t bytes) { sent_ += bytes; }
+  // Behind all that was queued for it.
+  std::uint64_t queued() {
+    const std::uint64_t point = group_.stream_.mark();
+    group_.calls_.add(group_.stream_, point, described_);
+    return point;
+  }
+  void finish() { group_.stream_.lead_ops(queued()); }
+
+ private:
+  NcclCommunicator& group_;
+  CollectiveCall described_;
+  std::int64_t sent_ = 0;
+};
+
+NcclCommunicator::NcclCommunicator(Communicator& host, Backend& backend, const Place& place, Traffic& traffic,
+                                   DeviceCalls& calls)
+    : host_(host),
+      backend_(backend),
+      place_(place),
+      traffic_(traffic),
+      calls_(calls),
+      stream_(lane_of(backend, place.lane)) {
+  const NcclGroup::Id id = shared_id(host);
+  group_ = calls_.joining({"nccl init", place.axis, "nccl.group", "none", 0},
+                          [&] { return std::make_unique<NcclGroup>(id, host.size(), host.rank()); });
+  calls_.watch(*group_);
+}
+
+// On the way out of a failure nothing is waited for: another rank may never come to what this one has called.
+NcclCommunicator::~NcclCommunicator() {
+  if (std::uncaught_exceptions() > failures_at_birth_) {
+    calls_.forget(*group_, stream_);
+    group_->abort();
+  } else {
+    try {
+      stream_.lead_ops(stream_.mark());
+      backend_.synchronize();
+    } catch (const std::exception&) {  // said where it was found, or nowhere: this is the end
+    }
+    calls_.forget(*group_, stream_);
+  }
+  if (room_bytes_ > 0) backend_.release(room_.raw(), room_bytes_);
+}
+
+Tensor NcclCommunicator::room_for(const Tensor& x, std::int64_t elements) {
+  const Shape shape{size(), elements};
+  const std::size_t bytes = static_cast<std::size_t>(shape.elements()) * smoe::bytes_of(x.type());
+  if (bytes > room_bytes_) {
+    if (room_bytes_ > 0) backend_.release(room_.raw(), room_bytes_);
+    room_bytes_ = 0;
+    room_ = Tensor(backend_.allocate(bytes), x.type(), shape, backend_.device());
+    room_bytes_ = bytes;
+  }
+  return Tensor(room_.raw(), x.type(), shape, backend_.device());
+}
+
+std::int64_t NcclCommunicator::sent_bytes(std::size_t whole) const {
+  return static_cast<std::int64_t>(whole) / size() * (size() - 1);
+}
+
+void NcclCommunicator::all_reduce(const Tensor& x, Reduce op, std::string_view label) {
+  require_sums(x, label);
+  Call call(*this,
+            {op == Reduce::sum ? "all_reduce" : "all_reduce max", place_.axis, label, name_of(x.type()), x.elements()});
+  if (x.elements() == 0) return call.finish();
+  if (x.type() != DType::bf16 || op == Reduce::max) {
+    group_->all_reduce(x.raw(), count_of(x), x.type(), op == Reduce::sum ? NcclGroup::Op::sum : NcclGroup::Op::max,
+                       stream_.native());
+    call.count(2 * sent_bytes(x.bytes()));
+    call.finish();
+    return;
+  }
+  const Tensor all = room_for(x, x.elements());
+  group_->all_gather(x.raw(), all.raw(), count_of(x), x.type(), stream_.native());
+  call.count(static_cast<std::int64_t>(x.bytes()) * (size() - 1));
+  call.finish();
+  backend_.sum_rows(all, x.reshape({x.elements()}));
+}
+
+void NcclCommunicator::all_gather(const Tensor& in, const Tensor& out, std::string_view label) {
+  finish(start_all_gather(in, out, label));
+}
+
+Started NcclCommunicator::start_all_gather(const Tensor& in, const Tensor& out, std::string_view label) {
+  require_gather(in, out, size(), label);
+  Call call(*this, {"all_gather", place_.axis, label, name_of(in.type()), in.elements()});
+  if (in.elements() > 0) group_->all_gather(in.raw(), out.raw(), count_of(in), in.type(), stream_.native());
+  call.count(sent_bytes(out.bytes()));
+  return {call.queued()};
+}
+
+void NcclCommunicator::finish(Started started) { stream_.lead_ops(started.number); }
+
+void NcclCommunicator::reduce_scatter(const Tensor& in, const Tensor& out, std::string_view label) {
+  require_scatter(in, out, size(), label);
+  Call call(*this, {"reduce_scatter", place_.axis, label, name_of(in.type()), in.elements()});
+  call.count(sent_bytes(in.bytes()));
+  if (in.type() != DType::bf16) {
+    if (out.elements() > 0) group_->reduce_scatter(in.raw(), out.raw(), count_of(out), in.type(), stream_.native());
+    call.finish();
+    return;
+  }
+  const Tensor parts = room_for(in, out.elements());
+  const std::size_t part = out.bytes();
+  if (part > 0) {
+    group_->begin();
+    for (int q = 0; q < size(); ++q) {
+      const std::size_t at = part * static_cast<std::size_t>(q);
+      group_->send(bytes_of(in) + at, part, q, stream_.native());
+      group_->receive(bytes_in(parts) + at, part, q, stream_.native());
+    }
+    group_->end();
+  }
+  call.finish();
+  backend_.sum_rows(parts, out.reshape({out.elements()}));
+}
+
+void NcclCommunicator::start_reduce_scatter(const Tensor& x, std::string_view label) {
+  require_parts(x, size(), label);
+  if (x.type() == DType::bf16) return reduce_scatter(x, part_of(x, rank(), size()), label);
+  Call call(*this, {"reduce_scatter", place_.axis, label, name_of(x.type()), x.elements()});
+  const Tensor own = part_of(x, rank(), size());
+  if (own.elements() > 0) group_->reduce_scatter(x.raw(), own.raw(), count_of(own), x.type(), stream_.native());
+  call.count(sent_bytes(x.bytes()));
+  last_scatter_ = call.queued();
+}
+
+void NcclCommunicator::finish_started() {
+  if (last_scatter_ > 0) stream_.lead_ops(last_scatter_);
+  last_scatter_ = 0;
+}
+
+void NcclCommunicator::all_to_all_v(const Tensor& in, std::span<const std::int64_t> send_rows, const Tensor& out,
+                                    std::span<const std::int64_t> receive_rows, std::string_view label) {
+  rows_.find(in, send_rows, out, receive_rows, rank(), size(), label);
+  Call call(*this, {"all_to_all_v", place_.axis, label, name_of(in.type()), 0});
+  if (rows_.send.back() + rows_.receive.back() > 0) {
+    group_->begin();
+    // Each rank begins with itself and the one after it, so that not all of them send to the same one first.
+    for (int i = 0; i < size(); ++i) {
+      const int to = (rank() + i) % size(), from = (rank() + size() - i) % size();
+      const auto sent = static_cast<std::size_t>(to), received = static_cast<std::size_t>(from);
+      if (rows_.sent_to(sent) > 0)
+        group_->send(bytes_of(in) + rows_.send[sent], rows_.sent_to(sent), to, stream_.native());
+      if (rows_.received_from(received) > 0)
+        group_->receive(bytes_in(out) + rows_.receive[received], rows_.received_from(received), from, stream_.native());
+    }
+    group_->end();
+    call.count(static_cast<std::int64_t>(rows_.send.back() - rows_.sent_to(static_cast<std::size_t>(rank()))));
+  }
+  call.finish();
+}
+
+void NcclCommunicator::broadcast(const Tensor& x, int root, std::string_view label) {
+  require_root(root, size(), label);
+  Call call(*this, {"broadcast", place_.axis, label, name_of(x.type()), x.elements()});
+  if (x.elements() > 0) group_->broadcast(x.raw(), count_of(x), x.type(), root, stream_.native());
+  if (rank() == root) call.count(static_cast<std::int64_t>(x.bytes()) * (size() - 1));
+  call.finish();
+}
+
+}  // namespace smoe
