@@ -111,19 +111,20 @@ std::int64_t NcclCommunicator::sent_bytes(std::size_t whole) const {
   return static_cast<std::int64_t>(whole) / size() * (size() - 1);
 }
 
+// Room is taken before the call: its stream follows what was queued before, the taking too.
 void NcclCommunicator::all_reduce(const Tensor& x, Reduce op, std::string_view label) {
   require_sums(x, label);
+  const bool in_rank_order = x.type() == DType::bf16 && op == Reduce::sum;
+  const Tensor all = in_rank_order ? room_for(x, x.elements()) : Tensor();
   Call call(*this,
             {op == Reduce::sum ? "all_reduce" : "all_reduce max", place_.axis, label, name_of(x.type()), x.elements()});
   if (x.elements() == 0) return call.finish();
-  if (x.type() != DType::bf16 || op == Reduce::max) {
+  if (!in_rank_order) {
     group_->all_reduce(x.raw(), count_of(x), x.type(), op == Reduce::sum ? NcclGroup::Op::sum : NcclGroup::Op::max,
                        stream_.native());
     call.count(2 * sent_bytes(x.bytes()));
-    call.finish();
-    return;
+    return call.finish();
   }
-  const Tensor all = room_for(x, x.elements());
   group_->all_gather(x.raw(), all.raw(), count_of(x), x.type(), stream_.native());
   call.count(static_cast<std::int64_t>(x.bytes()) * (size() - 1));
   call.finish();
@@ -146,24 +147,23 @@ void NcclCommunicator::finish(Started started) { stream_.lead_ops(started.number
 
 void NcclCommunicator::reduce_scatter(const Tensor& in, const Tensor& out, std::string_view label) {
   require_scatter(in, out, size(), label);
+  const bool in_rank_order = in.type() == DType::bf16;
+  const Tensor parts = in_rank_order ? room_for(in, out.elements()) : Tensor();
   Call call(*this, {"reduce_scatter", place_.axis, label, name_of(in.type()), in.elements()});
+  if (in.elements() == 0) return call.finish();
   call.count(sent_bytes(in.bytes()));
-  if (in.type() != DType::bf16) {
-    if (out.elements() > 0) group_->reduce_scatter(in.raw(), out.raw(), count_of(out), in.type(), stream_.native());
-    call.finish();
-    return;
+  if (!in_rank_order) {
+    group_->reduce_scatter(in.raw(), out.raw(), count_of(out), in.type(), stream_.native());
+    return call.finish();
   }
-  const Tensor parts = room_for(in, out.elements());
   const std::size_t part = out.bytes();
-  if (part > 0) {
-    group_->begin();
-    for (int q = 0; q < size(); ++q) {
-      const std::size_t at = part * static_cast<std::size_t>(q);
-      group_->send(bytes_of(in) + at, part, q, stream_.native());
-      group_->receive(bytes_in(parts) + at, part, q, stream_.native());
-    }
-    group_->end();
+  group_->begin();
+  for (int q = 0; q < size(); ++q) {
+    const std::size_t at = part * static_cast<std::size_t>(q);
+    group_->send(bytes_of(in) + at, part, q, stream_.native());
+    group_->receive(bytes_in(parts) + at, part, q, stream_.native());
   }
+  group_->end();
   call.finish();
   backend_.sum_rows(parts, out.reshape({out.elements()}));
 }

@@ -320,6 +320,30 @@ TEST_P(NcclOrder, RoomForBf16IsNotOverwrittenBeforeItIsSummed) {
   EXPECT_EQ(widened(found[1]), 6.0f);
 }
 
+// Memory that is taken behind what a collective follows is not there for it.
+TEST_P(NcclOrder, MemoryIsThereForACollectiveThatFollowsItsTaking) {
+  CommunicationStream& lane = *backend_->communication(Lane::foreground);
+  auto* const stream = static_cast<cuda_on_host::Stream*>(lane.native());
+  const auto result = [&](bool takes_before) {
+    backend_->synchronize();
+    if (!takes_before) lane.follow_ops();
+    void* const room = backend_->allocate(64);
+    if (takes_before) lane.follow_ops();
+    cuda_on_host::queue(stream, [stream, room] { cuda_on_host::expect_taken(stream, room); });
+    lane.lead_ops(lane.mark());
+    try {
+      backend_->synchronize();
+      backend_->release(room, 64);
+      return true;
+    } catch (const std::logic_error&) {
+      backend_->release(room, 64);
+      return false;
+    }
+  };
+  EXPECT_TRUE(result(true));
+  EXPECT_EQ(result(false), !GetParam());
+}
+
 // The tests above see it where one of the two waits is missing.
 TEST_P(NcclOrder, AWaitThatIsMissingIsSeen) {
   CommunicationStream& lane = *backend_->communication(Lane::foreground);

@@ -30,8 +30,15 @@ struct Stream {
 
 namespace {
 
+// Memory of the device is there from a point of its stream on: other streams may use it behind that point.
+struct Taken {
+  const Stream* stream;
+  std::uint64_t after;
+};
+
 struct Memory {
   std::map<const void*, std::size_t> of_device, locked;
+  std::map<const void*, Taken> taken;
   std::size_t allocations = 0, in_use = 0, most_in_use = 0;
 };
 Memory& memory() {
@@ -109,6 +116,14 @@ std::size_t allocations() { return memory().allocations; }
 std::size_t bytes_in_use() { return memory().in_use; }
 std::size_t waits() { return settings().waits; }
 void set_late(bool late, bool others_first) { settings().late = late, settings().others_first = others_first; }
+
+void expect_taken(const Stream* by, const void* at) {
+  auto found = memory().taken.upper_bound(at);
+  if (found == memory().taken.begin()) return;
+  const auto& [stream, after] = (--found)->second;
+  if (stream != by && stream->done < after)
+    throw std::logic_error("a stream uses memory before the stream that takes it has come to that");
+}
 
 void queue(Stream* stream, std::function<void()> work) {
   stream->waiting.push_back(std::move(work));
@@ -214,12 +229,14 @@ cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute, vo
 
 // ---- memory: as new, all of its bytes are 0xff: NaN, and no index ----
 
-cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t) {
+cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t stream) {
   if (call_fails()) return cudaErrorLaunchFailure;
   if (bytes > free_bytes()) return cudaErrorMemoryAllocation;
   *data = ::operator new (bytes, std::align_val_t{alignment});
   std::memset(*data, 0xff, bytes);
   memory().of_device[*data] = bytes;
+  queue(stream, [] {});
+  memory().taken[*data] = {stream, stream->queued()};
   memory().in_use += bytes;
   memory().most_in_use = std::max(memory().most_in_use, memory().in_use);
   ++memory().allocations;
@@ -231,6 +248,7 @@ cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
     if (block == memory().of_device.end()) throw std::logic_error("cudaFreeAsync: not memory of the device");
     memory().in_use -= block->second;
     memory().of_device.erase(block);
+    memory().taken.erase(data);
     ::operator delete (data, std::align_val_t{alignment});
   });
   return cudaSuccess;
@@ -277,6 +295,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   stream->go_on(stream->queued());
   std::erase(streams(), stream);
+  std::erase_if(memory().taken, [stream](const auto& entry) { return entry.second.stream == stream; });
   delete stream;
   --live().streams;
   return cudaSuccess;
