@@ -127,7 +127,14 @@ class Layout:
         layer = norms + attention + router + experts
         kept = 1 if self.recompute else m.layers
         gathered = BF16 * (kept + 1) * m.hidden if self.tp > 1 else 0
-        return ((BF16 * m.layers * m.hidden + kept * layer + layer) // self.tp + gathered) * self.length
+        scratch = max(self.length * layer // self.tp, self.logits())
+        return ((BF16 * m.layers * m.hidden + kept * layer) // self.tp + gathered) * self.length + scratch
+
+    def logits(self):
+        """A chunk of them, and their gradients (model/lm_head.cpp)."""
+        vocabulary = self.model.vocabulary // self.tp
+        chunks = -(-self.length // max(16, (512 << 20) // (F32 * vocabulary)))
+        return -(-self.length // chunks) * vocabulary * (F32 + BF16)
 
     def needs(self):
         return (self.state() + UNEVEN * self.activations()) / GIB + MARGIN
