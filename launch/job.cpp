@@ -67,7 +67,7 @@ MpiSession* Job::session() {
 }
 
 Communicator& Job::world() {
-  if (!everyone_) everyone_ = mesh_of({.ranks = ranks()});
+  if (!everyone_) everyone_ = mesh_of({.ranks = ranks()}, {});
   return everyone_->group(Axis::world);
 }
 

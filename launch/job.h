@@ -40,8 +40,8 @@ class Job {
   int ranks() { return session() ? session()->size() : 1; }
   int ranks_on_node() { return session() ? session()->local_size() : 1; }
   // The first layout.ranks ranks, by axis (Mesh::over).
-  Mesh mesh_of(const Layout& layout, Transport transport = Transport::automatic) {
-    return session() ? Mesh::over(*session(), layout, transport) : Mesh::single();
+  Mesh mesh_of(const Layout& layout, const Mesh::Devices& devices) {
+    return session() ? Mesh::over(*session(), layout, devices) : Mesh::single();
   }
   void set_timeout(double seconds);  // MpiSession's
 

@@ -172,7 +172,7 @@ double share_of_ceiling(const OpTime& op, const Ceilings& ceilings) {
 }
 
 StepProfile profile_step(const StepProfileCase& what) {
-  restart_cuda_peak();
+  if (device_of(what.device) == Device::cuda) restart_cuda_peak();
   Workbench bench(what);
   Yardstick yardstick(bench.backend(), Yardstick::product_size, what.triad_elements);
   const std::int64_t total = what.steps + 2;

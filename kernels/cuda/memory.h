@@ -1,5 +1,5 @@
 // The device's memory, its stream, and what lies between the device and the host. The device runs behind the host: all work
-// is queued on one stream and takes effect in the order of the calls.
+// of the ops is queued on one stream and takes effect in the order of the calls; collectives have streams beside it (communication.h).
 #pragma once
 
 #include <array>

@@ -20,12 +20,7 @@ class DeviceCalls {
   explicit DeviceCalls(Ledger& host) : host_(host) {}
 
   // ---- of the thread that trains ----
-  // make(), in which ranks wait for each other on the host.
-  template <class Make>
-  auto joining(const CollectiveCall& call, const Make& make) {
-    const InsideCollective inside(host_, call);
-    return make();
-  }
+  Ledger& host() { return host_; }
   void watch(const NcclGroup& group);
   // Before the group ends; all that was queued on the stream is done.
   void forget(const NcclGroup& group, CommunicationStream& stream);
@@ -50,7 +45,8 @@ class DeviceCalls {
   };
 
   Ledger& host_;
-  std::mutex mutex_;
+  std::mutex asking_;  // held while the device is asked, which may take as long as it likes: what is asked about stays
+  std::mutex mutex_;   // of the fields below, never held for long
   std::vector<Queue> queues_;
   std::vector<const NcclGroup*> groups_;
   std::uint64_t added_ = 0, shown_ = 0;  // shown: the number that the ledger has; 0: it was left

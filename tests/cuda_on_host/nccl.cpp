@@ -117,7 +117,7 @@ std::vector<std::byte> gathered(const ncclComm& comm, std::size_t bytes, const S
 
 }  // namespace
 
-void set_wire(std::unique_ptr<Wire> wire) { recorder().wire = std::move(wire); }
+void set_wire(std::unique_ptr<Wire> wire) { recorder().wire = wire ? std::move(wire) : std::make_unique<Mirror>(); }
 std::vector<NcclCall> take_nccl_calls() { return std::exchange(recorder().calls, {}); }
 NcclState& nccl() { return recorder().state; }
 
@@ -250,6 +250,7 @@ ncclResult_t put(std::vector<Parcel>& among, const Parcel& parcel, ncclComm_t co
 }  // namespace
 ncclResult_t ncclSend(const void* from, std::size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
                       cudaStream_t stream) {
+  if (nccl().failing_send > 0 && --nccl().failing_send == 0) return ncclSystemError;
   record("send", from, nullptr, count, type, peer, stream);
   return put(recorder().sent, {peer, from, nullptr, count * size_of(type)}, comm, stream);
 }

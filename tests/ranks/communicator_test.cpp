@@ -61,7 +61,7 @@ class Collectives : public ::testing::TestWithParam<Tried> {
   void over_every_group(const Check& check) {
     const Placement where(GetParam().device);
     for (const Layout& layout : layouts_of(test_session().size())) {
-      UsedMesh mesh(Mesh::over(test_session(), layout, GetParam().transport), where);
+      UsedMesh mesh(Mesh::over(test_session(), layout, {GetParam().device, GetParam().transport}), where);
       for (const Axis axis : all_axes) {
         if (mesh->size(axis) == 1 && where.backend()) continue;  // no caller hands a device's tensors to itself
         SCOPED_TRACE(layout.to_string() + " axis " + smoe::name_of(axis));
@@ -233,7 +233,7 @@ INSTANTIATE_TEST_SUITE_P(OnGpus, Collectives,
 TEST(OnGpus, AreJoinedByNcclWhereEachRankHasOneAndBothAreThere) {
   if (const std::string missing = cuda_missing(); !missing.empty()) GTEST_SKIP() << missing;
   const Placement where(Device::cuda);
-  UsedMesh mesh(Mesh::over(test_session(), {.ranks = test_session().size()}), where);
+  UsedMesh mesh(Mesh::over(test_session(), {.ranks = test_session().size()}, {.kind = Device::cuda}), where);
   if (mesh->size(Axis::world) == 1) GTEST_SKIP() << "one rank";
   std::vector<std::int32_t> on_a_gpu{ranks_on_own_gpu(mesh->group(Axis::world))};
   mesh->group(Axis::world).all_reduce(host_tensor(on_a_gpu), Reduce::max, "test.sharing");
@@ -243,7 +243,7 @@ TEST(OnGpus, AreJoinedByNcclWhereEachRankHasOneAndBothAreThere) {
 TEST_P(Collectives, SendWhatTheFormulasSay) {
   const Placement where(GetParam().device);
   for (const Layout& layout : layouts_of(test_session().size())) {
-    UsedMesh mesh(Mesh::over(test_session(), layout, GetParam().transport), where);
+    UsedMesh mesh(Mesh::over(test_session(), layout, {GetParam().device, GetParam().transport}), where);
     for (const Axis axis : all_axes) {
       if (mesh->size(axis) == 1 && where.backend()) continue;
       SCOPED_TRACE(layout.to_string() + " axis " + smoe::name_of(axis));
