@@ -19,12 +19,11 @@ class DeviceCommunicator final : public Communicator {
   struct Settings {
     std::string_view axis;  // a literal
     Lane lane = Lane::foreground;
-    Transport transport = Transport::automatic;
     bool check_calls = false;
   };
-  // traffic and calls outlive it.
-  DeviceCommunicator(std::shared_ptr<Communicator> host, const Settings& settings, Traffic& traffic,
-                     DeviceCalls& calls);
+  // nccl: of the same ranks in the same order; null: there is none. traffic and calls outlive it.
+  DeviceCommunicator(std::shared_ptr<Communicator> host, std::shared_ptr<NcclGroup> nccl, const Settings& settings,
+                     Traffic& traffic, DeviceCalls& calls);
   ~DeviceCommunicator() override;
   DeviceCommunicator(const DeviceCommunicator&) = delete;
   DeviceCommunicator& operator=(const DeviceCommunicator&) = delete;

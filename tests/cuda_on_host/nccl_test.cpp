@@ -277,8 +277,7 @@ TEST_P(NcclOrder, WhatWasStartedIsWaitedForWhereItIsFinished) {
 
 // Weights are on their way while forward begins: each parameter's are there when it is read, if forward says so before.
 TEST_P(NcclOrder, WeightsHaveArrivedWhenForwardReadsThem) {
-  const std::shared_ptr<Communicator> replicas = std::make_shared<NcclCommunicator>(
-      host_, *backend_, NcclCommunicator::Place{"dp", Lane::background, false}, traffic_, calls_);
+  const std::shared_ptr<Communicator> replicas = make({"dp", Lane::background, false});
   Mesh mesh = Mesh::single();
   for (const Axis axis : {Axis::world, Axis::dp, Axis::edp}) mesh.replace(axis, replicas);
   ParameterSet parameters;
@@ -380,10 +379,8 @@ INSTANTIATE_TEST_SUITE_P(RunAhead, NcclOrder, testing::Bool(),
 // ---- what the watchdog is told ----
 
 TEST_F(NcclCalls, ThatAreNotDoneAreShownOldestFirst) {
-  NcclCommunicator &group = this->group(),
-                   &gradients =
-                       *(new NcclCommunicator(host_, *backend_, {"dp", Lane::background, false}, traffic_, calls_));
-  const std::unique_ptr<NcclCommunicator> owner(&gradients);
+  const std::unique_ptr<NcclCommunicator> replicas = make({"dp", Lane::background, false});
+  NcclCommunicator &group = this->group(), &gradients = *replicas;
   cuda_on_host::set_late(true);
   const Tensor x = numbers(counting(6));
   EXPECT_EQ(calls_.look(gpu_), "");

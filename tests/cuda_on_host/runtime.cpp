@@ -6,6 +6,7 @@
 #include <cstring>
 #include <deque>
 #include <map>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
@@ -85,9 +86,9 @@ constexpr int multiprocessors = 3;
 void Stream::go_on(std::uint64_t until) {
   if (settings().others_first && !settings().inside) {
     settings().inside = true;
+    const std::shared_ptr<void> whatever_comes(nullptr, [](void*) { settings().inside = false; });
     for (Stream* other : streams())
       if (other != this) other->go_on(other->queued());
-    settings().inside = false;
   }
   while (done < until && !waiting.empty()) {
     const std::function<void()> work = std::move(waiting.front());
@@ -313,7 +314,10 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, i
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   if (event->stream && event->stream != stream)
-    queue(stream, [of = event->stream, after = event->after] { of->go_on(after); });
+    queue(stream, [of = event->stream, after = event->after] {
+      const auto& all = streams();  // one that has ended has done all its work
+      if (std::find(all.begin(), all.end(), of) != all.end()) of->go_on(after);
+    });
   return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
