@@ -40,7 +40,6 @@ case_setup_does_nothing_when_complete() {
   fake apt-get 'echo "apt-get called"; exit 1'
   expect 0 'every package is here' -- "$launch/setup"
 }
-
 # fake_toolkit HEADER...: a CUDA toolkit in this folder with these headers, around a setup that finds every package.
 fake_toolkit() {
   export SMOE_CUDA=AUTO CUDA_PATH=$case
@@ -169,8 +168,9 @@ case_corpus_unknown_domain() { expect 1 'usage' 'politics' -- corpus_extract coo
 
 # A copy of the scripts around a smoe, a cmake and a corpus that only write down how they were called.
 fake_house() {
-  mkdir -p house/launch
+  mkdir -p house/launch house/configs
   cp "$launch"/{quickstart,common.sh,setup,cuda_parts.sh,mpirun} house/launch/
+  cp "$root/configs/quickstart.prompts.txt" house/configs/
   fake dpkg-query 'printf installed'
   fake nproc 'echo 2'
   # shellcheck disable=SC2016
@@ -222,7 +222,7 @@ case_quickstart_takes_every_step() {
   [ "$(calls 'train configs/quickstart.yaml train.output_dir=runs/quickstart parallel.ep=2 train.micro_batch_size=2')" = 2 ] ||
     fail "no training over two ranks: $(cat calls)"
   [ "$(calls 'eval --model runs/quickstart --data data/corpus/shards/code/eval data/corpus/shards/prose/eval')" = 1 ] || fail "no evaluation"
-  [ "$(calls 'generate --model runs/quickstart --prompt')" -ge 2 ] || fail "it did not write"
+  [ "$(calls 'generate --model runs/quickstart --prompt')" = "$(wc -l <"$root/configs/quickstart.prompts.txt")" ] || fail "it did not write"
   [ "$(calls 'report runs/quickstart')" = 1 ] || fail "no report"
 }
 case_quickstart_on_one_core_trains_in_one_process() {
