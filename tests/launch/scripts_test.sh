@@ -40,6 +40,13 @@ case_setup_does_nothing_when_complete() {
   fake apt-get 'echo "apt-get called"; exit 1'
   expect 0 'every package is here' -- "$launch/setup"
 }
+case_setup_installs_what_bundles_take_when_asked() {
+  # shellcheck disable=SC2016
+  fake dpkg-query 'case "$*" in *zstd | *debootstrap) exit 1;; *) printf installed;; esac'
+  expect 0 'every package is here' -- "$launch/setup" --check
+  expect 1 'missing: zstd debootstrap$' -- "$launch/setup" --bundle --check
+}
+
 # fake_toolkit HEADER...: a CUDA toolkit in this folder with these headers, around a setup that finds every package.
 fake_toolkit() {
   export SMOE_CUDA=AUTO CUDA_PATH=$case
