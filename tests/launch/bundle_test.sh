@@ -43,6 +43,15 @@ case_a_bundle_travels() {
   [ -z "$others" ] || fail "libraries of this machine were opened: $others"
 }
 
+case_tests_find_their_files_there() {
+  [ -x "$build/tests/bench/op_bench" ] && [ -x "$build/tests/goldens/goldens_tests" ] || { echo "skipped: they are not built"; exit 77; }
+  bundled --with-tests --out there
+  expect 0 'PASSED.* [1-9][0-9]* test' -- bare there/tests/goldens_tests --gtest_filter='*Rope*'
+  mv there/tests/goldens/rope.safetensors .
+  expect 1 "$case/there/tests/goldens/rope.safetensors" -- bare there/tests/goldens_tests --gtest_filter='*Rope*'
+  expect 0 'PASSED.* [1-9][0-9]* test' -- bare there/launch/mpirun -n 2 there/tests/communicator_ranks --gtest_filter='*Gather*'
+}
+
 # Two nodes that are names alone: what would be ssh starts the daemon here, under the name of the node.
 case_nodes_start_the_bundles_daemon() {
   unshare --uts true 2>/dev/null || { echo "skipped: no host names of its own can be had here"; exit 77; }
@@ -95,6 +104,7 @@ case_one_line_where_it_cannot_run() {
 }
 
 case_an_archive_holds_one_folder() {
+  command -v zstd >/dev/null || { echo "skipped: no zstd here"; exit 77; }
   bundled --out here.tar.zst
   tar --zstd -tf here.tar.zst >names
   [ "$(cut -d / -f 1 names | sort -u)" = "$(sed -n 's/^project(smoe VERSION \([0-9.]*\).*/smoe-\1-x86_64/p' "$root/CMakeLists.txt")" ] ||
@@ -115,6 +125,13 @@ case_what_cannot_be_packed() {
   expect 1 'SMOE_MARCH=znver9; a bundle takes' -- "$root/launch/bundle" --from fake --out out
   absent out
   [ -z "$(find . -name '.bundle-*')" ] || fail "scratch was left behind"
+}
+
+case_check_says_what_it_wants() {
+  expect 1 '--frobnicate' 'use launch/bundle-check' -- "$root/launch/bundle-check" --frobnicate
+  expect 1 "found no file 'nothing'; use launch/bundle-check" -- "$root/launch/bundle-check" nothing
+  expect 1 "found no file ''; use" -- "$root/launch/bundle-check"
+  expect 1 '--deb wants a value' -- "$root/launch/bundle-check" --deb
 }
 
 case_install_puts_things_where_they_belong() {
