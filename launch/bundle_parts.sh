@@ -94,13 +94,29 @@ pack_openmpi() {
   done
 }
 
+# pack_nvidia FOLDER: what smoe opens there, and what cuDNN opens itself. A library is kept by the name that it is opened by.
+pack_nvidia() {
+  local library file name found
+  for library in libcublasLt libcudnn libnccl libnvrtc; do
+    found=
+    for file in "$1/$library"{,_*,-builtins}.so.*; do
+      name=$(basename "$file")
+      [ -f "$file" ] && readelf -dW "$file" 2>/dev/null | grep -F "Library soname: [$name]" >/dev/null || continue
+      keep "$file" lib
+      found=1
+    done
+    [ -n "$found" ] || die "$1 has no $library; --with-nvidia wants the folder of cuBLASLt, cuDNN, NCCL and NVRTC"
+  done
+  say "    NVIDIA's libraries are in it: where it goes, their licences hold"
+}
+
 # What comes with the system, and must be its own: glibc, and the driver's libraries.
 of_system='^(linux-vdso|ld-linux.*|lib(c|m|mvec|pthread|dl|rt|resolv|util|anl|nsl|BrokenLocale|thread_db|nss_.*|cuda|nvidia-.*))\.so'
 
 pack_libraries() {
   local library path pmix component newest
   while read -r library path; do
-    [[ ! $library =~ $of_system ]] || continue
+    [[ ! $library =~ $of_system ]] && [ ! -e "$bundle/lib/$library" ] || continue
     [ -f "$path" ] || die "what is packed needs $library, which is not here"
     keep "$path" lib "$library"
     case $library in libpmix.so.*) pmix=$(dirname "$(dirname "$(readlink -f "$path")")") ;; esac

@@ -119,6 +119,8 @@ case_what_cannot_be_packed() {
   expect 1 '--arch .* --from builds nothing' -- "$root/launch/bundle" --from "$build" --arch 80
   expect 1 'nowhere is no folder that smoe was built in' -- "$root/launch/bundle" --from nowhere --out out
   expect 1 "two builds have SMOE_MARCH" -- "$root/launch/bundle" --from "$build" --from "$build" --out out
+  expect 1 '--with-nvidia .* without CUDA' -- "$root/launch/bundle" --without-cuda --with-nvidia here
+  expect 1 'here has no libcublasLt' -- "$root/launch/bundle" --from "$build" --with-nvidia here --out out
   mkdir there
   expect 1 'there is there already' -- "$root/launch/bundle" --from "$build" --out there
   mkdir fake && printf 'SMOE_MARCH:STRING=znver9\n' >fake/CMakeCache.txt && printf '#!/bin/sh\n' >fake/smoe && chmod +x fake/smoe
