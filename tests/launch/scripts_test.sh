@@ -276,6 +276,17 @@ case_quickstart_and_test_configure_alike() {
   grep -q -- '--build --preset release' by_test || fail "test built $(cat by_test)"
 }
 
+case_slurm_script_takes_what_a_bundle_has() {
+  mkdir bin
+  # shellcheck disable=SC2016
+  printf '#!/bin/sh\necho "mpirun of the bundle: $*"\n' >bin/mpirun
+  : >smoe
+  chmod +x bin/mpirun smoe
+  local job=(env SLURM_NTASKS=3 SLURM_JOB_ID=1 SLURM_JOB_NODELIST=here)
+  expect 0 'mpirun of the bundle: -n 3 \./smoe train x\.yaml$' -- "${job[@]}" bash "$launch/train.slurm" x.yaml
+  expect 0 'mpirun of the bundle: -n 3 other train x\.yaml$' -- "${job[@]}" SMOE=other bash "$launch/train.slurm" x.yaml
+}
+
 # A house whose fuzzers are scripts: fuzz_json finds something, fuzz_npy does not.
 fake_fuzzers() {
   mkdir -p house/launch house/tests/fuzz/seeds/json house/tests/fuzz/seeds/npy house/tests/fuzz/found/npy
