@@ -11,6 +11,7 @@
 
 #include "kernels/communication_stream.h"
 #include "kernels/nccl.h"
+#include "parallel/comm/collective_observer.h"
 #include "parallel/comm/ledger.h"
 
 namespace smoe {
@@ -32,6 +33,10 @@ class DeviceCalls {
   // A call was queued on the stream before this point. Takes nothing from the heap once each stream was seen.
   void add(CommunicationStream& stream, std::uint64_t point, const CollectiveCall& call);
 
+  // Who is told of calls as they are queued: by whoever queues them, who asks first. Null: nobody.
+  void observe(CollectiveObserver* observer) { observer_ = observer; }
+  CollectiveObserver* observer() const { return observer_; }
+
   // ---- of the watchdog's ----
   // Enters the oldest call that is not done into the ledger, by its number of all that were added, and leaves where all are.
   // Returns what went wrong, or "".
@@ -50,6 +55,7 @@ class DeviceCalls {
   };
 
   Ledger& host_;
+  CollectiveObserver* observer_ = nullptr;
   std::mutex mutex_;
   std::vector<Queue> queues_;
   std::vector<const NcclGroup*> groups_;
