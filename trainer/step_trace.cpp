@@ -149,8 +149,8 @@ std::string describe(const StepTrace& trace) {
     const StepShares& of = trace.shares[rank];
     const auto percent = [&](double seconds) { return 100 * seconds / of.step; };
     text += fmt::format(
-        "rank {}: {:.1f} ms, of which {:.0f}% in ops, {:.0f}% waiting in collectives; beside {:.0f}% ops ran while a "
-        "collective was on its way\n",
+        "rank {}: {:.1f} ms, of which {:.0f}% in ops, {:.0f}% waiting in collectives; for {:.0f}% one was on its way beside "
+        "ops\n",
         rank, 1e3 * of.step, percent(of.ops), percent(of.waiting), percent(of.overlapped));
   }
   return text;
