@@ -21,6 +21,7 @@ set(smoe_costs
   "^(ModelFiles|CommandTokens)\\." 4
   "^CheckedRuns\\." 8
   "^Bundles\\.(a_|an_|nodes|one_line|tests)" 8
+  "^TraceBackendOps\\." 4
   "^Ops/PlantedErrors\\.AreSeen/attention_backward" 20
   "^Ops/PlantedErrors\\.AreSeen/attention" 5
   "^GradientReducer\\.8" 3

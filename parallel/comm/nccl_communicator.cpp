@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "parallel/comm/agreement.h"
+#include "parallel/comm/collective_observer.h"
 
 namespace smoe {
 namespace {
@@ -55,15 +56,18 @@ class NcclCommunicator::Call {
     if (group.place_.check_calls) group.host_.barrier(described.label);
     group.stream_.follow_ops();
     inside_.emplace(group.calls_.host(), described);
+    if (group.calls_.observer()) begin_ = group.stream_.stamp();
   }
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
   ~Call() { group_.traffic_.add(described_.label, sent_); }
 
   void count(std::int64_t bytes) { sent_ += bytes; }
-  // Behind all that was queued for it.
+  // Behind all that was queued for it, and counted.
   std::uint64_t queued() {
     inside_.reset();
+    if (CollectiveObserver* const observer = group_.calls_.observer(); observer && begin_.number > 0)
+      observer->queued({described_, group_.place_.lane, begin_, group_.stream_.stamp(), sent_});
     const std::uint64_t point = group_.stream_.mark();
     group_.calls_.add(group_.stream_, point, described_);
     return point;
@@ -74,6 +78,7 @@ class NcclCommunicator::Call {
   NcclCommunicator& group_;
   CollectiveCall described_;
   std::optional<InsideCollective> inside_;
+  Stamp begin_;  // where somebody looks
   std::int64_t sent_ = 0;
 };
 

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <string>
 
+#include "kernels/stamp.h"
 #include "parallel/comm/stall_report.h"
 
 namespace smoe {
@@ -82,9 +83,9 @@ bool Watchdog::sleep(double seconds) {
 }
 
 void Watchdog::run() {
-  std::int64_t last = steady_now_ns();
+  std::int64_t last = host_nanoseconds();
   while (sleep(period)) {
-    const std::int64_t now = steady_now_ns();
+    const std::int64_t now = host_nanoseconds();
     clock_ += std::min(1e-9 * static_cast<double>(now - last), longest_step);
     last = now;
     ledger_.set_heartbeat(now);
@@ -164,8 +165,8 @@ std::string Watchdog::report(double limit) const {
     r.pid = ledger_.pid(line);
     r.entry = seen.entry;
     r.device = seen.device;
-    r.device_seconds = 1e-9 * static_cast<double>(steady_now_ns() - seen.device.since_ns);
-    r.seconds = 1e-9 * static_cast<double>(steady_now_ns() - seen.entry.since_ns);
+    r.device_seconds = 1e-9 * static_cast<double>(host_nanoseconds() - seen.device.since_ns);
+    r.seconds = 1e-9 * static_cast<double>(host_nanoseconds() - seen.entry.since_ns);
     if (seen.heartbeat == NodeLedger::no_more_heartbeats) continue;
     // The others may have waited for as long as the limit before the silence itself is that old.
     r.silent = clock_ - seen.heartbeat_at;

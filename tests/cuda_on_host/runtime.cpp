@@ -13,12 +13,17 @@
 #include <vector>
 
 #include "kernels/cuda/runtime.h"
+#include "kernels/stamp.h"
+#include "tests/cuda_on_host/clock.h"
 
 namespace cuda_on_host {
 
 struct Event {
   Stream* stream = nullptr;
   std::uint64_t after = 0;  // how much of the stream's work
+  // Of an event that keeps time: nanoseconds at which its stream has come by it; 0: not yet. The work that writes it may
+  // outlive the event.
+  std::shared_ptr<std::int64_t> time = {};
 };
 
 struct Stream {
@@ -52,6 +57,7 @@ struct Settings {
   bool late = std::getenv("CUDA_ON_HOST_LATE") != nullptr;
   bool others_first = false, inside = false;
   int device = 0;
+  float between_events = 0;
   std::unordered_map<const void*, std::size_t> shared_limits;
 };
 Settings& settings() {
@@ -125,6 +131,7 @@ void expect_taken(const Stream* by, const void* at) {
   if (stream != by && stream->done < after)
     throw std::logic_error("a stream uses memory before the stream that takes it has come to that");
 }
+void set_time_between_events(float milliseconds) { settings().between_events = milliseconds; }
 
 void queue(Stream* stream, std::function<void()> work) {
   stream->waiting.push_back(std::move(work));
@@ -324,10 +331,12 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   return !event->stream || event->stream->done >= event->after ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, 0); }
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   if (call_fails()) return cudaErrorLaunchFailure;
   ++live().events;
-  return *event = new cuda_on_host::Event, cudaSuccess;
+  *event = new cuda_on_host::Event;
+  if (!(flags & cudaEventDisableTiming)) (*event)->time = std::make_shared<std::int64_t>(0);
+  return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   delete event;
@@ -335,7 +344,12 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  *event = {stream, stream->queued()};
+  if (event->time) {
+    event->time = std::make_shared<std::int64_t>(0);  // what was recorded before is forgotten
+    queue(stream, [time = event->time] { *time = smoe::host_nanoseconds(); });
+  }
+  event->stream = stream;
+  event->after = stream->queued();
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
@@ -343,8 +357,14 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   if (event->stream) event->stream->go_on(event->after);
   return cudaSuccess;
 }
-cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
-  return *milliseconds = 1, cudaSuccess;
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
+  for (const cudaEvent_t event : {begin, end}) {
+    if (!event->time || !event->stream) return cudaErrorInvalidValue;
+    if (*event->time == 0) return cudaErrorNotReady;
+  }
+  const float set = settings().between_events;
+  *milliseconds = set > 0 ? set : static_cast<float>(1e-6 * static_cast<double>(*end->time - *begin->time));
+  return cudaSuccess;
 }
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
