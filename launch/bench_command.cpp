@@ -107,9 +107,8 @@ void trace(const BenchArguments& arguments, bool threads_given, Job& job) {
   job.set_timeout(config.parallel.timeout);
   const int threads = job.claim_threads(threads_given ? arguments.threads : train.threads);
   job.claim_device(train.device);
-  const Mesh mesh = job.mesh_of(layout, config.parallel.transport);
   const Device device = device_of(train.device);
-  if (train.device == DeviceChoice::automatic) require_same_device(mesh.group(Axis::world), device, cuda_missing());
+  if (train.device == DeviceChoice::automatic) require_same_device(job.world(), device, cuda_missing());
   const int sharing = job.ranks_sharing_memory(device);
   std::unique_ptr<Backend> backend;
   job.agree("launch.device", [&] {
@@ -121,6 +120,7 @@ void trace(const BenchArguments& arguments, bool threads_given, Job& job) {
         "weights, gradients, moments and activations", ", or a smaller train.micro_batch_size");
     backend = make_backend(train.device, threads);
   });
+  const Mesh mesh = job.mesh_of(layout, {device, config.parallel.transport});
   const StepTrace traced = trace_step({.model = config.model,
                                        .router = config.router,
                                        .data = config.data,

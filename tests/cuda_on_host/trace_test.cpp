@@ -134,7 +134,8 @@ class StartedCollectives : public CollectivesOfADevice, public testing::WithPara
 // Whichever stream runs ahead, the timeline shows it: the two are beside each other, and behind what they wait for.
 TEST_P(StartedCollectives, LieBesideTheOpsAfterThem) {
   const bool collectives_run_ahead = GetParam();
-  NcclCommunicator group(host_, trace_, {"dp", Lane::background, false}, traffic_, calls_);
+  NcclCommunicator group(host_, trace_, join_by_nccl(host_, "dp", calls_), {"dp", Lane::background, false}, traffic_,
+                         calls_);
   const Tensor gradient = arena_.take({64}), other = arena_.take({64});
   for (const Tensor& tensor : {gradient, other}) trace_.fill(tensor, 1);
   trace_.synchronize();
@@ -172,7 +173,8 @@ INSTANTIATE_TEST_SUITE_P(RunAhead, StartedCollectives, testing::Bool(),
                          [](const auto& info) { return info.param ? "collectives" : "ops"; });
 
 TEST_F(CollectivesOfADevice, AreToldInTheOrderOfTheirLaneAndOnlyWhereSomebodyLooks) {
-  NcclCommunicator group(host_, trace_, {"ep", Lane::foreground, false}, traffic_, calls_);
+  NcclCommunicator group(host_, trace_, join_by_nccl(host_, "ep", calls_), {"ep", Lane::foreground, false}, traffic_,
+                         calls_);
   const Tensor x = arena_.take({64}), parts = arena_.take({128});
   trace_.fill(x, 1);
   group.all_reduce(x, Reduce::sum, "unseen");
