@@ -53,7 +53,6 @@ class DeviceCalls {
   std::mutex asking_;  // held while the device is asked, which may take as long as it likes: what is asked about stays
   std::mutex mutex_;   // of the fields below, never held for long
   CollectiveObserver* observer_ = nullptr;
-  std::mutex mutex_;
   std::vector<Queue> queues_;
   std::vector<const NcclGroup*> groups_;
   std::uint64_t added_ = 0, shown_ = 0;  // shown: the number that the ledger has; 0: it was left
