@@ -20,11 +20,8 @@ set(smoe_costs
   "^Processes\\.(alone|each|omp|taskset|what)" 12
   "^(ModelFiles|CommandTokens)\\." 4
   "^CheckedRuns\\." 8
-<<<<<<< HEAD
   "^Bundles\\.(a_|an_|nodes|one_line|tests)" 8
-=======
   "^cuda_on_host\\.StepTrace" 7
->>>>>>> 938eff9ca495a8ab1891fe217560078e8cbafe0e
   "^TraceBackendOps\\." 4
   "^Ops/PlantedErrors\\.AreSeen/attention_backward" 20
   "^Ops/PlantedErrors\\.AreSeen/attention" 5

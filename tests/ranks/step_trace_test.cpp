@@ -11,6 +11,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cuda_device.h"
+#include "parallel/comm/device_calls.h"
 #include "tests/ranks/test_session.h"
 #include "tests/support/tiny_run.h"
 #include "tests/support/trace_reader.h"
