@@ -30,7 +30,7 @@ TEST(ClusterFiles, TheMpiJobStartsARankForEachGpuOfItsWorkers) {
   ASSERT_GT(arguments.size(), 5u);
   EXPECT_EQ(arguments[0], "-n");
   EXPECT_EQ(arguments[1], std::to_string(slots * worker["replicas"].as<int>()));
-  const auto smoe = std::find(arguments.begin(), arguments.end(), "/opt/smoe/bin/smoe");
+  const auto smoe = std::find(arguments.begin(), arguments.end(), "/opt/smoe/smoe");
   ASSERT_NE(smoe, arguments.end());
   EXPECT_EQ(smoe[1], "train");
   EXPECT_EQ(std::count(smoe, arguments.end(), "train.device=cuda"), 1);
@@ -54,7 +54,7 @@ TEST(ClusterFiles, TheSkyPilotTaskStartsTheSameCommand) {
   EXPECT_EQ(task["resources"]["accelerators"].as<std::string>(), "H100:8");
   const auto run = task["run"].as<std::string>();
   for (const char* part :
-       {"launch/mpirun -n \"$ranks\"", "bin/smoe train \"$CONFIG\" train.device=cuda parallel.transport=nccl"})
+       {"launch/mpirun -n \"$ranks\"", "smoe-bundle/smoe train \"$CONFIG\" train.device=cuda parallel.transport=nccl"})
     EXPECT_NE(run.find(part), std::string::npos) << part;
   for (const char* variable : {"CONFIG", "EP"}) EXPECT_TRUE(task["envs"][variable].IsScalar()) << variable;
 }

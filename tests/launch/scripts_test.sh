@@ -62,8 +62,8 @@ case_setup_names_what_cuda_lacks() {
   fake_toolkit
   expect 0 'every package is here' 'nvcc is here and cublasLt\.h is not.* libcublas-dev' -- house/launch/setup
   fake_toolkit cublasLt.h
-  expect 0 'nvcc is here and cudnn\.h is not.* libcudnn9-dev' -- house/launch/setup --check
-  fake_toolkit cublasLt.h cudnn.h
+  expect 0 'nvcc is here and cudnn\.h is not.* libcudnn9-dev' 'nccl\.h is not.* libnccl-dev' -- house/launch/setup --check
+  fake_toolkit cublasLt.h cudnn.h nccl.h
   expect 0 'cudnn_frontend\.h is not here.* launch/setup fetches it' -- house/launch/setup --check
   absent house/build
   export SMOE_CUDA=OFF
@@ -71,7 +71,7 @@ case_setup_names_what_cuda_lacks() {
   [ "$(cat said)" = "setup: every package is here" ] || fail "it looked where it should not: $(cat said)"
 }
 case_setup_fetches_the_frontend_once() {
-  fake_toolkit cublasLt.h cudnn.h
+  fake_toolkit cublasLt.h cudnn.h nccl.h
   # A pip whose wheel has the headers, a program and a licence; anything else is the true python3.
   cat >wheel.py <<'END'
 import sys, zipfile
