@@ -8,6 +8,13 @@
 
 namespace smoe {
 
+// Of a backend that works at the call, the host's clock.
+Stamp Backend::stamp() { return {static_cast<std::uint64_t>(host_nanoseconds())}; }
+
+double Backend::seconds_between(Stamp from, Stamp to) {
+  return 1e-9 * static_cast<double>(static_cast<std::int64_t>(to.number - from.number));
+}
+
 double Backend::measure_memory_rate(const Tensor& room) {
   const Expect expect("measure_memory_rate", device());
   expect.here("room", room);

@@ -27,6 +27,7 @@
 
 #include "kernels/communication_stream.h"
 #include "kernels/routing.h"
+#include "kernels/stamp.h"
 #include "kernels/tensor.h"
 
 namespace smoe {
@@ -119,6 +120,13 @@ class Backend {
   virtual Event record() = 0;
   virtual void wait(Event event) = 0;  // for the work before the event
   virtual void synchronize() = 0;      // for all work
+
+  // ---- when it was done: for a timeline ----
+  // Nobody waits for it. A device takes an event for each, which it keeps until forget_stamps().
+  virtual Stamp stamp();
+  // Both have come about: behind synchronize(). Of communication streams too, whose work the ops have waited for.
+  virtual double seconds_between(Stamp from, Stamp to);
+  virtual void forget_stamps() {}
 
   // ---- beside the ops: kernels/communication_stream.h ----
   // Null where a device works at the call, and so has no other queue. The backend's own, for as long as it lives.

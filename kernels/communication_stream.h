@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "kernels/stamp.h"
+
 namespace smoe {
 
 class CommunicationStream {
@@ -22,6 +24,8 @@ class CommunicationStream {
   virtual void lead_ops(std::uint64_t point) = 0;
   // Whether the device has come by it. From any thread.
   virtual bool is_past(std::uint64_t point) = 0;
+  // The moment at which what is queued here is done; Backend::seconds_between() reads it.
+  virtual Stamp stamp() = 0;
 };
 
 // A backend has two, so that what ops wait for at once is not queued behind what may take its time.

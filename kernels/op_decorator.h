@@ -24,6 +24,9 @@ class OpDecorator : public Backend {
   Event record() override { return inner_.record(); }
   void wait(Event event) override { inner_.wait(event); }
   void synchronize() override { inner_.synchronize(); }
+  Stamp stamp() override { return inner_.stamp(); }
+  double seconds_between(Stamp from, Stamp to) override { return inner_.seconds_between(from, to); }
+  void forget_stamps() override { inner_.forget_stamps(); }
   CommunicationStream* communication(Lane lane) override { return inner_.communication(lane); }
   void begin_range(const char* name, int number) override { inner_.begin_range(name, number); }
   void end_range() noexcept override { inner_.end_range(); }

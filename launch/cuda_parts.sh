@@ -50,6 +50,9 @@ setup_cuda_parts() {
     say "setup: nvcc is here and cublasLt.h is not, so CUDA is not built; NVIDIA's package libcublas-dev of the same version has it"
     return 0
   fi
+  if ! find_header nccl.h "${folders[@]}"; then
+    say "setup: nvcc is here and nccl.h is not, so ranks on GPUs are joined by MPI, through the host; NVIDIA's package libnccl-dev has it"
+  fi
   if ! find_header cudnn.h "${folders[@]}"; then
     say "setup: nvcc is here and cudnn.h is not, so attention is built without cuDNN; NVIDIA's package libcudnn9-dev has it"
     return 0

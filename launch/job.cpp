@@ -53,6 +53,13 @@ void Job::be_shared() {
   shared_ = true;
 }
 
+void Job::be_alone(const std::string& command, const std::string& advice) const {
+  if (!launcher_.several()) return;
+  const std::string found = launcher_.ranks > 0 ? std::to_string(launcher_.ranks) : "several";
+  throw UsageError(fmt::format("'{}' runs in one process, found {}: start it without {}{}{}", command, found,
+                               launcher_.name, launcher_.name == "srun" ? ", or with srun -n 1" : "", advice));
+}
+
 MpiSession* Job::session() {
   if (launcher_.alone()) return nullptr;
   if (!session_) {
@@ -67,7 +74,7 @@ MpiSession* Job::session() {
 }
 
 Communicator& Job::world() {
-  if (!everyone_) everyone_ = mesh_of({.ranks = ranks()});
+  if (!everyone_) everyone_ = mesh_of({.ranks = ranks()}, {});
   return everyone_->group(Axis::world);
 }
 

@@ -33,6 +33,9 @@ class Job {
   // type instead, where MPI cannot bring together what was started.
   void be_shared();
   bool is_shared() const { return shared_; }
+  // Declares it to be of one process: over several it would do the same work in each, and write the same files. Throws
+  // UsageError where there are, without touching MPI. command: its name, and what would make it another.
+  void be_alone(const std::string& command, const std::string& advice = {}) const;
 
   // Those below join the ranks. They throw std::runtime_error where MPI finds others than the launcher said.
   MpiSession* session();  // null where this process is alone
@@ -40,8 +43,8 @@ class Job {
   int ranks() { return session() ? session()->size() : 1; }
   int ranks_on_node() { return session() ? session()->local_size() : 1; }
   // The first layout.ranks ranks, by axis (Mesh::over).
-  Mesh mesh_of(const Layout& layout, Transport transport = Transport::automatic) {
-    return session() ? Mesh::over(*session(), layout, transport) : Mesh::single();
+  Mesh mesh_of(const Layout& layout, const Mesh::Devices& devices) {
+    return session() ? Mesh::over(*session(), layout, devices) : Mesh::single();
   }
   void set_timeout(double seconds);  // MpiSession's
 

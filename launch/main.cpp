@@ -76,21 +76,14 @@ void check_command(const CommandLine& line, int argc, char** argv) {
       fmt::format("unknown command '{}', expected one of {}{}", given, list, did_you_mean(nearest(given, names))));
 }
 
-// Only training and its verification spread over ranks; the other commands would do the same work, and write the same
-// files, in each. They are refused without MPI, which they never touch.
+// Only training, its verification and a trace of it spread over ranks; the other commands would do the same work, and write
+// the same files, in each. They are refused without MPI, which they never touch. `bench` decides by its options.
 void keep_to_one_rank(const CommandLine& line, Job& job) {
   for (const Command& command : line.commands()) {
-    if (command.name() == "train" || command.name() == "verify") {
+    if (command.name() == "train" || command.name() == "verify")
       command.before_parsing([&job] { job.be_shared(); });
-      continue;
-    }
-    command.before_parsing([name = command.name(), &job] {
-      const Launcher& launcher = job.launcher();
-      if (!launcher.several()) return;
-      const std::string found = launcher.ranks > 0 ? std::to_string(launcher.ranks) : "several";
-      throw UsageError(fmt::format("'{}' runs in one process, found {}: start it without {}{}", name, found,
-                                   launcher.name, launcher.name == "srun" ? ", or with srun -n 1" : ""));
-    });
+    else if (command.name() != "bench")
+      command.before_parsing([name = command.name(), &job] { job.be_alone(name); });
   }
 }
 
@@ -103,7 +96,7 @@ int run(int argc, char** argv, Job& job) {
   add_eval_command(line);
   add_generate_command(line);
   add_logits_command(line);
-  add_bench_command(line);
+  add_bench_command(line, job);
   add_report_command(line);
   add_unavailable_commands(line);
   keep_to_one_rank(line, job);

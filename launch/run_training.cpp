@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <exception>
 #include <memory>
 #include <span>
 #include <string>
@@ -64,17 +65,11 @@ void describe_data(const RunConfig& config) {
 }
 
 // Computes a micro-batch where memory allows it, with weights of chance.
-void describe(const RunConfig& config, const TrainerConfig& run, const Mesh& mesh, int threads, Job& job) {
+void describe(const RunConfig& config, const TrainerConfig& run, const Mesh& mesh, std::unique_ptr<Backend> backend,
+              Job& job) {
   const LongWork work(job.session(), "describing the run");  // hashes of the data
   const Layout& layout = mesh.layout();
-  job.agree("launch.dry_run", [&] {
-    if (job.is_root()) fmt::print("{}", describe_run(config, layout, run.ranks_sharing_memory));
-  });
-  std::unique_ptr<Backend> backend;
-  job.agree("launch.device", [&] {
-    backend = make_backend(config.train.device, threads);
-    require_computable(config.model, backend->device());
-  });
+  job.agree("launch.device", [&] { require_computable(config.model, backend->device()); });
   const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data);
   const std::vector<std::string> frozen = frozen_patterns(config.router, config.train.freeze);
   const std::uint64_t state = training_state_bytes(config.model, layout, frozen, config.train.type());
@@ -149,18 +144,27 @@ int run_training(const RunConfig& given, const TrainingOptions& options, Job& jo
                     .ranks_on_node = job.ranks_on_node()};
   const int threads = job.claim_threads(config.train.threads);
   job.claim_device(config.train.device);
-  const Mesh mesh = job.mesh_of(layout, config.parallel.transport);
   if (config.train.device == DeviceChoice::automatic)
-    require_same_device(mesh.group(Axis::world), device_of(config.train.device), cuda_missing());
+    require_same_device(job.world(), device_of(config.train.device), cuda_missing());
   run.ranks_sharing_memory = job.ranks_sharing_memory(device_of(config.train.device));
-  if (options.dry_run) {
-    describe(config, run, mesh, threads, job);
-    return 0;
-  }
+  if (options.dry_run)  // what can be said of it before there is a device
+    job.agree("launch.dry_run", [&] {
+      if (job.is_root()) fmt::print("{}", describe_run(config, layout, run.ranks_sharing_memory));
+    });
   std::unique_ptr<Backend> backend;
   job.agree("launch.device", [&] { backend = make_backend(config.train.device, threads); });
+  const Mesh mesh = job.mesh_of(layout, {backend->device(), config.parallel.transport});
+  if (options.dry_run) {
+    describe(config, run, mesh, std::move(backend), job);
+    return 0;
+  }
   Trainer trainer(assemble(std::move(run), mesh, std::move(backend)));
-  return trainer.run().end == RunEnd::stopped ? preempted_status : 0;
+  try {
+    return trainer.run().end == RunEnd::stopped ? preempted_status : 0;
+  } catch (const std::exception& error) {
+    mesh.end_job_of_one(error);
+    throw;
+  }
 }
 
 }  // namespace smoe

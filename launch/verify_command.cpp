@@ -108,7 +108,7 @@ void verify(const VerifyArguments& arguments, Job& job) {
       if (job.is_root()) fmt::print("{:<24} does not fit the model: {}\n", layout.to_string(), problems.front());
       continue;
     }
-    const Mesh mesh = job.mesh_of(layout, config.parallel.transport);
+    const Mesh mesh = job.mesh_of(layout, {backend->device(), config.parallel.transport});
     const auto hold = [&](const std::string& title, const EquivalenceCase& what, const CaseRun& one_rank) {
       const Deviations d = compare(run_case(what, mesh, *backend), one_rank, mesh);
       const auto found = violations(d);

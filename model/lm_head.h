@@ -39,4 +39,7 @@ class LmHead {
   std::int64_t largest_slice_;
 };
 
+// Bytes of scratch that a chunk of so many tokens' logits, and in bf16 of their gradients, takes of one rank's part of the vocabulary.
+std::int64_t lm_head_scratch_bytes(Device device, DType type, std::int64_t tokens, std::int64_t vocabulary);
+
 }  // namespace smoe

@@ -1,10 +1,16 @@
 #include "parallel/mesh.h"
 
+#include <algorithm>
+#include <cstdio>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "parallel/comm/agreement.h"
+#include "parallel/comm/device_communicator.h"
 #include "parallel/comm/mpi_communicator.h"
+#include "parallel/comm/nccl_communicator.h"
 
 namespace smoe {
 namespace {
@@ -59,30 +65,48 @@ Mesh Mesh::single() {
   return mesh;
 }
 
-Mesh Mesh::over(MpiSession& session, const Layout& layout, Transport transport) {
+Mesh Mesh::over(MpiSession& session, const Layout& layout, const Devices& devices) {
   if (!layout.divides() || layout.ranks > session.size() || session.rank() >= layout.ranks)
     throw std::logic_error("no mesh of " + layout.to_string() + " for rank " + std::to_string(session.rank()) + " of " +
                            std::to_string(session.size()));
   Mesh mesh = single();
   mesh.layout_ = layout;
   mesh.session_ = &session;
+  // Groups of the same ranks in the same lane share one of NCCL's, which takes memory of the GPU.
+  struct Joined {
+    std::vector<int> ranks;
+    Lane lane;
+    std::shared_ptr<NcclGroup> nccl;
+  };
+  std::vector<Joined> joined;
   for (const Axis axis : all_axes) {
     std::vector<int> ranks = members(axis, layout, session.rank());
     if (ranks.size() == 1) continue;
     const MPI_Comm comm = make_comm(ranks, axis);
-    auto host = std::make_shared<MpiCommunicator>(comm, name_of(axis), std::move(ranks), session.ledger(),
-                                                  *mesh.traffic_, session.checks_calls());
+    auto host = std::make_shared<MpiCommunicator>(comm, name_of(axis), ranks, session.ledger(), *mesh.traffic_,
+                                                  session.checks_calls());
+    if (axis == Axis::world && devices.kind == Device::cuda)
+      mesh.transport_ = choose_transport(devices.transport, *host);
     // Replicas sum gradients and spread weights while ops go on; these two exchange what the next op reads.
-    const bool at_once = axis == Axis::tp || axis == Axis::ep;
-    auto group = std::make_shared<DeviceCommunicator>(
-        std::move(host),
-        DeviceCommunicator::Settings{name_of(axis), at_once ? Lane::foreground : Lane::background, transport,
-                                     session.checks_calls()},
+    const Lane lane = axis == Axis::tp || axis == Axis::ep ? Lane::foreground : Lane::background;
+    std::shared_ptr<NcclGroup> nccl;
+    if (mesh.transport_.transport == Transport::nccl) {
+      const auto same = std::find_if(joined.begin(), joined.end(),
+                                     [&](const Joined& other) { return other.ranks == ranks && other.lane == lane; });
+      nccl = same == joined.end() ? join_by_nccl(*host, name_of(axis), session.device_calls()) : same->nccl;
+      joined.push_back({std::move(ranks), lane, nccl});
+    }
+    mesh.groups_[static_cast<std::size_t>(axis)] = std::make_shared<DeviceCommunicator>(
+        std::move(host), std::move(nccl), DeviceCommunicator::Settings{name_of(axis), lane, session.checks_calls()},
         *mesh.traffic_, session.device_calls());
-    if (axis == Axis::world) mesh.world_ = group;
-    mesh.groups_[static_cast<std::size_t>(axis)] = std::move(group);
   }
   return mesh;
+}
+
+void Mesh::end_job_of_one(const std::exception& failure) const {
+  if (!session_ || transport_.transport != Transport::nccl || dynamic_cast<const SharedFailure*>(&failure)) return;
+  std::fprintf(stderr, "smoe: error (rank %d): %s\n", session_->rank(), failure.what());
+  session_->abort(1);
 }
 
 }  // namespace smoe

@@ -4,15 +4,16 @@
 
 #include <array>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "parallel/comm/communicator.h"
-#include "parallel/comm/device_communicator.h"
 #include "parallel/layout.h"
 #include "parallel/comm/mpi_session.h"
 #include "parallel/comm/traffic.h"
+#include "parallel/comm/transport.h"
 
 namespace smoe {
 
@@ -32,8 +33,14 @@ class Mesh {
   static Mesh single();
   // The first layout.ranks ranks of the job; all of them call this, and no other rank does. Throws std::logic_error for
   // a layout that does not divide, or more ranks than there are.
-  // transport: of the tensors of GPUs.
-  static Mesh over(MpiSession& session, const Layout& layout, Transport transport = Transport::automatic);
+  // Where the ranks compute on GPUs, each on its own by now (use_cuda_device), they are joined here: std::runtime_error where they
+  // cannot be, as wanted.
+  struct Devices {
+    Device kind = Device::cpu;
+    Transport transport = Transport::automatic;
+  };
+  static Mesh over(MpiSession& session, const Layout& layout, const Devices& devices);
+  static Mesh over(MpiSession& session, const Layout& layout) { return over(session, layout, Devices()); }
 
   // The place of one rank of a layout without the others: what it would hold can be asked, collectives throw.
   static Mesh placed(const Layout& layout, int rank);
@@ -45,7 +52,7 @@ class Mesh {
   int rank(Axis axis) const { return group(axis).rank(); }
   bool is_root() const { return rank(Axis::world) == 0; }
 
-  // Tells every group whose tensors it is about to be given, until the backend ends (Communicator::use). All ranks together.
+  // Tells every group whose tensors it is about to be given, until the backend ends (Communicator::use).
   void use(Backend& backend) const {
     for (const auto& group : groups_) group->use(backend);
   }
@@ -53,8 +60,11 @@ class Mesh {
     for (const auto& group : groups_) group->leave(backend);
   }
 
-  // By what a GPU's tensors are moved between all ranks, in words; "" where there is one rank, or no GPU in use.
-  std::string transport() const { return world_ ? world_->transport() : std::string(); }
+  // By what the tensors of GPUs are moved, in words; "" where there is one rank, or no GPU in use.
+  const std::string& transport() const { return transport_.why; }
+  // What has failed on this rank alone, where NCCL joins the ranks, ends the job here and now, with its message: on the way out
+  // this rank would wait for collectives that the others never come to. Elsewhere, and for a SharedFailure, returns.
+  void end_job_of_one(const std::exception& failure) const;
 
   // Bytes this rank has sent through any of the groups.
   Traffic& traffic() const { return *traffic_; }
@@ -70,7 +80,7 @@ class Mesh {
   MpiSession* session_ = nullptr;
   std::shared_ptr<Traffic> traffic_ = std::make_shared<Traffic>();  // the groups write into it
   std::array<std::shared_ptr<Communicator>, all_axes.size()> groups_;
-  std::shared_ptr<DeviceCommunicator> world_;
+  Choice transport_;
 };
 
 }  // namespace smoe

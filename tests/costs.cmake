@@ -20,6 +20,9 @@ set(smoe_costs
   "^Processes\\.(alone|each|omp|taskset|what)" 12
   "^(ModelFiles|CommandTokens)\\." 4
   "^CheckedRuns\\." 8
+  "^Bundles\\.(a_|an_|nodes|one_line|tests)" 8
+  "^cuda_on_host\\.StepTrace" 7
+  "^TraceBackendOps\\." 4
   "^Ops/PlantedErrors\\.AreSeen/attention_backward" 20
   "^Ops/PlantedErrors\\.AreSeen/attention" 5
   "^GradientReducer\\.8" 3

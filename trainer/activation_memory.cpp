@@ -7,6 +7,8 @@
 #include <span>
 #include <stdexcept>
 
+#include "model/lm_head.h"
+
 namespace smoe {
 
 MicroBatchShape micro_batch_of(const TrainConfig& train, const DataConfig& data) {
@@ -26,13 +28,17 @@ std::uint64_t estimated_activation_bytes(const ModelConfig& model, const MicroBa
   const std::int64_t experts = chosen * (size * (model.hidden_size + 2 * model.intermediate_size) + four * 3);
   const std::int64_t layer = norms + attention + router + experts;
 
-  // Every layer's input is kept. Backward works on one layer with about as much scratch as that layer keeps.
+  // Every layer's input is kept. Backward works on one layer with about as much scratch as that layer keeps, or, before it,
+  // on a chunk of logits.
   const std::int64_t kept_layers = shape.recompute == Recompute::none ? model.num_hidden_layers : 1;
   // With tp, tokens or heads are divided; what attention reads of all tokens is not.
   const std::int64_t gathered = layout.tp > 1 ? size * (kept_layers + 1) * model.hidden_size : 0;
-  const std::int64_t per_token =
-      (size * model.num_hidden_layers * model.hidden_size + kept_layers * layer + layer) / layout.tp + gathered;
-  return static_cast<std::uint64_t>(per_token) * static_cast<std::uint64_t>(shape.sequences * shape.sequence_length);
+  const std::int64_t kept = (size * model.num_hidden_layers * model.hidden_size + kept_layers * layer) / layout.tp;
+  const std::int64_t tokens = shape.sequences * shape.sequence_length;
+  const std::int64_t scratch =
+      std::max(tokens * layer / layout.tp,
+               lm_head_scratch_bytes(shape.device, shape.type, tokens, model.vocab_size / layout.tp));
+  return static_cast<std::uint64_t>(tokens * (kept + gathered) + scratch);
 }
 
 std::string how_to_lower(const MicroBatchShape& shape) {

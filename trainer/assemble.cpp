@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cstdint>
+#include <exception>
 #include <optional>
 #include <stdexcept>
 #include <utility>
@@ -217,7 +218,7 @@ RunParts assemble(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backen
                   const std::shared_ptr<const Corpus>& earlier) {
   auto signals = std::make_unique<StopSignals>();
   reset_peak_resident_bytes();
-  restart_cuda_peak();
+  if (backend->device() == Device::cuda) restart_cuda_peak();
   const LongWork work(mesh.session(), "starting the run");  // hashes of data and checkpoints, weights to read
   Communicator& world = mesh.group(Axis::world);
   FoundModel found;
@@ -239,8 +240,12 @@ RunParts assemble(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backen
   // All have read before the root writes: an earlier run's weights may lie where its results are moved from.
   together(world, "assemble.load", [&] { load_beginning(*parts); });
   // Before anything of an earlier run is touched: a step that does not fit would fail after that.
-  if (parts->state.step < parts->config.train.steps)
-    rehearse(*parts->training.step, micro_batch_of(parts->config.train, parts->config.data), mesh);
+  if (parts->state.step < parts->config.train.steps) try {
+      rehearse(*parts->training.step, micro_batch_of(parts->config.train, parts->config.data), mesh);
+    } catch (const std::exception& error) {  // of this rank alone, as no other failure here is
+      mesh.end_job_of_one(error);
+      throw;
+    }
   return std::move(*parts);
 }
 

@@ -5,6 +5,9 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <vector>
+
+#include "kernels/philox.h"
 
 namespace smoe {
 
@@ -25,5 +28,13 @@ struct StepBatch {
     return {count, sequence_length, of(ids), of(targets), of(document_start), noise_key};
   }
 };
+
+// Tokens without sense, for steps whose time alone is of interest: a pure function of the key.
+inline std::vector<std::int32_t> random_ids(std::int64_t count, std::int64_t vocabulary, std::uint64_t key) {
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    ids[i] = static_cast<std::int32_t>(philox(key, i)[0] % static_cast<std::uint64_t>(vocabulary));
+  return ids;
+}
 
 }  // namespace smoe

@@ -8,12 +8,12 @@
 #include <utility>
 
 #include "kernels/cuda_device.h"
-#include "kernels/philox.h"
 #include "kernels/yardstick.h"
 #include "model/freeze.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
 #include "trainer/record/metrics.h"
+#include "trainer/step_batch.h"
 #include "trainer/stopwatch.h"
 #include "trainer/training_step.h"
 
@@ -26,13 +26,6 @@ double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const std::size_t middle = values.size() / 2;
   return values.size() % 2 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
-}
-
-std::vector<std::int32_t> random_ids(std::int64_t count, std::int64_t vocabulary, std::uint64_t key) {
-  std::vector<std::int32_t> ids(static_cast<std::size_t>(count));
-  for (std::size_t i = 0; i < ids.size(); ++i)
-    ids[i] = static_cast<std::int32_t>(philox(key, i)[0] % static_cast<std::uint64_t>(vocabulary));
-  return ids;
 }
 
 // Times of the same ops in several steps, by op and shape.
@@ -172,7 +165,7 @@ double share_of_ceiling(const OpTime& op, const Ceilings& ceilings) {
 }
 
 StepProfile profile_step(const StepProfileCase& what) {
-  restart_cuda_peak();
+  if (device_of(what.device) == Device::cuda) restart_cuda_peak();
   Workbench bench(what);
   Yardstick yardstick(bench.backend(), Yardstick::product_size, what.triad_elements);
   const std::int64_t total = what.steps + 2;

@@ -4,7 +4,7 @@
 
 namespace smoe::cuda {
 
-LaneStream::LaneStream(const Stream& ops, Lane lane) : ops_(ops) {
+LaneStream::LaneStream(const Stream& ops, Stamps& stamps, Lane lane) : ops_(ops), stamps_(stamps) {
   int least = 0, greatest = 0;  // the greatest priority is the smaller number
   cudaStream_t stream = nullptr;
   check("the device", cudaGetDevice(&device_));

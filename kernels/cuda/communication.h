@@ -12,8 +12,8 @@ namespace smoe::cuda {
 
 class LaneStream final : public CommunicationStream {
  public:
-  // ops: the stream of the backend's ops. The foreground's work goes before theirs where the device can choose.
-  LaneStream(const Stream& ops, Lane lane);
+  // ops: the stream of the backend's ops; stamps: the backend's. The foreground's work goes before theirs where the device can choose.
+  LaneStream(const Stream& ops, Stamps& stamps, Lane lane);
   ~LaneStream() override;
   LaneStream(const LaneStream&) = delete;
   LaneStream& operator=(const LaneStream&) = delete;
@@ -23,9 +23,11 @@ class LaneStream final : public CommunicationStream {
   std::uint64_t mark() override;
   void lead_ops(std::uint64_t point) override;
   bool is_past(std::uint64_t point) override;
+  Stamp stamp() override { return stamps_.record(stream_.get()); }
 
  private:
   const Stream& ops_;
+  Stamps& stamps_;
   int device_ = 0;
   OwnedStream stream_;
   OwnedEvent called_;  // of the ops' stream

@@ -33,6 +33,9 @@ class CudaBackend final : public Backend {
   Event record() override;
   void wait(Event event) override;
   void synchronize() override;
+  Stamp stamp() override;
+  double seconds_between(Stamp from, Stamp to) override;
+  void forget_stamps() override;
   CommunicationStream* communication(Lane lane) override;
 
  private:
@@ -47,6 +50,7 @@ class CudaBackend final : public Backend {
   std::int64_t most_shared_bytes_ = 0;  // of a block
   cuda::Stream stream_;
   cuda::Events events_{stream_};
+  cuda::Stamps stamps_;
   cuda::Workspace workspace_{stream_};  // of the op that is being queued
   cuda::Upload upload_{stream_};
   cuda::Complaints complaints_{stream_};

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <stdexcept>
 #include <string>
 
 #include "kernels/arena.h"
@@ -76,6 +77,23 @@ Event Events::record() {
 
 void Events::wait(Event event) const {
   check("earlier work", cudaEventSynchronize(events_[event.number % ring].get()));
+}
+
+Stamp Stamps::record(cudaStream_t stream) {
+  if (used_ == events_.size()) events_.push_back(make_timed_event());
+  check("a stamp", cudaEventRecord(events_[used_].get(), stream));
+  return {++used_};
+}
+
+cudaEvent_t Stamps::at(Stamp stamp) const {
+  if (stamp.number == 0 || stamp.number > used_) throw std::logic_error("a stamp that was not made, or was forgotten");
+  return events_[stamp.number - 1].get();
+}
+
+double Stamps::seconds_between(Stamp from, Stamp to) const {
+  float milliseconds = 0;
+  check("the time between two stamps", cudaEventElapsedTime(&milliseconds, at(from), at(to)));
+  return 1e-3 * static_cast<double>(milliseconds);
 }
 
 void* take(const Stream& stream, std::size_t bytes) {
@@ -218,9 +236,13 @@ void CudaBackend::synchronize() {
   complaints_.report();
 }
 
+Stamp CudaBackend::stamp() { return stamps_.record(stream_); }
+double CudaBackend::seconds_between(Stamp from, Stamp to) { return stamps_.seconds_between(from, to); }
+void CudaBackend::forget_stamps() { stamps_.forget(); }
+
 CommunicationStream* CudaBackend::communication(Lane lane) {
   auto& made = lanes_[static_cast<std::size_t>(lane)];
-  if (!made) made = std::make_unique<cuda::LaneStream>(stream_, lane);
+  if (!made) made = std::make_unique<cuda::LaneStream>(stream_, stamps_, lane);
   return made.get();
 }
 

@@ -1,5 +1,5 @@
 // The device's memory, its stream, and what lies between the device and the host. The device runs behind the host: all work
-// is queued on one stream and takes effect in the order of the calls.
+// of the ops is queued on one stream and takes effect in the order of the calls; collectives have streams beside it (communication.h).
 #pragma once
 
 #include <array>
@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <type_traits>
+#include <vector>
 
 #include "kernels/backend.h"
 #include "kernels/cuda/runtime.h"
@@ -61,6 +62,20 @@ class Events {
   const Stream& stream_;
   std::uint64_t last_ = 0;
   std::array<OwnedEvent, ring> events_;
+};
+
+// The events of Backend::stamp(), on any stream of the backend. Once made they are kept, and recorded anew after forget().
+class Stamps {
+ public:
+  Stamp record(cudaStream_t stream);
+  double seconds_between(Stamp from, Stamp to) const;  // throws std::runtime_error where the device is not past both
+  void forget() { used_ = 0; }
+
+ private:
+  cudaEvent_t at(Stamp stamp) const;
+
+  std::vector<OwnedEvent> events_;  // the first used_ are those of stamps 1, 2, ...
+  std::size_t used_ = 0;
 };
 
 // Bytes of the device, taken and given back in the order of the stream's work, from the driver's pool, which keeps what was

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <exception>
 #include <stdexcept>
 #include <string>
@@ -33,6 +34,8 @@ struct Library {
   decltype(&ncclGroupEnd) group_end;
 
   Library() {
+    // Groups on two streams: their collectives start in the order of the calls on every rank (NCCL 2.26 and later).
+    setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", 0);
     file.find(get_version, "ncclGetVersion");
     file.find(get_unique_id, "ncclGetUniqueId");
     file.find(init_rank, "ncclCommInitRank");

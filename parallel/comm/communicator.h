@@ -5,9 +5,10 @@
 // must be a string literal, because it is kept.
 //
 // Sums have one order, so the same layout gives the same bits on every run, and every rank of a group gets the same bits. Over
-// MPI it is the order of the ranks; over NCCL it is the library's for that size and those GPUs. What a rank sends, for a group of n and a buffer of P bytes (all of it, not one rank's part):
-//   all_gather, reduce_scatter   (n - 1) / n * P            all_reduce   2 (n - 1) / n * P, to rounding; of fewer than
-//   all_to_all_v                 the rows that leave                     1024 elements (n - 1) * P, which is one round
+// MPI it is the order of the ranks; over NCCL it is the library's, for that size and those GPUs. What a rank sends, for a
+// group of n and a buffer of P bytes (all of it, not one rank's part):
+//   all_gather, reduce_scatter   (n - 1) / n * P            all_reduce   2 (n - 1) / n * P, to rounding; over MPI of fewer than
+//   all_to_all_v                 the rows that leave                     1024 elements, and of bf16 over NCCL, (n - 1) * P
 //   broadcast                    (n - 1) * P by the root, nothing by others
 //
 // Tensors of host memory always work (host_tensor() makes them), and those of the device whose backend use() named; of another

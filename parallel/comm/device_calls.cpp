@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <optional>
 
 namespace smoe {
 
@@ -11,8 +12,10 @@ void DeviceCalls::watch(const NcclGroup& group) {
 }
 
 void DeviceCalls::forget(const NcclGroup& group, CommunicationStream& stream) {
+  const std::lock_guard not_asked(asking_);
   const std::lock_guard lock(mutex_);
-  std::erase(groups_, &group);
+  if (const auto found = std::find(groups_.begin(), groups_.end(), &group); found != groups_.end())
+    groups_.erase(found);  // one of those that share it
   std::erase_if(queues_, [&](const Queue& queue) { return queue.stream == &stream; });
 }
 
@@ -33,16 +36,29 @@ void DeviceCalls::add(CommunicationStream& stream, std::uint64_t point, const Co
 }
 
 std::string DeviceCalls::look(NumberedLedger& device) {
-  const std::lock_guard lock(mutex_);
-  const Queued* oldest = nullptr;
+  const std::lock_guard asking(asking_);
+  const auto front_of = [&](std::size_t i) -> std::optional<Queued> {
+    const std::lock_guard lock(mutex_);
+    if (i >= queues_.size() || queues_[i].count == 0) return std::nullopt;
+    return queues_[i].ring[queues_[i].first];
+  };
+  const auto stream_of = [&](std::size_t i) {
+    const std::lock_guard lock(mutex_);
+    return i < queues_.size() ? queues_[i].stream : nullptr;
+  };
+  std::optional<Queued> oldest;
   try {
-    for (Queue& queue : queues_) {
-      const auto front = [&]() -> const Queued& { return queue.ring[queue.first]; };
-      while (queue.count > 0 && queue.stream->is_past(front().point)) {
-        queue.first = (queue.first + 1) % queue.ring.size();
-        --queue.count;
+    for (std::size_t i = 0; CommunicationStream* const stream = stream_of(i); ++i) {
+      std::optional<Queued> front = front_of(i);
+      for (; front && stream->is_past(front->point); front = front_of(i)) {
+        const std::lock_guard lock(mutex_);
+        Queue& queue = queues_[i];
+        if (queue.count > 0 && queue.ring[queue.first].number == front->number) {
+          queue.first = (queue.first + 1) % queue.ring.size();
+          --queue.count;
+        }
       }
-      if (queue.count > 0 && (!oldest || front().number < oldest->number)) oldest = &front();
+      if (front && (!oldest || front->number < oldest->number)) oldest = front;
     }
   } catch (const std::exception& error) {
     return error.what();
@@ -54,7 +70,11 @@ std::string DeviceCalls::look(NumberedLedger& device) {
       device.leave();
     shown_ = number;
   }
-  for (const NcclGroup* group : groups_)
+  const std::vector<const NcclGroup*> groups = [&] {
+    const std::lock_guard lock(mutex_);
+    return groups_;
+  }();
+  for (const NcclGroup* group : groups)
     if (std::string trouble = group->trouble(); !trouble.empty()) return trouble;
   return {};
 }

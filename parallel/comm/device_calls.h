@@ -11,6 +11,7 @@
 
 #include "kernels/communication_stream.h"
 #include "kernels/nccl.h"
+#include "parallel/comm/collective_observer.h"
 #include "parallel/comm/ledger.h"
 
 namespace smoe {
@@ -20,17 +21,16 @@ class DeviceCalls {
   explicit DeviceCalls(Ledger& host) : host_(host) {}
 
   // ---- of the thread that trains ----
-  // make(), in which ranks wait for each other on the host.
-  template <class Make>
-  auto joining(const CollectiveCall& call, const Make& make) {
-    const InsideCollective inside(host_, call);
-    return make();
-  }
+  Ledger& host() { return host_; }
   void watch(const NcclGroup& group);
   // Before the group ends; all that was queued on the stream is done.
   void forget(const NcclGroup& group, CommunicationStream& stream);
   // A call was queued on the stream before this point. Takes nothing from the heap once each stream was seen.
   void add(CommunicationStream& stream, std::uint64_t point, const CollectiveCall& call);
+
+  // Who is told of calls as they are queued: by whoever queues them, who asks first. Null: nobody.
+  void observe(CollectiveObserver* observer) { observer_ = observer; }
+  CollectiveObserver* observer() const { return observer_; }
 
   // ---- of the watchdog's ----
   // Enters the oldest call that is not done into the ledger, by its number of all that were added, and leaves where all are.
@@ -50,7 +50,9 @@ class DeviceCalls {
   };
 
   Ledger& host_;
-  std::mutex mutex_;
+  std::mutex asking_;  // held while the device is asked, which may take as long as it likes: what is asked about stays
+  std::mutex mutex_;   // of the fields below, never held for long
+  CollectiveObserver* observer_ = nullptr;
   std::vector<Queue> queues_;
   std::vector<const NcclGroup*> groups_;
   std::uint64_t added_ = 0, shown_ = 0;  // shown: the number that the ledger has; 0: it was left

@@ -9,9 +9,9 @@
 
 namespace smoe {
 
-DeviceCommunicator::DeviceCommunicator(std::shared_ptr<Communicator> host, const Settings& settings, Traffic& traffic,
-                                       DeviceCalls& calls)
-    : host_(std::move(host)), settings_(settings), traffic_(traffic), calls_(calls) {}
+DeviceCommunicator::DeviceCommunicator(std::shared_ptr<Communicator> host, std::shared_ptr<NcclGroup> nccl,
+                                       const Settings& settings, Traffic& traffic, DeviceCalls& calls)
+    : host_(std::move(host)), nccl_(std::move(nccl)), settings_(settings), traffic_(traffic), calls_(calls) {}
 
 DeviceCommunicator::~DeviceCommunicator() = default;
 
@@ -19,21 +19,18 @@ void DeviceCommunicator::use(Backend& backend) {
   if (backend_ == &backend) return;
   if (backend_) leave(*backend_);
   if (backend.device() == Device::cpu) return;
-  const Choice choice = choose_transport(settings_.transport, *host_);
-  if (choice.transport == Transport::nccl)
+  if (nccl_)
     device_ = std::make_unique<NcclCommunicator>(
-        *host_, backend, NcclCommunicator::Place{settings_.axis, settings_.lane, settings_.check_calls}, traffic_,
-        calls_);
+        *host_, backend, nccl_, NcclCommunicator::Place{settings_.axis, settings_.lane, settings_.check_calls},
+        traffic_, calls_);
   else
     device_ = std::make_unique<StagedCommunicator>(*host_, backend);
-  how_ = choice.why;
   backend_ = &backend;
 }
 
 void DeviceCommunicator::leave(Backend& backend) noexcept {
   if (backend_ != &backend) return;
   device_.reset();
-  how_.clear();
   backend_ = nullptr;
 }
 

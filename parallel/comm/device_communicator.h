@@ -1,17 +1,16 @@
-// A group's communicator: tensors of the host go over MPI, those of a GPU by what was chosen when the group was given its backend
-// (transport.h). So whoever holds a group holds it from before there is a device to after.
+// A group's communicator: tensors of the host go over MPI, those of a GPU over NCCL, or by way of the host where the mesh has none
+// (transport.h). So whoever holds a group holds it from before there is a backend to after.
 #pragma once
 
 #include <memory>
-#include <string>
 #include <string_view>
 
 #include "kernels/backend.h"
 #include "kernels/communication_stream.h"
+#include "kernels/nccl.h"
 #include "parallel/comm/communicator.h"
 #include "parallel/comm/device_calls.h"
 #include "parallel/comm/traffic.h"
-#include "parallel/comm/transport.h"
 
 namespace smoe {
 
@@ -20,21 +19,17 @@ class DeviceCommunicator final : public Communicator {
   struct Settings {
     std::string_view axis;  // a literal
     Lane lane = Lane::foreground;
-    Transport transport = Transport::automatic;
     bool check_calls = false;
   };
-  // traffic and calls outlive it.
-  DeviceCommunicator(std::shared_ptr<Communicator> host, const Settings& settings, Traffic& traffic,
-                     DeviceCalls& calls);
+  // nccl: of the same ranks in the same order; null: there is none. traffic and calls outlive it.
+  DeviceCommunicator(std::shared_ptr<Communicator> host, std::shared_ptr<NcclGroup> nccl, const Settings& settings,
+                     Traffic& traffic, DeviceCalls& calls);
   ~DeviceCommunicator() override;
   DeviceCommunicator(const DeviceCommunicator&) = delete;
   DeviceCommunicator& operator=(const DeviceCommunicator&) = delete;
 
-  // With a backend of a device, all ranks of the group together. Throws what choose_transport() does.
-  void use(Backend& backend) override;
+  void use(Backend& backend) override;  // no collective
   void leave(Backend& backend) noexcept override;
-  // By what a GPU's tensors are moved, in words; "" where none was given.
-  const std::string& transport() const { return how_; }
 
   int rank() const override { return host_->rank(); }
   int size() const override { return host_->size(); }
@@ -70,12 +65,12 @@ class DeviceCommunicator final : public Communicator {
   Communicator& of(const Tensor& in, const Tensor& out, std::string_view label) const;
 
   std::shared_ptr<Communicator> host_;
+  std::shared_ptr<NcclGroup> nccl_;
   Settings settings_;
   Traffic& traffic_;
   DeviceCalls& calls_;
   Backend* backend_ = nullptr;
   std::unique_ptr<Communicator> device_;
-  std::string how_;
 };
 
 }  // namespace smoe

@@ -10,6 +10,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "parallel/comm/collective_trace.h"
+
 namespace smoe {
 namespace {
 
@@ -322,7 +324,7 @@ void MpiCommunicator::start_reduce_scatter(const Tensor& x, std::string_view lab
   Scattering& slot = started_[next_started_];
   next_started_ = 1 - next_started_;
   complete(slot);
-  Call call(*this, {"reduce_scatter", axis_, label, name_of(x.type()), x.elements()});
+  Call call(*this, {start_of_reduce_scatter, axis_, label, name_of(x.type()), x.elements()});
   const std::size_t part = x.bytes() / static_cast<std::size_t>(size_);
   slot.x = x;
   slot.label = label;
@@ -338,7 +340,7 @@ void MpiCommunicator::start_reduce_scatter(const Tensor& x, std::string_view lab
 void MpiCommunicator::complete(Scattering& slot) {
   if (!slot.active) return;
   const InsideCollective inside(
-      ledger_, {"finish reduce_scatter", axis_, slot.label, name_of(slot.x.type()), slot.x.elements()});
+      ledger_, {finish_of_reduce_scatter, axis_, slot.label, name_of(slot.x.type()), slot.x.elements()});
   wait(slot.messages);
   const Tensor own = part_of(slot.x, rank_, size_);
   sum_arrived(own, own, slot.arrived.data());

@@ -15,6 +15,7 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "parallel/comm/collective_observer.h"
 #include "parallel/comm/device_calls.h"
 #include "parallel/comm/node_ledger.h"
 #include "parallel/comm/watchdog.h"
@@ -80,7 +81,8 @@ std::shared_ptr<void> share_memory(MPI_Comm node, std::size_t bytes) {
 
 }  // namespace
 
-MpiSession::MpiSession(int* argc, char*** argv) : checks_calls_(wants_checks()), ledger_(std::make_unique<NoLedger>()) {
+MpiSession::MpiSession(int* argc, char*** argv)
+    : checks_calls_(wants_checks()), ledger_(std::make_unique<ObservedLedger>(std::make_unique<NoLedger>())) {
   int provided = 0;
   if (MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided) != MPI_SUCCESS)
     throw std::runtime_error("MPI could not be initialised; start the ranks with the mpirun of the same Open MPI");
@@ -114,8 +116,8 @@ void MpiSession::start_watchdog() {
   MPI_Barrier(node);  // every line is filled in before anybody reads it
   MPI_Comm_free(&node);
   node_ledger_ = ledger.get();
-  ledger_ = std::move(ledger);
-  device_calls_ = std::make_unique<DeviceCalls>(*ledger_);
+  ledger_ = std::make_unique<ObservedLedger>(std::move(ledger));
+  device_calls_ = std::make_unique<DeviceCalls>(*node_ledger_);  // a trace shows them where they run
   watchdog_ = std::make_unique<Watchdog>(
       *node_ledger_, local_size_ < size_, [] { MPI_Abort(MPI_COMM_WORLD, 1); },
       Watchdog::Devices{device_ledger_.get(), device_calls_.get()});
@@ -145,6 +147,13 @@ void MpiSession::set_timeout(double seconds) {
   if (!(seconds >= 0))
     throw std::invalid_argument("a timeout of " + std::to_string(seconds) + " s: it must be 0 (none) or more");
   if (watchdog_) watchdog_->set_limit(seconds);
+}
+
+Ledger& MpiSession::ledger() { return *ledger_; }
+
+void MpiSession::observe(CollectiveObserver* observer) {
+  ledger_->observe(observer);
+  device_calls_->observe(observer);
 }
 
 void MpiSession::abort(int status) {

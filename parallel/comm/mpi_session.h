@@ -13,8 +13,10 @@
 
 namespace smoe {
 
+class CollectiveObserver;
 class DeviceCalls;
 class NodeLedger;
+class ObservedLedger;
 class Watchdog;
 
 class MpiSession {
@@ -31,8 +33,10 @@ class MpiSession {
   int local_rank() const { return local_rank_; }  // among the ranks of this node
   int local_size() const { return local_size_; }
 
-  Ledger& ledger() { return *ledger_; }
+  Ledger& ledger();
   DeviceCalls& device_calls() { return *device_calls_; }
+  // Tells it of each collective of this rank from here on; null: nobody, and nothing is paid. It outlives that.
+  void observe(CollectiveObserver* observer);
   // Whether each collective first compares what the ranks of its group are about to call: in debug builds, or where
   // the environment has SMOE_CHECK_COLLECTIVES=1.
   bool checks_calls() const { return checks_calls_; }
@@ -51,8 +55,8 @@ class MpiSession {
 
   int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
   bool checks_calls_ = false;
-  std::unique_ptr<Ledger> ledger_;
-  NodeLedger* node_ledger_ = nullptr;          // the same, where there is more than one rank
+  std::unique_ptr<ObservedLedger> ledger_;
+  NodeLedger* node_ledger_ = nullptr;          // what stands behind it, where there is more than one rank
   std::unique_ptr<NodeLedger> device_ledger_;  // of the ranks' GPUs, which the watchdog looks after
   std::unique_ptr<DeviceCalls> device_calls_;
   std::unique_ptr<Watchdog> watchdog_;

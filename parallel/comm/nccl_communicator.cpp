@@ -5,11 +5,14 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "parallel/comm/agreement.h"
+#include "parallel/comm/collective_observer.h"
 
 namespace smoe {
 namespace {
@@ -39,20 +42,32 @@ std::size_t count_of(const Tensor& x) { return static_cast<std::size_t>(x.elemen
 
 }  // namespace
 
-// One collective: behind the ops before it, before those after it, seen by the watchdog and counted.
+std::shared_ptr<NcclGroup> join_by_nccl(Communicator& host, std::string_view axis, DeviceCalls& calls) {
+  const NcclGroup::Id id = shared_id(host);
+  const InsideCollective inside(calls.host(), {"nccl init", axis, "nccl.group", "none", 0});
+  return std::make_shared<NcclGroup>(id, host.size(), host.rank());
+}
+
+// One collective: behind the ops before it, before those after it, seen by the watchdog and counted. While it is queued the host
+// counts as inside it: the first of its kind makes connections, and waits for the other ranks in that.
 class NcclCommunicator::Call {
  public:
   Call(NcclCommunicator& group, const CollectiveCall& described) : group_(group), described_(described) {
     if (group.place_.check_calls) group.host_.barrier(described.label);
     group.stream_.follow_ops();
+    inside_.emplace(group.calls_.host(), described);
+    if (group.calls_.observer()) begin_ = group.stream_.stamp();
   }
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
   ~Call() { group_.traffic_.add(described_.label, sent_); }
 
   void count(std::int64_t bytes) { sent_ += bytes; }
-  // Behind all that was queued for it.
+  // Behind all that was queued for it, and counted.
   std::uint64_t queued() {
+    inside_.reset();
+    if (CollectiveObserver* const observer = group_.calls_.observer(); observer && begin_.number > 0)
+      observer->queued({described_, group_.place_.lane, begin_, group_.stream_.stamp(), sent_});
     const std::uint64_t point = group_.stream_.mark();
     group_.calls_.add(group_.stream_, point, described_);
     return point;
@@ -62,20 +77,44 @@ class NcclCommunicator::Call {
  private:
   NcclCommunicator& group_;
   CollectiveCall described_;
+  std::optional<InsideCollective> inside_;
+  Stamp begin_;  // where somebody looks
   std::int64_t sent_ = 0;
 };
 
-NcclCommunicator::NcclCommunicator(Communicator& host, Backend& backend, const Place& place, Traffic& traffic,
-                                   DeviceCalls& calls)
+// Sends and receives that are one call. It is closed also where an exception comes between: what NCCL were asked after that
+// would only be collected.
+class NcclCommunicator::Together {
+ public:
+  explicit Together(NcclGroup& group) : group_(group) { group.begin(); }
+  Together(const Together&) = delete;
+  Together& operator=(const Together&) = delete;
+  ~Together() {
+    if (!open_) return;
+    try {
+      group_.end();
+    } catch (const std::exception&) {  // there is one on its way
+    }
+  }
+  void end() {
+    open_ = false;
+    group_.end();
+  }
+
+ private:
+  NcclGroup& group_;
+  bool open_ = true;
+};
+
+NcclCommunicator::NcclCommunicator(Communicator& host, Backend& backend, std::shared_ptr<NcclGroup> group,
+                                   const Place& place, Traffic& traffic, DeviceCalls& calls)
     : host_(host),
       backend_(backend),
       place_(place),
       traffic_(traffic),
       calls_(calls),
-      stream_(lane_of(backend, place.lane)) {
-  const NcclGroup::Id id = shared_id(host);
-  group_ = calls_.joining({"nccl init", place.axis, "nccl.group", "none", 0},
-                          [&] { return std::make_unique<NcclGroup>(id, host.size(), host.rank()); });
+      stream_(lane_of(backend, place.lane)),
+      group_(std::move(group)) {
   calls_.watch(*group_);
 }
 
@@ -83,6 +122,7 @@ NcclCommunicator::NcclCommunicator(Communicator& host, Backend& backend, const P
 NcclCommunicator::~NcclCommunicator() {
   if (std::uncaught_exceptions() > failures_at_birth_) {
     calls_.forget(*group_, stream_);
+    const InsideCollective inside(calls_.host(), {"nccl abort", place_.axis, "nccl.group", "none", 0});
     group_->abort();
   } else {
     try {
@@ -111,19 +151,20 @@ std::int64_t NcclCommunicator::sent_bytes(std::size_t whole) const {
   return static_cast<std::int64_t>(whole) / size() * (size() - 1);
 }
 
+// Room is taken before the call: its stream follows what was queued before, the taking too.
 void NcclCommunicator::all_reduce(const Tensor& x, Reduce op, std::string_view label) {
   require_sums(x, label);
+  const bool in_rank_order = x.type() == DType::bf16 && op == Reduce::sum;
+  const Tensor all = in_rank_order ? room_for(x, x.elements()) : Tensor();
   Call call(*this,
             {op == Reduce::sum ? "all_reduce" : "all_reduce max", place_.axis, label, name_of(x.type()), x.elements()});
   if (x.elements() == 0) return call.finish();
-  if (x.type() != DType::bf16 || op == Reduce::max) {
+  if (!in_rank_order) {
     group_->all_reduce(x.raw(), count_of(x), x.type(), op == Reduce::sum ? NcclGroup::Op::sum : NcclGroup::Op::max,
                        stream_.native());
     call.count(2 * sent_bytes(x.bytes()));
-    call.finish();
-    return;
+    return call.finish();
   }
-  const Tensor all = room_for(x, x.elements());
   group_->all_gather(x.raw(), all.raw(), count_of(x), x.type(), stream_.native());
   call.count(static_cast<std::int64_t>(x.bytes()) * (size() - 1));
   call.finish();
@@ -146,24 +187,23 @@ void NcclCommunicator::finish(Started started) { stream_.lead_ops(started.number
 
 void NcclCommunicator::reduce_scatter(const Tensor& in, const Tensor& out, std::string_view label) {
   require_scatter(in, out, size(), label);
+  const bool in_rank_order = in.type() == DType::bf16;
+  const Tensor parts = in_rank_order ? room_for(in, out.elements()) : Tensor();
   Call call(*this, {"reduce_scatter", place_.axis, label, name_of(in.type()), in.elements()});
+  if (in.elements() == 0) return call.finish();
   call.count(sent_bytes(in.bytes()));
-  if (in.type() != DType::bf16) {
-    if (out.elements() > 0) group_->reduce_scatter(in.raw(), out.raw(), count_of(out), in.type(), stream_.native());
-    call.finish();
-    return;
+  if (!in_rank_order) {
+    group_->reduce_scatter(in.raw(), out.raw(), count_of(out), in.type(), stream_.native());
+    return call.finish();
   }
-  const Tensor parts = room_for(in, out.elements());
   const std::size_t part = out.bytes();
-  if (part > 0) {
-    group_->begin();
-    for (int q = 0; q < size(); ++q) {
-      const std::size_t at = part * static_cast<std::size_t>(q);
-      group_->send(bytes_of(in) + at, part, q, stream_.native());
-      group_->receive(bytes_in(parts) + at, part, q, stream_.native());
-    }
-    group_->end();
+  Together together(*group_);
+  for (int q = 0; q < size(); ++q) {
+    const std::size_t at = part * static_cast<std::size_t>(q);
+    group_->send(bytes_of(in) + at, part, q, stream_.native());
+    group_->receive(bytes_in(parts) + at, part, q, stream_.native());
   }
+  together.end();
   call.finish();
   backend_.sum_rows(parts, out.reshape({out.elements()}));
 }
@@ -188,7 +228,7 @@ void NcclCommunicator::all_to_all_v(const Tensor& in, std::span<const std::int64
   rows_.find(in, send_rows, out, receive_rows, rank(), size(), label);
   Call call(*this, {"all_to_all_v", place_.axis, label, name_of(in.type()), 0});
   if (rows_.send.back() + rows_.receive.back() > 0) {
-    group_->begin();
+    Together together(*group_);
     // Each rank begins with itself and the one after it, so that not all of them send to the same one first.
     for (int i = 0; i < size(); ++i) {
       const int to = (rank() + i) % size(), from = (rank() + size() - i) % size();
@@ -198,7 +238,7 @@ void NcclCommunicator::all_to_all_v(const Tensor& in, std::span<const std::int64
       if (rows_.received_from(received) > 0)
         group_->receive(bytes_in(out) + rows_.receive[received], rows_.received_from(received), from, stream_.native());
     }
-    group_->end();
+    together.end();
     call.count(static_cast<std::int64_t>(rows_.send.back() - rows_.sent_to(static_cast<std::size_t>(rank()))));
   }
   call.finish();

@@ -29,9 +29,9 @@ class NcclCommunicator final : public Communicator {
     bool check_calls = false;
   };
 
-  // host: of the same ranks in the same order; it takes numbers of the host, and outlives this, as do the others. All ranks of
-  // the group make theirs together.
-  NcclCommunicator(Communicator& host, Backend& backend, const Place& place, Traffic& traffic, DeviceCalls& calls);
+  // host: of the same ranks in the same order; it takes numbers of the host, and outlives this, as do the others.
+  NcclCommunicator(Communicator& host, Backend& backend, std::shared_ptr<NcclGroup> group, const Place& place,
+                   Traffic& traffic, DeviceCalls& calls);
   ~NcclCommunicator() override;
   NcclCommunicator(const NcclCommunicator&) = delete;
   NcclCommunicator& operator=(const NcclCommunicator&) = delete;
@@ -54,6 +54,7 @@ class NcclCommunicator final : public Communicator {
 
  private:
   class Call;
+  class Together;
   // The ranks' tensors like x, [ranks, elements], of which each gets from each what is its own.
   Tensor room_for(const Tensor& x, std::int64_t elements);
   std::int64_t sent_bytes(std::size_t whole) const;  // (n - 1) / n of them
@@ -64,12 +65,15 @@ class NcclCommunicator final : public Communicator {
   Traffic& traffic_;
   DeviceCalls& calls_;
   CommunicationStream& stream_;
-  std::unique_ptr<NcclGroup> group_;
+  std::shared_ptr<NcclGroup> group_;
   RowPlaces rows_;
   Tensor room_;
   std::size_t room_bytes_ = 0;
   int failures_at_birth_ = std::uncaught_exceptions();
   std::uint64_t last_scatter_ = 0;  // the point behind the last that was started; 0: none
 };
+
+// NCCL's part of a group, which all its ranks make together: they meet over host.
+std::shared_ptr<NcclGroup> join_by_nccl(Communicator& host, std::string_view axis, DeviceCalls& calls);
 
 }  // namespace smoe

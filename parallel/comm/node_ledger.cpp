@@ -4,9 +4,10 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstring>
 #include <new>
+
+#include "kernels/stamp.h"
 
 namespace smoe {
 namespace {
@@ -40,11 +41,6 @@ struct alignas(64) NodeLedger::Line {
   std::atomic<int> pid;
 };
 
-std::int64_t steady_now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
-
 std::size_t NodeLedger::bytes_for(int ranks) {
   static_assert(sizeof(Header) <= sizeof(Line));
   return sizeof(Line) * (static_cast<std::size_t>(ranks) + 1);
@@ -55,8 +51,8 @@ NodeLedger::NodeLedger(std::shared_ptr<void> memory, int ranks, int own_line, in
   Line& own = line(line_);
   own.world_rank.store(world_rank);
   own.pid.store(static_cast<int>(::getpid()));
-  own.heartbeat.store(steady_now_ns());
-  own_.since_ns = steady_now_ns();
+  own.heartbeat.store(host_nanoseconds());
+  own_.since_ns = host_nanoseconds();
   publish();
 }
 
@@ -92,7 +88,7 @@ LedgerEntry NodeLedger::read(int index) const {
 
 void NodeLedger::enter(const CollectiveCall& call, std::uint64_t number) {
   own_.number = number;
-  own_.since_ns = steady_now_ns();
+  own_.since_ns = host_nanoseconds();
   own_.elements = call.elements;
   own_.place = Place::inside;
   own_.awaited_count = 0;
@@ -110,14 +106,14 @@ void NodeLedger::waits_for(std::span<const int> world_ranks) {
 }
 
 void NodeLedger::leave() {
-  own_.since_ns = steady_now_ns();
+  own_.since_ns = host_nanoseconds();
   own_.place = Place::outside;
   own_.awaited_count = 0;
   publish();
 }
 
 void NodeLedger::end_of_program() {
-  own_.since_ns = steady_now_ns();
+  own_.since_ns = host_nanoseconds();
   own_.place = Place::ended;
   own_.awaited_count = 0;
   publish();

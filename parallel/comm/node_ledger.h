@@ -80,6 +80,4 @@ class NodeLedger final : public Ledger, public NumberedLedger {
   std::uint64_t version_ = 0;
 };
 
-std::int64_t steady_now_ns();
-
 }  // namespace smoe

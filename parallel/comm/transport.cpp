@@ -12,6 +12,7 @@
 
 #include "kernels/cuda_device.h"
 #include "kernels/nccl.h"
+#include "parallel/comm/agreement.h"
 
 namespace smoe {
 namespace {
@@ -46,6 +47,8 @@ std::vector<std::string> by_rank(const std::vector<DeviceRank>& group, const Of&
   return lines;
 }
 
+bool is_without_nccl(const DeviceRank& rank) { return rank.nccl_version == 0; }
+
 void require_one(const char* what, const std::vector<std::string>& found) {
   if (found.size() <= 1) return;
   throw std::runtime_error(fmt::format(
@@ -67,17 +70,15 @@ DeviceRank own_device_rank() {
   return own;
 }
 
-Choice choose_transport(Transport wanted, const std::vector<DeviceRank>& group) {
+Choice choose_transport(Transport wanted, const std::vector<DeviceRank>& group, const std::string& missing) {
   if (wanted == Transport::mpi) return {Transport::mpi, "MPI, through the host, as parallel.transport says"};
-  const auto is_without = [](const DeviceRank& rank) { return rank.nccl_version == 0; };
-  if (const auto without = std::find_if(group.begin(), group.end(), is_without); without != group.end()) {
+  if (const auto without = std::find_if(group.begin(), group.end(), is_without_nccl); without != group.end()) {
     const auto rank = without - group.begin();
     if (wanted == Transport::nccl)
       throw std::runtime_error(fmt::format(
-          "parallel.transport: found nccl, and rank {} has no NCCL (libnccl.so.2); expected it on all ranks: "
-          "install NVIDIA's package libnccl2 or the wheel nvidia-nccl-cu13, or say auto or mpi",
-          rank));
-    return {Transport::mpi, fmt::format("MPI, through the host: rank {} has no NCCL (libnccl.so.2)", rank)};
+          "parallel.transport: found nccl, and rank {} has none ({}); expected NCCL on all ranks, or auto or mpi", rank,
+          missing));
+    return {Transport::mpi, fmt::format("MPI, through the host: rank {} has no NCCL ({})", rank, missing)};
   }
   require_one("NCCL", by_rank(
                           group, [](const DeviceRank& r) { return r.nccl_version; }, nccl_version));
@@ -112,8 +113,12 @@ std::vector<DeviceRank> all_device_ranks(Communicator& host) {
 
 }  // namespace
 
-Choice choose_transport(Transport wanted, Communicator& host) {
-  return choose_transport(wanted, all_device_ranks(host));
+Choice choose_transport(Transport wanted, Communicator& world) {
+  const std::vector<DeviceRank> ranks = all_device_ranks(world);
+  std::string missing;
+  if (const auto without = std::find_if(ranks.begin(), ranks.end(), is_without_nccl); without != ranks.end())
+    missing = broadcast_text(world, nccl_missing(), static_cast<int>(without - ranks.begin()), "transport.missing");
+  return choose_transport(wanted, ranks, missing);
 }
 
 int ranks_on_own_gpu(Communicator& host) {

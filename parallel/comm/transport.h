@@ -27,11 +27,11 @@ struct Choice {
   std::string why;  // in words: "NCCL 2.28.9, one GPU a rank"
 };
 // Throws std::runtime_error where the ranks cannot be joined as is wanted: other versions of NCCL or of the driver, and, for nccl,
-// none at all or two ranks on one GPU. ranks: of the job, in the order of the group.
-Choice choose_transport(Transport wanted, const std::vector<DeviceRank>& group);
+// none at all or two ranks on one GPU. ranks: of the job, in order. missing: why the first of those without NCCL has none.
+Choice choose_transport(Transport wanted, const std::vector<DeviceRank>& ranks, const std::string& missing);
 
-// The same on all ranks of the group, who all call this.
-Choice choose_transport(Transport wanted, Communicator& host);
+// The same on all ranks of the world, who all call this.
+Choice choose_transport(Transport wanted, Communicator& world);
 
 // How many ranks of the group work on the GPU that this one works on. All ranks call it.
 int ranks_on_own_gpu(Communicator& host);

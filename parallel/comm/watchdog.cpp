@@ -9,6 +9,7 @@
 #include <fstream>
 #include <string>
 
+#include "kernels/stamp.h"
 #include "parallel/comm/stall_report.h"
 
 namespace smoe {
@@ -61,6 +62,7 @@ Watchdog::Watchdog(NodeLedger& ledger, bool other_nodes, std::function<void()> e
   ::sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   thread_ = std::thread([this] { run(); });
+  if (devices_.calls) device_thread_ = std::thread([this] { ask_device(); });
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
@@ -69,8 +71,9 @@ Watchdog::~Watchdog() {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
-  wake_.notify_one();
+  wake_.notify_all();
   thread_.join();
+  if (device_thread_.joinable()) device_thread_.join();
   ledger_.set_heartbeat(NodeLedger::no_more_heartbeats);
 }
 
@@ -80,14 +83,19 @@ bool Watchdog::sleep(double seconds) {
 }
 
 void Watchdog::run() {
-  std::int64_t last = steady_now_ns();
+  std::int64_t last = host_nanoseconds();
   while (sleep(period)) {
-    const std::int64_t now = steady_now_ns();
+    const std::int64_t now = host_nanoseconds();
     clock_ += std::min(1e-9 * static_cast<double>(now - last), longest_step);
     last = now;
     ledger_.set_heartbeat(now);
     if (ledger_.report_is_claimed()) return end_after_report();
-    if (!devices_work()) return end_job();
+    if (const std::string trouble = trouble_of_device(); !trouble.empty() && ledger_.claim_report()) {
+      write_to_stderr("\nsmoe: rank " + std::to_string(ledger_.world_rank(ledger_.own_line())) + ": " + trouble +
+                      "; the job ends with status 1\n");
+      ledger_.set_reported();
+      return end_job();
+    }
     look();
     const double limit = limit_;
     if (limit <= 0 || !is_stuck(limit) || !ledger_.claim_report()) continue;
@@ -97,14 +105,19 @@ void Watchdog::run() {
   }
 }
 
-bool Watchdog::devices_work() {
-  if (!devices_.calls) return true;
-  const std::string trouble = devices_.calls->look(*devices_.ledger);
-  if (trouble.empty() || !ledger_.claim_report()) return true;
-  write_to_stderr("\nsmoe: rank " + std::to_string(ledger_.world_rank(ledger_.own_line())) + ": " + trouble +
-                  "; the job ends with status 1\n");
-  ledger_.set_reported();
-  return false;
+void Watchdog::ask_device() {
+  while (sleep(period)) {
+    const std::string trouble = devices_.calls->look(*devices_.ledger);
+    if (trouble.empty()) continue;
+    const std::lock_guard lock(mutex_);
+    device_trouble_ = trouble;
+    return;
+  }
+}
+
+std::string Watchdog::trouble_of_device() {
+  const std::lock_guard lock(mutex_);
+  return device_trouble_;
 }
 
 void Watchdog::look() {
@@ -152,8 +165,8 @@ std::string Watchdog::report(double limit) const {
     r.pid = ledger_.pid(line);
     r.entry = seen.entry;
     r.device = seen.device;
-    r.device_seconds = 1e-9 * static_cast<double>(steady_now_ns() - seen.device.since_ns);
-    r.seconds = 1e-9 * static_cast<double>(steady_now_ns() - seen.entry.since_ns);
+    r.device_seconds = 1e-9 * static_cast<double>(host_nanoseconds() - seen.device.since_ns);
+    r.seconds = 1e-9 * static_cast<double>(host_nanoseconds() - seen.entry.since_ns);
     if (seen.heartbeat == NodeLedger::no_more_heartbeats) continue;
     // The others may have waited for as long as the limit before the silence itself is that old.
     r.silent = clock_ - seen.heartbeat_at;

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -51,7 +52,9 @@ class Watchdog {
   void run();
   bool sleep(double seconds);  // false when asked to stop
   void look();
-  bool devices_work();  // false where this rank's has reported an error, which ends the job
+  // The device is asked by a thread of its own: a driver that does not answer must not look like a rank that does not.
+  void ask_device();
+  std::string trouble_of_device();  // "" where there is none
   bool is_stuck(double limit) const;
   std::string report(double limit) const;
   void end_job();
@@ -68,7 +71,8 @@ class Watchdog {
   std::mutex mutex_;
   std::condition_variable wake_;
   bool stopping_ = false;
-  std::thread thread_;
+  std::string device_trouble_;  // under mutex_
+  std::thread device_thread_, thread_;
 };
 
 }  // namespace smoe

@@ -88,6 +88,8 @@ struct Event;
 bool queue_launch(Stream* stream, const Launch& launch, std::function<void()> thread);
 // Other work of a stream: what a library would do on it.
 void queue(Stream* stream, std::function<void()> work);
+// Of such work, when the stream has come to it: memory that another stream takes later is not there yet.
+void expect_taken(const Stream* by, const void* at);
 
 // The environment sets these at start: CUDA_ON_HOST_ORDER=2, CUDA_ON_HOST_LATE=1, CUDA_ON_HOST_DEVICES=8.
 //

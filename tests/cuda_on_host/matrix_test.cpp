@@ -15,6 +15,7 @@
 #include "kernels/backend.h"
 #include "kernels/cuda/matrix_plan.h"
 #include "tests/cuda_on_host/block.h"
+#include "tests/cuda_on_host/clock.h"
 #include "tests/cuda_on_host/cublasLt.h"
 
 namespace smoe::cuda {
@@ -176,6 +177,7 @@ TEST(Matrix, ARefusedPlanIsReplacedByTheShapesOwn) {
 }
 
 TEST(DeviceProfile, SaysWhatTheCardIsAndWhatItReaches) {
+  cuda_on_host::set_time_between_events(1);
   for (const bool late : {false, true}) {
     cuda_on_host::set_late(late);
     const auto backend = make_cuda_backend();
@@ -183,12 +185,12 @@ TEST(DeviceProfile, SaysWhatTheCardIsAndWhatItReaches) {
     const DeviceProfile profile = backend->measure_profile();
     EXPECT_EQ(profile.name, "emulated on the host (sm_90, 3 multiprocessors, 1024 GiB)");
     EXPECT_EQ(profile.peak_form, "bf16 product 128^3");
-    EXPECT_EQ(profile.peak_flops,
-              2.0 * 128 * 128 * 128 / 1e-3);  // the emulation's clock: a millisecond between any two events
+    EXPECT_EQ(profile.peak_flops, 2.0 * 128 * 128 * 128 / 1e-3);
     backend->synchronize();
     EXPECT_EQ(cuda_on_host::bytes_in_use(), before);
   }
   cuda_on_host::set_late(false);
+  cuda_on_host::set_time_between_events(0);
 }
 
 }  // namespace

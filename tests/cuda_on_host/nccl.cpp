@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <initializer_list>
 #include <stdexcept>
 
 #include "kernels/bf16.h"
@@ -86,6 +87,16 @@ void reduce_as(ncclDataType_t type, const std::vector<std::byte>& parts, int ran
   throw std::logic_error("NCCL: no sums of that type here");
 }
 
+// Work of a stream that uses this memory.
+template <class Work>
+void queue_on(Stream* stream, std::initializer_list<const void*> used, const Work& work) {
+  queue(stream, [stream, used = std::vector<const void*>(used), work] {
+    for (const void* at : used)
+      if (at) expect_taken(stream, at);
+    work();
+  });
+}
+
 // Every rank's part, by rank: of `bytes` each, from where sent_at says for that rank.
 template <class SentAt>
 std::vector<std::byte> gathered(const ncclComm& comm, std::size_t bytes, const SentAt& sent_at) {
@@ -106,7 +117,7 @@ std::vector<std::byte> gathered(const ncclComm& comm, std::size_t bytes, const S
 
 }  // namespace
 
-void set_wire(std::unique_ptr<Wire> wire) { recorder().wire = std::move(wire); }
+void set_wire(std::unique_ptr<Wire> wire) { recorder().wire = wire ? std::move(wire) : std::make_unique<Mirror>(); }
 std::vector<NcclCall> take_nccl_calls() { return std::exchange(recorder().calls, {}); }
 NcclState& nccl() { return recorder().state; }
 
@@ -175,7 +186,7 @@ ncclResult_t ncclAllReduce(const void* send, void* receive, std::size_t count, n
                            ncclComm_t comm, cudaStream_t stream) {
   expect(!recorder().open, "a collective between sends and receives");
   record(op == ncclSum ? "all_reduce" : "all_reduce max", send, receive, count, type, -1, stream);
-  queue(stream, [=, of = *comm] {
+  queue_on(stream, {send, receive}, [=, of = *comm] {
     reduce_as(type, gathered(of, count * size_of(type), [&](int) { return send; }), of.size, count, op, receive);
   });
   return ncclSuccess;
@@ -184,7 +195,7 @@ ncclResult_t ncclAllGather(const void* send, void* receive, std::size_t count, n
                            cudaStream_t stream) {
   expect(!recorder().open, "a collective between sends and receives");
   record("all_gather", send, receive, count, type, -1, stream);
-  queue(stream, [=, of = *comm] {
+  queue_on(stream, {send, receive}, [=, of = *comm] {
     const auto all = gathered(of, count * size_of(type), [&](int) { return send; });
     std::memcpy(receive, all.data(), all.size());
   });
@@ -195,7 +206,7 @@ ncclResult_t ncclReduceScatter(const void* send, void* receive, std::size_t coun
   expect(!recorder().open, "a collective between sends and receives");
   record("reduce_scatter", send, receive, count, type, -1, stream);
   const std::size_t bytes = count * size_of(type);
-  queue(stream, [=, of = *comm] {
+  queue_on(stream, {send, receive}, [=, of = *comm] {
     const auto parts = gathered(
         of, bytes, [&](int q) { return static_cast<const std::byte*>(send) + bytes * static_cast<std::size_t>(q); });
     reduce_as(type, parts, of.size, count, op, receive);
@@ -207,7 +218,7 @@ ncclResult_t ncclBroadcast(const void* send, void* receive, std::size_t count, n
   expect(!recorder().open, "a collective between sends and receives");
   record("broadcast", send, receive, count, type, root, stream);
   const std::size_t bytes = count * size_of(type);
-  queue(stream, [=, of = *comm] {
+  queue_on(stream, {send, receive}, [=, of = *comm] {
     std::vector<Parcel> sent, received;
     if (of.rank != root) received.push_back({root, nullptr, receive, bytes});
     for (int q = 0; of.rank == root && q < of.size; ++q)
@@ -239,6 +250,7 @@ ncclResult_t put(std::vector<Parcel>& among, const Parcel& parcel, ncclComm_t co
 }  // namespace
 ncclResult_t ncclSend(const void* from, std::size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
                       cudaStream_t stream) {
+  if (nccl().failing_send > 0 && --nccl().failing_send == 0) return ncclSystemError;
   record("send", from, nullptr, count, type, peer, stream);
   return put(recorder().sent, {peer, from, nullptr, count * size_of(type)}, comm, stream);
 }
@@ -253,7 +265,9 @@ ncclResult_t ncclGroupEnd() {
   r.open = false;
   const auto sent = std::exchange(r.sent, {}), received = std::exchange(r.received, {});
   if (!r.comm) return ncclSuccess;
-  queue(r.stream, [sent, received, of = *r.comm] {
+  queue(r.stream, [sent, received, of = *r.comm, stream = r.stream] {
+    for (const std::vector<Parcel>& parcels : {sent, received})
+      for (const Parcel& p : parcels) expect_taken(stream, p.from ? p.from : p.to);
     std::vector<Parcel> out, in;
     const Parcel *to_self = nullptr, *from_self = nullptr;
     for (const Parcel& p : sent)

@@ -68,7 +68,7 @@ class Wire {
   // Of this rank: to each peer at most one parcel, and from each; none to itself.
   virtual void exchange(int group, int rank, const std::vector<Parcel>& sent, const std::vector<Parcel>& received) = 0;
 };
-// Without one, the other ranks of a group are this one's mirror: what it sends to a rank comes from there.
+// Without one (null), the other ranks of a group are this one's mirror: what it sends to a rank comes from there.
 void set_wire(std::unique_ptr<Wire> wire);
 
 struct NcclCall {
@@ -93,6 +93,7 @@ struct NcclState {
   bool installed = true;
   ncclResult_t async_error = ncclSuccess;  // what every group answers when it is asked
   int groups = 0, aborted = 0;             // alive; ended by ncclCommAbort
+  int failing_send = 0;                    // the how-manieth from now on fails; 0: none
 };
 NcclState& nccl();
 void* nccl_function_named(const std::string& name);  // or nullptr

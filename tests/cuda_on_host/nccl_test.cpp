@@ -73,8 +73,7 @@ class NcclCalls : public testing::Test {
   }
 
   NcclCommunicator& group(Lane lane = Lane::foreground, bool check_calls = false) {
-    group_ = std::make_unique<NcclCommunicator>(host_, *backend_, NcclCommunicator::Place{"tp", lane, check_calls},
-                                                traffic_, calls_);
+    group_ = make({"tp", lane, check_calls});
     cuda_on_host::take_nccl_calls();
     return *group_;
   }
@@ -91,11 +90,17 @@ class NcclCalls : public testing::Test {
   cuda_on_host::Stream* stream_of(Lane lane) {
     return static_cast<cuda_on_host::Stream*>(backend_->communication(lane)->native());
   }
+  std::unique_ptr<NcclCommunicator> make(const NcclCommunicator::Place& place) {
+    return std::make_unique<NcclCommunicator>(host_, *backend_, join_by_nccl(host_, place.axis, calls_), place,
+                                              traffic_, calls_);
+  }
   // Takes from the group whatever it has.
   void end_group() { group_.reset(); }
 
+  const std::vector<std::string>& shown() const { return gpu_.entered; }
+
   MirrorHost host_;
-  Noted noted_;
+  Noted noted_, gpu_;  // what the ledgers of the host and of its GPU are told
   Traffic traffic_;
   DeviceCalls calls_{noted_};
   std::unique_ptr<Backend> backend_ = make_cuda_backend();
@@ -272,8 +277,7 @@ TEST_P(NcclOrder, WhatWasStartedIsWaitedForWhereItIsFinished) {
 
 // Weights are on their way while forward begins: each parameter's are there when it is read, if forward says so before.
 TEST_P(NcclOrder, WeightsHaveArrivedWhenForwardReadsThem) {
-  const std::shared_ptr<Communicator> replicas = std::make_shared<NcclCommunicator>(
-      host_, *backend_, NcclCommunicator::Place{"dp", Lane::background, false}, traffic_, calls_);
+  const std::shared_ptr<Communicator> replicas = make({"dp", Lane::background, false});
   Mesh mesh = Mesh::single();
   for (const Axis axis : {Axis::world, Axis::dp, Axis::edp}) mesh.replace(axis, replicas);
   ParameterSet parameters;
@@ -320,6 +324,30 @@ TEST_P(NcclOrder, RoomForBf16IsNotOverwrittenBeforeItIsSummed) {
   EXPECT_EQ(widened(found[1]), 6.0f);
 }
 
+// Memory that is taken behind what a collective follows is not there for it.
+TEST_P(NcclOrder, MemoryIsThereForACollectiveThatFollowsItsTaking) {
+  CommunicationStream& lane = *backend_->communication(Lane::foreground);
+  auto* const stream = static_cast<cuda_on_host::Stream*>(lane.native());
+  const auto result = [&](bool takes_before) {
+    backend_->synchronize();
+    if (!takes_before) lane.follow_ops();
+    void* const room = backend_->allocate(64);
+    if (takes_before) lane.follow_ops();
+    cuda_on_host::queue(stream, [stream, room] { cuda_on_host::expect_taken(stream, room); });
+    lane.lead_ops(lane.mark());
+    try {
+      backend_->synchronize();
+      backend_->release(room, 64);
+      return true;
+    } catch (const std::logic_error&) {
+      backend_->release(room, 64);
+      return false;
+    }
+  };
+  EXPECT_TRUE(result(true));
+  EXPECT_EQ(result(false), !GetParam());
+}
+
 // The tests above see it where one of the two waits is missing.
 TEST_P(NcclOrder, AWaitThatIsMissingIsSeen) {
   CommunicationStream& lane = *backend_->communication(Lane::foreground);
@@ -351,24 +379,71 @@ INSTANTIATE_TEST_SUITE_P(RunAhead, NcclOrder, testing::Bool(),
 // ---- what the watchdog is told ----
 
 TEST_F(NcclCalls, ThatAreNotDoneAreShownOldestFirst) {
-  NcclCommunicator &group = this->group(),
-                   &gradients =
-                       *(new NcclCommunicator(host_, *backend_, {"dp", Lane::background, false}, traffic_, calls_));
-  const std::unique_ptr<NcclCommunicator> owner(&gradients);
+  const std::unique_ptr<NcclCommunicator> replicas = make({"dp", Lane::background, false});
+  NcclCommunicator &group = this->group(), &gradients = *replicas;
   cuda_on_host::set_late(true);
   const Tensor x = numbers(counting(6));
-  noted_.entered.clear();
-  EXPECT_EQ(calls_.look(noted_), "");
-  EXPECT_TRUE(noted_.entered.empty());
+  EXPECT_EQ(calls_.look(gpu_), "");
+  EXPECT_TRUE(shown().empty());
   gradients.start_reduce_scatter(x, "gradients");
   group.all_reduce(x, Reduce::sum, "activations");
-  EXPECT_EQ(calls_.look(noted_), "");
-  EXPECT_EQ(calls_.look(noted_), "");
-  EXPECT_EQ(noted_.entered, (std::vector<std::string>{"1 reduce_scatter gradients"}));
+  EXPECT_EQ(calls_.look(gpu_), "");
+  EXPECT_EQ(calls_.look(gpu_), "");
+  EXPECT_EQ(shown(), (std::vector<std::string>{"1 reduce_scatter gradients"}));
   gradients.finish_started();
   backend_->synchronize();
-  EXPECT_EQ(calls_.look(noted_), "");
-  EXPECT_EQ(noted_.entered, (std::vector<std::string>{"1 reduce_scatter gradients", "left"}));
+  EXPECT_EQ(calls_.look(gpu_), "");
+  EXPECT_EQ(shown(), (std::vector<std::string>{"1 reduce_scatter gradients", "left"}));
+}
+
+// The first of its kind makes connections, and the host waits for the others in that: seen as every collective of the host is.
+TEST_F(NcclCalls, HoldTheHostInsideWhileTheyAreQueued) {
+  struct Slow final : cuda_on_host::Wire {
+    explicit Slow(std::function<void()> see) : on_exchange(std::move(see)) {}
+    void fill(ncclUniqueId&) override {}
+    int join(const ncclUniqueId&, int, int) override { return 0; }
+    void exchange(int, int, const std::vector<cuda_on_host::Parcel>&,
+                  const std::vector<cuda_on_host::Parcel>&) override {
+      on_exchange();
+    }
+    std::function<void()> on_exchange;
+  };
+  NcclCommunicator& group = this->group();
+  std::vector<std::string> during;
+  noted_.entered.clear();
+  cuda_on_host::set_wire(std::make_unique<Slow>([&] { during = noted_.entered; }));
+  group.all_reduce(numbers(counting(6)), Reduce::sum, "x");
+  cuda_on_host::set_wire(nullptr);
+  EXPECT_EQ(during, (std::vector<std::string>{"all_reduce"}));
+  EXPECT_EQ(noted_.entered, (std::vector<std::string>{"all_reduce", "left"}));
+}
+
+// An exception between the sends of one call leaves nothing open: the next call is carried out.
+TEST_F(NcclCalls, OfRowsAreClosedWhereAnExceptionComesBetween) {
+  NcclCommunicator& group = this->group();
+  const Tensor in = numbers(counting(3)), out = numbers(std::vector<float>(3));
+  const std::vector<std::int64_t> each(ranks, 1);
+  cuda_on_host::nccl().failing_send = 2;
+  EXPECT_THROW(group.all_to_all_v(in, each, out, each, "rows"), std::runtime_error);
+  group.all_reduce(in, Reduce::sum, "x");
+  EXPECT_EQ(read(in)[0], ranks);
+}
+
+TEST_F(NcclCalls, OfTwoAxesOverOneGroupShareIt) {
+  const auto joined = join_by_nccl(host_, "world", calls_);
+  EXPECT_EQ(cuda_on_host::nccl().groups, 1);
+  {
+    NcclCommunicator world(host_, *backend_, joined, {"world", Lane::background, false}, traffic_, calls_);
+    {
+      NcclCommunicator dp(host_, *backend_, joined, {"dp", Lane::background, false}, traffic_, calls_);
+      dp.all_reduce(numbers(counting(3)), Reduce::sum, "x");
+    }
+    cuda_on_host::nccl().async_error = ncclSystemError;  // still watched
+    EXPECT_NE(calls_.look(noted_), "");
+    cuda_on_host::nccl().async_error = ncclSuccess;
+    world.all_reduce(numbers(counting(3)), Reduce::sum, "x");
+  }
+  EXPECT_EQ(cuda_on_host::nccl().groups, 1);
 }
 
 TEST_F(NcclCalls, TroubleOfAGroupIsTold) {
@@ -396,7 +471,7 @@ TEST_F(NcclCalls, AGroupThatEndsWaitsForItsCallsAndIsGivenBack) {
 // Another rank may never come to what this one has called: nothing is waited for on the way out of a failure.
 TEST_F(NcclCalls, AGroupThatEndsInAFailureIsAborted) {
   try {
-    NcclCommunicator group(host_, *backend_, {"tp", Lane::foreground, false}, traffic_, calls_);
+    const std::unique_ptr<NcclCommunicator> group = make({"tp", Lane::foreground, false});
     throw std::runtime_error("no more memory");
   } catch (const std::runtime_error&) {
   }

@@ -6,18 +6,24 @@
 #include <cstring>
 #include <deque>
 #include <map>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "kernels/cuda/runtime.h"
+#include "kernels/stamp.h"
+#include "tests/cuda_on_host/clock.h"
 
 namespace cuda_on_host {
 
 struct Event {
   Stream* stream = nullptr;
   std::uint64_t after = 0;  // how much of the stream's work
+  // Of an event that keeps time: nanoseconds at which its stream has come by it; 0: not yet. The work that writes it may
+  // outlive the event.
+  std::shared_ptr<std::int64_t> time = {};
 };
 
 struct Stream {
@@ -30,8 +36,15 @@ struct Stream {
 
 namespace {
 
+// Memory of the device is there from a point of its stream on: other streams may use it behind that point.
+struct Taken {
+  const Stream* stream;
+  std::uint64_t after;
+};
+
 struct Memory {
   std::map<const void*, std::size_t> of_device, locked;
+  std::map<const void*, Taken> taken;
   std::size_t allocations = 0, in_use = 0, most_in_use = 0;
 };
 Memory& memory() {
@@ -44,6 +57,7 @@ struct Settings {
   bool late = std::getenv("CUDA_ON_HOST_LATE") != nullptr;
   bool others_first = false, inside = false;
   int device = 0;
+  float between_events = 0;
   std::unordered_map<const void*, std::size_t> shared_limits;
 };
 Settings& settings() {
@@ -78,9 +92,9 @@ constexpr int multiprocessors = 3;
 void Stream::go_on(std::uint64_t until) {
   if (settings().others_first && !settings().inside) {
     settings().inside = true;
+    const std::shared_ptr<void> whatever_comes(nullptr, [](void*) { settings().inside = false; });
     for (Stream* other : streams())
       if (other != this) other->go_on(other->queued());
-    settings().inside = false;
   }
   while (done < until && !waiting.empty()) {
     const std::function<void()> work = std::move(waiting.front());
@@ -109,6 +123,15 @@ std::size_t allocations() { return memory().allocations; }
 std::size_t bytes_in_use() { return memory().in_use; }
 std::size_t waits() { return settings().waits; }
 void set_late(bool late, bool others_first) { settings().late = late, settings().others_first = others_first; }
+
+void expect_taken(const Stream* by, const void* at) {
+  auto found = memory().taken.upper_bound(at);
+  if (found == memory().taken.begin()) return;
+  const auto& [stream, after] = (--found)->second;
+  if (stream != by && stream->done < after)
+    throw std::logic_error("a stream uses memory before the stream that takes it has come to that");
+}
+void set_time_between_events(float milliseconds) { settings().between_events = milliseconds; }
 
 void queue(Stream* stream, std::function<void()> work) {
   stream->waiting.push_back(std::move(work));
@@ -214,12 +237,14 @@ cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute, vo
 
 // ---- memory: as new, all of its bytes are 0xff: NaN, and no index ----
 
-cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t) {
+cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t stream) {
   if (call_fails()) return cudaErrorLaunchFailure;
   if (bytes > free_bytes()) return cudaErrorMemoryAllocation;
   *data = ::operator new (bytes, std::align_val_t{alignment});
   std::memset(*data, 0xff, bytes);
   memory().of_device[*data] = bytes;
+  queue(stream, [] {});
+  memory().taken[*data] = {stream, stream->queued()};
   memory().in_use += bytes;
   memory().most_in_use = std::max(memory().most_in_use, memory().in_use);
   ++memory().allocations;
@@ -231,6 +256,7 @@ cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
     if (block == memory().of_device.end()) throw std::logic_error("cudaFreeAsync: not memory of the device");
     memory().in_use -= block->second;
     memory().of_device.erase(block);
+    memory().taken.erase(data);
     ::operator delete (data, std::align_val_t{alignment});
   });
   return cudaSuccess;
@@ -277,6 +303,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   stream->go_on(stream->queued());
   std::erase(streams(), stream);
+  std::erase_if(memory().taken, [stream](const auto& entry) { return entry.second.stream == stream; });
   delete stream;
   --live().streams;
   return cudaSuccess;
@@ -294,17 +321,22 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, i
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   if (event->stream && event->stream != stream)
-    queue(stream, [of = event->stream, after = event->after] { of->go_on(after); });
+    queue(stream, [of = event->stream, after = event->after] {
+      const auto& all = streams();  // one that has ended has done all its work
+      if (std::find(all.begin(), all.end(), of) != all.end()) of->go_on(after);
+    });
   return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   return !event->stream || event->stream->done >= event->after ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, 0); }
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   if (call_fails()) return cudaErrorLaunchFailure;
   ++live().events;
-  return *event = new cuda_on_host::Event, cudaSuccess;
+  *event = new cuda_on_host::Event;
+  if (!(flags & cudaEventDisableTiming)) (*event)->time = std::make_shared<std::int64_t>(0);
+  return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   delete event;
@@ -312,7 +344,12 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  *event = {stream, stream->queued()};
+  if (event->time) {
+    event->time = std::make_shared<std::int64_t>(0);  // what was recorded before is forgotten
+    queue(stream, [time = event->time] { *time = smoe::host_nanoseconds(); });
+  }
+  event->stream = stream;
+  event->after = stream->queued();
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
@@ -320,8 +357,14 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   if (event->stream) event->stream->go_on(event->after);
   return cudaSuccess;
 }
-cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
-  return *milliseconds = 1, cudaSuccess;
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
+  for (const cudaEvent_t event : {begin, end}) {
+    if (!event->time || !event->stream) return cudaErrorInvalidValue;
+    if (*event->time == 0) return cudaErrorNotReady;
+  }
+  const float set = settings().between_events;
+  *milliseconds = set > 0 ? set : static_cast<float>(1e-6 * static_cast<double>(*end->time - *begin->time));
+  return cudaSuccess;
 }
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {

@@ -21,6 +21,7 @@
 #include "parallel/mesh.h"
 #include "tests/support/deviation.h"
 #include "tests/support/scratch_dir.h"
+#include "tests/support/source_folder.h"
 #include "trainer/checkpoint/hf_config.h"
 #include "trainer/training_step.h"
 
@@ -45,7 +46,7 @@ inline ModelConfig model_of(Json keys) {
 class GoldenFile {
  public:
   explicit GoldenFile(const std::string& name)
-      : file(std::string(SMOE_SOURCE_DIR) + "/tests/goldens/" + name + ".safetensors") {
+      : file(test::source_folder() + "/tests/goldens/" + name + ".safetensors") {
     const Json json = parse_json(file.metadata().at("config"), file.path());
     const JsonReader config(json, file.path());
     model = model_of(json.at("model"));

@@ -10,6 +10,7 @@
 #include "data/files/json.h"
 #include "data/text/tokenizer.h"
 #include "tests/support/scratch_dir.h"
+#include "tests/support/source_folder.h"
 #include "tests/data/tokenizer_fixtures.h"
 
 namespace smoe {
@@ -20,7 +21,7 @@ using test::spill;
 
 class GoldenTokenizer : public testing::Test {
  protected:
-  GoldenTokenizer() : golden_(read_json_file(fs::path(SMOE_SOURCE_DIR) / "tests/goldens/added_tokens.json")) {
+  GoldenTokenizer() : golden_(read_json_file(fs::path(test::source_folder()) / "tests/goldens/added_tokens.json")) {
     spill(directory_ / "tokenizer.model",
           test::model_of(golden_.at("pieces").get<std::vector<std::string>>(), "", 2, true));
   }

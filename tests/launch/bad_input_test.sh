@@ -431,6 +431,29 @@ case_bench_no_steps() {
   write_config
   expect 2 '--steps' '0' -- "$smoe" bench config.yaml --steps 0
 }
+# Each is told before anything is computed.
+case_bench_trace_where_nothing_can_be_written() {
+  write_config
+  mkdir folder
+  expect 1 'nowhere' -- "$smoe" bench config.yaml --trace nowhere/step.json
+  expect 1 'folder: it is a directory' -- "$smoe" bench config.yaml --trace folder
+  expect 1 'nowhere' -- mpirun --oversubscribe -n 2 "$smoe" bench config.yaml --trace nowhere/step.json
+  [ -z "$(ls -A folder)" ] || fail "something was written"
+}
+case_bench_trace_with_options_of_the_other_bench() {
+  write_config
+  expect 2 '--json' '--trace' -- "$smoe" bench config.yaml --trace step.json --json
+  expect 2 '--steps' '--trace' -- "$smoe" bench config.yaml --trace step.json --steps 3
+  expect 2 'train.device: found check' -- "$smoe" bench config.yaml --trace step.json train.device=check
+  absent step.json
+}
+case_bench_trace_of_a_layout_that_does_not_fit() {
+  write_config
+  expect 2 'parallel.ep = 2' 'parallel.tp=1 parallel.ep=1' -- "$smoe" bench config.yaml --trace step.json parallel.ep=2
+  expect 2 'num_key_value_heads is 1, which parallel.tp = 2 does not divide' -- \
+    mpirun --oversubscribe -n 2 "$smoe" bench config.yaml --trace step.json parallel.tp=2
+  absent step.json
+}
 case_bench_missing_start() {
   write_config
   expect '1|2' 'nowhere' -- "$smoe" bench config.yaml model.from=nowhere

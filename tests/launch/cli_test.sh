@@ -147,7 +147,41 @@ documented = open(sys.argv[1] + "/docs/formats.md").read().split("## smoe bench 
 assert all("`%s`" % key in documented for key in [*row, *row["ops"][0], *row["generation"]])
 END
 }
-case_bench_help_says_that_it_needs_no_data() { expect 0 'tokens and weights are random' --json --steps --threads -- "$smoe" bench --help; }
+# trace_a_step FILE [ARGUMENTS]...
+trace_a_step() {
+  "${prefix[@]}" "$smoe" bench "$configs/quickstart.yaml" model.hidden_size=64 model.intermediate_size=64 model.num_hidden_layers=1 \
+    model.vocab_size=512 data.sequence_length=64 train.micro_batch_size=2 train.threads=1 --trace "$@"
+}
+case_bench_traces_a_step() {
+  prefix=(env)
+  expect 0 '^step.json: one step of 1 rank\(s\), dp 1 tp 1 ep 1; https://ui.perfetto.dev' \
+    '^rank 0: [0-9.]+ ms, of which [0-9]+% in ops, 0% waiting in collectives' -- trace_a_step step.json
+  python3 - <<'END' || fail "a trace that is not as the guide says"
+import json
+events = json.load(open("step.json"))["traceEvents"]
+assert {event["pid"] for event in events} == {0}
+assert {"adamw", "grouped_gemm", "layer 0"} <= {event["name"] for event in events}
+END
+  absent runs
+}
+case_bench_traces_a_step_over_ranks() {
+  prefix=(ranks 2)
+  expect 0 'both.json: one step of 2 rank\(s\), dp 2 tp 1 ep 2' 'rank 0: .* waiting in collectives' 'rank 1: ' -- \
+    trace_a_step both.json parallel.ep=2
+  python3 - <<'END' || fail "a trace without its ranks or collectives"
+import json
+events = json.load(open("both.json"))["traceEvents"]
+for rank in 0, 1:
+    of_rank = [event for event in events if event["pid"] == rank]
+    collectives = [event for event in of_rank if event.get("cat") == "collective"]
+    assert {"gradients.reduce_scatter", "weights.all_gather"} <= {event["name"] for event in collectives}, collectives
+    assert any(event["args"]["axis"] == "ep" for event in collectives), collectives
+    begun, ended = ([event["id"] for event in of_rank if event["ph"] == phase] for phase in "be")
+    assert begun and sorted(begun) == sorted(ended)
+END
+  [ "$(ls -A)" = both.json ] || fail "something beside the trace is left: $(ls -A)"
+}
+case_bench_help_says_that_it_needs_no_data() { expect 0 'tokens and weights are random' --json --steps --threads --trace -- "$smoe" bench --help; }
 
 case_other_commands_keep_to_one_process() {
   expect 2 "'eval' runs in one process, found 2" -- ranks 2 "$smoe" eval --model x --data y

@@ -40,6 +40,12 @@ case_setup_does_nothing_when_complete() {
   fake apt-get 'echo "apt-get called"; exit 1'
   expect 0 'every package is here' -- "$launch/setup"
 }
+case_setup_installs_what_bundles_take_when_asked() {
+  # shellcheck disable=SC2016
+  fake dpkg-query 'case "$*" in *zstd | *debootstrap) exit 1;; *) printf installed;; esac'
+  expect 0 'every package is here' -- "$launch/setup" --check
+  expect 1 'missing: zstd debootstrap$' -- "$launch/setup" --bundle --check
+}
 
 # fake_toolkit HEADER...: a CUDA toolkit in this folder with these headers, around a setup that finds every package.
 fake_toolkit() {
@@ -56,8 +62,8 @@ case_setup_names_what_cuda_lacks() {
   fake_toolkit
   expect 0 'every package is here' 'nvcc is here and cublasLt\.h is not.* libcublas-dev' -- house/launch/setup
   fake_toolkit cublasLt.h
-  expect 0 'nvcc is here and cudnn\.h is not.* libcudnn9-dev' -- house/launch/setup --check
-  fake_toolkit cublasLt.h cudnn.h
+  expect 0 'nvcc is here and cudnn\.h is not.* libcudnn9-dev' 'nccl\.h is not.* libnccl-dev' -- house/launch/setup --check
+  fake_toolkit cublasLt.h cudnn.h nccl.h
   expect 0 'cudnn_frontend\.h is not here.* launch/setup fetches it' -- house/launch/setup --check
   absent house/build
   export SMOE_CUDA=OFF
@@ -65,7 +71,7 @@ case_setup_names_what_cuda_lacks() {
   [ "$(cat said)" = "setup: every package is here" ] || fail "it looked where it should not: $(cat said)"
 }
 case_setup_fetches_the_frontend_once() {
-  fake_toolkit cublasLt.h cudnn.h
+  fake_toolkit cublasLt.h cudnn.h nccl.h
   # A pip whose wheel has the headers, a program and a licence; anything else is the true python3.
   cat >wheel.py <<'END'
 import sys, zipfile
@@ -169,8 +175,9 @@ case_corpus_unknown_domain() { expect 1 'usage' 'politics' -- corpus_extract coo
 
 # A copy of the scripts around a smoe, a cmake and a corpus that only write down how they were called.
 fake_house() {
-  mkdir -p house/launch
+  mkdir -p house/launch house/configs
   cp "$launch"/{quickstart,common.sh,setup,cuda_parts.sh,mpirun} house/launch/
+  cp "$root/configs/quickstart.prompts.txt" house/configs/
   fake dpkg-query 'printf installed'
   fake nproc 'echo 2'
   # shellcheck disable=SC2016
@@ -222,7 +229,7 @@ case_quickstart_takes_every_step() {
   [ "$(calls 'train configs/quickstart.yaml train.output_dir=runs/quickstart parallel.ep=2 train.micro_batch_size=2')" = 2 ] ||
     fail "no training over two ranks: $(cat calls)"
   [ "$(calls 'eval --model runs/quickstart --data data/corpus/shards/code/eval data/corpus/shards/prose/eval')" = 1 ] || fail "no evaluation"
-  [ "$(calls 'generate --model runs/quickstart --prompt')" -ge 2 ] || fail "it did not write"
+  [ "$(calls 'generate --model runs/quickstart --prompt')" = "$(wc -l <"$root/configs/quickstart.prompts.txt")" ] || fail "it did not write"
   [ "$(calls 'report runs/quickstart')" = 1 ] || fail "no report"
 }
 case_quickstart_on_one_core_trains_in_one_process() {
@@ -267,6 +274,17 @@ case_quickstart_and_test_configure_alike() {
     fail "quickstart: cmake $(cat quickstart.configured); test: cmake $(cat test.configured)"
   grep -q -- '--build --preset release' by_quickstart || fail "quickstart built $(cat by_quickstart)"
   grep -q -- '--build --preset release' by_test || fail "test built $(cat by_test)"
+}
+
+case_slurm_script_takes_what_a_bundle_has() {
+  mkdir bin
+  # shellcheck disable=SC2016
+  printf '#!/bin/sh\necho "mpirun of the bundle: $*"\n' >bin/mpirun
+  : >smoe
+  chmod +x bin/mpirun smoe
+  local job=(env SLURM_NTASKS=3 SLURM_JOB_ID=1 SLURM_JOB_NODELIST=here)
+  expect 0 'mpirun of the bundle: -n 3 \./smoe train x\.yaml$' -- "${job[@]}" bash "$launch/train.slurm" x.yaml
+  expect 0 'mpirun of the bundle: -n 3 other train x\.yaml$' -- "${job[@]}" SMOE=other bash "$launch/train.slurm" x.yaml
 }
 
 # A house whose fuzzers are scripts: fuzz_json finds something, fuzz_npy does not.

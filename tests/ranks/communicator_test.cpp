@@ -50,18 +50,29 @@ std::string name_of(const testing::TestParamInfo<Tried>& info) {
   return std::to_string(size) + (device == Device::cpu ? "" : transport == Transport::mpi ? "_staged" : "_nccl");
 }
 
+// On all ranks, or on none.
+bool each_rank_has_a_gpu_and_nccl() {
+  const Mesh mesh = Mesh::over(test_session(), {.ranks = test_session().size()});
+  Communicator& world = mesh.group(Axis::world);
+  std::vector<std::int32_t> lacks{ranks_on_own_gpu(world) > 1 || !nccl_missing().empty()};
+  world.all_reduce(host_tensor(lacks), Reduce::max, "test.lacks");
+  return lacks[0] == 0;
+}
+
 class Collectives : public ::testing::TestWithParam<Tried> {
  protected:
   void SetUp() override {
     if (GetParam().device == Device::cpu) return;
     if (const std::string missing = cuda_missing(); !missing.empty()) GTEST_SKIP() << missing;
+    if (GetParam().transport == Transport::nccl && !each_rank_has_a_gpu_and_nccl())
+      GTEST_SKIP() << "ranks share a GPU, or have no NCCL";
   }
 
   template <class Check>
   void over_every_group(const Check& check) {
     const Placement where(GetParam().device);
     for (const Layout& layout : layouts_of(test_session().size())) {
-      UsedMesh mesh(Mesh::over(test_session(), layout, GetParam().transport), where);
+      UsedMesh mesh(Mesh::over(test_session(), layout, {GetParam().device, GetParam().transport}), where);
       for (const Axis axis : all_axes) {
         if (mesh->size(axis) == 1 && where.backend()) continue;  // no caller hands a device's tensors to itself
         SCOPED_TRACE(layout.to_string() + " axis " + smoe::name_of(axis));
@@ -233,17 +244,15 @@ INSTANTIATE_TEST_SUITE_P(OnGpus, Collectives,
 TEST(OnGpus, AreJoinedByNcclWhereEachRankHasOneAndBothAreThere) {
   if (const std::string missing = cuda_missing(); !missing.empty()) GTEST_SKIP() << missing;
   const Placement where(Device::cuda);
-  UsedMesh mesh(Mesh::over(test_session(), {.ranks = test_session().size()}), where);
+  UsedMesh mesh(Mesh::over(test_session(), {.ranks = test_session().size()}, {.kind = Device::cuda}), where);
   if (mesh->size(Axis::world) == 1) GTEST_SKIP() << "one rank";
-  std::vector<std::int32_t> on_a_gpu{ranks_on_own_gpu(mesh->group(Axis::world))};
-  mesh->group(Axis::world).all_reduce(host_tensor(on_a_gpu), Reduce::max, "test.sharing");
-  EXPECT_EQ(mesh->transport().starts_with("NCCL "), on_a_gpu[0] == 1 && nccl_missing().empty()) << mesh->transport();
+  EXPECT_EQ(mesh->transport().starts_with("NCCL "), each_rank_has_a_gpu_and_nccl()) << mesh->transport();
 }
 
 TEST_P(Collectives, SendWhatTheFormulasSay) {
   const Placement where(GetParam().device);
   for (const Layout& layout : layouts_of(test_session().size())) {
-    UsedMesh mesh(Mesh::over(test_session(), layout, GetParam().transport), where);
+    UsedMesh mesh(Mesh::over(test_session(), layout, {GetParam().device, GetParam().transport}), where);
     for (const Axis axis : all_axes) {
       if (mesh->size(axis) == 1 && where.backend()) continue;
       SCOPED_TRACE(layout.to_string() + " axis " + smoe::name_of(axis));

@@ -279,7 +279,7 @@ TEST_P(equivalence, every_layout_equals_one_rank) {
     if (c.some_layouts && !problems.empty()) continue;
     ASSERT_EQ(problems, std::vector<std::string>{}) << "this case is for other numbers of ranks";
     ++compared;
-    const Mesh mesh = Mesh::over(test_session(), layout);
+    const Mesh mesh = Mesh::over(test_session(), layout, {.kind = device_of(DeviceChoice::automatic)});
     const Deviations d = compare(run_case(c.what, mesh, 1), expected, mesh);
     for (const std::string& violation : violations(d, tolerances_of(c.what.type, layout)))
       ADD_FAILURE() << layout.to_string() << ": " << violation;
@@ -348,7 +348,7 @@ TEST_F(equivalence_of_frozen, the_frozen_keep_their_bits_and_count_nowhere) {
       EXPECT_NEAR(alone.steps[step].grad_norm, norm_of_trained(what_, alone, step), 1e-9 * alone.steps[step].grad_norm);
     for (const Layout& layout : layouts_of(test_session().size())) {
       SCOPED_TRACE(layout.to_string() + " " + freeze.front());
-      const Mesh mesh = Mesh::over(test_session(), layout);
+      const Mesh mesh = Mesh::over(test_session(), layout, {.kind = device_of(DeviceChoice::automatic)});
       initial_.clear();
       const CaseRun run = run_case(what_, mesh, 1);
       EXPECT_EQ(wrongs_of_frozen(what_, run, initial_), std::vector<std::string>{});
@@ -393,7 +393,7 @@ TEST(equivalence_of_scopes, rank_scope_is_sequence_scope_where_a_rank_has_one_se
   const CaseRun expected = run_case(by_sequence, Mesh::single(), 1);
   for (const Layout& layout : layouts_of(test_session().size())) {
     if (layout.tp != 1) continue;
-    const Mesh mesh = Mesh::over(test_session(), layout);
+    const Mesh mesh = Mesh::over(test_session(), layout, {.kind = device_of(DeviceChoice::automatic)});
     for (const std::string& violation : violations(compare(run_case(by_rank, mesh, 1), expected, mesh)))
       ADD_FAILURE() << layout.to_string() << ": " << violation;
   }
@@ -411,7 +411,7 @@ TEST(equivalence_of_cuts, other_micro_batches_drop_and_draw_the_same) {
   apart.accumulation = 2;
   const CaseRun expected = run_case(together, Mesh::single(), 1);
   for (const Layout& layout : layouts_of(test_session().size())) {
-    const Mesh mesh = Mesh::over(test_session(), layout);
+    const Mesh mesh = Mesh::over(test_session(), layout, {.kind = device_of(DeviceChoice::automatic)});
     for (const std::string& violation : violations(compare(run_case(apart, mesh, 1), expected, mesh)))
       ADD_FAILURE() << layout.to_string() << ": " << violation;
   }
@@ -459,7 +459,7 @@ INSTANTIATE_TEST_SUITE_P(types, equivalence_finds, ::testing::Values(DType::f32,
 TEST_P(equivalence_finds, a_mean_over_replicas_of_experts_where_a_sum_belongs) {
   for (const Layout& layout : layouts_of(test_session().size())) {
     if (layout.edp() == 1) continue;
-    Mesh mesh = Mesh::over(test_session(), layout);
+    Mesh mesh = Mesh::over(test_session(), layout, {.kind = device_of(DeviceChoice::automatic)});
     mesh.replace(Axis::edp, std::make_shared<MeanCommunicator>(mesh.share(Axis::edp)));
     expect_found(layout, mesh, ".experts.");
   }
@@ -473,7 +473,7 @@ TEST_P(equivalence_finds, a_missing_reduction_of_the_router) {
   };
   for (const Layout& layout : layouts_of(test_session().size())) {
     routers.clear();
-    Mesh mesh = Mesh::over(test_session(), layout);
+    Mesh mesh = Mesh::over(test_session(), layout, {.kind = device_of(DeviceChoice::automatic)});
     mesh.replace(Axis::world, std::make_shared<LeavingOutCommunicator>(mesh.share(Axis::world), routers));
     expect_found(layout, mesh, ".gate.");
   }

@@ -36,6 +36,7 @@ class StuckGpu final : public CommunicationStream {
     if (broken_) throw std::runtime_error("cuda: a collective: unspecified launch failure (cudaErrorLaunchFailure)");
     return false;
   }
+  Stamp stamp() override { return {}; }
 
  private:
   bool broken_;
