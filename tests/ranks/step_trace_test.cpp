@@ -102,7 +102,7 @@ TEST(OnGpusStepTrace, HasTheStreamsOfEveryRank) {
   for (const Layout& layout : layouts_of(test_session().size())) {
     if (layout.tp > 2) continue;
     SCOPED_TRACE(layout.to_string());
-    const Mesh mesh = Mesh::over(test_session(), layout);
+    const Mesh mesh = Mesh::over(test_session(), layout, {.kind = Device::cuda});
     for (const auto& [number, rank] : trace_of(mesh, make_cuda_backend())) {
       EXPECT_TRUE(rank.names("GPU: ops").contains("grouped_gemm"));
       EXPECT_TRUE(rank.names("GPU: parts").contains("optimizer"));
