@@ -214,6 +214,8 @@ StepShares shares_of(const RankTrace& trace) {
 }
 
 std::string trace_events(const RankTrace& trace, std::int64_t zero) {
+  // A device's clock is laid beside the host's to some nanoseconds: its first work does not come before what called it.
+  const auto since = [zero](std::int64_t moment) { return std::max<std::int64_t>(0, moment - zero); };
   Events events(trace.rank);
   std::map<std::string_view, int> numbers;
   events.name("process_name", 0, trace.name);
@@ -229,8 +231,8 @@ std::string trace_events(const RankTrace& trace, std::int64_t zero) {
                 {"name", slice.name},
                 {"cat", category(slice.kind)},
                 {"tid", numbers.at(slice.track)},
-                {"ts", microseconds(slice.begin - zero)},
-                {"dur", microseconds(slice.end - slice.begin)},
+                {"ts", microseconds(since(slice.begin))},
+                {"dur", microseconds(since(slice.end) - since(slice.begin))},
                 {"args", arguments(slice.details, slice.bytes)}});
   for (std::size_t i = 0; i < trace.flights.size(); ++i) {
     const TraceFlight& flight = trace.flights[i];
@@ -239,10 +241,10 @@ std::string trace_events(const RankTrace& trace, std::int64_t zero) {
                       {"cat", "on its way"},
                       {"id", fmt::format("{}.{}", trace.rank, i)},
                       {"tid", numbers.at(flight.track)},
-                      {"ts", microseconds(flight.begin - zero)}};
+                      {"ts", microseconds(since(flight.begin))}};
     OrderedJson end = begin;
     end["ph"] = "e";
-    end["ts"] = microseconds(flight.end - zero);
+    end["ts"] = microseconds(since(flight.end));
     begin["args"] = arguments(flight.details, flight.bytes);
     events.add(std::move(begin));
     events.add(std::move(end));
