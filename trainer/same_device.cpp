@@ -9,22 +9,17 @@
 #include <vector>
 
 #include "parallel/comm/agreement.h"
+#include "parallel/comm/rank_ranges.h"
 
 namespace smoe {
 namespace {
 
-// {1, 1, 0, 1} -> "0-1, 3" of what is 1.
+// Of what is found on each rank, those with that.
 std::string ranks_with(const std::vector<double>& found, double what) {
-  std::string text;
-  for (std::size_t first = 0; first < found.size(); ++first) {
-    if (found[first] != what) continue;
-    std::size_t last = first;
-    while (last + 1 < found.size() && found[last + 1] == what) ++last;
-    text += text.empty() ? "" : ", ";
-    text += last == first ? fmt::format("{}", first) : fmt::format("{}-{}", first, last);
-    first = last;
-  }
-  return text;
+  std::vector<int> ranks;
+  for (std::size_t rank = 0; rank < found.size(); ++rank)
+    if (found[rank] == what) ranks.push_back(static_cast<int>(rank));
+  return ranges_of(ranks);
 }
 
 }  // namespace

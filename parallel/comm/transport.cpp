@@ -13,6 +13,7 @@
 #include "kernels/cuda_device.h"
 #include "kernels/nccl.h"
 #include "parallel/comm/agreement.h"
+#include "parallel/comm/rank_ranges.h"
 
 namespace smoe {
 namespace {
@@ -24,17 +25,6 @@ std::string nccl_version(int number) {
   return number == 0 ? "none" : fmt::format("{}.{}.{}", number / 10000, number / 100 % 100, number % 100);
 }
 std::string cuda_version(int number) { return fmt::format("CUDA {}.{}", number / 1000, number % 1000 / 10); }
-
-// {0, 1, 2, 5}: "0-2, 5"
-std::string ranges_of(const std::vector<int>& numbers) {
-  std::string text;
-  for (std::size_t first = 0, last; first < numbers.size(); first = last + 1) {
-    for (last = first; last + 1 < numbers.size() && numbers[last + 1] == numbers[last] + 1;) ++last;
-    text += text.empty() ? "" : ", ";
-    text += first == last ? fmt::format("{}", numbers[first]) : fmt::format("{}-{}", numbers[first], numbers[last]);
-  }
-  return text;
-}
 
 // "2.28.9 on rank(s) 0-2, 2.27.5 on rank(s) 3"; one entry where all have the same.
 template <class Of, class Text>
