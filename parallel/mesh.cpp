@@ -97,7 +97,7 @@ Mesh Mesh::over(MpiSession& session, const Layout& layout, const Devices& device
       joined.push_back({std::move(ranks), lane, nccl});
     }
     mesh.groups_[static_cast<std::size_t>(axis)] = std::make_shared<DeviceCommunicator>(
-        std::move(host), std::move(nccl), DeviceCommunicator::Settings{name_of(axis), lane, session.checks_calls()},
+        std::move(host), std::move(nccl), NcclCommunicator::Place{name_of(axis), lane, session.checks_calls()},
         *mesh.traffic_, session.device_calls());
   }
   return mesh;

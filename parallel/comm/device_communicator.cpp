@@ -4,14 +4,13 @@
 #include <string>
 #include <utility>
 
-#include "parallel/comm/nccl_communicator.h"
 #include "parallel/comm/staged_communicator.h"
 
 namespace smoe {
 
 DeviceCommunicator::DeviceCommunicator(std::shared_ptr<Communicator> host, std::shared_ptr<NcclGroup> nccl,
-                                       const Settings& settings, Traffic& traffic, DeviceCalls& calls)
-    : host_(std::move(host)), nccl_(std::move(nccl)), settings_(settings), traffic_(traffic), calls_(calls) {}
+                                       const NcclCommunicator::Place& place, Traffic& traffic, DeviceCalls& calls)
+    : host_(std::move(host)), nccl_(std::move(nccl)), place_(place), traffic_(traffic), calls_(calls) {}
 
 DeviceCommunicator::~DeviceCommunicator() = default;
 
@@ -20,9 +19,7 @@ void DeviceCommunicator::use(Backend& backend) {
   if (backend_) leave(*backend_);
   if (backend.device() == Device::cpu) return;
   if (nccl_)
-    device_ = std::make_unique<NcclCommunicator>(
-        *host_, backend, nccl_, NcclCommunicator::Place{settings_.axis, settings_.lane, settings_.check_calls},
-        traffic_, calls_);
+    device_ = std::make_unique<NcclCommunicator>(*host_, backend, nccl_, place_, traffic_, calls_);
   else
     device_ = std::make_unique<StagedCommunicator>(*host_, backend);
   backend_ = &backend;

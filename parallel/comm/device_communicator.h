@@ -6,24 +6,19 @@
 #include <string_view>
 
 #include "kernels/backend.h"
-#include "kernels/communication_stream.h"
 #include "kernels/nccl.h"
 #include "parallel/comm/communicator.h"
 #include "parallel/comm/device_calls.h"
+#include "parallel/comm/nccl_communicator.h"
 #include "parallel/comm/traffic.h"
 
 namespace smoe {
 
 class DeviceCommunicator final : public Communicator {
  public:
-  struct Settings {
-    std::string_view axis;  // a literal
-    Lane lane = Lane::foreground;
-    bool check_calls = false;
-  };
   // nccl: of the same ranks in the same order; null: there is none. traffic and calls outlive it.
-  DeviceCommunicator(std::shared_ptr<Communicator> host, std::shared_ptr<NcclGroup> nccl, const Settings& settings,
-                     Traffic& traffic, DeviceCalls& calls);
+  DeviceCommunicator(std::shared_ptr<Communicator> host, std::shared_ptr<NcclGroup> nccl,
+                     const NcclCommunicator::Place& place, Traffic& traffic, DeviceCalls& calls);
   ~DeviceCommunicator() override;
   DeviceCommunicator(const DeviceCommunicator&) = delete;
   DeviceCommunicator& operator=(const DeviceCommunicator&) = delete;
@@ -66,7 +61,7 @@ class DeviceCommunicator final : public Communicator {
 
   std::shared_ptr<Communicator> host_;
   std::shared_ptr<NcclGroup> nccl_;
-  Settings settings_;
+  NcclCommunicator::Place place_;
   Traffic& traffic_;
   DeviceCalls& calls_;
   Backend* backend_ = nullptr;
