@@ -31,6 +31,8 @@ class TimedBackend final : public Backend {
 
   void reset();                       // forgets what was timed
   std::vector<OpTime> times() const;  // since then, in the order in which they first ran
+  // Off: ops are passed on, and neither timed nor waited for, until it is on again.
+  void time_ops(bool on) { times_ops_ = on; }
 
   Device device() const override { return inner_.device(); }
   DeviceProfile measure_profile() override { return inner_.measure_profile(); }
@@ -74,7 +76,7 @@ class TimedBackend final : public Backend {
   void timed(const Key& key, const Work& work, const Call& call, std::int64_t rows = 0);
 
   Backend& inner_;
-  bool waits_;
+  bool waits_, times_ops_ = true;
   std::size_t used_ = 0;
   std::array<Record, slots> records_;  // open addressing
   Record rest_;                        // of a program with more shapes than that

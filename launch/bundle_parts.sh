@@ -6,7 +6,8 @@
 #   launch/, configs/, docs/      as in the repository
 #   MANIFEST                      each file's SHA-256; sha256sum -c MANIFEST checks them
 
-test_programs=(kernels_tests goldens_tests communicator_ranks equivalence_ranks op_bench product_bench step_bench)
+test_programs=(kernels_tests gpu_tests goldens_tests communicator_ranks equivalence_ranks op_bench product_bench step_bench)
+emulated_programs=(gpu_tests goldens_tests communicator_ranks equivalence_ranks)  # over an emulated GPU, which launch/test-gpu is tried with
 levels=()
 origins=()      # the files of this system that were packed, for their licences
 with_cuda=      # in words
@@ -32,6 +33,17 @@ pack_programs() {
   esac
   [ ! -e "$bundle/bin/$level" ] || die "two builds have SMOE_MARCH=$level"
   mkdir -p "$bundle/bin/$level"
+  if [ -n "$emulated" ]; then
+    cmake --install "$1" --prefix "$installed" --component emulated >/dev/null ||
+      die "$1 has no emulated programs: cmake --build $1 --target emulated smoe"
+    for program in smoe "${emulated_programs[@]}"; do
+      strip "$installed/libexec/smoe/$program"
+    done
+    mv "$installed"/libexec/smoe/* "$bundle/bin/$level/"
+    : >"$bundle/bin/emulated"
+    rm -rf "$installed"
+    return
+  fi
   cmake --install "$1" --prefix "$installed" --component smoe --strip >/dev/null
   mv "$installed/bin/smoe" "$bundle/bin/$level/"
   if [ -n "$tests" ]; then
@@ -56,14 +68,17 @@ pack_shared() {
   cp "$root/launch/bundled/openmpi" "$bundle/bin/mpirun"
   cp "$root/launch/bundled/openmpi" "$bundle/bin/orted"
   if [ -n "$tests" ]; then
-    cmake --install "$1" --prefix "$installed" --component tests >/dev/null
+    cmake --install "$1" --prefix "$installed" --component test_data >/dev/null
     mkdir -p "$bundle/tests"
     mv "$installed"/share/smoe/tests/* "$bundle/tests/"
+    mv "$installed"/share/smoe/launch/* "$bundle/launch/"
     for program in "${test_programs[@]}"; do ln -s ../smoe "$bundle/tests/$program"; done
   fi
   rm -rf "$installed"
   with_cuda="without CUDA"
-  if [ "$(cached "$1" SMOE_CUDA)" != OFF ] && [ -n "$(cached "$1" CMAKE_CUDA_COMPILER)" ]; then
+  if [ -n "$emulated" ]; then
+    with_cuda="CUDA emulated on the CPU"
+  elif [ "$(cached "$1" SMOE_CUDA)" != OFF ] && [ -n "$(cached "$1" CMAKE_CUDA_COMPILER)" ]; then
     with_cuda="CUDA for $(cached "$1" CMAKE_CUDA_ARCHITECTURES)"
   fi
 }

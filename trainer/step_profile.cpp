@@ -78,6 +78,13 @@ class Workbench {
     double cpu = 0;
     std::vector<OpTime> ops;
   };
+  // As training runs it.
+  Times queued_step() {
+    timed_.time_ops(false);
+    const Times times = step();
+    timed_.time_ops(true);
+    return times;
+  }
   Times step() {
     Times times;
     timed_.reset();
@@ -178,7 +185,8 @@ StepProfile profile_step(const StepProfileCase& what) {
   }
 
   OpMedians ops;
-  std::vector<double> cores, products, memory, outside_micro_batch, outside_update, cpu_shares;
+  std::vector<double> cores, products, memory, outside_micro_batch, outside_update, cpu_shares, queued_micro_batch,
+      queued_update;
   for (std::int64_t i = 0; i < what.steps; ++i) {
     yardstick.product();  // the first after a step pays for cold caches
     for (int r = 0; r < 3; ++r) {
@@ -199,6 +207,11 @@ StepProfile profile_step(const StepProfileCase& what) {
     outside_update.push_back(times.apply - update);
     cpu_shares.push_back(times.cpu / (times.gradients + times.apply));
     ops.add(times.ops);
+    if (bench.backend().device() == Device::cuda) {
+      const Workbench::Times queued = bench.queued_step();
+      queued_micro_batch.push_back(queued.gradients);
+      queued_update.push_back(queued.apply);
+    }
     done(i + 3);
   }
 
@@ -220,6 +233,7 @@ StepProfile profile_step(const StepProfileCase& what) {
                outside_an_update = std::max(0.0, median(outside_update));
   profile.micro_batch_seconds = seconds_of(profile.ops, false) + outside_a_micro_batch;
   profile.update_seconds = seconds_of(profile.ops, true) + outside_an_update;
+  profile.queued_seconds = static_cast<double>(what.micro_batches) * median(queued_micro_batch) + median(queued_update);
   profile.outside_seconds = static_cast<double>(what.micro_batches) * outside_a_micro_batch + outside_an_update;
   for (OpTime& op : profile.ops) {
     if (is_update(op)) continue;

@@ -64,7 +64,8 @@ struct StepProfile {
   double outside_seconds = 0;      // of the step, in no op
   double micro_batch_seconds = 0;  // one forward and backward
   double update_seconds = 0;       // gradient norm and AdamW
-  double model_flops = 0;          // of the step: three times the forward's products (model/mixtral.h)
+  double queued_seconds = 0;  // of a GPU: the step as training runs it, whose ops are not waited for one by one; else 0
+  double model_flops = 0;     // of the step: three times the forward's products (model/mixtral.h)
   double cpu_share = 1;  // of the threads' time in the steps: what they ran, and did not wait for a core; on a GPU 1
   GenerationProfile generation;
   std::uint64_t peak_memory_bytes = 0;
@@ -74,8 +75,11 @@ struct StepProfile {
 
   std::int64_t tokens() const { return micro_batches * micro_batch_size * sequence_length; }
   double step_seconds() const { return static_cast<double>(micro_batches) * micro_batch_seconds + update_seconds; }
-  double mfu() const { return model_flops / step_seconds() / ceilings.core_flops; }
-  double share_of_product() const { return model_flops / step_seconds() / ceilings.product_flops; }
+  double training_seconds() const {
+    return on_gpu() ? queued_seconds : step_seconds();
+  }  // what a step of training takes
+  double mfu() const { return model_flops / training_seconds() / ceilings.core_flops; }
+  double share_of_product() const { return model_flops / training_seconds() / ceilings.product_flops; }
 };
 
 // Share of its ceiling that an op reaches: of the cores' rate where it computes, of the memory's where it moves numbers.

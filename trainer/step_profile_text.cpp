@@ -184,10 +184,10 @@ std::string describe(const StepProfile& p) {
                        p.micro_batches, 1e3 * p.micro_batch_seconds, 1e3 * p.update_seconds,
                        percent(p.update_seconds / step)));
   if (p.on_gpu())
-    line("",
-         "each op is waited for here; in training they queue up, and what the host does between them costs nothing");
-  const double flops = p.model_flops / step;
-  line("speed", fmt::format("{:.1f} tokens/s, {}", tokens / step,
+    line("", fmt::format("each op is waited for there; queued up, as in training, the step takes {:.1f} ms",
+                         1e3 * p.queued_seconds));
+  const double flops = p.model_flops / p.training_seconds();
+  line("speed", fmt::format("{:.1f} tokens/s, {}", tokens / p.training_seconds(),
                             p.on_gpu() ? fmt::format("{:.1f} TF/s: {:.1f}% of that product (mfu)", 1e-12 * flops,
                                                      percent(p.mfu()))
                                        : fmt::format("{:.1f} GF/s: {:.0f}% of the cores (mfu), {:.0f}% of the product",
@@ -283,8 +283,8 @@ std::string to_json_line(const StepProfile& p) {
                         {"micro_batch_seconds", p.micro_batch_seconds},
                         {"update_seconds", p.update_seconds},
                         {"outside_seconds", p.outside_seconds},
-                        {"tokens_per_sec", static_cast<double>(p.tokens()) / step},
-                        {"model_gflops", giga(p.model_flops / step)},
+                        {"tokens_per_sec", static_cast<double>(p.tokens()) / p.training_seconds()},
+                        {"model_gflops", giga(p.model_flops / p.training_seconds())},
                         {"mfu", p.mfu()},
                         {"share_of_product", p.share_of_product()},
                         {"cpu_share", p.cpu_share},
@@ -295,6 +295,7 @@ std::string to_json_line(const StepProfile& p) {
                         {"generation", generation}};
   if (p.on_gpu()) {
     object["precision"] = p.type == DType::bf16 ? "bf16" : "fp32";
+    object["queued_step_seconds"] = p.queued_seconds;
     object["peak_device_memory_bytes"] = p.peak_device_memory_bytes;
   }
   return object.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n";

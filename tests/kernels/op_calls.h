@@ -86,6 +86,9 @@ struct Output {
   double tolerance;                                // of max |found - truth| / max |truth|; 0: the same bits
   std::function<Values()> truth;                   // asked for after the call
   std::function<Values(const Values&)> part = {};  // what of both is compared; all of it
+  // The size of the terms that an entry is a sum of, where all that is written may be a small rest of them: the tolerance is of
+  // this, if it is larger than the truth's largest entry.
+  std::function<double()> terms = {};
 };
 
 struct Prepared {

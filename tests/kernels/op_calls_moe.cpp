@@ -47,7 +47,9 @@ struct Routed {
 
   Routed(const RouterCase& c, Inputs& in)
       : logits(router_logits(c, in)),
-        bias(c.bias > 0 ? in.normals(c.experts, c.bias) : Values()),
+        // f32 in either type: of bf16 two are soon the same, and then the choice is that of rounding.
+        bias(c.bias > 0 ? reference::cast<double>(reference::cast<float>(in.random().normals(c.experts, c.bias)))
+                        : Values()),
         tlogits(in.f32(logits)),
         tbias(c.bias > 0 ? in.f32({c.experts}, bias) : Tensor()),
         probabilities(in.output({c.tokens, c.experts})),
@@ -113,12 +115,19 @@ void add_router(OpCase& list, const RouterCase& c) {
                                             tdweights, tbalance, z_scale, dlogits);
                         },
                         {}};
+      // Of the chosen, whose gradients are differences of weighted dweights.
+      const auto terms = [=] {
+        double largest = 0;
+        for (std::size_t i = 0; i < dweights.values.size(); ++i)
+          largest = std::max(largest, std::abs(saved.weights.values[i] * dweights.values[i]));
+        return largest;
+      };
       // Of the weights alone: exactly zero where the token did not choose the expert, unless one score moves all.
       if (balanced || (c.rule.score == Score::softmax && !c.rule.renormalise)) {
-        prepared.outputs.push_back({"dlogits", dlogits, summed, truth});
+        prepared.outputs.push_back({"dlogits", dlogits, summed, truth, {}, terms});
       } else {
         prepared.outputs.push_back(
-            {"dlogits of the chosen experts", dlogits, summed, truth, where(true, saved.experts, E)});
+            {"dlogits of the chosen experts", dlogits, summed, truth, where(true, saved.experts, E), terms});
         prepared.outputs.push_back(
             {"dlogits of the others", dlogits, exact, [=] { return Values(T * E); }, where(false, saved.experts, E)});
       }
@@ -334,7 +343,22 @@ void add_swiglu(OpCase& list, const SwigluCase& c) {
           {{"dh", dh, pointwise, [=] { return truth().dh.values; }},
            {"a again", a, pointwise, [=] { return reference::swiglu_forward(h, weights).values; }}}};
       if (!in_place)
-        prepared.outputs.push_back({"drow_weights", drow_weights, summed, [=] { return truth().drow_weights; }});
+        prepared.outputs.push_back({"drow_weights",
+                                    drow_weights,
+                                    summed,
+                                    [=] { return truth().drow_weights; },
+                                    {},
+                                    [=] {
+                                      const Values unweighted = reference::swiglu_forward(h, {}).values;
+                                      double largest = 0;
+                                      for (Index r = 0; r < R; ++r) {
+                                        double squares = 0;
+                                        for (Index f = 0; f < F; ++f)
+                                          squares += std::pow(da(r, f) * unweighted[r * F + f], 2);
+                                        largest = std::max(largest, std::sqrt(squares));
+                                      }
+                                      return largest;
+                                    }});
       return prepared;
     };
   };

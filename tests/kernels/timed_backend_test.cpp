@@ -67,6 +67,19 @@ TEST_F(TimedBackendTest, CallsAddUpByOpAndShapeInTheOrderOfTheirFirst) {
   EXPECT_TRUE(timed.times().empty());
 }
 
+TEST_F(TimedBackendTest, WhatIsNotTimedIsDoneAllTheSame) {
+  const Tensor x = filled({4}, 0);
+  timed.reset();
+  timed.time_ops(false);
+  timed.fill(x, 3);
+  EXPECT_TRUE(timed.times().empty());
+  EXPECT_EQ(x.f32()[3], 3);
+  timed.time_ops(true);
+  timed.fill(x, 4);
+  ASSERT_EQ(timed.times().size(), 1u);
+  EXPECT_EQ(timed.times()[0].calls, 1);
+}
+
 TEST_F(TimedBackendTest, ExpertsWithoutRowsAreNoWork) {
   const std::vector<std::int32_t> offsets{0, 3, 3, 4};
   const Tensor device_offsets = arena.take(DType::i32, {4});

@@ -262,6 +262,7 @@ class JudgedOnAGpu : public Judged {
     profile.ceilings = {100e9, 100e9, 10e9};
     profile.peak_memory_bytes = 3u << 20;
     profile.peak_device_memory_bytes = 7u << 20;
+    profile.queued_seconds = 0.8;  // where the ops take a second, one by one
   }
   void expect_no_cpu(const std::string& text) const {
     for (const char* word : {"the cores", "GF/s (", "thread", "multiply-add", "CPU", "2048^3"})
@@ -276,7 +277,7 @@ TEST_F(JudgedOnAGpu, TextSpeaksOfTheProductAndOfBothMemories) {
   profile.generation = {.tokens = 32, .past = 480, .seconds = 0.1, .bytes = 9e7};
   const std::string text = describe(profile);
   for (const char* piece : {"a GPU, products by cuBLASLt, computing in bf16",
-                            "bf16 product 8192^3 0.1 TF/s, memory 10.0 GB/s", "0.1 TF/s: 60.0% of that product (mfu)",
+                            "bf16 product 8192^3 0.1 TF/s, memory 10.0 GB/s", "queued up, as in training, the step takes 800.0 ms", "0.1 TF/s: 75.0% of that product (mfu)",
                             "7 MiB of the GPU at the peak, 3 of the host", "90% of the bf16 product's rate"})
     EXPECT_NE(text.find(piece), std::string::npos) << piece << " is not in:\n" << text;
   expect_no_cpu(text);
@@ -306,6 +307,9 @@ TEST_F(JudgedOnAGpu, JsonHasItsPeakAndThePrecision) {
   const Json object = parse_json(to_json_line(profile), "bench");
   EXPECT_EQ(object.at("peak_device_memory_bytes"), 7 << 20);
   EXPECT_EQ(object.at("precision"), "bf16");
+  EXPECT_DOUBLE_EQ(object.at("step_seconds"), 1);
+  EXPECT_DOUBLE_EQ(object.at("queued_step_seconds"), 0.8);
+  EXPECT_DOUBLE_EQ(object.at("tokens_per_sec"), 2048 / 0.8);
   EXPECT_EQ(object.at("core_form"), "bf16 product 8192^3");
 }
 

@@ -181,6 +181,7 @@ TEST_F(DeviceRun, BenchHoldsTheStepAgainstTheBf16Product) {
   EXPECT_EQ(profile.ceilings.core_flops, profile.device.peak_flops);
   EXPECT_EQ(profile.ceilings.product_flops, profile.ceilings.core_flops);
   EXPECT_EQ(profile.cpu_share, 1);
+  EXPECT_GT(profile.queued_seconds, 0);
   EXPECT_GT(profile.peak_device_memory_bytes, 32 * mib);
   EXPECT_TRUE(mentions(describe(profile), {"emulated on the host", "bf16 product 128^3", "of that product (mfu)"}));
 }

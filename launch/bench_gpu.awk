@@ -1,0 +1,117 @@
+# The table of launch/bench-gpu, out of its lines of JSON, which several programs print: tests/bench/op_bench, block_bench and
+# gpu_peers.py, and smoe bench. Of what was measured in several turns, medians. `smoe is`: how many times as fast as that row.
+#   awk -f bench_gpu.awk bench-gpu.jsonl
+
+# What a key of a line's outer object has: a number, or a string without its quotes. Keys of inner objects come behind those asked for.
+function get(key,   at, rest) {
+  at = match($0, "\"" key "\": *")
+  if (!at) return ""
+  rest = substr($0, RSTART + RLENGTH)
+  if (substr(rest, 1, 1) == "\"") {
+    rest = substr(rest, 2)
+    return substr(rest, 1, index(rest, "\"") - 1)
+  }
+  match(rest, /^[^,}\]]*/)
+  return substr(rest, 1, RLENGTH)
+}
+function note(key, field, value) {
+  if (value == "" || value + 0 != value) return
+  values[key, field, ++counts[key, field]] = value
+}
+function median(key, field,   n, i, j, v, kept) {
+  n = counts[key, field]
+  if (!n) return ""
+  for (i = 1; i <= n; i++) kept[i] = values[key, field, i] + 0
+  for (i = 2; i <= n; i++)
+    for (j = i; j > 1 && kept[j - 1] > kept[j]; j--) { v = kept[j]; kept[j] = kept[j - 1]; kept[j - 1] = v }
+  return n % 2 ? kept[(n + 1) / 2] : (kept[n / 2] + kept[n / 2 + 1]) / 2
+}
+function number(value, form) { return value == "" ? "-" : sprintf(form, value) }
+function times(slower, faster) { return slower == "" || faster == "" || faster + 0 == 0 ? "" : sprintf("%.2fx", slower / faster) }
+function keep(list, key) {
+  if (!((list, key) in known)) { known[list, key] = 1; order[list, ++sizes[list]] = key }
+}
+
+get("error") != "" || get("skipped") != "" {
+  failures[++failed] = get("what") " " get("who") " " get("op") " " get("shape") " " get("how") ": " get("error") get("skipped")
+  next
+}
+get("left_out") != "" { next }
+
+get("what") == "block" {
+  key = get("model") SUBSEP get("routing") (get("documents") + 0 ? ", documents of " get("documents") : "")
+  row = key SUBSEP get("who") SUBSEP get("how")
+  keep("block", row)
+  note(row, "forward", get("forward_us")); note(row, "backward", get("backward_us")); note(row, "tflops", get("tflops"))
+  note(row, "share", get("share")); note(row, "memory", get("peak_device_memory_mib"))
+  note(row, "both", get("forward_us") + get("backward_us"))
+  if (get("who") == "smoe") note(key, "both", get("forward_us") + get("backward_us"))
+  note("card", "product", get("product_tflops")); note("card", "copy", get("copy_gbs"))
+  next
+}
+
+get("what") == "step" {
+  ours = get("who") == "smoe"
+  key = (ours ? get("config") : "mixtral-" get("model")) SUBSEP get("layers") SUBSEP (ours ? get("sequence_length") : get("seq"))
+  row = key SUBSEP get("who") SUBSEP get("how")
+  keep("step", row)
+  seconds = ours ? get("queued_step_seconds") : get("step_us") * 1e-6
+  note(row, "seconds", seconds); note(row, "tokens", get("tokens_per_sec"))
+  note(row, "tflops", ours ? get("model_gflops") / 1000 : get("tflops")); note(row, "share", ours ? get("share_of_product") : get("share"))
+  note(row, "memory", ours ? get("peak_device_memory_bytes") / 1048576 : get("peak_device_memory_mib"))
+  if (ours) note(key, "seconds", seconds)
+  next
+}
+
+get("op") != "" {
+  key = get("op") SUBSEP get("shape")
+  if (get("who") != "") {  # a peer's: the fastest of its ways is shown
+    us = get("us")
+    if (us + 0 == us && us > 0 && (!(key in peer) || us + 0 < peer[key] + 0)) { peer[key] = us; way[key] = get("how") }
+    next
+  }
+  keep("op", key)
+  note(key, "us", get("us")); note(key, "share", get("share"))
+  rate[key] = get("gflops") != "" ? sprintf("%.0f TF/s", get("gflops") / 1000) : sprintf("%.2f TB/s", get("gbs") / 1000)
+  of[key] = get("ceiling_of")
+}
+
+END {
+  if (sizes["block"]) {
+    printf "A layer, forward and backward, without optimizer; a product of 8192^3 %s TFLOP/s, a copy %s GB/s (medians)\n", \
+      number(median("card", "product"), "%.0f"), number(median("card", "copy"), "%.0f")
+    printf "%-8s %-28s %-46s %9s %9s %8s %6s %8s %8s\n", "model", "routing", "by", "forward", "backward", "TFLOP/s", "share", "MiB", "smoe is"
+    for (i = 1; i <= sizes["block"]; i++) {
+      row = order["block", i]
+      split(row, part, SUBSEP)
+      printf "%-8s %-28s %-46s %7s ms %6s ms %8s %5s%% %8s %8s\n", part[1], part[2], part[3] (part[4] != "" ? ", " part[4] : ""),
+        number(median(row, "forward") / 1000, "%.2f"), number(median(row, "backward") / 1000, "%.2f"), number(median(row, "tflops"), "%.0f"),
+        number(100 * median(row, "share"), "%.0f"), number(median(row, "memory"), "%.0f"),
+        part[3] == "smoe" ? "" : times(median(row, "both"), median(part[1] SUBSEP part[2], "both"))
+    }
+  }
+  if (sizes["step"]) {
+    printf "\nA step, optimizer included\n%-16s %-8s %-52s %10s %9s %8s %6s %8s %8s\n", "model", "layers", "by", "ms", "tokens/s", "TFLOP/s", "share", "MiB", "smoe is"
+    for (i = 1; i <= sizes["step"]; i++) {
+      row = order["step", i]
+      split(row, part, SUBSEP)
+      printf "%-16s %-8s %-52s %10s %9s %8s %5s%% %8s %8s\n", part[1], part[2], part[4] (part[5] != "" ? ", " part[5] : ""),
+        number(1000 * median(row, "seconds"), "%.1f"), number(median(row, "tokens"), "%.0f"), number(median(row, "tflops"), "%.0f"),
+        number(100 * median(row, "share"), "%.0f"), number(median(row, "memory"), "%.0f"),
+        part[4] == "smoe" ? "" : times(median(row, "seconds"), median(part[1] SUBSEP part[2] SUBSEP part[3], "seconds"))
+    }
+  }
+  if (sizes["op"]) {
+    printf "\n%-26s %-66s %10s %10s %6s of %-8s %10s %8s  %s\n", "op", "shape", "us", "rate", "share", "", "torch, us", "smoe is", "by"
+    for (i = 1; i <= sizes["op"]; i++) {
+      key = order["op", i]
+      split(key, part, SUBSEP)
+      printf "%-26s %-66s %10s %10s %5s%% of %-8s %10s %8s  %s\n", part[1], part[2], number(median(key, "us"), "%.1f"), rate[key],
+        number(100 * median(key, "share"), "%.0f"), of[key], number(peer[key], "%.1f"), times(peer[key], median(key, "us")), way[key]
+    }
+  }
+  if (failed) {
+    printf "\nNot measured:\n"
+    for (i = 1; i <= failed; i++) print "  " failures[i]
+  }
+}
