@@ -26,7 +26,7 @@ def parser():
     shared.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     shared.add_argument("--limit", type=float, default=600, help="seconds, after which nothing more is begun")
     shared.add_argument("--rounds", type=int, default=5, help="the median of these is told")
-    shared.add_argument("--round-ms", type=float, default=20, help="of a round's calls")
+    shared.add_argument("--round-ms", type=float, help="of a round's calls: 20 of an op, 100 of a layer, 500 of a step")
     shared.add_argument("--compile", action="store_true", help="torch.compile too, where it changes something")
     shared.add_argument("--threads", type=int, help="of a CPU")
 
@@ -76,6 +76,8 @@ def refused(label, error):
 def ops_measurements(options, meter):
     from peers.ops import of_line
 
+    import torch
+
     measurements, without = [], set()
     with open(options.file, encoding="utf-8") as file:
         for line in lines_of(file, options.filter):
@@ -89,7 +91,7 @@ def ops_measurements(options, meter):
                 except ValueError as error:
                     label = {key: line[key] for key in ("op", "shape", "dtype") if key in line}
                     measurements.append(refused(label, error))
-    return measurements, dict(without_equivalent=sorted(without))
+    return measurements, dict(without_equivalent=sorted(without), device=meter.name(), torch=torch.__version__)
 
 
 def main():
@@ -103,6 +105,8 @@ def main():
     if not options.command:
         print(__doc__, file=sys.stderr)
         return 2
+    if options.round_ms is None:
+        options.round_ms = {"ops": 20, "block": 100, "step": 500}[options.command]
     if options.rounds < 1 or options.round_ms <= 0:
         sys.exit("gpu_peers.py: --rounds and --round-ms must be positive")
     deadline = Deadline(options.limit)  # with what Python takes to read torch
@@ -115,13 +119,19 @@ def main():
         sys.exit(f"gpu_peers.py: {error}; it needs torch and transformers (tests/goldens/requirements.txt)")
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("gpu_peers.py: this torch sees no GPU; --device cpu tries the program at small sizes")
+    if options.command == "ops":
+        try:
+            re.compile(options.filter)
+            open(options.file, encoding="utf-8").close()
+        except (re.error, OSError) as error:
+            sys.exit(f"gpu_peers.py: {error}")
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(1)
 
     from peers.meter import Meter
 
-    meter = Meter(torch.device(options.device), options.rounds, 1e-3 * options.round_ms, deadline)
+    meter = Meter(torch.device(options.device), options.rounds, 1e-3 * options.round_ms, deadline, options.compile)
     more = {}
     if options.command == "ops":
         measurements, more = ops_measurements(options, meter)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from peers.forms import expert_rows
-from peers.ways import BACKWARD, Prepared, Way, either, through_graph, ways
+from peers.ways import BACKWARD, Prepared, Way, compiled, either, through_graph, ways
 
 # ---- products ----
 
@@ -48,10 +48,10 @@ def grouped_gemm(on, form):
     def offsets():
         return torch.tensor(rows, device=on.device).cumsum(0, dtype=torch.int32)
 
-    def through(a, b, **more):
+    def through(*factors, **more):
         if grouped is None:
             raise RuntimeError("this torch has no grouped_mm")
-        return grouped(a, b, offs=more.pop("offs"), **more)
+        return grouped(*factors, **more)
 
     def prepare():
         a, b, offs = on.normal(*form.a), on.normal(*form.b), offsets()
@@ -146,20 +146,23 @@ def attention(on, form):
             return causal & (query - key < form.window) if form.window else causal
 
         blocks = create_block_mask(seen, None, None, form.S, form.S, device=on.device)
-        compiled = torch.compile(flex_attention)
-        return prepare(lambda q, k, v: compiled(q, k, v, block_mask=blocks, enable_gqa=groups > 1))
+        fast = compiled(flex_attention)
+        return prepare(lambda q, k, v: fast(q, k, v, block_mask=blocks, enable_gqa=groups > 1))
 
     if form.window:
         yield Way(f"F.scaled_dot_product_attention, efficient, mask of the window, heads expanded{suffix}",
                   lambda: sdpa("EFFICIENT_ATTENTION", True, band))
     else:
         heads = ", enable_gqa" if groups > 1 else ""
-        for backend, how in (("FLASH_ATTENTION", "flash"), ("CUDNN_ATTENTION", "cudnn")):
+        backends = [("FLASH_ATTENTION", "flash"), ("CUDNN_ATTENTION", "cudnn")]
+        if on.dtype == torch.float32:  # which those two do not compute on a GPU
+            backends = [("EFFICIENT_ATTENTION", "efficient"), *backends[:1]]
+        for backend, how in backends:
             way = Way(f"F.scaled_dot_product_attention, {how}{heads}{suffix}",
                       lambda backend=backend: sdpa(backend, False))
             if groups > 1:
                 way.instead = Way(f"F.scaled_dot_product_attention, {how}, heads expanded{suffix}",
                                   lambda backend=backend: sdpa(backend, True))
             yield way
-    if on.compiled:
+    if on.compile_too:
         yield Way("flex_attention compiled" + suffix, flex)

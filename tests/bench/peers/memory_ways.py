@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from peers.ways import BACKWARD, Prepared, Way, either, through_graph, ways
+from peers.ways import BACKWARD, Prepared, Way, compiled, either, through_graph, ways
 
 # ---- elementwise, reductions, the update ----
 
@@ -210,18 +210,10 @@ def swiglu(on, form):
             return Prepared(lambda: apply(h, weights), [h, h[:, :form.F]])
         return through_graph([apply(h, weights)], [h, weights], [on.normal(form.R, form.F)])
 
-    def compiled():
-        # Otherwise a compiled backward takes the memory of what it was given, and there is no second one.
-        import torch._functorch.config as config
-
-        if hasattr(config, "donated_buffer"):
-            config.donated_buffer = False
-        return prepare(torch.compile(product))
-
     suffix = either(form, "", BACKWARD)
     yield Way("silu(gate) * up * weight eager" + suffix, lambda: prepare(product))
-    if on.compiled:
-        yield Way("silu(gate) * up * weight compiled" + suffix, compiled)
+    if on.compile_too:
+        yield Way("silu(gate) * up * weight compiled" + suffix, lambda: prepare(compiled(product)))
 
 
 # ---- loss ----

@@ -46,8 +46,9 @@ class Yardsticks:
 
 
 class Meter:
-    def __init__(self, device, rounds, seconds, deadline):
+    def __init__(self, device, rounds, seconds, deadline, compiled):
         self.device, self.rounds, self.seconds, self.deadline = device, rounds, seconds, deadline
+        self.compiled = compiled  # whether something may be
         self.gpu = device.type == "cuda"
         self.yardsticks = Yardsticks(device)
 
@@ -133,7 +134,8 @@ class Meter:
         return round((torch.cuda.max_memory_allocated(self.device) - self.yardsticks.bytes) / MIB)
 
     def free(self):
-        # In that order: a graph that a closure holds is a cycle.
+        if self.compiled:
+            torch.compiler.reset()  # which holds what it compiled
         gc.collect()
         if self.gpu:
             torch.cuda.empty_cache()

@@ -117,14 +117,16 @@ class Routing:
         x = self.gate_input(run)
         logits = torch.nn.functional.linear(x, self.gate.weight).float()
         wanted = torch.tensor(shared_out(logits.shape[0] * self.chosen, SKEWED), device=x.device).clamp(min=1)
-        preference = wanted.log()
+        # An expert's share grows with its preference over the spread of the logits.
+        spread = logits.std(dim=0).mean()
+        preference = spread * (wanted / wanted.sum()).log() / 2
         nearest, distance = preference, None
-        for _ in range(200):
+        for turn in range(200):
             found = self.counts(logits + preference)
             away = (found - wanted).abs().sum().item()
             if distance is None or away < distance:
                 nearest, distance = preference, away
-            preference = preference + 0.3 * (wanted.log() - found.clamp(min=1).log())
+            preference = preference + spread * (wanted.log() - found.clamp(min=1).log()) / (4 + turn / 10)
         self.gate.weight[:, 0] = ((nearest - nearest.mean()) / x[:, 0].float().mean()).to(self.gate.weight.dtype)
 
 

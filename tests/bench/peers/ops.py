@@ -10,6 +10,7 @@ from peers.forms import bound, parse
 from peers.report import Measurement
 from peers.ways import WAYS, Stage
 
+
 def rotated(prepare, working_set):
     """One call a set of tensors, of as many sets as fill the working set."""
     sets = [prepare()]
@@ -27,7 +28,7 @@ def rotated(prepare, working_set):
     return call
 
 
-def of_line(line, meter, compiled, working_set):
+def of_line(line, meter, compile_too, working_set):
     """The measurements that stand beside a line of op_bench --json; ValueError where its shape is of no known form."""
     op, shape = line["op"], line["shape"]
     name = line.get("dtype", "f32")
@@ -35,7 +36,7 @@ def of_line(line, meter, compiled, working_set):
     if name not in dtypes:
         raise ValueError(f"{op} {shape}: of no type that is known: {name}")
     form = parse(op, shape)
-    on = Stage(meter.device, dtypes[name], compiled)
+    on = Stage(meter.device, dtypes[name], compile_too)
     flops, bytes_ = line.get("flops"), line.get("bytes")
     held = bound(op, flops, bytes_)
     work = flops if held == "matrix" else bytes_

@@ -29,8 +29,8 @@ class Way:
 class Stage:
     """Makes random operands."""
 
-    def __init__(self, device, dtype, compiled):
-        self.device, self.dtype, self.compiled = device, dtype, compiled
+    def __init__(self, device, dtype, compile_too):
+        self.device, self.dtype, self.compile_too = device, dtype, compile_too
 
     def normal(self, *shape, dtype=None, grad=False):
         made = torch.randn(*shape, device=self.device, dtype=dtype or self.dtype)
@@ -64,6 +64,16 @@ def through_graph(outputs, inputs, gradients):
     """Backward alone: the graph is kept, and gone through again by every call."""
     return Prepared(lambda: torch.autograd.grad(outputs, inputs, gradients, retain_graph=True),
                     [*outputs, *inputs, *gradients])
+
+
+def compiled(function):
+    """torch.compile, so that its graph can be gone through more than once: a backward otherwise takes for itself the memory
+    of what forward saved."""
+    import torch._functorch.config as config
+
+    if hasattr(config, "donated_buffer"):
+        config.donated_buffer = False
+    return torch.compile(function)
 
 
 def either(form, forward, backward):
