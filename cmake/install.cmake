@@ -21,6 +21,8 @@ foreach(target kernels_tests gpu_tests goldens_tests communicator_ranks equivale
 endforeach()
 install(DIRECTORY tests/goldens DESTINATION ${share}/tests COMPONENT test_data EXCLUDE_FROM_ALL
   FILES_MATCHING PATTERN "*.safetensors" PATTERN "*.json")
+install(PROGRAMS tests/bench/gpu_peers.py DESTINATION ${share}/tests/bench COMPONENT test_data EXCLUDE_FROM_ALL)
+install(DIRECTORY tests/bench/peers DESTINATION ${share}/tests/bench COMPONENT test_data EXCLUDE_FROM_ALL FILES_MATCHING PATTERN "*.py")
 install(PROGRAMS launch/test-gpu launch/bench-gpu DESTINATION ${share}/launch COMPONENT test_data EXCLUDE_FROM_ALL)
 install(FILES launch/common.sh launch/card.sh launch/bench_gpu.awk DESTINATION ${share}/launch COMPONENT test_data EXCLUDE_FROM_ALL)
 

@@ -192,7 +192,7 @@ check() {
       fi
       ;;
     *)
-      reason=$(grep -m1 -E 'error|FAILED|Failure|failed' "$scratch/.said" || tail -1 "$scratch/.said")
+      reason=$(grep -m1 '^failed: ' "$scratch/.said" || grep -m1 -E 'error|FAILED|Failure|failed' "$scratch/.said" || tail -1 "$scratch/.said")
       note "$name" "$what" failed "$seconds" "$found" "status $status: $reason"
       ;;
   esac

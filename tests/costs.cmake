@@ -4,6 +4,7 @@
 # test at a time on one core; those of Slurm, which was not installed there, are a guess. Only the order matters.
 set(smoe_costs
   "^Slurm\\." 60
+  "^GpuScripts\\.right" 100
   "^Faults\\." 32
   "^Collectives\\.8" 40
   "^CollectivesWithChecks" 35

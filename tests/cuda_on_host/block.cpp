@@ -31,6 +31,13 @@ std::uint64_t number_in_environment(const char* name) {
   return text ? std::strtoull(text, nullptr, 10) : 0;
 }
 
+Plant plant_in_environment() {
+  if (!std::getenv("CUDA_ON_HOST_IDLE_THREAD")) return {};
+  return {.error = Plant::Error::thread,
+          .thread = static_cast<unsigned>(number_in_environment("CUDA_ON_HOST_IDLE_THREAD")),
+          .in_every_kernel = true};
+}
+
 enum class Meeting : std::uint8_t { none, block, warp_barrier, ballot, match, largest, shuffle };
 
 struct Thread {
@@ -53,7 +60,7 @@ class Block {
   Thread* running = nullptr;
   std::vector<unsigned char> dynamic;
   std::uint64_t order = number_in_environment("CUDA_ON_HOST_ORDER");
-  Plant plant;
+  Plant plant = plant_in_environment();
   std::map<const void*, std::set<Place>> seen;
 
  private:
@@ -171,7 +178,7 @@ void Block::take_away(unsigned first, unsigned arrived) {
 
 bool Block::passes(const Place& barrier) {
   seen[kernel_].insert(barrier);
-  return plant.error == Plant::Error::barrier && plant.kernel == kernel_ && plant.barrier == barrier;
+  return plant.error == Plant::Error::barrier && plant.is_in(kernel_) && plant.barrier == barrier;
 }
 
 // In the orders 0 and 1 what has just become ready goes on, so that a warp runs ahead of the others as far as it can: the
@@ -214,7 +221,7 @@ void Block::run_one(unsigned number, const std::function<void()>& thread) {
   ready_.clear();
   waiting_ = {};
   static const std::function<void()> nothing = [] {};
-  const bool is_idle = plant.kernel == kernel_ && plant.error == Plant::Error::thread;
+  const bool is_idle = plant.is_in(kernel_) && plant.error == Plant::Error::thread;
   for (unsigned i = 0; i < count_; ++i) {
     Thread& t = threads_[i];
     t.gone = false;
@@ -264,7 +271,7 @@ void Block::run(const Launch& launch, const std::function<void()>& thread) {
     t.index.x = static_cast<unsigned>(threads_.size()) - 1;
   }
   try {
-    const bool is_short = plant.kernel == kernel_ && plant.error == Plant::Error::last_block;
+    const bool is_short = plant.is_in(kernel_) && plant.error == Plant::Error::last_block;
     for (unsigned b = 0; b < launch.blocks - (is_short ? 1 : 0); ++b) {
       state_ = order * 0x9E3779B97F4A7C15ull + b + 1;
       run_one(b, thread);

@@ -91,7 +91,8 @@ void queue(Stream* stream, std::function<void()> work);
 // Of such work, when the stream has come to it: memory that another stream takes later is not there yet.
 void expect_taken(const Stream* by, const void* at);
 
-// The environment sets these at start: CUDA_ON_HOST_ORDER=2, CUDA_ON_HOST_LATE=1, CUDA_ON_HOST_DEVICES=8.
+// The environment sets these at start: CUDA_ON_HOST_ORDER=2, CUDA_ON_HOST_LATE=1, CUDA_ON_HOST_DEVICES=8; and a GPU that is wrong,
+// CUDA_ON_HOST_IDLE_THREAD=5: that thread of each block of every kernel does nothing.
 //
 // How a stream works: at once, when it is called; or as late as a wait allows, which shows a host that does not wait. Then of
 // several streams each waits for the others where it was told to, and there alone; others_first: a stream that is waited
@@ -102,8 +103,11 @@ void set_late(bool late, bool others_first = false);
 struct Plant {
   enum class Error : std::uint8_t { none, barrier, last_block, thread } error = Error::none;
   const void* kernel = nullptr;
-  Place barrier;        // which threads of that kernel pass without waiting
+  Place barrier = {};   // which threads of that kernel pass without waiting
   unsigned thread = 0;  // of each block, which does nothing
+  bool in_every_kernel = false;
+
+  bool is_in(const void* launched) const { return in_every_kernel || kernel == launched; }
 };
 void set_plant(const Plant& plant);
 // What was launched since the last call, and the barriers that each has met.

@@ -276,9 +276,10 @@ TEST_F(JudgedOnAGpu, TextSpeaksOfTheProductAndOfBothMemories) {
   outside(0.1);
   profile.generation = {.tokens = 32, .past = 480, .seconds = 0.1, .bytes = 9e7};
   const std::string text = describe(profile);
-  for (const char* piece : {"a GPU, products by cuBLASLt, computing in bf16",
-                            "bf16 product 8192^3 0.1 TF/s, memory 10.0 GB/s", "queued up, as in training, the step takes 800.0 ms", "0.1 TF/s: 75.0% of that product (mfu)",
-                            "7 MiB of the GPU at the peak, 3 of the host", "90% of the bf16 product's rate"})
+  for (const char* piece :
+       {"a GPU, products by cuBLASLt, computing in bf16", "bf16 product 8192^3 0.1 TF/s, memory 10.0 GB/s",
+        "queued up, as in training, the step takes 800.0 ms", "0.1 TF/s: 75.0% of that product (mfu)",
+        "7 MiB of the GPU at the peak, 3 of the host", "90% of the bf16 product's rate"})
     EXPECT_NE(text.find(piece), std::string::npos) << piece << " is not in:\n" << text;
   expect_no_cpu(text);
 }

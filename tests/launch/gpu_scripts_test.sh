@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# launch/test-gpu and launch/bench-gpu, over the emulation of a GPU: what they find, on a GPU that is right and on one that is not, and
+# what they say where there is none.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/cases.sh"
+
+build=$(dirname "${2:-.}")
+test_gpu=("$root/launch/test-gpu" --build "$build")
+bench_gpu=("$root/launch/bench-gpu" --build "$build")
+emulated() { [ -x "$build/tests/cuda_on_host/smoe_on_host" ] || { echo "skipped: the emulation is not built" && exit 77; }; }
+
+# json FILE EXPRESSION: whether it holds of what the file has, as `found`.
+json() { python3 -c 'import json, sys; found = json.load(open(sys.argv[1])); sys.exit(not eval(sys.argv[2]))' "$1" "$2" || fail "$2 does not hold of $(cat "$1")"; }
+
+case_right_gpu_passes() {
+  emulated
+  expect 0 'curve +passed' 'collectives +passed' 'memcheck +skipped .*no compute-sanitizer' 'bit for bit' -- "${test_gpu[@]}" --emulated --out found
+  json found/test-gpu.json 'found["emulated"] and found["failures"] == 0 and len(found["checks"]) >= 14'
+  json found/test-gpu.json '[c["name"] for c in found["checks"][:4]] == ["card", "ops", "edges", "goldens"]'
+  json found/test-gpu.json 'all(c["result"] in ("passed", "skipped") for c in found["checks"])'
+  json found/test-gpu.json '"emulated" in found["checks"][0]["figures"]["card"]'
+  grep -q '^==> curve' found/test-gpu.log || fail "no log of a check"
+}
+
+case_wrong_gpu_is_seen() {
+  emulated
+  export CUDA_ON_HOST_IDLE_THREAD=5
+  expect 1 'ops +failed .*rope_odd_heads' 'both +failed .*differs at' -- "${test_gpu[@]}" --emulated --only '^(ops|both)$' --out found
+  json found/test-gpu.json 'found["failures"] == 2 and all("status 1" in c["why"] for c in found["checks"])'
+  grep -q 'deviation .* allowed' found/test-gpu.log || fail "the log does not have what failed"
+}
+
+case_time_that_is_up() {
+  emulated
+  expect 124 'goldens +not run .*the time was up after' 'curve +not run .*the time was up$' -- "${test_gpu[@]}" --emulated --limit 4 --only '^(goldens|curve)$' --out found
+  json found/test-gpu.json '[c["result"] for c in found["checks"]] == ["not run", "not run"]'
+}
+
+case_bench_tries_every_measurement() {
+  emulated
+  expect 0 'block +passed' 'A layer, forward and backward' 'A step, optimizer included' 'grouped_gemm' 'attention_backward' -- \
+    "${bench_gpu[@]}" --emulated --out found
+  json found/bench-gpu.json 'found["failures"] == 0 and all(c["result"] in ("passed", "skipped") for c in found["checks"])'
+  python3 -c 'import json; [json.loads(line) for line in open("found/bench-gpu.jsonl")]' || fail "a line is no JSON"
+  [ -s found/step.trace.json ] || fail "no timeline"
+}
+
+case_no_gpu_is_said_and_skipped() {
+  if [ -e /proc/driver/nvidia ] || command -v nvidia-smi >/dev/null; then exit 77; fi
+  [ -x "$build/tests/gpu/gpu_tests" ] && [ -x "$build/tests/bench/block_bench" ] || { echo "skipped: they are not built" && exit 77; }
+  expect 77 'no GPU to test: (found no NVIDIA driver|cuda is not in this build)' -- "${test_gpu[@]}"
+  expect 77 'no GPU to test: ' -- "${bench_gpu[@]}"
+  absent test-gpu-* bench-gpu-*
+}
+
+case_options() {
+  local script
+  for script in test-gpu bench-gpu; do
+    expect 1 'unknown option --frobnicate' "launch/$script \[--limit" -- "$root/launch/$script" --frobnicate
+    expect 1 "--limit: found 'soon', expected a number of seconds" -- "$root/launch/$script" --limit soon
+    expect 1 '--only wants a value' -- "$root/launch/$script" --only
+    expect 1 "$case/nowhere|there is no smoe" -- "$root/launch/$script" --build "$case/nowhere"
+    expect 0 '--limit SECONDS' 'Status: 0' -- "$root/launch/$script" --help
+    expect 0 '^card ' -- "$root/launch/$script" --list
+  done
+  expect 1 'has no shards/' -- "$root/launch/test-gpu" --data .
+}
+
+run_case "$@"
