@@ -50,11 +50,12 @@ std::string name_of(const testing::TestParamInfo<Tried>& info) {
   return std::to_string(size) + (device == Device::cpu ? "" : transport == Transport::mpi ? "_staged" : "_nccl");
 }
 
-// On all ranks, or on none.
+// On all ranks, or on none. Where NCCL lets ranks share one, none needs its own.
 bool each_rank_has_a_gpu_and_nccl() {
   const Mesh mesh = Mesh::over(test_session(), {.ranks = test_session().size()});
   Communicator& world = mesh.group(Axis::world);
-  std::vector<std::int32_t> lacks{ranks_on_own_gpu(world) > 1 || !nccl_missing().empty()};
+  std::vector<std::int32_t> lacks{(ranks_on_own_gpu(world) > 1 && own_device_rank().may_share_gpu == 0) ||
+                                  !nccl_missing().empty()};
   world.all_reduce(host_tensor(lacks), Reduce::max, "test.lacks");
   return lacks[0] == 0;
 }
