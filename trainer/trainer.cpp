@@ -11,6 +11,7 @@
 
 #include "kernels/check_backend.h"
 #include "kernels/cuda_device.h"
+#include "model/balance_units.h"
 #include "model/freeze.h"
 #include "optim/schedule.h"
 #include "parallel/comm/agreement.h"
@@ -111,6 +112,11 @@ RunSummary Trainer::run() {
   if (layout.ranks > 1) record_.say(fmt::format("{} ranks: {}", layout.ranks, layout.to_string()));
   if (const std::string how = parts_.mesh.transport(); !how.empty())
     record_.say(fmt::format("GPUs are joined by {}", how));
+  if (const RouterConfig& router = config.router; router.aux_loss_coef > 0)
+    record_.say("balance loss: router.aux_loss_coef " +
+                in_every_unit(router.aux_loss_coef,
+                              router.aux_loss_scope == AuxLossScope::hf ? BalanceUnit::hf : BalanceUnit::smoe,
+                              {parts_.hf.model.num_hidden_layers, parts_.hf.model.num_experts_per_tok}));
   if (parts_.training.model->type() == DType::bf16 && parts_.training.backend->device() == Device::cpu)
     record_.say("bf16 on a CPU is widened to f32 and rounded back: the numbers of a GPU, and no time saved");
   if (config.train.device == DeviceChoice::check) record_.say(check_notice);

@@ -7,7 +7,7 @@ set -euo pipefail
 configs=$root/configs
 
 case_help_lists_every_command() {
-  expect 0 prepare train verify eval generate logits bench report 'sweep.*not available yet' -- "$smoe" --help
+  expect 0 prepare train verify eval generate logits bench units report 'sweep.*not available yet' -- "$smoe" --help
   expect 0 CONFIG key=value --print-config --dry-run -- "$smoe" train --help
 }
 case_version() { expect 0 '^smoe [0-9]+\.[0-9]+\.[0-9]+$' -- "$smoe" --version; }
@@ -16,6 +16,18 @@ case_commands_to_come() {
   for command in sweep analyze upcycle merge plan; do
     expect 2 "smoe: error: the command '$command' is not available yet" -- "$smoe" "$command" anything --option value
   done
+}
+case_units_of_a_coefficient() {
+  expect 0 '^smoe +0\.00125 ' '^megatron +0\.00125 ' '^megablocks +0\.04 ' '^deepspeed +0\.00125 ' '^hf +0\.02 ' -- \
+    "$smoe" units 0.02 --from hf --layers 32 --top-k 2
+  "$smoe" units 0.01 --from megablocks --layers 16 --top-k 8 --json >units.json
+  python3 -c 'import json; found = json.load(open("units.json"))
+assert found == {"smoe": 6.25e-4, "megatron": 6.25e-4, "megablocks": 0.01, "deepspeed": 6.25e-4, "hf": 1.25e-3}, found'
+  expect 2 'hg' 'smoe,megatron,megablocks,deepspeed,hf' -- "$smoe" units 0.01 --from hg --layers 4 --top-k 2
+  expect 2 'COEF: found -1, expected a number of 0 or more' -- "$smoe" units --from hf --layers 4 --top-k 2 -- -1
+  expect 2 'COEF: found nan' -- "$smoe" units nan --from hf --layers 4 --top-k 2
+  expect 2 '--layers' -- "$smoe" units 0.01 --from hf --layers 0 --top-k 2
+  expect 2 '--from is required' -- "$smoe" units 0.01
 }
 case_unknown_command_has_a_suggestion() {
   expect 2 "smoe: error: unknown command 'trian', expected one of .*did you mean 'train'" -- "$smoe" trian config.yaml
