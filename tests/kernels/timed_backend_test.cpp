@@ -105,6 +105,7 @@ TEST(Yardstick, MeasuresPositiveRates) {
   EXPECT_GT(yardstick.cores(), 1e8);
   EXPECT_GT(yardstick.product(), 1e6);
   EXPECT_GT(yardstick.memory(), 1e6);
+  EXPECT_GT(yardstick.copy(), 1e6);
 }
 
 TEST(YardstickBadInput, RoomForNoArrayIsABug) {
