@@ -14,7 +14,7 @@ install(FILES README.md SECURITY.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} 
 install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/docs COMPONENT smoe FILES_MATCHING PATTERN "*.md")
 
 set(tests ${CMAKE_INSTALL_LIBEXECDIR}/smoe)
-foreach(target kernels_tests goldens_tests communicator_ranks equivalence_ranks op_bench product_bench step_bench)
+foreach(target kernels_tests goldens_tests communicator_ranks equivalence_ranks op_bench block_bench product_bench step_bench)
   if(TARGET ${target})
     install(TARGETS ${target} RUNTIME DESTINATION ${tests} COMPONENT tests EXCLUDE_FROM_ALL)
   endif()

@@ -6,7 +6,7 @@
 #   launch/, configs/, docs/      as in the repository
 #   MANIFEST                      each file's SHA-256; sha256sum -c MANIFEST checks them
 
-test_programs=(kernels_tests goldens_tests communicator_ranks equivalence_ranks op_bench product_bench step_bench)
+test_programs=(kernels_tests goldens_tests communicator_ranks equivalence_ranks op_bench block_bench product_bench step_bench)
 levels=()
 origins=()      # the files of this system that were packed, for their licences
 with_cuda=      # in words

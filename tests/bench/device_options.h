@@ -3,11 +3,13 @@
 
 #include <omp.h>
 
+#include <cstdint>
 #include <memory>
 #include <stdexcept>
 #include <string>
 
 #include "kernels/backend.h"
+#include "kernels/yardstick.h"
 #include "tests/kernels/bench_shapes.h"
 
 namespace smoe::bench {
@@ -47,5 +49,10 @@ struct DeviceOptions {
     return given == second;
   }
 };
+
+// f32 numbers of the yardstick's room. A GPU's second-level cache holds half of what the CPU's triad takes, so it copies more.
+inline std::int64_t yardstick_elements(Device device, bool quick) {
+  return quick ? 3 * 4096 : device == Device::cuda ? std::int64_t{1} << 28 : Yardstick::triad_elements;
+}
 
 }  // namespace smoe::bench

@@ -97,16 +97,6 @@ struct Omitted {
   static constexpr const char *skipped = "skipped", *failed = "failed", *left_out = "left_out";
 };
 
-// What ops are held against: the larger sizes are for a GPU, whose second-level cache holds half of what the CPU's triad takes.
-struct YardstickSizes {
-  std::int64_t product, elements;
-  explicit YardstickSizes(const Options& o)
-      : product(o.quick ? 64 : Yardstick::product_size),
-        elements(o.quick                       ? 3 * 4096
-                 : o.on.device == Device::cuda ? std::int64_t{1} << 28
-                                               : Yardstick::triad_elements) {}
-};
-
 // Google Benchmark calls measure() several times an op: to find how many iterations fill the time, then once a
 // repetition. Each time the machine's rates are taken just before and just after.
 class Bench {
@@ -116,7 +106,7 @@ class Bench {
         working_set_(o.quick ? 0 : std::size_t{192} << 20),
         backend_(o.on.make()),
         numbers_(*backend_, checks::uniform_block()),
-        yardstick_(*backend_, YardstickSizes(o).product, YardstickSizes(o).elements) {
+        yardstick_(*backend_, o.quick ? 64 : Yardstick::product_size, yardstick_elements(o.on.device, o.quick)) {
     if (o.limit > 0)
       end_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(o.limit));
   }
