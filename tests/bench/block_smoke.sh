@@ -12,7 +12,7 @@ rows_of() {  # rows_of ROUTING [OPTION...]: the rows of each expert, in one line
   local line
   line=$("$block_bench" "${options[@]}" --quick --json --rounds 2 --routing "$@")
   [ "$(grep -o '"[a-z_]*":' <<<"$line" | tr -d '":' | tr '\n' ' ')" = "$keys " ] || { echo "found $line"; return; }
-  ! grep -Eq 'nan|inf|"(forward_us|backward_us|tflops|product_tflops)": 0[,.]0*[,}]' <<<"$line" || { echo "found $line"; return; }
+  ! grep -Eq 'nan|inf|"(forward_us|backward_us|tflops|product_tflops|copy_gbs)": 0[,.]0*[,}]' <<<"$line" || { echo "found $line"; return; }
   sed 's/.*"rows": \[\([0-9, ]*\)\].*/\1/; s/,//g' <<<"$line"
 }
 sum_of() { local sum=0 row; for row in $1; do ((sum += row)); done; echo "$sum"; }

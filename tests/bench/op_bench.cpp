@@ -12,14 +12,18 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <exception>
+#include <functional>
+#include <map>
 #include <memory>
 #include <new>
 #include <optional>
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/yardstick.h"
@@ -92,42 +96,45 @@ class Repeated {
   std::size_t next_ = 0;
 };
 
-// In place of a time.
-struct Omitted {
-  static constexpr const char *skipped = "skipped", *failed = "failed", *left_out = "left_out";
+// What stands in place of a time.
+struct Omission {
+  enum class Kind : std::uint8_t { left_out, skipped, failed } kind;  // no time, no room, an error
+  std::string why;
 };
+std::string name_of_call(const OpCall& call) { return call.op + "/" + call.shape; }
+using Omissions = std::map<std::string, Omission>;  // by name_of_call()
 
 // Google Benchmark calls measure() several times an op: to find how many iterations fill the time, then once a
 // repetition. Each time the machine's rates are taken just before and just after.
 class Bench {
  public:
-  explicit Bench(const Options& o)
-      : type_(o.on.type),
+  Bench(const Options& o, Omissions& omissions)
+      : end_(o.limit > 0
+                 ? Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(o.limit))
+                 : Clock::time_point::max()),
+        omissions_(omissions),
+        type_(o.on.type),
         working_set_(o.quick ? 0 : std::size_t{192} << 20),
         backend_(o.on.make()),
         numbers_(*backend_, checks::uniform_block()),
-        yardstick_(*backend_, o.quick ? 64 : Yardstick::product_size, yardstick_elements(o.on.device, o.quick)) {
-    if (o.limit > 0)
-      end_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(o.limit));
-  }
+        yardstick_(*backend_, o.quick ? 64 : Yardstick::product_size, yardstick_elements(o.on.device, o.quick)) {}
 
   void measure(benchmark::State& state, const OpCall& call) {
     if (prepared_for_ != &call) {
       prepared_.reset();  // before the next op takes its memory
       prepared_for_ = &call;
-      omitted_.clear();
-      if (Clock::now() >= end_) omitted_ = Omitted::left_out;
+      if (Clock::now() >= end_) omissions_[name_of_call(call)] = {Omission::Kind::left_out, {}};
     }
-    if (omitted_.empty()) try {
+    if (!omissions_.contains(name_of_call(call))) try {
         if (!prepared_) prepared_.emplace(*backend_, call, type_, numbers_, working_set_);
         return time(state, call.work);
       } catch (const std::bad_alloc& error) {
-        omitted_ = std::string(Omitted::skipped) + error.what();
+        omissions_[name_of_call(call)] = {Omission::Kind::skipped, error.what()};
       } catch (const std::exception& error) {  // the next op may do better
-        omitted_ = std::string(Omitted::failed) + error.what();
+        omissions_[name_of_call(call)] = {Omission::Kind::failed, error.what()};
       }
     prepared_.reset();
-    state.SkipWithError(omitted_.c_str());
+    state.SkipWithError("omitted");
   }
 
  private:
@@ -161,21 +168,21 @@ class Bench {
     state.SetLabel(matrix ? "matrix" : "memory");
   }
 
+  Clock::time_point end_;  // no op begins after it
+  Omissions& omissions_;
   DType type_;
   std::size_t working_set_;  // bytes, as much as the triad's three arrays
   std::unique_ptr<Backend> backend_;
   checks::RepeatedNumbers numbers_;
   Yardstick yardstick_;
-  Clock::time_point end_ = Clock::time_point::max();  // no op begins after it
   const OpCall* prepared_for_ = nullptr;
   std::optional<Repeated> prepared_;
-  std::string omitted_;  // what stands in place of its time, and why
 };
 
 // One line an op: the medians of its repetitions.
 class Table : public benchmark::BenchmarkReporter {
  public:
-  explicit Table(const Options& options) : options_(options) {}
+  Table(const Options& options, const Omissions& omissions) : options_(options), omissions_(omissions) {}
 
   bool ReportContext(const Context&) override {
     if (!options_.json)
@@ -186,7 +193,7 @@ class Table : public benchmark::BenchmarkReporter {
 
   void ReportRuns(const std::vector<Run>& runs) override {
     if (runs.empty()) return;
-    if (runs.front().error_occurred) return omit(runs.front());
+    if (omissions_.contains(runs.front().run_name.function_name)) return omit(runs.front());
     // Several repetitions are reported twice, as they are and then as aggregates; a single one only as it is.
     const auto row = std::find_if(runs.begin(), runs.end(), [](const Run& run) {
       return run.repetitions <= 1 || run.aggregate_name == "median";
@@ -211,10 +218,6 @@ class Table : public benchmark::BenchmarkReporter {
     std::fflush(stdout);
   }
 
-  // Ops for which there was no time.
-  std::size_t left_out() const { return left_out_.size(); }
-  bool any_failed() const { return any_failed_; }
-
  private:
   static std::pair<std::string, std::string> op_and_shape(const Run& run) {
     const std::string& name = run.run_name.function_name;
@@ -228,38 +231,34 @@ class Table : public benchmark::BenchmarkReporter {
   }
 
   void omit(const Run& run) {
-    const std::string& why = run.error_message;
-    const auto begins = [&](const char* word) { return why.rfind(word, 0) == 0; };
-    if (begins(Omitted::left_out)) {
-      left_out_.insert(run.run_name.function_name);
-      return;
-    }
-    const std::string word = begins(Omitted::failed) ? Omitted::failed : Omitted::skipped;
-    any_failed_ = any_failed_ || word == Omitted::failed;
-    std::string reason = why.substr(word.size());
-    reason = reason.substr(0, reason.find('\n'));
+    const std::string& name = run.run_name.function_name;
+    const Omission& omission = omissions_.at(name);
+    if (omission.kind == Omission::Kind::left_out || !said_.insert(name).second) return;
+    const char* const word = omission.kind == Omission::Kind::failed ? "failed" : "skipped";
+    std::string why = omission.why.substr(0, omission.why.find('\n'));
     std::replace_if(
-        reason.begin(), reason.end(), [](char c) { return c == '"' || c == '\\'; }, '\'');
+        why.begin(), why.end(), [](char c) { return c == '"' || c == '\\'; }, '\'');
     const auto [op, what] = op_and_shape(run);
     if (options_.json)
-      fmt::print("{{{}, \"{}\": \"{}\"}}\n", keys(op, what), word, reason);
+      fmt::print("{{{}, \"{}\": \"{}\"}}\n", keys(op, what), word, why);
     else
-      fmt::print("{:<26}{:<60}{}: {}\n", op, what, word, reason);
+      fmt::print("{:<26}{:<60}{}: {}\n", op, what, word, why);
     std::fflush(stdout);
   }
 
   const Options& options_;
-  std::set<std::string> left_out_;
-  bool any_failed_ = false;
+  const Omissions& omissions_;
+  std::set<std::string> said_;
 };
 
 int run(const Options& options) {
-  Bench bench(options);
+  Omissions omissions;
+  Bench bench(options, omissions);
   std::vector<OpCall> calls;
   for (const checks::OpCase& c : checks::bench_calls(options.on.model, options.on.type))
     calls.insert(calls.end(), c.calls.begin(), c.calls.end());
   for (const OpCall& call : calls) {
-    auto* registered = benchmark::RegisterBenchmark((call.op + "/" + call.shape).c_str(),
+    auto* registered = benchmark::RegisterBenchmark(name_of_call(call).c_str(),
                                                     [&](benchmark::State& state) { bench.measure(state, call); });
     registered->Unit(benchmark::kMicrosecond)->UseManualTime();
     if (options.quick && options.seconds == 0)
@@ -268,12 +267,16 @@ int run(const Options& options) {
       registered->MinTime(options.seconds > 0 ? options.seconds : 0.05);
     registered->Repetitions(options.repetitions > 0 ? options.repetitions : options.quick ? 1 : 5);
   }
-  Table table(options);
+  Table table(options, omissions);
   const std::size_t matched = benchmark::RunSpecifiedBenchmarks(&table, options.filter);
   if (matched == 0) throw std::runtime_error("no op matches --filter " + options.filter);
-  if (table.left_out() > 0 && options.json) fmt::print("{{\"left_out\": {}}}\n", table.left_out());
-  if (table.left_out() > 0 && !options.json) fmt::print("{} ops were left out: the time was over\n", table.left_out());
-  return table.any_failed() ? 1 : 0;
+  const auto count = [&](Omission::Kind kind) {
+    return std::count_if(omissions.begin(), omissions.end(), [=](const auto& of) { return of.second.kind == kind; });
+  };
+  if (const auto left_out = count(Omission::Kind::left_out); left_out > 0)
+    options.json ? fmt::print("{{\"left_out\": {}}}\n", left_out)
+                 : fmt::print("{} ops were left out: the time was over\n", left_out);
+  return count(Omission::Kind::failed) > 0 ? 1 : 0;
 }
 
 }  // namespace
