@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <memory>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "kernels/arena.h"
 #include "kernels/device_sums.h"
 #include "kernels/timed_backend.h"
 #include "kernels/yardstick.h"
+#include "tests/kernels/op_calls.h"
 
 namespace smoe {
 namespace {
@@ -97,6 +99,30 @@ TEST(OpWork, VisiblePairsAreThoseOfTheDefinition) {
       for (std::int64_t j = 0; j <= i; ++j) pairs += window == 0 || i - j < window;
     EXPECT_EQ(op_work::visible_pairs(2, 13, window), 2 * pairs) << "window " << window;
   }
+}
+
+// The bench counts a call's work from the sizes that it asks for, this clock from the tensors that it sees.
+TEST_F(TimedBackendTest, WorkOfACallIsWhatTheBenchCounts) {
+  checks::RepeatedNumbers numbers(*cpu, {0.3f, -0.7f, 0.1f, 0.9f, -0.2f});
+  int made = 0, counted = 0;
+  for (const DType type : {DType::f32, DType::bf16})
+    for (const checks::OpCase& c : checks::bench_calls(bench_shape("tiny"), type))
+      for (const checks::OpCall& call : c.calls) {
+        if (call.shape.find("documents") != std::string::npos) continue;  // which the clock does not look into
+        checks::Inputs inputs(timed, call.op, type, numbers);
+        const checks::Prepared prepared = call.prepare(inputs);
+        timed.reset();
+        prepared.call();
+        ++made;
+        for (const OpTime& time : timed.times())
+          if (time.op == call.op) {
+            EXPECT_DOUBLE_EQ(time.work.flops, call.work.flops) << call.op << " " << call.shape << " " << name_of(type);
+            EXPECT_DOUBLE_EQ(time.work.bytes, call.work.bytes) << call.op << " " << call.shape << " " << name_of(type);
+            ++counted;
+          }
+      }
+  EXPECT_EQ(counted, made);
+  EXPECT_GT(made, 100);
 }
 
 TEST(Yardstick, MeasuresPositiveRates) {
