@@ -14,7 +14,7 @@ install(FILES README.md SECURITY.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} 
 install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/docs COMPONENT smoe FILES_MATCHING PATTERN "*.md")
 
 set(tests ${CMAKE_INSTALL_LIBEXECDIR}/smoe)
-foreach(target kernels_tests gpu_tests goldens_tests communicator_ranks equivalence_ranks op_bench product_bench step_bench)
+foreach(target kernels_tests gpu_tests goldens_tests communicator_ranks equivalence_ranks op_bench block_bench product_bench step_bench)
   if(TARGET ${target})
     install(TARGETS ${target} RUNTIME DESTINATION ${tests} COMPONENT tests EXCLUDE_FROM_ALL)
   endif()
@@ -26,15 +26,17 @@ install(DIRECTORY tests/bench/peers DESTINATION ${share}/tests/bench COMPONENT t
 install(PROGRAMS launch/test-gpu launch/bench-gpu DESTINATION ${share}/launch COMPONENT test_data EXCLUDE_FROM_ALL)
 install(FILES launch/common.sh launch/card.sh launch/bench_gpu.awk DESTINATION ${share}/launch COMPONENT test_data EXCLUDE_FROM_ALL)
 
-# What stands for smoe and its tests where launch/test-gpu is tried without a GPU: the same programs over the emulation of one, under
-# the same names.
+# What stands for smoe, its tests and benchmarks where launch/test-gpu and bench-gpu are tried without a GPU: the same programs over the
+# emulation of one, under the same names.
 if(TARGET smoe_on_host)
   add_custom_target(emulated)
-  foreach(name smoe gpu_tests goldens_tests communicator_ranks equivalence_ranks)
+  foreach(name smoe gpu_tests goldens_tests communicator_ranks equivalence_ranks op_bench block_bench)
     string(REGEX REPLACE "_(tests|ranks)$" "" stem ${name})
     string(REPLACE "${stem}" "${stem}_on_host" twin ${name})
-    add_dependencies(emulated ${twin})
-    install(PROGRAMS $<TARGET_FILE:${twin}> DESTINATION ${tests} RENAME ${name} COMPONENT emulated EXCLUDE_FROM_ALL)
+    if(TARGET ${twin})  # without SMOE_BENCH there are no benchmarks
+      add_dependencies(emulated ${twin})
+      install(PROGRAMS $<TARGET_FILE:${twin}> DESTINATION ${tests} RENAME ${name} COMPONENT emulated EXCLUDE_FROM_ALL)
+    endif()
   endforeach()
 endif()
 

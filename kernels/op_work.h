@@ -1,5 +1,5 @@
 // What one call of an op has to do at least: floating-point operations of its definition, and bytes that are read and
-// written once. The one place for these formulas: tests/kernels/op_cases*.h, tests/bench and TimedBackend hold times
+// written once. The one place for these formulas: tests/kernels/op_calls*.cpp, tests/bench and TimedBackend hold times
 // against them. Letters are those of kernels/backend.h; n is a number of elements, `a` the bytes of a number of the type
 // that is marked A there; all others have four.
 #pragma once

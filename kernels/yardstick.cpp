@@ -1,5 +1,6 @@
 #include "kernels/yardstick.h"
 
+#include <algorithm>
 #include <chrono>
 
 namespace smoe {
@@ -37,5 +38,18 @@ double Yardstick::product() {
 }
 
 double Yardstick::memory() { return backend_.measure_memory_rate(room_); }
+
+double Yardstick::copy() {
+  const std::int64_t half = room_.elements() / 2;
+  double best = 0;
+  for (int round = 0; round < 5; ++round) {
+    const Stamp before = backend_.stamp();
+    backend_.copy(room_.rows(half, half), room_.rows(0, half));
+    const Stamp after = backend_.stamp();
+    backend_.synchronize();
+    best = std::max(best, 8.0 * static_cast<double>(half) / backend_.seconds_between(before, after));
+  }
+  return best;
+}
 
 }  // namespace smoe

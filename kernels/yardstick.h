@@ -23,12 +23,14 @@ class Yardstick {
   double cores();    // flop/s of the arithmetic units alone, or of the GPU's best product (DeviceProfile::peak_flops)
   double product();  // flop/s of one n x n x n product, the backend's own; on a GPU cores() again, which is one
   double memory();   // bytes/s of Backend::measure_memory_rate
+  // bytes/s, read and written, of the fastest of a few copies from one half of the triad's room to the other.
+  double copy();
 
  private:
   Backend& backend_;
   Arena arena_;
   Tensor a_, b_, c_;  // of the product; on a GPU empty
-  Tensor room_;       // of the triad
+  Tensor room_;       // of the triad and the copy
 };
 
 }  // namespace smoe

@@ -6,8 +6,8 @@
 #   launch/, configs/, docs/      as in the repository
 #   MANIFEST                      each file's SHA-256; sha256sum -c MANIFEST checks them
 
-test_programs=(kernels_tests gpu_tests goldens_tests communicator_ranks equivalence_ranks op_bench product_bench step_bench)
-emulated_programs=(gpu_tests goldens_tests communicator_ranks equivalence_ranks)  # over an emulated GPU, which launch/test-gpu is tried with
+test_programs=(kernels_tests gpu_tests goldens_tests communicator_ranks equivalence_ranks op_bench block_bench product_bench step_bench)
+emulated_programs=(gpu_tests goldens_tests communicator_ranks equivalence_ranks op_bench block_bench)  # over an emulated GPU, which the two scripts are tried with
 levels=()
 origins=()      # the files of this system that were packed, for their licences
 with_cuda=      # in words

@@ -23,6 +23,7 @@ set(smoe_costs
   "^CheckedRuns\\." 8
   "^Bundles\\.(a_|an_|nodes|one_line|tests)" 8
   "^cuda_on_host\\.StepTrace" 7
+  "^bench_(smoke|block)" 5
   "^TraceBackendOps\\." 4
   "^Ops/PlantedErrors\\.AreSeen/attention_backward" 20
   "^Ops/PlantedErrors\\.AreSeen/attention" 5

@@ -7,16 +7,10 @@
 
 namespace smoe::checks {
 
-std::vector<OpCase> compared_cases() {
-  std::vector<OpCase> cases = all_calls();
-  std::erase_if(cases, [](const OpCase& c) { return c.bench; });
-  return cases;
-}
-
 std::vector<Comparison> compare_with_reference(const OpCase& c, Backend& backend, DType type, Truth wanted) {
   std::vector<Comparison> comparisons;
   for (const OpCall& op : c.calls) {
-    Inputs inputs(backend, c.name + op.op, Inputs::For::comparison, type);
+    Inputs inputs(backend, c.name + op.op, type);
     const Prepared prepared = op.prepare(inputs);
     inputs.workspace().seal();
     prepared.call();

@@ -34,8 +34,6 @@ struct Comparison {
 enum class Truth : std::uint8_t { asked_for, left_out };
 std::vector<Comparison> compare_with_reference(const OpCase& c, Backend& backend, DType type = DType::f32,
                                                Truth wanted = Truth::asked_for);
-// The cases that are small enough for the reference.
-std::vector<OpCase> compared_cases();
 
 // A workspace that fails the test where memory beside a tensor was overwritten.
 class GuardedWorkspace : public Workspace {

@@ -1,6 +1,7 @@
 #include "tests/kernels/op_calls.h"
 
 #include <cstdlib>
+#include <initializer_list>
 
 namespace smoe::checks {
 namespace {
@@ -18,10 +19,19 @@ std::uint64_t seed_of(const std::string& name) {
   return hash + seed_of_the_environment();
 }
 
+std::vector<OpCase> joined(std::initializer_list<std::vector<OpCase>> families) {
+  std::vector<OpCase> all;
+  for (const auto& family : families) all.insert(all.end(), family.begin(), family.end());
+  return all;
+}
+
 }  // namespace
 
-Inputs::Inputs(Backend& backend, const std::string& name, For what, DType type)
-    : backend_(backend), workspace_(backend), random_(seed_of(name)), what_(what), type_(type) {}
+Inputs::Inputs(Backend& backend, const std::string& name, DType type)
+    : backend_(backend), workspace_(backend), random_(seed_of(name)), type_(type), numbers_(nullptr) {}
+
+Inputs::Inputs(Backend& backend, const std::string& name, DType type, RepeatedNumbers& numbers)
+    : backend_(backend), workspace_(backend), random_(seed_of(name)), type_(type), numbers_(&numbers) {}
 
 Values Inputs::normals(Index count, double scale, double mean) {
   if (for_bench()) return {};
@@ -29,32 +39,50 @@ Values Inputs::normals(Index count, double scale, double mean) {
   return reference::cast<double>(type_ == DType::bf16 ? rounded_to_bf16(drawn) : drawn);
 }
 
-Tensor Inputs::typed(Shape shape, const Values& values) {
-  return type_ == DType::f32 ? f32(shape, values) : workspace_.bf16(shape, values);
+Tensor Inputs::filled(DType type, Shape shape) {
+  const Tensor tensor = workspace_.room(type, shape);
+  numbers_->fill(tensor);
+  return tensor;
 }
-
-Tensor Inputs::typed_output(Shape shape) { return type_ == DType::f32 ? output(shape) : workspace_.output_bf16(shape); }
 
 Tensor Inputs::f32(Shape shape, const Values& values) {
-  if (!for_bench() || !values.empty()) return workspace_.f32(shape, values);
-  std::vector<float> uniform(static_cast<std::size_t>(shape.elements()));  // in [-1, 1)
-  for (float& value : uniform) {
-    state_ = state_ * 6364136223846793005ull + 1442695040888963407ull;
-    value = static_cast<float>(static_cast<std::uint32_t>(state_ >> 33)) * 0x1.0p-30f - 1;
-  }
-  return workspace_.floats(shape, uniform);
+  return for_bench() && values.empty() ? filled(DType::f32, shape) : workspace_.f32(shape, values);
 }
 
-Tensor Inputs::output(Shape shape) {
-  return for_bench() ? workspace_.floats(shape, std::vector<float>(static_cast<std::size_t>(shape.elements())))
-                     : workspace_.output(shape);
+Tensor Inputs::typed(Shape shape, const Values& values) {
+  if (type_ == DType::f32) return f32(shape, values);
+  return for_bench() && values.empty() ? filled(type_, shape) : workspace_.bf16(shape, values);
 }
 
-std::vector<OpCase> all_calls() {
-  std::vector<OpCase> calls;
-  for (const auto& family : {dense_calls(), cross_entropy_calls(), attention_calls(), moe_calls()})
-    calls.insert(calls.end(), family.begin(), family.end());
-  return calls;
+Tensor Inputs::cleared(DType type, Shape shape) {
+  const Tensor tensor = workspace_.room(type, shape);
+  backend_.fill(tensor, 0);
+  return tensor;
+}
+
+Tensor Inputs::zeros(Shape shape) {
+  return for_bench() ? cleared(DType::f32, shape)
+                     : workspace_.f32(shape, Values(static_cast<std::size_t>(shape.elements())));
+}
+
+Tensor Inputs::output(Shape shape) { return for_bench() ? cleared(DType::f32, shape) : workspace_.output(shape); }
+
+Tensor Inputs::typed_output(Shape shape) {
+  if (type_ == DType::f32) return output(shape);
+  return for_bench() ? cleared(type_, shape) : workspace_.output_bf16(shape);
+}
+
+Tensor Inputs::output_i32(Shape shape) {
+  return for_bench() ? cleared(DType::i32, shape) : workspace_.output_i32(shape);
+}
+
+std::vector<OpCase> compared_cases() {
+  return joined({dense_calls(), cross_entropy_calls(), attention_calls(), moe_calls()});
+}
+
+std::vector<OpCase> bench_calls(const BenchShape& shape, DType type) {
+  return joined({dense_calls(shape, type), cross_entropy_calls(shape, type), attention_calls(shape, type),
+                 moe_calls(shape, type)});
 }
 
 }  // namespace smoe::checks

@@ -1,6 +1,7 @@
 // THE op list: every op of kernels/backend.h as calls that are ready to be made, with what they must give. One list serves
 // the comparison with the reference, the comparison of two backends (CheckBackend), what threads may change, and the
-// bench: an op is added in one place, the op_calls_*.cpp of its family, over the shapes of op_cases*.h.
+// bench: an op is added in one place, the op_calls_*.cpp of its family, over the shapes of op_cases*.h, or, where it is timed, of
+// bench_cases.h.
 //
 // Rules of a call. Inputs are rounded to f32 before both sides read them; what forward saved for backward (a log-sum-exp,
 // say) is an input of backward like any other, so the reference's backward reads what the backend saved. Outputs start as
@@ -20,6 +21,8 @@
 #include <vector>
 
 #include "kernels/op_work.h"
+#include "tests/kernels/bench_shapes.h"
+#include "tests/kernels/repeated_numbers.h"
 #include "tests/kernels/workspace.h"
 #include "tests/reference/random.h"
 
@@ -29,17 +32,18 @@ using reference::Matrix;
 using reference::Random;
 
 // Where a call takes its arguments from. For the bench alone, where no truth is wanted, there are none of the host's
-// numbers: normals() gives nothing, and f32() of nothing fills the tensor by itself.
+// numbers: normals() gives nothing, and f32() and typed() of nothing fill the tensor by themselves.
 class Inputs {
  public:
-  enum class For { comparison, bench };
   // type: of the tensors that kernels/backend.h marks A, f32 or bf16. All numbers drawn are numbers of it.
-  Inputs(Backend& backend, const std::string& name, For what, DType type = DType::f32);
+  Inputs(Backend& backend, const std::string& name, DType type = DType::f32);
+  // For the bench. numbers: of the same backend.
+  Inputs(Backend& backend, const std::string& name, DType type, RepeatedNumbers& numbers);
 
   Backend& backend() { return backend_; }
   Workspace& workspace() { return workspace_; }
   Random& random() { return random_; }
-  bool for_bench() const { return what_ == For::bench; }
+  bool for_bench() const { return numbers_ != nullptr; }
   DType type() const { return type_; }
 
   Values normals(Index count, double scale = 1.0, double mean = 0.0);
@@ -53,19 +57,21 @@ class Inputs {
   Tensor f32(const Matrix<double>& matrix) { return f32({matrix.rows, matrix.cols}, matrix.values); }
   Tensor i32(Shape shape, const Ids& values) { return workspace_.i32(shape, values); }
   Tensor f64(double value) { return workspace_.f64({value}); }
+  Tensor zeros(Shape shape);
+  // Full of NaN; for the bench, of zeros.
   Tensor output(Shape shape);
   Tensor typed(Shape shape, const Values& values);
   Tensor typed(Shape shape, const Matrix<double>& matrix) { return typed(shape, matrix.values); }
   Tensor typed(const Matrix<double>& matrix) { return typed({matrix.rows, matrix.cols}, matrix.values); }
   Tensor typed_output(Shape shape);
-  Tensor output_i32(Shape shape) {
-    return for_bench() ? workspace_.i32(shape, Ids(shape.elements())) : workspace_.output_i32(shape);
-  }
+  Tensor output_i32(Shape shape);
 
   Values read(const Tensor& tensor) { return for_bench() ? Values() : workspace_.read(tensor); }
   Matrix<double> read(const Tensor& tensor, Index rows, Index cols) { return shaped(rows, cols, read(tensor)); }
 
  private:
+  Tensor filled(DType type, Shape shape);  // with the bench's numbers
+  Tensor cleared(DType type, Shape shape);
   static Matrix<double> shaped(Index rows, Index cols, Values values) {
     Matrix<double> m;
     m.rows = rows, m.cols = cols, m.values = std::move(values);
@@ -75,9 +81,8 @@ class Inputs {
   Backend& backend_;
   Workspace workspace_;
   Random random_;
-  For what_;
   DType type_;
-  std::uint64_t state_ = 1;  // of the bench's numbers
+  RepeatedNumbers* numbers_;  // the bench's; null where results are compared
 };
 
 struct Output {
@@ -107,8 +112,9 @@ struct OpCall {
 // The calls of a family at one shape. A bench case is too large for the reference, and has the calls that are timed.
 struct OpCase {
   std::string name;  // "rms_norm_odd"
-  bool bench;
-  std::vector<OpCall> calls;
+  bool bench = false;
+  std::vector<OpCall> calls{};
+  double a = 4;  // bytes of a number of the type that its work is counted for
   friend std::ostream& operator<<(std::ostream& out, const OpCase& c) { return out << c.name; }
 
   void add(std::string op, std::string shape, Work work, std::function<Prepared(Inputs&)> prepare) {
@@ -120,18 +126,31 @@ struct OpCase {
   }
 };
 
-std::vector<OpCase> dense_calls();          // op_calls_dense.cpp
+// Of each family what is compared, and what is timed at a model's sizes.
+std::vector<OpCase> dense_calls();  // op_calls_dense.cpp
+std::vector<OpCase> dense_calls(const BenchShape& shape, DType type);
 std::vector<OpCase> cross_entropy_calls();  // op_calls_cross_entropy.cpp
-std::vector<OpCase> attention_calls();      // op_calls_attention.cpp
-std::vector<OpCase> moe_calls();            // op_calls_moe.cpp
-std::vector<OpCase> all_calls();
+std::vector<OpCase> cross_entropy_calls(const BenchShape& shape, DType type);
+std::vector<OpCase> attention_calls();  // op_calls_attention.cpp
+std::vector<OpCase> attention_calls(const BenchShape& shape, DType type);
+std::vector<OpCase> moe_calls();  // op_calls_moe.cpp
+std::vector<OpCase> moe_calls(const BenchShape& shape, DType type);
 
-// The family's calls at each of its shapes.
+std::vector<OpCase> compared_cases();  // all that are small enough for the reference
+std::vector<OpCase> bench_calls(const BenchShape& shape, DType type);
+
+// A case of the bench, without its calls.
+inline OpCase timed_in(DType type) {
+  return {.name = {}, .bench = true, .calls = {}, .a = static_cast<double>(bytes_of(type))};
+}
+
+// The family's calls at each of its shapes, in cases like `form`.
 template <typename Case>
 void add_cases(std::vector<OpCase>& list, const std::string& family, const std::vector<Case>& cases,
-               void (*add)(OpCase&, const Case&)) {
+               void (*add)(OpCase&, const Case&), const OpCase& form = {}) {
   for (const Case& c : cases) {
-    OpCase& calls = list.emplace_back(OpCase{family + "_" + c.name, c.bench, {}});
+    OpCase& calls = list.emplace_back(form);
+    calls.name = family + "_" + c.name;
     add(calls, c);
   }
 }

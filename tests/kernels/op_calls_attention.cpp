@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "tests/kernels/bench_cases.h"
 #include "tests/kernels/op_calls.h"
 #include "tests/kernels/op_cases_attention.h"
 #include "tests/reference/attention.h"
@@ -17,14 +18,33 @@ namespace {
 
 using namespace op_cases;
 
+// The work of a call whose documents begin at `starts`: what they hide is none.
+Work of_documents(Work work, const AttentionCase& c, const Ids& starts) {
+  if (starts.empty()) return work;
+  double seen = 0;
+  for (Index t = 0; t < c.tokens(); ++t)
+    seen += static_cast<double>(t % c.sequence_length - starts[static_cast<std::size_t>(t)] + 1);
+  work.flops *= seen / op_work::visible_pairs(c.sequences, c.sequence_length, 0);
+  return work;
+}
+
 void add_attention(OpCase& list, const AttentionCase& c) {
   const AttentionShape shape{c.sequences, c.sequence_length, c.heads, c.kv_heads, c.head_dim, c.window};
   const reference::AttentionShape truth_shape{c.sequences, c.sequence_length, c.heads,
                                               c.kv_heads,  c.head_dim,        c.window};
-  const std::string what = fmt::format("B{} S{} H{} G{} C{}{}", c.sequences, c.sequence_length, c.heads, c.kv_heads,
-                                       c.head_dim, c.window ? fmt::format(" window {}", c.window) : "");
+  const std::string what =
+      fmt::format("B{} S{} H{} G{} C{}{}{}", c.sequences, c.sequence_length, c.heads, c.kv_heads, c.head_dim,
+                  c.window ? fmt::format(" window {}", c.window) : "",
+                  c.document_length > 0 ? fmt::format(" documents {:.0f}", c.document_length) : "");
   const Index T = c.tokens(), all_heads = c.heads + 2 * c.kv_heads, width = c.heads * c.head_dim;
   const double forward_tolerance = 2e-6 * std::max(1.0, c.score_scale), backward_tolerance = 1.5 * forward_tolerance;
+  const auto drawn_starts = [=](Random& random) {
+    return c.document_length > 0
+               ? reference::random_documents(random, c.sequences, c.sequence_length, c.document_length)
+               : Ids();
+  };
+  Random of_bench(1);
+  const Ids timed_starts = list.bench ? drawn_starts(of_bench) : Ids();  // work is counted of these
   struct Arguments {
     Matrix<double> qkv;
     Ids starts;
@@ -32,19 +52,17 @@ void add_attention(OpCase& list, const AttentionCase& c) {
   };
   const auto arguments = [=](Inputs& in) {
     Matrix<double> qkv = in.matrix(T, all_heads * c.head_dim);
-    if (c.score_scale != 1)
+    if (c.score_scale != 1 && !in.for_bench())
       for (Index t = 0; t < T; ++t)
         for (Index i = 0; i < width; ++i) qkv(t, i) *= c.score_scale;  // a power of two: still floats
-    Ids starts;
-    if (c.document_length > 0)
-      starts = reference::random_documents(in.random(), c.sequences, c.sequence_length, c.document_length);
+    Ids starts = in.for_bench() ? timed_starts : drawn_starts(in.random());
     const Tensor tstarts = starts.empty() ? Tensor() : in.i32({T}, starts),
                  tqkv = in.typed({T, all_heads, c.head_dim}, qkv);
     return Arguments{
         std::move(qkv),         std::move(starts), tqkv, tstarts, in.typed_output({T, c.heads, c.head_dim}),
         in.output({c.heads, T})};
   };
-  list.add("attention_forward", what, c.forward(), [=](Inputs& in) {
+  list.add("attention_forward", what, of_documents(c.forward(list.a), c, timed_starts), [=](Inputs& in) {
     const Arguments a = arguments(in);
     const auto truth = [=, qkv = a.qkv, starts = a.starts] {
       return reference::attention_forward(truth_shape, qkv, starts);
@@ -55,7 +73,7 @@ void add_attention(OpCase& list, const AttentionCase& c) {
                     {{"out", a.out, forward_tolerance, [=] { return truth().out.values; }},
                      {"lse", a.lse, forward_tolerance, [=] { return truth().lse.values; }}}};
   });
-  list.add("attention_backward", what, c.backward(), [=](Inputs& in) {
+  list.add("attention_backward", what, of_documents(c.backward(list.a), c, timed_starts), [=](Inputs& in) {
     const Arguments a = arguments(in);
     const Matrix<double> dout = in.matrix(T, width);
     in.backend().attention_forward(shape, a.tqkv, a.tstarts, a.out, a.lse);
@@ -87,7 +105,7 @@ void add_cached_attention(OpCase& list, const CachedAttentionCase& c) {
   const Index all_heads = c.heads + 2 * c.kv_heads, kv_size = c.kv_heads * c.head_dim;
   const Shape cache{c.capacity, c.kv_heads, c.head_dim};
   const std::string what = fmt::format("N{} past {} H{} G{} C{}", c.tokens, c.past, c.heads, c.kv_heads, c.head_dim);
-  list.add("attention_cached", what, c.forward(), [=](Inputs& in) {
+  list.add("attention_cached", what, c.forward(list.a), [=](Inputs& in) {
     const Matrix<double> qkv = in.matrix(c.tokens, all_heads * c.head_dim);
     // Rows behind the past hold NaN: they may be neither read nor written beyond past + tokens.
     const auto filled = [&] {
@@ -124,6 +142,13 @@ std::vector<OpCase> attention_calls() {
   std::vector<OpCase> list;
   add_cases(list, "attention", attention_cases(), add_attention);
   add_cases(list, "attention_cached", cached_attention_cases(), add_cached_attention);
+  return list;
+}
+
+std::vector<OpCase> attention_calls(const BenchShape& shape, DType type) {
+  std::vector<OpCase> list;
+  add_cases(list, "attention", bench_cases::attention(shape), add_attention, timed_in(type));
+  add_cases(list, "attention_cached", bench_cases::cached_attention(shape), add_cached_attention, timed_in(type));
   return list;
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "tests/kernels/bench_cases.h"
 #include "tests/kernels/op_calls.h"
 #include "tests/kernels/op_cases.h"
 #include "tests/reference/cross_entropy.h"
@@ -140,7 +141,7 @@ void add_backward(OpCase& list, const CrossEntropyCase& c, Index first, Index co
           }}}};
   };
   if (first == 0 && !by_token)
-    list.add("cross_entropy_backward", fmt::format("N{} V{}", c.rows, c.vocab()), c.backward(), prepare);
+    list.add("cross_entropy_backward", fmt::format("N{} V{}", c.rows, c.vocab()), c.backward(list.a), prepare);
   else
     list.vary("cross_entropy_backward", fmt::format("columns from {}{}", first, by_token ? ", scaled by token" : ""),
               prepare);
@@ -148,7 +149,7 @@ void add_backward(OpCase& list, const CrossEntropyCase& c, Index first, Index co
 
 void add_cross_entropy(OpCase& list, const CrossEntropyCase& c) {
   const std::string shape = fmt::format("N{} V{}", c.rows, c.vocab());
-  const Index ranges = c.bench ? 4 : static_cast<Index>(c.slices.size());
+  const Index ranges = list.bench ? 4 : static_cast<Index>(c.slices.size());
   list.add("cross_entropy_merge", shape, op_work::cross_entropy_merge(ranges, c.rows),
            [c](Inputs& in) { return prepare_merge(c, in); });
   list.add("cross_entropy_losses", shape, op_work::cross_entropy_losses(c.rows),
@@ -166,6 +167,12 @@ void add_cross_entropy(OpCase& list, const CrossEntropyCase& c) {
 std::vector<OpCase> cross_entropy_calls() {
   std::vector<OpCase> list;
   add_cases(list, "cross_entropy", cross_entropy_cases(), add_cross_entropy);
+  return list;
+}
+
+std::vector<OpCase> cross_entropy_calls(const BenchShape& shape, DType type) {
+  std::vector<OpCase> list;
+  add_cases(list, "cross_entropy", bench_cases::cross_entropy(shape), add_cross_entropy, timed_in(type));
   return list;
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/host_mirror.h"
+#include "tests/kernels/bench_cases.h"
 #include "tests/kernels/op_calls.h"
 #include "tests/kernels/op_cases.h"
 #include "tests/reference/adamw.h"
@@ -19,7 +20,7 @@ using namespace op_cases;
 
 void add_copies(OpCase& list, const ElementwiseCase& c) {
   const std::string shape = fmt::format("n{}", c.n);
-  const Work work = op_work::copy(c.n);
+  const Work work = op_work::copy(c.n);  // of f32, to and from the host
   // What has come to the host is taken back to the device, where it is read like any output.
   list.add("copy_to_host", shape, work, [c](Inputs& in) {
     const Values a = in.normals(c.n);
@@ -50,15 +51,16 @@ void add_copies(OpCase& list, const ElementwiseCase& c) {
     return Prepared{[&b = in.backend(), host, out] { b.copy_from_host(out, host.data()); },
                     {{"copy", out, exact, given(a)}}};
   });
-  list.add("copy", shape, work, [c](Inputs& in) {
+  list.add("copy", shape, op_work::copy(c.n, list.a), [c](Inputs& in) {
     const Values a = in.normals(c.n);
     const Tensor out = in.typed_output({c.n});
     return Prepared{[&b = in.backend(), from = in.typed({c.n}, a), out] { b.copy(out, from); },
                     {{"copy", out, exact, given(a)}}};
   });
-  list.add("fill", shape, op_work::fill(c.n), [c](Inputs& in) {
+  list.add("fill", shape, op_work::fill(c.n, list.a), [c](Inputs& in) {
     const Tensor out = in.typed_output({c.n});
-    return Prepared{[&b = in.backend(), out] { b.fill(out, 0.25f); }, {{"fill", out, exact, given(Values(c.n, 0.25))}}};
+    return Prepared{[&b = in.backend(), out] { b.fill(out, 0.25f); },
+                    {{"fill", out, exact, [c] { return Values(c.n, 0.25); }}}};
   });
   list.vary("fill", "integers", [c](Inputs& in) {
     const Tensor out = in.output_i32({c.n});
@@ -81,7 +83,7 @@ void add_elementwise(OpCase& list, const ElementwiseCase& c) {
                         [a, b] { return reference::cast<double>(reference::cast<float>(reference::add(a, b))); }}}};
     };
   };
-  list.add("add", shape, c.forward(), add_into(0));
+  list.add("add", shape, c.forward(list.a), add_into(0));
   list.vary("add", "into the first", add_into(1));
   list.vary("add", "into the second", add_into(2));
   // Five in another order have other last bits.
@@ -98,7 +100,7 @@ void add_elementwise(OpCase& list, const ElementwiseCase& c) {
                         }}}};
     };
     if (parts == 2)
-      list.add("sum_rows", shape, op_work::sum_rows(parts, c.n), sum_rows);
+      list.add("sum_rows", shape, op_work::sum_rows(parts, c.n, list.a), sum_rows);
     else
       list.vary("sum_rows", fmt::format("of {}", parts), sum_rows);
   }
@@ -158,8 +160,8 @@ void add_embedding(OpCase& list, const EmbeddingCase& c) {
                         }}}};
     };
   };
-  list.add("embedding_forward", shape, c.forward(), forward(0, c.vocab));
-  list.add("embedding_backward", shape, c.backward(), backward(0, c.vocab));
+  list.add("embedding_forward", shape, c.forward(list.a), forward(0, c.vocab));
+  list.add("embedding_backward", shape, c.backward(list.a), backward(0, c.vocab));
   const Index split = c.vocab / 3;
   for (const auto& [first, last] : {std::pair<Index, Index>{0, split}, {split, c.vocab}}) {
     const std::string rows = fmt::format("rows {} to {}", first, last);
@@ -171,7 +173,7 @@ void add_embedding(OpCase& list, const EmbeddingCase& c) {
 void add_rms_norm(OpCase& list, const RmsNormCase& c) {
   const Index T = c.tokens, D = c.hidden;
   const std::string shape = fmt::format("T{} D{}", T, D);
-  list.add("rms_norm_forward", shape, c.forward(), [=](Inputs& in) {
+  list.add("rms_norm_forward", shape, c.forward(list.a), [=](Inputs& in) {
     const Matrix<double> x = in.matrix(T, D, c.scale);
     const Values weight = in.normals(D, 0.3, 1.0);
     const Tensor y = in.typed_output({T, D}), rstd = in.output({T});
@@ -185,7 +187,7 @@ void add_rms_norm(OpCase& list, const RmsNormCase& c) {
   enum class Residual { apart, in_place, none };
   const auto backward = [=](Residual residual, bool trained) {
     return [=](Inputs& in) {
-      const Matrix<double> x = in.matrix(T, D, c.scale), dy = in.matrix(T, D), dresidual = in.matrix(T, D), none(T, D);
+      const Matrix<double> x = in.matrix(T, D, c.scale), dy = in.matrix(T, D), dresidual = in.matrix(T, D);
       const Values weight = in.normals(D, 0.3, 1.0), start = in.normals(D);
       const Tensor tx = in.typed(x), tweight = in.typed({D}, weight), rstd = in.output({T});
       in.backend().rms_norm_forward(tx, tweight, c.epsilon, in.typed_output({T, D}), rstd);
@@ -194,9 +196,9 @@ void add_rms_norm(OpCase& list, const RmsNormCase& c) {
       const Tensor dweight = trained ? in.f32({D}, start) : Tensor();
       const auto truth = [=, saved = in.read(rstd)] {
         Values sum = start;
-        Values gradient =
-            reference::rms_norm_backward(dy, x, weight, saved, residual == Residual::none ? none : dresidual, sum)
-                .values;
+        Values gradient = reference::rms_norm_backward(
+                              dy, x, weight, saved, residual == Residual::none ? Matrix<double>(T, D) : dresidual, sum)
+                              .values;
         return std::pair(std::move(gradient), std::move(sum));
       };
       Prepared prepared{[&b = in.backend(), tdy = in.typed(dy), tx, tweight, rstd, tresidual, dx, dweight] {
@@ -207,7 +209,7 @@ void add_rms_norm(OpCase& list, const RmsNormCase& c) {
       return prepared;
     };
   };
-  list.add("rms_norm_backward", shape, c.backward(), backward(Residual::apart, true));
+  list.add("rms_norm_backward", shape, c.backward(list.a), backward(Residual::apart, true));
   list.vary("rms_norm_backward", "where the residual was", backward(Residual::in_place, true));
   list.vary("rms_norm_backward", "without a residual", backward(Residual::none, true));
   list.vary("rms_norm_backward", "of a frozen weight", backward(Residual::apart, false));
@@ -244,13 +246,19 @@ void add_gemm(OpCase& list, const GemmCase& c) {
     };
     // As the layers call it: weight gradients accumulate.
     const bool is_gradient = x.kind == Gemm::tn;
+    const bool wide = is_gradient || (x.kind == Gemm::nt && c.wide);
     const Write usual = is_gradient ? Write::add : Write::assign, other = is_gradient ? Write::assign : Write::add;
-    list.add("gemm",
-             fmt::format("{} {}: [{}, {}] [{}, {}] to [{}, {}]", x.name, c.bench ? c.name.substr(6) : c.name, x.a_rows,
-                         x.a_cols, x.b_rows, x.b_cols, x.c_rows, x.c_cols),
-             c.forward(), call(usual, is_gradient));
+    const auto add = [&](const std::string& name, Write write, bool into_f32) {
+      const Index inner = x.kind == Gemm::tn ? x.a_rows : x.a_cols;
+      list.add("gemm",
+               fmt::format("{} {}: [{}, {}] [{}, {}] to [{}, {}]", x.name, name, x.a_rows, x.a_cols, x.b_rows, x.b_cols,
+                           x.c_rows, x.c_cols),
+               op_work::gemm(x.c_rows, x.c_cols, inner, list.a, into_f32 ? 4 : list.a), call(write, into_f32));
+    };
+    add(c.name, usual, wide);
+    if (is_gradient && c.assigned_too) add(c.name + "_assigned", Write::assign, false);
     list.vary("gemm", is_gradient ? "assigned" : "added", call(other, is_gradient));
-    list.vary("gemm", is_gradient ? "not widened" : "widened", call(usual, !is_gradient));
+    list.vary("gemm", wide ? "not widened" : "widened", call(usual, !wide));
   }
 }
 
@@ -269,8 +277,8 @@ void add_rope(OpCase& list, const RopeCase& c) {
   const auto add = [&](const char* op,
                        void (Backend::*rotate)(const Tensor&, std::int64_t, const Tensor&, const Tensor&),
                        void (*truth)(Matrix<double>&, Index, const Ids&, const Matrix<double>&)) {
-    list.add(op, fmt::format("T{} heads {} of {} C{}", c.tokens, c.rotated_heads, c.heads, c.head_dim), c.forward(),
-             [=](Inputs& in) {
+    list.add(op, fmt::format("T{} heads {} of {} C{}", c.tokens, c.rotated_heads, c.heads, c.head_dim),
+             c.forward(list.a), [=](Inputs& in) {
                const Tensor angles = in.output(table);
                in.backend().rope_table(c.frequencies(), c.scale, angles);
                const Ids positions = in.ids(c.tokens, c.positions);
@@ -290,7 +298,7 @@ void add_rope(OpCase& list, const RopeCase& c) {
 }
 
 void add_adamw(OpCase& list, const AdamWCase& c) {
-  list.add("adamw", fmt::format("n{}", c.n), c.forward(), [c](Inputs& in) {
+  list.add("adamw", fmt::format("n{}", c.n), c.forward(list.a < 4 ? list.a : 0), [c](Inputs& in) {
     // The bench makes thousands of updates, all but the first without a gradient, since an update clears it: its betas keep
     // the moments from decaying into denormals.
     const double beta1 = in.for_bench() ? 0.9999 : 0.9, beta2 = in.for_bench() ? 0.9999 : 0.95;
@@ -302,7 +310,7 @@ void add_adamw(OpCase& list, const AdamWCase& c) {
     const Values start = in.normals(c.n, 0.05);
     const bool rounds = in.type() == DType::bf16;
     const Tensor parameter = in.f32({c.n}, start), value = rounds ? in.typed_output({c.n}) : Tensor(),
-                 first = in.f32({c.n}, Values(c.n)), second = in.f32({c.n}, Values(c.n));
+                 first = in.zeros({c.n}), second = in.zeros({c.n});
     std::vector<Values> gradients;
     std::vector<Tensor> tensors;
     for (int t = 1; t <= c.steps; ++t)
@@ -345,6 +353,18 @@ std::vector<OpCase> dense_calls() {
   add_cases(list, "gemm", gemm_cases(), add_gemm);
   add_cases(list, "rope", rope_cases(), add_rope);
   add_cases(list, "adamw", adamw_cases(), add_adamw);
+  return list;
+}
+
+std::vector<OpCase> dense_calls(const BenchShape& shape, DType type) {
+  std::vector<OpCase> list;
+  const OpCase timed = timed_in(type);
+  add_cases(list, "elementwise", bench_cases::elementwise(shape), add_elementwise, timed);
+  add_cases(list, "embedding", bench_cases::embedding(shape), add_embedding, timed);
+  add_cases(list, "rms_norm", bench_cases::rms_norm(shape), add_rms_norm, timed);
+  add_cases(list, "gemm", bench_cases::gemm(shape), add_gemm, timed);
+  add_cases(list, "rope", bench_cases::rope(shape), add_rope, timed);
+  add_cases(list, "adamw", bench_cases::adamw(shape), add_adamw, timed);
   return list;
 }
 

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
+#include "tests/kernels/bench_cases.h"
 #include "tests/kernels/op_calls.h"
 #include "tests/kernels/op_cases_moe.h"
 #include "tests/reference/dispatch.h"
@@ -136,7 +138,7 @@ void add_router(OpCase& list, const RouterCase& c) {
   };
   list.add("router_backward", shape, c.backward(), backward(true));
   list.vary("router_backward", "of the weights alone", backward(false));
-  if (c.bench && c.bias > 0) return;
+  if (list.bench && c.bias > 0) return;
   list.add("balance_statistics", fmt::format("{} N{}", shape, N), op_work::balance_statistics(T, E, K),
            [=](Inputs& in) {
              const Routed r(c, in);
@@ -172,7 +174,7 @@ void add_jitter(OpCase& list, const JitterCase& c) {
                         }}}};
     };
   };
-  list.add("jitter", fmt::format("T{} D{}", c.tokens, c.hidden), c.forward(), call(To::apart));
+  list.add("jitter", fmt::format("T{} D{}", c.tokens, c.hidden), c.forward(list.a), call(To::apart));
   list.vary("jitter", "added", call(To::onto));
   list.vary("jitter", "in place", call(To::in_place));
 }
@@ -196,10 +198,15 @@ void add_dispatch(OpCase& list, const DispatchCase& c) {
   const auto map_of = [c](const Matrix<std::int32_t>& experts) {
     return reference::routing_map(reference::within_capacity(experts, {c.capacity.rows, c.capacity.group}), c.experts);
   };
-  const auto drawn_map = [=](Inputs& in) { return map_of(chosen_experts(c, in.random())); };
+  // The bench's sets of tensors are many, for their memory alone: one routing serves them all.
+  Random of_bench(1);
+  const auto timed = list.bench ? std::make_shared<const Matrix<std::int32_t>>(chosen_experts(c, of_bench)) : nullptr;
+  const auto timed_map = timed ? std::make_shared<const reference::RoutingMap>(map_of(*timed)) : nullptr;
+  const auto drawn_experts = [=](Inputs& in) { return timed ? *timed : chosen_experts(c, in.random()); };
+  const auto drawn_map = [=](Inputs& in) { return timed_map ? *timed_map : map_of(chosen_experts(c, in.random())); };
   const auto rows_of = [](const reference::RoutingMap& map) { return Index{map.offsets.back()}; };
   list.add("routing_map", shape, op_work::routing_map(T * K), [=](Inputs& in) {
-    const Matrix<std::int32_t> experts = chosen_experts(c, in.random());
+    const Matrix<std::int32_t> experts = drawn_experts(in);
     const Tensor row_of = in.output_i32({T, K}), assignment_of = in.output_i32({T * K}),
                  offsets = in.output_i32({c.experts + 1});
     const auto truth = [=] { return map_of(experts); };
@@ -214,7 +221,7 @@ void add_dispatch(OpCase& list, const DispatchCase& c) {
                       }},
                      {"offsets", offsets, exact, [=] { return as_values(truth().offsets); }}}};
   });
-  list.add("permute", shape, c.forward(), [=](Inputs& in) {
+  list.add("permute", shape, c.forward(list.a), [=](Inputs& in) {
     const reference::RoutingMap map = drawn_map(in);
     const Index R = rows_of(map);
     const Matrix<double> x = in.matrix(T, D);
@@ -242,7 +249,7 @@ void add_dispatch(OpCase& list, const DispatchCase& c) {
                         }}}};
     };
   };
-  list.add("unpermute", shape, c.backward(), unpermute(Base::none));
+  list.add("unpermute", shape, c.backward(list.a), unpermute(Base::none));
   list.vary("unpermute", "onto a base", unpermute(Base::apart));
   list.vary("unpermute", "onto itself", unpermute(Base::in_place));
   list.add("permute_weights", shape, op_work::permute_weights(T * K), [=](Inputs& in) {
@@ -309,10 +316,13 @@ void add_grouped_gemm(OpCase& list, const GroupedGemmCase& c) {
     // As the experts call it: weight gradients accumulate.
     const bool is_gradient = k.kind == Gemm::tn;
     const Write usual = is_gradient ? Write::add : Write::assign, other = is_gradient ? Write::assign : Write::add;
-    list.add("grouped_gemm",
-             fmt::format("{} {}: {} {} to {}", k.name, c.bench ? c.name.substr(6) : c.name, k.a.to_string(),
-                         k.b.to_string(), k.c.to_string()),
-             c.forward(), call(usual, is_gradient));
+    const auto add = [&](const std::string& name, Write write, bool wide) {
+      list.add("grouped_gemm",
+               fmt::format("{} {}: {} {} to {}", k.name, name, k.a.to_string(), k.b.to_string(), k.c.to_string()),
+               c.work(list.a, wide ? 4 : list.a), call(write, wide));
+    };
+    add(c.name, usual, is_gradient);
+    if (is_gradient && c.assigned_too) add(c.name + "_assigned", Write::assign, false);
     list.vary("grouped_gemm", is_gradient ? "assigned" : "added", call(other, is_gradient));
     list.vary("grouped_gemm", is_gradient ? "not widened" : "widened", call(usual, !is_gradient));
   }
@@ -321,7 +331,7 @@ void add_grouped_gemm(OpCase& list, const GroupedGemmCase& c) {
 void add_swiglu(OpCase& list, const SwigluCase& c) {
   const Index R = c.rows, F = c.ffn;
   const std::string shape = fmt::format("R{} F{}", R, F);
-  list.add("swiglu_forward", shape, c.forward(), [=](Inputs& in) {
+  list.add("swiglu_forward", shape, c.forward(list.a), [=](Inputs& in) {
     const Matrix<double> h = in.matrix(R, 2 * F, c.scale);
     const Values weights = c.weighted ? in.normals(R) : Values();
     const Tensor a = in.typed_output({R, F});
@@ -362,7 +372,7 @@ void add_swiglu(OpCase& list, const SwigluCase& c) {
       return prepared;
     };
   };
-  list.add("swiglu_backward", shape, c.backward(), backward(false));
+  list.add("swiglu_backward", shape, c.backward(list.a), backward(false));
   list.vary("swiglu_backward", "dh where h was, no gradient of the weights", backward(true));
 }
 
@@ -375,6 +385,17 @@ std::vector<OpCase> moe_calls() {
   add_cases(list, "dispatch", dispatch_cases(), add_dispatch);
   add_cases(list, "grouped_gemm", grouped_gemm_cases(), add_grouped_gemm);
   add_cases(list, "swiglu", swiglu_cases(), add_swiglu);
+  return list;
+}
+
+std::vector<OpCase> moe_calls(const BenchShape& shape, DType type) {
+  std::vector<OpCase> list;
+  const OpCase timed = timed_in(type);
+  add_cases(list, "router", bench_cases::router(shape), add_router, timed);
+  add_cases(list, "jitter", bench_cases::jitter(shape), add_jitter, timed);
+  add_cases(list, "dispatch", bench_cases::dispatch(shape), add_dispatch, timed);
+  add_cases(list, "grouped_gemm", bench_cases::grouped_gemm(shape), add_grouped_gemm, timed);
+  add_cases(list, "swiglu", bench_cases::swiglu(shape), add_swiglu, timed);
   return list;
 }
 

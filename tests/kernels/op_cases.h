@@ -1,8 +1,7 @@
-// THE case list: the shapes at which every op of kernels/backend.h is held against the reference, and at which it is
-// timed. A case is plain numbers; cases with bench = true are too large for the reference and serve the benchmark.
-// forward() and backward() are the work of one call (kernels/op_work.h).
-// Bench shapes are those of a Mixtral of 123M parameters on 4 sequences of 512: T 2048, D 512, F 1792, E 8, K 2,
-// V 32000, H 8, G 2, C 64.
+// THE case list: the shapes at which every op of kernels/backend.h is held against the reference. A case is plain numbers;
+// those at which ops are timed, too large for a reference, are made from a model's sizes in bench_cases.h.
+// forward() and backward() are the work of one call (kernels/op_work.h); a: bytes of a number of the type that
+// kernels/backend.h marks A.
 //
 // The families of attention and of the experts are in op_cases_attention.h and op_cases_moe.h.
 #pragma once
@@ -21,31 +20,25 @@ using Index = std::int64_t;
 struct ElementwiseCase {
   std::string name;
   Index n;
-  bool bench = false;
-  Work forward() const { return op_work::add(n); }
+  Work forward(double a) const { return op_work::add(n, a); }
 };
 
 inline std::vector<ElementwiseCase> elementwise_cases() {
-  return {{"none", 0}, {"one", 1}, {"odd", 1003}, {"large", 100'001}, {"bench_residual", 2048 * 512, true}};
+  return {{"none", 0}, {"one", 1}, {"odd", 1003}, {"large", 100'001}};
 }
 
 struct EmbeddingCase {
   std::string name;
   Index tokens, vocab, hidden;
   bool one_id = false;  // every token is the same one
-  bool bench = false;
-  Work forward() const { return op_work::embedding_forward(tokens, hidden); }
-  Work backward() const { return op_work::embedding_backward(tokens, hidden); }
+  Work forward(double a) const { return op_work::embedding_forward(tokens, hidden, a); }
+  Work backward(double a) const { return op_work::embedding_backward(tokens, hidden, a); }
 };
 
 inline std::vector<EmbeddingCase> embedding_cases() {
-  return {{"no_rows", 0, 11, 8},
-          {"one_row", 1, 11, 5},
-          {"odd", 37, 11, 7},
-          {"same_id_everywhere", 50, 9, 33, true},
-          {"large", 700, 301, 64},
-          {"large_vocabulary", 1500, 70000, 4},
-          {"bench", 2048, 32000, 512, false, true}};
+  return {{"no_rows", 0, 11, 8},   {"one_row", 1, 11, 5},
+          {"odd", 37, 11, 7},      {"same_id_everywhere", 50, 9, 33, true},
+          {"large", 700, 301, 64}, {"large_vocabulary", 1500, 70000, 4}};
 }
 
 struct RmsNormCase {
@@ -53,9 +46,8 @@ struct RmsNormCase {
   Index tokens, hidden;
   float epsilon = 1e-5f;
   double scale = 1;  // of x: 0 leaves epsilon alone under the root
-  bool bench = false;
-  Work forward() const { return op_work::rms_norm_forward(tokens, hidden); }
-  Work backward() const { return op_work::rms_norm_backward(tokens, hidden); }
+  Work forward(double a) const { return op_work::rms_norm_forward(tokens, hidden, a); }
+  Work backward(double a) const { return op_work::rms_norm_backward(tokens, hidden, a); }
 };
 
 inline std::vector<RmsNormCase> rms_norm_cases() {
@@ -68,30 +60,20 @@ inline std::vector<RmsNormCase> rms_norm_cases() {
           {"large_epsilon", 20, 48, 0.5f},
           {"tiny_x", 20, 48, 1e-5f, 1e-4},
           {"zero_x", 5, 16, 1e-5f, 0},
-          {"huge_x", 20, 48, 1e-5f, 1e4},
-          {"bench", 2048, 512, 1e-5f, 1, true}};
+          {"huge_x", 20, 48, 1e-5f, 1e4}};
 }
 
 // One linear layer, y = x w^T: nt is its forward, nn and tn the gradients by x and by w.
 struct GemmCase {
   std::string name;
   Index rows, out, in;
-  bool bench = false;
-  Work forward() const { return op_work::gemm(rows, out, in); }
+  bool wide = false;          // y is f32 whatever the type of x and w: logits
+  bool assigned_too = false;  // the bench times the weight's gradient in w's type as well, assigned
 };
 
 inline std::vector<GemmCase> gemm_cases() {
-  return {{"no_rows", 0, 5, 8},
-          {"one_row", 1, 33, 17},
-          {"one_by_one", 1, 1, 1},
-          {"one_inner", 19, 7, 1},
-          {"odd", 37, 29, 31},
-          {"router_like", 130, 8, 96},
-          {"large", 257, 129, 300},
-          {"bench_qkv", 2048, 768, 512, true},
-          {"bench_out", 2048, 512, 512, true},
-          {"bench_router", 2048, 8, 512, true},
-          {"bench_lm_head_chunk", 256, 32000, 512, true}};
+  return {{"no_rows", 0, 5, 8}, {"one_row", 1, 33, 17},      {"one_by_one", 1, 1, 1}, {"one_inner", 19, 7, 1},
+          {"odd", 37, 29, 31},  {"router_like", 130, 8, 96}, {"large", 257, 129, 300}};
 }
 
 struct CrossEntropyCase {
@@ -100,14 +82,13 @@ struct CrossEntropyCase {
   std::vector<Index> slices;  // columns of each slice of the vocabulary, in order
   enum class Mask { none, some, all } mask = Mask::some;
   double logit_scale = 3;
-  bool bench = false;
   Index vocab() const {
     Index total = 0;
     for (Index columns : slices) total += columns;
     return total;
   }
   Work forward() const { return op_work::cross_entropy_statistics(rows, vocab()); }
-  Work backward() const { return op_work::cross_entropy_backward(rows, vocab()); }
+  Work backward(double a) const { return op_work::cross_entropy_backward(rows, vocab(), a); }
 };
 
 inline std::vector<CrossEntropyCase> cross_entropy_cases() {
@@ -122,30 +103,23 @@ inline std::vector<CrossEntropyCase> cross_entropy_cases() {
           {"four_odd_slices", 23, {17, 1, 64, 100}},
           {"large_logits", 20, {257}, Mask::some, 1000},
           {"equal_logits", 20, {100}, Mask::some, 0},
-          {"large", 70, {4001}},
-          {"bench_chunk", 256, {32000}, Mask::none, 3, true}};
+          {"large", 70, {4001}}};
 }
 
 struct RopeCase {
   std::string name;
   Index tokens, heads, rotated_heads, head_dim, positions;
   double theta = 1e6;
-  bool bench = false;
   float scale = 1;
-  Work forward() const { return op_work::rope(tokens, rotated_heads, head_dim); }
+  Work forward(double a) const { return op_work::rope(tokens, rotated_heads, head_dim, a); }
   std::vector<float> frequencies() const { return reference::rope_frequencies(theta, head_dim); }
 };
 
 inline std::vector<RopeCase> rope_cases() {
-  return {{"no_rows", 0, 3, 2, 4, 5},
-          {"one_row", 1, 3, 2, 8, 5},
-          {"smallest_head", 9, 4, 3, 2, 20},
-          {"nothing_rotated", 9, 4, 0, 6, 20},
-          {"odd_heads", 37, 7, 5, 6, 40, 1e4},
-          {"far_positions", 64, 3, 2, 64, 32768},
-          {"large", 300, 12, 10, 64, 512},
-          {"scaled", 37, 3, 2, 16, 100, 1e4, false, 1.1386295f},
-          {"bench", 2048, 12, 10, 64, 512, 1e6, true}};
+  return {{"no_rows", 0, 3, 2, 4, 5},          {"one_row", 1, 3, 2, 8, 5},
+          {"smallest_head", 9, 4, 3, 2, 20},   {"nothing_rotated", 9, 4, 0, 6, 20},
+          {"odd_heads", 37, 7, 5, 6, 40, 1e4}, {"far_positions", 64, 3, 2, 64, 32768},
+          {"large", 300, 12, 10, 64, 512},     {"scaled", 37, 3, 2, 16, 100, 1e4, 1.1386295f}};
 }
 
 struct AdamWCase {
@@ -154,8 +128,7 @@ struct AdamWCase {
   int steps = 3;
   double weight_decay = 0.1, gradient_scale = 1.0;
   double gradient_size = 1.0;  // 0: a parameter that never receives a gradient
-  bool bench = false;
-  Work forward() const { return op_work::adamw(n); }
+  Work forward(double rounded) const { return op_work::adamw(n, rounded); }  // rounded: bytes of the value; 0: none
 };
 
 inline std::vector<AdamWCase> adamw_cases() {
@@ -166,8 +139,7 @@ inline std::vector<AdamWCase> adamw_cases() {
           {"clipped", 500, 3, 0.1, 0.037},
           {"no_decay", 500, 3, 0.0},
           {"tiny_gradients", 500, 3, 0.1, 1.0, 1e-12},
-          {"zero_gradients", 500, 3, 0.1, 1.0, 0.0},
-          {"bench", 8 * 3 * 512 * 1792, 1, 0.1, 1.0, 1.0, true}};
+          {"zero_gradients", 500, 3, 0.1, 1.0, 0.0}};
 }
 
 }  // namespace smoe::op_cases

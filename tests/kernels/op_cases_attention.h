@@ -11,14 +11,14 @@ struct AttentionCase {
   Index window = 0;
   double document_length = 0;  // mean length of the documents of a sequence; 0: one document each
   double score_scale = 1;      // a power of two on the queries: a large one makes the softmax pick a single key
-  bool bench = false;
 
   Index tokens() const { return sequences * sequence_length; }
-  Work forward() const {
-    return op_work::attention_forward(sequences, sequence_length, heads, kv_heads, head_dim, window);
+  // Documents are not counted off.
+  Work forward(double a) const {
+    return op_work::attention_forward(sequences, sequence_length, heads, kv_heads, head_dim, window, a);
   }
-  Work backward() const {
-    return op_work::attention_backward(sequences, sequence_length, heads, kv_heads, head_dim, window);
+  Work backward(double a) const {
+    return op_work::attention_backward(sequences, sequence_length, heads, kv_heads, head_dim, window, a);
   }
 };
 
@@ -48,11 +48,7 @@ inline std::vector<AttentionCase> attention_cases() {
           {"large_heads", 1, 70, 2, 1, 128},
           {"large_heads_documents", 2, 75, 2, 1, 104, 0, 30},
           {"odd_large_heads", 1, 37, 2, 2, 131},
-          {"largest_heads", 1, 70, 2, 1, 256, 20},
-          {"bench", 4, 512, 8, 2, 64, 0, 0, 1, true},
-          {"bench_one_sequence", 1, 256, 8, 2, 64, 0, 0, 1, true},
-          {"bench_long", 1, 2048, 8, 2, 64, 0, 0, 1, true},
-          {"bench_window", 1, 2048, 8, 2, 64, 256, 0, 1, true}};
+          {"largest_heads", 1, 70, 2, 1, 256, 20}};
 }
 
 // `tokens` new queries behind `past` cached ones, one sequence.
@@ -60,9 +56,8 @@ struct CachedAttentionCase {
   std::string name;
   Index past, tokens, capacity, heads, kv_heads, head_dim;
   Index window = 0;
-  bool bench = false;
 
-  Work forward() const { return op_work::attention_cached(tokens, past, heads, kv_heads, head_dim, window); }
+  Work forward(double a) const { return op_work::attention_cached(tokens, past, heads, kv_heads, head_dim, window, a); }
 };
 
 inline std::vector<CachedAttentionCase> cached_attention_cases() {
@@ -80,8 +75,7 @@ inline std::vector<CachedAttentionCase> cached_attention_cases() {
           {"large_heads", 70, 3, 80, 4, 2, 128},
           {"largest_heads", 70, 2, 80, 2, 1, 256},
           {"large_heads_prompt", 60, 20, 90, 2, 1, 128},
-          {"largest_heads_prompt", 5, 20, 30, 2, 1, 256},
-          {"bench_decode", 1023, 1, 1024, 8, 2, 64, 0, true}};
+          {"largest_heads_prompt", 5, 20, 30, 2, 1, 256}};
 }
 
 }  // namespace smoe::op_cases

@@ -14,7 +14,6 @@ struct RouterCase {
   Index tokens, experts, top_k;
   Index groups = 1;  // of the balance statistics
   enum class Logits { random, tied, equal, extreme } logits = Logits::random;
-  bool bench = false;
   RoutingRule rule{};
   double bias = 0;   // spread of the selection bias; 0: none
   double shift = 0;  // of all logits
@@ -40,34 +39,31 @@ inline std::vector<RouterCase> router_cases() {
           {"many_experts", 50, 64, 8, 2},
           {"hundreds_of_experts", 70, 300, 10, 2},
           {"large", 1030, 8, 2, 5},
-          {"scaled", 40, 8, 2, 2, Logits::random, false, {Score::softmax, true, 2.5f}},
-          {"softmax_scores_k1", 40, 8, 1, 4, Logits::random, false, {Score::softmax, false, 1}},
-          {"softmax_scores_k3_scaled", 39, 7, 3, 3, Logits::random, false, {Score::softmax, false, 0.7f}},
-          {"softmax_scores_extreme", 30, 8, 2, 1, Logits::extreme, false, {Score::softmax, false, 1}},
-          {"sigmoid_scores_no_rows", 0, 8, 2, 1, Logits::random, false, {Score::sigmoid, false, 1}},
-          {"sigmoid_scores_k1", 40, 8, 1, 4, Logits::random, false, {Score::sigmoid, false, 1}},
-          {"sigmoid_scores_k_equals_e", 20, 5, 5, 4, Logits::random, false, {Score::sigmoid, false, 1.5f}},
-          {"sigmoid_scores_extreme", 30, 8, 2, 1, Logits::extreme, false, {Score::sigmoid, false, 1}},
-          {"sigmoids", 40, 8, 2, 2, Logits::random, false, {Score::sigmoid, true, 1}},
-          {"sigmoids_tied_k3_scaled", 60, 5, 3, 1, Logits::tied, false, {Score::sigmoid, true, 2.5f}},
-          {"sigmoids_equal", 20, 8, 2, 1, Logits::equal, false, {Score::sigmoid, true, 1}},
-          {"sigmoids_extreme", 30, 8, 2, 1, Logits::extreme, false, {Score::sigmoid, true, 1}},
-          {"sigmoids_far_below_zero", 40, 8, 2, 2, Logits::random, false, {Score::sigmoid, true, 1}, 0, -500},
-          {"biased", 60, 8, 2, 2, Logits::random, false, {}, 0.5},
-          {"biased_equal", 20, 8, 2, 1, Logits::equal, false, {}, 0.5},
-          {"biased_far_apart", 30, 8, 2, 1, Logits::extreme, false, {}, 5},
-          {"biased_softmax_scores", 60, 8, 3, 1, Logits::random, false, {Score::softmax, false, 1}, 0.5},
-          {"biased_sigmoids_many_experts", 50, 64, 8, 2, Logits::random, false, {Score::sigmoid, true, 2.5f}, 0.3},
-          {"bench", 2048, 8, 2, 4, Logits::random, true},
-          {"bench_biased_sigmoids", 2048, 8, 2, 4, Logits::random, true, {Score::sigmoid, true, 2.5f}, 0.3}};
+          {"scaled", 40, 8, 2, 2, Logits::random, {Score::softmax, true, 2.5f}},
+          {"softmax_scores_k1", 40, 8, 1, 4, Logits::random, {Score::softmax, false, 1}},
+          {"softmax_scores_k3_scaled", 39, 7, 3, 3, Logits::random, {Score::softmax, false, 0.7f}},
+          {"softmax_scores_extreme", 30, 8, 2, 1, Logits::extreme, {Score::softmax, false, 1}},
+          {"sigmoid_scores_no_rows", 0, 8, 2, 1, Logits::random, {Score::sigmoid, false, 1}},
+          {"sigmoid_scores_k1", 40, 8, 1, 4, Logits::random, {Score::sigmoid, false, 1}},
+          {"sigmoid_scores_k_equals_e", 20, 5, 5, 4, Logits::random, {Score::sigmoid, false, 1.5f}},
+          {"sigmoid_scores_extreme", 30, 8, 2, 1, Logits::extreme, {Score::sigmoid, false, 1}},
+          {"sigmoids", 40, 8, 2, 2, Logits::random, {Score::sigmoid, true, 1}},
+          {"sigmoids_tied_k3_scaled", 60, 5, 3, 1, Logits::tied, {Score::sigmoid, true, 2.5f}},
+          {"sigmoids_equal", 20, 8, 2, 1, Logits::equal, {Score::sigmoid, true, 1}},
+          {"sigmoids_extreme", 30, 8, 2, 1, Logits::extreme, {Score::sigmoid, true, 1}},
+          {"sigmoids_far_below_zero", 40, 8, 2, 2, Logits::random, {Score::sigmoid, true, 1}, 0, -500},
+          {"biased", 60, 8, 2, 2, Logits::random, {}, 0.5},
+          {"biased_equal", 20, 8, 2, 1, Logits::equal, {}, 0.5},
+          {"biased_far_apart", 30, 8, 2, 1, Logits::extreme, {}, 5},
+          {"biased_softmax_scores", 60, 8, 3, 1, Logits::random, {Score::softmax, false, 1}, 0.5},
+          {"biased_sigmoids_many_experts", 50, 64, 8, 2, Logits::random, {Score::sigmoid, true, 2.5f}, 0.3}};
 }
 
 struct JitterCase {
   std::string name;
   Index tokens, hidden;
   TokenNoise noise{};
-  bool bench = false;
-  Work forward() const { return op_work::jitter(tokens * hidden); }
+  Work forward(double a) const { return op_work::jitter(tokens * hidden, a); }
 };
 
 inline std::vector<JitterCase> jitter_cases() {
@@ -77,18 +73,16 @@ inline std::vector<JitterCase> jitter_cases() {
           {"no_width", 9, 16, {3, 0, 2, 0}},
           {"whole_width", 20, 33, {7, 11, 31, 1}},
           {"late_token_of_a_late_layer", 21, 14, {~0ull, (1ll << 33) + 7, 0xffffffff, 0.125f}},
-          {"large", 300, 520, {9, 1000, 5, 0.01f}},
-          {"bench", 2048, 512, {9, 1000, 5, 0.01f}, true}};
+          {"large", 300, 520, {9, 1000, 5, 0.01f}}};
 }
 
 struct DispatchCase {
   std::string name;
   Index tokens, experts, top_k, hidden;
   enum class Choice { random, first_experts, half_idle } choice = Choice::random;  // first_experts: all choose 0..K-1
-  bool bench = false;
   Capacity capacity{};
-  Work forward() const { return op_work::permute(tokens, top_k, hidden); }
-  Work backward() const { return op_work::unpermute(tokens, top_k, hidden); }
+  Work forward(double a) const { return op_work::permute(tokens, top_k, hidden, a); }
+  Work backward(double a) const { return op_work::unpermute(tokens, top_k, hidden, a); }
 };
 
 inline std::vector<DispatchCase> dispatch_cases() {
@@ -106,14 +100,13 @@ inline std::vector<DispatchCase> dispatch_cases() {
           {"many_experts", 20, 64, 2, 8},
           {"hundreds_of_experts", 300, 700, 8, 4},
           {"large", 1030, 8, 2, 64},
-          {"capacity_no_rows", 0, 8, 2, 16, Choice::random, false, {3, 5}},
-          {"capacity_over_all_tokens", 40, 8, 2, 33, Choice::random, false, {7, 40}},
-          {"capacity_in_groups", 42, 7, 3, 17, Choice::random, false, {2, 6}},
-          {"capacity_of_one_in_groups_of_one", 20, 5, 2, 8, Choice::random, false, {1, 1}},
-          {"capacity_that_all_want", 50, 8, 2, 16, Choice::first_experts, false, {3, 10}},
-          {"capacity_larger_than_all", 39, 7, 3, 17, Choice::random, false, {1ll << 40, 13}},
-          {"capacity_large", 1030, 8, 2, 64, Choice::half_idle, false, {90, 515}},
-          {"bench", 2048, 8, 2, 512, Choice::random, true}};
+          {"capacity_no_rows", 0, 8, 2, 16, Choice::random, {3, 5}},
+          {"capacity_over_all_tokens", 40, 8, 2, 33, Choice::random, {7, 40}},
+          {"capacity_in_groups", 42, 7, 3, 17, Choice::random, {2, 6}},
+          {"capacity_of_one_in_groups_of_one", 20, 5, 2, 8, Choice::random, {1, 1}},
+          {"capacity_that_all_want", 50, 8, 2, 16, Choice::first_experts, {3, 10}},
+          {"capacity_larger_than_all", 39, 7, 3, 17, Choice::random, {1ll << 40, 13}},
+          {"capacity_large", 1030, 8, 2, 64, Choice::half_idle, {90, 515}}};
 }
 
 // The experts' linear layer: rows[e] rows of expert e, weights [E, out, in].
@@ -121,11 +114,11 @@ struct GroupedGemmCase {
   std::string name;
   std::vector<Index> rows;
   Index out, in;
-  bool bench = false;
+  bool assigned_too = false;  // the bench times the weights' gradient in their own type as well, assigned
   Index total_rows() const { return std::accumulate(rows.begin(), rows.end(), Index(0)); }
-  Work forward() const {
+  Work work(double a, double weights) const {  // weights: bytes of a number of theirs, or of their gradient
     const auto with_rows = std::count_if(rows.begin(), rows.end(), [](Index of_expert) { return of_expert > 0; });
-    return op_work::grouped_gemm(with_rows, total_rows(), out, in);
+    return op_work::grouped_gemm(with_rows, total_rows(), out, in, a, weights);
   }
 };
 
@@ -137,10 +130,7 @@ inline std::vector<GroupedGemmCase> grouped_gemm_cases() {
           {"all_to_the_last", {0, 0, 0, 40}, 16, 24},
           {"uneven_odd", {3, 0, 17, 1, 29, 0, 8}, 13, 19},
           {"one_row_each", {1, 1, 1, 1, 1, 1, 1, 1}, 31, 7},
-          {"large", {130, 65, 257, 0}, 96, 130},
-          {"bench_w13", {512, 512, 512, 512, 512, 512, 512, 512}, 3584, 512, true},
-          {"bench_w2", {512, 512, 512, 512, 512, 512, 512, 512}, 512, 1792, true},
-          {"bench_w13_skewed", {1400, 900, 700, 500, 300, 200, 90, 6}, 3584, 512, true}};
+          {"large", {130, 65, 257, 0}, 96, 130}};
 }
 
 struct SwigluCase {
@@ -148,9 +138,8 @@ struct SwigluCase {
   Index rows, ffn;
   bool weighted = true;
   double scale = 2;  // of gate and up
-  bool bench = false;
-  Work forward() const { return op_work::swiglu_forward(rows, ffn); }
-  Work backward() const { return op_work::swiglu_backward(rows, ffn); }
+  Work forward(double a) const { return op_work::swiglu_forward(rows, ffn, a); }
+  Work backward(double a) const { return op_work::swiglu_backward(rows, ffn, a); }
 };
 
 inline std::vector<SwigluCase> swiglu_cases() {
@@ -160,8 +149,7 @@ inline std::vector<SwigluCase> swiglu_cases() {
           {"odd", 37, 29},
           {"unweighted", 37, 29, false},
           {"saturated", 20, 40, true, 60},
-          {"large", 300, 300},
-          {"bench", 4096, 1792, true, 2, true}};
+          {"large", 300, 300}};
 }
 
 }  // namespace smoe::op_cases

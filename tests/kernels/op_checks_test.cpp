@@ -50,7 +50,7 @@ class Meddling final : public OpDecorator {
 class Meddler {
  public:
   Meddler(const OpCase& c, const OpCall& op)
-      : op_(op.op), inputs_(meddling_, c.name + op.op, Inputs::For::comparison), prepared_(op.prepare(inputs_)) {
+      : op_(op.op), inputs_(meddling_, c.name + op.op), prepared_(op.prepare(inputs_)) {
     prepared_.call();
     given_ = meddling_.given;
   }

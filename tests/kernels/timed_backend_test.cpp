@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <memory>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "kernels/arena.h"
 #include "kernels/device_sums.h"
 #include "kernels/timed_backend.h"
 #include "kernels/yardstick.h"
+#include "tests/kernels/op_calls.h"
 
 namespace smoe {
 namespace {
@@ -112,12 +114,37 @@ TEST(OpWork, VisiblePairsAreThoseOfTheDefinition) {
   }
 }
 
+// The bench counts a call's work from the sizes that it asks for, this clock from the tensors that it sees.
+TEST_F(TimedBackendTest, WorkOfACallIsWhatTheBenchCounts) {
+  checks::RepeatedNumbers numbers(*cpu, {0.3f, -0.7f, 0.1f, 0.9f, -0.2f});
+  int made = 0, counted = 0;
+  for (const DType type : {DType::f32, DType::bf16})
+    for (const checks::OpCase& c : checks::bench_calls(bench_shape("tiny"), type))
+      for (const checks::OpCall& call : c.calls) {
+        if (call.shape.find("documents") != std::string::npos) continue;  // which the clock does not look into
+        checks::Inputs inputs(timed, call.op, type, numbers);
+        const checks::Prepared prepared = call.prepare(inputs);
+        timed.reset();
+        prepared.call();
+        ++made;
+        for (const OpTime& time : timed.times())
+          if (time.op == call.op) {
+            EXPECT_DOUBLE_EQ(time.work.flops, call.work.flops) << call.op << " " << call.shape << " " << name_of(type);
+            EXPECT_DOUBLE_EQ(time.work.bytes, call.work.bytes) << call.op << " " << call.shape << " " << name_of(type);
+            ++counted;
+          }
+      }
+  EXPECT_EQ(counted, made);
+  EXPECT_GT(made, 100);
+}
+
 TEST(Yardstick, MeasuresPositiveRates) {
   const auto cpu = make_cpu_backend(1);
   Yardstick yardstick(*cpu, 64, 3 * 4096);
   EXPECT_GT(yardstick.cores(), 1e8);
   EXPECT_GT(yardstick.product(), 1e6);
   EXPECT_GT(yardstick.memory(), 1e6);
+  EXPECT_GT(yardstick.copy(), 1e6);
 }
 
 TEST(YardstickBadInput, RoomForNoArrayIsABug) {

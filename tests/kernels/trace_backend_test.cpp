@@ -133,7 +133,7 @@ TEST(TraceBackendOps, EachIsRecordedByItsNameAndComputesTheSameBits) {
     for (const OpCall& call : op_case.calls) {
       const auto found = [&](Backend& backend, const std::function<void()>& before,
                              const std::function<void()>& after) {
-        Inputs inputs(backend, op_case.name, Inputs::For::comparison);
+        Inputs inputs(backend, op_case.name);
         const Prepared prepared = call.prepare(inputs);
         before();
         prepared.call();

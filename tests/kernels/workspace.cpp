@@ -23,18 +23,23 @@ Tensor words(void* data, std::size_t count, Device device) {
 }
 }  // namespace
 
-Tensor Workspace::take(DType type, Shape shape, std::size_t count, const void* content) {
-  if (static_cast<std::size_t>(shape.elements()) != count)
-    throw std::logic_error(std::to_string(count) + " numbers for a tensor " + shape.to_string());
-  const std::size_t payload = count * bytes_of(type), padded = (payload + 3) / 4 * 4;
+Tensor Workspace::room(DType type, Shape shape) {
+  const std::size_t payload = static_cast<std::size_t>(shape.elements()) * bytes_of(type),
+                    padded = (payload + 3) / 4 * 4;
   Block block{nullptr, guard_bytes + padded + guard_bytes, padded};
   block.data = static_cast<char*>(backend_.allocate(block.bytes));
   blocks_.push_back(block);
   const std::vector<std::int32_t> guards(guard_bytes / 4, guard_word);
   for (char* guard : {block.data, block.data + guard_bytes + padded})
     backend_.copy_from_host(words(guard, guards.size(), backend_.device()), guards.data());
-  const Tensor tensor(block.data + guard_bytes, type, shape, backend_.device());
-  if (payload > 0) backend_.copy_from_host(tensor, content);
+  return Tensor(block.data + guard_bytes, type, shape, backend_.device());
+}
+
+Tensor Workspace::take(DType type, Shape shape, std::size_t count, const void* content) {
+  if (static_cast<std::size_t>(shape.elements()) != count)
+    throw std::logic_error(std::to_string(count) + " numbers for a tensor " + shape.to_string());
+  const Tensor tensor = room(type, shape);
+  if (count > 0) backend_.copy_from_host(tensor, content);
   return tensor;
 }
 

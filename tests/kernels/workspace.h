@@ -31,7 +31,8 @@ class Workspace {
   Tensor bf16(Shape shape, const Values& values);  // rounded to float, and that to bf16
   Tensor i32(Shape shape, const Ids& values);
   Tensor f64(const Values& values);
-  Tensor output(Shape shape);  // full of NaN
+  Tensor room(DType type, Shape shape);  // of any contents
+  Tensor output(Shape shape);            // full of NaN
   Tensor output_bf16(Shape shape);
   Tensor output_i32(Shape shape);  // full of a number that is no valid index
 
