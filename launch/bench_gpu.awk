@@ -15,8 +15,7 @@ function get(key,   at, rest) {
   return substr(rest, 1, RLENGTH)
 }
 function note(key, field, value) {
-  if (value == "" || value + 0 != value) return
-  values[key, field, ++counts[key, field]] = value
+  if (value ~ /^[-+.0-9]/) values[key, field, ++counts[key, field]] = value + 0
 }
 function median(key, field,   n, i, j, v, kept) {
   n = counts[key, field]
@@ -28,12 +27,18 @@ function median(key, field,   n, i, j, v, kept) {
 }
 function number(value, form) { return value == "" ? "-" : sprintf(form, value) }
 function times(slower, faster) { return slower == "" || faster == "" || faster + 0 == 0 ? "" : sprintf("%.2fx", slower / faster) }
+# What a line of the goals takes: the least of the ops that it speaks of.
+function least(goal, value) { if (value != "" && (!(goal in reached) || value < reached[goal])) reached[goal] = value }
+function tell(goal, wanted, unit) {
+  if (goal in reached) printf "  %-78s %8.2f%-6s wanted %6.2f  %s\n", goal, reached[goal], unit, wanted, (reached[goal] >= wanted ? "reached" : "NOT reached")
+}
 function keep(list, key) {
   if (!((list, key) in known)) { known[list, key] = 1; order[list, ++sizes[list]] = key }
 }
 
 get("error") != "" || get("skipped") != "" {
-  failures[++failed] = get("what") " " get("who") " " get("op") " " get("shape") " " get("how") ": " get("error") get("skipped")
+  way_of = get("what") " " get("who") " " get("op") (get("how") != "" ? " by " get("how") : "") ": " substr(get("error") get("skipped"), 1, 120)
+  if (!refused[way_of]++) failures[++failed] = way_of
   next
 }
 get("left_out") != "" { next }
@@ -67,7 +72,7 @@ get("op") != "" {
   key = get("op") SUBSEP get("shape")
   if (get("who") != "") {  # a peer's: the fastest of its ways is shown
     us = get("us")
-    if (us + 0 == us && us > 0 && (!(key in peer) || us + 0 < peer[key] + 0)) { peer[key] = us; way[key] = get("how") }
+    if (us + 0 > 0 && (!(key in peer) || us + 0 < peer[key])) { peer[key] = us + 0; way[key] = get("how") }
     next
   }
   keep("op", key)
@@ -110,8 +115,46 @@ END {
         number(100 * median(key, "share"), "%.0f"), of[key], number(peer[key], "%.1f"), times(peer[key], median(key, "us")), way[key]
     }
   }
+  # Of Mixtral 8x7B in bf16; shares are of the product of 8192^3 or of the copy.
+  for (i = 1; i <= sizes["op"]; i++) {
+    key = order["op", i]
+    split(key, part, SUBSEP)
+    share = 100 * median(key, "share")
+    if (part[1] == "grouped_gemm" && part[2] ~ /4096/) {
+      if (part[2] ~ /skewed/) least("experts' products, skewed rows", share)
+      else if (part[2] ~ /^tn.*assigned/) least("experts' weight gradients, in bf16", share)
+      else if (part[2] ~ /^tn/) least("experts' weight gradients, accumulating in f32", share)
+      else least("experts' products, forward and input gradients", share)
+    }
+    if (part[1] == "attention_forward" && part[2] == "B1 S4096 H32 G8 C128") least("attention forward, 4096 tokens, TFLOP/s", rate[key] + 0)
+    if (part[1] == "attention_backward" && part[2] == "B1 S4096 H32 G8 C128") least("attention backward, 4096 tokens, TFLOP/s", rate[key] + 0)
+    if (part[1] == "attention_forward" && part[2] == "B1 S8192 H32 G8 C128") least("attention forward, 8192 tokens, TFLOP/s", rate[key] + 0)
+    if (part[1] == "attention_backward" && part[2] == "B1 S8192 H32 G8 C128") least("attention backward, 8192 tokens, TFLOP/s", rate[key] + 0)
+    if (part[2] ~ /D4096$/ && part[1] ~ /^rms_norm/ || part[1] == "adamw" && of[key] == "copy" && part[2] !~ /n147456/) least("RMSNorm and AdamW, of a copy", share)
+  }
+  for (i = 1; i <= sizes["block"]; i++) {
+    row = order["block", i]
+    split(row, part, SUBSEP)
+    if (part[1] != "8x7b" || part[2] != "even") continue
+    if (part[3] == "smoe") least("a layer, forward and backward, of the product", 100 * median(row, "share"))
+    else least("a layer, times as fast as transformers", times(median(row, "both"), median(part[1] SUBSEP part[2], "both")) + 0)
+  }
+  if (length(reached)) {
+    printf "\nGoals, of Mixtral 8x7B\n"
+    tell("a layer, forward and backward, of the product", 65, "%")
+    tell("a layer, times as fast as transformers", 1.25, "x")
+    tell("experts' products, forward and input gradients", 85, "%")
+    tell("experts' weight gradients, in bf16", 80, "%")
+    tell("experts' weight gradients, accumulating in f32", 70, "%")
+    tell("experts' products, skewed rows", 78, "%")
+    tell("attention forward, 4096 tokens, TFLOP/s", 530, "")
+    tell("attention backward, 4096 tokens, TFLOP/s", 430, "")
+    tell("attention forward, 8192 tokens, TFLOP/s", 600, "")
+    tell("attention backward, 8192 tokens, TFLOP/s", 500, "")
+    tell("RMSNorm and AdamW, of a copy", 85, "%")
+  }
   if (failed) {
     printf "\nNot measured:\n"
-    for (i = 1; i <= failed; i++) print "  " failures[i]
+    for (i = 1; i <= failed; i++) print "  " failures[i] (refused[failures[i]] > 1 ? " (" refused[failures[i]] " times)" : "")
   }
 }

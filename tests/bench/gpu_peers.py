@@ -85,6 +85,8 @@ def ops_measurements(options, meter):
                 measurements.append(line)
             elif line["op"] in WITHOUT_EQUIVALENT:
                 without.add(line["op"])
+            elif " documents " in line["shape"]:
+                without.add(line["op"] + " over documents")
             else:
                 try:
                     measurements += of_line(line, meter, options.compile, WORKING_SET[options.device])

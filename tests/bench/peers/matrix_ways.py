@@ -32,8 +32,14 @@ def gemm(on, form):
         a, b, c = on.normal(*form.a), on.normal(*form.b), on.f32(*form.c)
         return Prepared(lambda: product(c, a.t(), b), [a, b, c])
 
+    def assign():
+        a, b, c = on.normal(*form.a), on.normal(*form.b), on.empty(*form.c)
+        return Prepared(lambda: torch.mm(a.t(), b, out=c), [a, b, c])
+
     if form.kind != "tn":
         yield Way("torch.mm", prepare)
+    elif form.name.endswith("_assigned"):
+        yield Way("torch.mm", assign)
     else:
         for how, product in gradient_products(on):
             yield Way(how, lambda product=product: accumulate(product))
@@ -77,6 +83,16 @@ def grouped_gemm(on, form):
             return Prepared(lambda: c.add_(through(a.t(), b, offs=offs, **more)), [a, b, c])
         return Prepared(lambda: through(a.t(), b, offs=offs, **more), [a, b])
 
+    def assign_loop():
+        a, b, c = on.normal(*form.a), on.normal(*form.b), on.empty(*form.c)
+        parts = [(x.t(), y, z) for x, y, z in zip(a.split(rows), b.split(rows), c.unbind())]
+
+        def call():
+            for x, y, z in parts:
+                torch.mm(x, y, out=z)
+
+        return Prepared(call, [a, b, c])
+
     def accumulate_loop(product):
         a, b, c = on.normal(*form.a), on.normal(*form.b), on.f32(*form.c)
         parts = [(z, x.t(), y) for z, x, y in zip(c.unbind(), a.split(rows), b.split(rows))]
@@ -91,10 +107,13 @@ def grouped_gemm(on, form):
         yield Way(name, prepare)
         yield Way("a loop of torch.mm over the experts", loop)
         return
+    if form.name.endswith("_assigned"):
+        yield Way(name, lambda: accumulate(added=False))
+        yield Way("a loop of torch.mm over the experts", assign_loop)
+        return
     yield Way(f"{name}, then add_ to f32", accumulate)
     if on.dtype != torch.float32:
         yield Way(f"{name} with out_dtype f32, then add_", lambda: accumulate(torch.float32))
-    yield Way(f"{name} alone, nothing is added up", lambda: accumulate(added=False))
     for how, product in gradient_products(on):
         yield Way(f"a loop over the experts of {how}", lambda product=product: accumulate_loop(product))
 
