@@ -47,15 +47,25 @@ std::vector<double> numbers_of_any(Backend& backend, const Tensor& tensor) {
   return {numbers.begin(), numbers.end()};
 }
 
-// Of what is finite.
-double largest(const std::vector<double>& numbers) {
-  double largest = 0;
-  for (const double x : numbers)
-    if (std::isfinite(x)) largest = std::max(largest, std::abs(x));
-  return largest;
+// A tensor is looked at in pieces: an optimizer's step of a large model is over tensors whose copies, as doubles, would not all fit
+// beside each other into a host's memory. f(first entry, piece).
+template <class F>
+void for_each_piece(const Tensor& tensor, const F& f) {
+  constexpr std::int64_t most = std::int64_t{1} << 20;
+  const std::int64_t entries = tensor.elements();
+  const Tensor flat = tensor.reshape({entries});
+  for (std::int64_t at = 0; at < entries; at += most) f(at, flat.rows(at, std::min(most, entries - at)));
 }
+
+// Of what is finite.
 double largest_of(Backend& backend, const Tensor& tensor) {
-  return tensor.empty() ? 0 : largest(numbers_of_any(backend, tensor));
+  double largest = 0;
+  if (tensor.empty()) return largest;
+  for_each_piece(tensor, [&](std::int64_t, const Tensor& piece) {
+    for (const double x : numbers_of_any(backend, piece))
+      if (std::isfinite(x)) largest = std::max(largest, std::abs(x));
+  });
+  return largest;
 }
 
 std::string coordinates(std::int64_t entry, const Shape& shape) {
@@ -74,7 +84,7 @@ struct Held {
   std::string name;
   Tensor original, copy;
   bool is_written = false;
-  std::vector<double> first{}, second{};  // after the call
+  std::vector<double> first{}, second{};  // after the call, where ties are settled
 };
 
 // Tokens of router_forward that may go to one expert as well as to another: where the bias is added, their scores may be
@@ -134,18 +144,24 @@ class Arguments {
       }
     const Tensor copy(second_.allocate(bytes_of(tensor)), tensor.type(), tensor.shape(), second_.device());
     held_.push_back({name, tensor, copy, is_written});
-    std::vector<std::byte> host(tensor.bytes());
-    first_.copy_to_host(host.data(), tensor);
-    second_.copy_from_host(copy, host.data());
+    const Tensor flat = copy.reshape({copy.elements()});
+    std::vector<std::byte> host;
+    for_each_piece(tensor, [&](std::int64_t at, const Tensor& piece) {
+      host.resize(piece.bytes());
+      first_.copy_to_host(host.data(), piece);
+      second_.copy_from_host(flat.rows(at, piece.elements()), host.data());
+    });
     return copy;
   }
 
   void compare(std::string_view op, double magnitude, const RoutingRule* choosing) {
-    for (Held& held : held_) {
-      held.first = numbers_of_any(first_, held.original);
-      held.second = numbers_of_any(second_, held.copy);
+    if (choosing) {
+      for (Held& held : held_) {
+        held.first = numbers_of_any(first_, held.original);
+        held.second = numbers_of_any(second_, held.copy);
+      }
+      settle_ties(*choosing, held_);
     }
-    if (choosing) settle_ties(*choosing, held_);
     for (const Held& held : held_) compare(op, held, magnitude);
   }
 
@@ -174,31 +190,40 @@ class Arguments {
 
   void compare(std::string_view op, const Held& held, double magnitude) const {
     const Room room = this->room(op, held);
-    const double of_all = room.of_largest * std::max(magnitude, largest(held.first));
-    std::size_t differing = 0, at = 0;
-    double worst = 0, allowed_there = 0;
-    for (std::size_t k = 0; k < held.first.size(); ++k) {
-      const double a = held.first[k], b = held.second[k];
-      if (a == b || (std::isnan(a) && std::isnan(b))) continue;
+    const double of_all =
+        room.of_largest > 0 ? room.of_largest * std::max(magnitude, largest_of(first_, held.original)) : 0;
+    std::int64_t differing = 0, at = 0;
+    double worst = 0, allowed_there = 0, on_first = 0, on_second = 0;
+    const auto look = [&](std::int64_t place, double a, double b) {
+      if (a == b || (std::isnan(a) && std::isnan(b))) return;
       const bool are_finite = std::isfinite(a) && std::isfinite(b);
       const double allowed = of_all + (are_finite ? room.of_entry * std::min(std::abs(a), std::abs(b)) : 0);
       const double excess = are_finite ? std::abs(a - b) - allowed : std::numeric_limits<double>::infinity();
-      if (excess <= 0) continue;
+      if (excess <= 0) return;
       ++differing;
-      if (excess <= worst) continue;
-      worst = excess;
-      at = k;
-      allowed_there = allowed;
+      if (excess <= worst) return;
+      worst = excess, at = place, allowed_there = allowed, on_first = a, on_second = b;
+    };
+    const auto look_at_all = [&](std::int64_t from, const std::vector<double>& first,
+                                 const std::vector<double>& second) {
+      for (std::size_t k = 0; k < first.size(); ++k) look(from + static_cast<std::int64_t>(k), first[k], second[k]);
+    };
+    if (!held.first.empty()) {
+      look_at_all(0, held.first, held.second);
+    } else {
+      const Tensor copy = held.copy.reshape({held.copy.elements()});
+      for_each_piece(held.original, [&](std::int64_t from, const Tensor& piece) {
+        look_at_all(from, numbers_of_any(first_, piece), numbers_of_any(second_, copy.rows(from, piece.elements())));
+      });
     }
     if (differing == 0) return;
     std::ostringstream text;
     text.precision(std::numeric_limits<float>::max_digits10);
     text << op << ": " << held.name << " " << held.original.shape().to_string() << " "
          << smoe::name_of(held.original.type()) << (held.is_written ? "" : ", which it only reads,") << " differs at "
-         << coordinates(static_cast<std::int64_t>(at), held.original.shape()) << ": " << held.first[at] << " on "
-         << name_of(first_.device()) << " and " << held.second[at] << " on " << name_of(second_.device())
-         << ", which may be " << allowed_there << " apart; " << differing << " of " << held.first.size()
-         << " entries differ";
+         << coordinates(at, held.original.shape()) << ": " << on_first << " on " << name_of(first_.device()) << " and "
+         << on_second << " on " << name_of(second_.device()) << ", which may be " << allowed_there << " apart; "
+         << differing << " of " << held.original.elements() << " entries differ";
     throw std::runtime_error(text.str());
   }
 
