@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -13,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/host_view.h"
+#include "kernels/bf16.h"
 
 namespace smoe {
 namespace {
@@ -32,26 +33,55 @@ constexpr std::array<std::string_view, 8> exact_ops = {"copy_from_host",    "cop
                                                        "embedding_forward", "permute",    "permute_weights",
                                                        "unpermute_weights", "routing_map"};
 
-std::vector<double> numbers_of_any(Backend& backend, const Tensor& tensor) {
-  const auto read = [&](auto number) {
-    std::vector<decltype(number)> host(static_cast<std::size_t>(tensor.elements()));
-    backend.copy_to_host(host.data(), tensor);
-    return std::vector<double>(host.begin(), host.end());
-  };
-  switch (tensor.type()) {
-    case DType::i32: return read(std::int32_t{});
-    case DType::f64: return read(double{});
-    default: break;
+// Shorter loops than this are over before threads would have begun.
+constexpr std::int64_t long_loop = std::int64_t{1} << 16;
+
+double as_double(std::int32_t x) { return x; }
+double as_double(float x) { return x; }
+double as_double(double x) { return x; }
+double as_double(Bf16 x) { return widened(x); }
+
+// A tensor's numbers as doubles, in room that those of the next are written over: fresh pages would take most of the time.
+class Numbers {
+ public:
+  std::span<const double> of(Backend& backend, const Tensor& tensor) {
+    raw_.resize(tensor.bytes());
+    numbers_.resize(static_cast<std::size_t>(tensor.elements()));
+    backend.copy_to_host(raw_.data(), tensor);
+    switch (tensor.type()) {
+      case DType::i32: widen<std::int32_t>(); break;
+      case DType::f32: widen<float>(); break;
+      case DType::f64: widen<double>(); break;
+      case DType::bf16: widen<Bf16>(); break;
+    }
+    return numbers_;
   }
-  const std::vector<float> numbers = numbers_of(backend, tensor);
-  return {numbers.begin(), numbers.end()};
+
+ private:
+  template <class T>
+  void widen() {
+    const T* const from = reinterpret_cast<const T*>(raw_.data());
+    double* const to = numbers_.data();
+    const auto n = static_cast<std::int64_t>(numbers_.size());
+#pragma omp parallel for if (n > long_loop)
+    for (std::int64_t i = 0; i < n; ++i) to[i] = as_double(from[i]);
+  }
+
+  std::vector<std::byte> raw_;
+  std::vector<double> numbers_;
+};
+
+std::vector<double> all_numbers_of(Backend& backend, const Tensor& tensor) {
+  Numbers numbers;
+  const std::span<const double> all = numbers.of(backend, tensor);
+  return {all.begin(), all.end()};
 }
 
 // A tensor is looked at in pieces: an optimizer's step of a large model is over tensors whose copies, as doubles, would not all fit
 // beside each other into a host's memory. f(first entry, piece).
 template <class F>
 void for_each_piece(const Tensor& tensor, const F& f) {
-  constexpr std::int64_t most = std::int64_t{1} << 20;
+  constexpr std::int64_t most = std::int64_t{1} << 24;
   const std::int64_t entries = tensor.elements();
   const Tensor flat = tensor.reshape({entries});
   for (std::int64_t at = 0; at < entries; at += most) f(at, flat.rows(at, std::min(most, entries - at)));
@@ -61,9 +91,15 @@ void for_each_piece(const Tensor& tensor, const F& f) {
 double largest_of(Backend& backend, const Tensor& tensor) {
   double largest = 0;
   if (tensor.empty()) return largest;
+  Numbers numbers;
   for_each_piece(tensor, [&](std::int64_t, const Tensor& piece) {
-    for (const double x : numbers_of_any(backend, piece))
-      if (std::isfinite(x)) largest = std::max(largest, std::abs(x));
+    const double* const x = numbers.of(backend, piece).data();
+    const std::int64_t n = piece.elements();
+    double here = 0;
+#pragma omp parallel for reduction(max : here) if (n > long_loop)
+    for (std::int64_t i = 0; i < n; ++i)
+      if (std::isfinite(x[i])) here = std::max(here, std::abs(x[i]));
+    largest = std::max(largest, here);
   });
   return largest;
 }
@@ -157,8 +193,8 @@ class Arguments {
   void compare(std::string_view op, double magnitude, const RoutingRule* choosing) {
     if (choosing) {
       for (Held& held : held_) {
-        held.first = numbers_of_any(first_, held.original);
-        held.second = numbers_of_any(second_, held.copy);
+        held.first = all_numbers_of(first_, held.original);
+        held.second = all_numbers_of(second_, held.copy);
       }
       settle_ties(*choosing, held_);
     }
@@ -193,27 +229,33 @@ class Arguments {
     const double of_all =
         room.of_largest > 0 ? room.of_largest * std::max(magnitude, largest_of(first_, held.original)) : 0;
     std::int64_t differing = 0, at = 0;
-    double worst = 0, allowed_there = 0, on_first = 0, on_second = 0;
-    const auto look = [&](std::int64_t place, double a, double b) {
-      if (a == b || (std::isnan(a) && std::isnan(b))) return;
-      const bool are_finite = std::isfinite(a) && std::isfinite(b);
-      const double allowed = of_all + (are_finite ? room.of_entry * std::min(std::abs(a), std::abs(b)) : 0);
-      const double excess = are_finite ? std::abs(a - b) - allowed : std::numeric_limits<double>::infinity();
-      if (excess <= 0) return;
-      ++differing;
-      if (excess <= worst) return;
-      worst = excess, at = place, allowed_there = allowed, on_first = a, on_second = b;
+    double worst = 0, on_first = 0, on_second = 0;
+    const auto allowed = [&](double a, double b) {
+      return of_all + (std::isfinite(a) && std::isfinite(b) ? room.of_entry * std::min(std::abs(a), std::abs(b)) : 0);
     };
-    const auto look_at_all = [&](std::int64_t from, const std::vector<double>& first,
-                                 const std::vector<double>& second) {
-      for (std::size_t k = 0; k < first.size(); ++k) look(from + static_cast<std::int64_t>(k), first[k], second[k]);
+    const auto excess = [&](double a, double b) {
+      if (a == b || (std::isnan(a) && std::isnan(b))) return 0.0;
+      if (!std::isfinite(a) || !std::isfinite(b)) return std::numeric_limits<double>::infinity();
+      return std::max(0.0, std::abs(a - b) - allowed(a, b));
+    };
+    const auto look = [&](std::int64_t from, std::span<const double> first, std::span<const double> second) {
+      const auto n = static_cast<std::int64_t>(first.size());
+      const double *const a = first.data(), *const b = second.data();
+      std::int64_t differing_here = 0;
+#pragma omp parallel for reduction(+ : differing_here) if (n > long_loop)
+      for (std::int64_t i = 0; i < n; ++i) differing_here += excess(a[i], b[i]) > 0;
+      differing += differing_here;
+      for (std::int64_t i = 0; differing_here > 0 && i < n; ++i)
+        if (const double here = excess(a[i], b[i]); here > worst)
+          worst = here, at = from + i, on_first = a[i], on_second = b[i];
     };
     if (!held.first.empty()) {
-      look_at_all(0, held.first, held.second);
+      look(0, held.first, held.second);
     } else {
+      Numbers first, second;
       const Tensor copy = held.copy.reshape({held.copy.elements()});
       for_each_piece(held.original, [&](std::int64_t from, const Tensor& piece) {
-        look_at_all(from, numbers_of_any(first_, piece), numbers_of_any(second_, copy.rows(from, piece.elements())));
+        look(from, first.of(first_, piece), second.of(second_, copy.rows(from, piece.elements())));
       });
     }
     if (differing == 0) return;
@@ -222,8 +264,8 @@ class Arguments {
     text << op << ": " << held.name << " " << held.original.shape().to_string() << " "
          << smoe::name_of(held.original.type()) << (held.is_written ? "" : ", which it only reads,") << " differs at "
          << coordinates(at, held.original.shape()) << ": " << on_first << " on " << name_of(first_.device()) << " and "
-         << on_second << " on " << name_of(second_.device()) << ", which may be " << allowed_there << " apart; "
-         << differing << " of " << held.original.elements() << " entries differ";
+         << on_second << " on " << name_of(second_.device()) << ", which may be " << allowed(on_first, on_second)
+         << " apart; " << differing << " of " << held.original.elements() << " entries differ";
     throw std::runtime_error(text.str());
   }
 
