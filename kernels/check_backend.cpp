@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -13,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/host_view.h"
+#include "kernels/bf16.h"
 
 namespace smoe {
 namespace {
@@ -32,30 +33,75 @@ constexpr std::array<std::string_view, 8> exact_ops = {"copy_from_host",    "cop
                                                        "embedding_forward", "permute",    "permute_weights",
                                                        "unpermute_weights", "routing_map"};
 
-std::vector<double> numbers_of_any(Backend& backend, const Tensor& tensor) {
-  const auto read = [&](auto number) {
-    std::vector<decltype(number)> host(static_cast<std::size_t>(tensor.elements()));
-    backend.copy_to_host(host.data(), tensor);
-    return std::vector<double>(host.begin(), host.end());
-  };
-  switch (tensor.type()) {
-    case DType::i32: return read(std::int32_t{});
-    case DType::f64: return read(double{});
-    default: break;
+// Shorter loops than this are over before threads would have begun.
+constexpr std::int64_t long_loop = std::int64_t{1} << 16;
+
+double as_double(std::int32_t x) { return x; }
+double as_double(float x) { return x; }
+double as_double(double x) { return x; }
+double as_double(Bf16 x) { return widened(x); }
+
+// A tensor's numbers as doubles, in room that those of the next are written over: fresh pages would take most of the time.
+class Numbers {
+ public:
+  std::span<const double> of(Backend& backend, const Tensor& tensor) {
+    raw_.resize(tensor.bytes());
+    numbers_.resize(static_cast<std::size_t>(tensor.elements()));
+    backend.copy_to_host(raw_.data(), tensor);
+    switch (tensor.type()) {
+      case DType::i32: widen<std::int32_t>(); break;
+      case DType::f32: widen<float>(); break;
+      case DType::f64: widen<double>(); break;
+      case DType::bf16: widen<Bf16>(); break;
+    }
+    return numbers_;
   }
-  const std::vector<float> numbers = numbers_of(backend, tensor);
-  return {numbers.begin(), numbers.end()};
+
+ private:
+  template <class T>
+  void widen() {
+    const T* const from = reinterpret_cast<const T*>(raw_.data());
+    double* const to = numbers_.data();
+    const auto n = static_cast<std::int64_t>(numbers_.size());
+#pragma omp parallel for if (n > long_loop)
+    for (std::int64_t i = 0; i < n; ++i) to[i] = as_double(from[i]);
+  }
+
+  std::vector<std::byte> raw_;
+  std::vector<double> numbers_;
+};
+
+std::vector<double> all_numbers_of(Backend& backend, const Tensor& tensor) {
+  Numbers numbers;
+  const std::span<const double> all = numbers.of(backend, tensor);
+  return {all.begin(), all.end()};
+}
+
+// A tensor is looked at in pieces: an optimizer's step of a large model is over tensors whose copies, as doubles, would not all fit
+// beside each other into a host's memory. f(first entry, piece).
+template <class F>
+void for_each_piece(const Tensor& tensor, const F& f) {
+  constexpr std::int64_t most = std::int64_t{1} << 24;
+  const std::int64_t entries = tensor.elements();
+  const Tensor flat = tensor.reshape({entries});
+  for (std::int64_t at = 0; at < entries; at += most) f(at, flat.rows(at, std::min(most, entries - at)));
 }
 
 // Of what is finite.
-double largest(const std::vector<double>& numbers) {
-  double largest = 0;
-  for (const double x : numbers)
-    if (std::isfinite(x)) largest = std::max(largest, std::abs(x));
-  return largest;
-}
 double largest_of(Backend& backend, const Tensor& tensor) {
-  return tensor.empty() ? 0 : largest(numbers_of_any(backend, tensor));
+  double largest = 0;
+  if (tensor.empty()) return largest;
+  Numbers numbers;
+  for_each_piece(tensor, [&](std::int64_t, const Tensor& piece) {
+    const double* const x = numbers.of(backend, piece).data();
+    const std::int64_t n = piece.elements();
+    double here = 0;
+#pragma omp parallel for reduction(max : here) if (n > long_loop)
+    for (std::int64_t i = 0; i < n; ++i)
+      if (std::isfinite(x[i])) here = std::max(here, std::abs(x[i]));
+    largest = std::max(largest, here);
+  });
+  return largest;
 }
 
 std::string coordinates(std::int64_t entry, const Shape& shape) {
@@ -74,7 +120,7 @@ struct Held {
   std::string name;
   Tensor original, copy;
   bool is_written = false;
-  std::vector<double> first{}, second{};  // after the call
+  std::vector<double> first{}, second{};  // after the call, where ties are settled
 };
 
 // Tokens of router_forward that may go to one expert as well as to another: where the bias is added, their scores may be
@@ -134,18 +180,24 @@ class Arguments {
       }
     const Tensor copy(second_.allocate(bytes_of(tensor)), tensor.type(), tensor.shape(), second_.device());
     held_.push_back({name, tensor, copy, is_written});
-    std::vector<std::byte> host(tensor.bytes());
-    first_.copy_to_host(host.data(), tensor);
-    second_.copy_from_host(copy, host.data());
+    const Tensor flat = copy.reshape({copy.elements()});
+    std::vector<std::byte> host;
+    for_each_piece(tensor, [&](std::int64_t at, const Tensor& piece) {
+      host.resize(piece.bytes());
+      first_.copy_to_host(host.data(), piece);
+      second_.copy_from_host(flat.rows(at, piece.elements()), host.data());
+    });
     return copy;
   }
 
   void compare(std::string_view op, double magnitude, const RoutingRule* choosing) {
-    for (Held& held : held_) {
-      held.first = numbers_of_any(first_, held.original);
-      held.second = numbers_of_any(second_, held.copy);
+    if (choosing) {
+      for (Held& held : held_) {
+        held.first = all_numbers_of(first_, held.original);
+        held.second = all_numbers_of(second_, held.copy);
+      }
+      settle_ties(*choosing, held_);
     }
-    if (choosing) settle_ties(*choosing, held_);
     for (const Held& held : held_) compare(op, held, magnitude);
   }
 
@@ -174,31 +226,46 @@ class Arguments {
 
   void compare(std::string_view op, const Held& held, double magnitude) const {
     const Room room = this->room(op, held);
-    const double of_all = room.of_largest * std::max(magnitude, largest(held.first));
-    std::size_t differing = 0, at = 0;
-    double worst = 0, allowed_there = 0;
-    for (std::size_t k = 0; k < held.first.size(); ++k) {
-      const double a = held.first[k], b = held.second[k];
-      if (a == b || (std::isnan(a) && std::isnan(b))) continue;
-      const bool are_finite = std::isfinite(a) && std::isfinite(b);
-      const double allowed = of_all + (are_finite ? room.of_entry * std::min(std::abs(a), std::abs(b)) : 0);
-      const double excess = are_finite ? std::abs(a - b) - allowed : std::numeric_limits<double>::infinity();
-      if (excess <= 0) continue;
-      ++differing;
-      if (excess <= worst) continue;
-      worst = excess;
-      at = k;
-      allowed_there = allowed;
+    const double of_all =
+        room.of_largest > 0 ? room.of_largest * std::max(magnitude, largest_of(first_, held.original)) : 0;
+    std::int64_t differing = 0, at = 0;
+    double worst = 0, on_first = 0, on_second = 0;
+    const auto allowed = [&](double a, double b) {
+      return of_all + (std::isfinite(a) && std::isfinite(b) ? room.of_entry * std::min(std::abs(a), std::abs(b)) : 0);
+    };
+    const auto excess = [&](double a, double b) {
+      if (a == b || (std::isnan(a) && std::isnan(b))) return 0.0;
+      if (!std::isfinite(a) || !std::isfinite(b)) return std::numeric_limits<double>::infinity();
+      return std::max(0.0, std::abs(a - b) - allowed(a, b));
+    };
+    const auto look = [&](std::int64_t from, std::span<const double> first, std::span<const double> second) {
+      const auto n = static_cast<std::int64_t>(first.size());
+      const double *const a = first.data(), *const b = second.data();
+      std::int64_t differing_here = 0;
+#pragma omp parallel for reduction(+ : differing_here) if (n > long_loop)
+      for (std::int64_t i = 0; i < n; ++i) differing_here += excess(a[i], b[i]) > 0;
+      differing += differing_here;
+      for (std::int64_t i = 0; differing_here > 0 && i < n; ++i)
+        if (const double here = excess(a[i], b[i]); here > worst)
+          worst = here, at = from + i, on_first = a[i], on_second = b[i];
+    };
+    if (!held.first.empty()) {
+      look(0, held.first, held.second);
+    } else {
+      Numbers first, second;
+      const Tensor copy = held.copy.reshape({held.copy.elements()});
+      for_each_piece(held.original, [&](std::int64_t from, const Tensor& piece) {
+        look(from, first.of(first_, piece), second.of(second_, copy.rows(from, piece.elements())));
+      });
     }
     if (differing == 0) return;
     std::ostringstream text;
     text.precision(std::numeric_limits<float>::max_digits10);
     text << op << ": " << held.name << " " << held.original.shape().to_string() << " "
          << smoe::name_of(held.original.type()) << (held.is_written ? "" : ", which it only reads,") << " differs at "
-         << coordinates(static_cast<std::int64_t>(at), held.original.shape()) << ": " << held.first[at] << " on "
-         << name_of(first_.device()) << " and " << held.second[at] << " on " << name_of(second_.device())
-         << ", which may be " << allowed_there << " apart; " << differing << " of " << held.first.size()
-         << " entries differ";
+         << coordinates(at, held.original.shape()) << ": " << on_first << " on " << name_of(first_.device()) << " and "
+         << on_second << " on " << name_of(second_.device()) << ", which may be " << allowed(on_first, on_second)
+         << " apart; " << differing << " of " << held.original.elements() << " entries differ";
     throw std::runtime_error(text.str());
   }
 

@@ -79,6 +79,14 @@ require_gpu() {
   }
 }
 
+# choose_checks: with --list, those that --only leaves, and the end. A name that none has is an error, before anything is looked for.
+choose_checks() {
+  local chosen
+  chosen=$(list=1 && checks)
+  [ -n "$chosen" ] || die "--only: found '$only', which is in the name of no check; --list names them"
+  [ -z "$list" ] || { say "$chosen" && exit; }
+}
+
 # hand_over: what the commands of a check see of the script, which run in a shell of their own (limited).
 hand_over() {
   local name
@@ -134,20 +142,34 @@ write_json() {
 # begin: where results go, and when the time is up.
 begin() {
   began=$SECONDS
+  [ -n "$out" ] || out=$PWD/$self-$(date +%Y%m%d-%H%M%S)
+  { mkdir -p "$out" && out=$(realpath "$out") && : >"$out/$self.log"; } 2>/dev/null || die "--out: cannot write to $out"
   scratch=$(mktemp -d)
   trap finish EXIT
-  [ -n "$out" ] || out=$PWD/$self-$(date +%Y%m%d-%H%M%S)
-  mkdir -p "$out"
-  out=$(realpath "$out")
-  : >"$out/$self.log"
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
   cd "$scratch"
 }
 left() { echo $((limit - (SECONDS - began))); }
 finish() {
-  local status=$?
-  jobs -p | xargs -r kill 2>/dev/null || true
-  cd / && rm -rf "$scratch"
+  local status=$? group
+  trap '' INT TERM HUP
+  for group in $(jobs -p); do kill "$group" 2>/dev/null || true; done
+  for group in $(jobs -p); do end_group "$group"; done
+  cd /
+  rm -rf "$scratch" || true
   exit "$status"
+}
+
+# end_group GROUP: waits for what is left of a group of processes that was told to end, and kills what does not: a program that
+# saves before it goes may wait for a kernel that never ends.
+end_group() {
+  local waited
+  for waited in {1..50}; do
+    kill -0 -- "-$1" 2>/dev/null || return 0
+    sleep 0.1
+  done
+  kill -KILL -- "-$1" 2>/dev/null || true
 }
 
 # note NAME WHAT RESULT SECONDS FIGURES REASON
@@ -176,30 +198,36 @@ check() {
   fi
   [ "$cap" -gt "$given" ] || given=$cap
   printf '\n==> %s: %s\n' "$name" "$what" >>"$out/$self.log"
-  limited "$given" "$@" >"$scratch/.said" 2>&1 || status=$?
+  limited "$given" "$@" >"$scratch/.said" 2>&1 &
+  wait $! || status=$?  # where Ctrl-C is heard, as it is not while a command in the foreground runs
+  end_group $!
   cat "$scratch/.said" >>"$out/$self.log"
   printf '(status %s)\n' "$status" >>"$out/$self.log"
   seconds=$(awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }')
   found=$(sed -n 's/^figure: //p' "$scratch/.said")
+  # A program that was killed, by a system out of memory say, has the status of one whose time was up.
+  case $status in 124 | 137) [ "${seconds%.*}" -lt "$given" ] || status=late ;; esac
   case $status in
     0) note "$name" "$what" passed "$seconds" "$found" "" ;;
     77) note "$name" "$what" skipped "$seconds" "$found" "$(tail -1 "$scratch/.said")" ;;
-    124 | 137)
+    late)
+      reason=$(grep -a '^\[ RUN ' "$scratch/.said" | tail -1 | sed 's/^[^]]*\] */, in /' || true)
       if [ "$given" = "$cap" ]; then
-        note "$name" "$what" failed "$seconds" "$found" "took longer than $cap s"
+        note "$name" "$what" failed "$seconds" "$found" "took longer than $cap s$reason"
       else
-        note "$name" "$what" "not run" "$seconds" "$found" "the time was up after $given s of it"
+        note "$name" "$what" "not run" "$seconds" "$found" "the time was up after $given s of it$reason"
       fi
       ;;
     *)
-      reason=$(grep -m1 '^failed: ' "$scratch/.said" || grep -m1 -E 'error|FAILED|Failure|failed' "$scratch/.said" || tail -1 "$scratch/.said")
+      reason=$(grep -a -m1 '^failed: ' "$scratch/.said" || grep -a -m1 '^\[  FAILED  \] ' "$scratch/.said" || grep -a -m1 -E 'error|Failure|failed' "$scratch/.said" || tail -1 "$scratch/.said")
       note "$name" "$what" failed "$seconds" "$found" "status $status: $reason"
       ;;
   esac
 }
 
-# limited SECONDS COMMAND...: the command may be a function of the script. What it started ends with it.
-limited() { timeout -k 5 "$1" bash -c 'set -euo pipefail; "$@"' "$self" "${@:2}" </dev/null; }
+# limited SECONDS COMMAND... &: the command may be a function of the script. It leads a group of processes of its own, by which what
+# it started is ended.
+limited() { exec timeout -k 5 "$1" bash -c 'set -euo pipefail; "$@"' "$self" "${@:2}" </dev/null; }
 
 # table: what was found, the last thing that is printed. Returns what the script ends with: 1 where a check failed, 124 where
 # the time was up before all were made.

@@ -36,6 +36,28 @@ case_time_that_is_up() {
   json found/test-gpu.json '[c["result"] for c in found["checks"]] == ["not run", "not run"]'
 }
 
+# Ctrl-C does the same; a test cannot send it to what it runs in the background.
+case_told_to_end() {
+  emulated
+  local status=0 process
+  mkdir tmp
+  TMPDIR=$case/tmp "${test_gpu[@]}" --emulated --only '^(ranks|goldens|curve)$' --out found >said 2>&1 &
+  sleep 3
+  kill -TERM $!
+  wait $! || status=$?
+  [ "$status" = 143 ] || fail "status $status where 143 was expected: $(cat said)"
+  [ -z "$(ls -A tmp)" ] || fail "left behind: $(ls -A tmp)"
+  for process in /proc/[0-9]*/cwd; do
+    [[ $(readlink "$process" || true) != "$case/tmp"* ]] || fail "still running: $process"
+  done
+}
+
+case_results_that_cannot_be_kept() {
+  emulated
+  : >taken
+  expect 1 '--out: cannot write to taken/found' -- "${test_gpu[@]}" --emulated --only '^edges$' --out taken/found
+}
+
 case_bench_tries_every_measurement() {
   emulated
   expect 0 'block +passed' 'A layer, forward and backward' 'A step, optimizer included' 'grouped_gemm' 'attention_backward' -- \
@@ -59,6 +81,8 @@ case_options() {
     expect 1 'unknown option --frobnicate' "launch/$script \[--limit" -- "$root/launch/$script" --frobnicate
     expect 1 "--limit: found 'soon', expected a number of seconds" -- "$root/launch/$script" --limit soon
     expect 1 '--only wants a value' -- "$root/launch/$script" --only
+    expect 1 "--only: found 'nothing', .* no check; --list" -- "$root/launch/$script" --only nothing
+    expect 1 "--only: found '\(', " -- "$root/launch/$script" --only '('
     expect 1 "$case/nowhere|there is no smoe" -- "$root/launch/$script" --build "$case/nowhere"
     expect 0 '--limit SECONDS' 'Status: 0' -- "$root/launch/$script" --help
     expect 0 '^card ' -- "$root/launch/$script" --list
