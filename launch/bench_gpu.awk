@@ -14,8 +14,11 @@ function get(key,   at, rest) {
   match(rest, /^[^,}\]]*/)
   return substr(rest, 1, RLENGTH)
 }
+# By its letters: as a piece of a line it is a string, and 12.50 is not the string that the number 12.5 becomes.
+function is_number(value) { return value ~ /^-?[0-9.]+([eE][-+]?[0-9]+)?$/ }
 function note(key, field, value) {
-  if (value ~ /^[-+.0-9]/) values[key, field, ++counts[key, field]] = value + 0
+  if (!is_number(value)) return
+  values[key, field, ++counts[key, field]] = value + 0
 }
 function median(key, field,   n, i, j, v, kept) {
   n = counts[key, field]
@@ -25,6 +28,9 @@ function median(key, field,   n, i, j, v, kept) {
     for (j = i; j > 1 && kept[j - 1] > kept[j]; j--) { v = kept[j]; kept[j] = kept[j - 1]; kept[j - 1] = v }
   return n % 2 ? kept[(n + 1) / 2] : (kept[n / 2] + kept[n / 2 + 1]) / 2
 }
+function sum(a, b) { return is_number(a) && is_number(b) ? sprintf("%.9g", a + b) : "" }
+function product(a, b) { return is_number(a) ? sprintf("%.9g", a * b) : "" }
+function scaled(factor, value) { return value == "" ? "" : factor * value }
 function number(value, form) { return value == "" ? "-" : sprintf(form, value) }
 function times(slower, faster) { return slower == "" || faster == "" || faster + 0 == 0 ? "" : sprintf("%.2fx", slower / faster) }
 # What a line of the goals takes: the least of the ops that it speaks of.
@@ -49,8 +55,8 @@ get("what") == "block" {
   keep("block", row)
   note(row, "forward", get("forward_us")); note(row, "backward", get("backward_us")); note(row, "tflops", get("tflops"))
   note(row, "share", get("share")); note(row, "memory", get("peak_device_memory_mib"))
-  note(row, "both", get("forward_us") + get("backward_us"))
-  if (get("who") == "smoe") note(key, "both", get("forward_us") + get("backward_us"))
+  note(row, "both", sum(get("forward_us"), get("backward_us")))
+  if (get("who") == "smoe") note(key, "both", sum(get("forward_us"), get("backward_us")))
   note("card", "product", get("product_tflops")); note("card", "copy", get("copy_gbs"))
   next
 }
@@ -60,10 +66,10 @@ get("what") == "step" {
   key = (ours ? get("config") : "mixtral-" get("model")) SUBSEP get("layers") SUBSEP (ours ? get("sequence_length") : get("seq"))
   row = key SUBSEP get("who") SUBSEP get("how")
   keep("step", row)
-  seconds = ours ? get("queued_step_seconds") : get("step_us") * 1e-6
+  seconds = ours ? get("queued_step_seconds") : product(get("step_us"), 1e-6)
   note(row, "seconds", seconds); note(row, "tokens", get("tokens_per_sec"))
-  note(row, "tflops", ours ? get("model_gflops") / 1000 : get("tflops")); note(row, "share", ours ? get("share_of_product") : get("share"))
-  note(row, "memory", ours ? get("peak_device_memory_bytes") / 1048576 : get("peak_device_memory_mib"))
+  note(row, "tflops", ours ? product(get("model_gflops"), 1e-3) : get("tflops")); note(row, "share", ours ? get("share_of_product") : get("share"))
+  note(row, "memory", ours ? product(get("peak_device_memory_bytes"), 1 / 1048576) : get("peak_device_memory_mib"))
   if (ours) note(key, "seconds", seconds)
   next
 }
@@ -72,7 +78,7 @@ get("op") != "" {
   key = get("op") SUBSEP get("shape")
   if (get("who") != "") {  # a peer's: the fastest of its ways is shown
     us = get("us")
-    if (us + 0 > 0 && (!(key in peer) || us + 0 < peer[key])) { peer[key] = us + 0; way[key] = get("how") }
+    if (is_number(us) && us + 0 > 0 && (!(key in peer) || us + 0 < peer[key] + 0)) { peer[key] = us; way[key] = get("how") }
     next
   }
   keep("op", key)
@@ -90,8 +96,8 @@ END {
       row = order["block", i]
       split(row, part, SUBSEP)
       printf "%-8s %-28s %-46s %7s ms %6s ms %8s %5s%% %8s %8s\n", part[1], part[2], part[3] (part[4] != "" ? ", " part[4] : ""),
-        number(median(row, "forward") / 1000, "%.2f"), number(median(row, "backward") / 1000, "%.2f"), number(median(row, "tflops"), "%.0f"),
-        number(100 * median(row, "share"), "%.0f"), number(median(row, "memory"), "%.0f"),
+        number(scaled(0.001, median(row, "forward")), "%.2f"), number(scaled(0.001, median(row, "backward")), "%.2f"), number(median(row, "tflops"), "%.0f"),
+        number(scaled(100, median(row, "share")), "%.0f"), number(median(row, "memory"), "%.0f"),
         part[3] == "smoe" ? "" : times(median(row, "both"), median(part[1] SUBSEP part[2], "both"))
     }
   }
@@ -101,8 +107,8 @@ END {
       row = order["step", i]
       split(row, part, SUBSEP)
       printf "%-16s %-8s %-52s %10s %9s %8s %5s%% %8s %8s\n", part[1], part[2], part[4] (part[5] != "" ? ", " part[5] : ""),
-        number(1000 * median(row, "seconds"), "%.1f"), number(median(row, "tokens"), "%.0f"), number(median(row, "tflops"), "%.0f"),
-        number(100 * median(row, "share"), "%.0f"), number(median(row, "memory"), "%.0f"),
+        number(scaled(1000, median(row, "seconds")), "%.1f"), number(median(row, "tokens"), "%.0f"), number(median(row, "tflops"), "%.0f"),
+        number(scaled(100, median(row, "share")), "%.0f"), number(median(row, "memory"), "%.0f"),
         part[4] == "smoe" ? "" : times(median(row, "seconds"), median(part[1] SUBSEP part[2] SUBSEP part[3], "seconds"))
     }
   }
@@ -112,7 +118,7 @@ END {
       key = order["op", i]
       split(key, part, SUBSEP)
       printf "%-26s %-66s %10s %10s %5s%% of %-8s %10s %8s  %s\n", part[1], part[2], number(median(key, "us"), "%.1f"), rate[key],
-        number(100 * median(key, "share"), "%.0f"), of[key], number(peer[key], "%.1f"), times(peer[key], median(key, "us")), way[key]
+        number(scaled(100, median(key, "share")), "%.0f"), of[key], number(peer[key], "%.1f"), times(peer[key], median(key, "us")), way[key]
     }
   }
   # Of Mixtral 8x7B in bf16; shares are of the product of 8192^3 or of the copy.

@@ -157,6 +157,8 @@ finish() {
   for group in $(jobs -p); do kill "$group" 2>/dev/null || true; done
   for group in $(jobs -p); do end_group "$group"; done
   cd /
+  # Ranks are groups of their own, which mpirun ends, unless it was killed itself.
+  for group in /proc/[0-9]*; do [ ! "$group/cwd" -ef "$scratch" ] || kill -KILL "${group#/proc/}" 2>/dev/null || true; done
   rm -rf "$scratch" || true
   exit "$status"
 }

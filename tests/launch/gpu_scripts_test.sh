@@ -67,6 +67,23 @@ case_bench_tries_every_measurement() {
   [ -s found/step.trace.json ] || fail "no timeline"
 }
 
+# Numbers are written as 1234.50 and as 91234.567891, and some lines lack some.
+case_bench_table_of_numbers() {
+  cat >lines.jsonl <<'END'
+{"what": "block", "who": "smoe", "model": "8x7b", "routing": "even", "forward_us": 1234.50, "backward_us": 2469.123456, "tflops": 510.25, "share": 0.640, "product_tflops": 790.10, "copy_gbs": 2900.1}
+{"what": "block", "who": "transformers", "how": "grouped_mm", "model": "8x7b", "routing": "even", "forward_us": 2234.567891, "backward_us": 5172.7, "tflops": 310.2}
+{"what": "block", "who": "transformers", "how": "compiled", "model": "8x7b", "routing": "even", "error": "OutOfMemoryError: too much"}
+{"what": "step", "who": "smoe", "config": "mixtral-8x7b", "layers": 1, "sequence_length": 4096, "tokens_per_sec": 66890.123456, "model_gflops": 412345.678901, "share_of_product": 0.5219, "ops": [{"op": "gemm"}], "queued_step_seconds": 0.0610123456, "peak_device_memory_bytes": 34567890123}
+{"what": "step", "who": "transformers", "model": "8x7b", "layers": 1, "seq": 4096, "step_us": 122024.70, "tokens_per_sec": 33566.9}
+{"op": "gemm", "shape": "R8 C4", "model": "8x7b", "us": 123.40, "gflops": 700000.00, "ceiling_of": "product", "share": 0.886}
+{"who": "torch", "op": "gemm", "shape": "R8 C4", "how": "mm", "us": 246.800000001}
+{"left_out": 0}
+END
+  expect 0 'smoe +1.23 ms +2.47 ms +510 +64% +- *$' 'grouped_mm +2.23 ms +5.17 ms +310 +-% +- +2.00x' 'compiled: OutOfMemoryError' \
+    'smoe +61.0 +66890 +412 +52% +32967' 'transformers +122.0 +33567 +- +-% +- +2.00x' 'R8 C4 +123.4 +700 TF/s +89% of product +246.8 +2.00x +mm' -- \
+    awk -f "$root/launch/bench_gpu.awk" lines.jsonl
+}
+
 case_no_gpu_is_said_and_skipped() {
   if [ -e /proc/driver/nvidia ] || command -v nvidia-smi >/dev/null; then exit 77; fi
   [ -x "$build/tests/gpu/gpu_tests" ] && [ -x "$build/tests/bench/block_bench" ] || { echo "skipped: they are not built" && exit 77; }
