@@ -69,6 +69,15 @@ program() {
   printf '%s\n' "$found"
 }
 
+# NVIDIA's libraries of Python's packages, behind all others: a machine may have cuDNN and NCCL nowhere else.
+use_pythons_libraries() {
+  local folders
+  folders=$(python3 -c 'import importlib.util, pathlib
+found = importlib.util.find_spec("nvidia").submodule_search_locations
+print(":".join(sorted({str(f.parent) for base in found for f in pathlib.Path(base).glob("**/lib/lib*.so.*")})))' 2>/dev/null) || return 0
+  [ -z "$folders" ] || export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folders"
+}
+
 # require_gpu PROGRAM: ends the script where that program, of tests/gpu, finds none.
 require_gpu() {
   local said status=0

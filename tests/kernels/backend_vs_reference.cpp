@@ -19,7 +19,8 @@ std::vector<Comparison> compare_with_reference(const OpCase& c, Backend& backend
       const bool is_half = output.tensor.type() == DType::bf16;
       Values truth = wanted == Truth::asked_for ? part(output.truth()) : Values();
       if (is_half) truth = reference::cast<double>(rounded_to_bf16(reference::cast<float>(truth)));
-      double tolerance = is_half && output.tolerance > 0 ? test::epsilon_of(DType::bf16) : output.tolerance;
+      double tolerance =
+          is_half && output.tolerance > 0 ? output.bf16_roundings * test::epsilon_of(DType::bf16) : output.tolerance;
       if (const double largest = test::largest(truth); output.terms && largest > 0)
         tolerance *= std::max(1.0, output.terms() / largest);
       comparisons.push_back({op.op + (op.variant.empty() ? "" : " (" + op.variant + ")") + ": " + output.name,

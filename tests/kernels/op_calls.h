@@ -94,6 +94,8 @@ struct Output {
   // The size of the terms that an entry is a sum of, where all that is written may be a small rest of them: the tolerance is of
   // this, if it is larger than the truth's largest entry.
   std::function<double()> terms = {};
+  // In bf16: of as many roundings on the way to what is written, one of them as it is written, the tolerance is.
+  double bf16_roundings = 1;
 };
 
 struct Prepared {
