@@ -18,6 +18,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "kernels/host_mirror.h"
@@ -66,6 +67,8 @@ class BalanceLoss {
   // `gradients` [L] what backward needs (tables live in the activations). Losses are divided by the number of micro-batches.
   void add_micro_batch(Context& context, const Statistics& statistics, std::vector<RouterGradient>& gradients);
   const BalanceValues& values() const { return values_; }  // of the step, complete after its last micro-batch
+  // [L,E] assignments over the world and the micro-batches of the step so far.
+  std::span<const double> counts() const { return running_counts_; }
 
  private:
   void gather_runs(Context& context, const Statistics& statistics);

@@ -32,7 +32,7 @@ struct RouterConfig {
   std::string aux_loss_schedule = "constant";
   std::optional<double> target_max_vio;  // the coefficient is steered to reach this MaxVio
   double z_loss_coef = 0.0;              // per layer, of the mean squared log-sum-exp (ST-MoE, arXiv 2202.08906)
-  double bias_update_rate = 0.0;         // loss-free balancing (arXiv 2408.15664)
+  double bias_update_rate = 0.0;         // of the selection bias (model/selection_bias.h); 0: left as it is
   bool frozen = false;                   // the routers' weights are not trained
 
   bool operator==(const RouterConfig&) const = default;
@@ -44,7 +44,7 @@ struct RouterConfig {
     visit.not_available("aux_loss_schedule", self.aux_loss_schedule);
     visit.not_available("target_max_vio", self.target_max_vio);
     visit.number("z_loss_coef", self.z_loss_coef, "[0, inf)");
-    visit.not_available("bias_update_rate", self.bias_update_rate);
+    visit.number("bias_update_rate", self.bias_update_rate, "[0, 1]");
     visit.flag("frozen", self.frozen);
   }
 };

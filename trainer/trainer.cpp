@@ -27,6 +27,7 @@ Trainer::Trainer(RunParts parts) : parts_(std::move(parts)) {
   const LongWork work(parts_.mesh.session(), "starting the run");
   together(parts_.mesh.group(Axis::world), "trainer.start",
            [&] { parts_.checkpoint.empty() ? begin_afresh() : resume(); });
+  if (!parts_.bias_begins.empty()) record_.say(parts_.bias_begins);
   for (const auto& warning : parts_.hf.warnings) record_.say("warning: " + warning);
 }
 
@@ -322,6 +323,10 @@ void Trainer::save() {
                                         parts_.config.checkpoint.keep);
   saved_step_ = parts_.state.step;
   record_.say(fmt::format("saved {} ({:.1f} s)", path.string(), seconds_since(start)));
+  if (!parts_.training.selection_bias->empty() && !std::exchange(told_of_bias_, true))
+    record_.say(
+        "its model/ has a selection bias (gate.e_score_correction_bias), by which every command of smoe chooses experts; "
+        "transformers' Mixtral has no such tensor: it names it as unused, ignores it, and may choose other experts");
 }
 
 }  // namespace smoe

@@ -99,6 +99,8 @@ void TrainingStep::start_apply(const StepResult& result, std::int64_t updates, d
   optimizer_.step(updates, learning_rate, optimizer_.clip_factor(result.grad_norm));
   reducer_.clear_unowned();
   reducer_.start_gathering_values();
+  if (selection_bias_ && router_.bias_update_rate > 0)
+    selection_bias_->update(balance_.counts(), router_.bias_update_rate);
 }
 
 }  // namespace smoe

@@ -12,6 +12,7 @@
 #include "kernels/device_sums.h"
 #include "model/balance_loss.h"
 #include "model/mixtral.h"
+#include "model/selection_bias.h"
 #include "optim/adamw.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/mesh.h"
@@ -40,11 +41,14 @@ class TrainingStep {
                std::int64_t micro_batch_size, Recompute recompute,
                std::unique_ptr<Objective> objective = std::make_unique<CrossEntropy>());
 
+  // It outlives this. Where the router's configuration has a rate, apply() updates it from the counts of the step.
+  void use_selection_bias(SelectionBias& bias) { selection_bias_ = &bias; }
+
   // Gradients of the whole step and their norm. Each rank is left with the sums of what it owns; gather_gradients()
   // completes them everywhere. Decides nothing.
   StepResult compute_gradients(const StepBatch& batch);
   void gather_gradients() { reducer_.gather_gradients(); }
-  // Updates the weights on every rank, unless the result is refused: then the gradients are dropped. updates: t of AdamW.
+  // Updates weights and selection bias on every rank, unless the result is refused: then the gradients are dropped. updates: t of AdamW.
   void apply(const StepResult& result, std::int64_t updates, double learning_rate) {
     start_apply(result, updates, learning_rate);
     settle();
@@ -76,6 +80,7 @@ class TrainingStep {
   GradientReducer reducer_;
   RouterConfig router_;
   BalanceLoss balance_;
+  SelectionBias* selection_bias_ = nullptr;
   std::int64_t micro_batch_size_;
   Recompute recompute_;
   Arena activations_, scratch_;
