@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <exception>
+#include <numeric>
 #include <optional>
 #include <stdexcept>
 #include <utility>
@@ -25,8 +26,12 @@ namespace smoe {
 namespace fs = std::filesystem;
 namespace {
 
-// In transformers' unit, in which the coefficient of layers that balance alike is that much larger.
+// In transformers' unit, in which the coefficient of layers that balance alike is that much larger. It has one: of a list
+// the mean, and the configured one whatever the schedule makes of it.
 double hf_coefficient(const ModelConfig& model, const RouterConfig& router) {
+  const std::vector<double>& by_layer = router.aux_loss_coef_by_layer;
+  if (!by_layer.empty())
+    return std::accumulate(by_layer.begin(), by_layer.end(), 0.0) / static_cast<double>(model.num_experts_per_tok);
   if (router.aux_loss_scope == AuxLossScope::hf) return router.aux_loss_coef;
   return router.aux_loss_coef * static_cast<double>(model.num_hidden_layers) /
          static_cast<double>(model.num_experts_per_tok);

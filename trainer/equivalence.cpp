@@ -143,6 +143,7 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, Backend& backend
   for (const Parameter& p : model.parameters()) run.parameters.push_back({p.name, p.shape, p.slice, p.first});
   for (std::int64_t n = 1; n <= what.steps; ++n) {
     const GlobalBatch batch = part_of(make_batch(what, n), what, rank, dp);
+    step.steer(n);
     const StepResult result =
         step.compute_gradients({what.at_once * what.accumulation / dp, what.sequence_length, batch.ids, batch.targets,
                                 batch.document_start, what.seed + static_cast<std::uint64_t>(n)});

@@ -170,6 +170,7 @@ void Trainer::train(std::int64_t step) {
       learning_rate(parts_.config.schedule, parts_.config.optimizer.learning_rate, step, parts_.config.train.steps);
   const Batch& batch = loader_->next();
   parts_.mesh.traffic().reset();
+  training.step->steer(step);
   StepResult result = gradients_of(batch);
   result.outlier = looks_odd(result);
   const auto dump = start_dump(step);
@@ -278,6 +279,7 @@ StepMetrics Trainer::measured(const StepResult& result, double learning_rate) co
   // A batch that holds no target, all of it masked, has no loss: its sum of nothing is not a loss of 0.
   if (result.count > 0) row.lm_loss = result.lm_loss;
   row.aux_loss = result.aux_loss;
+  row.aux_loss_coef = result.aux_loss_coef;
   row.z_loss = result.z_loss;
   row.loss = result.loss;
   row.grad_norm = result.grad_norm;

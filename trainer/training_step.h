@@ -22,14 +22,15 @@
 namespace smoe {
 
 struct StepResult {
-  double count = 0;      // of the objective, over the world: of cross-entropy, the targets
-  double lm_loss = 0;    // the objective's, divided by count; 0 where there is nothing to count
-  double aux_loss = 0;   // of the trained scope, summed over layers, before its coefficient
-  double z_loss = 0;     // summed over layers, before its coefficient
-  double loss = 0;       // what was differentiated
-  double grad_norm = 0;  // before clipping
-  bool finite = true;    // false: refused
-  bool outlier = false;  // set by who holds the step against others (trainer/outliers.h); true: refused
+  double count = 0;                   // of the objective, over the world: of cross-entropy, the targets
+  double lm_loss = 0;                 // the objective's, divided by count; 0 where there is nothing to count
+  double aux_loss = 0;                // of the trained scope, summed over layers, before its coefficient
+  std::vector<double> aux_loss_coef;  // [1], or [L] where layers have their own
+  double z_loss = 0;                  // summed over layers, before its coefficient
+  double loss = 0;                    // what was differentiated
+  double grad_norm = 0;               // before clipping
+  bool finite = true;                 // false: refused
+  bool outlier = false;               // set by who holds the step against others (trainer/outliers.h); true: refused
 
   bool refused() const { return !finite || outlier; }  // no weight changes
 };
@@ -43,6 +44,9 @@ class TrainingStep {
 
   // It outlives this. Where the router's configuration has a rate, apply() updates it from the counts of the step.
   void use_selection_bias(SelectionBias& bias) { selection_bias_ = &bias; }
+
+  // The balance loss weighs what the step that is computed next gives it; the first is 1, as until this is called.
+  void steer(std::int64_t step);
 
   // Gradients of the whole step and their norm. Each rank is left with the sums of what it owns; gather_gradients()
   // completes them everywhere. Decides nothing.

@@ -245,6 +245,16 @@ std::vector<Case> cases() {
                    }});
   }
   {
+    auto c = basic();
+    c.router.aux_loss_coef_by_layer = {0.5, 0.1};
+    c.router.aux_loss_schedule.type = AuxLossScheduleType::cosine;
+    c.router.aux_loss_schedule.from = 0;
+    c.router.aux_loss_schedule.to = 1;
+    c.router.aux_loss_schedule.steps = 2;
+    c.accumulation = 2;
+    all.push_back({"coefficients_by_layer_scheduled", c});
+  }
+  {
     auto c = basic();  // no power of two anywhere
     c.model.num_attention_heads = c.model.num_key_value_heads = c.model.num_local_experts = 6;
     c.at_once = 12;
