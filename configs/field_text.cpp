@@ -96,6 +96,9 @@ std::string expected_integers(std::string_view interval) { return fmt::format("a
 std::string expected_number(std::string_view interval, bool nullable) {
   return fmt::format("a finite number in {}{}", interval, nullable ? " or null" : "");
 }
+std::string expected_number_or_numbers(std::string_view interval) {
+  return fmt::format("a finite number in {}, or a list of one a layer", interval);
+}
 std::string expected_choice(const std::vector<std::string>& names) { return "one of " + joined(names); }
 std::string expected_text(bool nullable) { return nullable ? "text or null" : "text"; }
 

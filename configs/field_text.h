@@ -51,12 +51,47 @@ std::vector<std::string> choice_names() {
 std::string expected_integer(std::string_view interval, bool nullable);
 std::string expected_integers(std::string_view interval);
 std::string expected_number(std::string_view interval, bool nullable);
+std::string expected_number_or_numbers(std::string_view interval);
 std::string expected_choice(const std::vector<std::string>& names);
 std::string expected_text(bool nullable);
 inline constexpr std::string_view expected_flag = "true or false";
 inline constexpr std::string_view expected_texts = "a list of text";
 
 std::string joined(const std::vector<std::string>& parts, std::string_view separator = ", ");
+
+// Collects the names of a struct's fields.
+class FieldNames {
+ public:
+  template <class... Rest>
+  void choice(const char* name, Rest&&...) {
+    names.emplace_back(name);
+  }
+  template <class... Rest>
+  void number(const char* name, Rest&&...) {
+    names.emplace_back(name);
+  }
+  template <class... Rest>
+  void integer(const char* name, Rest&&...) {
+    names.emplace_back(name);
+  }
+  template <class Struct>
+  void list(const char* name, const std::vector<Struct>&) {
+    FieldNames inside;
+    const Struct entry;
+    Struct::visit_fields(entry, inside);
+    names.push_back(std::string(name) + ": [{" + joined(inside.names) + "}]");
+  }
+
+  std::vector<std::string> names;
+};
+
+// What a struct may be given as whose `type` says what it is: its types, and its fields.
+template <class Struct>
+std::string expected_variant(const Struct& value) {
+  FieldNames fields;
+  Struct::visit_fields(value, fields);
+  return joined(choice_names<decltype(Struct::type)>(), " | ") + ", or {" + joined(fields.names) + "}";
+}
 
 // A capability that is not built yet: its key may only keep its default.
 template <class T>

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "configs/field_text.h"
+#include "configs/validate_router.h"
 
 namespace smoe {
 namespace {
@@ -38,6 +39,14 @@ class RangeChecker {
   void number(const char* name, double value, std::string_view interval) { number(name, value, interval, false); }
   void number(const char* name, const std::optional<double>& value, std::string_view interval) {
     if (value) number(name, *value, interval, true);
+  }
+  void number_or_numbers(const char* name, double one, const std::vector<double>& some, std::string_view interval) {
+    if (some.empty()) number(name, one, interval);
+    for (std::size_t i = 0; i < some.size(); ++i) number(fmt::format("{}.{}", name, i).c_str(), some[i], interval);
+  }
+  template <class Struct>
+  void variant(const char* name, const Struct& value) {
+    section(name, value);
   }
   void flag(const char*, bool) {}
   template <class Enum>
@@ -93,6 +102,7 @@ std::vector<ConfigProblem> find_relation_problems(const RunConfig& config, bool 
                                               config.data.sequence_length, config.model.max_position_embeddings));
     }
   }
+  for (ConfigProblem& problem : find_router_problems(config, resolved_model)) problems.push_back(std::move(problem));
   for (const auto& [key, message] : config.train.problems()) add("train." + key, message);
   if (config.data.train.empty() && config.train.steps > 0) {
     add("data.train", "found no training data, expected a list such as [{path: data/train}], or train.steps: 0");
@@ -120,6 +130,7 @@ std::vector<std::string> find_warnings(const RunConfig& config) {
     warnings.push_back(
         "schedule.warmup_steps and the decay of schedule.decay_ratio overlap: nothing is left between them");
   }
+  for (std::string& warning : find_router_warnings(config)) warnings.push_back(std::move(warning));
   return warnings;
 }
 

@@ -33,6 +33,19 @@ class FieldDescriber {
   void number(const char* name, const T& value, std::string_view interval) {
     add(name, expected_number(interval, is_optional<T>), yaml_text(value));
   }
+  void number_or_numbers(const char* name, double one, const std::vector<double>& some, std::string_view interval) {
+    add(name, expected_number_or_numbers(interval),
+        some.empty() ? yaml_text(one) : fmt::format("[{}]", joined(yaml_texts(some))));
+  }
+  // Its type alone, or a flow map of what it has: {type: linear, to: 0.0, steps: 100}.
+  template <class Struct>
+  void variant(const char* name, const Struct& value) {
+    std::vector<std::string> given;
+    for (const FieldText& field : fields_of(value))
+      if (field.value != "null" && field.value != "[]") given.push_back(field.key + ": " + field.value);
+    add(name, expected_variant(value),
+        given.size() == 1 ? yaml_text(value.type) : fmt::format("{{{}}}", joined(given)));
+  }
   void flag(const char* name, bool value) { add(name, std::string(expected_flag), yaml_text(value)); }
   template <class Enum>
   void choice(const char* name, Enum value, std::initializer_list<Enum> = {}) {

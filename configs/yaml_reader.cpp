@@ -87,12 +87,43 @@ class FieldReader {
   void number(const char* name, T& value, std::string_view interval) {
     const YamlNode* node = take(name);
     if (!node || takes_null(*node, value)) return;
-    const auto parsed = parse_number(node->text);
-    if (parsed && plain(*node)) {
-      value = *parsed;
+    read_number(*node, prefix_ + name, value, expected_number(interval, is_optional<T>));
+  }
+
+  // One number, or a list of some: then `one` is left as it is, else `some` empty.
+  void number_or_numbers(const char* name, double& one, std::vector<double>& some, std::string_view interval) {
+    const YamlNode* node = take(name);
+    if (!node) return;
+    const std::string expected = expected_number_or_numbers(interval);
+    if (node->kind == YamlNode::Kind::list && !node->items.empty()) {
+      some.resize(node->items.size());
+      for (std::size_t i = 0; i < some.size(); ++i)
+        read_number(node->items[i], fmt::format("{}{}.{}", prefix_, name, i), some[i],
+                    expected_number(interval, false));
+    } else if (node->kind == YamlNode::Kind::list) {
+      mistyped(*node, name, expected + "; this one is empty");
     } else {
-      mistyped(*node, name, expected_number(interval, is_optional<T>) + (parsed ? without_quotes(*node) : ""));
+      read_number(*node, prefix_ + name, one, expected);
     }
+  }
+
+  // A struct of which `type` says what it is: its map, or its type alone where nothing else is given.
+  template <class Struct>
+  void variant(const char* name, Struct& value) {
+    const YamlNode* node = take(name);
+    if (!node) return;
+    if (node->kind == YamlNode::Kind::map) {
+      if (!node->find("type")) mistyped(*node, name, expected_variant(value) + ": type is missing");
+      return read_struct(*node, prefix_ + name + ".", value);
+    }
+    for (const auto& [type, type_name] : choices(value.type)) {
+      if (node->kind != YamlNode::Kind::scalar || node->text != type_name) continue;
+      value.type = type;
+      return;
+    }
+    mistyped(
+        *node, name,
+        expected_variant(value) + did_you_mean(nearest(lower_case(node->text), choice_names<decltype(value.type)>())));
   }
 
   void flag(const char* name, bool& value) {
@@ -234,6 +265,17 @@ class FieldReader {
     const std::string hint = parsed ? without_quotes(node) : did_you_mean(meant_integer(node.text));
     refuse(node, key, fmt::format("found {}, expected {}{}", node.described(), expected, hint));
     return false;
+  }
+
+  template <class T>
+  void read_number(const YamlNode& node, const std::string& key, T& value, const std::string& expected) {
+    const auto parsed = parse_number(node.text);
+    if (parsed && plain(node)) {
+      value = *parsed;
+    } else {
+      refuse(node, key,
+             fmt::format("found {}, expected {}{}", node.described(), expected, parsed ? without_quotes(node) : ""));
+    }
   }
 
   static bool is_default(const YamlNode& node, bool value) { return plain(node) && parse_flag(node.text) == value; }

@@ -4,6 +4,7 @@
 #include <numeric>
 #include <span>
 
+#include "model/balance_schedule.h"
 #include "model/balance_scopes.h"
 #include "parallel/token_split.h"
 
@@ -13,15 +14,31 @@ double total(const std::vector<double>& v) { return std::accumulate(v.begin(), v
 std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
 }  // namespace
 
-double BalanceValues::trained(AuxLossScope scope) const {
+namespace {
+// Null: it has one value for all layers.
+const std::vector<double>* values_by_layer(const BalanceValues& values, AuxLossScope scope) {
   switch (scope) {
-    case AuxLossScope::micro_batch: return total(micro_batch);
-    case AuxLossScope::global_batch: return total(global_batch);
-    case AuxLossScope::sequence: return total(sequence);
-    case AuxLossScope::rank: return total(rank);
-    case AuxLossScope::hf: return hf;
+    case AuxLossScope::micro_batch: return &values.micro_batch;
+    case AuxLossScope::global_batch: return &values.global_batch;
+    case AuxLossScope::sequence: return &values.sequence;
+    case AuxLossScope::rank: return &values.rank;
+    case AuxLossScope::hf: return nullptr;
   }
-  return 0;
+  return nullptr;
+}
+}  // namespace
+
+double BalanceValues::trained(AuxLossScope scope) const {
+  const std::vector<double>* by_layer = values_by_layer(*this, scope);
+  return by_layer ? total(*by_layer) : hf;
+}
+
+double BalanceValues::weighted(AuxLossScope scope, const std::vector<double>& coefficients) const {
+  const std::vector<double>* by_layer = values_by_layer(*this, scope);
+  const double first = coefficients.front();
+  const bool alike = std::all_of(coefficients.begin(), coefficients.end(), [&](double c) { return c == first; });
+  if (!by_layer || alike) return first * trained(scope);
+  return std::inner_product(coefficients.begin(), coefficients.end(), by_layer->begin(), 0.0);
 }
 
 double BalanceValues::z_total() const { return total(z); }
@@ -30,7 +47,8 @@ BalanceLoss::BalanceLoss(const ModelConfig& model, const RouterConfig& router)
     : layers_(model.num_hidden_layers),
       experts_(model.num_local_experts),
       experts_per_token_(model.num_experts_per_tok),
-      router_(router) {
+      router_(router),
+      coefficients_(balance_coefficients(router, layers_, 1)) {
   world_.resize(index(BalanceTotals::size(layers_, experts_)));
   for (auto* v : {&running_counts_, &own_counts_}) v->resize(index(layers_ * experts_));
   for (auto* v : {&pooled_counts_, &pooled_f_, &pooled_p_}) v->resize(index(experts_));
@@ -96,13 +114,14 @@ void BalanceLoss::add_micro_batch(Context& context, const Statistics& statistics
 
   const double steps = static_cast<double>(micro_batches_);
   gradients.assign(index(layers_), RouterGradient{{}, router_.z_loss_coef / (t.tokens() * steps)});
-  if (router_.aux_loss_coef == 0) return;
-  const double coefficient = router_.aux_loss_coef / steps;
+  if (!trains_balance(router_)) return;
   const auto differentiate = [&](const auto& scope, std::int64_t runs) {
     gradient_.assign(index(layers_ * runs * experts_), 0.0f);  // stays so where this rank has no tokens
-    for (std::int64_t at = 0; at < layers_ * runs && statistics.tokens > 0; ++at)
+    for (std::int64_t at = 0; at < layers_ * runs && statistics.tokens > 0; ++at) {
+      const double coefficient = coefficients_[index(at / runs)] / steps;
       for (std::size_t i = 0; i < index(experts_); ++i)
         gradient_[index(at * experts_) + i] = static_cast<float>(coefficient * scope.gradient(at / runs, at % runs, i));
+    }
     const Tensor table = context.activations.take({layers_, runs, experts_});
     context.backend.copy_from_host(table, gradient_.data());
     for (std::int64_t l = 0; l < layers_; ++l) gradients[index(l)].balance = table.rows(l, 1).reshape({runs, experts_});

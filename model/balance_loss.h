@@ -18,6 +18,8 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "kernels/host_mirror.h"
@@ -37,6 +39,8 @@ struct BalanceValues {
   std::vector<std::vector<double>> load;  // [L][E] share of the step's assignments, each layer sums to 1
 
   double trained(AuxLossScope scope) const;  // summed over layers (hf: the pooled value)
+  // The same, each layer's times its coefficient.
+  double weighted(AuxLossScope scope, const std::vector<double>& coefficients) const;
   double z_total() const;
 };
 
@@ -58,6 +62,10 @@ class BalanceLoss {
 
   // Forgets the accumulation of the step before. micro_batches: how many this step has.
   void begin_step(std::int64_t micro_batches);
+  // [L], of the steps that begin from now on; until then the first step's (balance_schedule.h). In the hf scope all are equal.
+  void use_coefficients(std::vector<double> coefficients) { coefficients_ = std::move(coefficients); }
+  const std::vector<double>& coefficients() const { return coefficients_; }
+
   // Before add_micro_batch(), where micro-batches differ in size: what this one counts in the step's averages, in place of one
   // over their number. For measuring alone; gradients keep to the number.
   void weigh(double share) { share_ = share; }
@@ -66,6 +74,8 @@ class BalanceLoss {
   // `gradients` [L] what backward needs (tables live in the activations). Losses are divided by the number of micro-batches.
   void add_micro_batch(Context& context, const Statistics& statistics, std::vector<RouterGradient>& gradients);
   const BalanceValues& values() const { return values_; }  // of the step, complete after its last micro-batch
+  // [L,E] assignments over the world and the micro-batches of the step so far.
+  std::span<const double> counts() const { return running_counts_; }
 
  private:
   void gather_runs(Context& context, const Statistics& statistics);
@@ -74,6 +84,7 @@ class BalanceLoss {
 
   std::int64_t layers_, experts_, experts_per_token_;
   RouterConfig router_;
+  std::vector<double> coefficients_;  // [L]
   std::int64_t micro_batches_ = 1, seen_ = 0;
   double share_ = 1.0;
   HostMirror<float> counts_, probability_sums_, z_sums_;  // [L,N,E], [L,N,E], [L,N] of this rank, on the host

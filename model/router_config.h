@@ -2,10 +2,11 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <optional>
-#include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace smoe {
 
@@ -26,25 +27,67 @@ inline constexpr auto choices(AuxLossScope) {
                                                                    {AuxLossScope::hf, "hf"}}};
 }
 
+enum class AuxLossScheduleType { constant, linear, cosine, steps };
+
+inline constexpr auto choices(AuxLossScheduleType) {
+  return std::array<std::pair<AuxLossScheduleType, std::string_view>, 4>{{{AuxLossScheduleType::constant, "constant"},
+                                                                          {AuxLossScheduleType::linear, "linear"},
+                                                                          {AuxLossScheduleType::cosine, "cosine"},
+                                                                          {AuxLossScheduleType::steps, "steps"}}};
+}
+
+// How the weight of the balance loss goes over a run (model/balance_schedule.h). What belongs to another type is absent.
+struct AuxLossSchedule {
+  AuxLossScheduleType type = AuxLossScheduleType::constant;
+  std::optional<double> from,
+      to;  // linear, cosine: coefficients, or factors of a list of them; from: the configured one
+  std::optional<std::int64_t> steps;  // that the way takes; from the step after them on it is at `to`
+  struct Change {
+    std::int64_t step = 0;  // the first with this factor of the configured coefficient
+    double factor = 1.0;
+
+    bool operator==(const Change&) const = default;
+
+    template <class Self, class Visitor>
+    static void visit_fields(Self& self, Visitor& visit) {
+      visit.integer("step", self.step, "[1, 1000000000]");
+      visit.number("factor", self.factor, "[0, inf)");
+    }
+  };
+  std::vector<Change> at;  // steps
+
+  bool operator==(const AuxLossSchedule&) const = default;
+
+  template <class Self, class Visitor>
+  static void visit_fields(Self& self, Visitor& visit) {
+    visit.choice("type", self.type);
+    visit.number("from", self.from, "[0, inf)");
+    visit.number("to", self.to, "[0, inf)");
+    visit.integer("steps", self.steps, "[1, 1000000000]");
+    visit.list("at", self.at);
+  }
+};
+
 struct RouterConfig {
-  double aux_loss_coef = 0.01;  // per layer, in units where a perfectly balanced layer scores 1.0
+  double aux_loss_coef = 0.01;                 // per layer, in units where a perfectly balanced layer scores 1.0
+  std::vector<double> aux_loss_coef_by_layer;  // in its place, where layers differ; else empty
   AuxLossScope aux_loss_scope = AuxLossScope::global_batch;
-  std::string aux_loss_schedule = "constant";
+  AuxLossSchedule aux_loss_schedule;
   std::optional<double> target_max_vio;  // the coefficient is steered to reach this MaxVio
   double z_loss_coef = 0.0;              // per layer, of the mean squared log-sum-exp (ST-MoE, arXiv 2202.08906)
-  double bias_update_rate = 0.0;         // loss-free balancing (arXiv 2408.15664)
+  double bias_update_rate = 0.0;         // of the selection bias (model/selection_bias.h); 0: left as it is
   bool frozen = false;                   // the routers' weights are not trained
 
   bool operator==(const RouterConfig&) const = default;
 
   template <class Self, class Visitor>
   static void visit_fields(Self& self, Visitor& visit) {
-    visit.number("aux_loss_coef", self.aux_loss_coef, "[0, inf)");
+    visit.number_or_numbers("aux_loss_coef", self.aux_loss_coef, self.aux_loss_coef_by_layer, "[0, inf)");
     visit.choice("aux_loss_scope", self.aux_loss_scope);
-    visit.not_available("aux_loss_schedule", self.aux_loss_schedule);
+    visit.variant("aux_loss_schedule", self.aux_loss_schedule);
     visit.not_available("target_max_vio", self.target_max_vio);
     visit.number("z_loss_coef", self.z_loss_coef, "[0, inf)");
-    visit.not_available("bias_update_rate", self.bias_update_rate);
+    visit.number("bias_update_rate", self.bias_update_rate, "[0, 1]");
     visit.flag("frozen", self.frozen);
   }
 };

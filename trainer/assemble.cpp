@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <exception>
+#include <numeric>
 #include <optional>
 #include <stdexcept>
 #include <utility>
@@ -25,8 +26,12 @@ namespace smoe {
 namespace fs = std::filesystem;
 namespace {
 
-// In transformers' unit, in which the coefficient of layers that balance alike is that much larger.
+// In transformers' unit, in which the coefficient of layers that balance alike is that much larger. It has one: of a list
+// the mean, and the configured one whatever the schedule makes of it.
 double hf_coefficient(const ModelConfig& model, const RouterConfig& router) {
+  const std::vector<double>& by_layer = router.aux_loss_coef_by_layer;
+  if (!by_layer.empty())
+    return std::accumulate(by_layer.begin(), by_layer.end(), 0.0) / static_cast<double>(model.num_experts_per_tok);
   if (router.aux_loss_scope == AuxLossScope::hf) return router.aux_loss_coef;
   return router.aux_loss_coef * static_cast<double>(model.num_hidden_layers) /
          static_cast<double>(model.num_experts_per_tok);
@@ -118,6 +123,7 @@ RunParts build(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> 
           .checkpoint = {},
           .left_behind = 0,
           .state = {},
+          .bias_begins = {},
           .training = std::move(training),
           .signals = nullptr};
 }
@@ -180,6 +186,22 @@ void choose_beginning(RunParts& parts) {
   parts.checkpoint = broadcast_text(world, chosen, 0, "assemble.choose");
 }
 
+// With that of the checkpoint, which load_checkpoint() has set, or of model.from; else at zero, where the run updates one.
+void begin_selection_bias(RunParts& parts) {
+  SelectionBias& bias = *parts.training.selection_bias;
+  const bool from_checkpoint = !parts.checkpoint.empty(), updated = parts.config.router.bias_update_rate > 0;
+  if (!from_checkpoint && !parts.from.empty())
+    if (const auto found = load_selection_bias(parts.from, parts.hf.model); !found.empty()) bias.set(found);
+  const char* holder = from_checkpoint ? "the checkpoint" : "model.from";
+  if (!bias.empty() && !updated)
+    parts.bias_begins = fmt::format(
+        "{} has a selection bias: experts are chosen by it as it stands, router.bias_update_rate being 0", holder);
+  if (!bias.empty() || !updated) return;
+  bias.begin_at_zero();
+  if (from_checkpoint || !parts.from.empty())
+    parts.bias_begins = fmt::format("{} has no selection bias: it begins at 0 here (router.bias_update_rate)", holder);
+}
+
 void load_beginning(RunParts& parts) {
   TrainingParts& training = parts.training;
   ParameterSet& parameters = training.model->parameters();
@@ -191,6 +213,7 @@ void load_beginning(RunParts& parts) {
   else
     parameters.initialize(*training.backend, static_cast<std::uint64_t>(parts.config.train.seed),
                           training.optimizer->keeps_masters());
+  begin_selection_bias(parts);
 }
 
 }  // namespace
@@ -200,7 +223,8 @@ TrainingParts::TrainingParts(std::unique_ptr<Backend> given, const ModelConfig& 
     : backend(std::move(given)),
       persistent(std::make_unique<Arena>(*backend)),
       model(std::make_unique<Mixtral>(shape, mesh, frozen, RoutingOptions(),
-                                      type_of(config.train.precision, backend->device()))) {
+                                      type_of(config.train.precision, backend->device()))),
+      selection_bias(std::make_unique<SelectionBias>(*backend, *persistent, *model)) {
   try {
     model->allocate(*backend, *persistent, config.data.sequence_length, true);
     optimizer = std::make_unique<AdamW>(*backend, *persistent, model->parameters(), mesh, config.optimizer);
@@ -212,6 +236,7 @@ TrainingParts::TrainingParts(std::unique_ptr<Backend> given, const ModelConfig& 
   }
   step = std::make_unique<TrainingStep>(*backend, mesh, *model, *optimizer, config.router,
                                         config.train.micro_batch_size, config.train.recompute);
+  step->use_selection_bias(*selection_bias);
 }
 
 RunParts assemble(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> backend,

@@ -20,6 +20,7 @@
 #include "model/mixtral.h"
 #include "model/model_config.h"
 #include "model/router_config.h"
+#include "model/selection_bias.h"
 #include "optim/adamw.h"
 #include "optim/optimizer_config.h"
 #include "parallel/mesh.h"
@@ -53,8 +54,9 @@ struct TrainerConfig {
 // A model and what trains it. Each holds references to those before it; the mesh must outlive them all.
 struct TrainingParts {
   std::unique_ptr<Backend> backend;
-  std::unique_ptr<Arena> persistent;  // weights, gradients, moments
-  std::unique_ptr<Mixtral> model;     // allocated; its weights are not set
+  std::unique_ptr<Arena> persistent;              // weights, gradients, moments
+  std::unique_ptr<Mixtral> model;                 // allocated; its weights are not set
+  std::unique_ptr<SelectionBias> selection_bias;  // without values where neither the run nor the model has one
   std::unique_ptr<AdamW> optimizer;
   std::unique_ptr<TrainingStep> step;
 
@@ -78,13 +80,21 @@ struct RunParts {
   std::filesystem::path checkpoint;          // where the run goes on from; empty: from weights, or afresh
   std::int64_t left_behind = 0;              // parameters whose moments that has and this run does not; the root's
   TrainingState state;                       // of the checkpoint; else step 0
+  std::string bias_begins;                   // how the selection bias does, where that is to be said
   TrainingParts training;                    // with the weights of the run's beginning
   std::unique_ptr<StopSignals> signals;      // from the start of assemble on
 
   bool is_root() const { return mesh.is_root(); }
   RunPaths paths() const { return {config.train.output_dir}; }
   CheckpointContent checkpoint_content() {
-    return {*training.backend, *whole, training.model->parameters(), *training.optimizer, mesh, hf, carried_files};
+    return {*training.backend,
+            *whole,
+            training.model->parameters(),
+            *training.optimizer,
+            *training.selection_bias,
+            mesh,
+            hf,
+            carried_files};
   }
 };
 

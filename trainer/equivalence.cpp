@@ -13,6 +13,7 @@
 #include "kernels/philox.h"
 #include "model/freeze.h"
 #include "model/mixtral.h"
+#include "model/selection_bias.h"
 #include "optim/adamw.h"
 #include "parallel/comm/agreement.h"
 #include "trainer/objective.h"
@@ -87,6 +88,12 @@ double deviation(const std::vector<float>& slice, const CaseRun::Slice& place, c
   return worst == 0 ? 0 : worst / std::max(largest, 1e-30);
 }
 
+// Of two whole tensors of one shape, over the largest entry of the second.
+double largest_difference(const std::vector<float>& found, const std::vector<float>& expected) {
+  const auto count = static_cast<std::int64_t>(found.size());
+  return deviation(found, {.name = {}, .shape = Shape{count}, .slice = Shape{count}}, expected);
+}
+
 void keep_worse(Deviations::Worst& worst, double value, std::int64_t step, const std::string& tensor = {}) {
   if (value > worst.value) worst = {value, tensor, step};
 }
@@ -117,11 +124,11 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, Backend& backend
   Arena persistent(backend);
   Mixtral model(what.model, mesh, frozen_patterns(what.router, what.freeze), what.routing, what.type);
   model.allocate(backend, persistent, what.sequence_length, true);
-  if (!what.selection_bias.empty()) {
-    const Tensor biases = persistent.take({what.model.num_hidden_layers, what.model.num_local_experts});
-    backend.copy_from_host(biases, what.selection_bias.data());
-    model.use_selection_bias(biases);
-  }
+  SelectionBias bias(backend, persistent, model);
+  if (!what.selection_bias.empty())
+    bias.set(what.selection_bias);
+  else if (what.router.bias_update_rate > 0)
+    bias.begin_at_zero();
   AdamW optimizer(backend, persistent, model.parameters(), mesh, what.optimizer, what.bucket_elements);
   std::vector<float> staging;
   model.parameters().initialize(backend, what.seed, [&](const Parameter& p, std::span<float> values) {
@@ -130,11 +137,13 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, Backend& backend
   });
   TrainingStep step(backend, mesh, model, optimizer, what.router, what.at_once / dp, what.recompute,
                     what.objective ? what.objective() : std::make_unique<CrossEntropy>());
+  step.use_selection_bias(bias);
 
   CaseRun run;
   for (const Parameter& p : model.parameters()) run.parameters.push_back({p.name, p.shape, p.slice, p.first});
   for (std::int64_t n = 1; n <= what.steps; ++n) {
     const GlobalBatch batch = part_of(make_batch(what, n), what, rank, dp);
+    step.steer(n);
     const StepResult result =
         step.compute_gradients({what.at_once * what.accumulation / dp, what.sequence_length, batch.ids, batch.targets,
                                 batch.document_start, what.seed + static_cast<std::uint64_t>(n)});
@@ -148,6 +157,7 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, Backend& backend
     for (const Parameter& p : model.parameters()) found.gradients.push_back(numbers_of(backend, p.gradient));
     step.apply(result, n, what.optimizer.learning_rate);
     for (const Parameter& p : model.parameters()) found.weights.push_back(numbers_of(backend, p.value));
+    found.selection_bias = bias.values();
   }
   return run;
 }
@@ -166,6 +176,7 @@ Deviations compare(const CaseRun& found, const CaseRun& one_rank, const Mesh& me
     keep_worse(worst.aux_loss, relative(a.aux_loss, b.aux_loss), step);
     keep_worse(worst.z_loss, relative(a.z_loss, b.z_loss), step);
     keep_worse(worst.grad_norm, relative(a.grad_norm, b.grad_norm), step);
+    keep_worse(worst.weight, largest_difference(a.selection_bias, b.selection_bias), step, "the selection bias");
     for (std::size_t i = 0; i < found.parameters.size(); ++i) {
       const CaseRun::Slice& place = found.parameters[i];
       if (only && !only(place.name)) continue;

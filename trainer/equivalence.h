@@ -32,7 +32,7 @@ struct EquivalenceCase {
   DType type = DType::f32;  // of weights and activations
   RouterConfig router;
   RoutingOptions routing;
-  std::vector<float> selection_bias;  // [L,E]; empty: none
+  std::vector<float> selection_bias;  // [L,E] at the start; empty: none, or zeros where the router has a rate
   OptimizerConfig optimizer;
   std::int64_t sequence_length = 16;
   std::int64_t at_once = 8;       // sequences over all dp ranks; a multiple of dp
@@ -54,6 +54,7 @@ struct EquivalenceCase {
 struct StepNumbers {
   double lm_loss = 0, aux_loss = 0, z_loss = 0, grad_norm = 0;
   std::vector<std::vector<double>> expert_load;        // [L][E]
+  std::vector<float> selection_bias;                   // [L,E] after the update, of the whole model; empty: none
   std::vector<std::vector<float>> gradients, weights;  // by parameter, in the order of the set
 };
 
@@ -73,7 +74,7 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, Backend& backend
 CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads);
 
 // Largest deviations over all steps and ranks, the same on every rank. Losses and norm relative to their value;
-// gradients and weights relative to the largest entry of the whole tensor. What is not finite in either run is infinite.
+// gradients and weights, the selection bias among these, relative to the largest entry of the whole tensor. What is not finite in either run is infinite.
 struct Deviations {
   struct Worst {
     double value = 0;

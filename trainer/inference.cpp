@@ -36,7 +36,8 @@ InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mes
       persistent_(*backend_),
       activations_(*backend_),
       scratch_(*backend_),
-      model_(config_.model, mesh, {}, {}, type_of(precision, backend_->device())) {
+      model_(config_.model, mesh, {}, {}, type_of(precision, backend_->device())),
+      selection_bias_(*backend_, persistent_, model_) {
   if (positions > config_.model.max_position_embeddings)
     throw std::runtime_error(
         fmt::format("{}: {} positions are asked for, the model has {} (max_position_embeddings in config.json){}",
@@ -46,6 +47,7 @@ InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mes
                         : ""));
   model_.allocate(*backend_, persistent_, positions, false);
   load_weights(directory, *backend_, config_.model, model_.parameters(), config_.tied_head);
+  if (const auto biases = load_selection_bias(directory, config_.model); !biases.empty()) selection_bias_.set(biases);
   for (const std::string& warning : config_.warnings) fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
 }
 

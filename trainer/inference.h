@@ -10,6 +10,7 @@
 
 #include "kernels/arena.h"
 #include "model/mixtral.h"
+#include "model/selection_bias.h"
 #include "parallel/mesh.h"
 #include "trainer/checkpoint/hf_config.h"
 #include "trainer/train_config.h"
@@ -42,6 +43,7 @@ class InferenceModel {
   std::unique_ptr<Backend> backend_;
   Arena persistent_, activations_, scratch_;
   Mixtral model_;
+  SelectionBias selection_bias_;  // the directory's, where it has one
 };
 
 // Throws std::runtime_error that names the position and value of the first id outside [0, vocabulary).

@@ -28,6 +28,7 @@ Trainer::Trainer(RunParts parts) : parts_(std::move(parts)) {
   const LongWork work(parts_.mesh.session(), "starting the run");
   together(parts_.mesh.group(Axis::world), "trainer.start",
            [&] { parts_.checkpoint.empty() ? begin_afresh() : resume(); });
+  if (!parts_.bias_begins.empty()) record_.say(parts_.bias_begins);
   for (const auto& warning : parts_.hf.warnings) record_.say("warning: " + warning);
 }
 
@@ -175,6 +176,7 @@ void Trainer::train(std::int64_t step) {
       learning_rate(parts_.config.schedule, parts_.config.optimizer.learning_rate, step, parts_.config.train.steps);
   const Batch& batch = loader_->next();
   parts_.mesh.traffic().reset();
+  training.step->steer(step);
   StepResult result = gradients_of(batch);
   result.outlier = looks_odd(result);
   const auto dump = start_dump(step);
@@ -283,6 +285,7 @@ StepMetrics Trainer::measured(const StepResult& result, double learning_rate) co
   // A batch that holds no target, all of it masked, has no loss: its sum of nothing is not a loss of 0.
   if (result.count > 0) row.lm_loss = result.lm_loss;
   row.aux_loss = result.aux_loss;
+  row.aux_loss_coef = result.aux_loss_coef;
   row.z_loss = result.z_loss;
   row.loss = result.loss;
   row.grad_norm = result.grad_norm;
@@ -328,6 +331,10 @@ void Trainer::save() {
                                         parts_.config.checkpoint.keep);
   saved_step_ = parts_.state.step;
   record_.say(fmt::format("saved {} ({:.1f} s)", path.string(), seconds_since(start)));
+  if (!parts_.training.selection_bias->empty() && !std::exchange(told_of_bias_, true))
+    record_.say(
+        "its model/ has a selection bias (gate.e_score_correction_bias), by which every command of smoe chooses experts; "
+        "transformers' Mixtral has no such tensor: it names it as unused, ignores it, and may choose other experts");
 }
 
 }  // namespace smoe

@@ -73,6 +73,7 @@ class Trainer {
   RunRecord record_;
   std::optional<Loader> loader_;
   std::int64_t saved_step_ = -1;
+  bool told_of_bias_ = false;
   MachineRates rates_;
   RateMeter meter_;
   RunSummary summary_;

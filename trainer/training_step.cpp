@@ -12,6 +12,7 @@
 
 #include "kernels/philox.h"
 #include "kernels/range.h"
+#include "model/balance_schedule.h"
 
 namespace smoe {
 
@@ -76,10 +77,17 @@ StepResult TrainingStep::compute_gradients(const StepBatch& batch) {
   result.lm_loss = loss[0] * scale;
   result.aux_loss = balance_.values().trained(router_.aux_loss_scope);
   result.z_loss = balance_.values().z_total();
-  result.loss = result.lm_loss + router_.aux_loss_coef * result.aux_loss + router_.z_loss_coef * result.z_loss;
+  const std::vector<double>& coefficients = balance_.coefficients();
+  result.aux_loss_coef = router_.aux_loss_coef_by_layer.empty() ? std::vector{coefficients.front()} : coefficients;
+  result.loss = result.lm_loss + balance_.values().weighted(router_.aux_loss_scope, coefficients) +
+                router_.z_loss_coef * result.z_loss;
   result.grad_norm = AdamW::gradient_norm(sums.back(), mesh_);
   result.finite = std::isfinite(result.count) && std::isfinite(result.loss) && std::isfinite(result.grad_norm);
   return result;
+}
+
+void TrainingStep::steer(std::int64_t step) {
+  balance_.use_coefficients(balance_coefficients(router_, model_.config().num_hidden_layers, step));
 }
 
 void TrainingStep::rehearse(std::int64_t sequence_length) {
@@ -99,6 +107,8 @@ void TrainingStep::start_apply(const StepResult& result, std::int64_t updates, d
   optimizer_.step(updates, learning_rate, optimizer_.clip_factor(result.grad_norm));
   reducer_.clear_unowned();
   reducer_.start_gathering_values();
+  if (selection_bias_ && router_.bias_update_rate > 0)
+    selection_bias_->update(balance_.counts(), router_.bias_update_rate);
 }
 
 }  // namespace smoe

@@ -12,6 +12,7 @@
 #include "kernels/device_sums.h"
 #include "model/balance_loss.h"
 #include "model/mixtral.h"
+#include "model/selection_bias.h"
 #include "optim/adamw.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/mesh.h"
@@ -21,14 +22,15 @@
 namespace smoe {
 
 struct StepResult {
-  double count = 0;      // of the objective, over the world: of cross-entropy, the targets
-  double lm_loss = 0;    // the objective's, divided by count; 0 where there is nothing to count
-  double aux_loss = 0;   // of the trained scope, summed over layers, before its coefficient
-  double z_loss = 0;     // summed over layers, before its coefficient
-  double loss = 0;       // what was differentiated
-  double grad_norm = 0;  // before clipping
-  bool finite = true;    // false: refused
-  bool outlier = false;  // set by who holds the step against others (trainer/outliers.h); true: refused
+  double count = 0;                   // of the objective, over the world: of cross-entropy, the targets
+  double lm_loss = 0;                 // the objective's, divided by count; 0 where there is nothing to count
+  double aux_loss = 0;                // of the trained scope, summed over layers, before its coefficient
+  std::vector<double> aux_loss_coef;  // [1], or [L] where layers have their own
+  double z_loss = 0;                  // summed over layers, before its coefficient
+  double loss = 0;                    // what was differentiated
+  double grad_norm = 0;               // before clipping
+  bool finite = true;                 // false: refused
+  bool outlier = false;               // set by who holds the step against others (trainer/outliers.h); true: refused
 
   bool refused() const { return !finite || outlier; }  // no weight changes
 };
@@ -40,11 +42,17 @@ class TrainingStep {
                std::int64_t micro_batch_size, Recompute recompute,
                std::unique_ptr<Objective> objective = std::make_unique<CrossEntropy>());
 
+  // It outlives this. Where the router's configuration has a rate, apply() updates it from the counts of the step.
+  void use_selection_bias(SelectionBias& bias) { selection_bias_ = &bias; }
+
+  // The balance loss weighs what the step that is computed next gives it; the first is 1, as until this is called.
+  void steer(std::int64_t step);
+
   // Gradients of the whole step and their norm. Each rank is left with the sums of what it owns; gather_gradients()
   // completes them everywhere. Decides nothing.
   StepResult compute_gradients(const StepBatch& batch);
   void gather_gradients() { reducer_.gather_gradients(); }
-  // Updates the weights on every rank, unless the result is refused: then the gradients are dropped. updates: t of AdamW.
+  // Updates weights and selection bias on every rank, unless the result is refused: then the gradients are dropped. updates: t of AdamW.
   void apply(const StepResult& result, std::int64_t updates, double learning_rate) {
     start_apply(result, updates, learning_rate);
     settle();
@@ -76,6 +84,7 @@ class TrainingStep {
   GradientReducer reducer_;
   RouterConfig router_;
   BalanceLoss balance_;
+  SelectionBias* selection_bias_ = nullptr;
   std::int64_t micro_batch_size_;
   Recompute recompute_;
   Arena activations_, scratch_;

@@ -142,12 +142,8 @@ const std::vector<Refused> refused_values = {
 };
 
 const std::vector<Refused> not_available = {
-    {"aux_loss_schedule", "router:\n  aux_loss_schedule: {type: linear, to: 0.1, steps: 5}\n",
-     "c.yaml:2:22: router.aux_loss_schedule: found a map, expected constant: other values are not available yet"},
     {"target_max_vio", "router:\n  target_max_vio: 0.5\n",
      "c.yaml:2:19: router.target_max_vio: found '0.5', expected null: other values are not available yet"},
-    {"bias_update_rate", "router:\n  bias_update_rate: 0.001\n",
-     "c.yaml:2:21: router.bias_update_rate: found '0.001', expected 0.0: other values are not available yet"},
     {"tp", "parallel:\n  tp: 0\n", "c.yaml:2:7: parallel.tp: found 0, expected an integer in [1, 65536]"},
     {"ep", "parallel:\n  ep: two\n", "c.yaml:2:7: parallel.ep: found 'two', expected an integer in [1, 65536]"},
     {"timeout", "parallel:\n  timeout: -1\n",

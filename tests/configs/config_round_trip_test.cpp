@@ -39,6 +39,15 @@ class FieldGenerator {
   void number(const char*, std::optional<double>& value, std::string_view interval) {
     if (*rc::gen::arbitrary<bool>()) value = *any_number(interval);
   }
+  void number_or_numbers(const char* name, double& one, std::vector<double>& some, std::string_view interval) {
+    if (*rc::gen::arbitrary<bool>()) return number(name, one, interval);
+    some.resize(*rc::gen::inRange<std::size_t>(1, 5));
+    for (double& value : some) number(name, value, interval);
+  }
+  template <class Struct>
+  void variant(const char*, Struct& value) {
+    Struct::visit_fields(value, *this);
+  }
   void flag(const char*, bool& value) { value = *rc::gen::arbitrary<bool>(); }
   template <class Enum>
   void choice(const char*, Enum& value, std::initializer_list<Enum> not_yet = {}) {
@@ -97,6 +106,25 @@ class FieldGenerator {
   }
 };
 
+void make_consistent(RouterConfig& router, ModelConfig& model) {
+  if (router.aux_loss_scope == AuxLossScope::hf) router.aux_loss_coef_by_layer.clear();
+  if (!router.aux_loss_coef_by_layer.empty() && !model.from)
+    model.num_hidden_layers = static_cast<std::int64_t>(router.aux_loss_coef_by_layer.size());
+  AuxLossSchedule& schedule = router.aux_loss_schedule;
+  const bool steps = schedule.type == AuxLossScheduleType::steps;
+  if (steps || schedule.type == AuxLossScheduleType::constant) {
+    schedule.from.reset();
+    schedule.to.reset();
+    schedule.steps.reset();
+  } else {
+    schedule.to = schedule.to.value_or(0.0);
+    schedule.steps = schedule.steps.value_or(7);
+  }
+  if (!steps) schedule.at.clear();
+  std::int64_t step = 0;
+  for (auto& change : schedule.at) change.step = step += 1 + change.step % 1000;
+}
+
 // Every field is legal by itself; the relations between fields are then made to hold.
 RunConfig any_config() {
   RunConfig config;
@@ -121,6 +149,7 @@ RunConfig any_config() {
     model.num_experts_per_tok = std::min(model.num_experts_per_tok, model.num_local_experts);
     config.data.sequence_length = std::min(config.data.sequence_length, model.max_position_embeddings);
   }
+  make_consistent(config.router, config.model);
   config.train.micro_batch_size = std::min<std::int64_t>(config.train.micro_batch_size, 1000);
   config.train.global_batch_size = config.train.micro_batch_size * *rc::gen::inRange<std::int64_t>(1, 100);
   return config;

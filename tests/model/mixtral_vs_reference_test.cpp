@@ -35,9 +35,15 @@ std::vector<Case> cases() {
   all.push_back({"gqa_documents_masked", gqa, 3, 17, true, 0.3});
   gqa.scope = reference::BalanceScope::sequence;
   all.push_back({"sequence_balance", gqa, 4, 12, true, 0.1});
+  gqa.aux_coefs = {0.4, 0.1};
+  all.push_back({"sequence_balance_by_layer", gqa, 4, 12, true, 0.1});
+  gqa.aux_coefs.clear();
   gqa.scope = reference::BalanceScope::hf;
   all.push_back({"hf_balance", gqa, 2, 19, false, 0.0});
   all.push_back({"top_1", shape(24, 20, 3, 3, 3, 8, 5, 1), 2, 11, false, 0.2});
+  auto by_layer = shape(32, 48, 3, 8, 2, 4, 8, 2);
+  by_layer.aux_coefs = {0.4, 0, 0.1};
+  all.push_back({"balance_by_layer", by_layer, 3, 17, true, 0.3});
   auto window = shape(30, 37, 2, 6, 2, 10, 5, 3);
   window.window = 5;
   all.push_back({"window_odd_sizes_top_3", window, 2, 23, true, 0.2});
@@ -78,6 +84,8 @@ TEST_P(MixtralVsReference, LossesAndEveryGradient) {
   const auto found = real.step(batch);
   EXPECT_NEAR(found.lm, expected.lm, 2e-6 * std::abs(expected.lm));
   EXPECT_NEAR(found.aux, expected.aux, 2e-6 * std::abs(expected.aux));
+  const double expected_weighted = expected.total - expected.lm - c.config.z_coef * expected.z;
+  EXPECT_NEAR(found.weighted_aux, expected_weighted, 2e-6 * std::abs(expected_weighted) + 1e-14 * expected.total);
   EXPECT_NEAR(found.z, expected.z, 5e-6 * std::abs(expected.z));
   reference::visit_parameters(gradients, [&](const std::string& name, const auto&, const std::vector<double>& g) {
     // The router's gradient is what is left of larger terms that cancel (of the weights, which sum to one), hence its

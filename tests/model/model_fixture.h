@@ -39,6 +39,7 @@ inline ModelConfig model_config(const reference::ReferenceConfig& c) {
 inline RouterConfig router_config(const reference::ReferenceConfig& c) {
   RouterConfig r;
   r.aux_loss_coef = c.aux_coef;
+  r.aux_loss_coef_by_layer = c.aux_coefs;
   r.z_loss_coef = c.z_coef;
   switch (c.scope) {
     case reference::BalanceScope::micro_batch: r.aux_loss_scope = AuxLossScope::micro_batch; break;
@@ -84,6 +85,7 @@ class RealModel {
 
   struct Losses {
     double lm, aux, z;
+    double weighted_aux;
   };
   // Forward and backward of one micro-batch that is the whole step; gradients accumulate in the parameters.
   Losses step(const reference::Batch& batch, Recompute recompute = Recompute::none) {
@@ -103,7 +105,8 @@ class RealModel {
     balance.begin_step(1);
     balance.add_micro_batch(context, saved.statistics, router_gradients);
     model.backward(context, tokens, router_gradients, saved);
-    return {lm, balance.values().trained(router.aux_loss_scope), balance.values().z_total()};
+    return {lm, balance.values().trained(router.aux_loss_scope), balance.values().z_total(),
+            balance.values().weighted(router.aux_loss_scope, balance.coefficients())};
   }
   void clear_gradients() {
     for (const auto& flat : model.parameters().flat_buffers()) backend->fill(flat.gradients, 0.0f);

@@ -228,6 +228,31 @@ std::vector<Case> cases() {
            without.routing.rule = {Score::sigmoid, true, 2.5f};
            EXPECT_NE(step.lm_loss, one_rank({"sigmoids", without}).steps.front().lm_loss) << "the bias decides nothing";
          }});
+    c = basic();
+    c.router.bias_update_rate = 0.02;  // so that it decides after an update or two
+    c.accumulation = 2;
+    c.steps = 6;
+    c.recompute = Recompute::layer;
+    all.push_back({"selection_bias_updated", c, [](const StepNumbers& step) {
+                     EXPECT_NE(step.selection_bias, std::vector<float>(16));
+                     auto without = basic();
+                     without.accumulation = 2;
+                     without.steps = 6;
+                     const auto& plain = one_rank({"bias_without_a_rate", without}).steps;
+                     EXPECT_EQ(step.expert_load, plain.front().expert_load) << "zeros change no choice";
+                     const auto& updated = one_rank({"selection_bias_updated", {}}).steps;
+                     EXPECT_NE(updated.back().expert_load, plain.back().expert_load) << "the bias decides nothing";
+                   }});
+  }
+  {
+    auto c = basic();
+    c.router.aux_loss_coef_by_layer = {0.5, 0.1};
+    c.router.aux_loss_schedule.type = AuxLossScheduleType::cosine;
+    c.router.aux_loss_schedule.from = 0;
+    c.router.aux_loss_schedule.to = 1;
+    c.router.aux_loss_schedule.steps = 2;
+    c.accumulation = 2;
+    all.push_back({"coefficients_by_layer_scheduled", c});
   }
   {
     auto c = basic();  // no power of two anywhere

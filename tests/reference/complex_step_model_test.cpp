@@ -39,6 +39,12 @@ ReferenceConfig routed(Score score, bool renormalise, int top_k) {
   return c;
 }
 
+ReferenceConfig by_layer(BalanceScope scope) {
+  ReferenceConfig c = with({{&C::layers, 3}}, 0, scope);
+  c.aux_coefs = {0.4, 0, 0.15};
+  return c;
+}
+
 std::vector<ModelCase> model_cases() {
   return {
       {"softmax_scores_everything", routed(Score::softmax, false, 2), 3, 5, true},
@@ -50,6 +56,8 @@ std::vector<ModelCase> model_cases() {
       {"k3_pooled_hf_window_1", with({{&C::top_k, 3}, {&C::window, 1}, {&C::layers, 3}}, 0.2, BalanceScope::hf), 2, 4,
        false},
       {"k_equals_e", with({{&C::top_k, 4}, {&C::kv_heads, 2}, {&C::ffn, 5}}), 2, 4, false},
+      {"coefficients_by_layer", by_layer(BalanceScope::micro_batch), 2, 5, true},
+      {"coefficients_by_layer_of_sequences", by_layer(BalanceScope::sequence), 3, 4, true},
       {"lm_loss_alone", with({}, 0, BalanceScope::micro_batch, 0), 2, 5, true},
       {"one_token", with({{&C::layers, 1}}), 1, 1, false, 0.0},
       {"all_masked", with({{&C::layers, 1}}, 0.3, BalanceScope::sequence), 2, 3, false, 1.0},

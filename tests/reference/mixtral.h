@@ -1,5 +1,5 @@
 // The whole reference Mixtral: embedding, layers, final norm, LM head, and the loss that is differentiated,
-//   total = lm + aux_coef * aux + z_coef * z,
+//   total = lm + aux_coef * aux + z_coef * z, or with sum over layers of aux_coefs * its balance loss in the second's place,
 //   lm  = sum of the weighted cross-entropies of the unmasked targets / batch.target_count,
 //   aux = balance_loss(config.scope) over all layers (router.h), z = sum over layers of mean_t(lse^2);
 // with every parameter's gradient written by hand.
@@ -45,7 +45,13 @@ Losses<T> model_forward(const ReferenceConfig& c, const Parameters<T>& p, const 
     losses.lm += s.cross_entropy.losses[t] * T(batch.weights.empty() ? 1.0 : batch.weights[t]);
   losses.lm /= T(batch.target_count);
   losses.aux = balance_loss(c.scope, s.balance, tokens, c.top_k);
-  losses.total = losses.lm + T(c.aux_coef) * losses.aux + T(c.z_coef) * losses.z;
+  T weighted = T(c.aux_coef) * losses.aux;
+  if (!c.aux_coefs.empty()) {
+    weighted = T(0);
+    for (Index n = 0; n < c.layers; ++n)
+      weighted += T(c.aux_coefs[n]) * balance_loss(c.scope, std::vector{s.balance[n]}, tokens, c.top_k);
+  }
+  losses.total = losses.lm + weighted + T(c.z_coef) * losses.z;
   return losses;
 }
 
@@ -61,7 +67,7 @@ void model_backward(const ReferenceConfig& c, const Parameters<T>& p, const Batc
   Matrix<T> dx = rms_norm_backward(dnorm, s.hidden, p.norm, s.norm.rstd, no_residual, gradients.norm);
   for (Index n = c.layers - 1; n >= 0; --n) {
     Matrix<T> balance = balance_gradient(c.scope, s.balance, n, tokens, c.top_k);
-    for (T& value : balance.values) value *= T(c.aux_coef);
+    for (T& value : balance.values) value *= T(c.aux_coef_of(n));
     dx =
         layer_backward(c, p.layers[n], batch, s.layers[n], dx, balance, c.z_coef / double(tokens), gradients.layers[n]);
   }

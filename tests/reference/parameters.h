@@ -17,6 +17,7 @@ struct ReferenceConfig {
   double rope_theta = 1e6, eps = 1e-5;
   int window = 0;  // query i sees key j only where i - j < window; 0: no window
   double aux_coef = 0;
+  std::vector<double> aux_coefs{};  // [layers] in its place; not in the hf scope
   BalanceScope scope = BalanceScope::micro_batch;
   double z_coef = 0;
   RoutingRule rule{};
@@ -24,6 +25,7 @@ struct ReferenceConfig {
   double capacity_factor = 0;            // an expert takes ceil(factor * K * S / E) assignments of a sequence; 0: all
   double jitter = 0;                     // the router's input times 1 + jitter * u, u uniform in [-1, 1)
 
+  double aux_coef_of(Index layer) const { return aux_coefs.empty() ? aux_coef : aux_coefs[layer]; }
   std::vector<double> bias_of(Index layer) const {
     if (selection_bias.empty()) return {};
     return {selection_bias.begin() + layer * experts, selection_bias.begin() + (layer + 1) * experts};

@@ -133,8 +133,9 @@ TEST_F(FrozenRun, ACheckpointThatWouldNotBeWholeIsNotBegun) {
       Mixtral mixtral(model, mesh(), held);
       mixtral.allocate(*backend, arena, 16, true);
       AdamW optimizer(*backend, arena, mixtral.parameters(), mesh(), {});
+      SelectionBias bias(*backend, arena, mixtral);
       const ParameterSet whole = declare_parameters(model, mesh(), said);
-      const CheckpointContent content{*backend, whole, mixtral.parameters(), optimizer, mesh(), hf, no_files};
+      const CheckpointContent content{*backend, whole, mixtral.parameters(), optimizer, bias, mesh(), hf, no_files};
       const auto directory = root() / "checkpoints";
       const auto save = [&] { save_checkpoint(directory, content, state, 2); };
       if (held == said) {

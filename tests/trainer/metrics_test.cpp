@@ -29,6 +29,7 @@ StepMetrics sample_row(std::int64_t step) {
   row.targets = 4000;
   row.lm_loss = 10.0 / 3.0;
   row.aux_loss = 4.1;
+  row.aux_loss_coef = {0.01};
   row.z_loss = 12.25;
   row.loss = 3.4;
   row.grad_norm = 0.1 + 0.2;
@@ -64,7 +65,8 @@ TEST(Metrics, RowIsTheDocumentedText) {
       to_json_line(row),
       "{\"step\":7,\"tokens\":28672,\"targets\":4000,\"lm_loss\":3.3333333333333335,\"aux_loss\":4.1,\"z_loss\":12.25,\"loss\":3.4,"
       "\"grad_norm\":0.30000000000000004,\"learning_rate\":0.0003,\"tokens_per_sec\":1234.5,\"mfu\":0.41,\"share_of_product\":0.5,"
-      "\"step_seconds\":3.32,\"max_vio\":0.52,\"model_gflops\":96.5,\"expert_load\":[[0.5,0.5],[1.0,0.0]],"
+      "\"step_seconds\":3.32,\"max_vio\":0.52,\"model_gflops\":96.5,\"aux_loss_coef\":0.01,"
+      "\"expert_load\":[[0.5,0.5],[1.0,0.0]],"
       "\"peak_memory_bytes\":2726297600,\"skipped_steps\":1}\n");
 }
 
@@ -91,6 +93,24 @@ TEST(Metrics, EveryKeyIsExplained) {
   for (const Json& keys : {parse_json(to_json_line(row), "row"), parse_json(to_json_line(sources), "row"),
                            parse_json(to_json_line(sources), "row").at("eval").at("web")})
     for (const auto& [key, value] : keys.items()) EXPECT_NE(section.find('`' + key + '`'), std::string::npos) << key;
+}
+
+TEST(Metrics, CoefficientsAreANumberOrOneALayerAndReadBack) {
+  const ScratchDir dir;
+  const auto file = dir.path() / "metrics.jsonl";
+  StepMetrics row = sample_row(3), older = sample_row(4);
+  row.aux_loss_coef = {0.1, 0.0, 1e-3};
+  older.aux_loss_coef.clear();
+  EXPECT_NE(to_json_line(row).find("\"aux_loss_coef\":[0.1,0.0,0.001],"), std::string::npos);
+  EXPECT_EQ(to_json_line(older).find("aux_loss_coef"), std::string::npos) << "as in files of before";
+  MetricsWriter writer(file);
+  writer.write(row);
+  writer.write(older);
+  EXPECT_EQ(read_metrics(file).steps, (std::vector<StepMetrics>{row, older}));
+  const auto other = dir.path() / "other.jsonl";
+  std::ofstream(other) << "{\"step\":1,\"aux_loss_coef\":[\"x\"]}\n";
+  const std::string message = message_of([&] { read_metrics(other); });
+  EXPECT_NE(message.find("other.jsonl:1: aux_loss_coef must hold numbers, found \"x\""), std::string::npos) << message;
 }
 
 TEST(Metrics, BytesSentAreAnObjectByCollectiveAndReadBack) {

@@ -10,6 +10,7 @@
 #include <limits>
 #include <map>
 #include <numeric>
+#include <span>
 #include <stdexcept>
 #include <utility>
 
@@ -82,14 +83,27 @@ std::vector<TensorGroup> tensor_groups(const CheckpointContent& content) {
   return groups;
 }
 
-// By folder, the tensors of all its groups.
-std::map<std::string, std::vector<TensorSpec>> tensors_by_folder(const std::vector<TensorGroup>& groups) {
+// By folder, the tensors of all its groups; in model/ also the selection bias, which is no parameter.
+std::map<std::string, std::vector<TensorSpec>> tensors_by_folder(const CheckpointContent& content,
+                                                                 const std::vector<TensorGroup>& groups) {
   std::map<std::string, std::vector<TensorSpec>> folders;
   for (const TensorGroup& group : groups) {
     auto& tensors = folders[group.folder];
     tensors.insert(tensors.end(), group.tensors.begin(), group.tensors.end());
   }
+  if (!content.selection_bias.empty())
+    for (TensorSpec& bias : selection_bias_specs(content.config.model)) folders["model"].push_back(std::move(bias));
   return folders;
+}
+
+// Every rank has it whole: the root writes.
+void write_selection_bias(TensorDirectoryWriter& writer, const CheckpointContent& content) {
+  const std::vector<float>& values = content.selection_bias.values();
+  if (values.empty() || !content.mesh.is_root()) return;
+  const auto experts = static_cast<std::size_t>(content.config.model.num_local_experts);
+  for (std::size_t first = 0; first < values.size(); first += experts)
+    writer.write_f32(selection_bias_name(static_cast<std::int64_t>(first / experts)), 0,
+                     std::span(values).subspan(first, experts));
 }
 
 // How many elements of each group this rank has.
@@ -119,10 +133,11 @@ void require_whole(const std::vector<TensorGroup>& groups, const std::vector<dou
 
 // This rank's part of every folder.
 void write_owned(const fs::path& checkpoint, const CheckpointContent& content, const std::vector<TensorGroup>& groups) {
-  for (const auto& [folder, tensors] : tensors_by_folder(groups)) {
+  for (const auto& [folder, tensors] : tensors_by_folder(content, groups)) {
     auto writer = TensorDirectoryWriter::open_for_slices(checkpoint / folder, tensors);
     for (const TensorGroup& group : groups)
       if (group.folder == folder) write_parts(writer, content.backend, content.parameters, group.parts, group.prefix);
+    if (folder == "model") write_selection_bias(writer, content);
     writer.finish();
   }
 }
@@ -229,7 +244,7 @@ fs::path save_checkpoint(const fs::path& directory, const CheckpointContent& con
   const fs::path target = directory / checkpoint_name(state.step),
                  unfinished = directory / ("." + target.filename().string() + ".unfinished");
   const std::vector<TensorGroup> groups = tensor_groups(content);
-  const auto folders = tensors_by_folder(groups);
+  const auto folders = tensors_by_folder(content, groups);
   std::optional<HiddenDirectory> hidden;  // the root's, removed where anything fails
 
   std::vector<double> owned = count_owned(groups, content.parameters);
@@ -382,6 +397,8 @@ TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointConten
   const TensorDirectory optimizer(checkpoint / "optimizer");
   const ShowNumbers masters = content.optimizer.keeps_masters();
   load_weights(checkpoint / "model", content.backend, content.config.model, content.parameters, false, masters);
+  if (const auto biases = load_selection_bias(checkpoint / "model", content.config.model); !biases.empty())
+    content.selection_bias.set(biases);
   load_masters(optimizer, content.backend, content.parameters, master_prefix, masters);
   for (const TensorGroup& group : tensor_groups(content))
     if (group.folder == "optimizer" && group.prefix != master_prefix)

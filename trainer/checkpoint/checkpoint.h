@@ -18,6 +18,7 @@
 
 #include "data/files/json.h"
 #include "data/text/tokenizer_files.h"
+#include "model/selection_bias.h"
 #include "optim/adamw.h"
 #include "parallel/parameter.h"
 #include "trainer/checkpoint/hf_config.h"
@@ -44,6 +45,7 @@ struct CheckpointContent {
   const ParameterSet& whole;  // the whole model's parameters, as one rank declares them
   ParameterSet& parameters;   // this rank's
   AdamW& optimizer;
+  SelectionBias& selection_bias;  // where it has values they stand in model/, in f32 whatever the weights' type
   const Mesh& mesh;
   HfConfig config;
   const std::vector<TokenizerFile>& carried_files;  // stand in model/ as they are, over what would be written there
@@ -75,7 +77,7 @@ std::string fingerprint_model_directory(const std::filesystem::path& directory);
 // What a resumed run trains must have been trained by the checkpoint's: where it has no moments of a parameter, throws and
 // names it. Returns how many parameters it trained that are frozen now, whose moments are left behind.
 std::int64_t check_same_trained(const std::filesystem::path& checkpoint, const ParameterSet& whole);
-// Weights and moments into place, of this rank. The checkpoint must have been verified.
+// Weights, moments and selection bias into place, of this rank. The checkpoint must have been verified.
 TrainingState load_checkpoint(const std::filesystem::path& checkpoint, const CheckpointContent& content);
 
 // The Hugging Face directory that a --model or model.from argument means: itself, step-N/model, or a run's latest.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <stdexcept>
 #include <string_view>
@@ -64,6 +65,24 @@ std::vector<Place> places_of(const std::string& name, const std::vector<std::int
 }
 
 std::string text(const std::vector<std::int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+
+// The place that the directory has; the released name where it has none.
+Place place_in(const TensorDirectory& files, const ModelConfig& model, const std::string& name,
+               const std::vector<std::int64_t>& shape, bool tied_head = false) {
+  const auto places = places_of(name, shape, model.num_local_experts, tied_head);
+  const auto found =
+      std::find_if(places.begin(), places.end(), [&](const Place& place) { return files.contains(place.tensor); });
+  return found == places.end() ? places.front() : *found;
+}
+
+// Those of the directory's selection bias: none, or one a layer.
+std::vector<TensorSpec> selection_bias_in(const TensorDirectory& files, const ModelConfig& model) {
+  const std::vector<TensorSpec> specs = selection_bias_specs(model);
+  const bool any = std::any_of(specs.begin(), specs.end(), [&](const TensorSpec& spec) {
+    return files.contains(place_in(files, model, spec.name, spec.shape).tensor);
+  });
+  return any ? specs : std::vector<TensorSpec>();
+}
 
 // Calls move(first element on disk, first of the part, count) for each contiguous piece of elements [first, first + count)
 // of a parameter's slice.
@@ -131,10 +150,7 @@ void load_weights(const std::filesystem::path& directory, Backend& backend, cons
                   ParameterSet& parameters, bool tied_head, const ShowNumbers& also) {
   const TensorDirectory files(directory);
   const auto place_of = [&](const std::string& name, const std::vector<std::int64_t>& shape) {
-    const auto places = places_of(name, shape, model.num_local_experts, tied_head);
-    const auto found =
-        std::find_if(places.begin(), places.end(), [&](const Place& place) { return files.contains(place.tensor); });
-    return found == places.end() ? places.front() : *found;
+    return place_in(files, model, name, shape, tied_head);
   };
   // The directory stands before the list.
   const auto file_and_name = [&](const std::string& name) {
@@ -142,7 +158,9 @@ void load_weights(const std::filesystem::path& directory, Backend& backend, cons
   };
   std::vector<std::string> problems;
   std::set<std::string> used;
-  for (const TensorSpec& p : tensor_specs(declare_parameters(model, Mesh::single()))) {
+  std::vector<TensorSpec> wanted = tensor_specs(declare_parameters(model, Mesh::single()));
+  for (TensorSpec& bias : selection_bias_in(files, model)) wanted.push_back(std::move(bias));
+  for (const TensorSpec& p : wanted) {
     const Place place = place_of(p.name, p.shape);
     if (!used.insert(place.tensor).second) continue;
     if (!files.contains(place.tensor)) {
@@ -174,6 +192,33 @@ void load_weights(const std::filesystem::path& directory, Backend& backend, cons
     const Place place = place_of(p.name, dims_of(p.shape));
     read_value(files, place.tensor, place.first, backend, p, staging, also);
   }
+}
+
+std::string selection_bias_name(std::int64_t layer) {
+  return fmt::format("model.layers.{}.block_sparse_moe.gate.e_score_correction_bias", layer);
+}
+
+std::vector<TensorSpec> selection_bias_specs(const ModelConfig& model) {
+  std::vector<TensorSpec> specs;
+  for (std::int64_t l = 0; l < model.num_hidden_layers; ++l)
+    specs.push_back({selection_bias_name(l), TensorType::f32, {model.num_local_experts}});
+  return specs;
+}
+
+std::vector<float> load_selection_bias(const std::filesystem::path& directory, const ModelConfig& model) {
+  const TensorDirectory files(directory);
+  std::vector<float> biases;
+  for (const TensorSpec& spec : selection_bias_in(files, model)) {
+    const std::string tensor = place_in(files, model, spec.name, spec.shape).tensor;
+    std::vector<float> layer(static_cast<std::size_t>(model.num_local_experts));
+    files.read_f32(tensor, layer.data(), 0, model.num_local_experts);
+    for (std::size_t i = 0; i < layer.size(); ++i)
+      if (!std::isfinite(layer[i]))
+        throw std::runtime_error(fmt::format("{}: {}: found {} for expert {}, expected a finite number",
+                                             files.file_of(tensor), tensor, layer[i], i));
+    biases.insert(biases.end(), layer.begin(), layer.end());
+  }
+  return biases;
 }
 
 PartsOf master_parts(const Shards& shards) {

@@ -18,13 +18,23 @@
 namespace smoe {
 
 // Fills every parameter's slice. Throws one std::runtime_error that lists all tensors of the whole model that are missing,
-// left over, of another shape, or of a type other than f32, f64, bf16 and f16, which are converted to f32.
+// left over, of another shape, or of a type other than f32, f64, bf16 and f16, which are converted to f32. The selection
+// bias that a directory may have beside them (below) is checked likewise, and not read.
 // tied_head: where the file holds only one of embedding and head, both get its values. also: is shown each slice in f32.
 void load_weights(const std::filesystem::path& directory, Backend& backend, const ModelConfig& model,
                   ParameterSet& parameters, bool tied_head = false, const ShowNumbers& also = {});
 
-// The same for the masters that a checkpoint has beside rounded weights, called prefix + the parameter's name: where there
-// are any, they take the place of what load_weights() has read.
+// The tensor of a layer's selection bias (model/selection_bias.h), [E]: called as transformers calls DeepSeek-V3's, whose
+// routers choose by one too.
+std::string selection_bias_name(std::int64_t layer);
+// One f32 tensor a layer.
+std::vector<TensorSpec> selection_bias_specs(const ModelConfig& model);
+// [L,E]; empty where the directory has none. That it is whole, load_weights() has found. Throws std::runtime_error where a
+// number is not finite.
+std::vector<float> load_selection_bias(const std::filesystem::path& directory, const ModelConfig& model);
+
+// As load_weights(), for the masters that a checkpoint has beside rounded weights, called prefix + the parameter's name:
+// where there are any, they take the place of what load_weights() has read.
 void load_masters(const TensorDirectory& directory, Backend& backend, ParameterSet& parameters,
                   const std::string& prefix, const ShowNumbers& also);
 

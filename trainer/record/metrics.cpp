@@ -62,6 +62,9 @@ std::string to_json_line(const StepMetrics& row) {
   visit_numbers(row, [&line](const char*, const char* key, double value) {
     line += fmt::format(",\"{}\":{}", key, number(value));
   });
+  if (!row.aux_loss_coef.empty())
+    line += ",\"aux_loss_coef\":" +
+            (row.aux_loss_coef.size() == 1 ? number(row.aux_loss_coef.front()) : list(row.aux_loss_coef));
   line += ",\"expert_load\":[";
   for (std::size_t layer = 0; layer < row.expert_load.size(); ++layer) {
     line += (layer == 0 ? "" : ",") + list(row.expert_load[layer]);

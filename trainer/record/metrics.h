@@ -21,14 +21,15 @@ constexpr double not_measured = std::numeric_limits<double>::quiet_NaN();
 
 // One optimizer step. The differentiated loss is `loss`; the other losses are before their coefficients.
 struct StepMetrics {
-  std::int64_t step = 0;            // 1 is the first update
-  std::int64_t tokens = 0;          // input tokens trained on since the start of the run, over all ranks
-  std::int64_t targets = 0;         // of this step, over all ranks: what its lm_loss is divided by
-  double lm_loss = not_measured;    // nats, mean over the target tokens of the global batch
-  double aux_loss = not_measured;   // balance loss of the trained scope, summed over layers (1.0 a layer is balanced)
-  double z_loss = not_measured;     // router z-loss (ST-MoE, arXiv 2202.08906 eq. 5), summed over layers
-  double loss = not_measured;       // lm_loss + coefficients · (aux_loss, z_loss)
-  double grad_norm = not_measured;  // global L2 norm before clipping
+  std::int64_t step = 0;              // 1 is the first update
+  std::int64_t tokens = 0;            // input tokens trained on since the start of the run, over all ranks
+  std::int64_t targets = 0;           // of this step, over all ranks: what its lm_loss is divided by
+  double lm_loss = not_measured;      // nats, mean over the target tokens of the global batch
+  double aux_loss = not_measured;     // balance loss of the trained scope, summed over layers (1.0 a layer is balanced)
+  std::vector<double> aux_loss_coef;  // the step's weight of it: one number, or one a layer where layers differ
+  double z_loss = not_measured;       // router z-loss (ST-MoE, arXiv 2202.08906 eq. 5), summed over layers
+  double loss = not_measured;         // lm_loss + coefficients · (aux_loss, z_loss)
+  double grad_norm = not_measured;    // global L2 norm before clipping
   double learning_rate = not_measured;
   double tokens_per_sec = not_measured;
   double mfu = not_measured;               // model_gflops as a share of the arithmetic units' own rate, 0 to 1

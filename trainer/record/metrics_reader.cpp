@@ -61,12 +61,27 @@ std::vector<std::vector<double>> read_expert_load(const JsonReader& json) {
   return load;
 }
 
+// One number, or a list of one a layer.
+std::vector<double> read_coefficients(const JsonReader& json) {
+  const char* const key = "aux_loss_coef";
+  if (!json.has(key)) return {};
+  const Json& found = json.object().at(key);
+  std::vector<double> coefficients;
+  for (const Json& number : found.is_array() ? found : Json::array({found})) {
+    if (!number.is_number() && !number.is_null())
+      throw std::runtime_error(fmt::format("{}: {} must hold numbers, found {}", json.where(), key, number.dump()));
+    coefficients.push_back(number.is_null() ? not_measured : number.get<double>());
+  }
+  return coefficients;
+}
+
 StepMetrics read_step(const JsonReader& json) {
   StepMetrics row;
   row.step = json.require_int("step", 0, any_count);
   row.tokens = json.optional_int("tokens", 0, any_count).value_or(0);
   row.targets = json.optional_int("targets", 0, any_count).value_or(0);
   read_numbers(json, row);
+  row.aux_loss_coef = read_coefficients(json);
   row.expert_load = read_expert_load(json);
   row.peak_memory_bytes = static_cast<std::uint64_t>(json.optional_int("peak_memory_bytes", 0, any_count).value_or(0));
   row.peak_device_memory_bytes =

@@ -158,6 +158,10 @@ void TensorBoardWriter::write(const StepMetrics& row) {
   visit_numbers(row, [&](const char* group, const char* key, double value) {
     scalars.push_back({fmt::format("{}/{}", group, key), value});
   });
+  for (std::size_t i = 0; i < row.aux_loss_coef.size(); ++i)
+    scalars.push_back(
+        {row.aux_loss_coef.size() == 1 ? "balance/aux_loss_coef" : fmt::format("balance/aux_loss_coef/layer_{:02d}", i),
+         row.aux_loss_coef[i]});
   scalars.push_back({"train/tokens", static_cast<double>(row.tokens)});
   scalars.push_back({"train/skipped_steps", static_cast<double>(row.skipped_steps)});
   scalars.push_back({"throughput/peak_memory_mib", static_cast<double>(row.peak_memory_bytes) / (1024.0 * 1024.0)});
