@@ -54,7 +54,7 @@ void bench(const BenchArguments& arguments, bool threads_given) {
   require_memory(
       config.model, room_on(device),
       training_state_bytes(config.model, one_rank, frozen_patterns(config.router, train.freeze), train.type()) +
-          estimated_activation_bytes(config.model, micro_batch_of(train, config.data), one_rank) +
+          estimated_activation_bytes(config.model, micro_batch_of(train, config.data, config.router), one_rank) +
           Yardstick::bytes_on(device),
       "weights, gradients, moments, activations and the arrays that rates are measured on",
       ", or a smaller train.micro_batch_size");
@@ -116,7 +116,7 @@ void trace(const BenchArguments& arguments, bool threads_given, Job& job) {
     require_memory(
         config.model, room_on(device, sharing),
         training_state_bytes(config.model, layout, frozen_patterns(config.router, train.freeze), train.type()) +
-            estimated_activation_bytes(config.model, micro_batch_of(train, config.data), layout),
+            estimated_activation_bytes(config.model, micro_batch_of(train, config.data, config.router), layout),
         "weights, gradients, moments and activations", ", or a smaller train.micro_batch_size");
     backend = make_backend(train.device, threads);
   });

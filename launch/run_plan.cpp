@@ -50,8 +50,9 @@ std::string describe_run(const RunConfig& config, const Layout& layout, int rank
   const std::vector<std::string> frozen = frozen_patterns(config.router, train.freeze);
   const double token_flops = 3 * forward_flops_per_token(model, config.data.sequence_length);
   const double state = static_cast<double>(training_state_bytes(model, layout, frozen, train.type())) / gib;
-  const double activations =
-      static_cast<double>(estimated_activation_bytes(model, micro_batch_of(train, config.data), layout)) / gib;
+  const double activations = static_cast<double>(estimated_activation_bytes(
+                                 model, micro_batch_of(train, config.data, config.router), layout)) /
+                             gib;
   const Room room = room_on(device_of(train.device), ranks_sharing_memory);
 
   std::string text;

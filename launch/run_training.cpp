@@ -70,7 +70,7 @@ void describe(const RunConfig& config, const TrainerConfig& run, const Mesh& mes
   const LongWork work(job.session(), "describing the run");  // hashes of the data
   const Layout& layout = mesh.layout();
   job.agree("launch.device", [&] { require_computable(config.model, backend->device()); });
-  const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data);
+  const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data, config.router);
   const std::vector<std::string> frozen = frozen_patterns(config.router, config.train.freeze);
   const std::uint64_t state = training_state_bytes(config.model, layout, frozen, config.train.type());
   const std::uint64_t needed = state + estimated_activation_bytes(config.model, micro_batch, layout);

@@ -41,6 +41,7 @@ EquivalenceCase shrink(const RunConfig& config, int ranks, std::int64_t steps) {
   c.model.initializer_range = 0.15;  // a small model's, for its routing to matter
   if (config.model.sliding_window) c.model.sliding_window = std::min<std::int64_t>(*config.model.sliding_window, 11);
   c.router = config.router;
+  c.routing = config.router.routing();
   if (c.router.aux_loss_scope == AuxLossScope::rank) c.router.aux_loss_scope = AuxLossScope::micro_batch;
   c.optimizer = config.optimizer;
   c.optimizer.learning_rate = std::min(config.optimizer.learning_rate, 1e-3);

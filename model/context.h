@@ -41,6 +41,7 @@ struct TokenBatch {
   Tensor document_start;  // [T] i32: first position of the same sequence that the token may attend to; empty: 0
   Tensor positions;       // [T] i32: position inside the sequence
   std::optional<BatchNoise> noise{};  // none: no layer draws any
+  bool dropless = false;              // evaluation: no expert's capacity holds
 
   std::int64_t tokens() const { return sequences * sequence_length; }
 };

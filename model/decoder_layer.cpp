@@ -22,6 +22,7 @@ DecoderLayer::DecoderLayer(ParameterSet& parameters, const ModelConfig& config, 
                dispatcher_.local_experts()) {}
 
 Capacity DecoderLayer::capacity(const Context& context, const TokenBatch& batch) const {
+  if (batch.dropless) return {};
   return routing_.capacity(experts_in_all_, experts_per_token_,
                            TokenSplit(context.mesh).run(batch.sequences, batch.sequence_length));
 }

@@ -1,14 +1,22 @@
 // The shape of a Mixtral model, in Hugging Face's names and with their meaning (MixtralConfig, arXiv 2401.04088).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 
+#include "kernels/routing.h"
 #include "model/rope_scaling.h"
 
 namespace smoe {
+
+inline constexpr auto choices(Score) {
+  return std::array<std::pair<Score, std::string_view>, 2>{{{Score::softmax, "softmax"}, {Score::sigmoid, "sigmoid"}}};
+}
 
 struct ModelConfig {
   std::optional<std::string> from;  // a Hugging Face directory that weights and shape are taken from
@@ -22,6 +30,11 @@ struct ModelConfig {
   std::int64_t num_local_experts = 8;
   std::int64_t num_experts_per_tok = 2;
   std::int64_t max_position_embeddings = 4096;
+  // How experts are weighed, in the names of DeepSeek-V3's configuration; Mixtral has none of these keys, and the defaults.
+  Score scoring_func = Score::softmax;
+  bool norm_topk_prob =
+      true;  // a token's weights are its chosen scores over their sum; with one expert that is always 1
+  double routed_scaling_factor = 1.0;
   double rope_theta = 1.0e6;
   RopeScaling
       rope_scaling;  // a property of weights that exist: it comes with them, from a config.json, and has no keys
@@ -30,6 +43,11 @@ struct ModelConfig {
   std::optional<std::int64_t> sliding_window;  // query i sees key j where 0 <= i - j < window; absent: all before it
   bool sliding_window_given =
       false;  // the one key that may stand beside `from`, in place of what came with the weights
+
+  RoutingRule routing_rule() const { return {scoring_func, norm_topk_prob, static_cast<float>(routed_scaling_factor)}; }
+  bool routes_as_mixtral() const {
+    return scoring_func == Score::softmax && norm_topk_prob && routed_scaling_factor == 1;
+  }
 
   std::int64_t head_size() const { return head_dim ? *head_dim : hidden_size / num_attention_heads; }
 
@@ -72,6 +90,9 @@ struct ModelConfig {
     visit.integer("head_dim", self.head_dim, "[2, 65536]");
     visit.integer("num_local_experts", self.num_local_experts, "[1, 4096]");
     visit.integer("num_experts_per_tok", self.num_experts_per_tok, "[1, 4096]");
+    visit.choice("scoring_func", self.scoring_func);
+    visit.flag("norm_topk_prob", self.norm_topk_prob);
+    visit.number("routed_scaling_factor", self.routed_scaling_factor, "(0, inf)");
     visit.integer("max_position_embeddings", self.max_position_embeddings, "[1, 16777216]");
     visit.number("rope_theta", self.rope_theta, "(0, inf)");
     visit.number("rms_norm_eps", self.rms_norm_eps, "(0, 1)");

@@ -9,7 +9,7 @@ Router::Router(ParameterSet& parameters, const std::string& prefix, const ModelC
                const RoutingOptions& options, int layer)
     : experts_(config.num_local_experts),
       experts_per_token_(config.num_experts_per_tok),
-      rule_(options.rule),
+      rule_(config.routing_rule()),
       jitter_(options.jitter),
       layer_(layer),
       gate_(parameters, {{.name = prefix + "gate.weight",

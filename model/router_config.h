@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "model/routing_options.h"
+
 namespace smoe {
 
 // Over which tokens the shares f and mean probabilities P of the balance loss B = E sum_i f_i P_i are taken.
@@ -76,7 +78,11 @@ struct RouterConfig {
   std::optional<double> target_max_vio;  // the coefficient is steered to reach this MaxVio
   double z_loss_coef = 0.0;              // per layer, of the mean squared log-sum-exp (ST-MoE, arXiv 2202.08906)
   double bias_update_rate = 0.0;         // of the selection bias (model/selection_bias.h); 0: left as it is
-  bool frozen = false;                   // the routers' weights are not trained
+  double jitter_noise = 0.0;  // the routers' input is multiplied by numbers from [1 - it, 1 + it) (arXiv 2101.03961)
+  std::optional<double> capacity_factor;  // of what an expert takes of a sequence (model/routing_options.h); none: all
+  bool frozen = false;                    // the routers' weights are not trained
+
+  RoutingOptions routing() const { return {capacity_factor.value_or(0), static_cast<float>(jitter_noise)}; }
 
   bool operator==(const RouterConfig&) const = default;
 
@@ -88,6 +94,8 @@ struct RouterConfig {
     visit.not_available("target_max_vio", self.target_max_vio);
     visit.number("z_loss_coef", self.z_loss_coef, "[0, inf)");
     visit.number("bias_update_rate", self.bias_update_rate, "[0, 1]");
+    visit.number("jitter_noise", self.jitter_noise, "[0, 1)");
+    visit.number("capacity_factor", self.capacity_factor, "(0, inf)");
     visit.flag("frozen", self.frozen);
   }
 };

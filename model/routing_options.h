@@ -1,4 +1,4 @@
-// How a model's tokens find their experts. The defaults are Mixtral's.
+// What is done in training alone where tokens find their experts. The defaults are Mixtral's: nothing.
 #pragma once
 
 #include <cmath>
@@ -9,12 +9,10 @@
 namespace smoe {
 
 struct RoutingOptions {
-  RoutingRule rule;
-
   // An expert takes ceil(capacity_factor * K S / E) of the assignments of a sequence of S tokens, those of earlier tokens
   // first; the others are dropped: their tokens go on without that expert. 0: dropless. Counting in each sequence by itself,
   // and not in all that a rank holds, makes it the same on every layout whose ranks hold whole sequences, and however a
-  // batch is cut into micro-batches. Where a tp group cuts sequences, each piece counts as one, and the layout matters.
+  // batch is cut into micro-batches. Evaluation is dropless. Where a tp group cuts sequences, each piece counts as one, and the layout matters.
   double capacity_factor = 0;
   // run: how many consecutive tokens it is counted over.
   Capacity capacity(std::int64_t experts, std::int64_t experts_per_token, std::int64_t run) const {

@@ -11,8 +11,9 @@
 
 namespace smoe {
 
-MicroBatchShape micro_batch_of(const TrainConfig& train, const DataConfig& data) {
-  return {train.micro_batch_size, data.sequence_length, train.recompute, train.type(), device_of(train.device)};
+MicroBatchShape micro_batch_of(const TrainConfig& train, const DataConfig& data, const RouterConfig& router) {
+  return {train.micro_batch_size, data.sequence_length,    train.recompute,
+          train.type(),           device_of(train.device), router.jitter_noise > 0};
 }
 
 std::uint64_t estimated_activation_bytes(const ModelConfig& model, const MicroBatchShape& shape, const Layout& layout) {
@@ -24,7 +25,8 @@ std::uint64_t estimated_activation_bytes(const ModelConfig& model, const MicroBa
   const auto size = static_cast<std::int64_t>(bytes_of(shape.type)), four = std::int64_t{4};
   const std::int64_t norms = size * 3 * model.hidden_size;  // the two norms' outputs, and the sum between them
   const std::int64_t attention = size * (query + key_value + query) + four * heads;  // qkv, out; lse
-  const std::int64_t router = four * (2 * model.num_local_experts + 2 * chosen);
+  const std::int64_t router =
+      four * (2 * model.num_local_experts + 2 * chosen) + (shape.jittered ? size * model.hidden_size : 0);
   const std::int64_t experts = chosen * (size * (model.hidden_size + 2 * model.intermediate_size) + four * 3);
   const std::int64_t layer = norms + attention + router + experts;
 

@@ -7,6 +7,7 @@
 #include "data/shards/data_config.h"
 #include "model/model_config.h"
 #include "model/recompute.h"
+#include "model/router_config.h"
 #include "parallel/layout.h"
 #include "parallel/mesh.h"
 #include "trainer/machine.h"
@@ -21,8 +22,9 @@ struct MicroBatchShape {
   Recompute recompute = Recompute::none;
   DType type = DType::f32;  // of weights and activations
   Device device = Device::cpu;
+  bool jittered = false;  // the routers' input
 };
-MicroBatchShape micro_batch_of(const TrainConfig& train, const DataConfig& data);
+MicroBatchShape micro_batch_of(const TrainConfig& train, const DataConfig& data, const RouterConfig& router);
 
 // Bytes of activations that a rank holds at once, at the peak of backward: of what the layers keep, by their Saved structs.
 // Experts are taken to be balanced.

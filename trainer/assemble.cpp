@@ -72,7 +72,8 @@ FoundModel check(const TrainerConfig& config, const Layout& layout, Device devic
   check_frozen(*found.whole, found.frozen);
   const std::uint64_t state = training_state_bytes(model, layout, found.frozen, config.train.type());
   require_state(state);
-  if (const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data); config.train.steps > 0)
+  if (const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data, config.router);
+      config.train.steps > 0)
     require_memory(
         model, room, state + estimated_activation_bytes(model, micro_batch, layout),
         "weights, gradients, moments and the activations of a micro-batch",
@@ -222,7 +223,7 @@ TrainingParts::TrainingParts(std::unique_ptr<Backend> given, const ModelConfig& 
                              const Mesh& mesh, const std::vector<std::string>& frozen)
     : backend(std::move(given)),
       persistent(std::make_unique<Arena>(*backend)),
-      model(std::make_unique<Mixtral>(shape, mesh, frozen, RoutingOptions(),
+      model(std::make_unique<Mixtral>(shape, mesh, frozen, config.router.routing(),
                                       type_of(config.train.precision, backend->device()))),
       selection_bias(std::make_unique<SelectionBias>(*backend, *persistent, *model)) {
   try {
@@ -266,7 +267,8 @@ RunParts assemble(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backen
   together(world, "assemble.load", [&] { load_beginning(*parts); });
   // Before anything of an earlier run is touched: a step that does not fit would fail after that.
   if (parts->state.step < parts->config.train.steps) try {
-      rehearse(*parts->training.step, micro_batch_of(parts->config.train, parts->config.data), mesh);
+      rehearse(*parts->training.step, micro_batch_of(parts->config.train, parts->config.data, parts->config.router),
+               mesh);
     } catch (const std::exception& error) {  // of this rank alone, as no other failure here is
       mesh.end_job_of_one(error);
       throw;

@@ -42,8 +42,9 @@ EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, co
     }
     context.activations.rewind({});
     context.scratch.rewind({});
-    const TokenBatch batch =
+    TokenBatch batch =
         make_token_batch(context.backend, context.activations, sequences, length, ids, targets, document_start);
+    batch.dropless = true;
     saved.statistics = balance.take_statistics(context, sequences, length);
     model.forward(context, batch, Keep::nothing, saved);
     model.loss(context, batch, saved, losses[0]);

@@ -58,7 +58,7 @@ class Workbench {
         backend_(make_backend(what.device, what.threads)),
         timed_(*backend_),
         persistent_(timed_),
-        model_(what.model, mesh_, frozen_patterns(what.router, what.freeze), {},
+        model_(what.model, mesh_, frozen_patterns(what.router, what.freeze), what.router.routing(),
                type_of(what.precision, backend_->device())) {
     model_.allocate(timed_, persistent_, what.sequence_length + what.generated, true);
     optimizer_ = std::make_unique<AdamW>(timed_, persistent_, model_.parameters(), mesh_, what.optimizer);
@@ -91,7 +91,7 @@ class Workbench {
     const double cpu = cpu_seconds();
     const auto start = Clock::now();
     const StepResult result =
-        step_->compute_gradients({what_.micro_batch_size, what_.sequence_length, ids_, targets_, {}});
+        step_->compute_gradients({what_.micro_batch_size, what_.sequence_length, ids_, targets_, {}, 1});
     times.gradients = seconds_since(start);
     step_->apply(result, ++updates_, learning_rate);
     timed_.synchronize();

@@ -7,10 +7,12 @@
 #include <memory>
 #include <span>
 #include <stdexcept>
+#include <string_view>
 #include <utility>
 
 #include "kernels/check_backend.h"
 #include "kernels/cuda_device.h"
+#include "kernels/philox.h"
 #include "model/balance_units.h"
 #include "model/freeze.h"
 #include "optim/schedule.h"
@@ -121,6 +123,10 @@ RunSummary Trainer::run() {
   if (parts_.training.model->type() == DType::bf16 && parts_.training.backend->device() == Device::cpu)
     record_.say("bf16 on a CPU is widened to f32 and rounded back: the numbers of a GPU, and no time saved");
   if (config.train.device == DeviceChoice::check) record_.say(check_notice);
+  if (const ModelConfig& model = parts_.hf.model; model.num_experts_per_tok == 1 && model.norm_topk_prob)
+    record_.say(
+        "warning: with one expert a token and model.norm_topk_prob, its weight is always 1, so the language-model loss does not train "
+        "the routers; norm_topk_prob: false weighs by the score");
   rates_ = measure_machine_rates(*parts_.training.backend, parts_.mesh.group(Axis::world), config.ranks_on_node);
   for (const std::string& line : describe(rates_)) record_.say(line);
   start_loader();
@@ -190,14 +196,23 @@ void Trainer::train(std::int64_t step) {
   report(result, rate);
 }
 
+// Of the step: the same on every rank, and after resuming.
+std::uint64_t Trainer::noise_key(std::int64_t step) const {
+  constexpr std::string_view name = "router.jitter_noise";
+  const std::uint64_t seed = key_of(static_cast<std::uint64_t>(parts_.config.train.seed), name.data(), name.size());
+  const auto words = philox(seed, static_cast<std::uint64_t>(step));
+  return words[0] | std::uint64_t{words[1]} << 32;
+}
+
 // What fits a rehearsal may not fit a step: experts that are split over ranks get as many rows as tokens choose them.
 StepResult Trainer::gradients_of(const Batch& batch) {
   try {
-    return parts_.training.step->compute_gradients(
-        {batch.sequences, batch.sequence_length, batch.ids, batch.targets, batch.document_start});
+    return parts_.training.step->compute_gradients({batch.sequences, batch.sequence_length, batch.ids, batch.targets,
+                                                    batch.document_start, noise_key(batch.step)});
   } catch (const OutOfMemory& error) {
-    throw std::runtime_error(fmt::format("step {}: {}: {}", batch.step, error.what(),
-                                         how_to_lower(micro_batch_of(parts_.config.train, parts_.config.data))));
+    throw std::runtime_error(
+        fmt::format("step {}: {}: {}", batch.step, error.what(),
+                    how_to_lower(micro_batch_of(parts_.config.train, parts_.config.data, parts_.config.router))));
   }
 }
 
@@ -335,6 +350,10 @@ void Trainer::save() {
     record_.say(
         "its model/ has a selection bias (gate.e_score_correction_bias), by which every command of smoe chooses experts; "
         "transformers' Mixtral has no such tensor: it names it as unused, ignores it, and may choose other experts");
+  if (!parts_.hf.model.routes_as_mixtral() && !std::exchange(told_of_rule_, true))
+    record_.say(
+        "its config.json has scoring_func, norm_topk_prob and routed_scaling_factor, by which every command of smoe weighs experts; "
+        "transformers' Mixtral knows none of them and computes another model");
 }
 
 }  // namespace smoe

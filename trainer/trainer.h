@@ -54,6 +54,7 @@ class Trainer {
   void open_record(bool resumed);
   void start_loader();
   void train(std::int64_t step);
+  std::uint64_t noise_key(std::int64_t step) const;
   StepResult gradients_of(const Batch& batch);
   bool looks_odd(const StepResult& result) const;
   std::string far_above(const StepResult& result) const;
@@ -73,7 +74,7 @@ class Trainer {
   RunRecord record_;
   std::optional<Loader> loader_;
   std::int64_t saved_step_ = -1;
-  bool told_of_bias_ = false;
+  bool told_of_bias_ = false, told_of_rule_ = false;
   MachineRates rates_;
   RateMeter meter_;
   RunSummary summary_;

@@ -95,7 +95,7 @@ void TrainingStep::rehearse(std::int64_t sequence_length) {
       document_start(ids.size(), 0);
   const auto vocabulary = static_cast<std::uint64_t>(model_.config().vocab_size);
   for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>(philox(0, i, 0)[0] % vocabulary);
-  compute_gradients({micro_batch_size_, sequence_length, ids, ids, document_start});
+  compute_gradients({micro_batch_size_, sequence_length, ids, ids, document_start, 0});
   reducer_.clear_all();
   activations_.rewind({});
   scratch_.rewind({});

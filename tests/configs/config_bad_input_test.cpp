@@ -264,7 +264,8 @@ TEST(ConfigBadInputReport, AllProblemsOfAFileInItsOrder) {
       "c.yaml:4:16: model.hidden_size: found 0, expected an integer in [1, 262144]\n"
       "c.yaml:5:3: model.layers: unknown key, expected one of from, vocab_size, hidden_size, intermediate_size, "
       "num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, num_local_experts, "
-      "num_experts_per_tok, max_position_embeddings, rope_theta, rms_norm_eps, initializer_range, sliding_window\n"
+      "num_experts_per_tok, scoring_func, norm_topk_prob, routed_scaling_factor, max_position_embeddings, rope_theta, "
+      "rms_norm_eps, initializer_range, sliding_window\n"
       "command line: log.interval: found 0, expected an integer in [1, 1000000000]");
 }
 

@@ -30,6 +30,7 @@ inline ModelConfig model_config(const reference::ReferenceConfig& c) {
   m.head_dim = c.head_dim;
   m.num_local_experts = c.experts;
   m.num_experts_per_tok = c.top_k;
+  set_rule(m, c.rule);
   m.rope_theta = c.rope_theta;
   m.rms_norm_eps = c.eps;
   if (c.window > 0) m.sliding_window = c.window;
@@ -66,7 +67,8 @@ class RealModel {
         persistent(*backend),
         activations(*backend),
         scratch(*backend),
-        model(model_config(config), mesh, {}, routing_options(config.rule, config.capacity_factor, config.jitter)),
+        model(model_config(config), mesh, {},
+              RoutingOptions{config.capacity_factor, static_cast<float>(config.jitter)}),
         router(router_config(config)),
         balance(model.config(), router) {
     model.allocate(*backend, persistent, positions, true);

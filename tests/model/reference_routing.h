@@ -1,20 +1,15 @@
 // The reference's routing, as the model is told of it.
 #pragma once
 
-#include "kernels/routing.h"
-#include "model/routing_options.h"
+#include "model/model_config.h"
 #include "tests/reference/router.h"
 
 namespace smoe {
 
-inline RoutingOptions routing_options(const reference::RoutingRule& rule, double capacity_factor, double jitter) {
-  RoutingOptions r;
-  r.rule.score = rule.score == reference::Score::softmax ? Score::softmax : Score::sigmoid;
-  r.rule.renormalise = rule.renormalise;
-  r.rule.scale = static_cast<float>(rule.scale);
-  r.capacity_factor = capacity_factor;
-  r.jitter = static_cast<float>(jitter);
-  return r;
+inline void set_rule(ModelConfig& model, const reference::RoutingRule& rule) {
+  model.scoring_func = rule.score == reference::Score::softmax ? Score::softmax : Score::sigmoid;
+  model.norm_topk_prob = rule.renormalise;
+  model.routed_scaling_factor = rule.scale;
 }
 
 }  // namespace smoe

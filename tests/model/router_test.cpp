@@ -58,7 +58,8 @@ class RouterAlone : public ::testing::TestWithParam<RouterCase> {
     config_.hidden_size = c_.hidden;
     config_.num_local_experts = c_.experts;
     config_.num_experts_per_tok = c_.top_k;
-    router_.emplace(harness_.parameters, "", config_, routing_options(c_.rule, 0, c_.jitter), layer);
+    set_rule(config_, c_.rule);
+    router_.emplace(harness_.parameters, "", config_, RoutingOptions{0, static_cast<float>(c_.jitter)}, layer);
     harness_.allocate();
     weight_ = harness_.weight(gate);
     for (std::int64_t e = 1; c_.tied && e < c_.experts; e += 2)

@@ -202,7 +202,7 @@ std::vector<Case> cases() {
   {
     auto c = basic();
     c.model.num_experts_per_tok = 1;
-    c.routing.rule.renormalise = false;
+    c.model.norm_topk_prob = false;
     c.routing.capacity_factor = 1;
     c.routing.jitter = 0.3f;
     c.recompute = Recompute::layer;
@@ -210,7 +210,7 @@ std::vector<Case> cases() {
     all.push_back({"switch_capacity_jitter_recompute", c, [](const StepNumbers& step) {
                      auto without = basic();
                      without.model.num_experts_per_tok = 1;
-                     without.routing.rule.renormalise = false;
+                     without.model.norm_topk_prob = false;
                      without.accumulation = 2;
                      const double plain = one_rank({"switch", without}).steps.front().lm_loss;
                      EXPECT_NE(step.lm_loss, plain);
@@ -220,12 +220,12 @@ std::vector<Case> cases() {
                      EXPECT_NE(step.lm_loss, jittered) << "nothing is dropped";
                    }});
     c = basic();
-    c.routing.rule = {Score::sigmoid, true, 2.5f};
+    c.model.scoring_func = Score::sigmoid, c.model.routed_scaling_factor = 2.5;
     c.selection_bias = {0.5f, 0, 0, -0.5f, 0, 0.25f, 0, 0, 0, 0.5f, 0, 0, -0.25f, 0, 0.5f, 0};
     all.push_back(
         {"sigmoids_scaled_with_selection_bias", c, [](const StepNumbers& step) {
            auto without = basic();
-           without.routing.rule = {Score::sigmoid, true, 2.5f};
+           without.model.scoring_func = Score::sigmoid, without.model.routed_scaling_factor = 2.5;
            EXPECT_NE(step.lm_loss, one_rank({"sigmoids", without}).steps.front().lm_loss) << "the bias decides nothing";
          }});
     c = basic();
@@ -277,7 +277,7 @@ std::vector<Case> cases() {
     c.freeze = {"*.self_attn.*", "model.embed_tokens.weight"};
     all.push_back({"bf16_frozen", c});
     c = in_bf16();  // an assignment too many is dropped, and each token's weights are its own
-    c.routing.rule = {Score::sigmoid, false, 0.5f};
+    c.model.scoring_func = Score::sigmoid, c.model.norm_topk_prob = false, c.model.routed_scaling_factor = 0.5;
     c.routing.capacity_factor = 1;
     all.push_back({"bf16_sigmoids_capacity", c});
   }

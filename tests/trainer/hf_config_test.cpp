@@ -85,6 +85,19 @@ TEST_F(HfConfigTest, ExpertsUnderTheirSecondName) {
   EXPECT_EQ(read(text).model.num_local_experts, 8);
 }
 
+TEST_F(HfConfigTest, ARoutingThatIsNotMixtralsHasDeepSeeksNames) {
+  EXPECT_TRUE(read(released()).model.routes_as_mixtral());
+  const auto config =
+      read(released(R"(, "scoring_func": "sigmoid", "norm_topk_prob": false, "routed_scaling_factor": 2.5)"));
+  EXPECT_EQ(config.model.scoring_func, Score::sigmoid);
+  EXPECT_FALSE(config.model.norm_topk_prob);
+  EXPECT_EQ(config.model.routed_scaling_factor, 2.5);
+  write_hf_config(scratch.path(), config);
+  EXPECT_EQ(read_hf_config(scratch.path()).model, config.model);
+  EXPECT_TRUE(mentions(refusal(released(R"(, "scoring_func": "tanh")")), {"scoring_func", "tanh", "sigmoid"}));
+  EXPECT_TRUE(mentions(refusal(released(R"(, "routed_scaling_factor": 0)")), {"routed_scaling_factor", "above 0"}));
+}
+
 TEST_F(HfConfigTest, WithoutAModelTypeTheClassCounts) {
   EXPECT_EQ(read(R"({"architectures": ["MixtralForCausalLM"], "vocab_size": 61})").model.vocab_size, 61);
 }

@@ -79,7 +79,7 @@ TEST_F(Rehearsal, TakesWhatAStepTakesAndAboutWhatIsEstimated) {
     trainer.run();
     EXPECT_EQ(step.activation_bytes(), rehearsed);
     const auto estimated =
-        static_cast<double>(estimated_activation_bytes(c.model, micro_batch_of(c.train, c.data), {}));
+        static_cast<double>(estimated_activation_bytes(c.model, micro_batch_of(c.train, c.data, c.router), {}));
     EXPECT_NEAR(estimated / static_cast<double>(rehearsed), 1, 0.25);
   }
 }

@@ -30,6 +30,12 @@ class ChangeOne {
   void number(const char* name, double& value, std::string_view) {
     if (is_the_one(name)) value *= 1 + 1e-12;
   }
+  void flag(const char* name, bool& value) {
+    if (is_the_one(name)) value = !value;
+  }
+  void choice(const char* name, Score& value) {
+    if (is_the_one(name)) value = Score::sigmoid;
+  }
   std::string changed;  // its name
 
  private:
@@ -78,8 +84,9 @@ TEST(SameModel, EveryFieldIsComparedOrNamedAsOneThatMayDiffer) {
   for (const auto field : fields_that_may_differ) EXPECT_TRUE(models.contains(std::string(field))) << field;
   // One name a member, or this does not compile: a new field is compared, or said to be one that may differ.
   [[maybe_unused]] const auto& [from, vocabulary, hidden, intermediate, layers, heads, kv_heads, head_dim, experts,
-                                top_k, positions, theta, scaling, epsilon, range, window, window_given] = ModelConfig{};
-  EXPECT_EQ(models.size(), 17u);
+                                top_k, positions, scores, renormalised, scale, theta, scaling, epsilon, range, window,
+                                window_given] = ModelConfig{};
+  EXPECT_EQ(models.size(), 20u);
 }
 
 TEST(SameModel, ASizeOfHeadsMayBeSpelledOutOrNot) {

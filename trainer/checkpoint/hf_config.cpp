@@ -127,6 +127,15 @@ HfConfig read_hf_config(const std::filesystem::path& directory, const ModelConfi
     m.head_dim.reset();  // the default, spelled out
   m.num_local_experts = keys.experts();
   m.num_experts_per_tok = keys.integer("num_experts_per_tok", 2, 4096);
+  if (const auto scoring = json.optional_string("scoring_func")) {
+    if (*scoring != "softmax" && *scoring != "sigmoid")
+      refuse(json, "scoring_func", quote_for_message(*scoring), "\"softmax\" or \"sigmoid\"");
+    m.scoring_func = *scoring == "sigmoid" ? Score::sigmoid : Score::softmax;
+  }
+  m.norm_topk_prob = json.optional_bool("norm_topk_prob").value_or(true);
+  m.routed_scaling_factor = json.optional_number("routed_scaling_factor").value_or(1.0);
+  if (!(m.routed_scaling_factor > 0))
+    refuse(json, "routed_scaling_factor", fmt::format("{}", m.routed_scaling_factor), "a number above 0");
   m.max_position_embeddings = keys.integer("max_position_embeddings", 131072, 1 << 24);
   m.rms_norm_eps = keys.number("rms_norm_eps", 1e-5);
   m.initializer_range = json.optional_number("initializer_range").value_or(0.02);
@@ -213,6 +222,11 @@ void write_hf_config(const std::filesystem::path& directory, const HfConfig& con
       {"vocab_size", m.vocab_size},
   };
   if (config.pad >= 0) json["pad_token_id"] = config.pad;
+  if (!m.routes_as_mixtral()) {  // by DeepSeek-V3's names; transformers' Mixtral has no such keys
+    json["scoring_func"] = m.scoring_func == Score::sigmoid ? "sigmoid" : "softmax";
+    json["norm_topk_prob"] = m.norm_topk_prob;
+    json["routed_scaling_factor"] = m.routed_scaling_factor;
+  }
   if (m.rope_scaling.type != RopeType::standard) json["rope_scaling"] = rope_scaling;
   write_json_file(directory / "config.json", json);
   write_json_file(directory / "generation_config.json", OrderedJson{{"_from_model_config", true},

@@ -27,6 +27,12 @@ class FieldTexts {
   void number(const char* name, double value, std::string_view) {
     add(name, fmt::format("{}", value));
   }  // reads back exactly
+  void flag(const char* name, bool value) { add(name, value ? "true" : "false"); }
+  template <class Enum>
+  void choice(const char* name, Enum value) {
+    for (const auto& [choice, text] : choices(value))
+      if (choice == value) add(name, std::string(text));
+  }
 
   void add(const char* name, std::string text) { fields_.emplace_back(name, std::move(text)); }
   const std::vector<std::pair<std::string, std::string>>& fields() const { return fields_; }

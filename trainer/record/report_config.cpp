@@ -30,7 +30,11 @@ class ShapeReader {
     std::int64_t number = 0;
     if (read(key, number)) value = number;
   }
+  // No parameter is counted by these.
   void number(const char*, double&, const char*) {}
+  void flag(const char*, bool&) {}
+  template <class Enum>
+  void choice(const char*, Enum&) {}
   void path(const char*, std::optional<std::string>&) {}
 
   bool complete() const { return complete_; }
