@@ -27,7 +27,7 @@ Trainer::Trainer(RunParts parts) : parts_(std::move(parts)) {
   const LongWork work(parts_.mesh.session(), "starting the run");
   together(parts_.mesh.group(Axis::world), "trainer.start",
            [&] { parts_.checkpoint.empty() ? begin_afresh() : resume(); });
-  if (!parts_.bias_begins.empty()) record_.say(parts_.bias_begins);
+  for (const auto& note : parts_.notes) record_.say(note);
   for (const auto& warning : parts_.hf.warnings) record_.say("warning: " + warning);
 }
 
@@ -228,6 +228,7 @@ std::string Trainer::far_above(const StepResult& result) const {
 void Trainer::count(const StepResult& result) {
   TrainingState& state = parts_.state;
   state.tokens += tokens_per_step();
+  if (const auto& controller = parts_.training.step->controller()) state.controller = controller->state();
   if (!result.refused()) {
     ++state.updates;
     state.skipped_in_a_row = 0;

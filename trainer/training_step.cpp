@@ -31,7 +31,9 @@ TrainingStep::TrainingStep(Backend& backend, const Mesh& mesh, Mixtral& model, A
       recompute_(recompute),
       activations_(backend),
       scratch_(backend),
-      sums_(backend) {}
+      sums_(backend) {
+  if (router.target_max_vio) controller_.emplace(*router.target_max_vio);
+}
 
 void TrainingStep::micro_batch(const StepBatch& part, std::int64_t m, double scale, const Tensor& loss, bool last) {
   const Range range(backend_, "micro_batch", static_cast<int>(m));
@@ -87,7 +89,10 @@ StepResult TrainingStep::compute_gradients(const StepBatch& batch) {
 }
 
 void TrainingStep::steer(std::int64_t step) {
-  balance_.use_coefficients(balance_coefficients(router_, model_.config().num_hidden_layers, step));
+  std::vector<double> coefficients = balance_coefficients(router_, model_.config().num_hidden_layers, step);
+  if (controller_)
+    for (double& coefficient : coefficients) coefficient *= controller_->factor();
+  balance_.use_coefficients(std::move(coefficients));
 }
 
 void TrainingStep::rehearse(std::int64_t sequence_length) {
@@ -109,6 +114,7 @@ void TrainingStep::start_apply(const StepResult& result, std::int64_t updates, d
   reducer_.start_gathering_values();
   if (selection_bias_ && router_.bias_update_rate > 0)
     selection_bias_->update(balance_.counts(), router_.bias_update_rate);
+  if (controller_) controller_->observe(max_vio(balance_.counts(), model_.config().num_local_experts));
 }
 
 }  // namespace smoe

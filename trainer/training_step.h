@@ -6,11 +6,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "kernels/arena.h"
 #include "kernels/device_sums.h"
 #include "model/balance_loss.h"
+#include "model/max_vio_controller.h"
 #include "model/mixtral.h"
 #include "model/selection_bias.h"
 #include "optim/adamw.h"
@@ -45,14 +47,17 @@ class TrainingStep {
   // It outlives this. Where the router's configuration has a rate, apply() updates it from the counts of the step.
   void use_selection_bias(SelectionBias& bias) { selection_bias_ = &bias; }
 
-  // The balance loss weighs what the step that is computed next gives it; the first is 1, as until this is called.
+  // The balance loss weighs what the step that is computed next gives it, by the schedule and, with a target for MaxVio, by
+  // how near it is. The first step is 1, as until this is called.
   void steer(std::int64_t step);
+  // Without a value where there is no target. apply() shows it the step.
+  std::optional<MaxVioController>& controller() { return controller_; }
 
   // Gradients of the whole step and their norm. Each rank is left with the sums of what it owns; gather_gradients()
   // completes them everywhere. Decides nothing.
   StepResult compute_gradients(const StepBatch& batch);
   void gather_gradients() { reducer_.gather_gradients(); }
-  // Updates weights and selection bias on every rank, unless the result is refused: then the gradients are dropped. updates: t of AdamW.
+  // Updates weights, selection bias and controller on every rank, unless the result is refused: then the gradients are dropped. updates: t of AdamW.
   void apply(const StepResult& result, std::int64_t updates, double learning_rate) {
     start_apply(result, updates, learning_rate);
     settle();
@@ -85,6 +90,7 @@ class TrainingStep {
   RouterConfig router_;
   BalanceLoss balance_;
   SelectionBias* selection_bias_ = nullptr;
+  std::optional<MaxVioController> controller_;
   std::int64_t micro_batch_size_;
   Recompute recompute_;
   Arena activations_, scratch_;

@@ -255,6 +255,21 @@ std::vector<Case> cases() {
     all.push_back({"coefficients_by_layer_scheduled", c});
   }
   {
+    auto c = basic();
+    c.router.target_max_vio = 0.2;
+    c.steps = 6;
+    c.accumulation = 2;
+    all.push_back({"steered_to_a_max_vio", c, [](const StepNumbers&) {
+                     auto without = basic();
+                     without.steps = 6;
+                     without.accumulation = 2;
+                     const auto &free = one_rank({"steered_to_none", without}).steps,
+                                &steered = one_rank({"steered_to_a_max_vio", {}}).steps;
+                     EXPECT_EQ(steered[0].weights, free[0].weights) << "it begins with the configured coefficient";
+                     EXPECT_NE(steered[1].weights, free[1].weights) << "nothing is steered";
+                   }});
+  }
+  {
     auto c = basic();  // no power of two anywhere
     c.model.num_attention_heads = c.model.num_key_value_heads = c.model.num_local_experts = 6;
     c.at_once = 12;
