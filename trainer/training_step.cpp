@@ -12,7 +12,6 @@
 
 #include "kernels/philox.h"
 #include "kernels/range.h"
-#include "model/balance_schedule.h"
 
 namespace smoe {
 
@@ -79,21 +78,19 @@ StepResult TrainingStep::compute_gradients(const StepBatch& batch) {
   result.lm_loss = loss[0] * scale;
   result.aux_loss = balance_.values().trained(router_.aux_loss_scope);
   result.z_loss = balance_.values().z_total();
-  const std::vector<double>& coefficients = balance_.coefficients();
-  result.aux_loss_coef = router_.aux_loss_coef_by_layer.empty() ? std::vector{coefficients.front()} : coefficients;
-  result.loss = result.lm_loss + balance_.values().weighted(router_.aux_loss_scope, coefficients) +
+  result.loss = result.lm_loss + balance_.values().weighted(router_.aux_loss_scope, balance_.coefficients()) +
                 router_.z_loss_coef * result.z_loss;
   result.grad_norm = AdamW::gradient_norm(sums.back(), mesh_);
   result.finite = std::isfinite(result.count) && std::isfinite(result.loss) && std::isfinite(result.grad_norm);
   return result;
 }
 
-void TrainingStep::steer(std::int64_t step) {
-  std::vector<double> coefficients = balance_coefficients(router_, model_.config().num_hidden_layers, step);
-  if (controller_)
-    for (double& coefficient : coefficients) coefficient *= controller_->factor();
-  balance_.use_coefficients(std::move(coefficients));
+std::span<const double> TrainingStep::aux_loss_coef() const {
+  const std::span<const double> coefficients = balance_.coefficients();
+  return router_.aux_loss_coef_by_layer.empty() ? coefficients.first(1) : coefficients;
 }
+
+void TrainingStep::steer(std::int64_t step) { balance_.weigh_layers(step, controller_ ? controller_->factor() : 1.0); }
 
 void TrainingStep::rehearse(std::int64_t sequence_length) {
   std::vector<std::int32_t> ids(static_cast<std::size_t>(micro_batch_size_ * sequence_length)),

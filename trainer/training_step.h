@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "kernels/arena.h"
@@ -24,15 +25,14 @@
 namespace smoe {
 
 struct StepResult {
-  double count = 0;                   // of the objective, over the world: of cross-entropy, the targets
-  double lm_loss = 0;                 // the objective's, divided by count; 0 where there is nothing to count
-  double aux_loss = 0;                // of the trained scope, summed over layers, before its coefficient
-  std::vector<double> aux_loss_coef;  // [1], or [L] where layers have their own
-  double z_loss = 0;                  // summed over layers, before its coefficient
-  double loss = 0;                    // what was differentiated
-  double grad_norm = 0;               // before clipping
-  bool finite = true;                 // false: refused
-  bool outlier = false;               // set by who holds the step against others (trainer/outliers.h); true: refused
+  double count = 0;      // of the objective, over the world: of cross-entropy, the targets
+  double lm_loss = 0;    // the objective's, divided by count; 0 where there is nothing to count
+  double aux_loss = 0;   // of the trained scope, summed over layers, before its coefficient
+  double z_loss = 0;     // summed over layers, before its coefficient
+  double loss = 0;       // what was differentiated
+  double grad_norm = 0;  // before clipping
+  bool finite = true;    // false: refused
+  bool outlier = false;  // set by who holds the step against others (trainer/outliers.h); true: refused
 
   bool refused() const { return !finite || outlier; }  // no weight changes
 };
@@ -50,6 +50,8 @@ class TrainingStep {
   // The balance loss weighs what the step that is computed next gives it, by the schedule and, with a target for MaxVio, by
   // how near it is. The first step is 1, as until this is called.
   void steer(std::int64_t step);
+  // What it weighs: one number, or [L] where layers have their own.
+  std::span<const double> aux_loss_coef() const;
   // Without a value where there is no target. apply() shows it the step.
   std::optional<MaxVioController>& controller() { return controller_; }
 

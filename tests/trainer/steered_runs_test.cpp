@@ -73,7 +73,7 @@ class SteeredRouter : public TrainingTest {
       parts.step->steer(n);
       const StepResult result = parts.step->compute_gradients({sequences, length, ids, targets, starts});
       parts.step->apply(result, n, c.optimizer.learning_rate);
-      course.coefficient.push_back(result.aux_loss_coef.front());
+      course.coefficient.push_back(parts.step->aux_loss_coef().front());
       course.max_vio.push_back(max_violation(parts.step->balance().load));
     }
     std::printf("%s: coefficient %.2g, MaxVio %.3f, swing %.3f\n", steered ? "steered" : "free   ",
@@ -158,7 +158,7 @@ TEST_F(SteeredToATarget, ARefusedStepIsNotSeen) {
   EXPECT_EQ(parts.step->controller()->state(), MaxVioController::State());
   parts.step->steer(2);
   result = parts.step->compute_gradients({4, 16, ids, ids, starts});
-  EXPECT_EQ(result.aux_loss_coef, std::vector<double>{0.01});
+  EXPECT_EQ(parts.step->aux_loss_coef().front(), 0.01);
   parts.step->apply(result, 1, 1e-3);
   EXPECT_EQ(parts.step->controller()->state().steps, 1);
 }
