@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 
 #include "configs/field_text.h"
@@ -11,6 +14,23 @@ namespace smoe {
 namespace {
 
 constexpr const char* schedule_key = "router.aux_loss_schedule";
+
+// Assignments an expert, layer and step.
+double mean_load(const RunConfig& config) {
+  const double tokens =
+      static_cast<double>(config.train.global_batch_size) * static_cast<double>(config.data.sequence_length);
+  return tokens * static_cast<double>(config.model.num_experts_per_tok) /
+         static_cast<double>(config.model.num_local_experts);
+}
+
+// About the MaxVio of routers that favour no expert and choose for each token anew: the largest of L E loads, each as a number
+// of T tokens of which K / E take an expert.
+double max_vio_of_chance(const RunConfig& config) {
+  const double share = static_cast<double>(config.model.num_experts_per_tok) /
+                       static_cast<double>(config.model.num_local_experts),
+               loads = static_cast<double>(config.model.num_hidden_layers * config.model.num_local_experts);
+  return std::sqrt((1 - share) / mean_load(config) * 2 * std::log(loads));
+}
 
 class RouterProblems {
  public:
@@ -44,6 +64,42 @@ class RouterProblems {
                         s.at[i - 1].step));
   }
 
+  void check_target(bool resolved_model) {
+    if (!router_.target_max_vio) return;
+    const char* const key = "router.target_max_vio";
+    const std::vector<double>& by_layer = router_.aux_loss_coef_by_layer;
+    const bool all_zero = by_layer.empty()
+                              ? router_.aux_loss_coef == 0
+                              : std::all_of(by_layer.begin(), by_layer.end(), [](double c) { return c == 0; });
+    if (all_zero)
+      add(key,
+          "found with router.aux_loss_coef 0, expected one above 0: it is what is steered, and steering multiplies it");
+    if (router_.aux_loss_schedule.type != AuxLossScheduleType::constant)
+      add(key,
+          fmt::format("found with router.aux_loss_schedule {}, expected constant beside it: both set the coefficient",
+                      yaml_text(router_.aux_loss_schedule.type)));
+    if (router_.bias_update_rate > 0)
+      add(key,
+          fmt::format(
+              "found with router.bias_update_rate {}, expected one of them: the bias alone brings MaxVio down, and the "
+              "coefficient would end at its lower bound",
+              yaml_text(router_.bias_update_rate)));
+    if (!resolved_model) return;
+    const double experts = static_cast<double>(config_.model.num_local_experts), least = 1 / mean_load(config_),
+                 most = experts / static_cast<double>(config_.model.num_experts_per_tok) - 1;
+    if (*router_.target_max_vio < least)
+      add(key, fmt::format(
+                   "found {}, expected at least {:.3g}: with a mean load of {:.6g} assignments an expert and step, one "
+                   "assignment more is that much",
+                   yaml_text(*router_.target_max_vio), least, mean_load(config_)));
+    else if (*router_.target_max_vio >= most)
+      add(key,
+          fmt::format(
+              "found {}, expected less than {:.3g}: MaxVio is never above that, which it is with all tokens on the same "
+              "model.num_experts_per_tok",
+              yaml_text(*router_.target_max_vio), most));
+  }
+
   std::vector<ConfigProblem> take() { return std::move(problems_); }
 
  private:
@@ -66,6 +122,7 @@ std::vector<ConfigProblem> find_router_problems(const RunConfig& config, bool re
   RouterProblems problems(config);
   problems.check_coefficients(resolved_model);
   problems.check_schedule();
+  problems.check_target(resolved_model);
   return problems.take();
 }
 
@@ -80,6 +137,11 @@ std::vector<std::string> find_router_warnings(const RunConfig& config) {
   if (steps > 0 && !schedule.at.empty() && schedule.at.back().step > steps)
     warnings.push_back(
         fmt::format("router.aux_loss_schedule changes at step {} and the run has {}", schedule.at.back().step, steps));
+  const auto& target = config.router.target_max_vio;
+  if (const double chance = max_vio_of_chance(config); target && *target < chance)
+    warnings.push_back(fmt::format(
+        "router.target_max_vio is {}: even routers that favour no expert have about {:.2g} by chance in a step of {} tokens",
+        yaml_text(*target), chance, config.train.global_batch_size * config.data.sequence_length));
   return warnings;
 }
 

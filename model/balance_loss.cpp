@@ -48,13 +48,20 @@ BalanceLoss::BalanceLoss(const ModelConfig& model, const RouterConfig& router)
       experts_(model.num_local_experts),
       experts_per_token_(model.num_experts_per_tok),
       router_(router),
-      coefficients_(balance_coefficients(router, layers_, 1)) {
+      coefficients_(index(layers_)) {
+  weigh_layers(1);
   world_.resize(index(BalanceTotals::size(layers_, experts_)));
   for (auto* v : {&running_counts_, &own_counts_}) v->resize(index(layers_ * experts_));
   for (auto* v : {&pooled_counts_, &pooled_f_, &pooled_p_}) v->resize(index(experts_));
   for (auto* v : {&values_.micro_batch, &values_.global_batch, &values_.sequence, &values_.rank, &values_.z})
     v->resize(index(layers_));
   values_.load.assign(index(layers_), std::vector<double>(index(experts_)));
+}
+
+void BalanceLoss::weigh_layers(std::int64_t step, double factor) {
+  balance_coefficients(router_, step, coefficients_);
+  if (factor == 1) return;
+  for (double& coefficient : coefficients_) coefficient *= factor;
 }
 
 RouterStatistics BalanceLoss::Statistics::layer(std::int64_t l) const {

@@ -19,7 +19,6 @@
 
 #include <cstdint>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "kernels/host_mirror.h"
@@ -62,9 +61,10 @@ class BalanceLoss {
 
   // Forgets the accumulation of the step before. micro_batches: how many this step has.
   void begin_step(std::int64_t micro_batches);
-  // [L], of the steps that begin from now on; until then the first step's (balance_schedule.h). In the hf scope all are equal.
-  void use_coefficients(std::vector<double> coefficients) { coefficients_ = std::move(coefficients); }
-  const std::vector<double>& coefficients() const { return coefficients_; }
+  // The layers weigh what the schedule (balance_schedule.h) gives this step, times the factor, from the step that begins next on;
+  // until then as in step 1.
+  void weigh_layers(std::int64_t step, double factor = 1);
+  const std::vector<double>& coefficients() const { return coefficients_; }  // [L]
 
   // Before add_micro_batch(), where micro-batches differ in size: what this one counts in the step's averages, in place of one
   // over their number. For measuring alone; gradients keep to the number.

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstddef>
 #include <numbers>
 #include <stdexcept>
+#include <vector>
 
 namespace smoe {
 namespace {
@@ -33,14 +33,15 @@ double scheduled(const AuxLossSchedule& schedule, double configured, std::int64_
 
 }  // namespace
 
-std::vector<double> balance_coefficients(const RouterConfig& router, std::int64_t layers, std::int64_t step) {
-  const auto count = static_cast<std::size_t>(layers);
-  std::vector<double> by_layer = router.aux_loss_coef_by_layer;
-  if (by_layer.empty())
-    return std::vector<double>(count, scheduled(router.aux_loss_schedule, router.aux_loss_coef, step));
-  if (by_layer.size() != count) throw std::logic_error("coefficients by layer are one a layer");
-  for (double& coefficient : by_layer) coefficient *= scheduled(router.aux_loss_schedule, 1.0, step);
-  return by_layer;
+void balance_coefficients(const RouterConfig& router, std::int64_t step, std::span<double> by_layer) {
+  const std::vector<double>& own = router.aux_loss_coef_by_layer;
+  if (own.empty()) {
+    std::fill(by_layer.begin(), by_layer.end(), scheduled(router.aux_loss_schedule, router.aux_loss_coef, step));
+    return;
+  }
+  if (own.size() != by_layer.size()) throw std::logic_error("coefficients by layer are one a layer");
+  const double factor = scheduled(router.aux_loss_schedule, 1.0, step);
+  std::transform(own.begin(), own.end(), by_layer.begin(), [&](double c) { return c * factor; });
 }
 
 bool trains_balance(const RouterConfig& router) {

@@ -7,14 +7,14 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
+#include <span>
 
 #include "model/router_config.h"
 
 namespace smoe {
 
 // Of each layer, [L]. step: the first is 1.
-std::vector<double> balance_coefficients(const RouterConfig& router, std::int64_t layers, std::int64_t step);
+void balance_coefficients(const RouterConfig& router, std::int64_t step, std::span<double> by_layer);
 
 // Whether a step of a run may have another than 0, so that its backward must be ready for the balance loss.
 bool trains_balance(const RouterConfig& router);

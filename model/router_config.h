@@ -75,7 +75,7 @@ struct RouterConfig {
   std::vector<double> aux_loss_coef_by_layer;  // in its place, where layers differ; else empty
   AuxLossScope aux_loss_scope = AuxLossScope::global_batch;
   AuxLossSchedule aux_loss_schedule;
-  std::optional<double> target_max_vio;  // the coefficient is steered to reach this MaxVio
+  std::optional<double> target_max_vio;  // the coefficients are steered to reach it (model/max_vio_controller.h)
   double z_loss_coef = 0.0;              // per layer, of the mean squared log-sum-exp (ST-MoE, arXiv 2202.08906)
   double bias_update_rate = 0.0;         // of the selection bias (model/selection_bias.h); 0: left as it is
   double jitter_noise = 0.0;  // the routers' input is multiplied by numbers from [1 - it, 1 + it) (arXiv 2101.03961)
@@ -91,7 +91,7 @@ struct RouterConfig {
     visit.number_or_numbers("aux_loss_coef", self.aux_loss_coef, self.aux_loss_coef_by_layer, "[0, inf)");
     visit.choice("aux_loss_scope", self.aux_loss_scope);
     visit.variant("aux_loss_schedule", self.aux_loss_schedule);
-    visit.not_available("target_max_vio", self.target_max_vio);
+    visit.number("target_max_vio", self.target_max_vio, "(0, inf)");
     visit.number("z_loss_coef", self.z_loss_coef, "[0, inf)");
     visit.number("bias_update_rate", self.bias_update_rate, "[0, 1]");
     visit.number("jitter_noise", self.jitter_noise, "[0, 1)");

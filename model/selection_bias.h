@@ -38,8 +38,9 @@ class SelectionBias {
   Arena& persistent_;
   Mixtral& model_;
   std::int64_t layers_, experts_;
-  std::vector<float> values_;  // what the device has
-  Tensor tensor_;              // [L,E]
+  std::vector<float> values_;    // what the device has
+  std::vector<double> updated_;  // [E] of a layer, in update()
+  Tensor tensor_;                // [L,E]
 };
 
 }  // namespace smoe

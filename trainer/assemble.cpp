@@ -124,7 +124,7 @@ RunParts build(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> 
           .checkpoint = {},
           .left_behind = 0,
           .state = {},
-          .bias_begins = {},
+          .notes = {},
           .training = std::move(training),
           .signals = nullptr};
 }
@@ -195,12 +195,30 @@ void begin_selection_bias(RunParts& parts) {
     if (const auto found = load_selection_bias(parts.from, parts.hf.model); !found.empty()) bias.set(found);
   const char* holder = from_checkpoint ? "the checkpoint" : "model.from";
   if (!bias.empty() && !updated)
-    parts.bias_begins = fmt::format(
-        "{} has a selection bias: experts are chosen by it as it stands, router.bias_update_rate being 0", holder);
+    parts.notes.push_back(fmt::format(
+        "{} has a selection bias: experts are chosen by it as it stands, router.bias_update_rate being 0", holder));
   if (!bias.empty() || !updated) return;
   bias.begin_at_zero();
   if (from_checkpoint || !parts.from.empty())
-    parts.bias_begins = fmt::format("{} has no selection bias: it begins at 0 here (router.bias_update_rate)", holder);
+    parts.notes.push_back(
+        fmt::format("{} has no selection bias: it begins at 0 here (router.bias_update_rate)", holder));
+}
+
+// From the checkpoint's state on, or from the configured coefficients.
+void begin_controller(RunParts& parts) {
+  std::optional<MaxVioController>& controller = parts.training.step->controller();
+  if (controller && parts.state.controller)
+    controller->restore(*parts.state.controller);
+  else if (controller && !parts.checkpoint.empty())
+    parts.notes.emplace_back(
+        "the checkpoint steered to no MaxVio: from router.aux_loss_coef on it is steered here "
+        "(router.target_max_vio)");
+  else if (parts.state.controller)
+    parts.notes.emplace_back(
+        "the checkpoint steered router.aux_loss_coef to a MaxVio: that is left behind, without "
+        "router.target_max_vio the coefficient is the configured one");
+  parts.state.controller.reset();
+  if (controller) parts.state.controller = controller->state();
 }
 
 void load_beginning(RunParts& parts) {
@@ -215,6 +233,7 @@ void load_beginning(RunParts& parts) {
     parameters.initialize(*training.backend, static_cast<std::uint64_t>(parts.config.train.seed),
                           training.optimizer->keeps_masters());
   begin_selection_bias(parts);
+  begin_controller(parts);
 }
 
 }  // namespace

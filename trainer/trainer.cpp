@@ -30,7 +30,7 @@ Trainer::Trainer(RunParts parts) : parts_(std::move(parts)) {
   const LongWork work(parts_.mesh.session(), "starting the run");
   together(parts_.mesh.group(Axis::world), "trainer.start",
            [&] { parts_.checkpoint.empty() ? begin_afresh() : resume(); });
-  if (!parts_.bias_begins.empty()) record_.say(parts_.bias_begins);
+  for (const auto& note : parts_.notes) record_.say(note);
   for (const auto& warning : parts_.hf.warnings) record_.say("warning: " + warning);
 }
 
@@ -249,6 +249,7 @@ std::string Trainer::far_above(const StepResult& result) const {
 void Trainer::count(const StepResult& result) {
   TrainingState& state = parts_.state;
   state.tokens += tokens_per_step();
+  if (const auto& controller = parts_.training.step->controller()) state.controller = controller->state();
   if (!result.refused()) {
     ++state.updates;
     state.skipped_in_a_row = 0;
@@ -281,6 +282,8 @@ void Trainer::report(const StepResult& result, double learning_rate) {
   parts_.mesh.group(Axis::world).all_reduce(std::span(peaks, on_gpu ? 2 : 1), Reduce::max, "trainer.peak_memory");
   row.peak_memory_bytes = static_cast<std::uint64_t>(peaks[0]);
   row.peak_device_memory_bytes = static_cast<std::uint64_t>(peaks[1]);
+  const std::span<const double> coefficients = parts_.training.step->aux_loss_coef();
+  row.aux_loss_coef.assign(coefficients.begin(), coefficients.end());
   row.expert_load = parts_.training.step->balance().load;
   row.max_vio = max_violation(row.expert_load);
   for (const Traffic::Line& line : parts_.mesh.traffic().lines())
@@ -300,7 +303,6 @@ StepMetrics Trainer::measured(const StepResult& result, double learning_rate) co
   // A batch that holds no target, all of it masked, has no loss: its sum of nothing is not a loss of 0.
   if (result.count > 0) row.lm_loss = result.lm_loss;
   row.aux_loss = result.aux_loss;
-  row.aux_loss_coef = result.aux_loss_coef;
   row.z_loss = result.z_loss;
   row.loss = result.loss;
   row.grad_norm = result.grad_norm;

@@ -12,7 +12,6 @@
 
 #include "kernels/philox.h"
 #include "kernels/range.h"
-#include "model/balance_schedule.h"
 
 namespace smoe {
 
@@ -31,7 +30,9 @@ TrainingStep::TrainingStep(Backend& backend, const Mesh& mesh, Mixtral& model, A
       recompute_(recompute),
       activations_(backend),
       scratch_(backend),
-      sums_(backend) {}
+      sums_(backend) {
+  if (router.target_max_vio) controller_.emplace(*router.target_max_vio);
+}
 
 void TrainingStep::micro_batch(const StepBatch& part, std::int64_t m, double scale, const Tensor& loss, bool last) {
   const Range range(backend_, "micro_batch", static_cast<int>(m));
@@ -77,18 +78,19 @@ StepResult TrainingStep::compute_gradients(const StepBatch& batch) {
   result.lm_loss = loss[0] * scale;
   result.aux_loss = balance_.values().trained(router_.aux_loss_scope);
   result.z_loss = balance_.values().z_total();
-  const std::vector<double>& coefficients = balance_.coefficients();
-  result.aux_loss_coef = router_.aux_loss_coef_by_layer.empty() ? std::vector{coefficients.front()} : coefficients;
-  result.loss = result.lm_loss + balance_.values().weighted(router_.aux_loss_scope, coefficients) +
+  result.loss = result.lm_loss + balance_.values().weighted(router_.aux_loss_scope, balance_.coefficients()) +
                 router_.z_loss_coef * result.z_loss;
   result.grad_norm = AdamW::gradient_norm(sums.back(), mesh_);
   result.finite = std::isfinite(result.count) && std::isfinite(result.loss) && std::isfinite(result.grad_norm);
   return result;
 }
 
-void TrainingStep::steer(std::int64_t step) {
-  balance_.use_coefficients(balance_coefficients(router_, model_.config().num_hidden_layers, step));
+std::span<const double> TrainingStep::aux_loss_coef() const {
+  const std::span<const double> coefficients = balance_.coefficients();
+  return router_.aux_loss_coef_by_layer.empty() ? coefficients.first(1) : coefficients;
 }
+
+void TrainingStep::steer(std::int64_t step) { balance_.weigh_layers(step, controller_ ? controller_->factor() : 1.0); }
 
 void TrainingStep::rehearse(std::int64_t sequence_length) {
   std::vector<std::int32_t> ids(static_cast<std::size_t>(micro_batch_size_ * sequence_length)),
@@ -109,6 +111,7 @@ void TrainingStep::start_apply(const StepResult& result, std::int64_t updates, d
   reducer_.start_gathering_values();
   if (selection_bias_ && router_.bias_update_rate > 0)
     selection_bias_->update(balance_.counts(), router_.bias_update_rate);
+  if (controller_) controller_->observe(max_vio(balance_.counts(), model_.config().num_local_experts));
 }
 
 }  // namespace smoe

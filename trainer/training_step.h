@@ -6,11 +6,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "kernels/arena.h"
 #include "kernels/device_sums.h"
 #include "model/balance_loss.h"
+#include "model/max_vio_controller.h"
 #include "model/mixtral.h"
 #include "model/selection_bias.h"
 #include "optim/adamw.h"
@@ -22,15 +25,14 @@
 namespace smoe {
 
 struct StepResult {
-  double count = 0;                   // of the objective, over the world: of cross-entropy, the targets
-  double lm_loss = 0;                 // the objective's, divided by count; 0 where there is nothing to count
-  double aux_loss = 0;                // of the trained scope, summed over layers, before its coefficient
-  std::vector<double> aux_loss_coef;  // [1], or [L] where layers have their own
-  double z_loss = 0;                  // summed over layers, before its coefficient
-  double loss = 0;                    // what was differentiated
-  double grad_norm = 0;               // before clipping
-  bool finite = true;                 // false: refused
-  bool outlier = false;               // set by who holds the step against others (trainer/outliers.h); true: refused
+  double count = 0;      // of the objective, over the world: of cross-entropy, the targets
+  double lm_loss = 0;    // the objective's, divided by count; 0 where there is nothing to count
+  double aux_loss = 0;   // of the trained scope, summed over layers, before its coefficient
+  double z_loss = 0;     // summed over layers, before its coefficient
+  double loss = 0;       // what was differentiated
+  double grad_norm = 0;  // before clipping
+  bool finite = true;    // false: refused
+  bool outlier = false;  // set by who holds the step against others (trainer/outliers.h); true: refused
 
   bool refused() const { return !finite || outlier; }  // no weight changes
 };
@@ -45,14 +47,19 @@ class TrainingStep {
   // It outlives this. Where the router's configuration has a rate, apply() updates it from the counts of the step.
   void use_selection_bias(SelectionBias& bias) { selection_bias_ = &bias; }
 
-  // The balance loss weighs what the step that is computed next gives it; the first is 1, as until this is called.
+  // The balance loss weighs what the step that is computed next gives it, by the schedule and, with a target for MaxVio, by
+  // how near it is. The first step is 1, as until this is called.
   void steer(std::int64_t step);
+  // What it weighs: one number, or [L] where layers have their own.
+  std::span<const double> aux_loss_coef() const;
+  // Without a value where there is no target. apply() shows it the step.
+  std::optional<MaxVioController>& controller() { return controller_; }
 
   // Gradients of the whole step and their norm. Each rank is left with the sums of what it owns; gather_gradients()
   // completes them everywhere. Decides nothing.
   StepResult compute_gradients(const StepBatch& batch);
   void gather_gradients() { reducer_.gather_gradients(); }
-  // Updates weights and selection bias on every rank, unless the result is refused: then the gradients are dropped. updates: t of AdamW.
+  // Updates weights, selection bias and controller on every rank, unless the result is refused: then the gradients are dropped. updates: t of AdamW.
   void apply(const StepResult& result, std::int64_t updates, double learning_rate) {
     start_apply(result, updates, learning_rate);
     settle();
@@ -85,6 +92,7 @@ class TrainingStep {
   RouterConfig router_;
   BalanceLoss balance_;
   SelectionBias* selection_bias_ = nullptr;
+  std::optional<MaxVioController> controller_;
   std::int64_t micro_batch_size_;
   Recompute recompute_;
   Arena activations_, scratch_;

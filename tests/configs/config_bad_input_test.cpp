@@ -142,8 +142,6 @@ const std::vector<Refused> refused_values = {
 };
 
 const std::vector<Refused> not_available = {
-    {"target_max_vio", "router:\n  target_max_vio: 0.5\n",
-     "c.yaml:2:19: router.target_max_vio: found '0.5', expected null: other values are not available yet"},
     {"tp", "parallel:\n  tp: 0\n", "c.yaml:2:7: parallel.tp: found 0, expected an integer in [1, 65536]"},
     {"ep", "parallel:\n  ep: two\n", "c.yaml:2:7: parallel.ep: found 'two', expected an integer in [1, 65536]"},
     {"timeout", "parallel:\n  timeout: -1\n",

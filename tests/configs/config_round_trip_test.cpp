@@ -5,6 +5,7 @@
 #include <rapidcheck/gtest.h>
 
 #include <bit>
+#include <algorithm>
 #include <cmath>
 #include <initializer_list>
 
@@ -121,6 +122,16 @@ void make_consistent(RouterConfig& router, ModelConfig& model) {
     schedule.steps = schedule.steps.value_or(7);
   }
   if (!steps) schedule.at.clear();
+  router.target_max_vio.reset();
+  if (!model.from && *rc::gen::arbitrary<bool>()) {
+    schedule = {};
+    router.bias_update_rate = 0;
+    model.num_local_experts = 4;
+    model.num_experts_per_tok = 2;
+    if (router.aux_loss_coef_by_layer.empty()) router.aux_loss_coef = std::max(router.aux_loss_coef, 1e-9);
+    if (!router.aux_loss_coef_by_layer.empty()) router.aux_loss_coef_by_layer.front() = 0.5;
+    router.target_max_vio = 0.75;
+  }
   std::int64_t step = 0;
   for (auto& change : schedule.at) change.step = step += 1 + change.step % 1000;
 }

@@ -60,6 +60,22 @@ TEST(ConfigRouter, AScheduleThatDoesNotArriveIsWarnedOf) {
             std::vector<std::string>{"router.aux_loss_schedule changes at step 500 and the run has 200"});
 }
 
+// 32 sequences of 512 tokens to 2 of 8 experts: a mean load of 4096.
+TEST(ConfigRouter, ATargetIsRefusedWhereNoStepCanHaveItAndWarnedOfWhereChanceIsAboveIt) {
+  EXPECT_EQ(router_of("target_max_vio: 0.3").target_max_vio, 0.3);
+  const auto warnings = [](const std::string& target) {
+    return find_warnings(with_overrides({"router.target_max_vio=" + target}));
+  };
+  EXPECT_EQ(warnings("0.1"), std::vector<std::string>{});
+  // sqrt(3/4 / 4096 * 2 ln 32) = 0.0356
+  EXPECT_EQ(warnings("0.03"),
+            std::vector<std::string>{
+                "router.target_max_vio is 0.03: even routers that favour no expert have about 0.036 by chance in a "
+                "step of 16384 tokens"});
+  EXPECT_EQ(warnings("0.000244140625").size(), 1u) << "one assignment in 4096";
+  EXPECT_EQ(find_warnings(with_overrides({})), std::vector<std::string>{});
+}
+
 struct RefusedRouter {
   std::string name;
   std::string router;  // its keys, on line 1 from column 10 on
@@ -99,6 +115,28 @@ const std::vector<RefusedRouter> refused_routers = {
     {"coefficients_pooled", "aux_loss_scope: hf, aux_loss_coef: [1, 2, 3, 4]",
      "c.yaml:1:45: router.aux_loss_coef: found a list, expected a number: in router.aux_loss_scope hf the layers are pooled into one "
      "loss"},
+    {"target_negative", "target_max_vio: -0.1",
+     "c.yaml:1:26: router.target_max_vio: found -0.1, expected a finite number in (0, inf) or null"},
+    {"target_nan", "target_max_vio: .nan",
+     "c.yaml:1:26: router.target_max_vio: found '.nan', expected a finite number in (0, inf) or null"},
+    {"target_below_an_assignment", "target_max_vio: 2.4e-4",
+     "c.yaml:1:26: router.target_max_vio: found 0.00024, expected at least 0.000244: with a mean load of 4096 assignments an expert and "
+     "step, one assignment more is that much"},
+    {"target_of_collapse", "target_max_vio: 3",
+     "c.yaml:1:26: router.target_max_vio: found 3.0, expected less than 3: MaxVio is never above that, which it is with all tokens on the "
+     "same model.num_experts_per_tok"},
+    {"target_without_a_coefficient", "aux_loss_coef: 0, target_max_vio: 0.3",
+     "c.yaml:1:44: router.target_max_vio: found with router.aux_loss_coef 0, expected one above 0: it is what is steered, and steering "
+     "multiplies it"},
+    {"target_without_a_coefficient_in_any_layer", "target_max_vio: 0.3, aux_loss_coef: [0, 0, 0, 0]",
+     "c.yaml:1:26: router.target_max_vio: found with router.aux_loss_coef 0, expected one above 0: it is what is steered, and steering "
+     "multiplies it"},
+    {"target_and_schedule", "target_max_vio: 0.3, aux_loss_schedule: {type: linear, to: 0, steps: 5}",
+     "c.yaml:1:26: router.target_max_vio: found with router.aux_loss_schedule linear, expected constant beside it: both set the "
+     "coefficient"},
+    {"target_and_bias", "target_max_vio: 0.3, bias_update_rate: 1e-3",
+     "c.yaml:1:26: router.target_max_vio: found with router.bias_update_rate 0.001, expected one of them: the bias alone brings MaxVio "
+     "down, and the coefficient would end at its lower bound"},
     {"schedule_slip", "aux_loss_schedule: constnat",
      "c.yaml:1:29: router.aux_loss_schedule: found 'constnat', expected " + variants + "; did you mean 'constant'?"},
     {"schedule_list", "aux_loss_schedule: [linear]",

@@ -144,6 +144,11 @@ WarmSetting setting(const char* name, std::int64_t micro_batch_size, Recompute r
           .second_document = 20};
 }
 
+WarmSetting steered(WarmSetting setting) {
+  setting.steered = true;
+  return setting;
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Steps, Allocation,
     testing::Values(setting("OneMicroBatch", 4, Recompute::none, AuxLossScope::global_batch, 64),
@@ -151,6 +156,7 @@ INSTANTIATE_TEST_SUITE_P(
                     setting("Accumulating", 2, Recompute::none, AuxLossScope::global_batch, 64),
                     setting("RecomputingLayers", 4, Recompute::layer, AuxLossScope::sequence, 64),
                     setting("AccumulatingAndRecomputing", 1, Recompute::layer, AuxLossScope::hf, 128),
+                    steered(setting("Steered", 2, Recompute::none, AuxLossScope::global_batch, 64)),
                     setting("InBf16", 2, Recompute::layer, AuxLossScope::global_batch, 128, DType::bf16)),
     [](const auto& info) { return info.param.name; });
 

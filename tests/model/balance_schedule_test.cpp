@@ -22,8 +22,13 @@ RouterConfig scheduled(AuxLossScheduleType type, std::optional<double> from, dou
   router.aux_loss_schedule.steps = steps;
   return router;
 }
+std::vector<double> by_layer_at(const RouterConfig& router, std::int64_t step, std::size_t layers = 3) {
+  std::vector<double> by_layer(layers);
+  balance_coefficients(router, step, by_layer);
+  return by_layer;
+}
 double at(const RouterConfig& router, std::int64_t step) {
-  const auto by_layer = balance_coefficients(router, 3, step);
+  const auto by_layer = by_layer_at(router, step);
   EXPECT_EQ(by_layer, std::vector<double>(3, by_layer.front()));
   return by_layer.front();
 }
@@ -69,10 +74,10 @@ TEST(BalanceSchedule, StepsAreFactorsOfWhatIsConfigured) {
 TEST(BalanceSchedule, MultipliesWhatLayersHaveOfTheirOwn) {
   RouterConfig router = scheduled(AuxLossScheduleType::linear, std::nullopt, 0.0, 4);
   router.aux_loss_coef_by_layer = {0.5, 0, 2};
-  EXPECT_EQ(balance_coefficients(router, 3, 1), (std::vector<double>{0.5, 0, 2}));
-  EXPECT_EQ(balance_coefficients(router, 3, 3), (std::vector<double>{0.25, 0, 1}));
-  EXPECT_EQ(balance_coefficients(router, 3, 5), std::vector<double>(3));
-  EXPECT_THROW(balance_coefficients(router, 2, 1), std::logic_error);
+  EXPECT_EQ(by_layer_at(router, 1), (std::vector<double>{0.5, 0, 2}));
+  EXPECT_EQ(by_layer_at(router, 3), (std::vector<double>{0.25, 0, 1}));
+  EXPECT_EQ(by_layer_at(router, 5), std::vector<double>(3));
+  EXPECT_THROW(by_layer_at(router, 1, 2), std::logic_error);
 }
 
 TEST(BalanceSchedule, TellsWhetherBackwardWillWantTheBalance) {

@@ -12,6 +12,7 @@
 
 #include "kernels/arena.h"
 #include "model/mixtral.h"
+#include "model/selection_bias.h"
 #include "optim/adamw.h"
 #include "parallel/mesh.h"
 #include "trainer/training_step.h"
@@ -26,6 +27,7 @@ struct WarmSetting {
   std::int64_t micro_batch_size;  // of WarmStep::sequences
   std::int64_t layers = 2, hidden = 32, intermediate = 48;
   std::int64_t length = 24, second_document = 10;  // of a sequence, and where its second document begins
+  bool steered = false;  // by all that steers the balance: a schedule from 0 on, a target for MaxVio, a selection bias
 };
 inline void PrintTo(const WarmSetting& setting, std::ostream* out) { *out << setting.name; }
 
@@ -44,11 +46,19 @@ class WarmStep {
     RouterConfig router;
     router.aux_loss_scope = setting.scope;
     router.z_loss_coef = 1e-3;
+    if (setting.steered) {
+      router.aux_loss_schedule = {.type = AuxLossScheduleType::linear, .from = 0.0, .to = 0.01, .steps = 30, .at = {}};
+      router.target_max_vio = 0.5;
+      router.bias_update_rate = 1e-3;
+    }
     model_.allocate(*backend_, persistent_, setting.length, true);
     optimizer_ = std::make_unique<AdamW>(*backend_, persistent_, model_.parameters(), mesh_, OptimizerConfig());
     model_.parameters().initialize(*backend_, 1, optimizer_->keeps_masters());
     step_ = std::make_unique<TrainingStep>(*backend_, mesh_, model_, *optimizer_, router, setting.micro_batch_size,
                                            setting.recompute);
+    if (!setting.steered) return;
+    selection_bias_.begin_at_zero();
+    step_->use_selection_bias(selection_bias_);
   }
 
   // Gradients and update of step `number`, from 1. Ids drift towards one value, so that loads shift between experts.
@@ -60,6 +70,7 @@ class WarmStep {
       document_start_[i] =
           t % setting_.length < setting_.second_document ? 0 : static_cast<std::int32_t>(setting_.second_document);
     }
+    step_->steer(number);
     const StepResult result = step_->compute_gradients({.sequences = sequences,
                                                         .sequence_length = setting_.length,
                                                         .ids = ids_,
@@ -90,6 +101,7 @@ class WarmStep {
   std::unique_ptr<Backend> backend_;
   Arena persistent_;
   Mixtral model_;
+  SelectionBias selection_bias_{*backend_, persistent_, model_};
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<TrainingStep> step_;
   std::vector<std::int32_t> ids_, targets_, document_start_;

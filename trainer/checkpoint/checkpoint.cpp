@@ -161,6 +161,9 @@ void write_state(const fs::path& path, const TrainingState& s) {
     state["recent_losses"] = s.recent_losses;
     state["recent_grad_norms"] = s.recent_grad_norms;
   }
+  if (s.controller)
+    state["max_vio_controller"] = {
+        {"steps", s.controller->steps}, {"smoothed", s.controller->smoothed}, {"integral", s.controller->integral}};
   write_json_file(path, state);
 }
 
@@ -188,6 +191,14 @@ std::vector<double> optional_numbers(const JsonReader& json, const char* key) {
     numbers.push_back(number.get<double>());
   }
   return numbers;
+}
+
+std::optional<MaxVioController::State> optional_controller(const JsonReader& json) {
+  if (!json.has("max_vio_controller")) return std::nullopt;
+  const JsonReader found = json.require_object("max_vio_controller");
+  return MaxVioController::State{.steps = found.require_int("steps", 0, any),
+                                 .smoothed = found.require_number("smoothed"),
+                                 .integral = found.require_number("integral")};
 }
 
 // Out of sight first, so that a removal that is interrupted leaves no directory that looks like a checkpoint.
@@ -414,6 +425,7 @@ TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointConten
           .skipped_in_a_row = json.require_int("skipped_in_a_row", 0, any),
           .recent_losses = optional_numbers(json, "recent_losses"),
           .recent_grad_norms = optional_numbers(json, "recent_grad_norms"),
+          .controller = optional_controller(json),
           .type = json.has("precision") && json.require_string("precision") == name_of(DType::bf16) ? DType::bf16
                                                                                                     : DType::f32,
           .stream = json.require_string("stream")};

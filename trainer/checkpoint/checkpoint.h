@@ -18,6 +18,7 @@
 
 #include "data/files/json.h"
 #include "data/text/tokenizer_files.h"
+#include "model/max_vio_controller.h"
 #include "model/selection_bias.h"
 #include "optim/adamw.h"
 #include "parallel/parameter.h"
@@ -33,7 +34,8 @@ struct TrainingState {
   std::int64_t skipped = 0;  // steps refused because the loss or the gradient was not finite, or looked odd
   std::int64_t skipped_in_a_row = 0;
   std::vector<double> recent_losses,
-      recent_grad_norms;    // what steps are held against (trainer/outliers.h); empty: none are
+      recent_grad_norms;  // what steps are held against (trainer/outliers.h); empty: none are
+  std::optional<MaxVioController::State> controller;  // with router.target_max_vio
   DType type = DType::f32;  // that the weights were computed with: a change is reported on resume
   std::string stream;       // what decides the order of the data: likewise
 
