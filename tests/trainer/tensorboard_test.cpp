@@ -167,6 +167,21 @@ TEST(TensorBoard, MetricsRowsBecomeTags) {
   EXPECT_EQ(scalars.count("throughput/peak_device_memory_mib"), 0u);
 }
 
+TEST(TensorBoard, CoefficientsAreATagOrOneALayer) {
+  const ScratchDir dir;
+  TensorBoardWriter one(dir.path() / "one"), by_layer(dir.path() / "by_layer");
+  StepMetrics row;
+  row.aux_loss_coef = {0.25};
+  one.write(row);
+  EXPECT_EQ(scalars_in(one.file()).at("balance/aux_loss_coef")[0].value, 0.25f);
+  row.aux_loss_coef = {0.25, 0.0};
+  by_layer.write(row);
+  const auto scalars = scalars_in(by_layer.file());
+  EXPECT_EQ(scalars.at("balance/aux_loss_coef/layer_00")[0].value, 0.25f);
+  EXPECT_EQ(scalars.at("balance/aux_loss_coef/layer_01")[0].value, 0.0f);
+  EXPECT_EQ(scalars.count("balance/aux_loss_coef"), 0u);
+}
+
 TEST(TensorBoard, PeakOfAGpuIsATag) {
   const ScratchDir dir;
   TensorBoardWriter writer(dir.path());
