@@ -10,6 +10,7 @@
 #include "data/shards/loader.h"
 #include "trainer/assemble.h"
 #include "trainer/checkpoint/dump.h"
+#include "trainer/layer_metrics.h"
 #include "trainer/machine_rates.h"
 #include "trainer/rate_meter.h"
 #include "trainer/record/metrics.h"
@@ -75,6 +76,7 @@ class Trainer {
   std::int64_t saved_step_ = -1;
   MachineRates rates_;
   RateMeter meter_;
+  LoadInterval load_interval_;
   RunSummary summary_;
 };
 

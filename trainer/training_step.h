@@ -12,6 +12,7 @@
 #include "kernels/device_sums.h"
 #include "model/balance_loss.h"
 #include "model/mixtral.h"
+#include "model/router_measures.h"
 #include "optim/adamw.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/mesh.h"
@@ -61,6 +62,8 @@ class TrainingStep {
   void rehearse(std::int64_t sequence_length);
 
   const BalanceValues& balance() const { return balance_.values(); }
+  // What else the routers of the last step did. All ranks call it.
+  RouterMeasures router_measures() const { return meter_.measures(mesh_); }
   std::size_t activation_bytes() const { return activations_.high_water_bytes() + scratch_.high_water_bytes(); }
   Context context() { return {backend_, mesh_, activations_, scratch_}; }
 
@@ -76,6 +79,7 @@ class TrainingStep {
   GradientReducer reducer_;
   RouterConfig router_;
   BalanceLoss balance_;
+  RouterMeter meter_;
   std::int64_t micro_batch_size_;
   Recompute recompute_;
   Arena activations_, scratch_;
