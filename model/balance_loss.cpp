@@ -55,7 +55,7 @@ BalanceLoss::BalanceLoss(const ModelConfig& model, const RouterConfig& router)
   for (auto* v : {&pooled_counts_, &pooled_f_, &pooled_p_}) v->resize(index(experts_));
   for (auto* v : {&values_.micro_batch, &values_.global_batch, &values_.sequence, &values_.rank, &values_.z})
     v->resize(index(layers_));
-  values_.load.assign(index(layers_), std::vector<double>(index(experts_)));
+  for (auto* v : {&values_.load, &values_.probability}) v->assign(index(layers_), std::vector<double>(index(experts_)));
 }
 
 void BalanceLoss::weigh_layers(std::int64_t step, double factor) {
@@ -93,7 +93,8 @@ void BalanceLoss::begin_step(std::int64_t micro_batches) {
   std::fill(running_counts_.begin(), running_counts_.end(), 0.0);
   for (auto* v : {&values_.micro_batch, &values_.global_batch, &values_.sequence, &values_.rank, &values_.z})
     std::fill(v->begin(), v->end(), 0.0);
-  for (auto& layer : values_.load) std::fill(layer.begin(), layer.end(), 0.0);
+  for (auto* v : {&values_.load, &values_.probability})
+    for (auto& layer : *v) std::fill(layer.begin(), layer.end(), 0.0);
   values_.hf = 0;
 }
 
@@ -208,6 +209,7 @@ void BalanceLoss::add_counts(const BalanceTotals& t) {
       pooled_f_[i] += count / (t.K * t.tokens() * t.L);
       pooled_p_[i] += t.probabilities(l)[i] / (t.tokens() * t.L);
       values_.load[index(l)][i] += share_ * count / (t.K * t.tokens());
+      values_.probability[index(l)][i] += share_ * t.probabilities(l)[i] / t.tokens();
     }
 }
 

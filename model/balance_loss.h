@@ -35,7 +35,8 @@ struct BalanceTotals;
 struct BalanceValues {
   std::vector<double> micro_batch, global_batch, sequence, rank, z;
   double hf = 0;
-  std::vector<std::vector<double>> load;  // [L][E] share of the step's assignments, each layer sums to 1
+  std::vector<std::vector<double>> load;         // [L][E] share of the step's assignments, each layer sums to 1
+  std::vector<std::vector<double>> probability;  // [L][E] mean over its tokens, likewise
 
   double trained(AuxLossScope scope) const;  // summed over layers (hf: the pooled value)
   // The same, each layer's times its coefficient.

@@ -27,6 +27,7 @@ Mixtral::Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<
                  const RoutingOptions& routing, DType type)
     : config_(config),
       type_(type),
+      has_capacity_(routing.capacity_factor > 0),
       mesh_(mesh),
       embedding_(parameters_, config, mesh),
       layers_(make_layers(parameters_, config, routing, mesh, layer_parameters_)),

@@ -49,6 +49,7 @@ class Mixtral {
 
   const ModelConfig& config() const { return config_; }
   DType type() const { return type_; }
+  bool has_capacity() const { return has_capacity_; }  // dropless: false
   ParameterSet& parameters() { return parameters_; }
   const ParameterSet& parameters() const { return parameters_; }
 
@@ -92,6 +93,7 @@ class Mixtral {
 
   ModelConfig config_;
   DType type_;
+  bool has_capacity_;
   ParameterSet parameters_;
   const Mesh& mesh_;
   Backend* backend_ = nullptr;  // since allocate()

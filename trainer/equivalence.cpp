@@ -16,7 +16,9 @@
 #include "model/selection_bias.h"
 #include "optim/adamw.h"
 #include "parallel/comm/agreement.h"
+#include "trainer/layer_metrics.h"
 #include "trainer/objective.h"
+#include "trainer/record/metrics_rows.h"
 #include "trainer/training_step.h"
 
 namespace smoe {
@@ -98,6 +100,20 @@ void keep_worse(Deviations::Worst& worst, double value, std::int64_t step, const
   if (value > worst.value) worst = {value, tensor, step};
 }
 
+void compare_measures(Deviations::Worst& worst, const LayerMetrics& found, const LayerMetrics& expected,
+                      std::int64_t step) {
+  std::vector<const std::vector<double>*> others;
+  visit_layers(expected,
+               [&](const char*, const char*, const std::vector<double>& values) { others.push_back(&values); });
+  std::size_t i = 0;
+  visit_layers(found, [&](const char* object, const char* key, const std::vector<double>& values) {
+    const std::vector<double>& other = *others[i++];
+    if (&values == &found.rank_load) return;  // the one that depends on the layout
+    for (std::size_t l = 0; l < values.size(); ++l)
+      keep_worse(worst, relative(values[l], other.at(l)), step, fmt::format("{} of layer {}", path_of(object, key), l));
+  });
+}
+
 // The worst of all ranks, with its name, on every rank.
 void share(Deviations::Worst& worst, Communicator& world) {
   std::vector<double> all(static_cast<std::size_t>(world.size()));
@@ -153,6 +169,7 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, Backend& backend
     found.z_loss = result.z_loss;
     found.grad_norm = result.grad_norm;
     found.expert_load = step.balance().load;
+    found.measures = layer_metrics(step.balance(), step.router_measures(), model.has_capacity());
     step.gather_gradients();
     for (const Parameter& p : model.parameters()) found.gradients.push_back(numbers_of(backend, p.gradient));
     step.apply(result, n, what.optimizer.learning_rate);
@@ -177,6 +194,7 @@ Deviations compare(const CaseRun& found, const CaseRun& one_rank, const Mesh& me
     keep_worse(worst.z_loss, relative(a.z_loss, b.z_loss), step);
     keep_worse(worst.grad_norm, relative(a.grad_norm, b.grad_norm), step);
     keep_worse(worst.weight, largest_difference(a.selection_bias, b.selection_bias), step, "the selection bias");
+    compare_measures(worst.measure, a.measures, b.measures, step);
     for (std::size_t i = 0; i < found.parameters.size(); ++i) {
       const CaseRun::Slice& place = found.parameters[i];
       if (only && !only(place.name)) continue;
@@ -185,7 +203,8 @@ Deviations compare(const CaseRun& found, const CaseRun& one_rank, const Mesh& me
       keep_worse(worst.weight, deviation(a.weights[i], place, b.weights[whole]), step, place.name);
     }
   }
-  for (auto* each : {&worst.lm_loss, &worst.aux_loss, &worst.z_loss, &worst.grad_norm, &worst.gradient, &worst.weight})
+  for (auto* each : {&worst.lm_loss, &worst.aux_loss, &worst.z_loss, &worst.grad_norm, &worst.gradient, &worst.weight,
+                     &worst.measure})
     share(*each, mesh.group(Axis::world));
   return worst;
 }
@@ -203,6 +222,7 @@ std::vector<std::string> violations(const Deviations& d, const Tolerances& toler
   check("the gradient norm", d.grad_norm, tolerances.grad_norm);
   check("a gradient", d.gradient, tolerances.gradient);
   check("a weight", d.weight, tolerances.weight);
+  check("a measure", d.measure, tolerances.measure);
   return found;
 }
 

@@ -22,6 +22,7 @@
 #include "parallel/mesh.h"
 #include "parallel/parameter.h"
 #include "trainer/objective.h"
+#include "trainer/record/metrics.h"
 
 namespace smoe {
 
@@ -55,6 +56,7 @@ struct StepNumbers {
   double lm_loss = 0, aux_loss = 0, z_loss = 0, grad_norm = 0;
   std::vector<std::vector<double>> expert_load;        // [L][E]
   std::vector<float> selection_bias;                   // [L,E] after the update, of the whole model; empty: none
+  LayerMetrics measures;                               // those that do not depend on the layout are compared
   std::vector<std::vector<float>> gradients, weights;  // by parameter, in the order of the set
 };
 
@@ -78,10 +80,10 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads);
 struct Deviations {
   struct Worst {
     double value = 0;
-    std::string tensor;  // for gradients and weights
+    std::string tensor;  // for gradients and weights; of a measure its name
     std::int64_t step = 0;
   };
-  Worst lm_loss, aux_loss, z_loss, grad_norm, gradient, weight;
+  Worst lm_loss, aux_loss, z_loss, grad_norm, gradient, weight, measure;
 };
 // only: of which tensors; empty: all.
 Deviations compare(const CaseRun& found, const CaseRun& one_rank, const Mesh& mesh,
@@ -89,7 +91,7 @@ Deviations compare(const CaseRun& found, const CaseRun& one_rank, const Mesh& me
 
 // What fp32 arithmetic in another order may do, and nothing else.
 struct Tolerances {
-  double loss = 1e-6, grad_norm = 1e-6, gradient = 1e-5, weight = 1e-5;
+  double loss = 1e-6, grad_norm = 1e-6, gradient = 1e-5, weight = 1e-5, measure = 1e-5;
 };
 // The same for a layout of a model that computes in that type. In bf16, without tp, a token is computed from the same
 // numbers everywhere, and another order of a sum in f32 seldom rounds to another bf16. With tp, partial sums are rounded
@@ -98,8 +100,8 @@ struct Tolerances {
 // goes to another expert is no rounding.
 constexpr Tolerances tolerances_of(DType type, const Layout& layout) {
   if (type == DType::f32) return {};
-  if (layout.tp == 1) return {.loss = 1e-4, .grad_norm = 1e-3, .gradient = 1e-2, .weight = 5e-3};
-  return {.loss = 1e-3, .grad_norm = 4e-3, .gradient = 5e-2, .weight = 1e-2};
+  if (layout.tp == 1) return {.loss = 1e-4, .grad_norm = 1e-3, .gradient = 1e-2, .weight = 5e-3, .measure = 1e-2};
+  return {.loss = 1e-3, .grad_norm = 4e-3, .gradient = 5e-2, .weight = 1e-2, .measure = 5e-2};
 }
 // One sentence for each deviation that is too large; empty: the layout is equivalent.
 std::vector<std::string> violations(const Deviations& deviations, const Tolerances& tolerances = {});

@@ -270,6 +270,7 @@ void Trainer::report(const StepResult& result, double learning_rate) {
   const TrainerConfig& config = parts_.config;
   const std::int64_t step = parts_.state.step;
   StepMetrics row = measured(result, learning_rate);
+  load_interval_.add(parts_.training.step->balance().load);
   record_.show_progress(step, fmt::format("loss {:.4f}  {} tok/s  {}", row.lm_loss, format_count(row.tokens_per_sec),
                                           describe_rate(rates_.device.kind, row.model_gflops, row.mfu)));
   if (result.refused())
@@ -286,6 +287,9 @@ void Trainer::report(const StepResult& result, double learning_rate) {
   row.aux_loss_coef.assign(coefficients.begin(), coefficients.end());
   row.expert_load = parts_.training.step->balance().load;
   row.max_vio = max_violation(row.expert_load);
+  row.by_layer = layer_metrics(parts_.training.step->balance(), parts_.training.step->router_measures(),
+                               parts_.training.model->has_capacity());
+  row.by_layer.max_vio_interval = load_interval_.take_max_violations();
   for (const Traffic::Line& line : parts_.mesh.traffic().lines())
     if (line.bytes > 0) row.bytes_sent[std::string(line.label)] = line.bytes;
   record_.write(row);

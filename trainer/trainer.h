@@ -10,6 +10,7 @@
 #include "data/shards/loader.h"
 #include "trainer/assemble.h"
 #include "trainer/checkpoint/dump.h"
+#include "trainer/layer_metrics.h"
 #include "trainer/machine_rates.h"
 #include "trainer/rate_meter.h"
 #include "trainer/record/metrics.h"
@@ -77,6 +78,7 @@ class Trainer {
   bool told_of_bias_ = false, told_of_rule_ = false;
   MachineRates rates_;
   RateMeter meter_;
+  LoadInterval load_interval_;
   RunSummary summary_;
 };
 

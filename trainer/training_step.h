@@ -15,6 +15,7 @@
 #include "model/balance_loss.h"
 #include "model/max_vio_controller.h"
 #include "model/mixtral.h"
+#include "model/router_measures.h"
 #include "model/selection_bias.h"
 #include "optim/adamw.h"
 #include "parallel/gradient_reducer.h"
@@ -76,6 +77,8 @@ class TrainingStep {
   void rehearse(std::int64_t sequence_length);
 
   const BalanceValues& balance() const { return balance_.values(); }
+  // What else the routers of the last step did. All ranks call it.
+  RouterMeasures router_measures() const { return meter_.measures(mesh_); }
   std::size_t activation_bytes() const { return activations_.high_water_bytes() + scratch_.high_water_bytes(); }
   Context context() { return {backend_, mesh_, activations_, scratch_}; }
 
@@ -93,6 +96,7 @@ class TrainingStep {
   BalanceLoss balance_;
   SelectionBias* selection_bias_ = nullptr;
   std::optional<MaxVioController> controller_;
+  RouterMeter meter_;
   std::int64_t micro_batch_size_;
   Recompute recompute_;
   Arena activations_, scratch_;

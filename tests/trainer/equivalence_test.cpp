@@ -46,6 +46,7 @@ const std::vector<Place> places = {
     {"the balance loss", [](StepNumbers& s, double x) { s.aux_loss = x; }},
     {"the z loss", [](StepNumbers& s, double x) { s.z_loss = x; }},
     {"the gradient norm", [](StepNumbers& s, double x) { s.grad_norm = x; }},
+    {"a measure", [](StepNumbers& s, double x) { s.measures.mean_entropy.front() = x; }},
     {"a gradient", [](StepNumbers& s, double x) { s.gradients[3].back() = static_cast<float>(x); }},
     {"a weight", [](StepNumbers& s, double x) { s.weights[0].front() = static_cast<float>(x); }},
 };

@@ -15,6 +15,7 @@
 #include "data/files/json.h"
 #include "tests/support/message_of.h"
 #include "tests/support/scratch_dir.h"
+#include "trainer/record/metrics_rows.h"
 
 namespace smoe {
 namespace {
@@ -56,6 +57,14 @@ EvalMetrics sample_eval(std::int64_t step, const std::string& source) {
           .max_vio = 0.25};
 }
 
+// Every list with numbers of its own.
+LayerMetrics sample_layers() {
+  LayerMetrics layers;
+  double next = 0.125;
+  visit_layers(layers, [&](const char*, const char*, std::vector<double>& values) { values = {next++, 0.5 * next}; });
+  return layers;
+}
+
 std::string text_of(const std::filesystem::path& file) { return read_file(file, 1 << 20); }
 
 TEST(Metrics, RowIsTheDocumentedText) {
@@ -89,6 +98,10 @@ TEST(Metrics, EveryKeyIsExplained) {
   StepMetrics row = sample_row(1);
   row.peak_device_memory_bytes = 1;
   row.bytes_sent = {{"moe.dispatch", 1}};
+  row.by_layer = sample_layers();
+  visit_layers(row.by_layer, [&](const char*, const char* key, const std::vector<double>&) {
+    EXPECT_NE(section.find('`' + std::string(key) + '`'), std::string::npos) << key;
+  });
   const std::vector<EvalMetrics> sources = {sample_eval(1, "web")};
   for (const Json& keys : {parse_json(to_json_line(row), "row"), parse_json(to_json_line(sources), "row"),
                            parse_json(to_json_line(sources), "row").at("eval").at("web")})
@@ -111,6 +124,38 @@ TEST(Metrics, CoefficientsAreANumberOrOneALayerAndReadBack) {
   std::ofstream(other) << "{\"step\":1,\"aux_loss_coef\":[\"x\"]}\n";
   const std::string message = message_of([&] { read_metrics(other); });
   EXPECT_NE(message.find("other.jsonl:1: aux_loss_coef must hold numbers, found \"x\""), std::string::npos) << message;
+}
+
+TEST(Metrics, MeasuresByLayerAreListsSomeInObjectsAndReadBack) {
+  const ScratchDir dir;
+  StepMetrics row = sample_row(3);
+  row.by_layer.balance_sequence = {1.5, 1.0};
+  row.by_layer.balance_global_batch = {1.25, 1.0};
+  row.by_layer.rank_load = {2.0, 1.0};
+  EXPECT_NE(to_json_line(row).find("],\"balance\":{\"sequence\":[1.5,1.0],\"global_batch\":[1.25,1.0]},"
+                                   "\"rank_load\":[2.0,1.0],\"peak_memory_bytes\":"),
+            std::string::npos)
+      << to_json_line(row);
+  StepMetrics full = sample_row(4);
+  full.by_layer = sample_layers();
+  MetricsWriter writer(dir.path() / "metrics.jsonl");
+  writer.write(row);
+  writer.write(full);
+  EXPECT_EQ(read_metrics(dir.path() / "metrics.jsonl").steps, (std::vector<StepMetrics>{row, full}));
+}
+
+TEST(MetricsBadInput, AMeasureThatIsNoListOfNumbersIsNamed) {
+  const ScratchDir dir;
+  for (const auto& [bad, named] : std::vector<std::pair<std::string, std::string>>{
+           {"\"rank_load\":[\"x\"]", "rank_load must hold numbers, found \"x\""},
+           {"\"rank_load\":3", "rank_load"},
+           {"\"balance\":[1]", "balance"},
+           {"\"balance\":{\"sequence\":[[1]]}", "sequence must hold numbers, found [1]"}}) {
+    write_file_atomically(dir.path() / "metrics.jsonl", "{\"step\":1," + bad + "}\n");
+    const std::string message = message_of([&] { read_metrics(dir.path() / "metrics.jsonl"); });
+    EXPECT_NE(message.find("metrics.jsonl:1"), std::string::npos) << bad << ": " << message;
+    EXPECT_NE(message.find(named), std::string::npos) << bad << ": " << message;
+  }
 }
 
 TEST(Metrics, BytesSentAreAnObjectByCollectiveAndReadBack) {

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstdlib>
 #include <regex>
+#include <set>
+#include <string>
 
 #include "data/files/files.h"
 #include "data/files/json.h"
@@ -14,6 +16,7 @@
 #include "trainer/checkpoint/hf_config.h"
 #include "trainer/record/metrics.h"
 #include "trainer/record/report_config.h"
+#include "trainer/record/metrics_rows.h"
 
 namespace smoe {
 namespace {
@@ -112,6 +115,23 @@ TEST(Report, HasThePeakOfAGpuWhereTheRunHadOne) {
   dir.write("gpu/metrics.jsonl", "{\"step\":1,\"lm_loss\":5.0,\"peak_device_memory_bytes\":77}\n");
   const Json data = data_of(render_report({dir.path() / "gpu"}));
   EXPECT_EQ(data.at("runs")[0].at("steps").at("peak_device_memory_bytes"), Json{77});
+}
+
+TEST(Report, ShowsMeasuresByLayerAsTheirMeansWhereTheRunHasThem) {
+  const ScratchDir dir;
+  dir.write("run/metrics.jsonl",
+            "{\"step\":1,\"balance\":{\"sequence\":[1.5,1.0]}}\n{\"step\":2}\n{\"step\":3,\"rank_load\":[3.0]}\n");
+  const Json data = data_of(render_report({dir.path() / "run"}));
+  const Json& steps = data.at("runs")[0].at("steps");
+  EXPECT_EQ(steps.at("balance/sequence"), (Json{1.25, nullptr, nullptr}));
+  EXPECT_EQ(steps.at("rank_load"), (Json{nullptr, nullptr, 3.0}));
+  EXPECT_FALSE(steps.contains("balance/global_batch"));
+  std::set<std::string> shown, known;
+  for (const Json& chart : data.at("layer_charts")) shown.insert(chart.at(0));
+  const LayerMetrics none;
+  visit_layers(none, [&](const char* object, const char* key, const auto&) { known.insert(path_of(object, key)); });
+  known.erase("max_vio_by_layer");  // the map of loads has it, and the worst layer's is a chart
+  EXPECT_EQ(shown, known);
 }
 
 TEST(Report, KeepsTheLastOfRowsThatRepeatAStep) {

@@ -155,6 +155,8 @@ TEST(TensorBoard, MetricsRowsBecomeTags) {
   row.max_vio = 0.5;
   row.peak_memory_bytes = 3u << 20;
   row.expert_load = {{0.25, 0.75}, {0.5, 0.5}};
+  row.by_layer.balance_sequence = {1.5, 1.25};
+  row.by_layer.rank_load = {2.0};
   writer.write(row);
   writer.write(std::vector<EvalMetrics>{{.step = 10, .source = "web", .loss = 3.0, .perplexity = 20.0, .tokens = 9}});
   const auto scalars = scalars_in(writer.file());
@@ -162,6 +164,8 @@ TEST(TensorBoard, MetricsRowsBecomeTags) {
   EXPECT_EQ(scalars.at("train/tokens")[0].value, 2048.0f);
   EXPECT_EQ(scalars.at("balance/max_vio")[0].value, 0.5f);
   EXPECT_EQ(scalars.at("throughput/peak_memory_mib")[0].value, 3.0f);
+  EXPECT_EQ(scalars.at("by_layer/balance/sequence/layer_01")[0].value, 1.25f);
+  EXPECT_EQ(scalars.at("by_layer/rank_load/layer_00")[0].value, 2.0f);
   EXPECT_EQ(scalars.at("eval/web/loss")[0].value, 3.0f);
   EXPECT_EQ(scalars.count("throughput/mfu"), 0u);
   EXPECT_EQ(scalars.count("throughput/peak_device_memory_mib"), 0u);

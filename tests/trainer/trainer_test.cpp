@@ -11,6 +11,7 @@
 #include "trainer/generate.h"
 #include "trainer/checkpoint/weights.h"
 #include "tests/support/message_of.h"
+#include "trainer/record/metrics_rows.h"
 
 namespace smoe {
 namespace {
@@ -56,6 +57,12 @@ TEST_F(TrainerRun, LearnsAndWritesEverythingItPromises) {
     for (double share : layer) sum += share;
     EXPECT_NEAR(sum, 1.0, 1e-6);
   }
+  EXPECT_EQ(row.by_layer.max_vio, max_violations(row.expert_load));
+  EXPECT_TRUE(row.by_layer.dropped.empty());
+  EXPECT_EQ(row.by_layer.rank_load, (std::vector<double>{1, 1}));
+  visit_layers(row.by_layer, [&](const char*, const std::string& key, const std::vector<double>& values) {
+    EXPECT_EQ(values.size(), key == "dropped_assignments" ? 0u : 2u) << key;
+  });
   EXPECT_NEAR(row.loss, row.lm_loss + 0.01 * row.aux_loss + 0.001 * row.z_loss, 1e-9);
   EXPECT_GT(row.peak_memory_bytes, 1u << 20);
   EXPECT_GT(row.mfu, 0.0);

@@ -32,6 +32,21 @@ std::string list(const std::vector<double>& values) {
   return text + "]";
 }
 
+// What was measured, with a comma before each: ,"balance":{"sequence":[...],...},"rank_load":[...]
+std::string layers_text(const LayerMetrics& layers) {
+  std::string text, open;
+  visit_layers(layers, [&](const std::string& object, const char* key, const std::vector<double>& values) {
+    if (values.empty()) return;
+    const bool goes_on = !object.empty() && object == open;
+    if (!open.empty() && !goes_on) text += "}";
+    text += ",";
+    if (!object.empty() && !goes_on) text += fmt::format("\"{}\":{{", object);
+    text += fmt::format("\"{}\":{}", key, list(values));
+    open = object;
+  });
+  return text + (open.empty() ? "" : "}");
+}
+
 // Source names come from the user's directories: they may hold anything, broken UTF-8 too.
 std::string quoted(const std::string& text) { return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace); }
 
@@ -39,13 +54,18 @@ std::string quoted(const std::string& text) { return Json(text).dump(-1, ' ', fa
 
 double max_violation(std::span<const std::vector<double>> expert_load) {
   double worst = 0.0;
+  for (const double violation : max_violations(expert_load)) worst = std::max(worst, violation);
+  return worst;
+}
+
+std::vector<double> max_violations(std::span<const std::vector<double>> expert_load) {
+  std::vector<double> violations;
   for (const std::vector<double>& layer : expert_load) {
     const double total = std::accumulate(layer.begin(), layer.end(), 0.0);
-    if (total <= 0.0) continue;
     const double mean = total / static_cast<double>(layer.size());
-    worst = std::max(worst, (*std::max_element(layer.begin(), layer.end()) - mean) / mean);
+    violations.push_back(total > 0.0 ? (*std::max_element(layer.begin(), layer.end()) - mean) / mean : 0.0);
   }
-  return worst;
+  return violations;
 }
 
 std::uint64_t peak_resident_bytes() {
@@ -69,7 +89,7 @@ std::string to_json_line(const StepMetrics& row) {
   for (std::size_t layer = 0; layer < row.expert_load.size(); ++layer) {
     line += (layer == 0 ? "" : ",") + list(row.expert_load[layer]);
   }
-  line += fmt::format("],\"peak_memory_bytes\":{}", row.peak_memory_bytes);
+  line += "]" + layers_text(row.by_layer) + fmt::format(",\"peak_memory_bytes\":{}", row.peak_memory_bytes);
   if (row.peak_device_memory_bytes > 0)
     line += fmt::format(",\"peak_device_memory_bytes\":{}", row.peak_device_memory_bytes);
   line += fmt::format(",\"skipped_steps\":{}", row.skipped_steps);

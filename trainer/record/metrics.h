@@ -19,6 +19,18 @@ namespace smoe {
 
 constexpr double not_measured = std::numeric_limits<double>::quiet_NaN();
 
+// Of one step, a number a layer. Empty: not measured, and absent from the file.
+struct LayerMetrics {
+  // The balance B of each scope (model/balance_loss.h), whichever is trained. 1 is balance.
+  std::vector<double> balance_sequence, balance_micro_batch, balance_global_batch;
+  std::vector<double> max_vio, max_vio_interval;  // see max_violation; of the step, and of all steps since the last row
+  std::vector<double> mean_entropy;  // of the mean probabilities, over ln E: 1 where all experts are as likely
+  std::vector<double> dropped;       // assignments over capacity
+  std::vector<double> rank_load;     // rows of the busiest rank over the mean rank's, at the run's layout
+
+  bool operator==(const LayerMetrics&) const = default;
+};
+
 // One optimizer step. The differentiated loss is `loss`; the other losses are before their coefficients.
 struct StepMetrics {
   std::int64_t step = 0;              // 1 is the first update
@@ -37,6 +49,7 @@ struct StepMetrics {
   double step_seconds = not_measured;
   double max_vio = not_measured;                 // see max_violation
   std::vector<std::vector<double>> expert_load;  // [layers][experts]: share of the layer's assignments, sums to 1
+  LayerMetrics by_layer;
   std::uint64_t peak_memory_bytes = 0;
   std::uint64_t peak_device_memory_bytes = 0;  // of a GPU; absent from the file where the run is on a CPU: 0
   std::int64_t skipped_steps = 0;              // steps refused since the start of the run: not finite, or an outlier
@@ -64,6 +77,8 @@ struct EvalMetrics {
 // experts - 1 is collapse onto one expert. `expert_load` is [layers][experts] in any unit; a layer without load, and
 // a model without layers, count as 0.
 double max_violation(std::span<const std::vector<double>> expert_load);
+// The same by layer.
+std::vector<double> max_violations(std::span<const std::vector<double>> expert_load);
 
 // The largest resident set that this process has had since reset_peak_resident_bytes(), or ever, from getrusage.
 std::uint64_t peak_resident_bytes();

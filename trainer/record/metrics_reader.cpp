@@ -45,6 +45,25 @@ void read_numbers(const JsonReader& json, Row& row) {
       row, [&json](const char*, const char* key, double& value) { value = json.optional_number(key).value_or(value); });
 }
 
+std::vector<double> read_list(const JsonReader& json, const char* key) {
+  std::vector<double> values;
+  for (const Json& value : json.require_array(key)) {
+    if (!value.is_number() && !value.is_null())
+      throw std::runtime_error(fmt::format("{}: {} must hold numbers, found {}", json.where(), key, value.dump()));
+    values.push_back(value.is_null() ? not_measured : value.get<double>());
+  }
+  return values;
+}
+
+void read_layers(const JsonReader& json, LayerMetrics& layers) {
+  visit_layers(layers, [&json](const char* object, const char* key, std::vector<double>& values) {
+    const bool inside = *object != '\0';
+    if (inside && !json.has(object)) return;
+    const JsonReader from = inside ? json.require_object(object) : json;
+    if (from.has(key)) values = read_list(from, key);
+  });
+}
+
 std::vector<std::vector<double>> read_expert_load(const JsonReader& json) {
   std::vector<std::vector<double>> load;
   if (!json.has("expert_load")) return load;
@@ -83,6 +102,7 @@ StepMetrics read_step(const JsonReader& json) {
   read_numbers(json, row);
   row.aux_loss_coef = read_coefficients(json);
   row.expert_load = read_expert_load(json);
+  read_layers(json, row.by_layer);
   row.peak_memory_bytes = static_cast<std::uint64_t>(json.optional_int("peak_memory_bytes", 0, any_count).value_or(0));
   row.peak_device_memory_bytes =
       static_cast<std::uint64_t>(json.optional_int("peak_device_memory_bytes", 0, any_count).value_or(0));

@@ -37,6 +37,24 @@ void visit_numbers(Row& row, Visitor&& visit) {
   }
 }
 
+// Calls visit(object, key, member) for every list by layer, those of an object one behind the other. In the file it is
+// "object":{"key":[...]}, or, where object is "", "key":[...]; TensorBoard's tags and the keys of the report, which shows means
+// over the layers, are of path_of().
+template <class Layers, class Visitor>
+void visit_layers(Layers& layers, Visitor&& visit) {
+  visit("balance", "sequence", layers.balance_sequence);
+  visit("balance", "micro_batch", layers.balance_micro_batch);
+  visit("balance", "global_batch", layers.balance_global_batch);
+  visit("", "max_vio_by_layer", layers.max_vio);
+  visit("", "max_vio_interval", layers.max_vio_interval);
+  visit("", "dropped_assignments", layers.dropped);
+  visit("", "rank_load", layers.rank_load);
+  visit("", "router_mean_entropy", layers.mean_entropy);
+}
+inline std::string path_of(std::string_view object, std::string_view key) {
+  return std::string(object) + (object.empty() ? "" : "/") + std::string(key);
+}
+
 // The lines of `content` whose step is at most `step`, as they stand; an unfinished last line is left out. `file`
 // names the content in errors.
 std::string keep_rows_to(std::int64_t step, std::string_view content, const std::filesystem::path& file);

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <map>
+#include <numeric>
 #include <set>
 #include <stdexcept>
 
@@ -29,10 +30,16 @@ Json rounded(double value, int digits) {
   return std::strtod(fmt::format("{:.{}g}", value, digits).c_str(), nullptr);
 }
 
-void append_column(Json& columns, const char* key, Json value) { columns[key].push_back(std::move(value)); }
+void append_column(Json& columns, const std::string& key, Json value) { columns[key].push_back(std::move(value)); }
+
+double mean_of(const std::vector<double>& values) {
+  if (values.empty()) return not_measured;
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
 
 Json step_columns(const std::map<std::int64_t, StepMetrics>& rows) {
   Json columns = {{"step", Json::array()}};
+  std::map<std::string, bool> measured_by_layer;
   for (const auto& [step, row] : rows) {
     append_column(columns, "step", step);
     append_column(columns, "tokens", row.tokens);
@@ -43,7 +50,14 @@ Json step_columns(const std::map<std::int64_t, StepMetrics>& rows) {
     visit_numbers(row, [&columns](const char*, const char* key, double value) {
       append_column(columns, key, rounded(value, 6));
     });
+    visit_layers(row.by_layer, [&](const char* object, const char* key, const std::vector<double>& values) {
+      const std::string path = path_of(object, key);
+      measured_by_layer[path] |= !values.empty();
+      append_column(columns, path, rounded(mean_of(values), 6));
+    });
   }
+  for (const auto& [key, measured] : measured_by_layer)
+    if (!measured) columns.erase(key);
   return columns;
 }
 
@@ -133,6 +147,17 @@ std::string path_tail(const std::filesystem::path& run_dir, int components) {
   return tail.string();
 }
 
+// What the charts show of measures by layer: means over the layers.
+Json layer_charts() {
+  return {{"balance/sequence", "Balance of sequences", "mean of layers; 1 is balance"},
+          {"balance/micro_batch", "Balance of micro-batches", "mean of layers; 1 is balance"},
+          {"balance/global_batch", "Balance of steps", "mean of layers; 1 is balance"},
+          {"max_vio_interval", "MaxVio between rows", "mean of layers; 0 is balance"},
+          {"dropped_assignments", "Dropped assignments", "a layer and step"},
+          {"rank_load", "Busiest rank", "rows over the mean rank's, mean of layers"},
+          {"router_mean_entropy", "Entropy of the mean router", "of ln E, mean of layers; 1 is balance"}};
+}
+
 // As few last parts of the paths as tell the runs apart; the same directory given twice is numbered.
 std::vector<std::string> names_of(const std::vector<std::filesystem::path>& run_dirs) {
   constexpr int most_components = 16;
@@ -211,11 +236,13 @@ std::string render_report(const std::vector<std::filesystem::path>& run_dirs) {
 
   const std::string title =
       names.size() == 1 ? names.front() : fmt::format("{} runs: {}", names.size(), fmt::join(names, ", "));
-  return fill(report_assets::page, {{"TITLE", escape_html(title)},
-                                    {"STYLE", fmt::format("{}{}", report_assets::charts_style, report_assets::style)},
-                                    {"CHARTS", std::string(report_assets::charts)},
-                                    {"DATA", script_safe_json({{"runs", runs}, {"line_styles", line_styles(runs)}})},
-                                    {"SCRIPT", std::string(report_assets::script)}});
+  return fill(report_assets::page,
+              {{"TITLE", escape_html(title)},
+               {"STYLE", fmt::format("{}{}", report_assets::charts_style, report_assets::style)},
+               {"CHARTS", std::string(report_assets::charts)},
+               {"DATA", script_safe_json(
+                            {{"runs", runs}, {"line_styles", line_styles(runs)}, {"layer_charts", layer_charts()}})},
+               {"SCRIPT", std::string(report_assets::script)}});
 }
 
 void write_report(const std::vector<std::filesystem::path>& run_dirs, const std::filesystem::path& out_html) {

@@ -1,7 +1,7 @@
 'use strict';
 // Draws the page from the JSON in #data. Text from the user's files only ever becomes a text node.
 (function () {
-  const {runs, line_styles: lineStyles} = JSON.parse(document.getElementById('data').textContent);
+  const {runs, line_styles: lineStyles, layer_charts: layerCharts} = JSON.parse(document.getElementById('data').textContent);
   const several = runs.length > 1;
   const byId = (id) => document.getElementById(id);
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -260,6 +260,7 @@
       {title: 'Balance loss', unit: 'summed over layers; 1 a layer is balance',
         series: runSeries('aux_loss', axis, smoothing)},
       {title: 'Router z-loss', unit: 'summed over layers', series: runSeries('z_loss', axis, smoothing)},
+      ...layerCharts.map(([key, title, unit]) => ({title, unit, series: runSeries(key, axis, smoothing)})),
       {title: 'Compute', unit: 'model GFLOP/s', short: true, series: runSeries('model_gflops', axis, smoothing)},
       {title: 'MFU', unit: 'share of the peak rate', series: runSeries('mfu', axis, smoothing)});
     return list.filter((chart) => chart.series.length);

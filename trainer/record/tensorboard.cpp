@@ -168,6 +168,10 @@ void TensorBoardWriter::write(const StepMetrics& row) {
   if (row.peak_device_memory_bytes > 0)
     scalars.push_back(
         {"throughput/peak_device_memory_mib", static_cast<double>(row.peak_device_memory_bytes) / 0x1p20});
+  visit_layers(row.by_layer, [&](const char* object, const char* key, const std::vector<double>& values) {
+    for (std::size_t layer = 0; layer < values.size(); ++layer)
+      scalars.push_back({fmt::format("by_layer/{}/layer_{:02d}", path_of(object, key), layer), values[layer]});
+  });
   write(row.step, scalars);
   for (std::size_t layer = 0; layer < row.expert_load.size(); ++layer) {
     write_bars(row.step, fmt::format("expert_load/layer_{:02d}", layer), row.expert_load[layer]);

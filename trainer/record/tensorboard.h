@@ -41,7 +41,7 @@ class TensorBoardWriter {
   // Bar i of the histogram is `values[i]`, at the position i: a layer's load by expert, say.
   void write_bars(std::int64_t step, const std::string& tag, std::span<const double> values);
 
-  // The rows of metrics.jsonl: train/*, throughput/*, balance/* and expert_load/layer_NN; eval/SOURCE/*. A number
+  // The rows of metrics.jsonl: train/*, throughput/*, balance/*, by_layer/*/layer_NN and expert_load/layer_NN; eval/SOURCE/*. A number
   // that was not measured is left out.
   void write(const StepMetrics& row);
   void write(std::span<const EvalMetrics> sources);
