@@ -206,6 +206,12 @@ class Backend {
   void balance_statistics(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                           const Tensor& counts /*[N,E] assignments*/, const Tensor& probability_sums /*[N,E]*/,
                           const Tensor& z_sums /*[N]: sum of lse^2*/);
+  // sums [3] += over the tokens of a forward: the entropy of the probabilities, -sum_e p ln p, in nats; the L2 norm of the
+  // logits; and the margin, by how much the last expert chosen is ahead of the first that was not, in what they are chosen by:
+  // logits, or where there is a selection bias [E] scores with it. 0 where every expert is chosen. In double.
+  void router_measures(const RoutingRule& rule, const Tensor& logits /*[T,E]*/, const Tensor& selection_bias,
+                       const Tensor& probabilities /*[T,E]*/, const Tensor& experts /*[T,K] i32*/,
+                       const Tensor& sums /*[3] f64 +=*/);
 
   // y = x * (1 + noise.width * u), u of its entry uniform in [-1, 1). Its transpose is itself. y may be x.
   void jitter(const TokenNoise& noise, const Tensor& x /*[T,D] A*/, const Tensor& y /*[T,D] A*/, Write write);
@@ -306,6 +312,8 @@ class Backend {
                                   const Tensor& dlogits) = 0;
   virtual void do_balance_statistics(const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                                      const Tensor& counts, const Tensor& probability_sums, const Tensor& z_sums) = 0;
+  virtual void do_router_measures(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias,
+                                  const Tensor& probabilities, const Tensor& experts, const Tensor& sums) = 0;
 
   virtual void do_jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, Write write) = 0;
 

@@ -118,6 +118,22 @@ void Backend::balance_statistics(const Tensor& probabilities, const Tensor& logs
   do_balance_statistics(probabilities, logsumexp, experts, counts, probability_sums, z_sums);
 }
 
+void Backend::router_measures(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias,
+                              const Tensor& probabilities, const Tensor& experts, const Tensor& sums) {
+  const std::int64_t T = logits.dim(0), E = logits.dim(1), K = experts.dim(1);
+  const Expect expect("router_measures", device());
+  expect("logits", logits, {T, E});
+  expect.optional("selection_bias", selection_bias, {E});
+  expect("probabilities", probabilities, {T, E});
+  expect.indices("experts", experts, {T, K});
+  expect("sums", sums, {3}, DType::f64);
+  expect.that(K >= 1 && K <= E, "experts per token must be 1 .. number of experts");
+  expect.apart(
+      {{"sums", sums}},
+      {{"logits", logits}, {"selection_bias", selection_bias}, {"probabilities", probabilities}, {"experts", experts}});
+  do_router_measures(rule, logits, selection_bias, probabilities, experts, sums);
+}
+
 void Backend::jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, Write write) {
   const Expect expect("jitter", device());
   const DType type = expect.computing_type("x", x);

@@ -171,6 +171,14 @@ void OpDecorator::do_balance_statistics(const Tensor& probabilities, const Tenso
   });
 }
 
+void OpDecorator::do_router_measures(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias,
+                                     const Tensor& probabilities, const Tensor& experts, const Tensor& sums) {
+  run("router_measures", [&](Backend& on, const Placing& at) {
+    on.router_measures(rule, at("logits", logits), at("selection_bias", selection_bias),
+                       at("probabilities", probabilities), at("experts", experts), at.in_out("sums", sums));
+  });
+}
+
 void OpDecorator::do_jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, Write write) {
   run("jitter", [&](Backend& on, const Placing& at) { on.jitter(noise, at("x", x), at.in_out("y", y), write); });
 }

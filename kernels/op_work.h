@@ -93,6 +93,7 @@ inline Work router_backward(Index T, Index E, Index K) {
 inline Work balance_statistics(Index T, Index E, Index K) {
   return {double(T * (E + K + 2)), 4.0 * double(T * (E + K + 1))};
 }
+inline Work router_measures(Index T, Index E, Index K) { return {7.0 * double(T * E), 4.0 * double(T * (2 * E + K))}; }
 // The integer work of philox is not counted.
 inline Work jitter(Index n, double a = 4) { return {4.0 * double(n), 2 * a * double(n)}; }
 inline Work routing_map(Index R) { return {0, 12.0 * double(R)}; }

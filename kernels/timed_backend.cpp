@@ -235,6 +235,13 @@ void TimedBackend::do_balance_statistics(const Tensor& probabilities, const Tens
         [&] { inner_.balance_statistics(probabilities, logsumexp, experts, counts, probability_sums, z_sums); });
 }
 
+void TimedBackend::do_router_measures(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias,
+                                      const Tensor& probabilities, const Tensor& experts, const Tensor& sums) {
+  const std::int64_t T = logits.dim(0), E = logits.dim(1), K = experts.dim(1);
+  timed({"router_measures", "TEK", {T, E, K}}, op_work::router_measures(T, E, K),
+        [&] { inner_.router_measures(rule, logits, selection_bias, probabilities, experts, sums); });
+}
+
 void TimedBackend::do_jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, Write write) {
   const std::int64_t T = x.dim(0), D = x.dim(1);
   timed({"jitter", "TD", {T, D}}, op_work::jitter(T * D, size_of(x)), [&] { inner_.jitter(noise, x, y, write); });

@@ -67,7 +67,7 @@ void BalanceLoss::weigh_layers(std::int64_t step, double factor) {
 RouterStatistics BalanceLoss::Statistics::layer(std::int64_t l) const {
   const std::int64_t runs = counts.dim(1), experts = counts.dim(2);
   return {counts.rows(l, 1).reshape({runs, experts}), probability_sums.rows(l, 1).reshape({runs, experts}),
-          z_sums.rows(l, 1).reshape({runs})};
+          z_sums.rows(l, 1).reshape({runs}), measures.empty() ? Tensor() : measures.rows(l, 1).reshape({3})};
 }
 
 BalanceLoss::Statistics BalanceLoss::take_statistics(Context& context, std::int64_t sequences,

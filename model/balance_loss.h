@@ -56,6 +56,7 @@ class BalanceLoss {
     std::int64_t sequences = 0, sequence_length = 0;  // of the whole micro-batch, as the tp group has it
     std::int64_t tokens = 0, first = 0;               // of this rank, and where they begin in the micro-batch
     std::int64_t run = 0;                             // tokens of a run
+    Tensor measures{};                                // [L,3] f64 (router_measures.h); empty: not wanted
     RouterStatistics layer(std::int64_t l) const;
   };
   Statistics take_statistics(Context& context, std::int64_t sequences, std::int64_t sequence_length) const;

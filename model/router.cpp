@@ -41,6 +41,9 @@ void Router::forward(Context& context, const TokenBatch& batch, const Tensor& x,
   if (!statistics.counts.empty())
     backend.balance_statistics(saved.probabilities, saved.logsumexp, saved.experts, statistics.counts,
                                statistics.probability_sums, statistics.z_sums);
+  if (!statistics.measures.empty())
+    backend.router_measures(rule_, saved.logits, selection_bias_, saved.probabilities, saved.experts,
+                            statistics.measures);
 }
 
 void Router::backward(Context& context, const Tensor& dweights, const RouterGradient& gradient, const Saved& saved,
@@ -50,10 +53,30 @@ void Router::backward(Context& context, const Tensor& dweights, const RouterGrad
   const Tensor dlogits = context.scratch.take(dx.type(), saved.probabilities.shape());
   context.backend.router_backward(rule_, saved.logits, saved.probabilities, saved.logsumexp, saved.experts,
                                   saved.weights, dweights, gradient.balance, gradient.z_scale, dlogits);
+  if (!gradient.gate_parts.empty()) add_gate_parts(context, dweights, gradient, saved, dx.type());
   if (!saved.noise) return gate_.backward(context, dlogits, saved.x, dx, Write::add);
   const Tensor djittered = context.scratch.take_like(dx);
   gate_.backward(context, dlogits, saved.x, djittered, Write::assign);
   context.backend.jitter(*saved.noise, djittered, dx, Write::add);
+}
+
+// dlogits is a sum of parts: each is what is left where the others are.
+void Router::add_gate_parts(Context& context, const Tensor& dweights, const RouterGradient& gradient,
+                            const Saved& saved, DType type) const {
+  Backend& backend = context.backend;
+  const ArenaScope scope(context.scratch);
+  const Tensor dlogits = context.scratch.take(type, saved.probabilities.shape()),
+               none = context.scratch.take_like(dweights);
+  backend.fill(none, 0.0f);
+  const Tensor& parts = gradient.gate_parts;
+  const auto add = [&](std::int64_t part, const Tensor& through_weights, const Tensor& balance, double z_scale) {
+    backend.router_backward(rule_, saved.logits, saved.probabilities, saved.logsumexp, saved.experts, saved.weights,
+                            through_weights, balance, z_scale, dlogits);
+    backend.gemm(Gemm::tn, dlogits, saved.x, parts.rows(part, 1).reshape({parts.dim(1), parts.dim(2)}), Write::add);
+  };
+  add(0, dweights, {}, 0);
+  if (!gradient.balance.empty()) add(1, none, gradient.balance, 0);
+  if (gradient.z_scale != 0) add(2, none, {}, gradient.z_scale);
 }
 
 }  // namespace smoe

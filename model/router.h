@@ -22,12 +22,16 @@ struct RouterStatistics {
   Tensor counts;            // [N,E] assignments
   Tensor probability_sums;  // [N,E]
   Tensor z_sums;            // [N] sum of logsumexp^2
+  Tensor measures{};        // [3] f64 +=, of Backend::router_measures; empty: not wanted
 };
 
 // What the losses on the router send back into one layer.
 struct RouterGradient {
   Tensor balance;      // [N or 1, E]: dL/dprobability of every token of a run; empty: none
   double z_scale = 0;  // dL/d(sum of logsumexp^2)
+  // [3,E,D] f32 +=: the gate's gradient of the language-model loss, of the balance loss and of the z loss, each alone. Empty: not
+  // wanted.
+  Tensor gate_parts{};
 };
 
 class Router {
@@ -56,6 +60,9 @@ class Router {
                 const Tensor& dx) const;
 
  private:
+  void add_gate_parts(Context& context, const Tensor& dweights, const RouterGradient& gradient, const Saved& saved,
+                      DType type) const;
+
   std::int64_t experts_, experts_per_token_;
   RoutingRule rule_;
   float jitter_;

@@ -38,6 +38,16 @@ LayerMetrics layer_metrics(const BalanceValues& balance, const RouterMeasures& r
   row.balance_global_batch = balance.global_batch;
   row.max_vio = max_violations(balance.load);
   row.mean_entropy = mean_entropies(balance.probability);
+  const double most = balance.load.empty() ? 0 : std::log(static_cast<double>(balance.load.front().size()));
+  for (const double nats : routers.entropy) row.entropy.push_back(most > 0 ? nats / most : nats * 0.0);
+  row.logit_norm = routers.logit_norm;
+  row.margin = routers.margin;
+  row.gradient_lm = routers.gradient_lm;
+  row.gradient_balance = routers.gradient_balance;
+  row.gradient_z = routers.gradient_z;
+  row.cosine_lm_balance = routers.cosine_lm_balance;
+  row.cosine_lm_z = routers.cosine_lm_z;
+  row.cosine_balance_z = routers.cosine_balance_z;
   if (has_capacity) row.dropped = routers.dropped;
   row.rank_load = routers.rank_load;
   return row;

@@ -115,7 +115,7 @@ RunSummary Trainer::run() {
   if (layout.ranks > 1) record_.say(fmt::format("{} ranks: {}", layout.ranks, layout.to_string()));
   if (const std::string how = parts_.mesh.transport(); !how.empty())
     record_.say(fmt::format("GPUs are joined by {}", how));
-  if (const RouterConfig& router = config.router; router.aux_loss_coef > 0)
+  if (const RouterConfig& router = config.router; router.aux_loss_coef > 0 && router.aux_loss_coef_by_layer.empty())
     record_.say("balance loss: router.aux_loss_coef " +
                 in_every_unit(router.aux_loss_coef,
                               router.aux_loss_scope == AuxLossScope::hf ? BalanceUnit::hf : BalanceUnit::smoe,
@@ -183,6 +183,7 @@ void Trainer::train(std::int64_t step) {
   const Batch& batch = loader_->next();
   parts_.mesh.traffic().reset();
   training.step->steer(step);
+  training.step->measure_routers(is_due(step));
   StepResult result = gradients_of(batch);
   result.outlier = looks_odd(result);
   const auto dump = start_dump(step);
@@ -267,7 +268,6 @@ void Trainer::count(const StepResult& result) {
 
 // A line of progress a step; a row of metrics where one is due, and for a step that was refused.
 void Trainer::report(const StepResult& result, double learning_rate) {
-  const TrainerConfig& config = parts_.config;
   const std::int64_t step = parts_.state.step;
   StepMetrics row = measured(result, learning_rate);
   load_interval_.add(parts_.training.step->balance().load);
@@ -276,8 +276,7 @@ void Trainer::report(const StepResult& result, double learning_rate) {
   if (result.refused())
     record_.say(fmt::format("warning: step {} refused: loss {}, gradient norm {}{}; no weight changed", step,
                             result.loss, result.grad_norm, result.outlier ? far_above(result) : ""));
-  const bool due = step % config.log.interval == 0 || step == 1 || step == config.train.steps;
-  if (!due && !result.refused()) return;
+  if (!is_due(step) && !result.refused()) return;
   const bool on_gpu = parts_.training.backend->device() == Device::cuda;
   double peaks[] = {static_cast<double>(peak_resident_bytes()), on_gpu ? static_cast<double>(cuda_memory().peak) : 0};
   parts_.mesh.group(Axis::world).all_reduce(std::span(peaks, on_gpu ? 2 : 1), Reduce::max, "trainer.peak_memory");

@@ -62,6 +62,9 @@ class Trainer {
   std::unique_ptr<StepDump> start_dump(std::int64_t step);
   void count(const StepResult& result);
   void report(const StepResult& result, double learning_rate);
+  bool is_due(std::int64_t step) const {  // a row of metrics
+    return step % parts_.config.log.interval == 0 || step == 1 || step == parts_.config.train.steps;
+  }
   StepMetrics measured(const StepResult& result, double learning_rate) const;
   void stop_refusing();  // throws
   void evaluate_sources();

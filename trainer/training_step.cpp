@@ -26,7 +26,7 @@ TrainingStep::TrainingStep(Backend& backend, const Mesh& mesh, Mixtral& model, A
       reducer_(backend, mesh, model.parameters(), optimizer.shards()),
       router_(router),
       balance_(model.config(), router),
-      meter_(model.config().num_hidden_layers),
+      meter_(backend, model.config()),
       micro_batch_size_(micro_batch_size),
       recompute_(recompute),
       activations_(backend),
@@ -46,10 +46,12 @@ void TrainingStep::micro_batch(const StepBatch& part, std::int64_t m, double sca
     tokens.noise = BatchNoise{
         *part.noise_key, (m * mesh_.size(Axis::dp) + mesh_.rank(Axis::dp)) * part.sequences * part.sequence_length};
   saved_.statistics = balance_.take_statistics(context, part.sequences, part.sequence_length);
+  saved_.statistics.measures = meter_.sums();
   model_.forward(context, tokens, kept_with(recompute_), saved_, &reducer_);
   meter_.add_micro_batch(saved_.layers);
   objective_->loss_and_gradient(context, model_, part, tokens, scale, saved_, loss);
   balance_.add_micro_batch(context, saved_.statistics, router_gradients_);
+  meter_.ask_for_parts(router_gradients_);
   model_.backward(context, tokens, router_gradients_, saved_, last ? &reducer_ : nullptr);
 }
 
@@ -65,7 +67,7 @@ StepResult TrainingStep::compute_gradients(const StepBatch& batch) {
   const double scale = result.count > 0 ? 1.0 / result.count : 0.0;
 
   balance_.begin_step(micro_batches);
-  meter_.begin_step();
+  meter_.begin_step(measuring_);
   sums_.reset(micro_batches + 1);
   for (std::int64_t m = 0; m < micro_batches; ++m)
     micro_batch(batch.part(m * micro_batch_size_, micro_batch_size_), m, scale, sums_[m], m + 1 == micro_batches);
@@ -100,7 +102,9 @@ void TrainingStep::rehearse(std::int64_t sequence_length) {
       document_start(ids.size(), 0);
   const auto vocabulary = static_cast<std::uint64_t>(model_.config().vocab_size);
   for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>(philox(0, i, 0)[0] % vocabulary);
+  const bool measuring = std::exchange(measuring_, true);  // takes the most memory
   compute_gradients({micro_batch_size_, sequence_length, ids, ids, document_start, 0});
+  measuring_ = measuring;
   reducer_.clear_all();
   activations_.rewind({});
   scratch_.rewind({});

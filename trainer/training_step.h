@@ -78,7 +78,9 @@ class TrainingStep {
 
   const BalanceValues& balance() const { return balance_.values(); }
   // What else the routers of the last step did. All ranks call it.
-  RouterMeasures router_measures() const { return meter_.measures(mesh_); }
+  const RouterMeasures& router_measures() { return meter_.measures(mesh_); }
+  // Whether the steps that follow measure what is not free (model/router_measures.h). It changes no number of theirs.
+  void measure_routers(bool wanted) { measuring_ = wanted; }
   std::size_t activation_bytes() const { return activations_.high_water_bytes() + scratch_.high_water_bytes(); }
   Context context() { return {backend_, mesh_, activations_, scratch_}; }
 
@@ -97,6 +99,7 @@ class TrainingStep {
   SelectionBias* selection_bias_ = nullptr;
   std::optional<MaxVioController> controller_;
   RouterMeter meter_;
+  bool measuring_ = false;
   std::int64_t micro_batch_size_;
   Recompute recompute_;
   Arena activations_, scratch_;

@@ -188,4 +188,46 @@ void CpuBackend::do_balance_statistics(const Tensor& probabilities, const Tensor
   });
 }
 
+void CpuBackend::do_router_measures(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias,
+                                    const Tensor& probabilities, const Tensor& experts, const Tensor& sums) {
+  const std::int64_t T = logits.dim(0), E = logits.dim(1), K = experts.dim(1);
+  const float *plogits = logits.f32(), *pprobabilities = probabilities.f32(),
+              *bias = selection_bias.empty() ? nullptr : selection_bias.f32();
+  const std::int32_t* pexperts = experts.i32();
+  cpu::expect_in_range("router_measures", "experts", pexperts, T * K, E);
+  const bool softmax = rule.score == Score::softmax;
+  // By blocks of fixed size, each in double, added in order: the same bits on any number of threads.
+  const std::int64_t block = cpu::block_rows(32 * E);
+  auto* parts = shared_.take<double>(static_cast<std::size_t>(3 * cpu::ceil_div(T, block)));
+  cpu::for_blocks(threads_, T, block, [=](std::int64_t first, std::int64_t last) {
+    double entropy = 0, norm = 0, margin = 0;
+    for (std::int64_t t = first; t < last; ++t) {
+      const float *l = plogits + t * E, *p = pprobabilities + t * E;
+      const std::int32_t *chosen = pexperts + t * K, *behind = chosen + K;
+      double nats = 0, squares = 0;
+      for (std::int64_t e = 0; e < E; ++e) {
+        if (p[e] != 0) nats -= static_cast<double>(p[e] * std::log(p[e]));
+        squares += static_cast<double>(l[e]) * static_cast<double>(l[e]);
+      }
+      entropy += nats;
+      norm += std::sqrt(squares);
+      if (K == E) continue;
+      const auto preference = [&](std::int64_t e) {
+        return bias ? (softmax ? p[e] : cpu::vector_sigmoid(l[e])) + bias[e] : l[e];
+      };
+      float next = -INFINITY;
+      for (std::int64_t e = 0; e < E; ++e)
+        if (std::find(chosen, behind, static_cast<std::int32_t>(e)) == behind) next = std::max(next, preference(e));
+      // What is not finite in one logit shows, wherever it stands.
+      margin += static_cast<double>(preference(behind[-1])) - static_cast<double>(next) + 0 * squares;
+    }
+    double* part = parts + 3 * (first / block);
+    part[0] = entropy, part[1] = norm, part[2] = margin;
+  });
+  double* psums = sums.f64();
+  double totals[3] = {};
+  for (std::int64_t i = 0; i < 3 * cpu::ceil_div(T, block); ++i) totals[i % 3] += parts[i];
+  for (int i = 0; i < 3; ++i) psums[i] += totals[i];
+}
+
 }  // namespace smoe

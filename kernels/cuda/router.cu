@@ -1,4 +1,5 @@
 // A warp has a token: lane i the experts i, i + 32, ..., in registers.
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels/cuda/cuda_backend.h"
@@ -227,6 +228,70 @@ __global__ void __launch_bounds__(tokens_of_a_block* warp)
     if (lane + i * warp < E) dlogits[t * E + lane + i * warp] = from_float<A>(d[i]);
 }
 
+// The measures of a chunk of tokens, a token a warp in turn: parts [blocks,3].
+template <int N>
+__global__ void __launch_bounds__(tokens_of_a_block* warp)
+    router_measures_kernel(RoutingRule rule, const float* logits, const float* bias, const float* probabilities,
+                           const std::int32_t* experts, IdCheck check, std::int64_t tokens, int chunk_tokens, int E,
+                           int K, double* parts) {
+  __shared__ double of_warps[3][tokens_of_a_block];
+  const int lane = threadIdx.x % warp, w = threadIdx.x / warp;
+  const bool softmax = rule.score == Score::softmax;
+  const std::int64_t begin = std::int64_t{blockIdx.x} * chunk_tokens;
+  const std::int64_t end = begin + chunk_tokens < tokens ? begin + chunk_tokens : tokens;
+  double entropy = 0, norm = 0, margin = 0;
+  for (std::int64_t t = begin + w; t < end; t += tokens_of_a_block) {
+    float l[N], p[N];
+    load_row(logits + t * E, E, 0.0f, l);
+    load_row(probabilities + t * E, E, 0.0f, p);
+    double nats = 0, squares = 0;
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      if (p[i] != 0) nats -= static_cast<double>(p[i] * logf(p[i]));
+      squares += static_cast<double>(l[i]) * static_cast<double>(l[i]);
+    }
+    squares = warp_sum(squares);
+    entropy += warp_sum(nats);
+    norm += sqrt(squares);
+    if (K == E) continue;
+
+    std::int32_t last = 0;
+    unsigned chosen = 0;  // bit i: of the lane's expert i
+    for (int k = 0; k < K; ++k) {
+      last = experts[t * K + k];
+      if (lane == 0) check(last, t * K + k);
+      const auto place = static_cast<unsigned>(last);
+      if (static_cast<int>(place % warp) == lane) chosen |= 1u << (place / warp % N);
+    }
+    float least = -INFINITY, next = -INFINITY;
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const int e = lane + i * warp;
+      if (e >= E) continue;
+      const float preference = bias ? (softmax ? p[i] : sigmoid(l[i])) + bias[e] : l[i];
+      if (e == last) least = preference;
+      if (!(chosen >> i & 1)) next = fmaxf(next, preference);
+    }
+    // What is not finite in one logit shows, wherever it stands.
+    margin += static_cast<double>(warp_all<Max>(least)) - static_cast<double>(warp_all<Max>(next)) + 0 * squares;
+  }
+  if (lane == 0) of_warps[0][w] = entropy, of_warps[1][w] = norm, of_warps[2][w] = margin;
+  __syncthreads();
+  if (threadIdx.x >= 3) return;
+  double sum = 0;
+  for (int i = 0; i < tokens_of_a_block; ++i) sum += of_warps[threadIdx.x][i];
+  parts[std::int64_t{blockIdx.x} * 3 + threadIdx.x] = sum;
+}
+
+// A warp adds up one measure.
+__global__ void add_router_measures_kernel(const double* parts, int blocks, double* sums) {
+  const int lane = threadIdx.x % warp, measure = threadIdx.x / warp;
+  double sum = 0;
+  for (int b = lane; b < blocks; b += warp) sum += parts[std::int64_t{b} * 3 + measure];
+  sum = warp_sum(sum);
+  if (lane == 0) sums[measure] += sum;
+}
+
 constexpr Grid over_tokens(std::int64_t tokens) {
   return {ceil_div(tokens, tokens_of_a_block), tokens_of_a_block * warp};
 }
@@ -260,6 +325,25 @@ void CudaBackend::do_router_backward(const RoutingRule& rule, const Tensor& logi
              static_cast<int>(K), data<A>(dlogits));
     });
   });
+}
+
+void CudaBackend::do_router_measures(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias,
+                                     const Tensor& probabilities, const Tensor& experts, const Tensor& sums) {
+  const std::int64_t T = logits.dim(0), E = logits.dim(1), K = experts.dim(1);
+  expect_experts("router_measures", E);
+  if (T == 0) return;
+  // By the size alone, and so is the order of the sums.
+  const std::int64_t chunk_tokens = std::max<std::int64_t>(4 * tokens_of_a_block, ceil_div(T, 1024));
+  const std::int64_t blocks = ceil_div(T, chunk_tokens);
+  auto* parts = workspace_.take<double>(3 * blocks);
+  by_experts_of_a_lane(E, [&]<int N>() {
+    launch(stream_, "router_measures", {blocks, tokens_of_a_block * warp}, router_measures_kernel<N>, rule,
+           logits.f32(), data<float>(selection_bias), probabilities.f32(), experts.i32(),
+           complaints_.ids("router_measures", "experts", E), T, static_cast<int>(chunk_tokens), static_cast<int>(E),
+           static_cast<int>(K), parts);
+  });
+  launch(stream_, "router_measures", {1, 3 * warp}, add_router_measures_kernel, parts, static_cast<int>(blocks),
+         sums.f64());
 }
 
 }  // namespace smoe

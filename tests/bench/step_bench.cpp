@@ -1,11 +1,12 @@
 // Times the whole training step (forward, loss, balance, backward, norm, clip, AdamW) of the 123.5M-parameter Mixtral:
 // hidden 512, 4 layers, 8 experts of 1792, top 2, vocabulary 32000.
 //
-//   step_bench [--batch 4] [--seq 512] [--threads 2] [--steps 7]
+//   step_bench [--batch 4] [--seq 512] [--threads 2] [--steps 7] [--measures 1]
 //   mpirun -n 2 step_bench [--tp 1] [--ep 2] [--threads 1] ...     threads of each rank; the batch is of all together
 //
 // Prints one JSON line. The cores' own rate and a product of 2048^3 are measured between the steps, so that the shares hold
-// on a machine whose speed changes from minute to minute.
+// on a machine whose speed changes from minute to minute. --measures: each step again, now one that measures its routers
+// (model/router_measures.h), as a step that is logged; what it takes more, of a step, is the median over the pairs.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -31,7 +32,7 @@ double median(std::vector<double> v) {
 }
 
 struct Options {
-  std::int64_t batch = 4, sequence_length = 512, threads = 2, steps = 7, tp = 1, ep = 1;
+  std::int64_t batch = 4, sequence_length = 512, threads = 2, steps = 7, tp = 1, ep = 1, measures = 0;
 };
 
 Options parse(int argc, char** argv) {
@@ -51,6 +52,8 @@ Options parse(int argc, char** argv) {
       o.tp = value;
     else if (name == "--ep")
       o.ep = value;
+    else if (name == "--measures")
+      o.measures = value;
     else
       std::fprintf(stderr, "unknown option %s\n", argv[i]), std::exit(2);
   }
@@ -87,12 +90,14 @@ int run(const Options& o, MpiSession& session) {
   const StepBatch batch{sequences, o.sequence_length, part(ids), part(targets), {}};
 
   std::int64_t updates = 0;
-  const auto one_step = [&] {
+  const auto one_step = [&](bool measuring = false) {
+    step.measure_routers(measuring);
     world.barrier("bench.step");
     mesh.traffic().reset();
     const auto begin = Clock::now();
     const StepResult result = step.compute_gradients(batch);
     step.apply(result, ++updates, 1e-4);
+    if (measuring) step.router_measures();
     return seconds_since(begin);
   };
   one_step();
@@ -106,7 +111,7 @@ int run(const Options& o, MpiSession& session) {
     world.all_reduce(std::span(&rate, 1), Reduce::sum, "bench.yardstick");
     return rate;
   };
-  std::vector<double> seconds, products, cores;
+  std::vector<double> seconds, products, cores, measures;
   for (std::int64_t i = 0; i < o.steps; ++i) {
     gflops_of(&Yardstick::product);  // the first after a step pays for cold caches
     for (int r = 0; r < 3; ++r) {
@@ -114,6 +119,10 @@ int run(const Options& o, MpiSession& session) {
       cores.push_back(gflops_of(&Yardstick::cores));
     }
     seconds.push_back(one_step());
+    if (o.measures == 0) continue;
+    const double with = i % 2 == 0 ? one_step(true) : 0;  // in turns before and behind one without
+    const double without = one_step();
+    measures.push_back((with > 0 ? with : one_step(true)) / without - 1);
   }
   const double tokens = static_cast<double>(ids.size()), time = median(seconds), product = median(products),
                core = median(cores);
@@ -126,10 +135,10 @@ int run(const Options& o, MpiSession& session) {
       "{\"what\": \"smoe\", \"kernel\": \"%s\", \"batch\": %ld, \"seq\": %ld, \"threads\": %ld, \"ranks\": %d, \"tp\": %ld, \"ep\": %ld, \"tokens_per_sec\": %.1f, "
       "\"best_tokens_per_sec\": %.1f, \"gflops\": %.1f, \"core_gflops\": %.1f, \"share_of_cores\": %.3f, "
       "\"sgemm_gflops\": %.1f, \"share_of_sgemm\": %.3f, "
-      "\"peak_rss_mib\": %ld, \"first_step_s\": %.2f, \"bytes_sent\": %ld}\n",
+      "\"peak_rss_mib\": %ld, \"first_step_s\": %.2f, \"bytes_sent\": %ld, \"measures_share\": %.4f}\n",
       backend->measure_profile().product_kernel.c_str(), o.batch, o.sequence_length, o.threads, session.size(), o.tp,
       o.ep, tokens / time, tokens / *std::min_element(seconds.begin(), seconds.end()), gflops, core, gflops / core,
-      product, gflops / product, usage.ru_maxrss / 1024, first_step, sent);
+      product, gflops / product, usage.ru_maxrss / 1024, first_step, sent, measures.empty() ? 0.0 : median(measures));
   return 0;
 }
 

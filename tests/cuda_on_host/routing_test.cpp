@@ -73,6 +73,9 @@ TEST_P(CudaRouting, ComplainsOfIdsOutOfRange) {
       backend_->router_backward({}, floats, floats, ws_.output({2}), wide, ws_.output({2, 2}), ws_.output({2, 2}), {},
                                 0, ws_.output({2, 4}));
     });
+    expect_complaint("router_measures: experts" + is + "0 .. 3", [&] {
+      backend_->router_measures({}, floats, {}, floats, wide, ws_.f64({0, 0, 0}));
+    });
     expect_complaint("balance_statistics: experts" + is + "0 .. 3", [&] {
       backend_->balance_statistics(floats, ws_.output({2}), wide, ws_.output({1, 4}), ws_.output({1, 4}),
                                    ws_.output({1}));

@@ -173,6 +173,9 @@ TEST_P(BackendNan, Router) {
   expect_rows("counts", counts, 2, nowhere);
   expect_rows("probability sums", sums, 2, in_row(1));
   expect_rows("z sums", z, 2, in_row(1));
+  const Tensor measures = ws_.f64({0, 0, 0});
+  backend_->router_measures({}, ws_.f32(with_nan(4, 8, 2, 5)), {}, probabilities, experts, measures);
+  for (const double sum : ws_.read(measures)) EXPECT_TRUE(std::isnan(sum));
 }
 
 TEST_P(BackendNan, RouterOfNothingButNan) {

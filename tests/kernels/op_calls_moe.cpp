@@ -138,6 +138,33 @@ void add_router(OpCase& list, const RouterCase& c) {
   };
   list.add("router_backward", shape, c.backward(), backward(true));
   list.vary("router_backward", "of the weights alone", backward(false));
+  list.add("router_measures", shape, op_work::router_measures(T, E, K), [=](Inputs& in) {
+    const Routed r(c, in);
+    r.forward(in.backend(), c);
+    const Tensor sums = in.workspace().f64({0.75, -0.5, 0.25});
+    const auto truth = [rule, r, saved = r.read(c, in)] {
+      return reference::router_measures(r.logits, saved, rule, r.bias);
+    };
+    const auto number = [](std::size_t i) { return [i](const Values& all) { return Values{all[i]}; }; };
+    return Prepared{[&b = in.backend(), c, r, sums] {
+                      b.router_measures(c.rule, r.tlogits, r.tbias, r.probabilities, r.experts, sums);
+                    },
+                    {{"entropy", sums, summed,
+                      [=] {
+                        return Values{0.75 + truth().entropy, 0, 0};
+                      },
+                      number(0)},
+                     {"norm of the logits", sums, summed,
+                      [=] {
+                        return Values{0, truth().norm - 0.5, 0};
+                      },
+                      number(1)},
+                     {"margin", sums, summed,
+                      [=] {
+                        return Values{0, 0, 0.25 + truth().margin};
+                      },
+                      number(2)}}};
+  });
   if (list.bench && c.bias > 0) return;
   list.add("balance_statistics", fmt::format("{} N{}", shape, N), op_work::balance_statistics(T, E, K),
            [=](Inputs& in) {

@@ -175,6 +175,7 @@ TEST(OpShapes, AreRefusedUnlessNothingElseTellsThem) {
       "rope_forward f32 dim 1",
       "rope_backward f32 dim 1",    // heads
       "router_backward f32 dim 0",  // groups
+      "router_measures i32 dim 1",  // K
       "routing_map i32 dim 0",      // E
       "unpermute i32 dim 1",        // K
   };

@@ -143,6 +143,27 @@ TEST_P(RouterAlone, BackwardIsTheReferences) {
   harness_.expect_gradient(gate, expected_gate);
 }
 
+// Of each loss alone, they add up to the gradient, and asking for them changes nothing else.
+TEST_P(RouterAlone, PartsOfTheGatesGradientAreTheReferences) {
+  forward();
+  const double z_scale = 0.07;
+  const Values dweights = harness_.random_floats(c_.tokens, c_.top_k), none(c_.tokens, c_.top_k),
+               balance = harness_.random_floats(c_.groups, c_.experts);
+  const Tensor dx = harness_.tensor(Values(c_.tokens, c_.hidden));
+  const Tensor parts = harness_.tensor(Values(3 * c_.experts, c_.hidden)).reshape({3, c_.experts, c_.hidden});
+  router_->backward(harness_.context, harness_.tensor(dweights), {harness_.tensor(balance), z_scale, parts}, saved_,
+                    dx);
+  const auto expect_part = [&](std::int64_t part, const Values& dlogits) {
+    Values expected(c_.experts, c_.hidden);
+    reference::linear_backward(dlogits, jittered_, weight_, expected);
+    harness_.expect_close("part " + std::to_string(part), parts.rows(part, 1).reshape({c_.experts, c_.hidden}),
+                          expected.values, layer_tolerance);
+  };
+  expect_part(0, reference::router_backward(logits_, routing_, dweights, Values(), 0, c_.rule));
+  expect_part(1, reference::router_backward(logits_, routing_, none, balance, 0, c_.rule));
+  expect_part(2, reference::router_backward(logits_, routing_, none, Values(), z_scale, c_.rule));
+}
+
 // Of renormalised weights: the language-model loss reaches only logits that were chosen, and none where one expert has all
 // the weight.
 using RouterOfMixtral = RouterAlone;

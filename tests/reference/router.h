@@ -130,6 +130,38 @@ BalanceStatistics<T> balance_statistics(const Routing<T>& r, Index groups) {
   return s;
 }
 
+// Sums over tokens: entropy of the probabilities in nats, L2 norm of the logits, and by how much the last that was chosen is
+// ahead of the first that was not, in logits or, biased, in scores with the bias.
+struct RouterMeasures {
+  double entropy = 0, norm = 0, margin = 0;
+  double largest = 0;  // of what is subtracted for the margin
+};
+
+inline RouterMeasures router_measures(const Matrix<double>& logits, const Routing<double>& r,
+                                      const RoutingRule& rule = {}, const std::vector<double>& selection_bias = {}) {
+  const Index tokens = logits.rows, E = logits.cols, K = r.experts.cols;
+  RouterMeasures sums;
+  for (Index t = 0; t < tokens; ++t) {
+    double squares = 0, next = -INFINITY;
+    const auto preference = [&](Index e) {
+      if (selection_bias.empty()) return logits(t, e);
+      return (rule.score == Score::softmax ? r.probabilities(t, e) : sigmoid(logits(t, e))) + selection_bias[e];
+    };
+    for (Index e = 0; e < E; ++e) {
+      const double p = r.probabilities(t, e);
+      if (p > 0) sums.entropy -= p * std::log(p);
+      squares += logits(t, e) * logits(t, e);
+      bool chosen = false;
+      for (Index k = 0; k < K; ++k) chosen = chosen || r.experts(t, k) == e;
+      if (!chosen) next = std::max(next, preference(e));
+      sums.largest = std::max(sums.largest, std::abs(preference(e)));
+    }
+    sums.norm += std::sqrt(squares);
+    if (K < E) sums.margin += preference(r.experts(t, K - 1)) - next;
+  }
+  return sums;
+}
+
 // sequence, micro_batch: sum over layers of B = E * sum_i f_i P_i with f and P taken over each sequence (B averaged over
 // them) or over all tokens; a balanced layer scores 1. hf: the value of `transformers`, layers pooled before the product,
 // k * E * sum_i mean_l(f_li) * mean_l(P_li); balance scores k. f: share of assignments, P: mean probability.

@@ -59,6 +59,14 @@ TEST_F(TrainerRun, LearnsAndWritesEverythingItPromises) {
   }
   EXPECT_EQ(row.by_layer.max_vio, max_violations(row.expert_load));
   EXPECT_TRUE(row.by_layer.dropped.empty());
+  for (const std::size_t l : {0u, 1u}) {
+    EXPECT_GT(row.by_layer.gradient_lm[l], 0);
+    EXPECT_LE(row.by_layer.entropy[l], row.by_layer.mean_entropy[l] + 1e-6);  // entropy is concave
+    EXPECT_GT(row.by_layer.entropy[l], 0);
+    EXPECT_GT(row.by_layer.margin[l], 0);
+    EXPECT_LT(row.by_layer.margin[l], std::sqrt(2.0) * row.by_layer.logit_norm[l]);
+    EXPECT_LE(std::abs(row.by_layer.cosine_lm_balance[l]), 1 + 1e-9);
+  }
   EXPECT_EQ(row.by_layer.rank_load, (std::vector<double>{1, 1}));
   visit_layers(row.by_layer, [&](const char*, const std::string& key, const std::vector<double>& values) {
     EXPECT_EQ(values.size(), key == "dropped_assignments" ? 0u : 2u) << key;

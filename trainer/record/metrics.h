@@ -25,8 +25,12 @@ struct LayerMetrics {
   std::vector<double> balance_sequence, balance_micro_batch, balance_global_batch;
   std::vector<double> max_vio, max_vio_interval;  // see max_violation; of the step, and of all steps since the last row
   std::vector<double> mean_entropy;  // of the mean probabilities, over ln E: 1 where all experts are as likely
-  std::vector<double> dropped;       // assignments over capacity
-  std::vector<double> rank_load;     // rows of the busiest rank over the mean rank's, at the run's layout
+  std::vector<double> entropy, logit_norm,
+      margin;  // means over tokens; the entropy over ln E (model/router_measures.h)
+  std::vector<double> gradient_lm, gradient_balance, gradient_z;  // norms of the parts of the gate's gradient
+  std::vector<double> cosine_lm_balance, cosine_lm_z, cosine_balance_z;
+  std::vector<double> dropped;    // assignments over capacity
+  std::vector<double> rank_load;  // rows of the busiest rank over the mean rank's, at the run's layout
 
   bool operator==(const LayerMetrics&) const = default;
 };

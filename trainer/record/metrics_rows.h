@@ -50,6 +50,15 @@ void visit_layers(Layers& layers, Visitor&& visit) {
   visit("", "dropped_assignments", layers.dropped);
   visit("", "rank_load", layers.rank_load);
   visit("", "router_mean_entropy", layers.mean_entropy);
+  visit("", "router_entropy", layers.entropy);
+  visit("", "router_logit_norm", layers.logit_norm);
+  visit("", "router_margin", layers.margin);
+  visit("router_gradient", "lm", layers.gradient_lm);
+  visit("router_gradient", "balance", layers.gradient_balance);
+  visit("router_gradient", "z", layers.gradient_z);
+  visit("router_gradient_cosine", "lm_balance", layers.cosine_lm_balance);
+  visit("router_gradient_cosine", "lm_z", layers.cosine_lm_z);
+  visit("router_gradient_cosine", "balance_z", layers.cosine_balance_z);
 }
 inline std::string path_of(std::string_view object, std::string_view key) {
   return std::string(object) + (object.empty() ? "" : "/") + std::string(key);

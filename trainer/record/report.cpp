@@ -155,7 +155,16 @@ Json layer_charts() {
           {"max_vio_interval", "MaxVio between rows", "mean of layers; 0 is balance"},
           {"dropped_assignments", "Dropped assignments", "a layer and step"},
           {"rank_load", "Busiest rank", "rows over the mean rank's, mean of layers"},
-          {"router_mean_entropy", "Entropy of the mean router", "of ln E, mean of layers; 1 is balance"}};
+          {"router_mean_entropy", "Entropy of the mean router", "of ln E, mean of layers; 1 is balance"},
+          {"router_entropy", "Entropy of the router", "a token, of ln E, mean of layers"},
+          {"router_logit_norm", "Router logits", "L2 norm a token, mean of layers"},
+          {"router_margin", "Margin of the choice", "last chosen over the next, mean of layers"},
+          {"router_gradient/lm", "Gate gradient: language model", "norm, mean of layers"},
+          {"router_gradient/balance", "Gate gradient: balance loss", "norm, mean of layers"},
+          {"router_gradient/z", "Gate gradient: z loss", "norm, mean of layers"},
+          {"router_gradient_cosine/lm_balance", "Language model and balance", "cosine at the gate, mean of layers"},
+          {"router_gradient_cosine/lm_z", "Language model and z loss", "cosine at the gate, mean of layers"},
+          {"router_gradient_cosine/balance_z", "Balance and z loss", "cosine at the gate, mean of layers"}};
 }
 
 // As few last parts of the paths as tell the runs apart; the same directory given twice is numbered.

@@ -50,7 +50,8 @@ FORMS = {
 # Copies to and from the host, parts of an op that torch does whole, tables made once, noise.
 WITHOUT_EQUIVALENT = {
     "copy_to_host", "start_copy_to_host", "copy_from_host", "sum", "sum_rows", "rope_table", "attention_cached",
-    "balance_statistics", "jitter", "permute_weights", "unpermute_weights", "cross_entropy_merge", "cross_entropy_losses",
+    "balance_statistics", "router_measures", "jitter", "permute_weights", "unpermute_weights", "cross_entropy_merge",
+    "cross_entropy_losses",
 }
 _TEXT = {"kind", "name"}
 _SIZES = {"a", "b", "c"}
