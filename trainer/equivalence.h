@@ -66,6 +66,7 @@ struct CaseRun {
     Shape shape, slice;
     std::array<std::int64_t, 2> first{};
   };
+  std::int64_t at_once = 0;  // as the case says
   std::vector<Slice> parameters;
   std::vector<StepNumbers> steps;
 };

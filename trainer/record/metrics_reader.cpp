@@ -45,9 +45,9 @@ void read_numbers(const JsonReader& json, Row& row) {
       row, [&json](const char*, const char* key, double& value) { value = json.optional_number(key).value_or(value); });
 }
 
-std::vector<double> read_list(const JsonReader& json, const char* key) {
+std::vector<double> numbers_of(const JsonReader& json, const char* key, const Json& list) {
   std::vector<double> values;
-  for (const Json& value : json.require_array(key)) {
+  for (const Json& value : list) {
     if (!value.is_number() && !value.is_null())
       throw std::runtime_error(fmt::format("{}: {} must hold numbers, found {}", json.where(), key, value.dump()));
     values.push_back(value.is_null() ? not_measured : value.get<double>());
@@ -60,7 +60,7 @@ void read_layers(const JsonReader& json, LayerMetrics& layers) {
     const bool inside = *object != '\0';
     if (inside && !json.has(object)) return;
     const JsonReader from = inside ? json.require_object(object) : json;
-    if (from.has(key)) values = read_list(from, key);
+    if (from.has(key)) values = numbers_of(from, key, from.require_array(key));
   });
 }
 
@@ -68,14 +68,8 @@ std::vector<std::vector<double>> read_expert_load(const JsonReader& json) {
   std::vector<std::vector<double>> load;
   if (!json.has("expert_load")) return load;
   for (const Json& layer : json.require_array("expert_load")) {
-    std::vector<double>& shares = load.emplace_back();
     if (!layer.is_array()) throw std::runtime_error(json.where() + ": expert_load must hold one list a layer");
-    for (const Json& share : layer) {
-      if (!share.is_number() && !share.is_null()) {
-        throw std::runtime_error(json.where() + ": expert_load must hold numbers, found " + share.dump());
-      }
-      shares.push_back(share.is_null() ? not_measured : share.get<double>());
-    }
+    load.push_back(numbers_of(json, "expert_load", layer));
   }
   return load;
 }
@@ -85,13 +79,7 @@ std::vector<double> read_coefficients(const JsonReader& json) {
   const char* const key = "aux_loss_coef";
   if (!json.has(key)) return {};
   const Json& found = json.object().at(key);
-  std::vector<double> coefficients;
-  for (const Json& number : found.is_array() ? found : Json::array({found})) {
-    if (!number.is_number() && !number.is_null())
-      throw std::runtime_error(fmt::format("{}: {} must hold numbers, found {}", json.where(), key, number.dump()));
-    coefficients.push_back(number.is_null() ? not_measured : number.get<double>());
-  }
-  return coefficients;
+  return numbers_of(json, key, found.is_array() ? found : Json::array({found}));
 }
 
 StepMetrics read_step(const JsonReader& json) {
