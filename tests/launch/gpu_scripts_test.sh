@@ -86,7 +86,7 @@ END
 
 case_no_gpu_is_said_and_skipped() {
   if [ -e /proc/driver/nvidia ] || command -v nvidia-smi >/dev/null; then exit 77; fi
-  [ -x "$build/tests/gpu/gpu_tests" ] && [ -x "$build/tests/bench/block_bench" ] || { echo "skipped: they are not built" && exit 77; }
+  [ -x "$build/tests/gpu/gpu_tests" ] && [ -x "$build/tests/bench/block_bench" ] && [ -x "$build/tests/ranks/equivalence_ranks" ] || { echo "skipped: they are not built" && exit 77; }
   expect 77 'no GPU to test: (found no NVIDIA driver|cuda is not in this build)' -- "${test_gpu[@]}"
   expect 77 'no GPU to test: ' -- "${bench_gpu[@]}"
   absent test-gpu-* bench-gpu-*
