@@ -236,6 +236,8 @@ check() {
   esac
 }
 
+check_card() { "$gpu_tests" --gtest_filter='Card.*'; }
+
 # limited SECONDS COMMAND... &: the command may be a function of the script. It leads a group of processes of its own, by which what
 # it started is ended.
 limited() { exec timeout -k 5 "$1" bash -c 'set -euo pipefail; "$@"' "$self" "${@:2}" </dev/null; }

@@ -12,9 +12,7 @@ namespace smoe {
 namespace {
 double total(const std::vector<double>& v) { return std::accumulate(v.begin(), v.end(), 0.0); }
 std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
-}  // namespace
 
-namespace {
 // Null: it has one value for all layers.
 const std::vector<double>* values_by_layer(const BalanceValues& values, AuxLossScope scope) {
   switch (scope) {

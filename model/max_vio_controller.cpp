@@ -3,20 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <numeric>
 
 namespace smoe {
 
 double max_vio(std::span<const double> counts, std::int64_t experts) {
   const auto width = static_cast<std::size_t>(experts);
   double worst = 0;
-  for (std::size_t first = 0; first < counts.size(); first += width) {
-    const std::span<const double> layer = counts.subspan(first, width);
-    const double total = std::accumulate(layer.begin(), layer.end(), 0.0);
-    if (total <= 0) continue;
-    const double most = *std::max_element(layer.begin(), layer.end());
-    worst = std::max(worst, most * static_cast<double>(experts) / total - 1);
-  }
+  for (std::size_t first = 0; first < counts.size(); first += width)
+    worst = std::max(worst, max_vio_of_layer(counts.subspan(first, width)));
   return worst;
 }
 

@@ -19,12 +19,20 @@
 // All of it is a function of whole numbers and of the state, the same to the bit on every layout.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <numeric>
 #include <span>
 
 namespace smoe {
 
-// counts: [L,E] assignments.
+// (largest - mean) / mean of one layer's loads, in any unit; 0 where it has none.
+inline double max_vio_of_layer(std::span<const double> loads) {
+  const double total = std::accumulate(loads.begin(), loads.end(), 0.0);
+  const double mean = total / static_cast<double>(loads.size());
+  return total > 0.0 ? (*std::max_element(loads.begin(), loads.end()) - mean) / mean : 0.0;
+}
+// The largest of all layers. counts: [L,E] assignments.
 double max_vio(std::span<const double> counts, std::int64_t experts);
 
 class MaxVioController {

@@ -12,6 +12,7 @@
 #include "data/files/files.h"
 #include "kernels/arena.h"
 #include "kernels/cuda_device.h"
+#include "model/balance_units.h"
 #include "model/freeze.h"
 #include "parallel/comm/agreement.h"
 #include "parallel/comm/mpi_session.h"
@@ -29,12 +30,12 @@ namespace {
 // In transformers' unit, in which the coefficient of layers that balance alike is that much larger. It has one: of a list
 // the mean, and the configured one whatever the schedule makes of it.
 double hf_coefficient(const ModelConfig& model, const RouterConfig& router) {
-  const std::vector<double>& by_layer = router.aux_loss_coef_by_layer;
-  if (!by_layer.empty())
-    return std::accumulate(by_layer.begin(), by_layer.end(), 0.0) / static_cast<double>(model.num_experts_per_tok);
   if (router.aux_loss_scope == AuxLossScope::hf) return router.aux_loss_coef;
-  return router.aux_loss_coef * static_cast<double>(model.num_hidden_layers) /
-         static_cast<double>(model.num_experts_per_tok);
+  const std::vector<double>& by_layer = router.aux_loss_coef_by_layer;
+  const double mean =
+      by_layer.empty() ? router.aux_loss_coef
+                       : std::accumulate(by_layer.begin(), by_layer.end(), 0.0) / static_cast<double>(by_layer.size());
+  return converted(mean, BalanceUnit::smoe, BalanceUnit::hf, {model.num_hidden_layers, model.num_experts_per_tok});
 }
 
 struct FoundModel {

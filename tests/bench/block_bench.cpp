@@ -29,6 +29,7 @@
 #include "model/mixtral.h"
 #include "model/recompute.h"
 #include "model/rope_frequencies.h"
+#include "tests/bench/arguments.h"
 #include "tests/bench/device_options.h"
 #include "tests/kernels/repeated_numbers.h"
 #include "tests/reference/random.h"
@@ -49,19 +50,14 @@ struct Options {
 
 Options parse(int argc, char** argv) {
   Options o;
-  for (int i = 1; i < argc; ++i) {
-    const std::string name = argv[i];
-    const auto value = [&]() -> std::string {
-      if (i + 1 == argc) throw std::runtime_error(name + " needs a value");
-      return argv[++i];
-    };
+  for_each_option(argc, argv, "block_bench.cpp", [&](const std::string& name, const auto& value) {
     const auto one_of = [&](std::initializer_list<const char*> choices) {
       const std::string given = value();
       if (std::find(choices.begin(), choices.end(), given) == choices.end())
         throw std::runtime_error(fmt::format("{} {}: expected one of {}", name, given, fmt::join(choices, ", ")));
       return given;
     };
-    if (o.on.take(name, value)) continue;
+    if (o.on.take(name, value)) return true;
     if (name == "--json")
       o.json = true;
     else if (name == "--quick")
@@ -75,8 +71,9 @@ Options parse(int argc, char** argv) {
     else if (name == "--rounds")
       o.rounds = std::stoi(value());
     else
-      throw std::runtime_error("unknown option " + name + "; the options are listed at the top of block_bench.cpp");
-  }
+      return false;
+    return true;
+  });
   if (o.on.threads < 1 || o.rounds < 1 || o.documents < 0)
     throw std::runtime_error("--threads, --rounds and --documents must be positive");
   return o;
@@ -248,11 +245,6 @@ class Block {
   DecoderLayer::Saved saved_;
   std::vector<RouterGradient> router_gradients_;
 };
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
 
 struct Result {
   std::vector<Index> rows;

@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "kernels/yardstick.h"
+#include "tests/bench/arguments.h"
 #include "tests/bench/device_options.h"
 #include "tests/kernels/op_calls.h"
 
@@ -48,13 +49,8 @@ struct Options {
 
 Options parse(int argc, char** argv) {
   Options o;
-  for (int i = 1; i < argc; ++i) {
-    const std::string name = argv[i];
-    const auto value = [&]() -> std::string {
-      if (i + 1 == argc) throw std::runtime_error(name + " needs a value");
-      return argv[++i];
-    };
-    if (o.on.take(name, value)) continue;
+  for_each_option(argc, argv, "op_bench.cpp", [&](const std::string& name, const auto& value) {
+    if (o.on.take(name, value)) return true;
     if (name == "--json")
       o.json = true;
     else if (name == "--quick")
@@ -68,8 +64,9 @@ Options parse(int argc, char** argv) {
     else if (name == "--limit")
       o.limit = std::stod(value());
     else
-      throw std::runtime_error("unknown option " + name + "; the options are listed at the top of op_bench.cpp");
-  }
+      return false;
+    return true;
+  });
   if (o.on.threads < 1 || o.repetitions < 0 || o.seconds < 0 || o.limit < 0)
     throw std::runtime_error("--threads, --repetitions, --seconds and --limit must be positive");
   return o;

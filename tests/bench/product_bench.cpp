@@ -28,6 +28,7 @@
 #include "kernels/cpu/blas.h"
 #include "kernels/cpu/core_rate.h"
 #include "kernels/op_work.h"
+#include "tests/bench/arguments.h"
 
 namespace smoe::bench {
 namespace {
@@ -93,12 +94,7 @@ struct Options {
 
 Options parse(int argc, char** argv) {
   Options o;
-  for (int i = 1; i < argc; ++i) {
-    const std::string name = argv[i];
-    const auto value = [&]() -> std::string {
-      if (i + 1 == argc) throw std::runtime_error(name + " needs a value");
-      return argv[++i];
-    };
+  for_each_option(argc, argv, "product_bench.cpp", [&](const std::string& name, const auto& value) {
     if (name == "--library")
       o.library = value();
     else if (name == "--symbol")
@@ -114,8 +110,9 @@ Options parse(int argc, char** argv) {
     else if (name == "--list")
       o.list = true;
     else
-      throw std::runtime_error("unknown option " + name + "; the options are listed at the top of product_bench.cpp");
-  }
+      return false;
+    return true;
+  });
   if (o.library.empty() && !o.list) throw std::runtime_error("--library is missing: a shared object, or smoe");
   if (o.threads < 1 || o.seconds <= 0) throw std::runtime_error("--threads and --seconds must be positive");
   return o;

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "kernels/yardstick.h"
+#include "tests/bench/arguments.h"
 #include "trainer/training_step.h"
 
 namespace smoe {
@@ -26,10 +27,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
+using bench::median;
 
 struct Options {
   std::int64_t batch = 4, sequence_length = 512, threads = 2, steps = 7, tp = 1, ep = 1, measures = 0;

@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
-#include <numeric>
 #include <set>
 #include <stdexcept>
 
 #include "data/files/files.h"
 #include "data/files/json.h"
+#include "model/max_vio_controller.h"
 #include "trainer/record/metrics_rows.h"
 
 namespace smoe {
@@ -60,11 +60,7 @@ double max_violation(std::span<const std::vector<double>> expert_load) {
 
 std::vector<double> max_violations(std::span<const std::vector<double>> expert_load) {
   std::vector<double> violations;
-  for (const std::vector<double>& layer : expert_load) {
-    const double total = std::accumulate(layer.begin(), layer.end(), 0.0);
-    const double mean = total / static_cast<double>(layer.size());
-    violations.push_back(total > 0.0 ? (*std::max_element(layer.begin(), layer.end()) - mean) / mean : 0.0);
-  }
+  for (const std::vector<double>& layer : expert_load) violations.push_back(max_vio_of_layer(layer));
   return violations;
 }
 
