@@ -100,6 +100,39 @@ class RouterProblems {
               yaml_text(*router_.target_max_vio), most));
   }
 
+  void check_capacity() {
+    if (router_.capacity_order != CapacityOrder::position && !router_.capacity_factor)
+      add("router.capacity_order",
+          fmt::format("found {} without router.capacity_factor, expected one beside it: without it nothing is dropped",
+                      yaml_text(router_.capacity_order)));
+  }
+
+  void check_forced_routing(bool resolved_model) {
+    const ForcedRouting& forced = router_.forced_routing;
+    const char* const key = "router.forced_routing";
+    const std::string max_vio = fmt::format("{}.max_vio", key);
+    const bool skewed = forced.type == ForcedRoutingType::skewed;
+    if (skewed && !forced.max_vio) add(max_vio, "found nothing, expected it with type skewed");
+    if (!skewed && forced.max_vio)
+      add(max_vio, fmt::format("found with type {}, which has none, expected it absent", yaml_text(forced.type)));
+    if (forced.type == ForcedRoutingType::none) return;
+    const auto beside = [&](const char* other, const std::string& value) {
+      add(key, fmt::format("found with {} {}, expected one of them: what it would steer by is not the routers' choice",
+                           other, value));
+    };
+    if (router_.bias_update_rate > 0) beside("router.bias_update_rate", yaml_text(router_.bias_update_rate));
+    if (router_.target_max_vio) beside("router.target_max_vio", yaml_text(*router_.target_max_vio));
+    if (!resolved_model || !skewed || !forced.max_vio) return;
+    const double most =
+        static_cast<double>(config_.model.num_local_experts) / static_cast<double>(config_.model.num_experts_per_tok) -
+        1;
+    if (*forced.max_vio >= most)
+      add(max_vio,
+          fmt::format("found {}, expected less than {:.3g}: MaxVio is never above that, which it is with all tokens on "
+                      "the same model.num_experts_per_tok",
+                      yaml_text(*forced.max_vio), most));
+  }
+
   std::vector<ConfigProblem> take() { return std::move(problems_); }
 
  private:
@@ -123,6 +156,8 @@ std::vector<ConfigProblem> find_router_problems(const RunConfig& config, bool re
   problems.check_coefficients(resolved_model);
   problems.check_schedule();
   problems.check_target(resolved_model);
+  problems.check_capacity();
+  problems.check_forced_routing(resolved_model);
   return problems.take();
 }
 

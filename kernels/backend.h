@@ -189,10 +189,11 @@ class Backend {
                         const Tensor& value_cache, const Tensor& out /*[N,H,C]*/);
 
   // ---- router (rules: routing.h): a score of every expert, the K best (lowest index wins ties), their weights ----
-  // selection_bias is added to the scores where experts are chosen, and is in no weight. probabilities: the scores over
+  // selection_bias, of all tokens or each token's own, is added to the scores where experts are chosen, and is in no weight;
+  // empty: none. probabilities: the scores over
   // their sum, so that a row sums to 1 whatever the rule.
   void router_forward(const RoutingRule& rule, const Tensor& logits /*[T,E]*/,
-                      const Tensor& selection_bias /*[E]; empty: none*/, const Tensor& probabilities /*[T,E]*/,
+                      const Tensor& selection_bias /*[E] or [T,E]*/, const Tensor& probabilities /*[T,E]*/,
                       const Tensor& logsumexp /*[T]*/, const Tensor& experts /*[T,K] i32, best first*/,
                       const Tensor& weights /*[T,K]*/);
   // dlogits = gradient through the weights (exactly zero for experts not chosen, but for softmax scores as they are)
@@ -208,7 +209,7 @@ class Backend {
                           const Tensor& z_sums /*[N]: sum of lse^2*/);
   // sums [3] += over the tokens of a forward: the entropy of the probabilities, -sum_e p ln p, in nats; the L2 norm of the
   // logits; and the margin, by how much the last expert chosen is ahead of the first that was not, in what they are chosen by:
-  // logits, or where there is a selection bias [E] scores with it. 0 where every expert is chosen. In double.
+  // logits, or where there is a selection bias (as above) scores with it. 0 where every expert is chosen. In double.
   void router_measures(const RoutingRule& rule, const Tensor& logits /*[T,E]*/, const Tensor& selection_bias,
                        const Tensor& probabilities /*[T,E]*/, const Tensor& experts /*[T,K] i32*/,
                        const Tensor& sums /*[3] f64 +=*/);
@@ -219,9 +220,10 @@ class Backend {
   // ---- dispatch to experts ----
   // The order of rows: by expert, inside one by token. row_of [T,K]: row of each assignment, -1 where the capacity drops
   // it; assignment_of [T*K]: the inverse, t * K + k, and -1 behind the last row; offsets [E+1]: where each expert's rows begin,
-  // and at the end R, how many there are. The capacity's groups divide T.
-  void routing_map(const Tensor& experts /*[T,K]*/, const Capacity& capacity, const Tensor& row_of,
-                   const Tensor& assignment_of, const Tensor& offsets);
+  // and at the end R, how many there are. The capacity's groups divide T. probabilities [T,E]: read where they decide what is
+  // dropped, a NaN the least of all; may be empty where they do not.
+  void routing_map(const Tensor& experts /*[T,K]*/, const Tensor& probabilities, const Capacity& capacity,
+                   const Tensor& row_of, const Tensor& assignment_of, const Tensor& offsets);
   // rows[r] = x[assignment_of[r] / K]. Its transpose is unpermute, so each is the other's backward.
   void permute(const Tensor& x /*[T,D] A*/, const Tensor& assignment_of, std::int64_t experts_per_token,
                const Tensor& rows /*[R,D] A*/);
@@ -317,8 +319,8 @@ class Backend {
 
   virtual void do_jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, Write write) = 0;
 
-  virtual void do_routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of,
-                              const Tensor& assignment_of, const Tensor& offsets) = 0;
+  virtual void do_routing_map(const Tensor& experts, const Tensor& probabilities, const Capacity& capacity,
+                              const Tensor& row_of, const Tensor& assignment_of, const Tensor& offsets) = 0;
   virtual void do_permute(const Tensor& x, const Tensor& assignment_of, std::int64_t experts_per_token,
                           const Tensor& rows) = 0;
   virtual void do_unpermute(const Tensor& rows, const Tensor& row_of, const Tensor& base, const Tensor& x) = 0;

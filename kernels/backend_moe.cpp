@@ -58,13 +58,22 @@ void Backend::attention_cached(const AttentionShape& shape, const Tensor& qkv, s
 
 // ---- router ----
 
+namespace {
+void expect_selection_bias(const Expect& expect, const Tensor& bias, std::int64_t tokens, std::int64_t experts) {
+  if (bias.rank() == 2)
+    expect("selection_bias", bias, {tokens, experts});
+  else
+    expect.optional("selection_bias", bias, {experts});
+}
+}  // namespace
+
 void Backend::router_forward(const RoutingRule& rule, const Tensor& logits, const Tensor& selection_bias,
                              const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                              const Tensor& weights) {
   const std::int64_t T = logits.dim(0), E = logits.dim(1), K = experts.dim(1);
   const Expect expect("router_forward", device());
   expect("logits", logits, {T, E});
-  expect.optional("selection_bias", selection_bias, {E});
+  expect_selection_bias(expect, selection_bias, T, E);
   expect("probabilities", probabilities, {T, E});
   expect("logsumexp", logsumexp, {T});
   expect.indices("experts", experts, {T, K});
@@ -123,7 +132,7 @@ void Backend::router_measures(const RoutingRule& rule, const Tensor& logits, con
   const std::int64_t T = logits.dim(0), E = logits.dim(1), K = experts.dim(1);
   const Expect expect("router_measures", device());
   expect("logits", logits, {T, E});
-  expect.optional("selection_bias", selection_bias, {E});
+  expect_selection_bias(expect, selection_bias, T, E);
   expect("probabilities", probabilities, {T, E});
   expect.indices("experts", experts, {T, K});
   expect("sums", sums, {3}, DType::f64);
@@ -145,8 +154,8 @@ void Backend::jitter(const TokenNoise& noise, const Tensor& x, const Tensor& y, 
 
 // ---- dispatch to experts ----
 
-void Backend::routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of,
-                          const Tensor& assignment_of, const Tensor& offsets) {
+void Backend::routing_map(const Tensor& experts, const Tensor& probabilities, const Capacity& capacity,
+                          const Tensor& row_of, const Tensor& assignment_of, const Tensor& offsets) {
   const std::int64_t T = experts.dim(0), K = experts.dim(1), E = offsets.dim(0) - 1;
   const Expect expect("routing_map", device());
   expect.indices("experts", experts, {T, K});
@@ -156,8 +165,11 @@ void Backend::routing_map(const Tensor& experts, const Capacity& capacity, const
   expect.indices("offsets", offsets, {E + 1});
   expect.that(capacity.rows == 0 || (capacity.rows > 0 && capacity.group > 0 && T % capacity.group == 0),
               "the capacity's groups must divide the tokens");
-  expect.apart({{"row_of", row_of}, {"assignment_of", assignment_of}, {"offsets", offsets}}, {{"experts", experts}});
-  do_routing_map(experts, capacity, row_of, assignment_of, offsets);
+  const bool ranked = capacity.rows > 0 && capacity.order == CapacityOrder::probability;
+  if (ranked || !probabilities.empty()) expect("probabilities", probabilities, {T, E});
+  expect.apart({{"row_of", row_of}, {"assignment_of", assignment_of}, {"offsets", offsets}},
+               {{"experts", experts}, {"probabilities", probabilities}});
+  do_routing_map(experts, ranked ? probabilities : Tensor(), capacity, row_of, assignment_of, offsets);
 }
 
 void Backend::permute(const Tensor& x, const Tensor& assignment_of, std::int64_t experts_per_token,

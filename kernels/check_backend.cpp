@@ -145,7 +145,7 @@ void settle_ties(const RoutingRule& rule, std::vector<Held>& arguments) {
       const auto e = static_cast<std::size_t>(expert);
       const double plain =
           rule.score == Score::softmax ? probabilities->first[row + e] : 1 / (1 + std::exp(-logits->first[row + e]));
-      return plain + bias->first[e];
+      return plain + bias->first[(bias->original.rank() == 2 ? row : 0) + e];
     };
     for (std::size_t i = k; i < k + K; ++i) {
       const double a = experts->first[i], b = experts->second[i];

@@ -183,11 +183,11 @@ void OpDecorator::do_jitter(const TokenNoise& noise, const Tensor& x, const Tens
   run("jitter", [&](Backend& on, const Placing& at) { on.jitter(noise, at("x", x), at.in_out("y", y), write); });
 }
 
-void OpDecorator::do_routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of,
-                                 const Tensor& assignment_of, const Tensor& offsets) {
+void OpDecorator::do_routing_map(const Tensor& experts, const Tensor& probabilities, const Capacity& capacity,
+                                 const Tensor& row_of, const Tensor& assignment_of, const Tensor& offsets) {
   run("routing_map", [&](Backend& on, const Placing& at) {
-    on.routing_map(at("experts", experts), capacity, at.out("row_of", row_of), at.out("assignment_of", assignment_of),
-                   at.out("offsets", offsets));
+    on.routing_map(at("experts", experts), at("probabilities", probabilities), capacity, at.out("row_of", row_of),
+                   at.out("assignment_of", assignment_of), at.out("offsets", offsets));
   });
 }
 

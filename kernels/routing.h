@@ -19,10 +19,13 @@ struct RoutingRule {
   float scale = 1;
 };
 
-// An expert takes the first `rows` assignments, in the order of the tokens, of each `group` of consecutive tokens (the
-// groups of GShard, arXiv 2006.16668); what is over is dropped. No rows: dropless, an expert takes all.
+// An expert takes `rows` assignments of each `group` of consecutive tokens (the groups of GShard, arXiv 2006.16668), and what is
+// over is dropped: the later tokens, or those to which the router gave the least probability, of two alike the later. No rows:
+// dropless, an expert takes all.
+enum class CapacityOrder : std::uint8_t { position, probability };
 struct Capacity {
   std::int64_t rows = 0, group = 0;
+  CapacityOrder order = CapacityOrder::position;
 };
 
 // One number in [-1, 1) for every entry of a [T,D] tensor: a pure function of key, layer, token and entry (philox.h), so

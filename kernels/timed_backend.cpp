@@ -247,11 +247,11 @@ void TimedBackend::do_jitter(const TokenNoise& noise, const Tensor& x, const Ten
   timed({"jitter", "TD", {T, D}}, op_work::jitter(T * D, size_of(x)), [&] { inner_.jitter(noise, x, y, write); });
 }
 
-void TimedBackend::do_routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of,
-                                  const Tensor& assignment_of, const Tensor& offsets) {
+void TimedBackend::do_routing_map(const Tensor& experts, const Tensor& probabilities, const Capacity& capacity,
+                                  const Tensor& row_of, const Tensor& assignment_of, const Tensor& offsets) {
   const std::int64_t T = experts.dim(0), K = experts.dim(1);
   timed({"routing_map", "TK", {T, K}}, op_work::routing_map(T * K),
-        [&] { inner_.routing_map(experts, capacity, row_of, assignment_of, offsets); });
+        [&] { inner_.routing_map(experts, probabilities, capacity, row_of, assignment_of, offsets); });
 }
 
 void TimedBackend::do_permute(const Tensor& x, const Tensor& assignment_of, std::int64_t experts_per_token,

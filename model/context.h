@@ -42,6 +42,8 @@ struct TokenBatch {
   Tensor positions;       // [T] i32: position inside the sequence
   std::optional<BatchNoise> noise{};  // none: no layer draws any
   bool dropless = false;              // evaluation: no expert's capacity holds
+  Tensor
+      forced{};  // [T/tp,E] of this rank's tokens, in place of a selection bias (model/forced_routing.h); empty: none
 
   std::int64_t tokens() const { return sequences * sequence_length; }
 };

@@ -39,9 +39,9 @@ void DecoderLayer::forward(Context& context, const TokenBatch& batch, const Tens
 
   const Tensor expert_input = post_attention_norm_.forward(context, mid, saved.post_attention_norm);
   router_.forward(context, batch, expert_input, saved.router, statistics);
-  const Tensor rows =
-      dispatcher_.dispatch(backend, context.activations, context.scratch, expert_input, saved.router.experts,
-                           saved.router.weights, saved.dispatched, capacity(context, batch));
+  const Tensor rows = dispatcher_.dispatch(backend, context.activations, context.scratch, expert_input,
+                                           saved.router.experts, saved.router.weights, saved.dispatched,
+                                           capacity(context, batch), saved.router.probabilities);
   const Tensor expert_output = context.scratch.take_like(rows);
   experts_.forward(context, rows, saved.dispatched.row_weights, saved.dispatched.rows, saved.experts, expert_output);
   dispatcher_.combine(backend, context.scratch, expert_output, saved.dispatched, mid, y);

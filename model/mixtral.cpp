@@ -93,6 +93,10 @@ void Mixtral::run_layers(Context& context, const TokenBatch& batch, Keep keep, K
     const RouterStatistics statistics =
         saved.statistics.counts.empty() ? RouterStatistics{} : saved.statistics.layer(static_cast<std::int64_t>(l));
     layers_[l]->forward(context, batch, rope_table_, x, cache, saved.layers[l], statistics, y);
+    if (!saved.choices.empty()) {
+      const Tensor& experts = saved.layers[l].router.experts;
+      context.backend.copy(saved.choices.rows(static_cast<std::int64_t>(l), 1).reshape(experts.shape()), experts);
+    }
     if (keep != Keep::all) context.activations.rewind(mark);
     if (keep == Keep::nothing) spare = x;
     x = y;

@@ -35,6 +35,7 @@ class Mixtral {
     Tensor dhidden;  // its gradient, from the head; empty where nothing below the head is trained
     Tensor losses;   // [T] each target's cross-entropy, 0 where masked; the same on every rank of a tp group
     BalanceLoss::Statistics statistics;
+    Tensor choices;  // [L,T/tp,K] i32: the experts that tokens chose; empty: not wanted
   };
 
   // Parameters are declared here and get memory in allocate(). The mesh outlives the model. frozen: patterns of the names of
@@ -60,7 +61,8 @@ class Mixtral {
   // [L,E], one row a router (Router::use_selection_bias), which outlives the model; empty: none.
   void use_selection_bias(const Tensor& biases);
 
-  // Whole sequences. Statistics of the routers are collected where saved.statistics has been given tensors.
+  // Whole sequences. Statistics of the routers are collected where saved.statistics has been given tensors, and their choices
+  // where saved.choices is one.
   // reducer: given where weights may still be on their way; it is told which are about to be read.
   void forward(Context& context, const TokenBatch& batch, Keep keep, Saved& saved, GradientReducer* reducer = nullptr);
   // Inference: one sequence goes on behind what the cache holds, and is added to it. Nothing is kept for a backward.

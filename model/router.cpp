@@ -36,14 +36,13 @@ void Router::forward(Context& context, const TokenBatch& batch, const Tensor& x,
   saved.experts = keep.take(DType::i32, {tokens, experts_per_token_});
   saved.weights = keep.take({tokens, experts_per_token_});
   gate_.forward(context, saved.x, saved.logits);
-  backend.router_forward(rule_, saved.logits, selection_bias_, saved.probabilities, saved.logsumexp, saved.experts,
-                         saved.weights);
+  const Tensor& bias = batch.forced.empty() ? selection_bias_ : batch.forced;
+  backend.router_forward(rule_, saved.logits, bias, saved.probabilities, saved.logsumexp, saved.experts, saved.weights);
   if (!statistics.counts.empty())
     backend.balance_statistics(saved.probabilities, saved.logsumexp, saved.experts, statistics.counts,
                                statistics.probability_sums, statistics.z_sums);
   if (!statistics.measures.empty())
-    backend.router_measures(rule_, saved.logits, selection_bias_, saved.probabilities, saved.experts,
-                            statistics.measures);
+    backend.router_measures(rule_, saved.logits, bias, saved.probabilities, saved.experts, statistics.measures);
 }
 
 void Router::backward(Context& context, const Tensor& dweights, const RouterGradient& gradient, const Saved& saved,

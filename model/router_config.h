@@ -70,6 +70,33 @@ struct AuxLossSchedule {
   }
 };
 
+inline constexpr auto choices(CapacityOrder) {
+  return std::array<std::pair<CapacityOrder, std::string_view>, 2>{
+      {{CapacityOrder::position, "position"}, {CapacityOrder::probability, "probability"}}};
+}
+
+enum class ForcedRoutingType { none, uniform, skewed };
+
+inline constexpr auto choices(ForcedRoutingType) {
+  return std::array<std::pair<ForcedRoutingType, std::string_view>, 3>{{{ForcedRoutingType::none, "none"},
+                                                                        {ForcedRoutingType::uniform, "uniform"},
+                                                                        {ForcedRoutingType::skewed, "skewed"}}};
+}
+
+// Whom the routers are made to choose in training, whatever they score: for benchmarks (model/forced_routing.h).
+struct ForcedRouting {
+  ForcedRoutingType type = ForcedRoutingType::none;
+  std::optional<double> max_vio;  // skewed: of the first expert, from which loads fall by a constant factor
+
+  bool operator==(const ForcedRouting&) const = default;
+
+  template <class Self, class Visitor>
+  static void visit_fields(Self& self, Visitor& visit) {
+    visit.choice("type", self.type);
+    visit.number("max_vio", self.max_vio, "(0, inf)");
+  }
+};
+
 struct RouterConfig {
   double aux_loss_coef = 0.01;                 // per layer, in units where a perfectly balanced layer scores 1.0
   std::vector<double> aux_loss_coef_by_layer;  // in its place, where layers differ; else empty
@@ -80,9 +107,13 @@ struct RouterConfig {
   double bias_update_rate = 0.0;         // of the selection bias (model/selection_bias.h); 0: left as it is
   double jitter_noise = 0.0;  // the routers' input is multiplied by numbers from [1 - it, 1 + it) (arXiv 2101.03961)
   std::optional<double> capacity_factor;  // of what an expert takes of a sequence (model/routing_options.h); none: all
-  bool frozen = false;                    // the routers' weights are not trained
+  CapacityOrder capacity_order = CapacityOrder::position;
+  ForcedRouting forced_routing;
+  bool frozen = false;  // the routers' weights are not trained
 
-  RoutingOptions routing() const { return {capacity_factor.value_or(0), static_cast<float>(jitter_noise)}; }
+  RoutingOptions routing() const {
+    return {capacity_factor.value_or(0), capacity_order, static_cast<float>(jitter_noise)};
+  }
 
   bool operator==(const RouterConfig&) const = default;
 
@@ -96,6 +127,8 @@ struct RouterConfig {
     visit.number("bias_update_rate", self.bias_update_rate, "[0, 1]");
     visit.number("jitter_noise", self.jitter_noise, "[0, 1)");
     visit.number("capacity_factor", self.capacity_factor, "(0, inf)");
+    visit.choice("capacity_order", self.capacity_order);
+    visit.variant("forced_routing", self.forced_routing);
     visit.flag("frozen", self.frozen);
   }
 };

@@ -94,14 +94,15 @@ void TokenDispatcher::bring_back(Backend& backend, Arena& scratch, const Tensor&
 }
 
 Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts,
-                                 const Tensor& weights, Dispatched& out, const Capacity& capacity) {
+                                 const Tensor& weights, Dispatched& out, const Capacity& capacity,
+                                 const Tensor& probabilities) {
   const Range range(backend, "dispatch");
   const std::int64_t tokens = x.dim(0);
   std::int64_t assignments = tokens * experts_per_token_;
   out.row_of = keep.take(DType::i32, {tokens, experts_per_token_});
   out.assignment_of = keep.take(DType::i32, {assignments});
   const Tensor offsets = keep.take(DType::i32, {experts_ + 1});
-  backend.routing_map(experts, capacity, out.row_of, out.assignment_of, offsets);
+  backend.routing_map(experts, probabilities, capacity, out.row_of, out.assignment_of, offsets);
   // The products and the exchange are sized by the host: its copy is on the way while rows are moved.
   HostMirror<std::int32_t>& mirror = exchanges() ? offsets_ : out.own_offsets;
   mirror.start_fetch(backend, offsets);

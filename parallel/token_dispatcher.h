@@ -46,8 +46,10 @@ class TokenDispatcher {
   std::int64_t first_expert() const { return group_.rank() * local_experts_; }
 
   // x [T,D], experts [T,K] i32, weights [T,K] -> rows [R,D], sorted by expert, in `keep` with all of `out`.
+  // probabilities [T,E]: see Backend::routing_map; may be empty where the capacity does not go by them.
   Tensor dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts,
-                  const Tensor& weights, Dispatched& out, const Capacity& capacity = {});
+                  const Tensor& weights, Dispatched& out, const Capacity& capacity = {},
+                  const Tensor& probabilities = {});
   // dx [T,D] and dweights [T,K] are assigned.
   void dispatch_backward(Backend& backend, Arena& scratch, const Tensor& drows, const Tensor& drow_weights,
                          const Dispatched& dispatched, const Tensor& dx, const Tensor& dweights);

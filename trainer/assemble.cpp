@@ -13,6 +13,7 @@
 #include "kernels/arena.h"
 #include "kernels/cuda_device.h"
 #include "model/balance_units.h"
+#include "model/forced_routing.h"
 #include "model/freeze.h"
 #include "parallel/comm/agreement.h"
 #include "parallel/comm/mpi_session.h"
@@ -222,6 +223,26 @@ void begin_controller(RunParts& parts) {
   if (controller) parts.state.controller = controller->state();
 }
 
+// A benchmark's weights stay marked as such, whatever comes after.
+void mark_forced_routing(RunParts& parts) {
+  if (!parts.checkpoint.empty()) {
+    const HfConfig before = read_hf_config(parts.checkpoint / "model");
+    parts.hf.forced_routing = before.forced_routing;
+    if (!before.forced_routing.empty())
+      parts.notes.push_back(fmt::format(
+          "warning: the checkpoint is of a benchmark, in which routing was forced ({}): its experts were trained on tokens that its "
+          "routers did not choose",
+          before.forced_routing));
+  }
+  if (const std::string forced = describe(parts.config.router.forced_routing); !forced.empty()) {
+    parts.hf.forced_routing = forced;
+    parts.notes.push_back(fmt::format(
+        "warning: routing is forced ({}), for a benchmark: experts train on tokens that their routers do not choose, and every output "
+        "says so (router.forced_routing)",
+        forced));
+  }
+}
+
 void load_beginning(RunParts& parts) {
   TrainingParts& training = parts.training;
   ParameterSet& parameters = training.model->parameters();
@@ -235,6 +256,7 @@ void load_beginning(RunParts& parts) {
                           training.optimizer->keeps_masters());
   begin_selection_bias(parts);
   begin_controller(parts);
+  mark_forced_routing(parts);
 }
 
 }  // namespace

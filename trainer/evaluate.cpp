@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/device_sums.h"
+#include "trainer/sample_columns.h"
 
 namespace smoe {
 
@@ -18,7 +19,7 @@ EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, co
   Communicator& dp = context.mesh.group(Axis::dp);
   const std::int64_t at_once = options.sequences * dp.size(), all = samples + (tail > 0);
   const double tokens = static_cast<double>(samples * dataset.sequence_length() + tail);
-  std::vector<std::int32_t> ids, targets, document_start;
+  SampleColumns columns;
   RouterConfig measured;
   measured.aux_loss_coef = 0;  // the balance is measured, nothing is trained
   BalanceLoss balance(model.config(), measured);
@@ -31,27 +32,20 @@ EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, co
   // Samples [done, done + count) of all ranks. Those for which nothing is left still take part: the experts they hold may
   // be wanted by others.
   const auto measure = [&](std::int64_t done, std::int64_t count, std::int64_t length) {
-    const std::int64_t before = std::min(count, dp.rank() * options.sequences);
-    const std::int64_t first = done + before, sequences = std::min(options.sequences, count - before);
-    for (auto* column : {&ids, &targets, &document_start}) column->resize(static_cast<std::size_t>(sequences * length));
-    for (std::int64_t s = 0; s < sequences; ++s) {
-      const auto row = [&](std::vector<std::int32_t>& column) {
-        return std::span(column).subspan(static_cast<std::size_t>(s * length), static_cast<std::size_t>(length));
-      };
-      dataset.read(first + s, row(ids), row(targets), row(document_start));
-    }
+    const auto [before, sequences] = share_of_rank(count, options.sequences, dp.rank());
+    columns.read(dataset, done + before, sequences, length);
     context.activations.rewind({});
     context.scratch.rewind({});
-    TokenBatch batch =
-        make_token_batch(context.backend, context.activations, sequences, length, ids, targets, document_start);
+    TokenBatch batch = make_token_batch(context.backend, context.activations, sequences, length, columns.ids,
+                                        columns.targets, columns.document_start);
     batch.dropless = true;
     saved.statistics = balance.take_statistics(context, sequences, length);
     model.forward(context, batch, Keep::nothing, saved);
     model.loss(context, batch, saved, losses[0]);
     balance.weigh(static_cast<double>(count * length) / tokens);
     balance.add_micro_batch(context, saved.statistics, unused);
-    counted +=
-        static_cast<double>(std::count_if(targets.begin(), targets.end(), [](std::int32_t t) { return t >= 0; }));
+    counted += static_cast<double>(
+        std::count_if(columns.targets.begin(), columns.targets.end(), [](std::int32_t t) { return t >= 0; }));
     if (options.on_progress) options.on_progress(done + count, all);
   };
   for (std::int64_t done = 0; done < samples; done += at_once)

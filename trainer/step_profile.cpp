@@ -9,6 +9,7 @@
 
 #include "kernels/cuda_device.h"
 #include "kernels/yardstick.h"
+#include "model/forced_routing.h"
 #include "model/freeze.h"
 #include "model/mixtral.h"
 #include "optim/adamw.h"
@@ -225,6 +226,7 @@ StepProfile profile_step(const StepProfileCase& what) {
   profile.micro_batch_size = what.micro_batch_size;
   profile.sequence_length = what.sequence_length;
   profile.micro_batches = what.micro_batches;
+  profile.forced_routing = describe(what.router.forced_routing);
   profile.model_flops =
       3 * forward_flops_per_token(what.model, what.sequence_length) * static_cast<double>(profile.tokens());
   profile.ops = ops.take();

@@ -57,6 +57,7 @@ struct StepProfile {
   Ceilings ceilings;
   std::int64_t parameters = 0, active_parameters = 0;
   std::int64_t micro_batch_size = 0, sequence_length = 0, micro_batches = 0;
+  std::string forced_routing;  // see describe(ForcedRouting); empty: the routers choose
 
   // Of an optimizer step as the configuration has it: calls, time and work of one micro-batch times micro_batches, and of
   // one update. Each op's time is the median over the timed steps.

@@ -178,6 +178,9 @@ std::string describe(const StepProfile& p) {
   line("model", fmt::format("{} parameters, {} active for a token; random weights and tokens",
                             format_count(static_cast<double>(p.parameters)),
                             format_count(static_cast<double>(p.active_parameters))));
+  if (!p.forced_routing.empty())
+    line("ROUTING", fmt::format("forced: {} (router.forced_routing); a step of these routers takes another time",
+                                p.forced_routing));
   line("step", fmt::format("{} tokens: {} micro-batch(es) of {} x {} and one update, in one process", p.tokens(),
                            p.micro_batches, p.micro_batch_size, p.sequence_length));
   line("", fmt::format("{:.1f} ms = {} x {:.1f} ms a micro-batch + {:.1f} ms the update ({:.1f}%)", 1e3 * step,
@@ -293,6 +296,7 @@ std::string to_json_line(const StepProfile& p) {
                         {"sentence", verdict.sentence},
                         {"ops", ops},
                         {"generation", generation}};
+  if (!p.forced_routing.empty()) object["forced_routing"] = p.forced_routing;
   if (p.on_gpu()) {
     object["precision"] = p.type == DType::bf16 ? "bf16" : "fp32";
     object["queued_step_seconds"] = p.queued_seconds;

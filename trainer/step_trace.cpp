@@ -11,6 +11,7 @@
 
 #include "kernels/stamp.h"
 #include "kernels/trace_backend.h"
+#include "model/forced_routing.h"
 #include "model/freeze.h"
 #include "parallel/comm/agreement.h"
 #include "trainer/step_batch.h"
@@ -122,6 +123,7 @@ StepTrace trace_step(const TrainerConfig& config, const Mesh& mesh, std::unique_
   trace.rank = mesh.rank(Axis::world);
   trace.name = name_of_rank(mesh);
   StepTrace found;
+  found.forced_routing = describe(config.router.forced_routing);
   found.shares = gathered(shares_of(trace), mesh);
   const std::string own = trace_events(trace, common_zero(begin, mesh));
   std::vector<std::string> of_ranks;
@@ -137,6 +139,7 @@ StepTrace trace_step(const TrainerConfig& config, const Mesh& mesh, std::unique_
        {"layout", mesh.layout().to_string()},
        {"device", ops.device() == Device::cpu ? "cpu" : "cuda"},
        {"transport", mesh.transport()},
+       {"routing", found.forced_routing.empty() ? "the routers'" : "forced: " + found.forced_routing},
        {"zero", one_clock ? "the beginning of the first rank's step; all ranks have one clock"
                           : "the beginning of each rank's own step, behind a barrier: ranks of several machines "
                             "have no clock in common"}});
@@ -145,6 +148,7 @@ StepTrace trace_step(const TrainerConfig& config, const Mesh& mesh, std::unique_
 
 std::string describe(const StepTrace& trace) {
   std::string text;
+  if (!trace.forced_routing.empty()) text += fmt::format("ROUTING IS FORCED: {}\n", trace.forced_routing);
   for (std::size_t rank = 0; rank < trace.shares.size(); ++rank) {
     const StepShares& of = trace.shares[rank];
     const auto percent = [&](double seconds) { return 100 * seconds / of.step; };

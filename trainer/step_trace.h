@@ -15,6 +15,7 @@ namespace smoe {
 struct StepTrace {
   std::string file;                // trace_file() of all ranks; the root's alone
   std::vector<StepShares> shares;  // by rank, on all of them
+  std::string forced_routing{};    // see describe(ForcedRouting); empty: the routers choose
 };
 
 // Builds the model, with weights and tokens of chance (`from` and data are not read), takes a step that nobody watches and one

@@ -135,6 +135,8 @@ struct EvalConfig {
 struct LogConfig {
   std::int64_t interval = 10;  // steps
   bool tensorboard = true;
+  std::optional<std::int64_t>
+      probe_sequences;  // held-out ones by which routers' changes are told (trainer/router_probe.h); 0: none
   std::vector<std::int64_t> dump_steps;  // steps, the first is 1, whose gradients and updated weights are written out
 
   bool operator==(const LogConfig&) const = default;
@@ -143,6 +145,7 @@ struct LogConfig {
   static void visit_fields(Self& self, Visitor& visit) {
     visit.integer("interval", self.interval, "[1, 1000000000]");
     visit.flag("tensorboard", self.tensorboard);
+    visit.integer("probe_sequences", self.probe_sequences, "[0, 65536]");
     visit.integers("dump_steps", self.dump_steps, "[1, 1000000000]");
   }
 };

@@ -14,6 +14,7 @@
 #include "kernels/cuda_device.h"
 #include "kernels/philox.h"
 #include "model/balance_units.h"
+#include "model/forced_routing.h"
 #include "model/freeze.h"
 #include "optim/schedule.h"
 #include "parallel/comm/agreement.h"
@@ -120,6 +121,16 @@ RunSummary Trainer::run() {
                 in_every_unit(router.aux_loss_coef,
                               router.aux_loss_scope == AuxLossScope::hf ? BalanceUnit::hf : BalanceUnit::smoe,
                               {parts_.hf.model.num_hidden_layers, parts_.hf.model.num_experts_per_tok}));
+  if (const RouterConfig& router = config.router; router.capacity_factor)
+    record_.say(fmt::format(
+        "an expert takes at most {} of the {} assignments of a sequence; {} are dropped (router.capacity_factor, "
+        "router.capacity_order)",
+        router.routing()
+            .capacity(parts_.hf.model.num_local_experts, parts_.hf.model.num_experts_per_tok,
+                      config.data.sequence_length)
+            .rows,
+        parts_.hf.model.num_experts_per_tok * config.data.sequence_length,
+        router.capacity_order == CapacityOrder::position ? "later ones" : "less probable ones"));
   if (parts_.training.model->type() == DType::bf16 && parts_.training.backend->device() == Device::cpu)
     record_.say("bf16 on a CPU is widened to f32 and rounded back: the numbers of a GPU, and no time saved");
   if (config.train.device == DeviceChoice::check) record_.say(check_notice);
@@ -130,6 +141,7 @@ RunSummary Trainer::run() {
   rates_ = measure_machine_rates(*parts_.training.backend, parts_.mesh.group(Axis::world), config.ranks_on_node);
   for (const std::string& line : describe(rates_)) record_.say(line);
   start_loader();
+  start_probe();
 
   meter_.restart();
   while (state.step < last) {
@@ -160,6 +172,17 @@ void Trainer::start_loader() {
                                config.train.global_batch_size),
                   config.train.micro_batch_size, parts_.mesh.rank(Axis::dp), parts_.mesh.size(Axis::dp),
                   parts_.state.step + 1);
+}
+
+// Its first choices are those of the weights that the run begins with.
+void Trainer::start_probe() {
+  const TrainerConfig& config = parts_.config;
+  const std::int64_t sequences =
+      config.log.probe_sequences.value_or(probe_sequences(config.log.interval, config.train.global_batch_size));
+  if (sequences == 0) return;
+  const std::vector<Source>& held_out = parts_.corpus->eval.empty() ? parts_.corpus->train : parts_.corpus->eval;
+  probe_.emplace(held_out.front().dataset, sequences, config.train.micro_batch_size);
+  probe_->changed(*parts_.training.model, parts_.training.step->context());
 }
 
 // Every rank has refused the same steps, and all of them come here: one speaks for all.
@@ -271,8 +294,10 @@ void Trainer::report(const StepResult& result, double learning_rate) {
   const std::int64_t step = parts_.state.step;
   StepMetrics row = measured(result, learning_rate);
   load_interval_.add(parts_.training.step->balance().load);
-  record_.show_progress(step, fmt::format("loss {:.4f}  {} tok/s  {}", row.lm_loss, format_count(row.tokens_per_sec),
-                                          describe_rate(rates_.device.kind, row.model_gflops, row.mfu)));
+  record_.show_progress(
+      step,
+      fmt::format("{}loss {:.4f}  {} tok/s  {}", row.forced_routing.empty() ? "" : "FORCED ROUTING  ", row.lm_loss,
+                  format_count(row.tokens_per_sec), describe_rate(rates_.device.kind, row.model_gflops, row.mfu)));
   if (result.refused())
     record_.say(fmt::format("warning: step {} refused: loss {}, gradient norm {}{}; no weight changed", step,
                             result.loss, result.grad_norm, result.outlier ? far_above(result) : ""));
@@ -291,6 +316,10 @@ void Trainer::report(const StepResult& result, double learning_rate) {
   row.by_layer.max_vio_interval = load_interval_.take_max_violations();
   for (const Traffic::Line& line : parts_.mesh.traffic().lines())
     if (line.bytes > 0) row.bytes_sent[std::string(line.label)] = line.bytes;
+  if (probe_) {
+    parts_.training.step->settle();
+    row.by_layer.changed = probe_->changed(*parts_.training.model, parts_.training.step->context());
+  }
   record_.write(row);
   summary_.last = std::move(row);
   meter_.restart();
@@ -317,6 +346,7 @@ StepMetrics Trainer::measured(const StepResult& result, double learning_rate) co
   row.mfu = 1e9 * row.model_gflops / rates_.peak_flops;
   row.share_of_product = 1e9 * row.model_gflops / rates_.product_flops;
   row.skipped_steps = state.skipped;
+  row.forced_routing = describe(parts_.config.router.forced_routing);
   return row;
 }
 

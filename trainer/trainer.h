@@ -15,6 +15,7 @@
 #include "trainer/rate_meter.h"
 #include "trainer/record/metrics.h"
 #include "trainer/record/run_record.h"
+#include "trainer/router_probe.h"
 
 namespace smoe {
 
@@ -54,6 +55,7 @@ class Trainer {
   void resume();
   void open_record(bool resumed);
   void start_loader();
+  void start_probe();
   void train(std::int64_t step);
   std::uint64_t noise_key(std::int64_t step) const;
   StepResult gradients_of(const Batch& batch);
@@ -77,6 +79,7 @@ class Trainer {
   RunParts parts_;
   RunRecord record_;
   std::optional<Loader> loader_;
+  std::optional<RouterProbe> probe_;
   std::int64_t saved_step_ = -1;
   bool told_of_bias_ = false, told_of_rule_ = false;
   MachineRates rates_;

@@ -12,6 +12,7 @@
 
 #include "kernels/philox.h"
 #include "kernels/range.h"
+#include "parallel/token_split.h"
 
 namespace smoe {
 
@@ -33,6 +34,17 @@ TrainingStep::TrainingStep(Backend& backend, const Mesh& mesh, Mixtral& model, A
       scratch_(backend),
       sums_(backend) {
   if (router.target_max_vio) controller_.emplace(*router.target_max_vio);
+  if (router.forced_routing.type != ForcedRoutingType::none)
+    forced_.emplace(router.forced_routing, model.config().num_local_experts, model.config().num_experts_per_tok);
+}
+
+Tensor TrainingStep::forced_choices(std::int64_t tokens, std::int64_t first) {
+  const TokenSplit split(mesh_);
+  const Tensor choices = activations_.take({split.local(tokens), model_.config().num_local_experts});
+  forced_numbers_.resize(static_cast<std::size_t>(choices.elements()));
+  forced_->preferences(first + split.first(tokens), forced_numbers_);
+  backend_.copy_from_host(choices, forced_numbers_.data());
+  return choices;
 }
 
 void TrainingStep::micro_batch(const StepBatch& part, std::int64_t m, double scale, const Tensor& loss, bool last) {
@@ -42,9 +54,10 @@ void TrainingStep::micro_batch(const StepBatch& part, std::int64_t m, double sca
   Context context = this->context();
   TokenBatch tokens = make_token_batch(backend_, activations_, part.sequences, part.sequence_length, part.ids,
                                        part.targets, part.document_start);
-  if (part.noise_key)  // a step's sequences lie micro-batch by micro-batch, and in each rank by rank (data/shards/loader.h)
-    tokens.noise = BatchNoise{
-        *part.noise_key, (m * mesh_.size(Axis::dp) + mesh_.rank(Axis::dp)) * part.sequences * part.sequence_length};
+  // A step's sequences lie micro-batch by micro-batch, and in each rank by rank (data/shards/loader.h).
+  const std::int64_t first_token = (m * mesh_.size(Axis::dp) + mesh_.rank(Axis::dp)) * tokens.tokens();
+  if (part.noise_key) tokens.noise = BatchNoise{*part.noise_key, first_token};
+  if (forced_) tokens.forced = forced_choices(tokens.tokens(), first_token);
   saved_.statistics = balance_.take_statistics(context, part.sequences, part.sequence_length);
   saved_.statistics.measures = meter_.sums();
   model_.forward(context, tokens, kept_with(recompute_), saved_, &reducer_);

@@ -13,6 +13,7 @@
 #include "kernels/arena.h"
 #include "kernels/device_sums.h"
 #include "model/balance_loss.h"
+#include "model/forced_routing.h"
 #include "model/max_vio_controller.h"
 #include "model/mixtral.h"
 #include "model/router_measures.h"
@@ -85,6 +86,8 @@ class TrainingStep {
   Context context() { return {backend_, mesh_, activations_, scratch_}; }
 
  private:
+  // [T/tp,E] of this rank's tokens, which begin at that one of the step.
+  Tensor forced_choices(std::int64_t tokens, std::int64_t first);
   // part: the m-th of the step.
   void micro_batch(const StepBatch& part, std::int64_t m, double scale, const Tensor& loss, bool last);
 
@@ -95,6 +98,8 @@ class TrainingStep {
   std::unique_ptr<Objective> objective_;
   GradientReducer reducer_;
   RouterConfig router_;
+  std::optional<ForcedRouter> forced_;
+  std::vector<float> forced_numbers_;  // [T/tp,E] of a micro-batch
   BalanceLoss balance_;
   SelectionBias* selection_bias_ = nullptr;
   std::optional<MaxVioController> controller_;

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cmath>
+#include <cstddef>
 
 #include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -6,18 +8,50 @@
 #include "kernels/cpu/vector_math.h"
 
 namespace smoe {
+namespace {
+
+// Of one group's assignments, whose tokens have these probabilities [T,E]: those for which their expert has room are set to
+// 0, the others to -1. `order` has room for all of them, `ends` for E + 1.
+void admit_by_probability(const std::int32_t* expert, const float* probabilities, std::int64_t assignments,
+                          std::int64_t K, std::int64_t E, std::int32_t room, std::int32_t* order, std::int32_t* ends,
+                          std::int32_t* row) {
+  std::fill_n(ends, E + 1, 0);
+  for (std::int64_t i = 0; i < assignments; ++i) ++ends[expert[i] + 1];
+  for (std::int64_t e = 0; e < E; ++e) ends[e + 1] += ends[e];
+  for (std::int64_t i = 0; i < assignments; ++i) order[ends[expert[i]]++] = static_cast<std::int32_t>(i);
+  std::int32_t* first = order;
+  for (std::int64_t e = 0; e < E; ++e) {
+    std::int32_t* const last = order + ends[e];
+    const auto probability = [&](std::int32_t i) {
+      const float p = probabilities[i / K * E + e];
+      return std::isnan(p) ? -INFINITY : p;
+    };
+    const auto goes_before = [&](std::int32_t a, std::int32_t b) {
+      const float pa = probability(a), pb = probability(b);
+      return pa != pb ? pa > pb : a < b;
+    };
+    std::int32_t* const behind = first + std::min<std::ptrdiff_t>(room, last - first);
+    if (behind != last) std::nth_element(first, behind, last, goes_before);
+    for (std::int32_t* i = first; i != last; ++i) row[*i] = i < behind ? 0 : -1;
+    first = last;
+  }
+}
+
+}  // namespace
 
 // A counting sort, on one thread: two passes over T * K integers. In the first, each group of tokens takes what the experts
 // have room for: row_of becomes 0, or -1 where there is none.
-void CpuBackend::do_routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of,
-                                const Tensor& assignment_of, const Tensor& expert_offsets) {
+void CpuBackend::do_routing_map(const Tensor& experts, const Tensor& probabilities, const Capacity& capacity,
+                                const Tensor& row_of, const Tensor& assignment_of, const Tensor& expert_offsets) {
   const std::int64_t T = experts.dim(0), K = experts.dim(1), E = expert_offsets.dim(0) - 1;
   const std::int32_t* expert = experts.i32();
   cpu::expect_in_range("routing_map", "experts", expert, T * K, E);
 
   // After counting, offsets[e + 1] is the end of expert e; while rows are handed out, next[e] walks to it.
   std::int32_t *offsets = expert_offsets.i32(), *row = row_of.i32(), *assignment = assignment_of.i32();
-  std::int32_t* next = shared_.take<std::int32_t>(static_cast<std::size_t>(E));
+  const bool ranked = !probabilities.empty();
+  std::int32_t* next =
+      shared_.take<std::int32_t>(static_cast<std::size_t>(2 * E + 1 + (ranked ? capacity.group * K : 0)));
   std::fill_n(offsets, E + 1, 0);
   const bool limited = capacity.rows > 0;
   const std::int64_t group = (limited ? capacity.group : T) * K;
@@ -25,6 +59,9 @@ void CpuBackend::do_routing_map(const Tensor& experts, const Capacity& capacity,
   for (std::int64_t first = 0; first < T * K; first += group) {
     std::fill_n(next, E, 0);
     for (std::int64_t i = first; i < first + group; ++i) row[i] = next[expert[i]]++ < room ? 0 : -1;
+    if (ranked)
+      admit_by_probability(expert + first, probabilities.f32() + first / K * E, group, K, E, room, next + 2 * E + 1,
+                           next + E, row + first);
     for (std::int64_t e = 0; e < E; ++e) offsets[e + 1] += std::min(next[e], room);
   }
   for (std::int64_t e = 0; e < E; ++e) offsets[e + 1] += offsets[e];

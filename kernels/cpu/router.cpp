@@ -73,13 +73,14 @@ void CpuBackend::do_router_forward(const RoutingRule& rule, const Tensor& logits
                                    const Tensor& probabilities, const Tensor& logsumexp, const Tensor& experts,
                                    const Tensor& weights) {
   const std::int64_t T = logits.dim(0), E = logits.dim(1), K = experts.dim(1);
-  const float *plogits = logits.f32(), *bias = selection_bias.empty() ? nullptr : selection_bias.f32();
+  const float *plogits = logits.f32(), *pbias = selection_bias.empty() ? nullptr : selection_bias.f32();
+  const std::int64_t bias_of_token = selection_bias.rank() == 2 ? E : 0;
   float *pprobabilities = probabilities.f32(), *plse = logsumexp.f32(), *pweights = weights.f32();
   std::int32_t* pexperts = experts.i32();
   const bool softmax = rule.score == Score::softmax;
   cpu::for_blocks(threads_, T, cpu::block_rows(8 * E * K), [=](std::int64_t first, std::int64_t last) {
     for (std::int64_t t = first; t < last; ++t) {
-      const float* l = plogits + t * E;
+      const float *l = plogits + t * E, *bias = pbias ? pbias + t * bias_of_token : nullptr;
       float* p = pprobabilities + t * E;
       const float maximum = *std::max_element(l, l + E);
       float sum = exponentials(l, E, maximum, p);
@@ -192,7 +193,8 @@ void CpuBackend::do_router_measures(const RoutingRule& rule, const Tensor& logit
                                     const Tensor& probabilities, const Tensor& experts, const Tensor& sums) {
   const std::int64_t T = logits.dim(0), E = logits.dim(1), K = experts.dim(1);
   const float *plogits = logits.f32(), *pprobabilities = probabilities.f32(),
-              *bias = selection_bias.empty() ? nullptr : selection_bias.f32();
+              *pbias = selection_bias.empty() ? nullptr : selection_bias.f32();
+  const std::int64_t bias_of_token = selection_bias.rank() == 2 ? E : 0;
   const std::int32_t* pexperts = experts.i32();
   cpu::expect_in_range("router_measures", "experts", pexperts, T * K, E);
   const bool softmax = rule.score == Score::softmax;
@@ -202,7 +204,8 @@ void CpuBackend::do_router_measures(const RoutingRule& rule, const Tensor& logit
   cpu::for_blocks(threads_, T, block, [=](std::int64_t first, std::int64_t last) {
     double entropy = 0, norm = 0, margin = 0;
     for (std::int64_t t = first; t < last; ++t) {
-      const float *l = plogits + t * E, *p = pprobabilities + t * E;
+      const float *l = plogits + t * E, *p = pprobabilities + t * E,
+                  *bias = pbias ? pbias + t * bias_of_token : nullptr;
       const std::int32_t *chosen = pexperts + t * K, *behind = chosen + K;
       double nats = 0, squares = 0;
       for (std::int64_t e = 0; e < E; ++e) {

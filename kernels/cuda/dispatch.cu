@@ -54,6 +54,39 @@ __global__ void __launch_bounds__(sort_threads)
   }
 }
 
+// The same by probability: an assignment is admitted where fewer than `room` of its expert and group go before it. A block
+// compares some of a group's assignments with all of them, as many at a time as it has threads.
+__global__ void __launch_bounds__(sort_threads)
+    admit_by_probability_kernel(ChosenExpert expert_of, const float* probabilities, int assignments,
+                                int blocks_of_a_group, int experts_per_token, int experts, int room,
+                                std::int32_t* row_of) {
+  __shared__ int of_expert[sort_threads];
+  __shared__ float with_probability[sort_threads];
+  const int group = static_cast<int>(blockIdx.x) / blocks_of_a_group,
+            block = static_cast<int>(blockIdx.x) % blocks_of_a_group;
+  const std::int64_t first = std::int64_t{group} * assignments;
+  const auto read = [&](int i, int& expert, float& probability) {
+    expert = i < assignments ? expert_of(static_cast<int>(first) + i) : -1;
+    probability = expert < 0 ? 0.0f : probabilities[(first + i) / experts_per_token * experts + expert];
+    if (isnan(probability)) probability = -INFINITY;
+  };
+  const int mine = block * sort_threads + static_cast<int>(threadIdx.x);
+  int expert, before = 0;
+  float probability;
+  read(mine, expert, probability);
+  for (int tile = 0; tile < assignments; tile += sort_threads) {
+    __syncthreads();
+    read(tile + static_cast<int>(threadIdx.x), of_expert[threadIdx.x], with_probability[threadIdx.x]);
+    __syncthreads();
+    for (int i = 0; i < sort_threads; ++i) {
+      const float other = with_probability[i];
+      const bool goes_before = other > probability || (other == probability && tile + i < mine);
+      before += of_expert[i] == expert && goes_before ? 1 : 0;
+    }
+  }
+  if (mine < assignments) row_of[first + mine] = expert >= 0 && before < room ? 0 : -1;
+}
+
 // ---- rows of activations ----
 
 template <class A, int W>
@@ -122,16 +155,24 @@ __global__ void unpermute_weights_kernel(const float* row_weights, const std::in
 
 }  // namespace
 
-void CudaBackend::do_routing_map(const Tensor& experts, const Capacity& capacity, const Tensor& row_of,
-                                 const Tensor& assignment_of, const Tensor& offsets) {
+void CudaBackend::do_routing_map(const Tensor& experts, const Tensor& probabilities, const Capacity& capacity,
+                                 const Tensor& row_of, const Tensor& assignment_of, const Tensor& offsets) {
   const std::int64_t T = experts.dim(0), K = experts.dim(1), E = offsets.dim(0) - 1;
   expect_experts("routing_map", E);
   const int keys = static_cast<int>(E);
   ChosenExpert expert_of{experts.i32(), nullptr, complaints_.ids("routing_map", "experts", E)};
   if (capacity.rows > 0) {
     const auto room = static_cast<int>(std::min(capacity.rows, T));
-    launch(stream_, "routing_map", {T / capacity.group, sort_threads, tile_bytes(keys)}, admit_kernel, expert_of,
-           static_cast<int>(capacity.group * K), keys, room, row_of.i32());
+    const std::int64_t groups = T / capacity.group;
+    const auto assignments = static_cast<int>(capacity.group * K);
+    const std::int64_t blocks_of_a_group = ceil_div(assignments, sort_threads);
+    if (probabilities.empty())
+      launch(stream_, "routing_map", {groups, sort_threads, tile_bytes(keys)}, admit_kernel, expert_of, assignments,
+             keys, room, row_of.i32());
+    else
+      launch(stream_, "routing_map", {groups * blocks_of_a_group, sort_threads}, admit_by_probability_kernel, expert_of,
+             probabilities.f32(), assignments, static_cast<int>(blocks_of_a_group), static_cast<int>(K), keys, room,
+             row_of.i32());
     expert_of.admitted = row_of.i32();
   }
   auto* counts = workspace_.take<int>(sort_counts(T * K, keys));

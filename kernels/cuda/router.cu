@@ -97,12 +97,14 @@ __device__ void choose(unsigned (&order)[N], const float (&logit)[N], int K, int
 
 template <int N>
 __global__ void __launch_bounds__(tokens_of_a_block* warp)
-    router_forward_kernel(RoutingRule rule, const float* logits, const float* bias, std::int64_t tokens, int E, int K,
-                          float* probabilities, float* logsumexp, std::int32_t* experts, float* weights) {
+    router_forward_kernel(RoutingRule rule, const float* logits, const float* bias, int bias_of_token,
+                          std::int64_t tokens, int E, int K, float* probabilities, float* logsumexp,
+                          std::int32_t* experts, float* weights) {
   const int lane = threadIdx.x % warp;
   const std::int64_t t = std::int64_t{blockIdx.x} * tokens_of_a_block + threadIdx.x / warp;
   if (t >= tokens) return;
   const bool softmax = rule.score == Score::softmax;
+  if (bias) bias += t * bias_of_token;
   float l[N], p[N];
   load_row(logits + t * E, E, -INFINITY, l);
   const float maximum = largest_of(l);
@@ -231,9 +233,9 @@ __global__ void __launch_bounds__(tokens_of_a_block* warp)
 // The measures of a chunk of tokens, a token a warp in turn: parts [blocks,3].
 template <int N>
 __global__ void __launch_bounds__(tokens_of_a_block* warp)
-    router_measures_kernel(RoutingRule rule, const float* logits, const float* bias, const float* probabilities,
-                           const std::int32_t* experts, IdCheck check, std::int64_t tokens, int chunk_tokens, int E,
-                           int K, double* parts) {
+    router_measures_kernel(RoutingRule rule, const float* logits, const float* bias, int bias_of_token,
+                           const float* probabilities, const std::int32_t* experts, IdCheck check, std::int64_t tokens,
+                           int chunk_tokens, int E, int K, double* parts) {
   __shared__ double of_warps[3][tokens_of_a_block];
   const int lane = threadIdx.x % warp, w = threadIdx.x / warp;
   const bool softmax = rule.score == Score::softmax;
@@ -268,7 +270,7 @@ __global__ void __launch_bounds__(tokens_of_a_block* warp)
     for (int i = 0; i < N; ++i) {
       const int e = lane + i * warp;
       if (e >= E) continue;
-      const float preference = bias ? (softmax ? p[i] : sigmoid(l[i])) + bias[e] : l[i];
+      const float preference = bias ? (softmax ? p[i] : sigmoid(l[i])) + bias[t * bias_of_token + e] : l[i];
       if (e == last) least = preference;
       if (!(chosen >> i & 1)) next = fmaxf(next, preference);
     }
@@ -292,6 +294,9 @@ __global__ void add_router_measures_kernel(const double* parts, int blocks, doub
   if (lane == 0) sums[measure] += sum;
 }
 
+// From one token's to the next; 0 where all have the same.
+int bias_of_token(const Tensor& bias) { return bias.rank() == 2 ? static_cast<int>(bias.dim(1)) : 0; }
+
 constexpr Grid over_tokens(std::int64_t tokens) {
   return {ceil_div(tokens, tokens_of_a_block), tokens_of_a_block * warp};
 }
@@ -305,8 +310,8 @@ void CudaBackend::do_router_forward(const RoutingRule& rule, const Tensor& logit
   expect_experts("router_forward", E);
   by_experts_of_a_lane(E, [&]<int N>() {
     launch(stream_, "router_forward", over_tokens(T), router_forward_kernel<N>, rule, logits.f32(),
-           data<float>(selection_bias), T, static_cast<int>(E), static_cast<int>(K), probabilities.f32(),
-           logsumexp.f32(), experts.i32(), weights.f32());
+           data<float>(selection_bias), bias_of_token(selection_bias), T, static_cast<int>(E), static_cast<int>(K),
+           probabilities.f32(), logsumexp.f32(), experts.i32(), weights.f32());
   });
 }
 
@@ -338,7 +343,7 @@ void CudaBackend::do_router_measures(const RoutingRule& rule, const Tensor& logi
   auto* parts = workspace_.take<double>(3 * blocks);
   by_experts_of_a_lane(E, [&]<int N>() {
     launch(stream_, "router_measures", {blocks, tokens_of_a_block * warp}, router_measures_kernel<N>, rule,
-           logits.f32(), data<float>(selection_bias), probabilities.f32(), experts.i32(),
+           logits.f32(), data<float>(selection_bias), bias_of_token(selection_bias), probabilities.f32(), experts.i32(),
            complaints_.ids("router_measures", "experts", E), T, static_cast<int>(chunk_tokens), static_cast<int>(E),
            static_cast<int>(K), parts);
   });

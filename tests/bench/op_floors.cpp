@@ -47,7 +47,7 @@ class NoBackend final : public OpDecorator {
   void do_copy_to_host(void* host, const Tensor& from) override {
     std::memset(host, 0, static_cast<std::size_t>(from.elements()) * bytes_of(from.type()));
   }
-  void do_routing_map(const Tensor& experts, const Capacity&, const Tensor&, const Tensor&,
+  void do_routing_map(const Tensor& experts, const Tensor&, const Capacity&, const Tensor&, const Tensor&,
                       const Tensor& offsets) override {
     assignments_ = experts.elements(), offsets_ = offsets.raw();
   }

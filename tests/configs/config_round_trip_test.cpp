@@ -132,6 +132,15 @@ void make_consistent(RouterConfig& router, ModelConfig& model) {
     if (!router.aux_loss_coef_by_layer.empty()) router.aux_loss_coef_by_layer.front() = 0.5;
     router.target_max_vio = 0.75;
   }
+  if (!router.capacity_factor) router.capacity_order = CapacityOrder::position;
+  ForcedRouting& forced = router.forced_routing;
+  forced.max_vio.reset();
+  if (router.bias_update_rate > 0 || router.target_max_vio || model.from) forced = {};
+  if (forced.type == ForcedRoutingType::skewed) {
+    model.num_local_experts = 4;
+    model.num_experts_per_tok = 2;
+    forced.max_vio = 0.5;
+  }
   std::int64_t step = 0;
   for (auto& change : schedule.at) change.step = step += 1 + change.step % 1000;
 }

@@ -170,6 +170,28 @@ const std::vector<RefusedRouter> refused_routers = {
      "c.yaml:1:44: router.aux_loss_schedule.too: unknown key; did you mean 'router.aux_loss_schedule.to'?"},
     {"schedule_unknown_type", "aux_loss_schedule: {type: line, to: 0, steps: 5}",
      "c.yaml:1:36: router.aux_loss_schedule.type: found 'line', expected one of constant, linear, cosine, steps"},
+    {"capacity_order_without_a_capacity", "capacity_order: probability",
+     "c.yaml:1:26: router.capacity_order: found probability without router.capacity_factor, expected one beside it: without it "
+     "nothing is dropped"},
+    {"capacity_order_unknown", "capacity_factor: 1, capacity_order: prob",
+     "c.yaml:1:46: router.capacity_order: found 'prob', expected one of position, probability"},
+    {"capacity_factor_zero", "capacity_factor: 0",
+     "c.yaml:1:27: router.capacity_factor: found 0, expected a finite number in (0, inf) or null"},
+    {"forced_unknown", "forced_routing: even",
+     "c.yaml:1:26: router.forced_routing: found 'even', expected none | uniform | skewed, or {type, max_vio}"},
+    {"forced_skewed_by_nothing", "forced_routing: skewed",
+     "c.yaml:1:26: router.forced_routing.max_vio: found nothing, expected it with type skewed"},
+    {"forced_uniform_with_a_max_vio", "forced_routing: {type: uniform, max_vio: 1}",
+     "c.yaml:1:51: router.forced_routing.max_vio: found with type uniform, which has none, expected it absent"},
+    {"forced_more_than_collapse", "forced_routing: {type: skewed, max_vio: 3}",
+     "c.yaml:1:50: router.forced_routing.max_vio: found 3.0, expected less than 3: MaxVio is never above that, which it is with "
+     "all tokens on the same model.num_experts_per_tok"},
+    {"forced_beside_the_bias", "forced_routing: uniform, bias_update_rate: 0.001",
+     "c.yaml:1:26: router.forced_routing: found with router.bias_update_rate 0.001, expected one of them: what it would steer by is "
+     "not the routers' choice"},
+    {"forced_beside_a_target", "forced_routing: uniform, target_max_vio: 0.5",
+     "c.yaml:1:26: router.forced_routing: found with router.target_max_vio 0.5, expected one of them: what it would steer by is not "
+     "the routers' choice"},
 };
 
 INSTANTIATE_TEST_SUITE_P(Router, ConfigBadInputRouter, testing::ValuesIn(refused_routers),

@@ -38,11 +38,40 @@ TEST_P(CudaRouting, SortsManyAssignments) {
       Workspace ws(on);
       const Tensor row_of = ws.output_i32({T, K}), assignment_of = ws.output_i32({T * K}),
                    offsets = ws.output_i32({E + 1});
-      on.routing_map(ws.i32({T, K}, experts), capacity, row_of, assignment_of, offsets);
+      on.routing_map(ws.i32({T, K}, experts), {}, capacity, row_of, assignment_of, offsets);
       return std::vector<Ids>{ws.read_ids(row_of), ws.read_ids(assignment_of), ws.read_ids(offsets)};
     };
     EXPECT_TRUE(mapped(*backend_) == mapped(*make_cpu_backend(1))) << capacity.rows;
   }
+}
+
+TEST_P(CudaRouting, DropsWhatIsNoNumberFirst) {
+  const Index T = 700, K = 3, E = 6;
+  Ids experts;
+  for (Index t = 0; t < T; ++t)
+    for (Index k = 0; k < K; ++k) experts.push_back(static_cast<std::int32_t>((t / 5 + 2 * k) % E));
+  Values probabilities;
+  for (Index i = 0; i < T * E; ++i) probabilities.push_back(i % 7 == 0 ? NAN : i % 11 == 0 ? INFINITY : i % 13);
+  const Capacity capacity{60, 350, CapacityOrder::probability};
+  const auto mapped = [&](Backend& on) {
+    Workspace ws(on);
+    const Tensor row_of = ws.output_i32({T, K});
+    on.routing_map(ws.i32({T, K}, experts), ws.f32({T, E}, probabilities), capacity, row_of, ws.output_i32({T * K}),
+                   ws.output_i32({E + 1}));
+    return ws.read_ids(row_of);
+  };
+  const Ids rows = mapped(*backend_);
+  EXPECT_TRUE(rows == mapped(*make_cpu_backend(1)));
+  const auto dropped = [&](bool number) {
+    Index count = 0;
+    for (Index a = 0; a < T * K; ++a)
+      count += rows[a] < 0 && std::isnan(probabilities[a / K * E + experts[a]]) != number ? 1 : 0;
+    return count;
+  };
+  EXPECT_EQ(dropped(true) + dropped(false), T * K - 2 * E * 60);
+  EXPECT_GT(dropped(false), 0);
+  for (Index a = 0; a < T * K; ++a)
+    if (rows[a] >= 0) EXPECT_FALSE(std::isnan(probabilities[a / K * E + experts[a]])) << a;
 }
 
 TEST_P(CudaRouting, ComplainsOfIdsOutOfRange) {
@@ -57,7 +86,7 @@ TEST_P(CudaRouting, ComplainsOfIdsOutOfRange) {
                      [&] { backend_->embedding_backward(ids, floats, 0, 9, sums); });
     for (const Capacity capacity : {Capacity{}, Capacity{1, 1}})
       expect_complaint("routing_map: experts" + is + "0 .. 3", [&] {
-        backend_->routing_map(wide, capacity, ws_.output_i32({2, 2}), ws_.output_i32({4}), ws_.output_i32({5}));
+        backend_->routing_map(wide, {}, capacity, ws_.output_i32({2, 2}), ws_.output_i32({4}), ws_.output_i32({5}));
       });
     expect_complaint("permute: assignment_of" + is + "0 .. 3", [&] {
       backend_->permute(floats, ids.reshape({2}), 2, ws_.output({2, 4}));
@@ -89,8 +118,9 @@ TEST_P(CudaRouting, NamesTheMostExperts) {
   EXPECT_THROW(
       backend_->router_forward({}, logits, {}, ws_.output({1, 1025}), ws_.output({1}), experts, ws_.output({1, 1})),
       std::invalid_argument);
-  EXPECT_THROW(backend_->routing_map(experts, {}, ws_.output_i32({1, 1}), ws_.output_i32({1}), ws_.output_i32({1026})),
-               std::invalid_argument);
+  EXPECT_THROW(
+      backend_->routing_map(experts, {}, {}, ws_.output_i32({1, 1}), ws_.output_i32({1}), ws_.output_i32({1026})),
+      std::invalid_argument);
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, CudaRouting, testing::ValuesIn(backend_factories()),

@@ -66,7 +66,15 @@ inline std::vector<JitterCase> jitter(const BenchShape& s) {
 }
 
 inline std::vector<DispatchCase> dispatch(const BenchShape& s) {
-  return {{"tokens", s.tokens(), s.experts, s.top_k, s.hidden}};
+  const Index equal_share = s.sequence_length * s.top_k / s.experts;
+  return {{"tokens", s.tokens(), s.experts, s.top_k, s.hidden},
+          {"ranked",
+           s.tokens(),
+           s.experts,
+           s.top_k,
+           s.hidden,
+           DispatchCase::Choice::random,
+           {equal_share, s.sequence_length, CapacityOrder::probability}}};
 }
 
 inline std::vector<GroupedGemmCase> grouped_gemm(const BenchShape& s) {

@@ -120,7 +120,13 @@ TEST(CpuRoutingBadInput, NamesWhatIsWrong) {
   refused([&] { cpu.router_forward({}, logits, bias, probabilities, lse, experts, weights); },
           {"selection_bias is [4] f32"});
   for (const Capacity& capacity : {Capacity{2, 3}, Capacity{2, 0}, Capacity{-1, 4}})
-    refused([&] { cpu.routing_map(experts, capacity, row_of, assignment_of, offsets); }, {"must divide the tokens"});
+    refused([&] { cpu.routing_map(experts, {}, capacity, row_of, assignment_of, offsets); },
+            {"must divide the tokens"});
+  refused(
+      [&] {
+        cpu.routing_map(experts, {}, {2, 4, CapacityOrder::probability}, row_of, assignment_of, offsets);
+      },
+      {"probabilities is"});
   row_of[3] = -2;
   refused([&] { cpu.unpermute(rows, row_of, {}, x); }, {"row_of[3] is -2, expected -1 .. 7"});
 }
@@ -128,7 +134,7 @@ TEST(CpuRoutingBadInput, NamesWhatIsWrong) {
 TEST(CpuPermute, MapIsStableAndUnpermuteInvertsIt) {
   CpuBackend cpu(2);
   Ints experts({4, 2}, {2, 0, 0, 2, 2, 4, 0, 4}), row_of({4, 2}), assignment_of({8}), offsets({6});
-  cpu.routing_map(experts, {}, row_of, assignment_of, offsets);
+  cpu.routing_map(experts, {}, {}, row_of, assignment_of, offsets);
   EXPECT_EQ(offsets.values(), (std::vector<std::int32_t>{0, 3, 3, 6, 6, 8}));
   const std::vector<std::int32_t> expected_assignments = {1, 2, 6, 0, 3, 4, 5, 7};
   for (std::int64_t r = 0; r < 8; ++r) {
@@ -216,7 +222,7 @@ TEST(CpuBackend, ZeroRowsAreLegal) {
   cpu.rms_norm_backward(x, x, weight, stats, x, x, dweight);
   cpu.router_forward({}, logits, {}, logits, stats, experts, weights);
   cpu.router_backward({}, logits, logits, stats, experts, weights, weights, {}, 0.0, logits);
-  cpu.routing_map(experts, {}, experts, assignments, offsets);
+  cpu.routing_map(experts, {}, {}, experts, assignments, offsets);
   for (std::int64_t e = 0; e < 5; ++e) EXPECT_EQ(offsets[e], 0);
   cpu.permute(x, assignments, 2, x);
   cpu.unpermute(x, experts, {}, x);

@@ -50,10 +50,13 @@ struct Routed {
   Routed(const RouterCase& c, Inputs& in)
       : logits(router_logits(c, in)),
         // f32 in either type: of bf16 two are soon the same, and then the choice is that of rounding.
-        bias(c.bias > 0 ? reference::cast<double>(reference::cast<float>(in.random().normals(c.experts, c.bias)))
+        bias(c.bias > 0 ? reference::cast<double>(reference::cast<float>(
+                              in.random().normals((c.bias_of_token ? c.tokens : 1) * c.experts, c.bias)))
                         : Values()),
         tlogits(in.f32(logits)),
-        tbias(c.bias > 0 ? in.f32({c.experts}, bias) : Tensor()),
+        tbias(c.bias <= 0       ? Tensor()
+              : c.bias_of_token ? in.f32({c.tokens, c.experts}, bias)
+                                : in.f32({c.experts}, bias)),
         probabilities(in.output({c.tokens, c.experts})),
         logsumexp(in.output({c.tokens})),
         experts(in.output_i32({c.tokens, c.top_k})),
@@ -86,8 +89,8 @@ std::function<Values(const Values&)> where(bool chosen, const Matrix<std::int32_
 
 void add_router(OpCase& list, const RouterCase& c) {
   const Index T = c.tokens, E = c.experts, K = c.top_k, N = c.groups;
-  const std::string shape = fmt::format("T{} E{} K{}{}{}", T, E, K, c.rule.score == Score::sigmoid ? " sigmoids" : "",
-                                        c.bias > 0 ? " biased" : "");
+  const std::string shape = fmt::format("T{} E{} K{}{}{}{}", T, E, K, c.rule.score == Score::sigmoid ? " sigmoids" : "",
+                                        c.bias > 0 ? " biased" : "", c.bias_of_token ? " by token" : "");
   const reference::RoutingRule rule = reference_rule(c.rule);
   list.add("router_forward", shape, c.forward(), [=](Inputs& in) {
     const Routed r(c, in);
@@ -208,6 +211,13 @@ void add_jitter(OpCase& list, const JitterCase& c) {
 
 // ---- dispatch ----
 
+// Many of them equal, and all of them numbers of f32.
+Matrix<double> probabilities_of(const DispatchCase& c, Random& random) {
+  Matrix<double> p = random.matrix(c.tokens, c.experts);
+  for (double& each : p.values) each = std::floor(8 * std::abs(each)) / 32;
+  return p;
+}
+
 Matrix<std::int32_t> chosen_experts(const DispatchCase& c, Random& random) {
   using Choice = DispatchCase::Choice;
   Matrix<double> preference = random.matrix(c.tokens, c.experts);
@@ -221,9 +231,11 @@ Matrix<std::int32_t> chosen_experts(const DispatchCase& c, Random& random) {
 
 void add_dispatch(OpCase& list, const DispatchCase& c) {
   const Index T = c.tokens, K = c.top_k, D = c.hidden;
-  const std::string shape = fmt::format("T{} E{} K{} D{}", T, c.experts, K, D);
-  const auto map_of = [c](const Matrix<std::int32_t>& experts) {
-    return reference::routing_map(reference::within_capacity(experts, {c.capacity.rows, c.capacity.group}), c.experts);
+  const bool ranked = c.capacity.order == CapacityOrder::probability;
+  const std::string shape = fmt::format("T{} E{} K{} D{}{}", T, c.experts, K, D, ranked ? " ranked" : "");
+  const auto map_of = [c](const Matrix<std::int32_t>& experts, const Matrix<double>& probabilities = {}) {
+    return reference::routing_map(
+        reference::within_capacity(experts, {c.capacity.rows, c.capacity.group}, probabilities), c.experts);
   };
   // The bench's sets of tensors are many, for their memory alone: one routing serves them all.
   Random of_bench(1);
@@ -236,18 +248,22 @@ void add_dispatch(OpCase& list, const DispatchCase& c) {
     const Matrix<std::int32_t> experts = drawn_experts(in);
     const Tensor row_of = in.output_i32({T, K}), assignment_of = in.output_i32({T * K}),
                  offsets = in.output_i32({c.experts + 1});
-    const auto truth = [=] { return map_of(experts); };
-    return Prepared{[&b = in.backend(), texperts = in.i32({T, K}, experts.values), capacity = c.capacity, row_of,
-                     assignment_of, offsets] { b.routing_map(texperts, capacity, row_of, assignment_of, offsets); },
-                    {{"row_of", row_of, exact, [=] { return as_values(truth().row_of); }},
-                     {"assignment_of", assignment_of, exact,
-                      [=] {
-                        Ids padded = truth().assignment_of;
-                        padded.resize(static_cast<std::size_t>(T * K), -1);
-                        return as_values(padded);
-                      }},
-                     {"offsets", offsets, exact, [=] { return as_values(truth().offsets); }}}};
+    const Matrix<double> probabilities = ranked ? probabilities_of(c, in.random()) : Matrix<double>();
+    const auto truth = [=] { return map_of(experts, probabilities); };
+    return Prepared{
+        [&b = in.backend(), texperts = in.i32({T, K}, experts.values),
+         tprobabilities = ranked ? in.f32(probabilities) : Tensor(), capacity = c.capacity, row_of, assignment_of,
+         offsets] { b.routing_map(texperts, tprobabilities, capacity, row_of, assignment_of, offsets); },
+        {{"row_of", row_of, exact, [=] { return as_values(truth().row_of); }},
+         {"assignment_of", assignment_of, exact,
+          [=] {
+            Ids padded = truth().assignment_of;
+            padded.resize(static_cast<std::size_t>(T * K), -1);
+            return as_values(padded);
+          }},
+         {"offsets", offsets, exact, [=] { return as_values(truth().offsets); }}}};
   });
+  if (list.bench && ranked) return;
   list.add("permute", shape, c.forward(list.a), [=](Inputs& in) {
     const reference::RoutingMap map = drawn_map(in);
     const Index R = rows_of(map);

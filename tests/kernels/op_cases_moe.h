@@ -15,8 +15,9 @@ struct RouterCase {
   Index groups = 1;  // of the balance statistics
   enum class Logits { random, tied, equal, extreme } logits = Logits::random;
   RoutingRule rule{};
-  double bias = 0;   // spread of the selection bias; 0: none
-  double shift = 0;  // of all logits
+  double bias = 0;             // spread of the selection bias; 0: none
+  double shift = 0;            // of all logits
+  bool bias_of_token = false;  // each token has its own
   Work forward() const { return op_work::router_forward(tokens, experts, top_k); }
   Work backward() const { return op_work::router_backward(tokens, experts, top_k); }
 };
@@ -56,7 +57,10 @@ inline std::vector<RouterCase> router_cases() {
           {"biased_equal", 20, 8, 2, 1, Logits::equal, {}, 0.5},
           {"biased_far_apart", 30, 8, 2, 1, Logits::extreme, {}, 5},
           {"biased_softmax_scores", 60, 8, 3, 1, Logits::random, {Score::softmax, false, 1}, 0.5},
-          {"biased_sigmoids_many_experts", 50, 64, 8, 2, Logits::random, {Score::sigmoid, true, 2.5f}, 0.3}};
+          {"biased_sigmoids_many_experts", 50, 64, 8, 2, Logits::random, {Score::sigmoid, true, 2.5f}, 0.3},
+          {"biased_by_token", 60, 8, 2, 2, Logits::random, {}, 0.5, 0, true},
+          {"biased_by_token_no_rows", 0, 8, 2, 1, Logits::random, {}, 0.5, 0, true},
+          {"biased_by_token_sigmoids", 39, 70, 3, 3, Logits::random, {Score::sigmoid, false, 1}, 0.3, 0, true}};
 }
 
 struct JitterCase {
@@ -87,6 +91,7 @@ struct DispatchCase {
 
 inline std::vector<DispatchCase> dispatch_cases() {
   using Choice = DispatchCase::Choice;
+  constexpr auto ranked = CapacityOrder::probability;
   return {{"no_rows", 0, 8, 2, 16},
           {"one_row", 1, 8, 2, 16},
           {"one_expert", 10, 1, 1, 7},
@@ -106,7 +111,15 @@ inline std::vector<DispatchCase> dispatch_cases() {
           {"capacity_of_one_in_groups_of_one", 20, 5, 2, 8, Choice::random, {1, 1}},
           {"capacity_that_all_want", 50, 8, 2, 16, Choice::first_experts, {3, 10}},
           {"capacity_larger_than_all", 39, 7, 3, 17, Choice::random, {1ll << 40, 13}},
-          {"capacity_large", 1030, 8, 2, 64, Choice::half_idle, {90, 515}}};
+          {"capacity_large", 1030, 8, 2, 64, Choice::half_idle, {90, 515}},
+          {"ranked_no_rows", 0, 8, 2, 16, Choice::random, {3, 5, ranked}},
+          {"ranked_over_all_tokens", 40, 8, 2, 33, Choice::random, {7, 40, ranked}},
+          {"ranked_in_groups", 42, 7, 3, 17, Choice::random, {2, 6, ranked}},
+          {"ranked_one_in_groups_of_one", 20, 5, 2, 8, Choice::random, {1, 1, ranked}},
+          {"ranked_that_all_want", 50, 8, 2, 16, Choice::first_experts, {3, 10, ranked}},
+          {"ranked_larger_than_all", 39, 7, 3, 17, Choice::random, {1ll << 40, 13, ranked}},
+          {"ranked_hundreds_of_experts", 300, 700, 8, 4, Choice::half_idle, {2, 150, ranked}},
+          {"ranked_large", 1030, 8, 2, 64, Choice::half_idle, {90, 515, ranked}}};
 }
 
 // The experts' linear layer: rows[e] rows of expert e, weights [E, out, in].

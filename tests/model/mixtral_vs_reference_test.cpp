@@ -66,6 +66,9 @@ std::vector<Case> cases() {
   all.push_back({"sigmoid_scores_biased_capacity_jitter", routed({Score::sigmoid, false, 0.5}, 3), 2, 17, false, 0.2});
   all.push_back(
       {"renormalised_sigmoids_biased_capacity_jitter", routed({Score::sigmoid, true, 2.5}, 2), 3, 12, true, 0.2});
+  auto ranked = routed({Score::softmax, true, 1}, 2);
+  ranked.capacity_by_probability = true;
+  all.push_back({"capacity_by_probability", ranked, 3, 16, true, 0.2});
   return all;
 }
 

@@ -68,7 +68,9 @@ class RealModel {
         activations(*backend),
         scratch(*backend),
         model(model_config(config), mesh, {},
-              RoutingOptions{config.capacity_factor, static_cast<float>(config.jitter)}),
+              RoutingOptions{config.capacity_factor,
+                             config.capacity_by_probability ? CapacityOrder::probability : CapacityOrder::position,
+                             static_cast<float>(config.jitter)}),
         router(router_config(config)),
         balance(model.config(), router) {
     model.allocate(*backend, persistent, positions, true);

@@ -59,7 +59,7 @@ class RouterAlone : public ::testing::TestWithParam<RouterCase> {
     config_.num_local_experts = c_.experts;
     config_.num_experts_per_tok = c_.top_k;
     set_rule(config_, c_.rule);
-    router_.emplace(harness_.parameters, "", config_, RoutingOptions{0, static_cast<float>(c_.jitter)}, layer);
+    router_.emplace(harness_.parameters, "", config_, RoutingOptions{.jitter = static_cast<float>(c_.jitter)}, layer);
     harness_.allocate();
     weight_ = harness_.weight(gate);
     for (std::int64_t e = 1; c_.tied && e < c_.experts; e += 2)

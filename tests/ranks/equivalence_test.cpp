@@ -223,6 +223,30 @@ std::vector<Case> cases() {
                    }});
   }
   {
+    auto c = basic();  // uneven by force, so that an expert has too much at once, and another room left
+    c.router.forced_routing = {ForcedRoutingType::skewed, 1.5};
+    c.routing.capacity_factor = 1;
+    c.routing.capacity_order = CapacityOrder::probability;
+    c.recompute = Recompute::layer;
+    c.accumulation = 2;
+    all.push_back({"forced_routing_capacity_by_probability", c, [](const StepNumbers& step) {
+                     for (const auto& layer : step.expert_load) EXPECT_NEAR(layer[0], 2.5 / 8, 0.01);
+                     for (const double dropped : step.measures.dropped) EXPECT_GT(dropped, 0);
+                     auto by_position = basic();
+                     by_position.router.forced_routing = {ForcedRoutingType::skewed, 1.5};
+                     by_position.routing.capacity_factor = 1;
+                     by_position.accumulation = 2;
+                     const StepNumbers& other = one_rank({"forced_routing_capacity", by_position}).steps.front();
+                     EXPECT_EQ(step.measures.dropped.front(), other.measures.dropped.front());
+                     EXPECT_NE(step.lm_loss, other.lm_loss) << "others are dropped";
+                   }});
+    c = basic();
+    c.router.forced_routing = {ForcedRoutingType::uniform, {}};
+    all.push_back({"forced_uniform_routing", c, [](const StepNumbers& step) {
+                     for (const auto& layer : step.expert_load) EXPECT_EQ(layer, std::vector<double>(8, 1.0 / 8));
+                   }});
+  }
+  {
     auto c = basic();
     c.router.aux_loss_coef_by_layer = {0.5, 0.1};
     c.router.aux_loss_schedule.type = AuxLossScheduleType::cosine;

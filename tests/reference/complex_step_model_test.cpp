@@ -39,6 +39,12 @@ ReferenceConfig routed(Score score, bool renormalise, int top_k) {
   return c;
 }
 
+ReferenceConfig ranked() {
+  ReferenceConfig c = routed(Score::softmax, true, 2);
+  c.capacity_by_probability = true;
+  return c;
+}
+
 ReferenceConfig by_layer(BalanceScope scope) {
   ReferenceConfig c = with({{&C::layers, 3}}, 0, scope);
   c.aux_coefs = {0.4, 0, 0.15};
@@ -51,6 +57,7 @@ std::vector<ModelCase> model_cases() {
       {"renormalised_everything", routed(Score::softmax, true, 3), 2, 4, false},
       {"sigmoid_scores_everything", routed(Score::sigmoid, false, 1), 2, 5, true},
       {"renormalised_sigmoids_everything", routed(Score::sigmoid, true, 2), 2, 5, true},
+      {"capacity_by_probability", ranked(), 2, 5, true},
       {"k2_gqa_4_1_everything", with({{&C::window, 3}}, 0.3, BalanceScope::sequence), 3, 5, true},
       {"k1_gqa_1_1_micro_batch", with({{&C::top_k, 1}, {&C::kv_heads, 4}}), 2, 5, true},
       {"k3_pooled_hf_window_1", with({{&C::top_k, 3}, {&C::window, 1}, {&C::layers, 3}}, 0.2, BalanceScope::hf), 2, 4,

@@ -7,21 +7,31 @@
 
 namespace smoe::reference {
 
-// What an expert takes of every `group` consecutive tokens: the first `rows` assignments. 0 rows: all of them.
+// What an expert takes of every `group` consecutive tokens: the first `rows` assignments, or those of the `rows` largest
+// probabilities, of equal ones the first. 0 rows: all of them.
 struct Capacity {
   Index rows = 0, group = 0;
 };
 
-// The experts [T,K], -1 where the assignment is dropped.
-inline Matrix<std::int32_t> within_capacity(Matrix<std::int32_t> experts, const Capacity& capacity) {
+// The experts [T,K], -1 where the assignment is dropped. probabilities [T,E]: by them; no rows: by position.
+inline Matrix<std::int32_t> within_capacity(Matrix<std::int32_t> experts, const Capacity& capacity,
+                                            const Matrix<double>& probabilities = {}) {
   if (capacity.rows == 0) return experts;
+  const Index K = experts.cols;
   for (Index first = 0; first < experts.rows; first += capacity.group) {
+    std::vector<Index> order;
+    for (Index a = first * K; a < (first + capacity.group) * K; ++a) order.push_back(a);
+    const auto probability = [&](Index a) { return probabilities(a / K, experts.values[a]); };
+    if (probabilities.rows > 0)
+      std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return probability(a) > probability(b); });
     std::vector<Index> taken;
-    for (Index a = first * experts.cols; a < (first + capacity.group) * experts.cols; ++a) {
-      auto& expert = experts.values[a];
-      taken.resize(std::max<std::size_t>(taken.size(), expert + 1));
-      if (taken[expert]++ >= capacity.rows) expert = -1;
+    std::vector<Index> dropped;
+    for (const Index a : order) {
+      const auto expert = static_cast<std::size_t>(experts.values[a]);
+      taken.resize(std::max(taken.size(), expert + 1));
+      if (taken[expert]++ >= capacity.rows) dropped.push_back(a);
     }
+    for (const Index a : dropped) experts.values[a] = -1;
   }
   return experts;
 }

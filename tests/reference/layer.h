@@ -94,7 +94,13 @@ Matrix<T> layer_forward(const ReferenceConfig& c, const LayerParameters<T>& p, c
   s.router_input = apply_noise(s.post_norm.y, s.noise);
   s.router_logits = linear_forward(s.router_input, p.gate);
   s.routing = s.dispatched = router_forward(s.router_logits, c.top_k, c.rule, c.bias_of(layer));
-  s.dispatched.experts = within_capacity(s.routing.experts, c.capacity(batch.sequence_length));
+  Matrix<double> probabilities;
+  if (c.capacity_by_probability) {
+    probabilities = Matrix<double>(s.routing.probabilities.rows, s.routing.probabilities.cols);
+    std::transform(s.routing.probabilities.values.begin(), s.routing.probabilities.values.end(),
+                   probabilities.values.begin(), [](const T& p) { return real_part(p); });
+  }
+  s.dispatched.experts = within_capacity(s.routing.experts, c.capacity(batch.sequence_length), probabilities);
   return add(s.middle, experts_forward(s.post_norm.y, s.dispatched, p.experts));
 }
 

@@ -23,6 +23,7 @@ struct ReferenceConfig {
   RoutingRule rule{};
   std::vector<double> selection_bias{};  // [layers * experts]; empty: none
   double capacity_factor = 0;            // an expert takes ceil(factor * K * S / E) assignments of a sequence; 0: all
+  bool capacity_by_probability = false;  // the most probable ones, else the first
   double jitter = 0;                     // the router's input times 1 + jitter * u, u uniform in [-1, 1)
 
   double aux_coef_of(Index layer) const { return aux_coefs.empty() ? aux_coef : aux_coefs[layer]; }

@@ -64,6 +64,16 @@ TEST(Reference, AnExpertTakesTheFirstAssignmentsOfEachGroup) {
   EXPECT_EQ(map.assignment_of, (Ids{0, 3, 1, 2, 5}));
 }
 
+TEST(Reference, OrTheMostProbable) {
+  const Matrix<std::int32_t> experts{4, 2, {0, 1, 1, 0, 1, 2, 1, 0}};
+  const Matrix<double> p{4, 3, {.3, .2, .5, .4, .6, 0, .1, .5, .4, .3, .5, .2}};
+  EXPECT_EQ(within_capacity(experts, {}, p).values, experts.values);
+  EXPECT_EQ(within_capacity(experts, {1, 4}, p).values, (std::vector<std::int32_t>{-1, -1, 1, 0, -1, 2, -1, -1}));
+  EXPECT_EQ(within_capacity(experts, {2, 4}, p).values, (std::vector<std::int32_t>{0, -1, 1, 0, 1, 2, -1, -1}))
+      << "of two alike the first";
+  EXPECT_EQ(within_capacity(experts, {1, 2}, p).values, (std::vector<std::int32_t>{-1, -1, 1, 0, 1, 2, -1, 0}));
+}
+
 TEST(Reference, PhiloxGivesThePublishedNumbers) {  // kat_vectors of Random123
   EXPECT_EQ(philox(0, {0, 0, 0, 0}), (std::array<std::uint32_t, 4>{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
   EXPECT_EQ(philox(0x299f31d0a4093822ull, {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}),

@@ -33,7 +33,12 @@ T scaled_score(Score score, const T& logit, double size) {
   return size > 0 ? sigmoid(logit) : std::exp(logit - T(size)) / (T(1) + std::exp(logit));
 }
 
-// selection_bias [E] is added to the scores for the choice of the experts, and to nothing else; empty: none.
+// A selection bias [E], or [T,E] of each token, is added to the scores for the choice of the experts, and to nothing else; empty:
+// none.
+inline double bias_of(const std::vector<double>& selection_bias, Index t, Index e, Index experts) {
+  return selection_bias[selection_bias.size() == static_cast<std::size_t>(experts) ? e : t * experts + e];
+}
+
 template <typename T>
 Routing<T> router_forward(const Matrix<T>& logits, Index top_k, const RoutingRule& rule = {},
                           const std::vector<double>& selection_bias = {}) {
@@ -53,7 +58,7 @@ Routing<T> router_forward(const Matrix<T>& logits, Index top_k, const RoutingRul
       return rule.score == Score::softmax ? r.probabilities(t, e) : sigmoid(logits(t, e));
     };
     const auto preference = [&](Index e) {
-      return selection_bias.empty() ? real_part(logits(t, e)) : real_part(score(e)) + selection_bias[e];
+      return selection_bias.empty() ? real_part(logits(t, e)) : real_part(score(e)) + bias_of(selection_bias, t, e, E);
     };
     std::vector<std::int32_t> order(E);
     std::iota(order.begin(), order.end(), 0);
@@ -145,7 +150,8 @@ inline RouterMeasures router_measures(const Matrix<double>& logits, const Routin
     double squares = 0, next = -INFINITY;
     const auto preference = [&](Index e) {
       if (selection_bias.empty()) return logits(t, e);
-      return (rule.score == Score::softmax ? r.probabilities(t, e) : sigmoid(logits(t, e))) + selection_bias[e];
+      return (rule.score == Score::softmax ? r.probabilities(t, e) : sigmoid(logits(t, e))) +
+             bias_of(selection_bias, t, e, E);
     };
     for (Index e = 0; e < E; ++e) {
       const double p = r.probabilities(t, e);

@@ -91,6 +91,17 @@ TEST(Metrics, PeakOfAGpuIsARowsOwnKeyAndReadsBack) {
   EXPECT_EQ(read_metrics(dir.path() / "metrics.jsonl").steps.at(0), row);
 }
 
+// Of runs that are benchmarks alone.
+TEST(Metrics, ForcedRoutingIsTextAndReadsBack) {
+  const ScratchDir dir;
+  StepMetrics row = sample_row(7);
+  EXPECT_EQ(to_json_line(row).find("forced"), std::string::npos);
+  row.forced_routing = "skewed, MaxVio 1.5";
+  EXPECT_NE(to_json_line(row).find(",\"forced_routing\":\"skewed, MaxVio 1.5\""), std::string::npos);
+  MetricsWriter(dir.path() / "metrics.jsonl").write(row);
+  EXPECT_EQ(read_metrics(dir.path() / "metrics.jsonl").steps.at(0), row);
+}
+
 TEST(Metrics, EveryKeyIsExplained) {
   const std::string page = read_file(std::filesystem::path(SMOE_SOURCE_DIR) / "docs/formats.md", 1 << 20);
   const auto begin = page.find("\n## metrics.jsonl\n");
@@ -98,6 +109,7 @@ TEST(Metrics, EveryKeyIsExplained) {
   StepMetrics row = sample_row(1);
   row.peak_device_memory_bytes = 1;
   row.bytes_sent = {{"moe.dispatch", 1}};
+  row.forced_routing = "uniform";
   row.by_layer = sample_layers();
   visit_layers(row.by_layer, [&](const char*, const char* key, const std::vector<double>&) {
     EXPECT_NE(section.find('`' + std::string(key) + '`'), std::string::npos) << key;

@@ -59,6 +59,7 @@ TEST_F(RoutingRules, ResumeBitForBit) {
     c.model.routed_scaling_factor = 1.5;
     c.router.jitter_noise = 0.2;
     c.router.capacity_factor = 0.75;
+    c.router.capacity_order = CapacityOrder::probability;
     return c;
   };
   run(changed("whole"));

@@ -314,6 +314,14 @@ TEST_F(JudgedOnAGpu, JsonHasItsPeakAndThePrecision) {
   EXPECT_EQ(object.at("core_form"), "bf16 product 8192^3");
 }
 
+TEST_F(Judged, ForcedRoutingIsSaid) {
+  outside(1);
+  EXPECT_EQ(describe(profile).find("forced"), std::string::npos);
+  EXPECT_FALSE(parse_json(to_json_line(profile), "bench").contains("forced_routing"));
+  profile.forced_routing = "uniform";
+  EXPECT_NE(describe(profile).find("forced: uniform"), std::string::npos);
+  EXPECT_EQ(parse_json(to_json_line(profile), "bench").at("forced_routing"), "uniform");
+}
 TEST_F(Judged, JsonIsOneLineWithTheSameNumbers) {
   product(0.7, 0.9);
   outside(0.3);

@@ -153,6 +153,13 @@ HfConfig read_hf_config(const std::filesystem::path& directory, const ModelConfi
   config.pad = static_cast<std::int32_t>(
       json.optional_int("pad_token_id", -1, std::numeric_limits<std::int32_t>::max()).value_or(-1));
 
+  config.forced_routing = json.optional_string("forced_routing").value_or("");
+  if (!config.forced_routing.empty())
+    config.warnings.push_back(fmt::format(
+        "{}: forced_routing is {}: these weights come from a benchmark, whose experts were trained on tokens that the routers did not "
+        "choose (router.forced_routing)",
+        path.string(), quote_for_message(config.forced_routing)));
+
   keys.warn(config.warnings);
   for (const auto& [key, problem] : m.problems())
     throw std::runtime_error(fmt::format("{}: {}: {}", path.string(), key, problem));
@@ -227,6 +234,7 @@ void write_hf_config(const std::filesystem::path& directory, const HfConfig& con
     json["norm_topk_prob"] = m.norm_topk_prob;
     json["routed_scaling_factor"] = m.routed_scaling_factor;
   }
+  if (!config.forced_routing.empty()) json["forced_routing"] = config.forced_routing;
   if (m.rope_scaling.type != RopeType::standard) json["rope_scaling"] = rope_scaling;
   write_json_file(directory / "config.json", json);
   write_json_file(directory / "generation_config.json", OrderedJson{{"_from_model_config", true},

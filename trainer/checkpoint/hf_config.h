@@ -20,7 +20,8 @@ struct HfConfig {
   std::vector<std::int32_t> eos = {2};         // every id that ends a text; empty: none
   std::int32_t pad = -1;                       // pad_token_id, kept for what is exported; -1: none
   DType weights = DType::f32;                  // type of the files that are written beside it: f32 or bf16
-  std::vector<std::string> warnings;           // what a user should know, e.g. a sliding window in a derived checkpoint
+  std::string forced_routing;  // in which some of its training was a benchmark (model/forced_routing.h); else empty
+  std::vector<std::string> warnings;  // what a user should know, e.g. a sliding window in a derived checkpoint
 };
 
 // Keys that are absent have MixtralConfig's defaults, which a warning tells. Throws std::runtime_error that names the

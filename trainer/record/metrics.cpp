@@ -89,6 +89,7 @@ std::string to_json_line(const StepMetrics& row) {
   if (row.peak_device_memory_bytes > 0)
     line += fmt::format(",\"peak_device_memory_bytes\":{}", row.peak_device_memory_bytes);
   line += fmt::format(",\"skipped_steps\":{}", row.skipped_steps);
+  if (!row.forced_routing.empty()) line += ",\"forced_routing\":" + quoted(row.forced_routing);
   if (!row.bytes_sent.empty()) line += ",\"bytes_sent\":" + Json(row.bytes_sent).dump();
   return line + "}\n";
 }

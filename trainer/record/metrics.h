@@ -29,6 +29,7 @@ struct LayerMetrics {
       margin;  // means over tokens; the entropy over ln E (model/router_measures.h)
   std::vector<double> gradient_lm, gradient_balance, gradient_z;  // norms of the parts of the gate's gradient
   std::vector<double> cosine_lm_balance, cosine_lm_z, cosine_balance_z;
+  std::vector<double> changed;    // share of a fixed batch's assignments that are new since the last row
   std::vector<double> dropped;    // assignments over capacity
   std::vector<double> rank_load;  // rows of the busiest rank over the mean rank's, at the run's layout
 
@@ -57,7 +58,8 @@ struct StepMetrics {
   std::uint64_t peak_memory_bytes = 0;
   std::uint64_t peak_device_memory_bytes = 0;  // of a GPU; absent from the file where the run is on a CPU: 0
   std::int64_t skipped_steps = 0;              // steps refused since the start of the run: not finite, or an outlier
-  double model_gflops = not_measured;          // 1e9 model floating-point operations a second (no recompute counted)
+  std::string forced_routing;          // of a benchmark (model/forced_routing.h); absent from the file where empty
+  double model_gflops = not_measured;  // 1e9 model floating-point operations a second (no recompute counted)
   std::map<std::string, std::int64_t>
       bytes_sent;  // by this step from rank 0 to others, by collective; absent with one rank
 

@@ -95,6 +95,7 @@ StepMetrics read_step(const JsonReader& json) {
   row.peak_device_memory_bytes =
       static_cast<std::uint64_t>(json.optional_int("peak_device_memory_bytes", 0, any_count).value_or(0));
   row.skipped_steps = json.optional_int("skipped_steps", 0, any_count).value_or(0);
+  row.forced_routing = json.optional_string("forced_routing").value_or("");
   if (json.has("bytes_sent")) {
     const JsonReader sent = json.require_object("bytes_sent");
     for (const auto& [label, unused] : sent.object().items())

@@ -47,6 +47,7 @@ void visit_layers(Layers& layers, Visitor&& visit) {
   visit("balance", "global_batch", layers.balance_global_batch);
   visit("", "max_vio_by_layer", layers.max_vio);
   visit("", "max_vio_interval", layers.max_vio_interval);
+  visit("", "changed_assignments", layers.changed);
   visit("", "dropped_assignments", layers.dropped);
   visit("", "rank_load", layers.rank_load);
   visit("", "router_mean_entropy", layers.mean_entropy);

@@ -102,6 +102,13 @@ Json load_maps(const std::map<std::int64_t, StepMetrics>& rows) {
   return {{"step", steps}, {"load", load}};
 }
 
+// How experts were forced on tokens, if it was so in any row.
+Json forced_routing(const std::map<std::int64_t, StepMetrics>& rows) {
+  for (const auto& [step, row] : rows)
+    if (!row.forced_routing.empty()) return row.forced_routing;
+  return nullptr;
+}
+
 Json run_data(const std::filesystem::path& run_dir, const std::string& name) {
   const std::filesystem::path metrics = run_dir / "metrics.jsonl";
   const std::filesystem::path config_file = run_dir / "config.resolved.yaml";
@@ -124,7 +131,8 @@ Json run_data(const std::filesystem::path& run_dir, const std::string& name) {
               {"evals", eval_columns(log.evals)},
               {"expert_load", load_maps(steps)},
               {"config", Json::array()},
-              {"parameters", nullptr}};
+              {"parameters", nullptr},
+              {"forced_routing", forced_routing(steps)}};
   if (std::filesystem::exists(config_file)) {
     const FlatConfig config = flatten_config(read_file(config_file, 16 << 20));
     for (const auto& [key, value] : config) run["config"].push_back({key, value});
@@ -153,6 +161,7 @@ Json layer_charts() {
           {"balance/micro_batch", "Balance of micro-batches", "mean of layers; 1 is balance"},
           {"balance/global_batch", "Balance of steps", "mean of layers; 1 is balance"},
           {"max_vio_interval", "MaxVio between rows", "mean of layers; 0 is balance"},
+          {"changed_assignments", "Changed assignments", "share of a fixed batch's since the last row, mean of layers"},
           {"dropped_assignments", "Dropped assignments", "a layer and step"},
           {"rank_load", "Busiest rank", "rows over the mean rank's, mean of layers"},
           {"router_mean_entropy", "Entropy of the mean router", "of ln E, mean of layers; 1 is balance"},

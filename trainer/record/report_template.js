@@ -95,6 +95,7 @@
       ['Steps', whole(last(column(run, 'step'))), planned ? 'of ' + whole(Number(planned)) : ''],
       ['Tokens', short(last(column(run, 'tokens'))), 'trained on'],
     ];
+    if (run.forced_routing) items.unshift(['Routing', 'forced', run.forced_routing + ': a benchmark, not a model']);
     if (run.parameters) {
       items.push(['Parameters', short(run.parameters.total), short(run.parameters.active) + ' active for a token']);
     }

@@ -168,6 +168,7 @@ void TensorBoardWriter::write(const StepMetrics& row) {
   if (row.peak_device_memory_bytes > 0)
     scalars.push_back(
         {"throughput/peak_device_memory_mib", static_cast<double>(row.peak_device_memory_bytes) / 0x1p20});
+  if (!row.forced_routing.empty()) scalars.push_back({"forced_routing/" + row.forced_routing, 1});
   visit_layers(row.by_layer, [&](const char* object, const char* key, const std::vector<double>& values) {
     for (std::size_t layer = 0; layer < values.size(); ++layer)
       scalars.push_back({fmt::format("by_layer/{}/layer_{:02d}", path_of(object, key), layer), values[layer]});
