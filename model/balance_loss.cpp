@@ -1,6 +1,7 @@
 #include "model/balance_loss.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <span>
 
@@ -125,8 +126,14 @@ void BalanceLoss::add_micro_batch(Context& context, const Statistics& statistics
     gradient_.assign(index(layers_ * runs * experts_), 0.0f);  // stays so where this rank has no tokens
     for (std::int64_t at = 0; at < layers_ * runs && statistics.tokens > 0; ++at) {
       const double coefficient = coefficients_[index(at / runs)] / steps;
+      // A token's probabilities sum to 1, so that what all experts have in common moves nothing but last bits. It is left out,
+      // and where loads are even the gradient is exactly zero.
+      double common = INFINITY;
       for (std::size_t i = 0; i < index(experts_); ++i)
-        gradient_[index(at * experts_) + i] = static_cast<float>(coefficient * scope.gradient(at / runs, at % runs, i));
+        common = std::min(common, scope.gradient(at / runs, at % runs, i));
+      for (std::size_t i = 0; i < index(experts_); ++i)
+        gradient_[index(at * experts_) + i] =
+            static_cast<float>(coefficient * (scope.gradient(at / runs, at % runs, i) - common));
     }
     const Tensor table = context.activations.take({layers_, runs, experts_});
     context.backend.copy_from_host(table, gradient_.data());

@@ -27,7 +27,7 @@ struct RouterStatistics {
 
 // What the losses on the router send back into one layer.
 struct RouterGradient {
-  Tensor balance;      // [N or 1, E]: dL/dprobability of every token of a run; empty: none
+  Tensor balance;  // [N or 1, E]: dL/dprobability of every token of a run, up to a number for all experts; empty: none
   double z_scale = 0;  // dL/d(sum of logsumexp^2)
   // [3,E,D] f32 +=: the gate's gradient of the language-model loss, of the balance loss and of the z loss, each alone. Empty: not
   // wanted.

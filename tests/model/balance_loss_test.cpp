@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include <vector>
 
 namespace smoe {
@@ -79,15 +81,18 @@ TEST_F(Balance, SequencesAreScoredApart) {
   EXPECT_NEAR(v.sequence[0], 2.0, 1e-6);
 }
 
-TEST_F(Balance, TheGradientIsTheSlopeInP) {
+TEST_F(Balance, TheGradientIsTheSlopeInPButForWhatAllExpertsHaveInCommon) {
   // dB/dp[t,e] = E f_e / T, T = 2 * length tokens, times the coefficient 0.5.
   measure({{first_two, last_two}}, 2, AuxLossScope::micro_batch);
   ASSERT_EQ(gradients[0].balance.dim(0), 1);
-  for (int e = 0; e < experts; ++e) EXPECT_NEAR(gradients[0].balance.f32()[e], 0.5 * 4 * 0.25 / 16, 1e-8);
+  for (int e = 0; e < experts; ++e) EXPECT_EQ(gradients[0].balance.f32()[e], 0.0f) << "even loads, to the last bit";
+  measure({{{0.375, 0.125, 0.25, 0.25}, {0.375, 0.125, 0.25, 0.25}}}, 2, AuxLossScope::micro_batch);
+  for (const auto& [e, f] : std::map<int, double>{{0, 0.375}, {1, 0.125}, {2, 0.25}, {3, 0.25}})
+    EXPECT_NEAR(gradients[0].balance.f32()[e], 0.5 * 4 * (f - 0.125) / 16, 1e-8);
   measure({{first_two, last_two}}, 2, AuxLossScope::sequence);
   ASSERT_EQ(gradients[0].balance.dim(0), 2);
   EXPECT_NEAR(gradients[0].balance.f32()[0], 0.5 * 4 * 0.5 / 16, 1e-8);
-  EXPECT_NEAR(gradients[0].balance.f32()[2], 0.0, 1e-8);
+  EXPECT_EQ(gradients[0].balance.f32()[2], 0.0f);
   EXPECT_NEAR(gradients[0].z_scale, 0.25 / 16, 1e-12);
 }
 
@@ -113,10 +118,12 @@ TEST_F(Balance, GlobalBatchSeesTheAssignmentsOfEarlierMicroBatches) {
       }
       statistics.z_sums.f32()[0] = 0;
       balance.add_micro_batch(context, statistics, gradients);
+      const bool first = shares == first_two;
+      for (int e = 0; e < experts; ++e)
+        EXPECT_NEAR(gradients[0].balance.f32()[e], first && e < 2 ? 4 * 0.5 / length / 2 : 0, 1e-8);
     }
     EXPECT_NEAR(balance.values().micro_batch[0], 2.0, 1e-6);               // each collapsed
     EXPECT_NEAR(balance.values().global_batch[0], (2.0 + 1.0) / 2, 1e-6);  // the second is balanced against the first
-    for (int e = 0; e < experts; ++e) EXPECT_NEAR(gradients[0].balance.f32()[e], 4 * 0.25 / length / 2, 1e-8);
     for (double load : balance.values().load[0]) EXPECT_NEAR(load, 0.25, 1e-6);
   }
 }
