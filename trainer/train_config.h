@@ -136,6 +136,7 @@ struct LogConfig {
   std::int64_t interval = 10;  // steps
   bool tensorboard = true;
   std::vector<std::int64_t> dump_steps;  // steps, the first is 1, whose gradients and updated weights are written out
+  std::int64_t idle_expert_steps = 100;  // in a row without an assignment before an expert is warned of; 0: never
 
   bool operator==(const LogConfig&) const = default;
 
@@ -144,6 +145,7 @@ struct LogConfig {
     visit.integer("interval", self.interval, "[1, 1000000000]");
     visit.flag("tensorboard", self.tensorboard);
     visit.integers("dump_steps", self.dump_steps, "[1, 1000000000]");
+    visit.integer("idle_expert_steps", self.idle_expert_steps, "[0, 1000000000]");
   }
 };
 

@@ -59,7 +59,8 @@ struct StepMetrics {
   std::int64_t skipped_steps = 0;              // steps refused since the start of the run: not finite, or an outlier
   double model_gflops = not_measured;          // 1e9 model floating-point operations a second (no recompute counted)
   std::map<std::string, std::int64_t>
-      bytes_sent;  // by this step from rank 0 to others, by collective; absent with one rank
+      bytes_sent;                     // by this step from rank 0 to others, by collective; absent with one rank
+  std::vector<std::string> warnings;  // since the last row, each a line that says its step; absent where there is none
 
   bool operator==(const StepMetrics&) const = default;
 };
