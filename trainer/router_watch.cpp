@@ -76,19 +76,22 @@ std::vector<bool> trained_gates(const ParameterSet& whole) {
 RouterWatch::RouterWatch(RouterWatchOptions options) : options_(std::move(options)) {
   const auto layers = static_cast<std::size_t>(options_.model.num_hidden_layers);
   idle_.assign(layers, std::vector<std::int64_t>(static_cast<std::size_t>(options_.model.num_local_experts)));
+  had_.assign(layers, std::vector<double>(static_cast<std::size_t>(options_.model.num_local_experts)));
   certain_.assign(layers, 0);
   heavy_.assign(layers, 0);
 }
 
 std::vector<std::string> RouterWatch::see_step(std::int64_t step, const std::vector<std::vector<double>>& load) {
   if (told_idle_ || options_.idle_expert_steps == 0) return {};
+  const double enough = idle_share * static_cast<double>(options_.idle_expert_steps);
   std::int64_t longest = 0;
   for (std::size_t l = 0; l < load.size(); ++l)
     for (std::size_t e = 0; e < load[l].size(); ++e) {
-      std::int64_t& idle = idle_[l][e];
-      if (load[l][e] > 0) idle = 0;
-      if (load[l][e] == 0) ++idle;  // neither, if it is no number
-      longest = std::max(longest, idle);
+      if (!std::isfinite(load[l][e])) continue;
+      ++idle_[l][e];
+      had_[l][e] += load[l][e] * static_cast<double>(load[l].size());
+      if (had_[l][e] >= enough) idle_[l][e] = 0, had_[l][e] = 0;
+      longest = std::max(longest, idle_[l][e]);
     }
   if (longest < options_.idle_expert_steps) return {};
   told_idle_ = true;
@@ -143,15 +146,15 @@ std::string RouterWatch::idle_experts(std::int64_t step) const {
     if (idle.size() > most) most = idle.size(), most_in = l, one = idle.front();
   }
   const std::string share = fmt::format("{} of {}", most, options_.model.num_local_experts);
-  std::string who = fmt::format("expert {} of layer {}", one, most_in), then = "it learns";
+  std::string who = fmt::format("expert {} of layer {} has", one, most_in), then = "it learns";
   if (all > 1) {
-    who = fmt::format("{} experts of {} ({})", all, named_layers(layers),
+    who = fmt::format("{} experts of {} ({}) have", all, named_layers(layers),
                       all == most * layers.size() ? share + (layers.size() > 1 ? " in each" : "")
                                                   : fmt::format("layer {} has the most: {}", most_in, share));
     then = "they learn";
   }
-  return fmt::format("step {}: no token has gone to {} for {} steps: {} nothing. {}", step, who, least, then,
-                     cure_of_idleness(options_.router, all_are_trained));
+  return fmt::format("step {}: {} had less than {}% of an even share of the tokens in {} steps: {} next to nothing. {}",
+                     step, who, 100 * idle_share, least, then, cure_of_idleness(options_.router, all_are_trained));
 }
 
 std::string RouterWatch::certain_routers(const StepMetrics& row) const {

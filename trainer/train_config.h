@@ -136,7 +136,7 @@ struct LogConfig {
   std::int64_t interval = 10;  // steps
   bool tensorboard = true;
   std::vector<std::int64_t> dump_steps;  // steps, the first is 1, whose gradients and updated weights are written out
-  std::int64_t idle_expert_steps = 100;  // in a row without an assignment before an expert is warned of; 0: never
+  std::int64_t idle_expert_steps = 100;  // with next to no assignment, after which an expert is warned of; 0: never
 
   bool operator==(const LogConfig&) const = default;
 
