@@ -154,7 +154,7 @@ TEST_F(ReportInBrowser, WarningsStandAtTheTopWithTheirSteps) {
       << section;
   EXPECT_EQ(inner(section, "<section", ">").find("hidden"), std::string::npos) << section;
   EXPECT_LT(seen.dom.find("<section id=\"warnings\""), seen.dom.find("<section id=\"summary\""));
-  EXPECT_NE(seen.dom.find("<h3>Balance coefficient</h3><span class=\"soft\">of the balance loss</span>"),
+  EXPECT_NE(seen.dom.find("<h3>Balance coefficient</h3><span class=\"soft\">weight of the balance loss</span>"),
             std::string::npos);
   EXPECT_FALSE(seen.console_spoke()) << seen.log;
 }
@@ -172,9 +172,9 @@ TEST_F(ReportInBrowser, WarningsOfSeveralRunsAreToldApartAndCoefficientsAreMeans
   EXPECT_LT(a, c) << section;
   EXPECT_NE(c, std::string::npos) << section;
   EXPECT_EQ(section.find("</span>b</span>"), std::string::npos) << section;
-  EXPECT_NE(
-      seen.dom.find("<h3>Balance coefficient</h3><span class=\"soft\">of the balance loss, mean of layers</span>"),
-      std::string::npos);
+  EXPECT_NE(seen.dom.find(
+                "<h3>Balance coefficient</h3><span class=\"soft\">weight of the balance loss, mean of layers</span>"),
+            std::string::npos);
   EXPECT_FALSE(seen.console_spoke()) << seen.log;
 }
 

@@ -203,7 +203,7 @@
   // What stays as it was configured stands there: a line where it changes over a run.
   function coefficientChart(axis) {
     const changes = runs.some((run) => new Set(column(run, 'aux_loss_coef').filter(isNumber)).size > 1);
-    const unit = runs.some((run) => run.coefficients_by_layer) ? 'of the balance loss, mean of layers' : 'of the balance loss';
+    const unit = runs.some((run) => run.coefficients_by_layer) ? 'weight of the balance loss, mean of layers' : 'weight of the balance loss';
     return {title: 'Balance coefficient', unit, series: changes ? runSeries('aux_loss_coef', axis, 0) : []};
   }
 
