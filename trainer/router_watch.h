@@ -2,8 +2,8 @@
 //
 //   idle expert      has had less than `idle_share` of an even share of the assignments over log.idle_expert_steps steps: it learns
 //                    next to nothing. Not nothing at all: experts that a collapsed router had left still got a stray token in
-//                    every hundred steps of a thousand tokens. Nobody is idle by chance alone unless N steps have but a few
-//                    hundred assignments for an expert, and then not for long
+//                    every hundred steps of a thousand tokens. By chance alone nobody is, unless N steps have no more than a dozen
+//                    assignments an expert
 //   certain router   the entropy of a layer's tokens has been below `certain` of ln E for `rows` rows: one expert has all the weight,
 //                    and a softmax there has next to no gradient. Not of sigmoid scores: the entropy is that of their shares,
 //                    and each score may learn on where one stands out. Not where E = K, which leaves nothing to choose
@@ -42,16 +42,16 @@ std::vector<bool> trained_gates(const ParameterSet& whole);
 
 class RouterWatch {
  public:
-  // In a model of four layers of eight experts, runs of 300 steps without a balance loss left an expert of three layers 0.0001 to 0.005 of an even share; the
-  // least of any expert was 0.14 at a coefficient of 0.001, and 0.7 at 0.01.
+  // Seen in a model of four layers of eight experts, in runs of 300 steps: without a balance loss, an expert of each of three
+  // layers came to 0.0001 to 0.005 of an even share; the least of any came to 0.14 at a coefficient of 0.001, to 0.7 at 0.01.
   static constexpr double idle_share = 0.01;
   // Of ln E. Of 8 experts the mean token's first has then about 0.995 of the probability, and p (1 - p), by which what its
   // logit learns is multiplied, is a fiftieth of its most.
   static constexpr double certain = 0.02;
   // One after the other: what a single row's few tokens say by chance does not last for ten.
   static constexpr std::int64_t rows = 10;
-  // In the same model, whose warm-up took 50 steps, the balance part was above the language model's for
-  // the first 33 steps at a coefficient of 0.01, which did no harm, and for the first 72 at 0.1; at 1.0 it stayed there.
+  // In that model, warmed up in 50 steps, the balance part was above the language model's for the first 33 steps at a
+  // coefficient of 0.01, which did no harm, and for the first 72 at 0.1; at 1.0 it stayed there.
   static constexpr std::int64_t settling_steps = 100;
 
   explicit RouterWatch(RouterWatchOptions options);
