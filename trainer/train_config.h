@@ -138,6 +138,7 @@ struct LogConfig {
   std::optional<std::int64_t>
       probe_sequences;  // held-out ones by which routers' changes are told (trainer/router_probe.h); 0: none
   std::vector<std::int64_t> dump_steps;  // steps, the first is 1, whose gradients and updated weights are written out
+  std::int64_t idle_expert_steps = 100;  // with next to no assignment, after which an expert is warned of; 0: never
 
   bool operator==(const LogConfig&) const = default;
 
@@ -147,6 +148,7 @@ struct LogConfig {
     visit.flag("tensorboard", self.tensorboard);
     visit.integer("probe_sequences", self.probe_sequences, "[0, 65536]");
     visit.integers("dump_steps", self.dump_steps, "[1, 1000000000]");
+    visit.integer("idle_expert_steps", self.idle_expert_steps, "[0, 1000000000]");
   }
 };
 

@@ -27,7 +27,13 @@
 namespace smoe {
 namespace fs = std::filesystem;
 
-Trainer::Trainer(RunParts parts) : parts_(std::move(parts)) {
+Trainer::Trainer(RunParts parts)
+    : parts_(std::move(parts)),
+      watch_({.model = parts_.hf.model,
+              .router = parts_.config.router,
+              .trained_gates = trained_gates(*parts_.whole),
+              .idle_expert_steps = parts_.config.log.idle_expert_steps,
+              .warmup_steps = parts_.config.schedule.warmup_steps}) {
   const LongWork work(parts_.mesh.session(), "starting the run");
   together(parts_.mesh.group(Axis::world), "trainer.start",
            [&] { parts_.checkpoint.empty() ? begin_afresh() : resume(); });
@@ -294,6 +300,7 @@ void Trainer::report(const StepResult& result, double learning_rate) {
   const std::int64_t step = parts_.state.step;
   StepMetrics row = measured(result, learning_rate);
   load_interval_.add(parts_.training.step->balance().load);
+  if (!result.refused()) warn(watch_.see_step(step, parts_.training.step->balance().load));
   record_.show_progress(
       step,
       fmt::format("{}loss {:.4f}  {} tok/s  {}", row.forced_routing.empty() ? "" : "FORCED ROUTING  ", row.lm_loss,
@@ -314,6 +321,8 @@ void Trainer::report(const StepResult& result, double learning_rate) {
   row.by_layer = layer_metrics(parts_.training.step->balance(), parts_.training.step->router_measures(),
                                parts_.training.model->has_capacity());
   row.by_layer.max_vio_interval = load_interval_.take_max_violations();
+  if (!result.refused()) warn(watch_.see_row(row));
+  row.warnings = std::exchange(untold_warnings_, {});
   for (const Traffic::Line& line : parts_.mesh.traffic().lines())
     if (line.bytes > 0) row.bytes_sent[std::string(line.label)] = line.bytes;
   if (probe_) {
@@ -323,6 +332,12 @@ void Trainer::report(const StepResult& result, double learning_rate) {
   record_.write(row);
   summary_.last = std::move(row);
   meter_.restart();
+}
+
+// In the log at once, and in the next row.
+void Trainer::warn(const std::vector<std::string>& texts) {
+  for (const std::string& text : texts) record_.say("warning: " + text);
+  untold_warnings_.insert(untold_warnings_.end(), texts.begin(), texts.end());
 }
 
 // What costs nothing to know.

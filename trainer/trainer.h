@@ -16,6 +16,7 @@
 #include "trainer/record/metrics.h"
 #include "trainer/record/run_record.h"
 #include "trainer/router_probe.h"
+#include "trainer/router_watch.h"
 
 namespace smoe {
 
@@ -64,6 +65,7 @@ class Trainer {
   std::unique_ptr<StepDump> start_dump(std::int64_t step);
   void count(const StepResult& result);
   void report(const StepResult& result, double learning_rate);
+  void warn(const std::vector<std::string>& texts);
   bool is_due(std::int64_t step) const {  // a row of metrics
     return step % parts_.config.log.interval == 0 || step == 1 || step == parts_.config.train.steps;
   }
@@ -85,6 +87,8 @@ class Trainer {
   MachineRates rates_;
   RateMeter meter_;
   LoadInterval load_interval_;
+  RouterWatch watch_;
+  std::vector<std::string> untold_warnings_;  // in no row yet
   RunSummary summary_;
 };
 

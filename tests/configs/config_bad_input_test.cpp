@@ -139,6 +139,8 @@ const std::vector<Refused> refused_values = {
      "c.yaml:2:19: log.dump_steps.1: found 'two', expected an integer in [1, 1000000000]"},
     {"integers_out_of_range", "log:\n  dump_steps: [1, 0]\n",
      "c.yaml:2:19: log.dump_steps.1: found 0, expected an integer in [1, 1000000000]"},
+    {"idle_expert_steps_negative", "log:\n  idle_expert_steps: -1\n",
+     "c.yaml:2:22: log.idle_expert_steps: found -1, expected an integer in [0, 1000000000]"},
 };
 
 const std::vector<Refused> not_available = {

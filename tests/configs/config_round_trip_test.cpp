@@ -201,7 +201,7 @@ TEST(ConfigRoundTrip, PrintsEveryKeyInTheOrderOfTheInterface) {
   const std::string yaml = print_yaml(parse_config(minimal_yaml, "c.yaml"));
   EXPECT_TRUE(yaml.starts_with("model:\n  from: null\n  vocab_size: 32000\n")) << yaml;
   EXPECT_NE(yaml.find("data:\n  train:\n    - {path: shards, weight: 1.0}\n  eval: []\n"), std::string::npos) << yaml;
-  EXPECT_TRUE(yaml.ends_with("  dump_steps: []\nlora: null\n")) << yaml;
+  EXPECT_TRUE(yaml.ends_with("  dump_steps: []\n  idle_expert_steps: 100\nlora: null\n")) << yaml;
 }
 
 TEST(ConfigRoundTrip, ModelFromIsPrintedWithoutTheShape) {

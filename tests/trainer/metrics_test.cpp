@@ -110,6 +110,7 @@ TEST(Metrics, EveryKeyIsExplained) {
   row.peak_device_memory_bytes = 1;
   row.bytes_sent = {{"moe.dispatch", 1}};
   row.forced_routing = "uniform";
+  row.warnings = {"step 1: a warning"};
   row.by_layer = sample_layers();
   visit_layers(row.by_layer, [&](const char*, const char* key, const std::vector<double>&) {
     EXPECT_NE(section.find('`' + std::string(key) + '`'), std::string::npos) << key;
@@ -178,6 +179,31 @@ TEST(Metrics, BytesSentAreAnObjectByCollectiveAndReadBack) {
             std::string::npos);
   MetricsWriter(dir.path() / "metrics.jsonl").write(row);
   EXPECT_EQ(read_metrics(dir.path() / "metrics.jsonl").steps.front(), row);
+}
+
+TEST(Metrics, WarningsAreAListOfTextsOfAnyKindAndReadBack) {
+  const ScratchDir dir;
+  StepMetrics row = sample_row(3);
+  EXPECT_EQ(to_json_line(row).find("warnings"), std::string::npos);
+  row.warnings = {"step 2: \"one\"\n</script>", "step 3: \u00e9, \u2028 and \\"};
+  EXPECT_NE(to_json_line(row).find(",\"skipped_steps\":1,\"warnings\":[\"step 2: \\\"one\\\"\\n</script>\",\"step 3: "),
+            std::string::npos)
+      << to_json_line(row);
+  MetricsWriter(dir.path() / "metrics.jsonl").write(row);
+  EXPECT_EQ(read_metrics(dir.path() / "metrics.jsonl").steps, std::vector<StepMetrics>{row});
+  row.warnings = {"caf\xe9"};
+  EXPECT_EQ(parse_json(to_json_line(row), "row").at("warnings").size(), 1u) << "no UTF-8, and JSON all the same";
+}
+
+TEST(MetricsBadInput, AWarningThatIsNoTextIsNamed) {
+  const ScratchDir dir;
+  for (const auto& [bad, named] : std::vector<std::pair<std::string, std::string>>{
+           {"[\"a\",3]", "warnings must hold texts, found 3"}, {"\"a\"", "warnings"}, {"null", "warnings"}}) {
+    write_file_atomically(dir.path() / "metrics.jsonl", "{\"step\":1,\"warnings\":" + bad + "}\n");
+    const std::string message = message_of([&] { read_metrics(dir.path() / "metrics.jsonl"); });
+    EXPECT_NE(message.find("metrics.jsonl:1"), std::string::npos) << bad << ": " << message;
+    EXPECT_NE(message.find(named), std::string::npos) << bad << ": " << message;
+  }
 }
 
 TEST(Metrics, EvaluationIsAnObjectBySource) {

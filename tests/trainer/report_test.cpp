@@ -1,10 +1,8 @@
 #include "trainer/record/report.h"
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <regex>
 #include <set>
 #include <string>
@@ -13,6 +11,7 @@
 #include "data/files/json.h"
 #include "tests/support/message_of.h"
 #include "tests/support/scratch_dir.h"
+#include "tests/trainer/report_runs.h"
 #include "trainer/checkpoint/hf_config.h"
 #include "trainer/record/metrics.h"
 #include "trainer/record/report_config.h"
@@ -21,65 +20,13 @@
 namespace smoe {
 namespace {
 
+using test::config_text;
+using test::make_evaluated_run;
+using test::make_run;
 using test::message_of;
 using test::ScratchDir;
 
 namespace fs = std::filesystem;
-
-constexpr const char* config_text =
-    "model:\n"
-    "  from: null\n"
-    "  vocab_size: 32000\n"
-    "  hidden_size: 4096\n"
-    "  intermediate_size: 14336\n"
-    "  num_hidden_layers: 32\n"
-    "  num_attention_heads: 32\n"
-    "  num_key_value_heads: 8\n"
-    "  head_dim: null\n"
-    "  num_local_experts: 8\n"
-    "  num_experts_per_tok: 2\n"
-    "  max_position_embeddings: 32768\n"
-    "  rope_theta: 1000000.0\n"
-    "data:\n"
-    "  train:\n"
-    "    - {path: data/a, weight: 1.0}\n"
-    "    - {path: data/b, weight: 0.5}\n"
-    "  eval: []\n"
-    "train:\n"
-    "  steps: 40\n"
-    "lora: null\n";
-
-// A run of 40 steps, two evaluation sources and a gradient norm that once was not finite.
-fs::path make_run(const fs::path& path, const std::string& source = "books", double offset = 0.0) {
-  make_directories(path);
-  write_file_atomically(path / "config.resolved.yaml", config_text);
-  MetricsWriter writer(path / "metrics.jsonl");
-  for (std::int64_t step = 1; step <= 40; ++step) {
-    const double t = static_cast<double>(step);
-    StepMetrics row;
-    row.step = step;
-    row.tokens = 4096 * step;
-    row.lm_loss = 3.0 + 4.0 * std::exp(-t / 10.0) + offset;
-    row.aux_loss = 2.2;
-    row.z_loss = 11.0;
-    row.loss = row.lm_loss + 0.022;
-    row.grad_norm = step == 20 ? not_measured : 1.0 / t;
-    row.learning_rate = 3e-4 * t / 40.0;
-    row.tokens_per_sec = 5000.0;
-    row.step_seconds = 0.8;
-    row.expert_load = {{0.5, 0.25, 0.125, 0.125}, {0.25, 0.25, 0.25, 0.25}};
-    row.max_vio = max_violation(row.expert_load);
-    row.peak_memory_bytes = 1u << 30;
-    row.model_gflops = 90.0;
-    writer.write(row);
-    if (step % 20 == 0) {
-      writer.write(std::vector<EvalMetrics>{
-          {.step = step, .source = source, .loss = 3.2, .perplexity = 24.5, .tokens = 1000},
-          {.step = step, .source = "web", .loss = 3.4 + offset, .perplexity = 30.0, .tokens = 1000}});
-    }
-  }
-  return path;
-}
 
 // What the page's script reads.
 Json data_of(const std::string& page) {
@@ -134,6 +81,33 @@ TEST(Report, ShowsMeasuresByLayerAsTheirMeansWhereTheRunHasThem) {
   EXPECT_EQ(shown, known);
 }
 
+TEST(Report, HasTheWarningsOfARunWithTheirRows) {
+  const ScratchDir dir;
+  dir.write(
+      "run/metrics.jsonl",
+      "{\"step\":1}\n{\"step\":2,\"warnings\":[\"step 2: a\",\"</script><b>\"]}\n{\"step\":9,\"warnings\":[\"step 7: c\"]}\n");
+  const std::string page = render_report({dir.path() / "run"});
+  EXPECT_EQ(page.find("</script><b>"), std::string::npos);
+  const auto entry = [](int step, const char* text) { return Json{{"step", step}, {"text", text}}; };
+  EXPECT_EQ(data_of(page).at("runs")[0].at("warnings"),
+            (Json{entry(2, "step 2: a"), entry(2, "</script><b>"), entry(9, "step 7: c")}));
+  EXPECT_EQ(data_of(render_report({make_run(dir.path() / "quiet")})).at("runs")[0].at("warnings"), Json::array());
+}
+
+TEST(Report, HasTheCoefficientOfTheBalanceLossAsItsMeanOverLayers) {
+  const ScratchDir dir;
+  dir.write("one/metrics.jsonl",
+            "{\"step\":1,\"aux_loss_coef\":0.5}\n{\"step\":2}\n{\"step\":3,\"aux_loss_coef\":0.25}\n");
+  dir.write("layers/metrics.jsonl", "{\"step\":1,\"aux_loss_coef\":[0.5,1.0]}\n");
+  const Json runs =
+      data_of(render_report({dir.path() / "one", dir.path() / "layers", make_run(dir.path() / "none")})).at("runs");
+  EXPECT_EQ(runs[0].at("steps").at("aux_loss_coef"), (Json{0.5, nullptr, 0.25}));
+  EXPECT_EQ(runs[1].at("steps").at("aux_loss_coef"), Json{0.75});
+  EXPECT_FALSE(runs[2].at("steps").contains("aux_loss_coef"));
+  EXPECT_EQ(runs[0].at("coefficients_by_layer"), false);
+  EXPECT_EQ(runs[1].at("coefficients_by_layer"), true);
+}
+
 TEST(Report, KeepsTheLastOfRowsThatRepeatAStep) {
   const ScratchDir dir;
   write_file_atomically(dir.path() / "metrics.jsonl",
@@ -174,28 +148,6 @@ TEST(Report, NamesTellRunsApart) {
   EXPECT_EQ(names({a / ""}), (std::vector<std::string>{"run"}));
   EXPECT_EQ(names({a, b}), (std::vector<std::string>{"a/run", "b/run"}));
   EXPECT_EQ(names({a, a}), (std::vector<std::string>{"run (1)", "run (2)"}));
-}
-
-// A run that was evaluated on that many sources.
-fs::path make_evaluated_run(const fs::path& path, int sources) {
-  make_directories(path);
-  MetricsWriter writer(path / "metrics.jsonl");
-  for (std::int64_t step = 1; step <= 3; ++step) {
-    StepMetrics row;
-    row.step = step;
-    row.tokens = 100 * step;
-    row.lm_loss = 5.0 - static_cast<double>(step);
-    writer.write(row);
-    std::vector<EvalMetrics> evals;
-    for (int i = 0; i < sources; ++i)
-      evals.push_back({.step = step,
-                       .source = "source-" + std::to_string(i),
-                       .loss = 3.0 + 0.1 * i - 0.2 * static_cast<double>(step),
-                       .perplexity = 20.0,
-                       .tokens = 1000});
-    writer.write(evals);
-  }
-  return path;
 }
 
 TEST(Report, HasAStyleForEveryLineOfItsFullestChart) {
@@ -314,148 +266,6 @@ TEST(ReportBadInput, OutputThatCannotBeWrittenIsNamed) {
   const fs::path out = dir.path() / "absent" / "report.html";
   const std::string message = message_of([&] { write_report({run}, out); });
   EXPECT_NE(message.find(out.string()), std::string::npos) << message;
-}
-
-// ---- in a browser -----------------------------------------------------------------------------------------------------
-
-struct BrowserVisit {
-  std::string dom;
-  std::string log;
-  bool console_spoke() const { return log.find("CONSOLE") != std::string::npos; }
-  int canvases() const {
-    const std::regex canvas("<canvas");
-    return static_cast<int>(
-        std::distance(std::sregex_iterator(dom.begin(), dom.end(), canvas), std::sregex_iterator()));
-  }
-};
-
-class ReportInBrowser : public testing::Test {
- protected:
-  void SetUp() override {
-    if (std::system("command -v chromium >/dev/null 2>&1") != 0) GTEST_SKIP() << "no chromium on this machine";
-  }
-
-  BrowserVisit visit(const fs::path& page) {
-    const fs::path dom = dir_.path() / "dom.html", log = dir_.path() / "chromium.log";
-    const std::string command =
-        "timeout 60 chromium --headless --no-sandbox --disable-gpu --window-size=1400,2000 "
-        "--user-data-dir='" +
-        (dir_.path() / "profile").string() +
-        "' --virtual-time-budget=5000 "
-        "--enable-logging=stderr --dump-dom 'file://" +
-        page.string() + "' >'" + dom.string() + "' 2>'" + log.string() + "'";
-    const int status = std::system(command.c_str());
-    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << read_file(log, 1 << 24);
-    return {read_file(dom, 1 << 26), read_file(log, 1 << 24)};
-  }
-
-  ScratchDir dir_;
-};
-
-TEST_F(ReportInBrowser, OneRunDrawsItsChartsAndLogsNothing) {
-  const fs::path out = dir_.path() / "report.html";
-  write_report({make_run(dir_.path() / "run")}, out);
-  const BrowserVisit seen = visit(out);
-  EXPECT_NE(seen.dom.find("data-ready=\"true\""), std::string::npos) << seen.log;
-  // Loss, learning rate, gradient norm, throughput, MaxVio, balance loss, z-loss, compute: two canvases each, and one
-  // for each layer's load over time.
-  EXPECT_NE(seen.dom.find("data-charts=\"8\""), std::string::npos);
-  EXPECT_EQ(seen.canvases(), 2 * 8 + 2);
-  EXPECT_NE(seen.dom.find("46.7B"), std::string::npos);
-  EXPECT_FALSE(seen.console_spoke()) << seen.log;
-}
-
-TEST_F(ReportInBrowser, SeveralRunsStandSideBySide) {
-  const fs::path out = dir_.path() / "report.html";
-  const std::string hostile = "</script><script>document.title='owned'</script>";
-  write_report({make_run(dir_.path() / "a", hostile), make_run(dir_.path() / "b", hostile, 0.5)}, out);
-  const BrowserVisit seen = visit(out);
-  EXPECT_NE(seen.dom.find("data-ready=\"true\""), std::string::npos) << seen.log;
-  EXPECT_NE(seen.dom.find("data-charts=\"10\""), std::string::npos) << "one more chart an evaluation source";
-  EXPECT_EQ(seen.canvases(), 2 * 10 + 2 * 2);
-  EXPECT_NE(seen.dom.find("2 runs side by side"), std::string::npos);
-  EXPECT_EQ(seen.dom.find("<title>owned"), std::string::npos);
-  EXPECT_FALSE(seen.console_spoke()) << seen.log;
-}
-
-TEST_F(ReportInBrowser, ARunThatHasLoggedNothingYetIsNoError) {
-  write_file_atomically(dir_.path() / "metrics.jsonl", "");
-  const fs::path out = dir_.path() / "report.html";
-  write_report({dir_.path()}, out);
-  const BrowserVisit seen = visit(out);
-  EXPECT_NE(seen.dom.find("data-ready=\"true\""), std::string::npos) << seen.log;
-  EXPECT_FALSE(seen.console_spoke()) << seen.log;
-}
-
-// Appended to a page: turns every control, and drags across the first chart to zoom; then the x axes of all charts must
-// have changed together.
-constexpr const char* exercise = R"html(<script>
-(function () {
-  const set = (id, property, value) => {
-    document.getElementById(id)[property] = value;
-    document.getElementById(id).dispatchEvent(new Event('input', {bubbles: true}));
-  };
-  set('smoothing', 'value', 0);
-  set('log-loss', 'checked', true);
-  set('x-axis', 'value', 'tokens');
-  set('x-axis', 'value', 'step');
-  const axes = () => [...document.querySelectorAll('.plot')].map(
-    (plot) => [...plot.querySelectorAll('.dygraph-axis-label-x')].map((label) => label.textContent).join());
-  const before = axes();
-  const canvas = document.querySelector('.plot canvas:last-of-type');
-  const box = canvas.getBoundingClientRect();
-  const mouse = (target, type, share) => target.dispatchEvent(new MouseEvent(type, {bubbles: true, cancelable: true,
-    view: window, button: 0, detail: 1, clientX: box.left + share * box.width, clientY: box.top + box.height / 2}));
-  mouse(canvas, 'mousemove', 0.5);
-  const values = document.querySelectorAll('.legend b').length;
-  mouse(canvas, 'mousedown', 0.5);
-  mouse(document, 'mousemove', 0.6);
-  mouse(document, 'mousemove', 0.7);
-  mouse(document, 'mouseup', 0.7);
-  const changed = axes().filter((axis, i) => axis !== before[i]).length;
-  document.documentElement.dataset.exercised = values + ' values, ' + changed + ' of ' + before.length + ' zoomed';
-})();
-</script>)html";
-
-TEST_F(ReportInBrowser, ControlsWorkAndChartsMoveTogether) {
-  const fs::path out = dir_.path() / "report.html";
-  write_file_atomically(out, render_report({make_run(dir_.path() / "run")}) + exercise);
-  const BrowserVisit seen = visit(out);
-  // A value from each of the 8 charts, and from both evaluations where the cursor is at their step.
-  EXPECT_TRUE(std::regex_search(seen.dom, std::regex("data-exercised=\"(8|9|10) values, 8 of 8 zoomed\"")))
-      << seen.dom.substr(0, 400) << seen.log;
-  EXPECT_FALSE(seen.console_spoke()) << seen.log;
-}
-
-// Appended to a page: how many different looks the legend of its first chart has.
-constexpr const char* count_looks = R"html(<script>
-(function () {
-  const swatches = [...document.querySelector('.legend').querySelectorAll('.swatch')];
-  document.documentElement.dataset.looks = swatches.length + ' lines, ' +
-    new Set(swatches.map((swatch) => swatch.style.background)).size + ' looks, ' +
-    swatches.filter((swatch) => swatch.classList.contains('dashed')).length + ' dashed';
-})();
-</script>)html";
-
-TEST_F(ReportInBrowser, NoTwoLinesOfAChartLookTheSame) {
-  const fs::path out = dir_.path() / "report.html";
-  write_file_atomically(out, render_report({make_evaluated_run(dir_.path() / "run", 12)}) + count_looks);
-  const BrowserVisit seen = visit(out);
-  EXPECT_NE(seen.dom.find("data-looks=\"13 lines, 13 looks, 5 dashed\""), std::string::npos) << seen.dom.substr(0, 400);
-  EXPECT_FALSE(seen.console_spoke()) << seen.log;
-}
-
-// The checks above can fail: a script error reaches the log, and a page that did not get to its end is not ready.
-TEST_F(ReportInBrowser, ABrokenScriptIsSeen) {
-  const fs::path out = dir_.path() / "report.html";
-  std::string page = render_report({make_run(dir_.path() / "run")});
-  const std::string call = "    drawSummary();\n";
-  ASSERT_NE(page.find(call), std::string::npos);
-  page.replace(page.find(call), call.size(), "    drawNothingThatExists();\n");
-  write_file_atomically(out, page);
-  const BrowserVisit seen = visit(out);
-  EXPECT_TRUE(seen.console_spoke());
-  EXPECT_EQ(seen.dom.find("data-ready"), std::string::npos);
 }
 
 }  // namespace

@@ -47,7 +47,7 @@ std::string layers_text(const LayerMetrics& layers) {
   return text + (open.empty() ? "" : "}");
 }
 
-// Source names come from the user's directories: they may hold anything, broken UTF-8 too.
+// Source names come from the user's directories, and files that are read may be anyone's: broken UTF-8 too.
 std::string quoted(const std::string& text) { return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 }  // namespace
@@ -91,6 +91,11 @@ std::string to_json_line(const StepMetrics& row) {
   line += fmt::format(",\"skipped_steps\":{}", row.skipped_steps);
   if (!row.forced_routing.empty()) line += ",\"forced_routing\":" + quoted(row.forced_routing);
   if (!row.bytes_sent.empty()) line += ",\"bytes_sent\":" + Json(row.bytes_sent).dump();
+  if (!row.warnings.empty()) {
+    line += ",\"warnings\":[";
+    for (std::size_t i = 0; i < row.warnings.size(); ++i) line += (i == 0 ? "" : ",") + quoted(row.warnings[i]);
+    line += "]";
+  }
   return line + "}\n";
 }
 

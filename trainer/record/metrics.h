@@ -61,7 +61,8 @@ struct StepMetrics {
   std::string forced_routing;          // of a benchmark (model/forced_routing.h); absent from the file where empty
   double model_gflops = not_measured;  // 1e9 model floating-point operations a second (no recompute counted)
   std::map<std::string, std::int64_t>
-      bytes_sent;  // by this step from rank 0 to others, by collective; absent with one rank
+      bytes_sent;                     // by this step from rank 0 to others, by collective; absent with one rank
+  std::vector<std::string> warnings;  // since the last row, each a line that says its step; absent where there is none
 
   bool operator==(const StepMetrics&) const = default;
 };

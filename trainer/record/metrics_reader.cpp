@@ -82,6 +82,17 @@ std::vector<double> read_coefficients(const JsonReader& json) {
   return numbers_of(json, key, found.is_array() ? found : Json::array({found}));
 }
 
+std::vector<std::string> read_warnings(const JsonReader& json) {
+  std::vector<std::string> warnings;
+  if (!json.has("warnings")) return warnings;
+  for (const Json& text : json.require_array("warnings")) {
+    if (!text.is_string())
+      throw std::runtime_error(fmt::format("{}: warnings must hold texts, found {}", json.where(), text.dump()));
+    warnings.push_back(text.get<std::string>());
+  }
+  return warnings;
+}
+
 StepMetrics read_step(const JsonReader& json) {
   StepMetrics row;
   row.step = json.require_int("step", 0, any_count);
@@ -101,6 +112,7 @@ StepMetrics read_step(const JsonReader& json) {
     for (const auto& [label, unused] : sent.object().items())
       row.bytes_sent[label] = sent.require_int(label, 0, any_count);
   }
+  row.warnings = read_warnings(json);
   return row;
 }
 

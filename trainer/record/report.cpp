@@ -39,7 +39,7 @@ double mean_of(const std::vector<double>& values) {
 
 Json step_columns(const std::map<std::int64_t, StepMetrics>& rows) {
   Json columns = {{"step", Json::array()}};
-  std::map<std::string, bool> measured_by_layer;
+  std::map<std::string, bool> measured;  // of what not every run has
   for (const auto& [step, row] : rows) {
     append_column(columns, "step", step);
     append_column(columns, "tokens", row.tokens);
@@ -52,13 +52,27 @@ Json step_columns(const std::map<std::int64_t, StepMetrics>& rows) {
     });
     visit_layers(row.by_layer, [&](const char* object, const char* key, const std::vector<double>& values) {
       const std::string path = path_of(object, key);
-      measured_by_layer[path] |= !values.empty();
+      measured[path] |= !values.empty();
       append_column(columns, path, rounded(mean_of(values), 6));
     });
+    measured["aux_loss_coef"] |= !row.aux_loss_coef.empty();
+    append_column(columns, "aux_loss_coef", rounded(mean_of(row.aux_loss_coef), 6));
   }
-  for (const auto& [key, measured] : measured_by_layer)
-    if (!measured) columns.erase(key);
+  for (const auto& [key, is_there] : measured)
+    if (!is_there) columns.erase(key);
   return columns;
+}
+
+// [{"step": of the row, "text": ...}]
+Json warnings_of(const std::map<std::int64_t, StepMetrics>& rows) {
+  Json warnings = Json::array();
+  for (const auto& [step, row] : rows)
+    for (const std::string& text : row.warnings) warnings.push_back({{"step", step}, {"text", text}});
+  return warnings;
+}
+
+bool coefficients_by_layer(const std::map<std::int64_t, StepMetrics>& rows) {
+  return std::any_of(rows.begin(), rows.end(), [](const auto& row) { return row.second.aux_loss_coef.size() > 1; });
 }
 
 Json eval_columns(const std::vector<EvalMetrics>& rows) {
@@ -130,6 +144,8 @@ Json run_data(const std::filesystem::path& run_dir, const std::string& name) {
               {"steps", step_columns(steps)},
               {"evals", eval_columns(log.evals)},
               {"expert_load", load_maps(steps)},
+              {"warnings", warnings_of(steps)},
+              {"coefficients_by_layer", coefficients_by_layer(steps)},
               {"config", Json::array()},
               {"parameters", nullptr},
               {"forced_routing", forced_routing(steps)}};
@@ -260,6 +276,7 @@ std::string render_report(const std::vector<std::filesystem::path>& run_dirs) {
                {"CHARTS", std::string(report_assets::charts)},
                {"DATA", script_safe_json(
                             {{"runs", runs}, {"line_styles", line_styles(runs)}, {"layer_charts", layer_charts()}})},
+               {"NUMBERS", std::string(report_assets::numbers)},
                {"SCRIPT", std::string(report_assets::script)}});
 }
 

@@ -7,7 +7,8 @@ namespace smoe::report_assets {
 
 extern const std::string_view page;          // report_template.html
 extern const std::string_view style;         // report_template.css
-extern const std::string_view script;        // report_template.js
+extern const std::string_view numbers;       // report_numbers.js
+extern const std::string_view script;        // report_template.js, which uses it
 extern const std::string_view charts;        // dygraph.min.js, https://dygraphs.com, MIT licence
 extern const std::string_view charts_style;  // dygraph.css
 

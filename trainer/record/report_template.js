@@ -4,6 +4,7 @@
   const {runs, line_styles: lineStyles, layer_charts: layerCharts} = JSON.parse(document.getElementById('data').textContent);
   const several = runs.length > 1;
   const byId = (id) => document.getElementById(id);
+  const leaveOut = (id) => { byId(id).hidden = true; };  // it is looked for again where the theme changes
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const dark = matchMedia('(prefers-color-scheme: dark)');
   const styleOf = (line) => ({color: lineStyles[line][dark.matches ? 'dark' : 'light'], dash: lineStyles[line].dash});
@@ -23,52 +24,6 @@
     const pieces = dash.map((length, i) => (i % 2 ? 'transparent ' : color + ' ') + end + 'px ' + (end += length) + 'px');
     if (dash.length) node.style.background = 'repeating-linear-gradient(90deg, ' + pieces + ')';
     return node;
-  }
-
-  // ---- numbers ----------------------------------------------------------------------------------------------------
-
-  const isNumber = (value) => typeof value === 'number' && isFinite(value);
-
-  function significant(value, digits) {
-    if (!isNumber(value)) return '–';
-    if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6)) {
-      return value.toExponential(digits - 1).replace(/\.?0+e/, 'e').replace('e+', 'e');
-    }
-    return String(Number(value.toPrecision(digits)));
-  }
-
-  function short(value) {  // 12300 -> 12.3k
-    if (!isNumber(value)) return '–';
-    const letters = ['', 'k', 'M', 'B', 'T'];
-    let letter = 0;
-    while (Math.abs(value) >= 999.5 && letter + 1 < letters.length) {
-      value /= 1000;
-      ++letter;
-    }
-    return Number(value.toPrecision(3)) + letters[letter];
-  }
-
-  const whole = (value) => isNumber(value) ? value.toLocaleString('en') : '–';
-
-  function duration(seconds) {
-    if (!isNumber(seconds)) return '–';
-    if (seconds < 60) return significant(seconds, 3) + ' s';
-    if (seconds < 3600) return Math.floor(seconds / 60) + ' min ' + Math.round(seconds % 60) + ' s';
-    return Math.floor(seconds / 3600) + ' h ' + Math.round(seconds % 3600 / 60) + ' min';
-  }
-
-  const percent = (value) => isNumber(value) ? (100 * value).toFixed(1) + '%' : '–';
-  const mebibytes = (value) => isNumber(value) && value > 0 ? whole(Math.round(value / 1048576)) + ' MiB' : '–';
-  const last = (values) => values && values.length ? values[values.length - 1] : undefined;
-
-  function mean(values) {
-    const present = values.filter(isNumber);
-    return present.length ? present.reduce((sum, value) => sum + value, 0) / present.length : undefined;
-  }
-
-  function median(values) {
-    const present = (values || []).filter(isNumber).sort((a, b) => a - b);
-    return present.length ? present[Math.floor((present.length - 1) / 2)] : undefined;
   }
 
   // MaxVio of one layer: (max - mean) / mean.
@@ -121,6 +76,20 @@
     return element('span', {}, swatch(styleOf(index)), runs[index].name);
   }
 
+  // Each says its step; one that does not is of its row's.
+  function drawWarnings() {
+    const blocks = runs.flatMap((run, i) => {
+      const items = run.warnings.map(({step, text}) => {
+        const [opening] = text.match(/^step \d+/) || [''];
+        return element('li', {}, element('b', {}, opening || 'step ' + step + ': '), text.slice(opening.length));
+      });
+      const list = items.length ? [element('ul', {}, ...items)] : [];
+      return several && list.length ? [element('h3', {}, runHeading(i)), ...list] : list;
+    });
+    if (!blocks.length) return leaveOut('warnings');
+    byId('warnings').replaceChildren(element('div', {class: 'card warnings'}, element('h2', {}, 'Warnings'), ...blocks));
+  }
+
   function drawSummary() {
     if (several) {
       byId('title').textContent = runs.length + ' runs side by side';
@@ -154,7 +123,7 @@
 
   function drawEvaluation() {
     const sources = [...new Set(runs.flatMap((run) => run.evals.map((source) => source.source)))].sort();
-    if (!sources.length) return byId('evaluation').remove();
+    if (!sources.length) return leaveOut('evaluation');
     const of = (run, name) => run.evals.find((source) => source.source === name);
     let headings, rows;
     if (several) {
@@ -232,6 +201,13 @@
     return list;
   }
 
+  // What stays as it was configured stands there: a line where it changes over a run.
+  function coefficientChart(axis) {
+    const changes = runs.some((run) => new Set(column(run, 'aux_loss_coef').filter(isNumber)).size > 1);
+    const unit = runs.some((run) => run.coefficients_by_layer) ? 'weight of the balance loss, mean of layers' : 'weight of the balance loss';
+    return {title: 'Balance coefficient', unit, series: changes ? runSeries('aux_loss_coef', axis, 0) : []};
+  }
+
   function evalSeries(run, source, axis, label, style) {
     return {x: positions(run, source.step, axis), y: source.loss, label, style, width: 1.6, points: true};
   }
@@ -260,6 +236,7 @@
       {title: 'MaxVio', unit: 'worst layer; 0 is balance', series: runSeries('max_vio', axis, smoothing)},
       {title: 'Balance loss', unit: 'summed over layers; 1 a layer is balance',
         series: runSeries('aux_loss', axis, smoothing)},
+      coefficientChart(axis),
       {title: 'Router z-loss', unit: 'summed over layers', series: runSeries('z_loss', axis, smoothing)},
       ...layerCharts.map(([key, title, unit]) => ({title, unit, series: runSeries(key, axis, smoothing)})),
       {title: 'Compute', unit: 'model GFLOP/s', short: true, series: runSeries('model_gflops', axis, smoothing)},
@@ -367,7 +344,7 @@
 
   function drawBalance() {
     const withLoad = runs.map((run, i) => [run, i]).filter(([run]) => run.expert_load.step.length);
-    if (!withLoad.length) return byId('balance').remove();
+    if (!withLoad.length) return leaveOut('balance');
     const scale = element('span', {class: 'load-scale'}, '½×', element('i'), '2× the even share');
     const blocks = withLoad.map(([run, i]) => loadBlock(run, i));
     byId('balance').replaceChildren(
@@ -440,7 +417,7 @@
   function drawConfiguration() {
     const configs = runs.map((run) => new Map(run.config));
     const keys = [...new Set(runs.flatMap((run) => run.config.map(([key]) => key)))];
-    if (!keys.length) return byId('configuration').remove();
+    if (!keys.length) return leaveOut('configuration');
     const sections = new Map();
     for (const key of keys) {
       const [first, ...rest] = key.split('.');
@@ -472,6 +449,7 @@
   function drawAll() {
     loadEnds = ['--load-low', '--load-even', '--load-high'].map(
       (name) => css(name).match(/[0-9a-f]{2}/gi).map((part) => parseInt(part, 16)));
+    drawWarnings();
     drawSummary();
     drawEvaluation();
     drawCharts();
