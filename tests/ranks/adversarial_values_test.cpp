@@ -96,6 +96,28 @@ TEST(adversarial_values, a_bias_alone_decides) {
   });
 }
 
+// Where every token takes every expert, or there is one expert, nothing can be out of balance.
+TEST(adversarial_values, all_experts_for_every_token_balance) {
+  EquivalenceCase every = top(8);
+  route_to_hot_expert(every);
+  be_sure(every);
+  EquivalenceCase single = top(1);
+  single.model.num_local_experts = 1;
+  for (EquivalenceCase* c : {&every, &single}) {
+    c->steps = 1;
+    const bool one = c == &single;
+    at_layouts(one ? std::vector<Layout>{{.ranks = test_session().size()}} : few_layouts(), *c,
+               [&](const Layout&, const Steps& steps) {
+                 EXPECT_TRUE(steps[0].finite);
+                 expect_all(steps[0].measures.max_vio, 0, 1e-12, "MaxVio");
+                 expect_balances(steps[0].measures, 1, 1, 1);
+                 expect_all(steps[0].measures.rank_load, 1, 1e-12, "rank_load");
+                 expect_all(steps[0].measures.margin, 0, 0, "margin");
+                 for (const double norm : steps[0].measures.gradient_balance) EXPECT_LT(norm, rounding);
+               });
+  }
+}
+
 // Two micro-batches; then, in step 3, sequences in turn. In `global_batch` the second micro-batch sees both: (8 + 4) / 2.
 TEST(adversarial_values, scopes_tell_bursts_apart) {
   EquivalenceCase c = top(1);
