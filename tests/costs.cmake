@@ -15,6 +15,9 @@ set(smoe_costs
   "^equivalence_of_frozen\\.[48]_ranks" 15
   "^(Collectives|equivalence_finds|equivalence_of_scopes|equivalence_of_frozen)\\." 10
   "^equivalence\\.[a-z_0-9]+\\.4_ranks" 8
+  "^adversarial_routing\\.8" 15
+  "^(adversarial_values|refused_steps)\\.([48]|some)" 6
+  "^(adversarial|refused)" 4
   "^(equivalence|WatchdogParts|StepTraffic)\\." 6
   "^(Watchdog|RanksBadInput)\\." 5
   "^(CommandLine\\.layouts|CommandBadInput\\.disk_full|Reshard\\.)" 5

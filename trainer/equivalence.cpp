@@ -9,65 +9,12 @@
 #include <string_view>
 #include <unordered_map>
 
-#include "data/shards/batch.h"
-#include "kernels/host_view.h"
-#include "kernels/philox.h"
-#include "model/freeze.h"
-#include "model/mixtral.h"
-#include "model/selection_bias.h"
-#include "optim/adamw.h"
 #include "parallel/comm/agreement.h"
-#include "trainer/layer_metrics.h"
-#include "trainer/objective.h"
+#include "trainer/case_training.h"
 #include "trainer/record/metrics_rows.h"
-#include "trainer/training_step.h"
 
 namespace smoe {
 namespace {
-
-// Token ids, targets and documents of one step's global batch: a pure function of (seed, step, position).
-struct GlobalBatch {
-  std::vector<std::int32_t> ids, targets, document_start;
-};
-
-GlobalBatch make_batch(const EquivalenceCase& what, std::int64_t step) {
-  const std::int64_t length = what.sequence_length, sequences = what.at_once * what.accumulation;
-  const auto draw = [&](std::int64_t i) {
-    return philox(what.seed, static_cast<std::uint64_t>(i), static_cast<std::uint64_t>(step));
-  };
-  GlobalBatch batch;
-  for (std::int64_t s = 0; s < sequences; ++s) {
-    std::int32_t start = 0;
-    for (std::int64_t t = 0; t < length; ++t) {
-      const auto bits = draw(s * length + t);
-      if (what.documents && t > 0 && bits[0] % 5 == 0) start = static_cast<std::int32_t>(t);
-      batch.ids.push_back(static_cast<std::int32_t>(bits[1] % static_cast<std::uint64_t>(what.model.vocab_size)));
-      const bool without = what.masked_unevenly && s % 3 == 1;
-      const bool masked = without || (!(what.masked_unevenly && s % 3 == 2) && uniform_open(bits[2]) < what.masked);
-      batch.targets.push_back(
-          masked ? masked_target
-                 : static_cast<std::int32_t>(bits[3] % static_cast<std::uint64_t>(what.model.vocab_size)));
-      batch.document_start.push_back(start);
-    }
-  }
-  return batch;
-}
-
-// The sequences of one dp rank, as the loader cuts a global batch (data/shards/loader.h).
-GlobalBatch part_of(const GlobalBatch& whole, const EquivalenceCase& what, std::int64_t rank, std::int64_t ranks) {
-  const std::int64_t micro = what.at_once / ranks, length = what.sequence_length;
-  GlobalBatch part;
-  for (std::int64_t m = 0; m < what.accumulation; ++m) {
-    const auto first = (m * what.at_once + rank * micro) * length, last = first + micro * length;
-    const auto append = [&](std::vector<std::int32_t>& to, const std::vector<std::int32_t>& from) {
-      to.insert(to.end(), from.begin() + first, from.begin() + last);
-    };
-    append(part.ids, whole.ids);
-    append(part.targets, whole.targets);
-    append(part.document_start, whole.document_start);
-  }
-  return part;
-}
 
 // What is not finite, on either side, is infinitely far. (An expected infinity would otherwise divide every difference by
 // itself.)
@@ -143,50 +90,11 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, int threads) {
 }
 
 CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, Backend& backend) {
-  if (what.at_once % mesh.size(Axis::dp) != 0)
-    throw std::logic_error("the sequences computed at once must divide over dp");
-  const std::int64_t dp = mesh.size(Axis::dp), rank = mesh.rank(Axis::dp);
-  Arena persistent(backend);
-  Mixtral model(what.model, mesh, frozen_patterns(what.router, what.freeze), what.routing, what.type);
-  model.allocate(backend, persistent, what.sequence_length, true);
-  SelectionBias bias(backend, persistent, model);
-  if (!what.selection_bias.empty())
-    bias.set(what.selection_bias);
-  else if (what.router.bias_update_rate > 0)
-    bias.begin_at_zero();
-  AdamW optimizer(backend, persistent, model.parameters(), mesh, what.optimizer, what.bucket_elements);
-  std::vector<float> staging;
-  model.parameters().initialize(backend, what.seed, [&](const Parameter& p, std::span<float> values) {
-    if (what.adjust) what.adjust(p, values);
-    optimizer.keeps_masters()(p, values);
-  });
-  TrainingStep step(backend, mesh, model, optimizer, what.router, what.at_once / dp, what.recompute,
-                    what.objective ? what.objective() : std::make_unique<CrossEntropy>());
-  step.use_selection_bias(bias);
-  step.measure_routers(true);
-
+  CaseTraining training(what, mesh, backend);
   CaseRun run;
   run.at_once = what.at_once;
-  for (const Parameter& p : model.parameters()) run.parameters.push_back({p.name, p.shape, p.slice, p.first});
-  for (std::int64_t n = 1; n <= what.steps; ++n) {
-    const GlobalBatch batch = part_of(make_batch(what, n), what, rank, dp);
-    step.steer(n);
-    const StepResult result =
-        step.compute_gradients({what.at_once * what.accumulation / dp, what.sequence_length, batch.ids, batch.targets,
-                                batch.document_start, what.seed + static_cast<std::uint64_t>(n)});
-    StepNumbers& found = run.steps.emplace_back();
-    found.lm_loss = result.lm_loss;
-    found.aux_loss = result.aux_loss;
-    found.z_loss = result.z_loss;
-    found.grad_norm = result.grad_norm;
-    found.expert_load = step.balance().load;
-    found.measures = layer_metrics(step.balance(), step.router_measures(), model.has_capacity());
-    step.gather_gradients();
-    for (const Parameter& p : model.parameters()) found.gradients.push_back(numbers_of(backend, p.gradient));
-    step.apply(result, n, what.optimizer.learning_rate);
-    for (const Parameter& p : model.parameters()) found.weights.push_back(numbers_of(backend, p.value));
-    found.selection_bias = bias.values();
-  }
+  for (const Parameter& p : training.parameters()) run.parameters.push_back({p.name, p.shape, p.slice, p.first});
+  for (std::int64_t n = 1; n <= what.steps; ++n) run.steps.push_back(training.step(n));
   return run;
 }
 

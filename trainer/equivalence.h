@@ -49,10 +49,14 @@ struct EquivalenceCase {
   std::function<std::unique_ptr<Objective>()> objective;  // empty: cross-entropy
   // Sees every parameter's initial values, before they are rounded, and may change them: to force a routing.
   std::function<void(const Parameter&, std::span<float> values)> adjust;
+  // Sees every step's global batch, step 1 the first, and may change it. [sequences, sequence_length], micro-batch by
+  // micro-batch and in each rank by rank.
+  std::function<void(std::int64_t step, std::span<std::int32_t> ids, std::span<std::int32_t> targets)> arrange;
 };
 
 // Of one step, on this rank: its slices, gradients summed over replicas and before clipping, weights after the update.
 struct StepNumbers {
+  bool finite = true;  // false: refused, and the weights are those before it
   double lm_loss = 0, aux_loss = 0, z_loss = 0, grad_norm = 0;
   std::vector<std::vector<double>> expert_load;        // [L][E]
   std::vector<float> selection_bias;                   // [L,E] after the update, of the whole model; empty: none

@@ -10,8 +10,8 @@
 #include <span>
 #include <string>
 
-#include "tests/ranks/equivalence_basic.h"
 #include "tests/ranks/faulty_communicators.h"
+#include "tests/ranks/routed_cases.h"
 #include "tests/ranks/test_session.h"
 #include "tests/support/weighted_cross_entropy.h"
 #include "trainer/equivalence.h"
@@ -28,54 +28,6 @@ struct Case {
   bool some_layouts = false;  // those that do not fit the case are left out
 };
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
-
-// Every token gets a large first component, which survives the layers; gates that read it prefer or avoid an expert.
-EquivalenceCase with_preferences(std::map<std::int64_t, float> preference_of_expert) {
-  EquivalenceCase c = basic();
-  c.adjust = [preference_of_expert](const Parameter& p, std::span<float> values) {
-    const std::int64_t width = p.slice.rank() == 2 ? p.slice[1] : 1;
-    const auto at = [&](std::int64_t row, std::int64_t column) -> float& {
-      return values[static_cast<std::size_t>(row * width + column)];
-    };
-    if (p.name == "model.embed_tokens.weight")
-      for (std::int64_t r = 0; r < p.slice[0]; ++r) at(r, 0) = 2.0f;
-    const bool writes = p.name.find(".o_proj.") != std::string::npos || p.name.find(".w2.") != std::string::npos;
-    if (writes && p.first[0] == 0)  // no layer changes it
-      for (std::int64_t column = 0; column < width; ++column) at(0, column) = 0.0f;
-    if (p.name.find(".gate.weight") != std::string::npos)
-      for (const auto& [expert, preference] : preference_of_expert) at(expert, 0) = preference;
-  };
-  return c;
-}
-
-// In bf16, where rounding would decide between experts that score nearly alike: here each token's id decides. The first
-// components of a token, one an expert, survive the layers; two of them are large, and each gate reads its own, and little
-// else.
-EquivalenceCase in_bf16() {
-  EquivalenceCase c = basic();
-  c.type = DType::bf16;
-  c.adjust = [](const Parameter& p, std::span<float> values) {
-    constexpr std::int64_t experts = 8;
-    const std::int64_t width = p.slice.rank() == 2 ? p.slice[1] : 1;
-    const auto at = [&](std::int64_t row, std::int64_t column) -> float& {
-      return values[static_cast<std::size_t>(row * width + column)];
-    };
-    if (p.name == "model.embed_tokens.weight")
-      for (std::int64_t r = 0; r < p.slice[0]; ++r) {
-        const std::int64_t id = p.first[0] + r, best = id % experts,
-                           second = (best + 1 + id / experts % (experts - 1)) % experts;
-        for (std::int64_t e = 0; e < experts; ++e) at(r, e) = e == best ? 1.5f : e == second ? 1.0f : 0.0f;
-      }
-    const bool writes = p.name.find(".o_proj.") != std::string::npos || p.name.find(".w2.") != std::string::npos;
-    for (std::int64_t row = 0; writes && row < std::min(p.slice[0], experts - p.first[0]); ++row)
-      for (std::int64_t column = 0; column < width; ++column) at(row, column) = 0.0f;
-    if (p.name.find(".gate.weight") != std::string::npos)
-      for (std::int64_t e = 0; e < experts; ++e)
-        for (std::int64_t column = 0; column < width; ++column)
-          at(e, column) = column >= experts ? 0.05f * at(e, column) : e == column ? 2.0f : 0.0f;
-  };
-  return c;
-}
 
 const CaseRun& one_rank(const Case& c);
 
