@@ -99,13 +99,14 @@ CaseRun run_case(const EquivalenceCase& what, const Mesh& mesh, Backend& backend
 }
 
 Deviations compare(const CaseRun& found, const CaseRun& one_rank, const Mesh& mesh,
-                   const std::function<bool(const std::string&)>& only) {
+                   const std::function<bool(const std::string&)>& only, std::size_t steps) {
   if (found.steps.size() != one_rank.steps.size())
     throw std::logic_error("runs of different numbers of steps are compared");
   std::unordered_map<std::string, std::size_t> places;
   for (std::size_t i = 0; i < one_rank.parameters.size(); ++i) places.emplace(one_rank.parameters[i].name, i);
   Deviations worst;
-  for (std::size_t n = 0; n < found.steps.size(); ++n) {
+  if (steps == 0 || steps > found.steps.size()) steps = found.steps.size();
+  for (std::size_t n = 0; n < steps; ++n) {
     const StepNumbers &a = found.steps[n], &b = one_rank.steps.at(n);
     const auto step = static_cast<std::int64_t>(n) + 1;
     keep_worse(worst.lm_loss, relative(a.lm_loss, b.lm_loss), step);

@@ -32,7 +32,10 @@ Trainer::Trainer(RunParts parts)
       watch_({.model = parts_.hf.model,
               .router = parts_.config.router,
               .trained_gates = trained_gates(*parts_.whole),
-              .idle_expert_steps = parts_.config.log.idle_expert_steps,
+              // A benchmark that leaves experts out means to.
+              .idle_expert_steps = parts_.config.router.forced_routing.type == ForcedRoutingType::none
+                                       ? parts_.config.log.idle_expert_steps
+                                       : 0,
               .warmup_steps = parts_.config.schedule.warmup_steps}) {
   const LongWork work(parts_.mesh.session(), "starting the run");
   together(parts_.mesh.group(Axis::world), "trainer.start",

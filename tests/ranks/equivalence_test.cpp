@@ -274,8 +274,11 @@ TEST_P(equivalence, every_layout_equals_one_rank) {
     ASSERT_EQ(problems, std::vector<std::string>{}) << "this case is for other numbers of ranks";
     ++compared;
     const Mesh mesh = Mesh::over(test_session(), layout, {.kind = device_of(DeviceChoice::automatic)});
-    const Deviations d = compare(run_case(c.what, mesh, 1), expected, mesh);
-    for (const std::string& violation : violations(d, tolerances_of(c.what.type, layout)))
+    const CaseRun run = run_case(c.what, mesh, 1);
+    const Deviations first = compare(run, expected, mesh, {}, 1), d = compare(run, expected, mesh);
+    for (const std::string& violation : violations(first, tolerances_of(c.what.type, layout, 1)))
+      ADD_FAILURE() << layout.to_string() << ", the first step: " << violation;
+    for (const std::string& violation : violations(d, tolerances_of(c.what.type, layout, c.what.steps)))
       ADD_FAILURE() << layout.to_string() << ": " << violation;
     if (mesh.is_root())
       std::printf("%-40s %-18s loss %.1e aux %.1e z %.1e norm %.1e gradient %.1e weight %.1e\n", c.name,
@@ -335,7 +338,7 @@ class equivalence_finds : public ::testing::TestWithParam<DType> {
   void expect_found(const Layout& layout, Mesh& mesh, const std::string& spoiled) {
     SCOPED_TRACE(layout.to_string());
     const CaseRun run = run_case(what_, mesh, 1);
-    const Tolerances tolerances = tolerances_of(what_.type, layout);
+    const Tolerances tolerances = tolerances_of(what_.type, layout, what_.steps);
     const auto is_spoiled = [&](const std::string& name) { return name.find(spoiled) != std::string::npos; };
     const Deviations bad = compare(run, expected_, mesh, is_spoiled);
     const Deviations good = compare(run, expected_, mesh, [&](const std::string& name) { return !is_spoiled(name); });
