@@ -126,7 +126,9 @@ class RouterProblems {
     const double most =
         static_cast<double>(config_.model.num_local_experts) / static_cast<double>(config_.model.num_experts_per_tok) -
         1;
-    if (*forced.max_vio >= most)
+    if (most <= 0)
+      add(key, "found skewed, expected none or uniform: every token takes every expert, and no load is uneven");
+    else if (*forced.max_vio >= most)
       add(max_vio,
           fmt::format("found {}, expected less than {:.3g}: MaxVio is never above that, which it is with all tokens on "
                       "the same model.num_experts_per_tok",

@@ -38,14 +38,18 @@ void print_table(const std::vector<EvalMetrics>& rows) {
                row.perplexity, row.tokens, row.aux_loss, row.max_vio);
 }
 
-// The rows, and under "refused" why a source has none.
-void print_json(const std::vector<EvalMetrics>& rows, const std::vector<RefusedSource>& refused) {
+// The rows, under "refused" why a source has none, and of a benchmark's weights how its routing was forced.
+void print_json(const std::vector<EvalMetrics>& rows, const std::vector<RefusedSource>& refused,
+                const std::string& forced_routing) {
   std::string line = rows.empty() ? "{\"step\":0,\"eval\":{}}\n" : to_json_line(rows);
   if (!refused.empty()) {
     Json reasons = Json::object();
     for (const RefusedSource& source : refused) reasons[source.path] = source.reason;
     line.insert(line.rfind('}'), ",\"refused\":" + reasons.dump(-1, ' ', false, Json::error_handler_t::replace));
   }
+  if (!forced_routing.empty())
+    line.insert(line.rfind('}'),
+                ",\"forced_routing\":" + Json(forced_routing).dump(-1, ' ', false, Json::error_handler_t::replace));
   fmt::print("{}", line);
 }
 
@@ -95,7 +99,7 @@ void eval(const EvalArguments& arguments) {
       }
   }
   if (arguments.json)
-    print_json(rows, refused);
+    print_json(rows, refused, config.forced_routing);
   else if (!rows.empty())
     print_table(rows);
   if (!refused.empty()) throw EndsWith(1);  // each has been told

@@ -8,6 +8,7 @@
 
 #include "data/files/printable.h"
 #include "kernels/tensor.h"
+#include "model/forced_routing.h"
 #include "model/freeze.h"
 #include "model/mixtral.h"
 #include "parallel/mesh.h"
@@ -89,6 +90,8 @@ std::string describe_run(const RunConfig& config, const Layout& layout, int rank
       line("memory",
            fmt::format("{:.2f} GiB a rank for weights, gradients and moments, about {:.2f} GiB for activations; {}{}",
                        state, activations, found, room.knows() && needed > free ? ": too little" : ""));
+  if (const std::string forced = describe(config.router.forced_routing); !forced.empty())
+    text += line("ROUTING", fmt::format("forced: {}, for a benchmark (router.forced_routing)", forced));
   text += line("output", printable(train.output_dir));
   return text;
 }

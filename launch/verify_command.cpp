@@ -14,6 +14,7 @@
 #include "kernels/backend.h"
 #include "kernels/check_backend.h"
 #include "launch/commands.h"
+#include "model/forced_routing.h"
 #include "trainer/equivalence.h"
 #include "trainer/layout_check.h"
 #include "trainer/same_device.h"
@@ -71,6 +72,11 @@ void print_heading(const RunConfig& config, const EquivalenceCase& what, int ran
   if (config.router.aux_loss_scope != what.router.aux_loss_scope)
     fmt::print("router.aux_loss_scope {} depends on the layout by its definition: {} stands in for it.\n",
                yaml_text(config.router.aux_loss_scope), yaml_text(what.router.aux_loss_scope));
+  if (config.router.capacity_factor)
+    fmt::print(
+        "router.capacity_factor counts in each piece of a sequence that parallel.tp cuts: such layouts drop others, and are left out.\n");
+  if (const std::string forced = describe(config.router.forced_routing); !forced.empty())
+    fmt::print("Routing is forced ({}): what the routers choose is not tried.\n", forced);
   if (config.train.device == DeviceChoice::check) fmt::print("{}\n", check_notice);
   fmt::print("\n{:<24} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}       {}\n", "layout", "lm loss", "balance", "z loss",
              "norm", "gradient", "weight", "worst gradient");
@@ -117,7 +123,8 @@ void verify(const VerifyArguments& arguments, Job& job) {
       if (job.is_root()) fmt::print("{}", row(title, d, found.empty()));
     };
     hold(layout.to_string(), whole, whole_on_one);
-    if (layout.dp() == 1 && layout.tp > 1) hold(layout.to_string() + " split", split, split_on_one);
+    const bool by_sequence = whole.routing.capacity_factor > 0;  // a capacity is: cut, a sequence is several
+    if (layout.dp() == 1 && layout.tp > 1 && !by_sequence) hold(layout.to_string() + " split", split, split_on_one);
     ++checked;
   }
   const Tolerances allowed;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <stdexcept>
@@ -36,9 +37,9 @@ ForcedRouter::ForcedRouter(const ForcedRouting& wanted, std::int64_t experts, st
   const auto E = static_cast<double>(experts), K = static_cast<double>(experts_per_token);
   std::vector<double> widths(static_cast<std::size_t>(experts), 1);
   if (!uniform_) {
-    const double largest = (1 + wanted.max_vio.value()) / E;
-    if (largest >= 1 / K) throw std::logic_error("a token takes an expert once: no MaxVio is as large as that");
-    const double r = falling_factor(experts, largest);
+    if (wanted.max_vio.value() >= most_max_vio(experts, experts_per_token))
+      throw std::logic_error("a token takes an expert once: no MaxVio is as large as that");
+    const double r = falling_factor(experts, (1 + *wanted.max_vio) / E);
     for (std::size_t e = 1; e < widths.size(); ++e) widths[e] = r * widths[e - 1];
   }
   double sum = 0;

@@ -42,7 +42,8 @@ void Router::forward(Context& context, const TokenBatch& batch, const Tensor& x,
     backend.balance_statistics(saved.probabilities, saved.logsumexp, saved.experts, statistics.counts,
                                statistics.probability_sums, statistics.z_sums);
   if (!statistics.measures.empty())
-    backend.router_measures(rule_, saved.logits, bias, saved.probabilities, saved.experts, statistics.measures);
+    backend.router_measures(rule_, saved.logits, selection_bias_, saved.probabilities, saved.experts,
+                            statistics.measures);
 }
 
 void Router::backward(Context& context, const Tensor& dweights, const RouterGradient& gradient, const Saved& saved,

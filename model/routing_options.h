@@ -1,6 +1,7 @@
 // What is done in training alone where tokens find their experts. The defaults are Mixtral's: nothing.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -18,7 +19,9 @@ struct RoutingOptions {
   // run: how many consecutive tokens it is counted over.
   Capacity capacity(std::int64_t experts, std::int64_t experts_per_token, std::int64_t run) const {
     const double equal_share = static_cast<double>(experts_per_token * run) / static_cast<double>(experts);
-    return {static_cast<std::int64_t>(std::ceil(capacity_factor * equal_share)), run, capacity_order};
+    // A product that is a whole number but for its rounding is that number. No expert gets a token twice, nor then more than `run`.
+    const double rows = std::ceil(capacity_factor * equal_share * (1 - 1e-12));
+    return {static_cast<std::int64_t>(std::min(rows, static_cast<double>(run))), run, capacity_order};
   }
 
   // The router's input is multiplied by numbers drawn from [1 - jitter, 1 + jitter) (Switch, arXiv 2101.03961) wherever the

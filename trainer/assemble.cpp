@@ -196,7 +196,8 @@ void begin_selection_bias(RunParts& parts) {
   if (!from_checkpoint && !parts.from.empty())
     if (const auto found = load_selection_bias(parts.from, parts.hf.model); !found.empty()) bias.set(found);
   const char* holder = from_checkpoint ? "the checkpoint" : "model.from";
-  if (!bias.empty() && !updated)
+  const bool forced = parts.config.router.forced_routing.type != ForcedRoutingType::none;
+  if (!bias.empty() && !updated && !forced)
     parts.notes.push_back(fmt::format(
         "{} has a selection bias: experts are chosen by it as it stands, router.bias_update_rate being 0", holder));
   if (!bias.empty() || !updated) return;
@@ -234,8 +235,10 @@ void mark_forced_routing(RunParts& parts) {
           "routers did not choose",
           before.forced_routing));
   }
-  if (const std::string forced = describe(parts.config.router.forced_routing); !forced.empty()) {
-    parts.hf.forced_routing = forced;
+  const bool trains = parts.state.step < parts.config.train.steps;
+  if (const std::string forced = describe(parts.config.router.forced_routing); !forced.empty() && trains) {
+    std::string& all = parts.hf.forced_routing;
+    if (all.find(forced) == std::string::npos) all += (all.empty() ? "" : "; ") + forced;
     parts.notes.push_back(fmt::format(
         "warning: routing is forced ({}), for a benchmark: experts train on tokens that their routers do not choose, and every output "
         "says so (router.forced_routing)",

@@ -103,13 +103,16 @@ struct Tolerances {
 // f32 seldom rounds to another bf16. From the first update on it often does: of some ten thousand weights a few lie where
 // their masters' last bits decide between two bf16, a whole 2^-7 of the weight apart, and what is computed from them is
 // rounded elsewhere, as it is with tp, whose partial sums are rounded before they are added. Then some twenty roundings of
-// 2^-9, one behind the other, leave sqrt(20) of them in a gradient, and the worst of a tensor's entries about four times that.
+// 2^-9, one behind the other, leave sqrt(20) of them in a gradient, and the worst of a tensor's entries about four times that;
+// sqrt(2) times as much where both come together.
 // All this where routing is decided by more than rounding: a token that goes to another expert is no rounding.
 constexpr Tolerances tolerances_of(DType type, const Layout& layout, std::int64_t steps) {
   if (type == DType::f32) return {};
   if (layout.tp == 1 && steps == 1)
     return {.loss = 1e-5, .grad_norm = 1e-4, .gradient = 1e-2, .weight = 1e-2, .measure = 1e-2};
-  return {.loss = 1e-3, .grad_norm = 4e-3, .gradient = 5e-2, .weight = 1e-2, .measure = 5e-2};
+  if (layout.tp == 1 || steps == 1)
+    return {.loss = 1e-3, .grad_norm = 4e-3, .gradient = 5e-2, .weight = 1e-2, .measure = 5e-2};
+  return {.loss = 1e-3, .grad_norm = 4e-3, .gradient = 7e-2, .weight = 1e-2, .measure = 7e-2};
 }
 // One sentence for each deviation that is too large; empty: the layout is equivalent.
 std::vector<std::string> violations(const Deviations& deviations, const Tolerances& tolerances = {});

@@ -31,7 +31,10 @@ std::vector<double> RouterProbe::changed(Mixtral& model, Context context) {
   const Range range(context.backend, "probe");
   const auto layers = static_cast<std::size_t>(model.config().num_hidden_layers);
   const Communicator& dp = context.mesh.group(Axis::dp);
-  const std::int64_t length = dataset_->sequence_length(), of_all = at_once_ * dp.size();
+  const std::int64_t length = dataset_->sequence_length();
+  // Evenly over the ranks, which wait for the one that has most.
+  const std::int64_t at_once = std::min(at_once_, (sequences_ + dp.size() - 1) / dp.size()),
+                     of_all = at_once * dp.size();
   const std::int64_t per_token = model.config().num_experts_per_tok;
   std::vector<std::vector<std::int32_t>> now(layers);
   std::vector<std::int32_t> choices;
@@ -39,7 +42,7 @@ std::vector<double> RouterProbe::changed(Mixtral& model, Context context) {
   Mixtral::Saved saved;
   // Ranks for which no sequence is left take part: the experts they hold may be wanted by others.
   for (std::int64_t done = 0; done < sequences_; done += of_all) {
-    const auto [before, samples] = share_of_rank(std::min(of_all, sequences_ - done), at_once_, dp.rank());
+    const auto [before, samples] = share_of_rank(std::min(of_all, sequences_ - done), at_once, dp.rank());
     columns.read(*dataset_, done + before, samples, length);
     context.activations.rewind({});
     context.scratch.rewind({});

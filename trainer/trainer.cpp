@@ -19,6 +19,7 @@
 #include "optim/schedule.h"
 #include "parallel/comm/agreement.h"
 #include "parallel/comm/mpi_session.h"
+#include "parallel/token_split.h"
 #include "trainer/activation_memory.h"
 #include "trainer/evaluate.h"
 #include "trainer/outliers.h"
@@ -130,16 +131,7 @@ RunSummary Trainer::run() {
                 in_every_unit(router.aux_loss_coef,
                               router.aux_loss_scope == AuxLossScope::hf ? BalanceUnit::hf : BalanceUnit::smoe,
                               {parts_.hf.model.num_hidden_layers, parts_.hf.model.num_experts_per_tok}));
-  if (const RouterConfig& router = config.router; router.capacity_factor)
-    record_.say(fmt::format(
-        "an expert takes at most {} of the {} assignments of a sequence; {} are dropped (router.capacity_factor, "
-        "router.capacity_order)",
-        router.routing()
-            .capacity(parts_.hf.model.num_local_experts, parts_.hf.model.num_experts_per_tok,
-                      config.data.sequence_length)
-            .rows,
-        parts_.hf.model.num_experts_per_tok * config.data.sequence_length,
-        router.capacity_order == CapacityOrder::position ? "later ones" : "less probable ones"));
+  if (const RouterConfig& router = config.router; router.capacity_factor) record_.say(describe_capacity());
   if (parts_.training.model->type() == DType::bf16 && parts_.training.backend->device() == Device::cpu)
     record_.say("bf16 on a CPU is widened to f32 and rounded back: the numbers of a GPU, and no time saved");
   if (config.train.device == DeviceChoice::check) record_.say(check_notice);
@@ -183,15 +175,37 @@ void Trainer::start_loader() {
                   parts_.state.step + 1);
 }
 
+std::string Trainer::describe_capacity() const {
+  const TrainerConfig& config = parts_.config;
+  const ModelConfig& model = parts_.hf.model;
+  const std::int64_t length = config.data.sequence_length,
+                     run = TokenSplit(parts_.mesh).run(config.train.micro_batch_size, length);
+  const Capacity capacity = config.router.routing().capacity(model.num_local_experts, model.num_experts_per_tok, run);
+  return fmt::format(
+      "an expert takes at most {} of the {} assignments of {}; {} are dropped (router.capacity_factor, "
+      "router.capacity_order)",
+      capacity.rows, model.num_experts_per_tok * run,
+      run == length ? "a sequence" : fmt::format("each {} tokens, in which parallel.tp cuts sequences", run),
+      config.router.capacity_order == CapacityOrder::position ? "later ones" : "less probable ones");
+}
+
 // Its first choices are those of the weights that the run begins with.
 void Trainer::start_probe() {
   const TrainerConfig& config = parts_.config;
-  const std::int64_t sequences =
-      config.log.probe_sequences.value_or(probe_sequences(config.log.interval, config.train.global_batch_size));
-  if (sequences == 0) return;
+  const std::int64_t sequences = config.log.probe_sequences.value_or(
+      probe_sequences(config.log.interval, config.train.global_batch_size, parts_.mesh.size(Axis::dp)));
+  if (sequences == 0) {
+    if (!config.log.probe_sequences)
+      record_.say(
+          "no probe of changed assignments: a sequence would take more than one part in 120 of the time between two rows "
+          "(log.probe_sequences, log.interval)");
+    return;
+  }
   const std::vector<Source>& held_out = parts_.corpus->eval.empty() ? parts_.corpus->train : parts_.corpus->eval;
   probe_.emplace(held_out.front().dataset, sequences, config.train.micro_batch_size);
   probe_->changed(*parts_.training.model, parts_.training.step->context());
+  record_.say(fmt::format("probe of changed assignments: {} sequence(s) of {} with every row (log.probe_sequences)",
+                          probe_->sequences(), config.data.sequence_length));
 }
 
 // Every rank has refused the same steps, and all of them come here: one speaks for all.
@@ -311,7 +325,8 @@ void Trainer::report(const StepResult& result, double learning_rate) {
   if (result.refused())
     record_.say(fmt::format("warning: step {} refused: loss {}, gradient norm {}{}; no weight changed", step,
                             result.loss, result.grad_norm, result.outlier ? far_above(result) : ""));
-  if (!is_due(step) && !result.refused()) return;
+  if (!is_due(step) && !result.refused() && untold_warnings_.empty()) return;
+  meter_.restart();  // what a row takes counts in the next
   const bool on_gpu = parts_.training.backend->device() == Device::cuda;
   double peaks[] = {static_cast<double>(peak_resident_bytes()), on_gpu ? static_cast<double>(cuda_memory().peak) : 0};
   parts_.mesh.group(Axis::world).all_reduce(std::span(peaks, on_gpu ? 2 : 1), Reduce::max, "trainer.peak_memory");
@@ -334,10 +349,9 @@ void Trainer::report(const StepResult& result, double learning_rate) {
   }
   record_.write(row);
   summary_.last = std::move(row);
-  meter_.restart();
 }
 
-// In the log at once, and in the next row.
+// In the log at once, and in the step's row.
 void Trainer::warn(const std::vector<std::string>& texts) {
   for (const std::string& text : texts) record_.say("warning: " + text);
   untold_warnings_.insert(untold_warnings_.end(), texts.begin(), texts.end());

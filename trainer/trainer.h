@@ -57,6 +57,7 @@ class Trainer {
   void open_record(bool resumed);
   void start_loader();
   void start_probe();
+  std::string describe_capacity() const;
   void train(std::int64_t step);
   std::uint64_t noise_key(std::int64_t step) const;
   StepResult gradients_of(const Batch& batch);

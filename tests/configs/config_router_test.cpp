@@ -186,6 +186,10 @@ const std::vector<RefusedRouter> refused_routers = {
     {"forced_more_than_collapse", "forced_routing: {type: skewed, max_vio: 3}",
      "c.yaml:1:50: router.forced_routing.max_vio: found 3.0, expected less than 3: MaxVio is never above that, which it is with "
      "all tokens on the same model.num_experts_per_tok"},
+    {"forced_unevenly_where_all_experts_are_taken",
+     "forced_routing: {type: skewed, max_vio: 0.1}}\nmodel: {num_local_experts: 2, num_experts_per_tok: 2",
+     "c.yaml:1:26: router.forced_routing: found skewed, expected none or uniform: every token takes every expert, and no load is "
+     "uneven"},
     {"forced_beside_the_bias", "forced_routing: uniform, bias_update_rate: 0.001",
      "c.yaml:1:26: router.forced_routing: found with router.bias_update_rate 0.001, expected one of them: what it would steer by is "
      "not the routers' choice"},

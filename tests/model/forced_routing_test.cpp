@@ -67,6 +67,8 @@ TEST(ForcedRouting, SkewedHasTheMaxVioThatWasAskedForInAnyStretch) {
 TEST(ForcedRouting, WhatNoTokenCanDoIsRefused) {
   EXPECT_THROW(ForcedRouter({ForcedRoutingType::skewed, 3.0}, 8, 2), std::logic_error);
   EXPECT_NO_THROW(ForcedRouter({ForcedRoutingType::skewed, 2.999}, 8, 2));
+  EXPECT_NO_THROW(ForcedRouter({ForcedRoutingType::skewed, 1.3333333333333333}, 7, 3))
+      << "the last number below 7 / 3 - 1";
 }
 
 TEST(ForcedRouting, SaysWhatItIs) {

@@ -82,6 +82,11 @@ const std::vector<Balancer>& balancers() {
          c.recompute = Recompute::layer;
        }},
       {"capacity", [](EquivalenceCase& c) { c.routing.capacity_factor = 1; }},
+      {"capacity_by_probability",
+       [](EquivalenceCase& c) {
+         c.routing.capacity_factor = 1;
+         c.routing.capacity_order = CapacityOrder::probability;
+       }},
       {"top_1", [](EquivalenceCase& c) { c.model.num_experts_per_tok = 1; }},
       {"top_1_by_probability",
        [](EquivalenceCase& c) {
@@ -92,9 +97,9 @@ const std::vector<Balancer>& balancers() {
        [](EquivalenceCase& c) {
          c.router.aux_loss_scope = AuxLossScope::sequence;
          c.router.bias_update_rate = 0.01;
-         c.router.target_max_vio = 0.5;
          c.routing.jitter = 0.1f;
          c.routing.capacity_factor = 1.25;
+         c.routing.capacity_order = CapacityOrder::probability;
          c.accumulation = 2;
          c.recompute = Recompute::layer;
        }},

@@ -57,9 +57,9 @@ const std::vector<Trained>& trained() {
        }},
       {"with_all_that_balances",
        [](EquivalenceCase& c) {
-         c.router.bias_update_rate = 0.01;
          c.router.target_max_vio = 0.2;
          c.routing.capacity_factor = 1;
+         c.routing.capacity_order = CapacityOrder::probability;
          c.routing.jitter = 0.1f;
          c.recompute = Recompute::layer;
        }},

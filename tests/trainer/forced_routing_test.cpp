@@ -28,12 +28,15 @@ class ForcedRuns : public TrainingTest {
 };
 
 TEST_F(ForcedRuns, UniformIsBalancedToTheTokenAndStillTrains) {
-  run(forced("run", uniform));
+  TrainerConfig c = forced("run", uniform);
+  c.train.steps = 20;
+  run(c);
   const MetricsLog log = metrics("run");
   for (const StepMetrics& row : log.steps) {
     EXPECT_EQ(row.max_vio, 0);
     for (const auto& layer : row.expert_load) EXPECT_EQ(layer, std::vector<double>(4, 0.25));
     for (const double norm : row.by_layer.gradient_lm) EXPECT_GT(norm, 0);
+    for (const double margin : row.by_layer.margin) EXPECT_LT(margin, 0) << "in what the routers would have chosen by";
   }
   EXPECT_LT(log.steps.back().lm_loss, log.steps.front().lm_loss);
   EXPECT_GT(log.evals.back().max_vio, 0) << "evaluation is the routers' own";
@@ -88,6 +91,18 @@ TEST_F(ForcedRuns, WhatIsTrainedOnFromThemKeepsTheMark) {
             std::string::npos)
       << log_of("tuned");
   EXPECT_EQ(mark_of("tuned", 4), "uniform");
+}
+
+TEST_F(ForcedRuns, EveryWayIsKeptAndOneThatTrainedNothingIsNone) {
+  run(forced("run", {ForcedRoutingType::skewed, 0.5}));
+  TrainerConfig on = forced("run", uniform);
+  on.train.steps = 6;
+  run(on);
+  EXPECT_EQ(mark_of("run", 6), "skewed, MaxVio 0.5; uniform");
+  TrainerConfig none = forced("none", uniform);
+  none.train.steps = 0;
+  run(none);
+  EXPECT_EQ(mark_of("none", 0), "");
 }
 
 TEST_F(ForcedRuns, AreTheSameWithRecomputationAndResumed) {

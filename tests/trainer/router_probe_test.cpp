@@ -132,13 +132,17 @@ TEST_F(Probe, FollowsASelectionBias) {
   EXPECT_GT(sum, 0);
 }
 
-TEST(ProbeSequences, AreWhatOnePartIn180Affords) {
-  EXPECT_EQ(probe_sequences(10, 8), 1);
-  EXPECT_EQ(probe_sequences(10, 5), 0);
-  EXPECT_EQ(probe_sequences(10, 64), 10);
-  EXPECT_EQ(probe_sequences(1, 60), 1);
-  EXPECT_EQ(probe_sequences(100, 1024), 32);
-  EXPECT_EQ(probe_sequences(1000000000, 16777216), 32) << "the product of both does not fit";
+TEST(ProbeSequences, AreWhatOnePartIn120OfARanksWorkAffords) {
+  EXPECT_EQ(probe_sequences(10, 4, 1), 1);
+  EXPECT_EQ(probe_sequences(10, 3, 1), 0);
+  EXPECT_EQ(probe_sequences(10, 64, 1), 16);
+  EXPECT_EQ(probe_sequences(1, 40, 1), 1);
+  EXPECT_EQ(probe_sequences(100, 1024, 1), 32);
+  EXPECT_EQ(probe_sequences(10, 8, 2), 2) << "one of each rank";
+  EXPECT_EQ(probe_sequences(10, 8, 8), 0) << "a rank has one sequence a step";
+  EXPECT_EQ(probe_sequences(40, 8, 8), 8);
+  EXPECT_EQ(probe_sequences(100, 1024, 64), 32);
+  EXPECT_EQ(probe_sequences(1000000000, 16777216, 1), 32) << "the product of both does not fit";
 }
 
 }  // namespace
