@@ -190,10 +190,10 @@ void require_same_study(const SweepPlan& plan) {
                     directory.string(), fmt::join(found, "\n  ")));
 }
 
-std::unique_ptr<DirectoryLock> open_study(const SweepPlan& plan) {
+std::unique_ptr<DirectoryLock> open_study(const SweepPlan& plan, double patience) {
   const fs::path& directory = plan.study.directory;
   require_same_study(plan);
-  auto lock = std::make_unique<DirectoryLock>(directory, "sweep", "output_dir");
+  auto lock = std::make_unique<DirectoryLock>(directory, "sweep", "output_dir", patience);
   require_same_study(plan);  // another may have made it meanwhile
   for (const char* name : {kept_base, kept_data, kept_sweep, "results.jsonl", "results.csv"})
     remove_temporaries(directory / name);

@@ -28,7 +28,7 @@ SweepPlan read_sweep_plan(const std::string& file);
 void require_same_study(const SweepPlan& plan);
 
 // The root's: takes the directory, holds it against the plan, and keeps the plan there (sweep.yaml, base.yaml, data.json).
-// Throws std::runtime_error also where data is not there or is not what it was.
-std::unique_ptr<DirectoryLock> open_study(const SweepPlan& plan);
+// Throws std::runtime_error also where data is not there or is not what it was. patience: seconds to wait for who holds it.
+std::unique_ptr<DirectoryLock> open_study(const SweepPlan& plan, double patience = 0.05);
 
 }  // namespace smoe

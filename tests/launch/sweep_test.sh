@@ -149,6 +149,36 @@ case_signal_stops_after_saving() {
   absent study/points/seed-2
   expect 0 'stopped .*seed-1' '1 stopped, 1 left' -- "$smoe" sweep sweep.yaml --status
 }
+case_points_beside_one_another() {
+  prepared
+  two_by_two
+  "$smoe" sweep sweep.yaml
+  cp -r study whole
+  rm -r study
+  local point pids=()
+  for point in 4 3 seed-1_aux_loss_coef-0.01 1; do
+    "$smoe" sweep sweep.yaml --point "$point" >"$point.log" 2>&1 &
+    pids+=($!)
+  done
+  for point in "${pids[@]}"; do wait "$point" || fail "a task ended with status $?: $(cat ./*.log)"; done
+  same_results whole study
+  expect 0 '4 done' -- "$smoe" sweep sweep.yaml --point 1
+  expect 2 '--point: found .5., expected a number from 1 to 4' -- "$smoe" sweep sweep.yaml --point 5
+}
+case_running_point_is_left_to_who_runs_it() {
+  prepared steps=100000
+  write_sweep 'train.seed: {values: [1]}'
+  "$smoe" sweep sweep.yaml --point 1 >log 2>&1 &
+  local pid=$! tries
+  for tries in $(seq 1000); do
+    [ -f study/points/seed-1/checkpoints/latest ] && break
+    sleep 0.02
+  done
+  expect 1 'point seed-1: another process runs it' 'run it again when' -- "$smoe" sweep sweep.yaml
+  grep -q begun study/points/seed-1/point.json || fail "$(cat study/points/seed-1/point.json)"
+  kill -TERM "$pid"
+  wait "$pid" || true
+}
 case_random_draws_are_prefixes() {
   prepared
   printf 'base: config.yaml\noutput_dir: study\nmethod: random\nruns: 2\nseed: 5\nparameters:\n  optimizer.learning_rate: {distribution: log_uniform_values, min: 1.0e-4, max: 1.0e-2}\n' >sweep.yaml

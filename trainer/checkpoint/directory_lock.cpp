@@ -20,13 +20,14 @@ namespace {
 
 constexpr const char* lock_name = ".lock";
 
-// is_locked() holds it for an instant.
-bool take(int file) {
-  for (int tries = 0; tries < 5; ++tries) {
-    if (tries > 0) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    if (::flock(file, LOCK_EX | LOCK_NB) == 0) return true;
+// is_locked() holds it for an instant, so nobody gives up at once.
+bool take(int file, double patience) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(patience);
+  while (::flock(file, LOCK_EX | LOCK_NB) != 0) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
-  return false;
+  return true;
 }
 
 }  // namespace
@@ -43,14 +44,15 @@ bool is_locked(const fs::path& directory) {
   return !free;
 }
 
-DirectoryLock::DirectoryLock(const fs::path& directory, const std::string& what, const std::string& key) {
+DirectoryLock::DirectoryLock(const fs::path& directory, const std::string& what, const std::string& key,
+                             double patience) {
   make_directories(directory);
   const fs::path lock = directory / lock_name;
   file_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
   if (file_ < 0)
     throw std::runtime_error(
         fmt::format("{}: cannot be written ({}); choose another {}", directory.string(), std::strerror(errno), key));
-  if (!take(file_)) {
+  if (!take(file_, patience)) {
     std::array<char, 256> holder{};
     const auto length = ::pread(file_, holder.data(), holder.size() - 1, 0);
     const std::string who(holder.data(), length > 0 ? static_cast<std::size_t>(length) : 0);

@@ -9,8 +9,10 @@ namespace smoe {
 class DirectoryLock {
  public:
   // Makes the directory and takes its lock. Throws std::runtime_error if it cannot be written, or another process holds
-  // it (named in the message). what: who writes there, "run"; key: the option that names the directory.
-  DirectoryLock(const std::filesystem::path& directory, const std::string& what, const std::string& key);
+  // it (named in the message) for `patience` seconds on end. what: who writes there, "run"; key: the option that names
+  // the directory.
+  DirectoryLock(const std::filesystem::path& directory, const std::string& what, const std::string& key,
+                double patience = 0.05);
   ~DirectoryLock();
   DirectoryLock(const DirectoryLock&) = delete;
   DirectoryLock& operator=(const DirectoryLock&) = delete;

@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <cstddef>
 #include <cstdio>
 #include <exception>
+#include <memory>
 #include <optional>
 #include <span>
 #include <stdexcept>
@@ -14,6 +16,7 @@
 #include "data/files/printable.h"
 #include "data/files/sha256.h"
 #include "parallel/comm/agreement.h"
+#include "trainer/checkpoint/directory_lock.h"
 #include "trainer/signals.h"
 #include "trainer/study/results.h"
 #include "trainer/study/weights_hash.h"
@@ -33,7 +36,7 @@ class StudyRunner {
     });
     wanted = broadcast_text(world_, wanted, 0, "study.begin");
     for (std::size_t i = 0; i < study_.points.size(); ++i) {
-      if (wanted[i] != '1') continue;
+      if (wanted[i] != '1' || left_to_another(i)) continue;
       if (stop_requested() || !run_point(i)) return ended(RunEnd::stopped);
     }
     return ended(RunEnd::complete);
@@ -42,22 +45,53 @@ class StudyRunner {
  private:
   bool is_root() const { return world_.rank() == 0; }
 
+  bool is_asked_for(std::size_t i) const { return !options_.only || *options_.only == i; }
+
   // Reads where the points stand; '1' for each that is to run.
   std::string begin() {
-    results_.resize(study_.points.size());
-    std::vector<PointResult> found;
-    for (std::size_t i = 0; i < study_.points.size(); ++i)
-      if ((results_[i] = result_of(study_, study_.points[i]))) found.push_back(*results_[i]);
-    check_results(study_, found);
     make_directories(study_.directory);
+    results_.resize(study_.points.size());
     std::string wanted;
-    for (auto& result : results_) {
-      // Its row goes before it runs: it would be wrong from the moment that the run ends.
-      if (result && result->record.status == PointRecord::Status::failed && options_.retry_failed) result.reset();
-      wanted += result ? '0' : '1';
+    {
+      const auto lock = lock_for_results();
+      std::vector<PointResult> found;
+      for (std::size_t i = 0; i < study_.points.size(); ++i)
+        if ((results_[i] = result_of(study_, study_.points[i]))) found.push_back(*results_[i]);
+      check_results(study_, found);
+      for (std::size_t i = 0; i < study_.points.size(); ++i) {
+        if (options_.retry_failed && is_asked_for(i)) forget_failure(i);
+        wanted += results_[i] || !is_asked_for(i) ? '0' : '1';
+      }
+      write_results(study_, known());
     }
-    write();
     return wanted;
+  }
+
+  // A failed point's row goes before it runs again: it would be wrong from the moment that the run ends.
+  void forget_failure(std::size_t i) {
+    if (!results_[i] || results_[i]->record.status != PointRecord::Status::failed) return;
+    PointRecord record = results_[i]->record;
+    record.status = PointRecord::Status::begun;
+    record.error.clear();
+    write_point_record(study_.of_point(study_.points[i]), record);
+    results_[i].reset();
+  }
+
+  // Of a task that runs one point beside others.
+  std::unique_ptr<DirectoryLock> lock_for_results() const {
+    constexpr double patience = 60;  // many tasks may end at once
+    return options_.only ? std::make_unique<DirectoryLock>(study_.directory, "sweep", "output_dir", patience) : nullptr;
+  }
+
+  bool left_to_another(std::size_t i) {
+    double held = 0;
+    together(world_, "study.held", [&] {
+      if (is_root()) held = is_locked(study_.of_point(study_.points[i]));
+    });
+    world_.all_reduce(std::span(&held, 1), Reduce::max, "study.held");
+    if (held == 0) return false;
+    say(fmt::format("point {}: another process runs it", study_.points[i].name));
+    return busy_ = true;
   }
 
   // False where a signal stopped it.
@@ -121,7 +155,11 @@ class StudyRunner {
     }
     write_point_record(study_.of_point(point), record);
     results_[i] = result_of(study_, point);
-    write();
+    const auto lock = lock_for_results();
+    if (lock)  // others have written since
+      for (std::size_t other = 0; other < results_.size(); ++other)
+        results_[other] = result_of(study_, study_.points[other]);
+    write_results(study_, known());
   }
 
   std::vector<PointResult> known() const {
@@ -130,14 +168,13 @@ class StudyRunner {
       if (result) known.push_back(*result);
     return known;
   }
-  void write() const { write_results(study_, known()); }
 
   StudyEnd ended(RunEnd end) {
     std::vector<double> counts(2);
-    for (const auto& result : results_)
-      if (result) ++counts[result->record.status == PointRecord::Status::failed];
+    for (std::size_t i = 0; i < results_.size(); ++i)
+      if (results_[i] && is_asked_for(i)) ++counts[results_[i]->record.status == PointRecord::Status::failed];
     world_.all_reduce(std::span(counts), Reduce::sum, "study.end");  // the root's, the others having none
-    return {end, static_cast<std::size_t>(counts[0]), static_cast<std::size_t>(counts[1])};
+    return {end, static_cast<std::size_t>(counts[0]), static_cast<std::size_t>(counts[1]), busy_};
   }
 
   bool stop_requested() {
@@ -155,6 +192,7 @@ class StudyRunner {
   const StudyOptions& options_;
   Communicator& world_;
   const RunPoint& run_;
+  bool busy_ = false;
   std::vector<std::optional<PointResult>> results_;  // by point; the root's alone
 };
 
