@@ -70,6 +70,7 @@ void tell_end(const SweepPlan& plan, const StudyEnd& end, bool only) {
 }
 
 void sweep(const SweepArguments& arguments, Job& job) {
+  if (arguments.json && !arguments.status) throw UsageError("--json: found without --status, expected both or neither");
   SweepPlan plan;
   job.agree("launch.configuration", [&] { plan = read_sweep_plan(arguments.file); });
   std::string everything = fmt::format("sweep\n{}retry_failed: {}\nstatus: {}\npoint: {}\n", print_sweep(plan.sweep),

@@ -120,6 +120,7 @@ case_status() {
   printf 'metric: {name: val_loss, goal: minimize}\n' >>sweep.yaml
   expect 0 '4 points: 0 done, 0 running, 0 failed, 0 stopped, 4 left' 'not known' -- "$smoe" sweep sweep.yaml --status
   absent study
+  expect 2 '--json: found without --status' -- "$smoe" sweep sweep.yaml --json
   "$smoe" sweep sweep.yaml
   expect 0 '4 done.* 0 left' 'best by eval: seed-' -- "$smoe" sweep sweep.yaml --status
   rm -r study/points/seed-1_aux_loss_coef-0 study/results.jsonl

@@ -242,6 +242,7 @@ TEST_F(StudyRuns, APointThatWasCutOffComesToTheSameResults) {
   fs::remove_all(point / "checkpoints/step-000006");
   run(study, runner(study));
   EXPECT_EQ(results(), expected);
+  EXPECT_TRUE(fs::exists(point / "checkpoints/step-000006"));
   fs::remove_all(point / "checkpoints");  // none is, nor a record
   fs::remove(point / "point.json");
   run(study, runner(study));
