@@ -40,7 +40,8 @@ std::string law_text(const SweepParameter& parameter) {
     default: break;
   }
   text += fmt::format(", min: {}, max: {}", bound_text(parameter, parameter.min), bound_text(parameter, parameter.max));
-  if (parameter.distribution == Distribution::q_uniform || parameter.distribution == Distribution::q_log_uniform_values)
+  if (parameter.distribution == Distribution::q_uniform || parameter.distribution == Distribution::q_log_uniform ||
+      parameter.distribution == Distribution::q_log_uniform_values)
     text += ", q: " + yaml_text(parameter.q);
   return text;
 }

@@ -39,8 +39,8 @@ bool is_one_of(std::string_view word, const std::vector<std::string>& words) {
 
 bool has_bounds(Distribution d) {
   using enum Distribution;
-  return d == int_uniform || d == uniform || d == q_uniform || d == log_uniform || d == log_uniform_values ||
-         d == q_log_uniform_values;
+  return d == int_uniform || d == uniform || d == q_uniform || d == log_uniform || d == q_log_uniform ||
+         d == log_uniform_values || d == q_log_uniform_values;
 }
 bool is_normal(Distribution d) {
   using enum Distribution;
@@ -48,7 +48,7 @@ bool is_normal(Distribution d) {
 }
 bool is_rounded(Distribution d) {
   using enum Distribution;
-  return d == q_uniform || d == q_log_uniform_values || d == q_normal || d == q_log_normal;
+  return d == q_uniform || d == q_log_uniform || d == q_log_uniform_values || d == q_normal || d == q_log_normal;
 }
 bool is_logarithm_of_values(Distribution d) {
   return d == Distribution::log_uniform_values || d == Distribution::q_log_uniform_values;
@@ -163,19 +163,24 @@ class SweepReader {
       }
     }
     if (!value.find("name")) refuse(value, "metric.name", "missing, expected lm_loss, max_vio, eval or eval.SOURCE");
-    sweep_.metric = metric;
+    if (!metric.name.empty()) sweep_.metric = metric;
   }
 
+  // Empty where nothing here has that name, which no grid and no draw depends on.
   std::string read_metric_name(const YamlNode& item) {
     const std::string& name = item.text;
     if (is_one_of(name, losses_there)) return "lm_loss";
     if (is_one_of(name, evaluations_there)) return "eval";
     if (name == "lm_loss" || name == "max_vio" || name == "eval" || (name.starts_with("eval.") && name.size() > 5))
       return name;
-    refuse(item, "metric.name",
-           fmt::format("found {}, expected lm_loss, max_vio, eval (the mean loss of all sources) or eval.SOURCE{}",
-                       item.described(), did_you_mean(nearest(name, {"lm_loss", "max_vio", "eval"}))));
-    return name;
+    const auto meant = nearest(name, {"lm_loss", "max_vio", "eval"});
+    if (item.kind == YamlNode::Kind::scalar && !name.empty() && !meant)
+      sweep_.notes.push_back(fmt::format("metric.name: {}", shown(name)));
+    else
+      refuse(item, "metric.name",
+             fmt::format("found {}, expected lm_loss, max_vio, eval (the mean loss of all sources) or eval.SOURCE{}",
+                         item.described(), did_you_mean(meant)));
+    return "";
   }
 
   // prefix: of the configuration's keys, "router." inside W&B's nested form router: {parameters: {...}}.

@@ -62,13 +62,17 @@ TEST(SweepReader, WhatIsWeightsAndBiasesAloneIsPassedOver) {
       "  a.b: {value: 1}\n", head + "program: train.py\nproject: p\ncommand: [python]\nmetric: {name: val_loss}\n");
   EXPECT_EQ(sweep.notes, (std::vector<std::string>{"program", "project", "command"}));
   EXPECT_EQ(sweep.metric, (SweepMetric{"eval", false}));
+  const SweepConfig other = of_parameters("  a.b: {value: 1}\n", head + "metric: {name: val_auroc, goal: maximize}\n");
+  EXPECT_EQ(other.notes, std::vector<std::string>{"metric.name: val_auroc"});
+  EXPECT_FALSE(other.metric);
 }
 
 TEST(SweepReader, PrintsWhatReadsBack) {
   const SweepConfig sweep = of_parameters(
       "  a.b: {values: [1, x y, [2]], probabilities: [0.5, 0.25, 0.25]}\n  a.c: {min: 1, max: 5}\n"
       "  a.d: {distribution: q_log_normal, mu: 0.5, sigma: 2, q: 8}\n  a.e: {min: 0.0, max: 1}\n  a.f: {value: 7}\n"
-      "  a.g: {distribution: q_uniform, min: 0, max: 64, q: 16}\n",
+      "  a.g: {distribution: q_uniform, min: 0, max: 64, q: 16}\n"
+      "  a.h: {distribution: q_log_uniform, min: 3.5, max: 5.5, q: 2}\n",
       head + "seed: 9\nmetric: {name: max_vio, goal: minimize}\n");
   const SweepConfig again = parse_sweep(print_sweep(sweep), "study.yaml");
   EXPECT_EQ(print_sweep(again), print_sweep(sweep));
@@ -131,8 +135,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadSweep{"base: b\nmethod: grid\nparameters: {}", "parameters: found an empty map"},
         BadSweep{"base: b\nmethod: grid\nearly_terminate: {type: hyperband}\nparameters: {a: {value: 1}}",
                  "early_terminate: early termination is not available yet"},
-        BadSweep{"base: b\nmethod: grid\nmetric: {name: accuracy}\nparameters: {a: {value: 1}}",
-                 "metric.name: found 'accuracy'"},
+        BadSweep{"base: b\nmethod: grid\nmetric: {name: lm_los}\nparameters: {a: {value: 1}}",
+                 "metric.name: found 'lm_los', expected lm_loss"},
         BadSweep{"base: b\nmethod: grid\nmetric: {name: eval, goal: low}\nparameters: {a: {value: 1}}",
                  "metric.goal: found 'low'"},
         BadSweep{"base: b\nmethod: grid\nparameters: {a: [1, 2]}",

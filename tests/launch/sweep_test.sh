@@ -239,6 +239,19 @@ END
   expect 0 'project, entity, name, description, command in the sweep.s file: passed over' '3 done' 'best by eval' -- \
     "$smoe" sweep sweep.yaml
   [ -f sweeps/sweep/results.jsonl ] || fail 'expected sweeps/sweep/results.jsonl'
+  # The shape of W&B's tutorial: a batch size whose logarithm is uniform, a metric that is not measured here.
+  cat >tutorial.yaml <<'END'
+base: config.yaml
+method: random
+runs: 2
+metric: {name: val_auroc, goal: maximize}
+parameters:
+  model.num_experts_per_tok: {values: [1, 2, 3]}
+  optimizer.weight_decay: {distribution: uniform, min: 0, max: 0.1}
+  model.intermediate_size: {distribution: q_log_uniform, q: 1, min: 3.465736, max: 4.158883}
+  train.steps: {value: 2}
+END
+  expect 0 'metric.name: val_auroc in the sweep.s file: passed over' '2 done' -- "$smoe" sweep tutorial.yaml
 }
 
 # ---- what is refused ----

@@ -139,6 +139,9 @@ TEST(SweepPoints, DrawsFollowTheirDistribution) {
     integers.insert(drawn(between("a", Distribution::int_uniform, 1, 3), 1, i));
     const double step = std::stod(drawn(between("a", Distribution::q_uniform, 3, 17, 8), 1, i));
     EXPECT_TRUE(step == 8 || step == 16);
+    const double size =
+        std::stod(drawn(between("a", Distribution::q_log_uniform, std::log(32), std::log(256), 4), 1, i));
+    EXPECT_TRUE(size >= 32 && size <= 256 && std::fmod(size, 4) == 0) << size;
   }
   EXPECT_NEAR(below / count, 0.25, 0.03);
   EXPECT_NEAR(small / count, 0.25, 0.03);

@@ -24,6 +24,7 @@ enum class Distribution : std::uint8_t {
   uniform,               // a number between min and max
   q_uniform,             // the same, rounded
   log_uniform,           // e to the power of a number between min and max
+  q_log_uniform,         // the same, rounded
   log_uniform_values,    // a number between min and max whose logarithm is uniform
   q_log_uniform_values,  // the same, rounded
   normal,                // mu, sigma
@@ -44,6 +45,7 @@ inline std::vector<std::pair<Distribution, std::string_view>> choices(Distributi
           {uniform, "uniform"},
           {q_uniform, "q_uniform"},
           {log_uniform, "log_uniform"},
+          {q_log_uniform, "q_log_uniform"},
           {log_uniform_values, "log_uniform_values"},
           {q_log_uniform_values, "q_log_uniform_values"},
           {normal, "normal"},

@@ -175,6 +175,7 @@ std::string drawn(const SweepParameter& parameter, std::uint64_t seed, std::uint
     case uniform: return number_text(between, min, max);
     case q_uniform: return rounded_text(between, parameter.q, min, max);
     case log_uniform: return number_text(std::exp(between), -all, all);
+    case q_log_uniform: return rounded_text(std::exp(between), parameter.q, std::exp(min), std::exp(max));
     case log_uniform_values: return number_text(log_between(), min, max);
     case q_log_uniform_values: return rounded_text(log_between(), parameter.q, min, max);
     case normal: return number_text(gaussian(), -all, all);
