@@ -7,7 +7,7 @@ include(GNUInstallDirs)
 set(share ${CMAKE_INSTALL_DATADIR}/smoe)
 
 install(TARGETS smoe RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT smoe)
-install(PROGRAMS launch/mpirun launch/train.slurm DESTINATION ${share}/launch COMPONENT smoe)
+install(PROGRAMS launch/mpirun launch/train.slurm launch/sweep.slurm DESTINATION ${share}/launch COMPONENT smoe)
 install(DIRECTORY configs/ DESTINATION ${share}/configs COMPONENT smoe
   FILES_MATCHING PATTERN "*.yaml" PATTERN "*.prompts.txt")
 install(FILES README.md SECURITY.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT smoe)

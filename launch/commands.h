@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -16,8 +17,12 @@
 
 namespace smoe {
 
+struct Corpus;
+struct RunParts;
+
 void add_prepare_command(CommandLine& line);
 void add_train_command(CommandLine& line, Job& job);
+void add_sweep_command(CommandLine& line, Job& job);
 void add_verify_command(CommandLine& line, Job& job);
 void add_eval_command(CommandLine& line);
 void add_generate_command(CommandLine& line);
@@ -44,11 +49,16 @@ void add_unavailable_commands(CommandLine& line);
 
 struct TrainingOptions {
   bool dry_run = false;  // describe the run and end before its first step
+  // Of runs one after another: what the one before has opened, and then what this one has. May be null.
+  std::shared_ptr<const Corpus>* corpus = nullptr;
+  std::function<void(RunParts&)> assembled = {};  // called before the first step
 };
 
 // The configuration with the shape that model.from stands for; model.from stays, because weights come from there. Throws
 // UsageError where what is frozen does not fit that model.
 RunConfig resolve_model(RunConfig config);
+// Throws UsageError where the (resolved) configuration does not fit that many ranks.
+void require_layout_of(const RunConfig& config, int ranks);
 // As many ranks, divided as the configuration says.
 Layout layout_of(const RunConfig& config, int ranks);
 

@@ -76,11 +76,11 @@ void check_command(const CommandLine& line, int argc, char** argv) {
       fmt::format("unknown command '{}', expected one of {}{}", given, list, did_you_mean(nearest(given, names))));
 }
 
-// Only training, its verification and a trace of it spread over ranks; the other commands would do the same work, and write
+// Only training, sweeps of it, its verification and a trace of it spread over ranks; the other commands would do the same work, and write
 // the same files, in each. They are refused without MPI, which they never touch. `bench` decides by its options.
 void keep_to_one_rank(const CommandLine& line, Job& job) {
   for (const Command& command : line.commands()) {
-    if (command.name() == "train" || command.name() == "verify")
+    if (command.name() == "train" || command.name() == "sweep" || command.name() == "verify")
       command.before_parsing([&job] { job.be_shared(); });
     else if (command.name() != "bench")
       command.before_parsing([name = command.name(), &job] { job.be_alone(name); });
@@ -92,6 +92,7 @@ int run(int argc, char** argv, Job& job) {
                    fmt::format("smoe {}", version()));
   add_prepare_command(line);
   add_train_command(line, job);
+  add_sweep_command(line, job);
   add_verify_command(line, job);
   add_eval_command(line);
   add_generate_command(line);

@@ -116,19 +116,23 @@ Layout layout_of(const RunConfig& config, int ranks) {
   return {.ranks = ranks, .tp = static_cast<int>(config.parallel.tp), .ep = static_cast<int>(config.parallel.ep)};
 }
 
+void require_layout_of(const RunConfig& config, int ranks) {
+  try {
+    require_layout(config.model,
+                   {config.data.sequence_length, config.train.global_batch_size, config.train.micro_batch_size},
+                   layout_of(config, ranks));
+  } catch (const std::runtime_error& error) {
+    throw UsageError(error.what());
+  }
+}
+
 int run_training(const RunConfig& given, const TrainingOptions& options, Job& job) {
   RunConfig config;
   Layout layout;
   job.agree("launch.layout", [&] {
     config = resolve_model(given);
     layout = layout_of(config, job.ranks());
-    try {
-      require_layout(config.model,
-                     {config.data.sequence_length, config.train.global_batch_size, config.train.micro_batch_size},
-                     layout);
-    } catch (const std::runtime_error& error) {
-      throw UsageError(error.what());
-    }
+    require_layout_of(config, job.ranks());
   });
   job.set_timeout(config.parallel.timeout);
   TrainerConfig run{.model = config.model,
@@ -158,7 +162,10 @@ int run_training(const RunConfig& given, const TrainingOptions& options, Job& jo
     describe(config, run, mesh, std::move(backend), job);
     return 0;
   }
-  Trainer trainer(assemble(std::move(run), mesh, std::move(backend)));
+  RunParts parts = assemble(std::move(run), mesh, std::move(backend), options.corpus ? *options.corpus : nullptr);
+  if (options.corpus) *options.corpus = parts.corpus;
+  if (options.assembled) options.assembled(parts);
+  Trainer trainer(std::move(parts));
   try {
     return trainer.run().end == RunEnd::stopped ? preempted_status : 0;
   } catch (const std::exception& error) {

@@ -38,7 +38,7 @@ void train(const TrainArguments& arguments, Job& job) {
   }
   // Until the process ends: a signal that comes twice, or late, must not turn the end of a saved run into a death.
   [[maybe_unused]] static const auto* const signals = new StopSignals;
-  const int status = run_training(config, {arguments.dry_run}, job);
+  const int status = run_training(config, {.dry_run = arguments.dry_run}, job);
   if (status != 0) throw EndsWith(status);
 }
 

@@ -287,6 +287,21 @@ case_slurm_script_takes_what_a_bundle_has() {
   expect 0 'mpirun of the bundle: -n 3 other train x\.yaml$' -- "${job[@]}" SMOE=other bash "$launch/train.slurm" x.yaml
 }
 
+case_slurm_array_runs_a_point_a_task() {
+  mkdir bin launch
+  cp "$launch/train.slurm" launch/
+  # shellcheck disable=SC2016
+  printf '#!/bin/sh\necho "called: $*"\n' >bin/mpirun
+  : >smoe
+  chmod +x bin/mpirun smoe
+  local job=(env SLURM_NTASKS=3 SLURM_JOB_ID=1 SLURM_JOB_NODELIST=here)
+  expect 0 'called: -n 3 \./smoe sweep x\.yaml --point 7$' -- "${job[@]}" SLURM_ARRAY_TASK_ID=7 bash "$launch/sweep.slurm" x.yaml
+  expect 0 'called: -n 3 \./smoe sweep x\.yaml --retry-failed --point 7$' -- \
+    "${job[@]}" SLURM_ARRAY_TASK_ID=7 SLURM_GPUS_ON_NODE=3 SLURM_TASKS_PER_NODE=3 bash "$launch/sweep.slurm" x.yaml --retry-failed
+  expect 2 'sbatch --array' -- "${job[@]}" bash "$launch/sweep.slurm" x.yaml
+  expect 2 'sbatch --array' -- "${job[@]}" SLURM_ARRAY_TASK_ID=7 bash "$launch/sweep.slurm"
+}
+
 # A house whose fuzzers are scripts: fuzz_json finds something, fuzz_npy does not.
 fake_fuzzers() {
   mkdir -p house/launch house/tests/fuzz/seeds/json house/tests/fuzz/seeds/npy house/tests/fuzz/found/npy

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "data/files/append_file.h"
+#include "trainer/checkpoint/directory_lock.h"
 
 namespace smoe {
 
@@ -20,17 +21,11 @@ struct RunPaths {
   std::filesystem::path dumps() const { return root / "dumps"; }
 };
 
-// Who holds a run directory, as its lock says: the same text on all ranks, if they see the same directory.
-std::string read_run_lock(const std::filesystem::path& run_directory);
-
 class RunDirectory {
  public:
   // Makes the directory and takes its lock. Throws std::runtime_error if it cannot be written, or another process
   // holds it (named in the message).
   explicit RunDirectory(const std::filesystem::path& path);
-  ~RunDirectory();
-  RunDirectory(const RunDirectory&) = delete;
-  RunDirectory& operator=(const RunDirectory&) = delete;
 
   // For a fresh start where an earlier run left results: they move to previous-1, previous-2, ... Returns where to.
   std::optional<std::filesystem::path> set_aside_earlier_results();
@@ -44,7 +39,7 @@ class RunDirectory {
   std::filesystem::path make_place_for_earlier_results();
 
   std::filesystem::path path_;
-  int lock_ = -1;
+  DirectoryLock lock_;
   std::optional<AppendFile> log_;
 };
 

@@ -1,0 +1,208 @@
+#include "launch/sweep_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <stdexcept>
+#include <utility>
+
+#include "configs/config_error.h"
+#include "configs/sweep_reader.h"
+#include "configs/yaml_printer.h"
+#include "configs/yaml_reader.h"
+#include "data/files/files.h"
+#include "data/files/json.h"
+#include "data/files/sha256.h"
+#include "data/shards/manifest.h"
+#include "trainer/study/sweep_points.h"
+
+namespace smoe {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kept_sweep = "sweep.yaml";
+constexpr const char* kept_base = "base.yaml";
+constexpr const char* kept_data = "data.json";
+
+bool is_inside(const std::string& key, const std::string& section) {
+  return key == section || key.starts_with(section + ".");
+}
+
+// The parameter that a problem of a point's configuration comes of.
+const SweepParameter* parameter_of(const SweepConfig& sweep, const std::string& key) {
+  for (const SweepParameter& parameter : sweep.parameters)
+    if (is_inside(key, parameter.key) || is_inside(parameter.key, key)) return &parameter;
+  return nullptr;
+}
+
+ConfigError of_point(const std::string& file, const SweepConfig& sweep, const SweepPoint& point,
+                     const ConfigError& error) {
+  std::vector<ConfigProblem> problems;
+  for (ConfigProblem problem : error.problems()) {
+    problem.where = {};
+    if (const SweepParameter* parameter = problem.key.empty() ? nullptr : parameter_of(sweep, problem.key)) {
+      problem.where = {parameter->line, parameter->column, false};
+      problem.key = "parameters." + problem.key;
+    }
+    problem.message += fmt::format(" (point {})", point.name);
+    problems.push_back(std::move(problem));
+  }
+  return {file, std::move(problems)};
+}
+
+void require_own_keys(const std::string& file, const SweepConfig& sweep, const RunConfig& base) {
+  std::vector<ConfigProblem> problems;
+  for (const SweepParameter& parameter : sweep.parameters)
+    for (const char* key : {"train.output_dir", "checkpoint.resume"})
+      if (is_inside(key, parameter.key))
+        problems.push_back({{parameter.line, parameter.column, false},
+                            "parameters." + parameter.key,
+                            "the sweep sets it for each point, expected it absent"});
+  if (base.checkpoint.resume != "auto")
+    problems.push_back(
+        {{},
+         "checkpoint.resume",
+         fmt::format("found '{}' in the base {}, expected auto: each point goes on from its own checkpoint",
+                     base.checkpoint.resume, sweep.base)});
+  if (sweep.metric && sweep.metric->name.starts_with("eval") && base.data.eval.empty() &&
+      !parameter_of(sweep, "data.eval"))
+    problems.push_back({{},
+                        "metric.name",
+                        fmt::format("found {}, but the base {} has no data.eval: expected lm_loss or max_vio",
+                                    sweep.metric->name, sweep.base)});
+  if (!problems.empty()) throw ConfigError(file, std::move(problems));
+}
+
+std::vector<SweepPoint> points_of(const std::string& file, const SweepConfig& sweep) {
+  try {
+    return expand(sweep);
+  } catch (const std::runtime_error& error) {
+    throw ConfigError(file, {{{}, "", error.what()}});
+  }
+}
+
+// Two spellings of one value, 0.01 and 1e-2, make one configuration.
+void require_different(const std::string& file, const SweepPlan& plan) {
+  std::map<std::string, std::string> seen;
+  for (std::size_t i = 0; i < plan.configs.size(); ++i) {
+    RunConfig config = plan.configs[i];
+    config.train.output_dir = "x";
+    const std::string& name = plan.study.points[i].name;
+    const auto [first, is_new] = seen.emplace(print_yaml(config), name);
+    if (!is_new)
+      throw ConfigError(file, {{{},
+                                "parameters",
+                                fmt::format("found two points with the same values, {} and {}: write each value once",
+                                            first->second, name)}});
+  }
+}
+
+// Of every point, by path. A path without a manifest is refused.
+std::map<std::string, std::string> data_hashes(const SweepPlan& plan) {
+  std::map<std::string, std::string> hashes;
+  for (std::size_t i = 0; i < plan.configs.size(); ++i)
+    for (const auto& [key, sources] :
+         {std::pair("data.train", plan.configs[i].data.train), std::pair("data.eval", plan.configs[i].data.eval)})
+      for (std::size_t s = 0; s < sources.size(); ++s) {
+        const std::string& path = sources[s].path;
+        if (hashes.contains(path)) continue;
+        const fs::path manifest = manifest_path(path);
+        if (!fs::exists(manifest))
+          throw std::runtime_error(fmt::format(
+              "{}.{}.path of point {}: found no {}: expected shards of 'smoe prepare'; if they were moved, put them back, "
+              "because the points that are done were trained on them",
+              key, s, plan.study.points[i].name, manifest.string()));
+        hashes[path] = sha256_file(manifest);
+      }
+  return hashes;
+}
+
+void require_same_data(const SweepPlan& plan, const std::map<std::string, std::string>& now) {
+  const fs::path file = plan.study.directory / kept_data;
+  if (!fs::exists(file)) return;
+  const Json was = read_json_file(file);
+  for (const auto& [path, hash] : now)
+    if (was.contains(path) && was[path] != hash)
+      throw std::runtime_error(fmt::format(
+          "{}: its manifest is not what it was when the study in {} began (SHA-256 {}, then {}): choose another output_dir",
+          path, plan.study.directory.string(), hash, was[path].get<std::string>()));
+}
+
+// A directory that something else fills is not taken.
+void require_empty(const fs::path& directory) {
+  if (!fs::exists(directory)) return;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with('.') || name == kept_base || name == kept_data) continue;  // of a study killed at its start
+    throw std::runtime_error(
+        fmt::format("{}: found {} and no {}, so this is no sweep's directory: choose another output_dir",
+                    directory.string(), name, kept_sweep));
+  }
+}
+
+bool changes_numbers(const std::string& difference) {
+  for (const char* key : {"parallel.", "log.", "checkpoint.", "train.threads", "train.output_dir"})
+    if (difference.starts_with(key)) return false;
+  return true;
+}
+
+}  // namespace
+
+SweepPlan read_sweep_plan(const std::string& file) {
+  SweepPlan plan;
+  plan.sweep = read_sweep(file);
+  plan.base = read_config(plan.sweep.base);
+  require_own_keys(file, plan.sweep, plan.base);
+  plan.study.directory = plan.sweep.output_dir;
+  plan.study.metric = plan.sweep.metric;
+  for (const SweepPoint& point : points_of(file, plan.sweep)) {
+    StudyPoint made{.name = point.name, .parameters = {}};
+    std::vector<std::string> overrides;
+    for (std::size_t i = 0; i < point.values.size(); ++i) {
+      const std::string& key = plan.sweep.parameters[i].key;
+      made.parameters.emplace_back(key, point.values[i]);
+      overrides.push_back(key + "=" + point.values[i]);
+    }
+    try {
+      plan.configs.push_back(read_config(plan.sweep.base, overrides));
+    } catch (const ConfigError& error) {
+      throw of_point(file, plan.sweep, point, error);
+    }
+    plan.configs.back().train.output_dir = plan.study.of_point(made).string();
+    made.steps = plan.configs.back().train.steps;
+    plan.study.points.push_back(std::move(made));
+  }
+  require_different(file, plan);
+  return plan;
+}
+
+void require_same_study(const SweepPlan& plan) {
+  const fs::path& directory = plan.study.directory;
+  if (!fs::exists(directory / kept_sweep)) return require_empty(directory);
+  std::vector<std::string> found = differences(read_sweep(directory / kept_sweep), plan.sweep);
+  for (const std::string& difference : differences(read_config(directory / kept_base), plan.base))
+    if (changes_numbers(difference)) found.push_back("base: " + difference);
+  if (!found.empty())
+    throw std::runtime_error(
+        fmt::format("{}: another study is kept here; choose another output_dir. It differs in\n  {}",
+                    directory.string(), fmt::join(found, "\n  ")));
+}
+
+std::unique_ptr<DirectoryLock> open_study(const SweepPlan& plan, double patience) {
+  const fs::path& directory = plan.study.directory;
+  require_same_study(plan);
+  auto lock = std::make_unique<DirectoryLock>(directory, "sweep", "output_dir", patience);
+  require_same_study(plan);  // another may have made it meanwhile
+  for (const char* name : {kept_base, kept_data, kept_sweep, "results.jsonl", "results.csv"})
+    remove_temporaries(directory / name);
+  const auto hashes = data_hashes(plan);
+  require_same_data(plan, hashes);
+  if (!fs::exists(directory / kept_sweep)) write_file_atomically(directory / kept_base, print_yaml(plan.base));
+  write_json_file(directory / kept_data, Json(hashes));
+  write_file_atomically(directory / kept_sweep, print_sweep(plan.sweep));
+  return lock;
+}
+
+}  // namespace smoe

@@ -1,0 +1,34 @@
+// A sweep's file with its base, as the points that they make: everything that can be found unfit before any of them runs.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "configs/run_config.h"
+#include "trainer/checkpoint/directory_lock.h"
+#include "trainer/study/study.h"
+#include "trainer/study/sweep_config.h"
+
+namespace smoe {
+
+struct SweepPlan {
+  SweepConfig sweep;
+  RunConfig base;
+  std::vector<RunConfig> configs;  // one a point
+  Study study;
+};
+
+// Throws ConfigError, of the sweep's file where a parameter is at fault, for a key that is none, a value that does not
+// fit, two points with the same configuration, and what a sweep sets itself.
+SweepPlan read_sweep_plan(const std::string& file);
+
+// What the directory was made for is what the plan says, as far as it has been made: throws std::runtime_error that names
+// what differs. Values that were added, and settings that change no number, are fine.
+void require_same_study(const SweepPlan& plan);
+
+// The root's: takes the directory, holds it against the plan, and keeps the plan there (sweep.yaml, base.yaml, data.json).
+// Throws std::runtime_error also where data is not there or is not what it was. patience: seconds to wait for who holds it.
+std::unique_ptr<DirectoryLock> open_study(const SweepPlan& plan, double patience = 0.05);
+
+}  // namespace smoe
