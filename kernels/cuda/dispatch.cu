@@ -55,7 +55,8 @@ __global__ void __launch_bounds__(sort_threads)
 }
 
 // The same by probability: an assignment is admitted where fewer than `room` of its expert and group go before it. A block
-// compares some of a group's assignments with all of them, as many at a time as it has threads.
+// compares some of a group's assignments with all of them, as many at a time as it has threads: the square of a group's
+// assignments in all, which of a sequence of some thousand tokens are few beside its products.
 __global__ void __launch_bounds__(sort_threads)
     admit_by_probability_kernel(ChosenExpert expert_of, const float* probabilities, int assignments,
                                 int blocks_of_a_group, int experts_per_token, int experts, int room,
