@@ -85,19 +85,14 @@ class RouterProblems {
               "coefficient would end at its lower bound",
               yaml_text(router_.bias_update_rate)));
     if (!resolved_model) return;
-    const double experts = static_cast<double>(config_.model.num_local_experts), least = 1 / mean_load(config_),
-                 most = experts / static_cast<double>(config_.model.num_experts_per_tok) - 1;
+    const double least = 1 / mean_load(config_);
     if (*router_.target_max_vio < least)
       add(key, fmt::format(
                    "found {}, expected at least {:.3g}: with a mean load of {:.6g} assignments an expert and step, one "
                    "assignment more is that much",
                    yaml_text(*router_.target_max_vio), least, mean_load(config_)));
-    else if (*router_.target_max_vio >= most)
-      add(key,
-          fmt::format(
-              "found {}, expected less than {:.3g}: MaxVio is never above that, which it is with all tokens on the same "
-              "model.num_experts_per_tok",
-              yaml_text(*router_.target_max_vio), most));
+    else
+      expect_below_collapse(key, *router_.target_max_vio);
   }
 
   void check_capacity() {
@@ -123,21 +118,22 @@ class RouterProblems {
     if (router_.bias_update_rate > 0) beside("router.bias_update_rate", yaml_text(router_.bias_update_rate));
     if (router_.target_max_vio) beside("router.target_max_vio", yaml_text(*router_.target_max_vio));
     if (!resolved_model || !skewed || !forced.max_vio) return;
-    const double most =
-        static_cast<double>(config_.model.num_local_experts) / static_cast<double>(config_.model.num_experts_per_tok) -
-        1;
-    if (most <= 0)
+    if (config_.model.num_experts_per_tok >= config_.model.num_local_experts)
       add(key, "found skewed, expected none or uniform: every token takes every expert, and no load is uneven");
-    else if (*forced.max_vio >= most)
-      add(max_vio,
-          fmt::format("found {}, expected less than {:.3g}: MaxVio is never above that, which it is with all tokens on "
-                      "the same model.num_experts_per_tok",
-                      yaml_text(*forced.max_vio), most));
+    else
+      expect_below_collapse(max_vio, *forced.max_vio);
   }
 
   std::vector<ConfigProblem> take() { return std::move(problems_); }
 
  private:
+  void expect_below_collapse(const std::string& key, double max_vio) {
+    const double most = most_max_vio(config_.model.num_local_experts, config_.model.num_experts_per_tok);
+    if (max_vio >= most)
+      add(key, fmt::format("found {}, expected less than {:.3g}: MaxVio is never above that, which it is with all "
+                           "tokens on the same model.num_experts_per_tok",
+                           yaml_text(max_vio), most));
+  }
   // A field of the schedule that its type has, or must have.
   void expect(const char* field, bool given, bool allowed, bool required) {
     const std::string type = yaml_text(router_.aux_loss_schedule.type), key = fmt::format("{}.{}", schedule_key, field);

@@ -17,12 +17,6 @@
 
 namespace smoe {
 
-// MaxVio is below this where a token takes an expert at most once, and not all tokens the same ones: 0 where every token takes
-// every expert.
-constexpr double most_max_vio(std::int64_t experts, std::int64_t experts_per_token) {
-  return static_cast<double>(experts) / static_cast<double>(experts_per_token) - 1;
-}
-
 class ForcedRouter {
  public:
   // Any forced routing but none. A skewed one's loads fall from expert to expert by a constant factor, from the first's,

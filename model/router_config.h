@@ -97,6 +97,12 @@ struct ForcedRouting {
   }
 };
 
+// MaxVio is below this where a token takes an expert at most once, and not all tokens the same ones: 0 where every token takes
+// every expert.
+constexpr double most_max_vio(std::int64_t experts, std::int64_t experts_per_token) {
+  return static_cast<double>(experts) / static_cast<double>(experts_per_token) - 1;
+}
+
 struct RouterConfig {
   double aux_loss_coef = 0.01;                 // per layer, in units where a perfectly balanced layer scores 1.0
   std::vector<double> aux_loss_coef_by_layer;  // in its place, where layers differ; else empty

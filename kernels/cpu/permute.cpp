@@ -10,14 +10,13 @@
 namespace smoe {
 namespace {
 
-// Of one group's assignments, whose tokens have these probabilities [T,E]: those for which their expert has room are set to
-// 0, the others to -1. `order` has room for all of them, `ends` for E + 1.
-void admit_by_probability(const std::int32_t* expert, const float* probabilities, std::int64_t assignments,
-                          std::int64_t K, std::int64_t E, std::int32_t room, std::int32_t* order, std::int32_t* ends,
-                          std::int32_t* row) {
-  std::fill_n(ends, E + 1, 0);
-  for (std::int64_t i = 0; i < assignments; ++i) ++ends[expert[i] + 1];
-  for (std::int64_t e = 0; e < E; ++e) ends[e + 1] += ends[e];
+// Of one group's assignments, whose tokens have these probabilities [T,E] and of which each expert has `counts`: those for
+// which their expert has room are set to 0, the others to -1. `order` has room for all of them, `ends` for E + 1.
+void admit_by_probability(const std::int32_t* expert, const float* probabilities, const std::int32_t* counts,
+                          std::int64_t assignments, std::int64_t K, std::int64_t E, std::int32_t room,
+                          std::int32_t* order, std::int32_t* ends, std::int32_t* row) {
+  ends[0] = 0;
+  for (std::int64_t e = 0; e < E; ++e) ends[e + 1] = ends[e] + counts[e];
   for (std::int64_t i = 0; i < assignments; ++i) order[ends[expert[i]]++] = static_cast<std::int32_t>(i);
   std::int32_t* first = order;
   for (std::int64_t e = 0; e < E; ++e) {
@@ -60,8 +59,8 @@ void CpuBackend::do_routing_map(const Tensor& experts, const Tensor& probabiliti
     std::fill_n(next, E, 0);
     for (std::int64_t i = first; i < first + group; ++i) row[i] = next[expert[i]]++ < room ? 0 : -1;
     if (ranked)
-      admit_by_probability(expert + first, probabilities.f32() + first / K * E, group, K, E, room, next + 2 * E + 1,
-                           next + E, row + first);
+      admit_by_probability(expert + first, probabilities.f32() + first / K * E, next, group, K, E, room,
+                           next + 2 * E + 1, next + E, row + first);
     for (std::int64_t e = 0; e < E; ++e) offsets[e + 1] += std::min(next[e], room);
   }
   for (std::int64_t e = 0; e < E; ++e) offsets[e + 1] += offsets[e];

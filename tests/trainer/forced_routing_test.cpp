@@ -21,7 +21,6 @@ class ForcedRuns : public TrainingTest {
     return c;
   }
   static constexpr ForcedRouting uniform{ForcedRoutingType::uniform, {}};
-  std::string log_of(const std::string& output) const { return test::slurp(root() / output / "train.log"); }
   std::string mark_of(const std::string& output, std::int64_t step) const {
     return read_hf_config(checkpoint(output, step) / "model").forced_routing;
   }

@@ -24,7 +24,6 @@ class RoutingRules : public TrainingTest {
     return c;
   }
   double last_loss(const std::string& output) const { return metrics(output).steps.back().lm_loss; }
-  std::string log_of(const std::string& output) const { return test::slurp(root() / output / "train.log"); }
   ModelConfig exported(const std::string& output) const {
     return read_hf_config(checkpoint(output, 6) / "model").model;
   }

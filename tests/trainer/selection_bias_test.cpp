@@ -31,9 +31,6 @@ class BiasedRun : public TrainingTest {
   }
   fs::path model_of(const std::string& output, std::int64_t step) const { return checkpoint(output, step) / "model"; }
   std::vector<float> bias_of(const fs::path& model) const { return load_selection_bias(model, config("").model); }
-  std::string log_of(const std::string& output) const {
-    return read_file(root() / output / "train.log", std::uint64_t{1} << 20);
-  }
   // As if it had been stopped after step 10.
   void forget_after_ten(const std::string& output) const {
     fs::remove_all(checkpoint(output, 20));

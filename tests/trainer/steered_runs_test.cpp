@@ -112,9 +112,6 @@ class SteeredToATarget : public TrainingTest {
     std::filesystem::remove_all(checkpoint(output, 20));
     std::ofstream(root() / output / "checkpoints" / "latest") << checkpoint_name(10) << "\n";
   }
-  std::string log_of(const std::string& output) const {
-    return read_file(root() / output / "train.log", std::uint64_t{1} << 20);
-  }
 };
 
 TEST_F(SteeredToATarget, IsResumedToTheBit) {

@@ -49,6 +49,7 @@ class TrainingTest : public ::testing::Test {
     return sha256_file(checkpoint(output, step) / "model" / "model.safetensors") +
            sha256_file(checkpoint(output, step) / "optimizer" / "model.safetensors");
   }
+  std::string log_of(const std::string& output) const { return read_file(root() / output / "train.log", 1 << 20); }
   MetricsLog metrics(const std::string& output) const { return read_metrics(root() / output / "metrics.jsonl"); }
 
   // What a run leaves, but for its clock: every number of a step and the SHA-256 of every checkpoint's file, by name.

@@ -36,7 +36,6 @@ class WarnedRun : public TrainingTest {
                                                         : 0.0f;
     }
   }
-  std::string log_of(const std::string& output) const { return read_file(root() / output / "train.log", 1 << 20); }
   // "step of the row / text"
   std::vector<std::string> warnings_of_rows(const std::string& output) const {
     std::vector<std::string> found;

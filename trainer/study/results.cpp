@@ -38,16 +38,6 @@ OrderedJson as_json(const PointResult& result) {
   return json;
 }
 
-double training_seconds(const MetricsLog& log) {
-  double seconds = 0;
-  std::int64_t before = 0;
-  for (const StepMetrics& row : log.steps) {
-    if (std::isfinite(row.step_seconds)) seconds += row.step_seconds * static_cast<double>(row.step - before);
-    before = row.step;
-  }
-  return std::round(1000 * seconds) / 1000;
-}
-
 // RFC 4180.
 std::string csv_cell(const std::string& text) {
   if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
@@ -95,6 +85,16 @@ void check_line(const std::string& line, const std::string& where, const Study& 
 }
 
 }  // namespace
+
+double training_seconds(const MetricsLog& log) {
+  double seconds = 0;
+  std::int64_t before = 0;
+  for (const StepMetrics& row : log.steps) {
+    if (std::isfinite(row.step_seconds)) seconds += row.step_seconds * static_cast<double>(row.step - before);
+    before = row.step;
+  }
+  return std::round(1000 * seconds) / 1000;
+}
 
 std::optional<PointResult> result_of(const Study& study, const StudyPoint& point) {
   const fs::path directory = study.of_point(point);

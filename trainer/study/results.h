@@ -27,6 +27,9 @@ struct PointResult {
 std::optional<PointResult> result_of(const Study& study, const StudyPoint& point);
 std::vector<PointResult> results_of(const Study& study);
 
+// Of training, over all rows: each stands for the steps since the one before it.
+double training_seconds(const MetricsLog& log);
+
 // The value that a metric names, NaN where the point has none.
 double value_of(const PointResult& result, const SweepMetric& metric);
 // The best of those that are done; null where none has a value.

@@ -20,12 +20,8 @@ namespace {
 void read_progress(const RunPaths& paths, PointStatus& status) {
   if (!fs::exists(paths.metrics())) return;
   const MetricsLog log = read_metrics(paths.metrics());
-  std::int64_t before = 0;
-  for (const StepMetrics& row : log.steps) {
-    if (std::isfinite(row.step_seconds)) status.seconds += row.step_seconds * static_cast<double>(row.step - before);
-    before = row.step;
-  }
-  status.step = before;
+  status.seconds = training_seconds(log);
+  status.step = log.steps.empty() ? 0 : log.steps.back().step;
 }
 
 double time_to_come(const StudyStatus& status) {
