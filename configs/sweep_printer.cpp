@@ -46,9 +46,22 @@ std::string law_text(const SweepParameter& parameter) {
   return text;
 }
 
+std::string setting_text(const SweepOverrides& setting) {
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : setting) keys.push_back(json_text(std::string_view(key)) + ": " + value);
+  return "{" + joined(keys) + "}";
+}
+
 std::string parameter_text(const SweepParameter& parameter) {
   std::string text = law_text(parameter);
-  if (parameter.distribution == Distribution::categorical) text += ", values: [" + joined(parameter.values) + "]";
+  if (!parameter.settings.empty()) {
+    std::vector<std::string> settings;
+    for (std::size_t i = 0; i < parameter.values.size(); ++i)
+      settings.push_back(parameter.values[i] + ": " + setting_text(parameter.settings[i]));
+    text += ", settings: {" + joined(settings) + "}";
+  } else if (parameter.distribution == Distribution::categorical) {
+    text += ", values: [" + joined(parameter.values) + "]";
+  }
   return "{" + text + "}";
 }
 
@@ -59,15 +72,18 @@ std::string metric_text(const std::optional<SweepMetric>& metric) {
 }
 
 void compare(const SweepParameter& was, const SweepParameter& is, bool may_grow, std::vector<std::string>& found) {
-  if (law_text(was) != law_text(is))
+  if (law_text(was) != law_text(is) || was.settings.empty() != is.settings.empty())
     found.push_back(fmt::format("parameters.{}: {} -> {}", was.key, parameter_text(was), parameter_text(is)));
-  else if (!may_grow && was.values != is.values)
+  else if (!may_grow && (was.values != is.values || was.settings != is.settings))
     found.push_back(fmt::format("parameters.{}: {} -> {} (draws depend on the list)", was.key, parameter_text(was),
                                 parameter_text(is)));
   else
     for (const std::string& value : was.values)
       if (std::find(is.values.begin(), is.values.end(), value) == is.values.end())
         found.push_back(fmt::format("parameters.{}: the value {} is gone", was.key, value));
+      else if (was.overrides(value) != is.overrides(value))
+        found.push_back(fmt::format("parameters.{}: {} is {} -> {}", was.key, value, setting_text(was.overrides(value)),
+                                    setting_text(is.overrides(value))));
 }
 
 }  // namespace

@@ -26,8 +26,8 @@ namespace {
 const std::vector<std::string> sweep_keys = {"base", "output_dir", "method", "runs", "seed", "metric", "parameters"};
 const std::vector<std::string> keys_passed_over = {"program", "command", "project",   "entity",
                                                    "name",    "job",     "image_uri", "description"};
-const std::vector<std::string> parameter_keys = {"value", "values", "probabilities", "distribution", "min", "max", "mu",
-                                                 "sigma", "q",      "parameters"};
+const std::vector<std::string> parameter_keys = {
+    "value", "values", "settings", "probabilities", "distribution", "min", "max", "mu", "sigma", "q", "parameters"};
 // How W&B's users call a metric that is measured here under another name.
 const std::vector<std::string> losses_there = {"loss", "train_loss", "train/loss", "train.loss", "training_loss"};
 const std::vector<std::string> evaluations_there = {"val_loss",  "val/loss",  "val.loss",  "valid_loss",
@@ -251,7 +251,7 @@ class SweepReader {
     }
     if (map.find("value")) {
       parameter.distribution = Distribution::constant;
-    } else if (map.find("values")) {
+    } else if (map.find("values") || map.find("settings")) {
       parameter.distribution = Distribution::categorical;
     } else if (const YamlNode* min = map.find("min"), *max = map.find("max"); min || max) {
       const bool integers = (!min || plain_integer(*min)) && (!max || plain_integer(*max));
@@ -266,7 +266,7 @@ class SweepReader {
   }
 
   void read_values(const YamlNode& map, const std::string& where, SweepParameter& parameter) {
-    const YamlNode *value = map.find("value"), *values = map.find("values");
+    const YamlNode *value = map.find("value"), *values = map.find("values"), *settings = map.find("settings");
     if (parameter.distribution == Distribution::constant) {
       if (value)
         parameter.values = {json_text(*value)};
@@ -274,6 +274,13 @@ class SweepReader {
         refuse(map, where, "found constant without a value, expected value: ...");
     }
     if (parameter.distribution != Distribution::categorical) return;
+    if (settings && values) return refuse(*settings, where, "found settings beside values, expected one of both");
+    const YamlNode* weights = map.find("probabilities");
+    if (settings) {
+      read_settings(*settings, where + ".settings", parameter);
+      if (weights) read_probabilities(*weights, where, parameter);
+      return;
+    }
     if (!values || values->kind != YamlNode::Kind::list || values->items.empty()) {
       const std::string found = !values                                ? "no values"
                                 : values->kind == YamlNode::Kind::list ? "an empty list"
@@ -288,7 +295,36 @@ class SweepReader {
                fmt::format("found {} again, expected it once: two points would have the same values", shown(text)));
       parameter.values.push_back(text);
     }
-    if (const YamlNode* weights = map.find("probabilities")) read_probabilities(*weights, where, parameter);
+    if (weights) read_probabilities(*weights, where, parameter);
+  }
+
+  // Each a name for values of some keys, or of none, which is the base as it is.
+  void read_settings(const YamlNode& map, const std::string& where, SweepParameter& parameter) {
+    if (map.kind != YamlNode::Kind::map || map.items.empty())
+      return refuse(map, where,
+                    fmt::format("found {}, expected a map of names, as in none: {{router.aux_loss_coef: 0}}",
+                                map.kind == YamlNode::Kind::map ? "an empty map" : map.described()));
+    refuse_duplicates(map, where + ".");
+    for (std::size_t i = 0; i < map.keys.size(); ++i) {
+      const YamlNode &name = map.keys[i], &setting = map.items[i];
+      const std::string full = where + "." + shown(name.text);
+      if (name.kind != YamlNode::Kind::scalar || name.text.empty())
+        return refuse(name, where, fmt::format("found {} as a key, expected a name", name.described()));
+      if (setting.kind != YamlNode::Kind::map)
+        return refuse(setting, full,
+                      fmt::format("found {}, expected a map of keys of the configuration, {{}} for the base as it is",
+                                  setting.described()));
+      refuse_duplicates(setting, full + ".");
+      SweepOverrides overrides;
+      for (std::size_t j = 0; j < setting.keys.size(); ++j) {
+        const YamlNode& key = setting.keys[j];
+        if (key.kind != YamlNode::Kind::scalar || key.text.empty() || key.text.find('=') != std::string::npos)
+          return refuse(key, full, fmt::format("found {}, expected a key of the configuration", key.described()));
+        overrides.emplace_back(key.text, json_text(setting.items[j]));
+      }
+      parameter.values.push_back(json_text(name));
+      parameter.settings.push_back(std::move(overrides));
+    }
   }
 
   void read_probabilities(const YamlNode& weights, const std::string& where, SweepParameter& parameter) {
@@ -354,11 +390,12 @@ class SweepReader {
     const Distribution d = parameter.distribution;
     for (const YamlNode& key : map.keys) {
       const std::string& name = key.text;
-      const bool used = name == "distribution" || !is_one_of(name, parameter_keys) ||
-                        (name == "value" && d == Distribution::constant) ||
-                        ((name == "values" || name == "probabilities") && d == Distribution::categorical) ||
-                        ((name == "min" || name == "max") && has_bounds(d)) ||
-                        ((name == "mu" || name == "sigma") && is_normal(d)) || (name == "q" && is_rounded(d));
+      const bool used =
+          name == "distribution" || !is_one_of(name, parameter_keys) ||
+          (name == "value" && d == Distribution::constant) ||
+          ((name == "values" || name == "settings" || name == "probabilities") && d == Distribution::categorical) ||
+          ((name == "min" || name == "max") && has_bounds(d)) || ((name == "mu" || name == "sigma") && is_normal(d)) ||
+          (name == "q" && is_rounded(d));
       if (!used)
         refuse(key, where + "." + name,
                fmt::format("found with {}, which has no such bound, expected it absent", yaml_text(d)));
@@ -367,12 +404,16 @@ class SweepReader {
 
   void refuse_repeated_keys() {
     for (std::size_t i = 0; i < sweep_.parameters.size(); ++i)
-      for (std::size_t j = 0; j < i; ++j)
-        if (sweep_.parameters[i].key == sweep_.parameters[j].key)
-          problems_.push_back(
-              {{sweep_.parameters[i].line, sweep_.parameters[i].column, false},
-               "parameters." + sweep_.parameters[i].key,
-               fmt::format("found again (first on line {}), expected once", sweep_.parameters[j].line)});
+      for (std::size_t j = 0; j < i; ++j) {
+        const SweepParameter &earlier = sweep_.parameters[j], &later = sweep_.parameters[i];
+        std::string again = earlier.key == later.key ? later.key : "";
+        for (const std::string& key : later.keys())
+          if (again.empty() && is_one_of(key, earlier.keys())) again = key;
+        if (!again.empty())
+          problems_.push_back({{later.line, later.column, false},
+                               "parameters." + again,
+                               fmt::format("found again (first on line {}), expected once", earlier.line)});
+      }
   }
 
   void refuse_duplicates(const YamlNode& map, const std::string& prefix) {

@@ -33,7 +33,8 @@ bool is_inside(const std::string& key, const std::string& section) {
 // The parameter that a problem of a point's configuration comes of.
 const SweepParameter* parameter_of(const SweepConfig& sweep, const std::string& key) {
   for (const SweepParameter& parameter : sweep.parameters)
-    if (is_inside(key, parameter.key) || is_inside(parameter.key, key)) return &parameter;
+    for (const std::string& own : parameter.keys())
+      if (is_inside(key, own) || is_inside(own, key)) return &parameter;
   return nullptr;
 }
 
@@ -55,11 +56,12 @@ ConfigError of_point(const std::string& file, const SweepConfig& sweep, const Sw
 void require_own_keys(const std::string& file, const SweepConfig& sweep, const RunConfig& base) {
   std::vector<ConfigProblem> problems;
   for (const SweepParameter& parameter : sweep.parameters)
-    for (const char* key : {"train.output_dir", "checkpoint.resume"})
-      if (is_inside(key, parameter.key))
-        problems.push_back({{parameter.line, parameter.column, false},
-                            "parameters." + parameter.key,
-                            "the sweep sets it for each point, expected it absent"});
+    for (const std::string& own : parameter.keys())
+      for (const char* key : {"train.output_dir", "checkpoint.resume"})
+        if (is_inside(key, own))
+          problems.push_back({{parameter.line, parameter.column, false},
+                              "parameters." + own,
+                              "the sweep sets it for each point, expected it absent"});
   if (base.checkpoint.resume != "auto")
     problems.push_back(
         {{},
@@ -161,9 +163,9 @@ SweepPlan read_sweep_plan(const std::string& file) {
     StudyPoint made{.name = point.name, .parameters = {}};
     std::vector<std::string> overrides;
     for (std::size_t i = 0; i < point.values.size(); ++i) {
-      const std::string& key = plan.sweep.parameters[i].key;
-      made.parameters.emplace_back(key, point.values[i]);
-      overrides.push_back(key + "=" + point.values[i]);
+      const SweepParameter& parameter = plan.sweep.parameters[i];
+      made.parameters.emplace_back(parameter.key, point.values[i]);
+      for (const auto& [key, value] : parameter.overrides(point.values[i])) overrides.push_back(key + "=" + value);
     }
     try {
       plan.configs.push_back(read_config(plan.sweep.base, overrides));

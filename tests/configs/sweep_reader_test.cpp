@@ -57,6 +57,20 @@ TEST(SweepReader, ValuesAreOfAnyType) {
                                 "{\"k\": \"v\", \"l\": [\"x\"]}"}));
 }
 
+// One name for values of several keys, so that a study may compare what no grid of single keys holds.
+TEST(SweepReader, SettingsNameValuesOfSeveralKeys) {
+  const SweepParameter parameter =
+      the_one("balancer: {settings: {none: {}, both: {a.b: 1, a.c: {k: [x]}}, 0.1: {a.b: 2}}}");
+  EXPECT_EQ(parameter.key, "balancer");
+  EXPECT_EQ(parameter.distribution, Distribution::categorical);
+  EXPECT_EQ(parameter.values, (std::vector<std::string>{"\"none\"", "\"both\"", "0.1"}));
+  EXPECT_EQ(parameter.overrides("\"none\""), SweepOverrides{});
+  EXPECT_EQ(parameter.overrides("\"both\""), (SweepOverrides{{"a.b", "1"}, {"a.c", "{\"k\": [\"x\"]}"}}));
+  EXPECT_EQ(parameter.overrides("0.1"), (SweepOverrides{{"a.b", "2"}}));
+  EXPECT_EQ(the_one("a.b: {values: [1, 2]}").overrides("2"), (SweepOverrides{{"a.b", "2"}}));
+  EXPECT_EQ(the_one("x: {settings: {p: {}, q: {}}, probabilities: [0.25, 0.75]}").probabilities.at(1), 0.75);
+}
+
 TEST(SweepReader, WhatIsWeightsAndBiasesAloneIsPassedOver) {
   const SweepConfig sweep = of_parameters(
       "  a.b: {value: 1}\n", head + "program: train.py\nproject: p\ncommand: [python]\nmetric: {name: val_loss}\n");
@@ -72,12 +86,15 @@ TEST(SweepReader, PrintsWhatReadsBack) {
       "  a.b: {values: [1, x y, [2]], probabilities: [0.5, 0.25, 0.25]}\n  a.c: {min: 1, max: 5}\n"
       "  a.d: {distribution: q_log_normal, mu: 0.5, sigma: 2, q: 8}\n  a.e: {min: 0.0, max: 1}\n  a.f: {value: 7}\n"
       "  a.g: {distribution: q_uniform, min: 0, max: 64, q: 16}\n"
-      "  a.h: {distribution: q_log_uniform, min: 3.5, max: 5.5, q: 2}\n",
+      "  a.h: {distribution: q_log_uniform, min: 3.5, max: 5.5, q: 2}\n"
+      "  names: {settings: {none: {}, \"0.1\": {c.d: 1, \"c.e\": [x y]}, 0.2: {c.d: null}}}\n",
       head + "seed: 9\nmetric: {name: max_vio, goal: minimize}\n");
   const SweepConfig again = parse_sweep(print_sweep(sweep), "study.yaml");
   EXPECT_EQ(print_sweep(again), print_sweep(sweep));
   EXPECT_EQ(differences(sweep, again), std::vector<std::string>{});
   EXPECT_EQ(again.parameters[1].distribution, Distribution::int_uniform);
+  EXPECT_EQ(again.parameters[7].values, sweep.parameters[7].values);
+  EXPECT_EQ(again.parameters[7].settings, sweep.parameters[7].settings);
   EXPECT_EQ(again.seed, 9);
   EXPECT_EQ(again.metric, sweep.metric);
 }
@@ -96,6 +113,13 @@ TEST(SweepReader, AnotherStudyDiffersByName) {
             0u);
   EXPECT_NE(found("  a.b: {values: [1, 2]}\n", "  a.b: {values: [1, 2, 3]}\n", head).find("draws depend on the list"),
             std::string::npos);
+  EXPECT_EQ(found("  s: {settings: {x: {a.b: 1}}}\n", "  s: {settings: {y: {}, x: {a.b: 1}}}\n", grid), "none");
+  EXPECT_EQ(found("  s: {settings: {x: {a.b: 1}}}\n", "  s: {settings: {x: {a.b: 2}}}\n", grid),
+            "parameters.s: \"x\" is {\"a.b\": 1} -> {\"a.b\": 2}");
+  EXPECT_EQ(found("  s: {settings: {x: {a.b: 1}}}\n", "  s: {settings: {y: {a.b: 1}}}\n", grid),
+            "parameters.s: the value \"x\" is gone");
+  EXPECT_EQ(found("  s: {settings: {x: {a.b: 1}}}\n", "  s: {values: [x]}\n", grid).find("parameters.s: {"), 0u);
+  EXPECT_NE(found("  s: {settings: {x: {a.b: 1}}}\n", "  s: {settings: {x: {a.b: 2}}}\n", head), "none");
   EXPECT_EQ(differences(of_parameters("  a.b: {value: 1}\n", grid), of_parameters("  a.b: {value: 1}\n", head)),
             std::vector<std::string>{"method: grid -> random"});
   EXPECT_EQ(differences(of_parameters("  a.b: {value: 1}\n", head),
@@ -168,6 +192,23 @@ INSTANTIATE_TEST_SUITE_P(
                  "parameters.a.probabilities: found 2 numbers with the sum 1.1"},
         BadSweep{"base: b\nmethod: grid\nparameters: {a.b: {value: 1}, a: {parameters: {b: {value: 2}}}}",
                  "parameters.a.b: found again"},
+        BadSweep{"base: b\nmethod: grid\nparameters: {a: {settings: [1]}}",
+                 "parameters.a.settings: found a list, expected a map of names"},
+        BadSweep{"base: b\nmethod: grid\nparameters: {a: {settings: {}}}", "parameters.a.settings: found an empty map"},
+        BadSweep{"base: b\nmethod: grid\nparameters: {a: {settings: {x: 1}}}",
+                 "parameters.a.settings.x: found '1', expected a map of keys of the configuration"},
+        BadSweep{"base: b\nmethod: grid\nparameters: {a: {settings: {x: {}, x: {}}}}",
+                 "parameters.a.settings.x: found again"},
+        BadSweep{"base: b\nmethod: grid\nparameters: {a: {settings: {x: {b.c: 1, b.c: 2}}}}",
+                 "parameters.a.settings.x.b.c: found again"},
+        BadSweep{"base: b\nmethod: grid\nparameters: {a: {settings: {x: {b=c: 1}}}}",
+                 "parameters.a.settings.x: found 'b=c', expected a key of the configuration"},
+        BadSweep{"base: b\nmethod: grid\nparameters: {a: {settings: {x: {}}, values: [1]}}",
+                 "parameters.a: found settings beside values"},
+        BadSweep{"base: b\nmethod: grid\nparameters: {a: {settings: {x: {b.c: 1}}}, b.c: {values: [1]}}",
+                 "s.yaml:3:44: parameters.b.c: found again (first on line 3)"},
+        BadSweep{"base: b\nmethod: random\nruns: 1\nparameters: {a: {settings: {x: {}}, min: 3}}",
+                 "parameters.a.min: found with categorical"},
         BadSweep{"base: b\nmethod: grid\nparameters: {a: &x {value: 1}}", "anchors are not supported"}));
 
 }  // namespace

@@ -72,6 +72,25 @@ case_removed_point_runs_again() {
   expect 0 'point 2 of 2: seed-2' '2 done' -- "$smoe" sweep sweep.yaml
   same_results before study
 }
+case_settings_are_runs_with_several_overrides() {
+  prepared
+  write_sweep 'balancer: {settings: {none: {}, strong: {router.aux_loss_coef: 0.5, router.aux_loss_scope: sequence}}}' \
+    'train.seed: {values: [1]}'
+  expect 0 'point 2 of 2: balancer-strong_seed-1' '2 done' -- "$smoe" sweep sweep.yaml
+  grep -q '"parameters":{"balancer":"strong","train.seed":1}' study/results.jsonl || fail 'the setting is not named'
+  "$smoe" train config.yaml router.aux_loss_coef=0.5 router.aux_loss_scope=sequence train.seed=1 train.output_dir=alone
+  cmp alone/checkpoints/step-000002/model/model.safetensors \
+    study/points/balancer-strong_seed-1/checkpoints/step-000002/model/model.safetensors
+  write_sweep 'balancer: {settings: {none: {}, strong: {router.aux_loss_coef: 0.25}}}' 'train.seed: {values: [1]}'
+  expect 1 'another study' 'parameters.balancer: "strong" is ' -- "$smoe" sweep sweep.yaml
+  write_sweep 'balancer: {settings: {typo: {router.aux_loss_cof: 1}}}'
+  sed -i 's/output_dir: study/output_dir: other/' sweep.yaml
+  expect 2 'parameters.router.aux_loss_cof: unknown key' '(point balancer-typo)' -- "$smoe" sweep sweep.yaml
+  write_sweep 'balancer: {settings: {here: {train.output_dir: x}}}'
+  expect 2 'parameters.train.output_dir: the sweep sets it' -- "$smoe" sweep sweep.yaml
+  write_sweep 'balancer: {settings: {a: {router.aux_loss_coef: 1}, b: {router.aux_loss_coef: 1.0}}}'
+  expect 2 'two points with the same values, balancer-a and balancer-b' -- "$smoe" sweep sweep.yaml
+}
 case_values_may_be_added() {
   prepared
   write_sweep 'train.seed: {values: [1, 2]}'

@@ -1,6 +1,8 @@
 // A sweep as its file describes it: a base configuration, and what varies.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -54,17 +56,36 @@ inline std::vector<std::pair<Distribution, std::string_view>> choices(Distributi
           {q_log_normal, "q_log_normal"}};
 }
 
+// Keys of the configuration, dotted, and what they are set to, as JSON.
+using SweepOverrides = std::vector<std::pair<std::string, std::string>>;
+
 struct SweepParameter {
-  std::string key;  // of the configuration, dotted: router.aux_loss_coef
+  std::string key;  // of the configuration, dotted: router.aux_loss_coef; with settings: a name of the sweep's own
   Distribution distribution = Distribution::categorical;
-  std::vector<std::string> values;    // constant, categorical: each JSON, which is YAML on one line
-  std::vector<double> probabilities;  // categorical: one a value; empty: all alike
-  double min = 0, max = 0;            // those with bounds
-  double mu = 0, sigma = 1;           // normal ones
-  double q = 1;                       // q_ ones
-  int line = 0, column = 0;           // where the file says so
+  std::vector<std::string> values;       // constant, categorical: each JSON, which is YAML on one line
+  std::vector<SweepOverrides> settings;  // one a value, which is then a name for several keys; or empty
+  std::vector<double> probabilities;     // categorical: one a value; empty: all alike
+  double min = 0, max = 0;               // those with bounds
+  double mu = 0, sigma = 1;              // normal ones
+  double q = 1;                          // q_ ones
+  int line = 0, column = 0;              // where the file says so
 
   bool varies() const { return distribution != Distribution::constant; }
+
+  // What a value changes in the configuration.
+  SweepOverrides overrides(const std::string& value) const {
+    if (settings.empty()) return {{key, value}};
+    return settings.at(static_cast<std::size_t>(std::find(values.begin(), values.end(), value) - values.begin()));
+  }
+
+  // Every key of the configuration that it changes; one may be named twice.
+  std::vector<std::string> keys() const {
+    if (settings.empty()) return {key};
+    std::vector<std::string> keys;
+    for (const SweepOverrides& setting : settings)
+      for (const auto& [name, value] : setting) keys.push_back(name);
+    return keys;
+  }
 };
 
 struct SweepMetric {
