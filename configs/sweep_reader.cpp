@@ -14,6 +14,7 @@
 
 #include "configs/field_text.h"
 #include "configs/json_text.h"
+#include "configs/overrides.h"
 #include "configs/suggest.h"
 #include "configs/user_path.h"
 #include "configs/yaml_document.h"
@@ -90,8 +91,7 @@ class SweepReader {
     } else if (name == "metric") {
       read_metric(value);
     } else if (name == "early_terminate") {
-      refuse(key, name,
-             "early termination is not available yet, expected this key absent: every point runs to its end");
+      if (value.kind != YamlNode::Kind::null) sweep_.notes.push_back(name + " (every point runs to its end)");
     } else if (is_one_of(name, keys_passed_over)) {
       sweep_.notes.push_back(name);
     } else if (name != "parameters") {
@@ -458,13 +458,14 @@ std::string sweep_text(const std::filesystem::path& file) {
 
 }  // namespace
 
-SweepConfig parse_sweep(std::string_view yaml, const std::string& source) {
+SweepConfig parse_sweep(std::string_view yaml, const std::string& source, const std::vector<std::string>& overrides) {
   if (yaml.size() > largest_config_bytes)
     throw ConfigError(
         source, {{{}, "", fmt::format("is larger than {} bytes, which no sweep's file is", largest_config_bytes)}});
-  const YamlNode root = parse_yaml(yaml, source);
+  YamlNode root = parse_yaml(yaml, source);
   if (root.kind != YamlNode::Kind::map)
     throw ConfigError(source, {{root.where, "", fmt::format("found {}, expected a map of keys", root.described())}});
+  for (const std::string& text : overrides) apply_override(root, text, source);
   SweepConfig sweep = SweepReader(root, source).read();
   if (sweep.output_dir.empty()) {
     const std::string stem = std::filesystem::path(source).stem().string();
@@ -475,6 +476,8 @@ SweepConfig parse_sweep(std::string_view yaml, const std::string& source) {
   return sweep;
 }
 
-SweepConfig read_sweep(const std::filesystem::path& file) { return parse_sweep(sweep_text(file), file.string()); }
+SweepConfig read_sweep(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
+  return parse_sweep(sweep_text(file), file.string(), overrides);
+}
 
 }  // namespace smoe

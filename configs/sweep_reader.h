@@ -14,8 +14,10 @@ namespace smoe {
 
 // output_dir defaults to sweeps/NAME, NAME being the file's name without its extension. Whether the parameters' keys are
 // keys of a configuration, and their values fit, is for who reads the base with them. Throws ConfigError.
-SweepConfig read_sweep(const std::filesystem::path& file);
-SweepConfig parse_sweep(std::string_view yaml, const std::string& source);
+// overrides: "runs=20", as the command line gives them.
+SweepConfig read_sweep(const std::filesystem::path& file, const std::vector<std::string>& overrides = {});
+SweepConfig parse_sweep(std::string_view yaml, const std::string& source,
+                        const std::vector<std::string>& overrides = {});
 
 // YAML that reads back to the same sweep.
 std::string print_sweep(const SweepConfig& sweep);

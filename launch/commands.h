@@ -49,6 +49,7 @@ void add_unavailable_commands(CommandLine& line);
 
 struct TrainingOptions {
   bool dry_run = false;  // describe the run and end before its first step
+  bool quiet = false;    // nothing on the terminal: the run's log has it
   // Of runs one after another: what the one before has opened, and then what this one has. May be null.
   std::shared_ptr<const Corpus>* corpus = nullptr;
   std::function<void(RunParts&)> assembled = {};  // called before the first step

@@ -64,6 +64,8 @@ MpiSession* Job::session() {
   if (launcher_.alone()) return nullptr;
   if (!session_) {
     session_.emplace(nullptr, nullptr);
+    node_.ranks = session_->local_size();
+    node_.rank = session_->local_rank();
     if (launcher_.ranks != 0 && session_->size() != launcher_.ranks)
       throw std::runtime_error(fmt::format(
           "{} started {} processes, MPI brings together {}: start them with the mpirun of the Open MPI that smoe is "
@@ -79,11 +81,26 @@ Communicator& Job::world() {
 }
 
 void Job::claim_device(DeviceChoice choice) {
-  if (choice != DeviceChoice::cpu && session()) use_cuda_device(session()->local_rank());
+  if (choice != DeviceChoice::cpu && session()) use_cuda_device(node_.rank);
 }
 
 int Job::ranks_sharing_memory(Device device) {
-  return device == Device::cpu ? ranks_on_node() : ranks_on_own_gpu(world());
+  if (device == Device::cpu) return ranks_on_node();
+  return ranks_on_own_gpu_ ? *ranks_on_own_gpu_ : ranks_on_own_gpu(world());
+}
+
+void Job::slice(int slices, std::int64_t threads, DeviceChoice device) {
+  claim_threads(threads);
+  claim_device(device);
+  if (device_of(device) == Device::cuda) ranks_on_own_gpu_ = ranks_on_own_gpu(world());
+  everyone_.reset();
+  session_->slice(slices);
+}
+
+void Job::rejoin() {
+  everyone_.reset();
+  session_->rejoin();
+  ranks_on_own_gpu_.reset();
 }
 
 void Job::set_timeout(double seconds) {
@@ -114,9 +131,11 @@ void Job::require_same_everywhere(const std::string& configuration) {
 }
 
 int Job::claim_threads(std::int64_t wanted) {
-  if (!session()) return smoe::claim_threads(wanted);
-  return smoe::claim_threads(wanted,
-                             {session()->local_size(), session()->local_rank(), count_ranks_on_own_cores(world())});
+  const auto known = threads_.find(wanted);
+  if (known != threads_.end()) return known->second;
+  NodePlace place = node_;
+  if (session()) place.on_cores = count_ranks_on_own_cores(world());
+  return threads_[wanted] = smoe::claim_threads(wanted, place);
 }
 
 }  // namespace smoe

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -15,6 +16,7 @@
 #include "kernels/tensor.h"
 #include "parallel/layout.h"
 #include "parallel/mesh.h"
+#include "parallel/cores.h"
 #include "parallel/comm/mpi_session.h"
 
 namespace smoe {
@@ -27,7 +29,7 @@ class Job {
   explicit Job(const Launcher& launcher) : launcher_(launcher) {}
 
   const Launcher& launcher() const { return launcher_; }
-  bool is_root() const { return launcher_.rank == 0; }
+  bool is_root() const { return session_ ? session_->rank() == 0 : launcher_.rank == 0; }  // of the slice
 
   // Declares the command to be one of all ranks: from here on they agree on what fails. Throws UsageError, with what to
   // type instead, where MPI cannot bring together what was started.
@@ -41,12 +43,18 @@ class Job {
   MpiSession* session();  // null where this process is alone
   Communicator& world();
   int ranks() { return session() ? session()->size() : 1; }
-  int ranks_on_node() { return session() ? session()->local_size() : 1; }
+  int ranks_on_node() { return session() ? node_.ranks : 1; }
   // The first layout.ranks ranks, by axis (Mesh::over).
   Mesh mesh_of(const Layout& layout, const Mesh::Devices& devices) {
     return session() ? Mesh::over(*session(), layout, devices) : Mesh::single();
   }
   void set_timeout(double seconds);  // MpiSession's
+
+  // From here on this is one of so many jobs beside one another (MpiSession::slice), until all have come to rejoin(). What ranks
+  // of a node share, its cores and GPUs, stays shared by all of them, and is divided now for runs with these threads and
+  // device.
+  void slice(int slices, std::int64_t threads, DeviceChoice device);
+  void rejoin();
 
   // Null where the ranks have not been joined, and where there is one.
   MpiSession* joined() { return session_ ? &*session_ : nullptr; }
@@ -70,6 +78,9 @@ class Job {
   bool shared_ = false;
   std::optional<MpiSession> session_;
   std::optional<Mesh> everyone_;
+  NodePlace node_;                       // of all ranks, also inside a slice
+  std::map<std::int64_t, int> threads_;  // of this rank by what was wanted: cores are divided once
+  std::optional<int> ranks_on_own_gpu_;  // as found before there were slices
 };
 
 }  // namespace smoe

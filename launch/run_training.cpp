@@ -145,6 +145,7 @@ int run_training(const RunConfig& given, const TrainingOptions& options, Job& jo
                     .eval = config.eval,
                     .log = config.log,
                     .resolved_yaml = print_yaml(given),
+                    .quiet = options.quiet,
                     .ranks_on_node = job.ranks_on_node()};
   const int threads = job.claim_threads(config.train.threads);
   job.claim_device(config.train.device);

@@ -152,9 +152,9 @@ bool changes_numbers(const std::string& difference) {
 
 }  // namespace
 
-SweepPlan read_sweep_plan(const std::string& file) {
+SweepPlan read_sweep_plan(const std::string& file, const std::vector<std::string>& overrides) {
   SweepPlan plan;
-  plan.sweep = read_sweep(file);
+  plan.sweep = read_sweep(file, overrides);
   plan.base = read_config(plan.sweep.base);
   require_own_keys(file, plan.sweep, plan.base);
   plan.study.directory = plan.sweep.output_dir;

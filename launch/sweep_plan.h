@@ -21,7 +21,8 @@ struct SweepPlan {
 
 // Throws ConfigError, of the sweep's file where a parameter is at fault, for a key that is none, a value that does not
 // fit, two points with the same configuration, and what a sweep sets itself.
-SweepPlan read_sweep_plan(const std::string& file);
+// overrides: of the sweep's own keys, "runs=20".
+SweepPlan read_sweep_plan(const std::string& file, const std::vector<std::string>& overrides = {});
 
 // What the directory was made for is what the plan says, as far as it has been made: throws std::runtime_error that names
 // what differs. Values that were added, and settings that change no number, are fine.

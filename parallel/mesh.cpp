@@ -82,6 +82,7 @@ Mesh Mesh::over(MpiSession& session, const Layout& layout, const Devices& device
   for (const Axis axis : all_axes) {
     std::vector<int> ranks = members(axis, layout, session.rank());
     if (ranks.size() == 1) continue;
+    for (int& rank : ranks) rank += session.first_rank();
     const MPI_Comm comm = make_comm(ranks, axis);
     auto host = std::make_shared<MpiCommunicator>(comm, name_of(axis), ranks, session.ledger(), *mesh.traffic_,
                                                   session.checks_calls());

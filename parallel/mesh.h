@@ -31,7 +31,7 @@ class Mesh {
  public:
   // The layout of a single rank: every axis has size 1.
   static Mesh single();
-  // The first layout.ranks ranks of the job; all of them call this, and no other rank does. Throws std::logic_error for
+  // The first layout.ranks ranks of the session's slice; all of them call this, and no other rank does. Throws std::logic_error for
   // a layout that does not divide, or more ranks than there are.
   // Where the ranks compute on GPUs, each on its own by now (use_cuda_device), they are joined here: std::runtime_error where they
   // cannot be, as wanted.

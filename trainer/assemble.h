@@ -47,6 +47,7 @@ struct TrainerConfig {
   EvalConfig eval;
   LogConfig log;
   std::string resolved_yaml;     // for config.resolved.yaml
+  bool quiet = false;            // nothing is told on the terminal, where other runs may be
   int ranks_on_node = 1;         // they share its cores
   int ranks_sharing_memory = 1;  // the machine's, or that of this rank's GPU
 };

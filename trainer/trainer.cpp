@@ -90,6 +90,7 @@ void Trainer::open_record(bool resumed) {
   record_ = RunRecord(parts_.directory.get(), parts_.paths(),
                       {.configuration = config.resolved_yaml,
                        .tensorboard = config.log.tensorboard,
+                       .terminal = !config.quiet,
                        .from_step = resumed ? parts_.state.step : MetricsWriter::fresh_run,
                        .total_steps = config.train.steps});
 }

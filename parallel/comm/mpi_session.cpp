@@ -123,9 +123,43 @@ void MpiSession::start_watchdog() {
       Watchdog::Devices{device_ledger_.get(), device_calls_.get()});
 }
 
+void MpiSession::slice(int slices) {
+  if (slices < 1 || size_ % slices != 0)
+    throw std::invalid_argument(std::to_string(slices) + " slices of " + std::to_string(size_) +
+                                " ranks: the ranks must be a multiple of the slices");
+  const int ranks = size_ / slices;
+  first_rank_ = rank_ / ranks * ranks;
+  rank_ -= first_rank_;
+  size_ = ranks;
+  read_place_on_node();
+}
+
+void MpiSession::rejoin() {
+  wait_for_every_slice();
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
+  MPI_Comm_size(MPI_COMM_WORLD, &size_);
+  first_rank_ = 0;
+  read_place_on_node();
+}
+
+void MpiSession::read_place_on_node() {
+  MPI_Comm slice, node;
+  MPI_Comm_split(MPI_COMM_WORLD, first_rank_, rank_, &slice);
+  MPI_Comm_split_type(slice, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+  MPI_Comm_rank(node, &local_rank_);
+  MPI_Comm_size(node, &local_size_);
+  MPI_Comm_free(&node);
+  MPI_Comm_free(&slice);
+}
+
 // So that ranks that wait for one which has come here, or for one that never does, are still watched.
 void MpiSession::wait_for_all_ranks() {
   node_ledger_->end_of_program();
+  wait_for_every_slice();
+}
+
+// In no collective of the ledger's, which has a limit.
+void MpiSession::wait_for_every_slice() {
   MPI_Request request;
   if (MPI_Ibarrier(MPI_COMM_WORLD, &request) != MPI_SUCCESS) return;
   for (int done = 0; MPI_Test(&request, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && !done;) {

@@ -28,10 +28,18 @@ class MpiSession {
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
 
+  // Of this slice, which is the whole job unless slice() was called.
   int rank() const { return rank_; }
   int size() const { return size_; }
-  int local_rank() const { return local_rank_; }  // among the ranks of this node
+  int local_rank() const { return local_rank_; }  // among the slice's ranks on this node
   int local_size() const { return local_size_; }
+  int first_rank() const { return first_rank_; }  // of the slice, among all ranks
+
+  // Parts the job into so many slices of neighbouring ranks, each of which goes on as if it were alone; meshes that were
+  // made before are not used inside. All ranks call it, of a whole job. Throws std::invalid_argument unless size() is a multiple.
+  void slice(int slices);
+  // Waits until every slice has come here, for as long as that takes, and is the whole job again.
+  void rejoin();
 
   Ledger& ledger();
   DeviceCalls& device_calls() { return *device_calls_; }
@@ -51,9 +59,11 @@ class MpiSession {
  private:
   friend class LongWork;
   void start_watchdog();
+  void read_place_on_node();
+  void wait_for_every_slice();
   void wait_for_all_ranks();
 
-  int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
+  int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1, first_rank_ = 0;
   bool checks_calls_ = false;
   std::unique_ptr<ObservedLedger> ledger_;
   NodeLedger* node_ledger_ = nullptr;          // what stands behind it, where there is more than one rank

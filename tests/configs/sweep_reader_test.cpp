@@ -76,6 +76,9 @@ TEST(SweepReader, WhatIsWeightsAndBiasesAloneIsPassedOver) {
       "  a.b: {value: 1}\n", head + "program: train.py\nproject: p\ncommand: [python]\nmetric: {name: val_loss}\n");
   EXPECT_EQ(sweep.notes, (std::vector<std::string>{"program", "project", "command"}));
   EXPECT_EQ(sweep.metric, (SweepMetric{"eval", false}));
+  EXPECT_EQ(of_parameters("  a.b: {value: 1}\n", head + "early_terminate: {type: hyperband, eta: 2}\n").notes,
+            std::vector<std::string>{"early_terminate (every point runs to its end)"});
+  EXPECT_TRUE(of_parameters("  a.b: {value: 1}\n", head + "early_terminate: null\n").notes.empty());
   const SweepConfig other = of_parameters("  a.b: {value: 1}\n", head + "metric: {name: val_auroc, goal: maximize}\n");
   EXPECT_EQ(other.notes, std::vector<std::string>{"metric.name: val_auroc"});
   EXPECT_FALSE(other.metric);
@@ -157,8 +160,6 @@ INSTANTIATE_TEST_SUITE_P(
         BadSweep{"base: b\nmethod: grid\nmethod: grid\nparameters: {a: {value: 1}}", "s.yaml:3:1: method: found again"},
         BadSweep{"base: b\nmethod: grid\n", "parameters: missing"},
         BadSweep{"base: b\nmethod: grid\nparameters: {}", "parameters: found an empty map"},
-        BadSweep{"base: b\nmethod: grid\nearly_terminate: {type: hyperband}\nparameters: {a: {value: 1}}",
-                 "early_terminate: early termination is not available yet"},
         BadSweep{"base: b\nmethod: grid\nmetric: {name: lm_los}\nparameters: {a: {value: 1}}",
                  "metric.name: found 'lm_los', expected lm_loss"},
         BadSweep{"base: b\nmethod: grid\nmetric: {name: eval, goal: low}\nparameters: {a: {value: 1}}",

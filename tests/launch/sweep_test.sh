@@ -115,6 +115,79 @@ assert a["initial_weights"] == b["initial_weights"] and a["data_order"] == b["da
 assert abs(a["lm_loss"] - b["lm_loss"]) < 1e-4 and b["status"] == "done", (a, b)
 END
 }
+# Points on slices of one job are those of a job each, and every point is run once.
+case_slices() {
+  prepared num_key_value_heads=2
+  write_sweep 'train.seed: {values: [1, 2, 3]}' 'router.aux_loss_coef: {values: [0, 0.01]}'
+  "$smoe" sweep sweep.yaml
+  mv study before
+  expect 0 'point 6 of 6' 'point seed-3_aux_loss_coef-0.01: done' '6 done' -- \
+    mpirun --oversubscribe --bind-to none -n 2 "$smoe" sweep sweep.yaml --slices 2
+  same_results before study
+  for point in before/points/*; do
+    cmp "$point/checkpoints/step-000002/model/model.safetensors" \
+      "study/points/${point##*/}/checkpoints/step-000002/model/model.safetensors"
+    [ "$(grep -c 'train.*100%\|saved ' "study/points/${point##*/}/train.log")" -ge 1 ] || fail 'its log tells nothing'
+  done
+  expect 0 '6 done' -- mpirun --oversubscribe --bind-to none -n 2 "$smoe" sweep sweep.yaml --slices 2
+  # Two ranks a slice: a point is the same as on a job of two, and the last slice has nothing to do.
+  sed -i 's/output_dir: study/output_dir: pair/; s/\[1, 2, 3\]/[1]/' sweep.yaml
+  printf 'parallel:\n  tp: 2\n' >>config.yaml
+  mpirun --oversubscribe --bind-to none -n 2 "$smoe" sweep sweep.yaml
+  sed -i 's/output_dir: pair/output_dir: pairs/' sweep.yaml
+  mpirun --oversubscribe --bind-to none -n 6 "$smoe" sweep sweep.yaml --slices 3
+  same_results pair pairs
+}
+# A slice that has nothing left to do waits for the others for as long as they take, whatever the limit of a collective is.
+case_slices_that_end_apart() {
+  prepared
+  sed -i 's/^  interval: 1$/  interval: 4000/' config.yaml
+  printf 'parallel:\n  timeout: 1\n' >>config.yaml
+  write_sweep 'train.steps: {values: [1, 4000]}'
+  expect 0 '2 done' -- mpirun --oversubscribe --bind-to none -n 2 "$smoe" sweep sweep.yaml --slices 2
+  python3 - <<'END'
+import json
+short, long = (json.loads(line)["seconds"] for line in open("study/results.jsonl"))
+assert long - short > 1, (short, long)
+END
+}
+case_slices_with_a_failing_point() {
+  prepared
+  write_sweep 'optimizer.learning_rate: {values: [0.001, 1.0e+30, 0.002]}'
+  sed -i 's/steps: 2/steps: 8/; s/^train:/train:\n  max_skipped_steps: 2/' config.yaml
+  expect 1 '2 done, 0 running, 1 failed' '1 of 3 points failed' -- \
+    mpirun --oversubscribe --bind-to none -n 2 "$smoe" sweep sweep.yaml --slices 2
+  expect 1 '2 done, 0 running, 1 failed' -- \
+    mpirun --oversubscribe --bind-to none -n 3 "$smoe" sweep sweep.yaml --slices 3 --retry-failed
+  expect 2 '--slices: found 2 of 3 ranks' -- mpirun --oversubscribe --bind-to none -n 3 "$smoe" sweep sweep.yaml --slices 2
+  expect 2 '--slices: found 2 of 1 rank,' -- "$smoe" sweep sweep.yaml --slices 2
+  expect 2 'slices' -- "$smoe" sweep sweep.yaml --slices 2 --point 1
+}
+# Other processes run other points: none is run twice, whoever comes first.
+case_several_sweeps_of_points() {
+  prepared
+  write_sweep 'train.seed: {values: [1, 2, 3]}'
+  for try in 1 2 3; do
+    for point in 1 2 3 1 2 3; do "$smoe" sweep sweep.yaml --point "$point" >"log-$point-$RANDOM" 2>&1 & done
+    wait
+    [ "$(grep -c '"status":"done"' study/results.jsonl)" = 3 ] || fail "$(cat study/results.jsonl)"
+    for point in 1 2 3; do
+      [ "$(grep -c '"lm_loss"' "study/points/seed-$point/metrics.jsonl")" = 2 ] || fail "point $point was run twice"
+    done
+    rm -r study
+  done
+}
+case_keys_of_the_sweep_on_the_command_line() {
+  prepared
+  printf 'program: train.py\nmethod: bayes\nmetric: {name: val_loss, goal: minimize}\n' >wild.yaml
+  printf 'early_terminate: {type: hyperband, min_iter: 3}\nparameters:\n  train.seed: {min: 1, max: 1000}\n' >>wild.yaml
+  expect 2 'wild.yaml: base: missing' -- "$smoe" sweep wild.yaml method=random runs=2
+  expect 0 'program, early_terminate .every point runs to its end. in the sweep.s file: passed over' '2 done' -- \
+    "$smoe" sweep wild.yaml method=random runs=2 base=config.yaml output_dir=study
+  expect 0 '2 done' -- "$smoe" sweep wild.yaml method=random runs=2 base=config.yaml output_dir=study --status
+  expect 2 'runs: found .0.' -- "$smoe" sweep wild.yaml method=random runs=0 base=config.yaml
+  expect 2 'run: unknown key; did you mean .runs.' -- "$smoe" sweep wild.yaml method=random run=2 base=config.yaml
+}
 case_failed_point_does_not_stop_the_rest() {
   prepared
   # No step of the second is finite, and two in a row end a run.

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 
 #include "data/files/files.h"
 
@@ -46,8 +47,23 @@ bool is_locked(const fs::path& directory) {
 
 DirectoryLock::DirectoryLock(const fs::path& directory, const std::string& what, const std::string& key,
                              double patience) {
+  std::string who;
+  if (!lock(directory, key, lock_name, patience, who))
+    throw std::runtime_error(fmt::format("{}: another {} is writing here ({}); wait for it, or choose another {}",
+                                         directory.string(), what, who.empty() ? "unknown process" : who, key));
+}
+
+std::unique_ptr<DirectoryLock> DirectoryLock::try_lock(const fs::path& directory, const std::string& key,
+                                                       const std::string& name) {
+  std::unique_ptr<DirectoryLock> taken(new DirectoryLock);
+  std::string who;
+  return taken->lock(directory, key, name, 0, who) ? std::move(taken) : nullptr;
+}
+
+bool DirectoryLock::lock(const fs::path& directory, const std::string& key, const std::string& name, double patience,
+                         std::string& who) {
   make_directories(directory);
-  const fs::path lock = directory / lock_name;
+  const fs::path lock = directory / name;
   file_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
   if (file_ < 0)
     throw std::runtime_error(
@@ -55,10 +71,9 @@ DirectoryLock::DirectoryLock(const fs::path& directory, const std::string& what,
   if (!take(file_, patience)) {
     std::array<char, 256> holder{};
     const auto length = ::pread(file_, holder.data(), holder.size() - 1, 0);
-    const std::string who(holder.data(), length > 0 ? static_cast<std::size_t>(length) : 0);
-    ::close(file_);
-    throw std::runtime_error(fmt::format("{}: another {} is writing here ({}); wait for it, or choose another {}",
-                                         directory.string(), what, who.empty() ? "unknown process" : who, key));
+    who.assign(holder.data(), length > 0 ? static_cast<std::size_t>(length) : 0);
+    ::close(std::exchange(file_, -1));
+    return false;
   }
   std::array<char, 128> host{};
   ::gethostname(host.data(), host.size() - 1);
@@ -66,9 +81,10 @@ DirectoryLock::DirectoryLock(const fs::path& directory, const std::string& what,
   // Synced, so that ranks on other nodes read it.
   if (::ftruncate(file_, 0) != 0 || ::pwrite(file_, holder.data(), holder.size(), 0) < 0 || ::fsync(file_) != 0) {
     const int error = errno;
-    ::close(file_);
+    ::close(std::exchange(file_, -1));
     throw std::runtime_error(fmt::format("{}: cannot be written ({})", lock.string(), std::strerror(error)));
   }
+  return true;
 }
 
 DirectoryLock::~DirectoryLock() {

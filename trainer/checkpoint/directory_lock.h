@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <string>
 
 namespace smoe {
@@ -13,11 +14,19 @@ class DirectoryLock {
   // the directory.
   DirectoryLock(const std::filesystem::path& directory, const std::string& what, const std::string& key,
                 double patience = 0.05);
+  // Null where another process holds it. name: of the file, where one that does not stand for the directory's writer is meant.
+  static std::unique_ptr<DirectoryLock> try_lock(const std::filesystem::path& directory, const std::string& key,
+                                                 const std::string& name);
   ~DirectoryLock();
   DirectoryLock(const DirectoryLock&) = delete;
   DirectoryLock& operator=(const DirectoryLock&) = delete;
 
  private:
+  DirectoryLock() = default;
+  // False where another holds it for so long; who: what it said of itself.
+  bool lock(const std::filesystem::path& directory, const std::string& key, const std::string& name, double patience,
+            std::string& who);
+
   int file_ = -1;
 };
 

@@ -11,6 +11,7 @@ RunRecord::RunRecord(RunDirectory* directory, const RunPaths& paths, const RunRe
     metrics_.emplace(paths.metrics(), options.from_step);
     if (options.tensorboard) tensorboard_.emplace(paths.tensorboard(), options.from_step);
   }
+  if (!options.terminal) return;
   const std::int64_t done = std::max<std::int64_t>(0, options.from_step);
   progress_ = std::make_unique<Progress>(
       ProgressOptions{.label = "train", .unit = "step", .total = options.total_steps, .done = done});

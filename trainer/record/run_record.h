@@ -17,6 +17,7 @@ namespace smoe {
 struct RunRecordOptions {
   std::string configuration;  // for config.resolved.yaml
   bool tensorboard = true;
+  bool terminal = true;                               // false: told to the log alone
   std::int64_t from_step = MetricsWriter::fresh_run;  // of a run that goes on: rows of later steps are dropped
   std::int64_t total_steps = 0;
 };

@@ -24,74 +24,91 @@
 namespace smoe {
 namespace {
 
-class StudyRunner {
+// One job after another may hold it, each for moments.
+std::unique_ptr<DirectoryLock> lock_for_results(const Study& study, const StudyOptions& options) {
+  constexpr double patience = 60;  // many may end at once
+  return options.only || options.beside_others
+             ? std::make_unique<DirectoryLock>(study.directory, "sweep", "output_dir", patience)
+             : nullptr;
+}
+
+void write_known_results(const Study& study, std::span<const std::optional<PointResult>> results) {
+  std::vector<PointResult> known;
+  for (const auto& result : results)
+    if (result) known.push_back(*result);
+  write_results(study, known);
+}
+
+bool is_asked_for(const StudyOptions& options, std::size_t i) { return !options.only || *options.only == i; }
+
+bool has_failed(const std::optional<PointResult>& result) {
+  return result && result->record.status == PointRecord::Status::failed;
+}
+
+// A failed point's row goes before it runs again: it would be wrong from the moment that the run ends.
+void forget_failure(const std::filesystem::path& directory, std::optional<PointResult>& result) {
+  PointRecord record = result->record;
+  record.status = PointRecord::Status::begun;
+  record.error.clear();
+  write_point_record(directory, record);
+  result.reset();
+}
+
+std::string find_wanted(const Study& study, const StudyOptions& options) {
+  make_directories(study.directory);
+  const auto lock = lock_for_results(study, options);
+  std::vector<std::optional<PointResult>> results;
+  std::vector<PointResult> found;
+  for (const StudyPoint& point : study.points)
+    if (results.push_back(result_of(study, point)); results.back()) found.push_back(*results.back());
+  check_results(study, found);
+  std::string wanted;
+  for (std::size_t i = 0; i < study.points.size(); ++i) {
+    if (options.retry_failed && is_asked_for(options, i) && has_failed(results[i]))
+      forget_failure(study.of_point(study.points[i]), results[i]);
+    wanted += results[i] || !is_asked_for(options, i) ? '0' : '1';
+  }
+  write_known_results(study, results);
+  return wanted;
+}
+
+class PointRunner {
  public:
-  StudyRunner(const Study& study, const StudyOptions& options, Communicator& world, const RunPoint& run)
+  PointRunner(const Study& study, const StudyOptions& options, Communicator& world, const RunPoint& run)
       : study_(study), options_(options), world_(world), run_(run) {}
 
-  StudyEnd run() {
-    std::string wanted;
-    together(world_, "study.begin", [&] {
-      if (is_root()) wanted = begin();
-    });
-    wanted = broadcast_text(world_, wanted, 0, "study.begin");
+  RunEnd run(const std::string& wanted) {
     for (std::size_t i = 0; i < study_.points.size(); ++i) {
-      if (wanted[i] != '1' || left_to_another(i)) continue;
-      if (stop_requested() || !run_point(i)) return ended(RunEnd::stopped);
+      if (wanted[i] != '1' || !claim(i)) continue;
+      if (stop_requested() || !run_point(i)) return RunEnd::stopped;
     }
-    return ended(RunEnd::complete);
+    claim_.reset();
+    return RunEnd::complete;
   }
 
  private:
   bool is_root() const { return world_.rank() == 0; }
 
-  bool is_asked_for(std::size_t i) const { return !options_.only || *options_.only == i; }
-
-  // Reads where the points stand; '1' for each that is to run.
-  std::string begin() {
-    make_directories(study_.directory);
-    results_.resize(study_.points.size());
-    std::string wanted;
-    {
-      const auto lock = lock_for_results();
-      std::vector<PointResult> found;
-      for (std::size_t i = 0; i < study_.points.size(); ++i)
-        if ((results_[i] = result_of(study_, study_.points[i]))) found.push_back(*results_[i]);
-      check_results(study_, found);
-      for (std::size_t i = 0; i < study_.points.size(); ++i) {
-        if (options_.retry_failed && is_asked_for(i)) forget_failure(i);
-        wanted += results_[i] || !is_asked_for(i) ? '0' : '1';
-      }
-      write_results(study_, known());
-    }
-    return wanted;
-  }
-
-  // A failed point's row goes before it runs again: it would be wrong from the moment that the run ends.
-  void forget_failure(std::size_t i) {
-    if (!results_[i] || results_[i]->record.status != PointRecord::Status::failed) return;
-    PointRecord record = results_[i]->record;
-    record.status = PointRecord::Status::begun;
-    record.error.clear();
-    write_point_record(study_.of_point(study_.points[i]), record);
-    results_[i].reset();
-  }
-
-  // Of a task that runs one point beside others.
-  std::unique_ptr<DirectoryLock> lock_for_results() const {
-    constexpr double patience = 60;  // many tasks may end at once
-    return options_.only ? std::make_unique<DirectoryLock>(study_.directory, "sweep", "output_dir", patience) : nullptr;
-  }
-
-  bool left_to_another(std::size_t i) {
-    double held = 0;
-    together(world_, "study.held", [&] {
-      if (is_root()) held = is_locked(study_.of_point(study_.points[i]));
+  // Whether the point is this job's to run, and no other's until the next is claimed. The run's own lock is taken later, when
+  // a second claimant would already have begun.
+  bool claim(std::size_t i) {
+    double own = 0;
+    together(world_, "study.claim", [&] {
+      if (is_root()) own = claim_at_root(i);
     });
-    world_.all_reduce(std::span(&held, 1), Reduce::max, "study.held");
-    if (held == 0) return false;
-    say(fmt::format("point {}: another process runs it", study_.points[i].name));
-    return busy_ = true;
+    world_.all_reduce(std::span(&own, 1), Reduce::max, "study.claim");
+    return own != 0;
+  }
+
+  bool claim_at_root(std::size_t i) {
+    const std::filesystem::path directory = study_.of_point(study_.points[i]);
+    claim_ = DirectoryLock::try_lock(directory, "output_dir", ".claim");
+    if (!claim_ || is_locked(directory)) {
+      if (!options_.beside_others) say(fmt::format("point {}: another process runs it", study_.points[i].name));
+      return false;
+    }
+    const auto status = read_point_record(directory).status;  // may have ended since the study was begun
+    return status == PointRecord::Status::left || status == PointRecord::Status::begun;
   }
 
   // False where a signal stopped it.
@@ -154,27 +171,14 @@ class StudyRunner {
       if (record.data_order.empty()) record.data_order = before.data_order;
     }
     write_point_record(study_.of_point(point), record);
+    if (options_.beside_others && record.error.empty()) say(fmt::format("point {}: done", point.name));
+    const auto lock = lock_for_results(study_, options_);
+    if (results_.empty() || lock) {  // of others, who may have written since
+      results_.clear();
+      for (const StudyPoint& other : study_.points) results_.push_back(result_of(study_, other));
+    }
     results_[i] = result_of(study_, point);
-    const auto lock = lock_for_results();
-    if (lock)  // others have written since
-      for (std::size_t other = 0; other < results_.size(); ++other)
-        results_[other] = result_of(study_, study_.points[other]);
-    write_results(study_, known());
-  }
-
-  std::vector<PointResult> known() const {
-    std::vector<PointResult> known;
-    for (const auto& result : results_)
-      if (result) known.push_back(*result);
-    return known;
-  }
-
-  StudyEnd ended(RunEnd end) {
-    std::vector<double> counts(2);
-    for (std::size_t i = 0; i < results_.size(); ++i)
-      if (results_[i] && is_asked_for(i)) ++counts[results_[i]->record.status == PointRecord::Status::failed];
-    world_.all_reduce(std::span(counts), Reduce::sum, "study.end");  // the root's, the others having none
-    return {end, static_cast<std::size_t>(counts[0]), static_cast<std::size_t>(counts[1]), busy_};
+    write_known_results(study_, results_);
   }
 
   bool stop_requested() {
@@ -192,14 +196,47 @@ class StudyRunner {
   const StudyOptions& options_;
   Communicator& world_;
   const RunPoint& run_;
-  bool busy_ = false;
+  std::unique_ptr<DirectoryLock> claim_;             // the root's, of the point that it runs
   std::vector<std::optional<PointResult>> results_;  // by point; the root's alone
 };
 
 }  // namespace
 
+std::string begin_study(const Study& study, const StudyOptions& options, Communicator& world) {
+  std::string wanted;
+  together(world, "study.begin", [&] {
+    if (world.rank() == 0) wanted = find_wanted(study, options);
+  });
+  return broadcast_text(world, wanted, 0, "study.begin");
+}
+
+RunEnd run_points(const Study& study, const StudyOptions& options, const std::string& wanted, Communicator& world,
+                  const RunPoint& run) {
+  return PointRunner(study, options, world, run).run(wanted);
+}
+
+StudyEnd end_study(const Study& study, const StudyOptions& options, RunEnd end, Communicator& world) {
+  double counts[3] = {};  // done, failed, neither: the root's
+  together(world, "study.end", [&] {
+    if (world.rank() != 0) return;
+    for (std::size_t i = 0; i < study.points.size(); ++i) {
+      if (!is_asked_for(options, i)) continue;
+      const auto status = read_point_record(study.of_point(study.points[i])).status;
+      ++counts[status == PointRecord::Status::done ? 0 : status == PointRecord::Status::failed ? 1 : 2];
+    }
+  });
+  world.all_reduce(std::span(counts), Reduce::sum, "study.end");
+  double stopped = end == RunEnd::stopped;
+  world.all_reduce(std::span(&stopped, 1), Reduce::max, "study.stopped");
+  return {.end = stopped != 0 ? RunEnd::stopped : RunEnd::complete,
+          .done = static_cast<std::size_t>(counts[0]),
+          .failed = static_cast<std::size_t>(counts[1]),
+          .busy = stopped == 0 && counts[2] != 0};
+}
+
 StudyEnd run_study(const Study& study, const StudyOptions& options, Communicator& world, const RunPoint& run) {
-  return StudyRunner(study, options, world, run).run();
+  const std::string wanted = begin_study(study, options, world);
+  return end_study(study, options, run_points(study, options, wanted, world, run), world);
 }
 
 }  // namespace smoe
