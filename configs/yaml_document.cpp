@@ -10,6 +10,8 @@
 #include <string>
 #include <string_view>
 
+#include "configs/yaml_scalar.h"
+
 namespace smoe {
 namespace {
 
@@ -42,8 +44,9 @@ class TreeBuilder : public YAML::EventHandler {
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                 const std::string& value) override {
     refuse_anchor(mark, anchor);
-    const bool quoted = tag == "!";  // yaml-cpp: "?" plain, "!" quoted, anything else was written as a tag
-    if (!quoted) refuse_tag(mark, tag);
+    // yaml-cpp: "?" plain, "!" quoted, anything else was written as a tag
+    const bool quoted = tag == "!" || tag == "tag:yaml.org,2002:str";
+    if (!quoted && !is_tag_of(tag, value)) refuse_tag(mark, tag);
     if (is_next_a_key() && !quoted && value == "<<") {
       refuse(mark, "found a merge key (<<), expected the keys themselves: merge keys are not supported");
     }
@@ -73,6 +76,14 @@ class TreeBuilder : public YAML::EventHandler {
     if (!tag.empty() && tag != "?") {
       refuse(mark, fmt::format("found the tag {}, expected a plain value: tags are not supported", shown(tag)));
     }
+  }
+
+  // Whether a tag says of a scalar what it is anyway. Files have them for readers to whom 1e-5 is a text.
+  static bool is_tag_of(const std::string& tag, const std::string& value) {
+    if (tag == "tag:yaml.org,2002:float") return parse_number(value).has_value();
+    if (tag == "tag:yaml.org,2002:int") return parse_integer(value).has_value();
+    if (tag == "tag:yaml.org,2002:bool") return parse_flag(value).has_value();
+    return false;
   }
 
   bool is_next_a_key() const {

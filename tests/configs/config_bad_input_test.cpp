@@ -175,8 +175,10 @@ const std::vector<Refused> yaml_features = {
     {"alias", "optimizer: &base {beta1: 0.5}\nlog: *base\n",
      "c.yaml:1:12: found an anchor (&), expected a plain value: anchors are not supported\n"
      "c.yaml:2:6: found an alias (*), expected the value itself: aliases are not supported, and text that begins with * needs quotes"},
-    {"tag", "train:\n  steps: !!int \"3\"\n",
+    {"tag", "train:\n  steps: !!int many\n",
      "c.yaml:2:10: found the tag tag:yaml.org,2002:int, expected a plain value: tags are not supported"},
+    {"tag_of_another_type", "train:\n  steps: !!str 3\n",
+     "c.yaml:2:10: train.steps: found the text \"3\", expected an integer in [0, 1000000000]; in quotes it is text: write 3 without them"},
     {"tag_on_a_map", "train: !run {steps: 3}\n",
      "c.yaml:1:8: found the tag !run, expected a plain value: tags are not supported"},
     {"merge_key", "optimizer:\n  <<: {beta1: 0.5}\n",

@@ -55,6 +55,20 @@ lora: null
   EXPECT_EQ(config.log.dump_steps, (std::vector<std::int64_t>{1, 10}));
 }
 
+// Of the core schema, where they say what the value is anyway: some readers take 1e-5 for a text without one.
+TEST(ConfigReader, TagsThatAgreeWithTheirValue) {
+  const RunConfig config =
+      parse_config(std::string(minimal_yaml) +
+                       "optimizer: {learning_rate: !!float 1e-5, weight_decay: !!float \"0.5\"}\n"
+                       "train: {steps: !!int 7, output_dir: !!str 12}\nlog: {tensorboard: !!bool false}\n",
+                   "c.yaml");
+  EXPECT_EQ(config.optimizer.learning_rate, 1e-5);
+  EXPECT_EQ(config.optimizer.weight_decay, 0.5);
+  EXPECT_EQ(config.train.steps, 7);
+  EXPECT_EQ(config.train.output_dir, "12");
+  EXPECT_FALSE(config.log.tensorboard);
+}
+
 TEST(ConfigPath, TildeIsTheHomeDirectoryInEveryPath) {
   const Home home("/the/home");
   const RunConfig config = parse_config(R"(
