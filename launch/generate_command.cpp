@@ -72,7 +72,7 @@ std::vector<std::int32_t> parse_prompt_ids(const std::vector<std::string>& argum
 }
 
 // How many ids mean something, for a prompt of ids: those of the tokenizer that was named, or of the model's; 0: all,
-// where it has none. A tokenizer.json alone is not read, but its ids are counted.
+// where it has none. Of a tokenizer.json of a kind that is not read the ids are counted.
 std::int64_t vocabulary_of_ids(const std::string& named, const std::filesystem::path& directory) {
   if (!named.empty()) return load_tokenizer(named)->vocab_size();
   if (std::filesystem::exists(directory / "tokenizer.model")) return load_tokenizer(directory.string())->vocab_size();
@@ -141,7 +141,7 @@ void add_generate_command(CommandLine& line) {
                                  "ids to continue, as they are, with commas between; ids are printed")
                          .excludes(text);
   command.path("--tokenizer", arguments->tokenizer,
-               "tokenizer.model, a directory (with the tokens it adds), or 'bytes'; default: the model's own. "
+               "tokenizer.model or .json, a directory (with the tokens it adds), or 'bytes'; default: the model's own. "
                "No id beyond it is drawn");
   command.option("--max-tokens", options.max_tokens, "tokens to add").show_default().range(0, 1 << 24);
   const Option temperature = command.option("--temperature", options.temperature, "divides the logits")

@@ -140,9 +140,9 @@ void add_prepare_command(CommandLine& line) {
       .path("INPUT", options.inputs, "files of text, JSON or ids, or directories that stand for all files below them")
       .required();
   command.path("--out", options.out_directory, "directory of the shards, or of the trained tokenizer.model").required();
-  const Option tokenizer =
-      command.path("--tokenizer", options.tokenizer,
-                   "a tokenizer.model, a directory that holds one (with the tokens it adds), or 'bytes'");
+  const Option tokenizer = command.path(
+      "--tokenizer", options.tokenizer,
+      "a tokenizer.model or tokenizer.json, a directory that holds one (with the tokens it adds), or 'bytes'");
   const Option vocab_size =
       command.option("--vocab-size", options.vocab_size, "in place of a tokenizer, for files that hold ids")
           .range(1, 0x7FFFFFFF)

@@ -54,7 +54,7 @@ void require_distinct(const std::vector<DataSource>& sources) {
 std::string required_tokenizer(const fs::path& model_directory, const fs::path& shards) {
   if (const fs::path unread = unread_tokenizer(model_directory); !unread.empty())
     throw std::runtime_error(fmt::format(
-        "{} was prepared with another tokenizer than the model's, whose {} is not read yet: put the tokenizer.model that belongs to it "
+        "{} was prepared with another tokenizer than the model's, whose {} is not read: put the tokenizer.model that belongs to it "
         "beside it and prepare the data with --tokenizer {}, or prepare ready-made ids of it with --vocab-size",
         shards.string(), unread.string(), model_directory.string()));
   return tokenizer_identity(model_directory);

@@ -6,39 +6,11 @@
 
 #include "data/files/json.h"
 #include "data/files/sha256.h"
-#include "data/files/utf8.h"
+#include "data/text/white_space.h"
 
 namespace smoe {
 
 namespace {
-
-// Unicode's White_Space.
-bool is_white_space(char32_t c) {
-  return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
-}
-
-// Where the run of white space that begins at `at` ends.
-std::size_t end_of_white_space(std::string_view text, std::size_t at) {
-  while (at < text.size()) {
-    const Utf8Char next = read_utf8(text.substr(at));
-    if (next.bytes == 0 || !is_white_space(next.code)) break;
-    at += static_cast<std::size_t>(next.bytes);
-  }
-  return at;
-}
-
-// Where the run of white space that ends at `at` begins, at or after `from`.
-std::size_t begin_of_white_space(std::string_view text, std::size_t from, std::size_t at) {
-  while (at > from) {
-    std::size_t begin = at - 1;
-    while (begin > from && at - begin < 4 && is_utf8_trail(text[begin])) --begin;
-    const Utf8Char last = read_utf8(text.substr(begin, at - begin));
-    if (static_cast<std::size_t>(last.bytes) != at - begin || !is_white_space(last.code)) break;
-    at = begin;
-  }
-  return at;
-}
 
 std::string identity_of(const SentencePieceTokenizer& model, const AddedTokens& added) {
   const bool legacy = added.legacy || added.tokens.empty(), own_space = added.takes_own_space && !added.tokens.empty();
@@ -59,45 +31,20 @@ AddedTokensTokenizer::AddedTokensTokenizer(std::unique_ptr<SentencePieceTokenize
   for (const AddedToken& token : added_.tokens) {
     by_id_[token.id] = static_cast<std::size_t>(&token - added_.tokens.data());
     vocab_size_ = std::max<std::int64_t>(vocab_size_, token.id + 1);
-    longest_ = std::max(longest_, token.content.size());
     strips_ = strips_ || token.lstrip || token.rstrip;
-    first_bytes_.set(static_cast<unsigned char>(token.content.front()));
-    add_to_trie(token);
+    trie_.add(token.content, by_id_.at(token.id));
   }
-}
-
-void AddedTokensTokenizer::add_to_trie(const AddedToken& token) {
-  std::uint32_t node = 0;
-  for (const char c : token.content) {
-    const auto [edge, fresh] = edges_.try_emplace(std::uint64_t{node} << 8 | static_cast<unsigned char>(c), nodes_);
-    if (fresh) ++nodes_;
-    node = edge->second;
-  }
-  ends_[node] = by_id_.at(token.id);
-}
-
-// The longest added token that begins at `at`; none: null.
-const AddedToken* AddedTokensTokenizer::token_at(std::string_view text, std::size_t at) const {
-  const AddedToken* found = nullptr;
-  std::uint32_t node = 0;
-  for (; at < text.size(); ++at) {
-    const auto edge = edges_.find(std::uint64_t{node} << 8 | static_cast<unsigned char>(text[at]));
-    if (edge == edges_.end()) break;
-    node = edge->second;
-    if (const auto end = ends_.find(node); end != ends_.end()) found = &added_.tokens[end->second];
-  }
-  return found;
 }
 
 std::optional<AddedTokensTokenizer::Match> AddedTokensTokenizer::next_match(std::string_view text,
                                                                             std::size_t from) const {
   for (std::size_t at = from; at < text.size(); ++at) {
-    if (!first_bytes_.test(static_cast<unsigned char>(text[at]))) continue;
-    const AddedToken* token = token_at(text, at);
-    if (!token) continue;
-    const std::size_t end = at + token->content.size();
-    return Match{token->lstrip ? begin_of_white_space(text, from, at) : at,
-                 token->rstrip ? end_of_white_space(text, end) : end, token->id};
+    const auto found = trie_.find(text, at);
+    if (!found) continue;
+    const AddedToken& token = added_.tokens[*found];
+    const std::size_t end = at + token.content.size();
+    return Match{token.lstrip ? begin_of_white_space(text, from, at) : at,
+                 token.rstrip ? end_of_white_space(text, end) : end, token.id};
   }
   return std::nullopt;
 }
@@ -108,10 +55,10 @@ std::size_t AddedTokensTokenizer::next_cut(std::string_view text, std::size_t fr
   for (std::size_t cut = model_->next_cut(text, from); cut < text.size(); cut = model_->next_cut(text, cut + 1)) {
     const std::size_t left = strips_ ? begin_of_white_space(text, 0, cut) : cut;
     const std::size_t right = strips_ ? end_of_white_space(text, cut) : cut;
-    const std::size_t begin = left - std::min(left, longest_), end = std::min(text.size(), right + longest_);
+    const std::size_t longest = trie_.longest();
+    const std::size_t begin = left - std::min(left, longest), end = std::min(text.size(), right + longest);
     bool near = false;
-    for (std::size_t at = begin; at < end && !near; ++at)
-      near = first_bytes_.test(static_cast<unsigned char>(text[at])) && token_at(text, at) != nullptr;
+    for (std::size_t at = begin; at < end && !near; ++at) near = trie_.find(text, at).has_value();
     if (!near) return cut;
   }
   return text.size();

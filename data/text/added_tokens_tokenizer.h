@@ -5,7 +5,6 @@
 // and eos of the model are never read from a text.
 #pragma once
 
-#include <bitset>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -16,6 +15,7 @@
 
 #include "data/text/added_tokens.h"
 #include "data/text/sentencepiece_tokenizer.h"
+#include "data/text/token_trie.h"
 #include "data/text/tokenizer.h"
 
 namespace smoe {
@@ -45,8 +45,6 @@ class AddedTokensTokenizer final : public Tokenizer {
     std::int32_t id = 0;
   };
 
-  void add_to_trie(const AddedToken& token);
-  const AddedToken* token_at(std::string_view text, std::size_t at) const;
   std::optional<Match> next_match(std::string_view text, std::size_t from) const;
   const AddedToken* find(std::int32_t id) const;
 
@@ -55,13 +53,8 @@ class AddedTokensTokenizer final : public Tokenizer {
   std::int64_t vocab_size_;
   std::string sha256_;
   std::unordered_map<std::int32_t, std::size_t> by_id_;  // places in added_.tokens
-  // The contents' bytes as a trie: (node << 8 | byte) to node, the root being 0; what ends at a node.
-  std::unordered_map<std::uint64_t, std::uint32_t> edges_;
-  std::unordered_map<std::uint32_t, std::size_t> ends_;
-  std::uint32_t nodes_ = 1;
-  std::bitset<256> first_bytes_;
-  std::size_t longest_ = 0;  // bytes
-  bool strips_ = false;      // some token takes white space along
+  TokenTrie trie_;                                       // of their contents
+  bool strips_ = false;                                  // some token takes white space along
 };
 
 }  // namespace smoe

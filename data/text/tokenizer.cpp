@@ -3,13 +3,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <stdexcept>
 
 #include "data/text/added_tokens.h"
 #include "data/text/added_tokens_tokenizer.h"
+#include "data/text/bpe/bpe_tokenizer.h"
 #include "data/text/byte_tokenizer.h"
 #include "data/text/sentencepiece_tokenizer.h"
+#include "data/files/files.h"
 #include "data/files/sha256.h"
 #include "data/files/utf8.h"
 
@@ -80,6 +84,23 @@ std::unique_ptr<Tokenizer> load_directory(const fs::path& directory) {
   return tokenizer;
 }
 
+// A file as it stands, whatever lies beside it.
+std::unique_ptr<Tokenizer> load_json_alone(const fs::path& path) {
+  constexpr std::uint64_t max_bytes = 256 << 20;
+  return std::make_unique<BpeTokenizer>(path.parent_path().string(),
+                                        std::vector<TokenizerFile>{{"tokenizer.json", read_file(path, max_bytes)}});
+}
+
+// None where there is none, or it is of a kind that is not read.
+std::optional<std::string> identity_of_json(const fs::path& directory) {
+  if (!fs::exists(directory / "tokenizer.json")) return std::nullopt;
+  try {
+    return BpeTokenizer(directory.string(), read_tokenizer_files(directory)).sha256();
+  } catch (const std::runtime_error&) {
+    return std::nullopt;
+  }
+}
+
 }  // namespace
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& spec) {
@@ -87,28 +108,32 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& spec) {
   const fs::path path(spec);
   std::error_code ignored;
   const auto refuse_unread = [](const fs::path& file) {
-    throw std::runtime_error(
-        fmt::format("{}: {} is not read yet; put the tokenizer.model that belongs to the model beside it (Mistral and "
-                    "Mixtral ship one)",
-                    file.string(), file.filename().string()));
+    throw std::runtime_error(fmt::format(
+        "{}: {} is not read; put the tokenizer.json or the tokenizer.model that belongs to the model beside it",
+        file.string(), file.filename().string()));
   };
   if (!fs::is_directory(path, ignored)) {
-    if (path.extension() == ".json") refuse_unread(path);
+    if (path.filename() == "vocab.json" || path.filename() == "tekken.json") refuse_unread(path);
+    if (path.extension() == ".json") return load_json_alone(path);
     auto tokenizer = std::make_unique<SentencePieceTokenizer>(path);
     tokenizer->carry({{"tokenizer.model", tokenizer->file()}});
     return tokenizer;
   }
   if (fs::exists(path / "tokenizer.model", ignored)) return load_directory(path);
+  if (fs::exists(path / "tokenizer.json", ignored))
+    return std::make_unique<BpeTokenizer>(path.string(), read_tokenizer_files(path));
   if (const fs::path unread = unread_tokenizer(path); !unread.empty()) refuse_unread(unread);
   throw std::runtime_error(
-      fmt::format("{} holds no tokenizer.model; put one there, or name the file itself, or use "
+      fmt::format("{} holds no tokenizer.model and no tokenizer.json; put one there, or name the file itself, or use "
                   "'bytes' for the byte vocabulary",
                   spec));
 }
 
 fs::path unread_tokenizer(const fs::path& directory) {
   if (fs::exists(directory / "tokenizer.model")) return {};
-  for (const char* name : {"tokenizer.json", "vocab.json", "tekken.json"})
+  if (fs::exists(directory / "tokenizer.json"))
+    return identity_of_json(directory) ? fs::path() : directory / "tokenizer.json";
+  for (const char* name : {"vocab.json", "tekken.json"})
     if (fs::exists(directory / name)) return directory / name;
   return {};
 }
@@ -116,6 +141,7 @@ fs::path unread_tokenizer(const fs::path& directory) {
 std::string tokenizer_identity(const fs::path& directory) {
   const fs::path model = directory / "tokenizer.model";
   if (!fs::exists(model)) {
+    if (auto identity = identity_of_json(directory)) return *identity;
     const fs::path unread = unread_tokenizer(directory);
     return unread.empty() ? std::string() : sha256_file(unread);
   }

@@ -60,8 +60,8 @@ class Tokenizer {
   std::vector<TokenizerFile> files_;
 };
 
-// spec: "bytes", a tokenizer.model file as it stands, or a directory that holds one, with the tokens that it adds
-// (added_tokens.h).
+// spec: "bytes", a tokenizer.model or a .json file as it stands, or a directory that holds a tokenizer.model, with the tokens
+// that it adds (added_tokens.h), or else a tokenizer.json (bpe/bpe_tokenizer.h).
 // Throws std::runtime_error: what was looked for, what is there, what to do.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& spec);
 
@@ -70,8 +70,8 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& spec);
 // that cannot be read.
 std::string tokenizer_identity(const std::filesystem::path& directory);
 
-// The file of a tokenizer that is not read, in a directory without a tokenizer.model: its tokenizer.json, or vocab.json or
-// tekken.json; empty where it holds none.
+// The file of a tokenizer that is not read, in a directory without a tokenizer.model: a tokenizer.json of a kind that is not
+// supported, or vocab.json or tekken.json; empty where it holds none.
 std::filesystem::path unread_tokenizer(const std::filesystem::path& directory);
 
 // Decoding while ids are still coming. All that push() and finish() return, joined, is decode() of the ids; no return

@@ -282,11 +282,13 @@ TEST_F(AddedTokensDirectory, ATokenizerThatIsNotReadIsLikeNoOther) {
   const std::string bare = tokenizer_identity(directory_.path());
   std::filesystem::remove(directory_ / "tokenizer.model");
   EXPECT_EQ(tokenizer_identity(directory_.path()), "");
-  for (const char* name : {"vocab.json", "tokenizer.json"}) {
-    spill(directory_ / name, std::string("{\"version\": \"") + name + "\"}");
-    EXPECT_EQ(tokenizer_identity(directory_.path()), sha256_file(directory_ / name));
-    expect_refused([&] { load(); }, {name, "not read yet", "tokenizer.model"});
-  }
+  spill(directory_ / "vocab.json", "{}");
+  EXPECT_EQ(tokenizer_identity(directory_.path()), sha256_file(directory_ / "vocab.json"));
+  expect_refused([&] { load(); }, {"vocab.json", "is not read", "tokenizer.model"});
+  spill(directory_ / "tokenizer.json", R"({"model": {"type": "WordPiece", "vocab": {}}})");
+  EXPECT_EQ(tokenizer_identity(directory_.path()), sha256_file(directory_ / "tokenizer.json"));
+  EXPECT_EQ(unread_tokenizer(directory_.path()), directory_ / "tokenizer.json");
+  expect_refused([&] { load(); }, {"tokenizer.json", "type: found \"WordPiece\""});
   EXPECT_NE(tokenizer_identity(directory_.path()), bare);
 }
 

@@ -232,7 +232,7 @@ TEST(TokenizerBadInput, SaysWhatIsWrongWithTheFile) {
   refused("nowhere.model", {"nowhere.model"});
   refused("", {"tokenizer.model", "bytes"});
   spill(directory / "tokenizer.json", "{}");
-  refused("", {"tokenizer.json", "tokenizer.model"});
+  refused("", {"tokenizer.json", "\"model\" is missing"});
   spill(directory / "empty.model", "");
   refused("empty.model", {"empty.model", "0 bytes", "no pieces"});
   spill(directory / "text.model", "not a model");

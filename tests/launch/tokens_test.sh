@@ -28,20 +28,51 @@ case_ids_beyond_the_tokenizer_are_never_drawn() {
 case_a_tokenizer_that_is_not_read_bounds_the_ids_and_takes_no_other_data() {
   model_of 1024
   cp -r "$model" plain
-  printf '{"model": {"type": "BPE", "vocab": {"a": 0, "b": 398}}, "added_tokens": [{"id": 399, "content": "<x>"}]}' >plain/tokenizer.json
+  printf '{"model": {"type": "WordPiece", "vocab": {"a": 0, "b": 398}}, "added_tokens": [{"id": 399, "content": "<x>"}]}' >plain/tokenizer.json
   found=$("$smoe" generate --model plain --prompt-ids 5 --max-tokens 200 --threads 1 | largest)
   [ "$found" -lt 400 ] || fail "id $found was drawn, of a tokenizer.json of 400"
   [ "$found" -ge 259 ] || fail "id $found is the largest of 200: is it the bytes that bound it?"
-  expect 1 'tokenizer.json is not read yet' 'tokenizer.model' -- "$smoe" generate --model plain --prompt a
-  expect 1 'another tokenizer' 'tokenizer.json is not read yet' 'vocab-size' -- "$smoe" eval --model plain --data shards --seq 16
+  expect 1 'plain/tokenizer.json: model: type: found .WordPiece.' -- "$smoe" generate --model plain --prompt a
+  expect 1 'another tokenizer' 'tokenizer.json is not read' 'vocab-size' -- "$smoe" eval --model plain --data shards --seq 16
   sed -e '/^model:/,/max_position_embeddings/d' -e 's/output_dir: run/output_dir: second/' config.yaml >second.yaml
   printf 'model: {from: plain}\n' >>second.yaml
-  expect 1 'another tokenizer' 'tokenizer.json is not read yet' 'vocab-size' -- "$smoe" train second.yaml
+  expect 1 'another tokenizer' 'tokenizer.json is not read' 'vocab-size' -- "$smoe" train second.yaml
   absent second
   printf '{"model": {"vocab": {"a": -1}}}' >plain/tokenizer.json
   expect 1 'plain/tokenizer.json' 'vocab' -- "$smoe" generate --model plain --prompt-ids 5
   printf x >plain/tokenizer.model
   expect 1 'plain/tokenizer.model' 'not a usable SentencePiece model' -- "$smoe" generate --model plain --prompt-ids 5
+}
+
+# A byte-level vocabulary whose letters are bytes and nothing else: 256 pieces, <|end|> behind them.
+case_a_tokenizer_json_is_a_tokenizer() {
+  mkdir letters
+  python3 - <<'END'
+import json
+prints = [b for b in range(256) if 33 <= b <= 126 or 161 <= b <= 172 or b >= 174]
+others = [b for b in range(256) if b not in prints]
+letter = {b: chr(b) for b in prints} | {b: chr(256 + i) for i, b in enumerate(others)}
+vocab = {letter[b]: b for b in range(256)}
+level = {"type": "ByteLevel", "add_prefix_space": False}
+json.dump({"added_tokens": [{"id": 256, "content": "<|end|>", "special": True}], "normalizer": None, "pre_tokenizer": level, "decoder": level,
+           "model": {"type": "BPE", "vocab": vocab, "merges": []}}, open("letters/tokenizer.json", "w"))
+json.dump({"eos_token": "<|end|>"}, open("letters/tokenizer_config.json", "w"))
+END
+  write_config vocab_size=257
+  write_text
+  expect 0 '2871 tokens in 60 documents' -- "$smoe" prepare text.jsonl --out shards --tokenizer letters --source test
+  "$smoe" train config.yaml >/dev/null 2>&1
+  local made=run/checkpoints/step-000002/model
+  cmp letters/tokenizer.json "$made/tokenizer.json"
+  cmp letters/tokenizer_config.json "$made/tokenizer_config.json"
+  expect 0 'document' -- "$smoe" generate --model run --prompt document --max-tokens 20
+  expect 0 'test' -- "$smoe" eval --model run --data shards --seq 16
+  # The file alone has no eos, so the documents of its shards would end nowhere.
+  expect '0|1' 'eos|tokens in 60 documents' -- "$smoe" prepare text.jsonl --out other --tokenizer letters/tokenizer.json --source test
+  sed -i 's/<|end|>/<|fin|>/' letters/tokenizer_config.json
+  expect 1 'letters/tokenizer_config.json: eos_token: found "<|fin|>", which is no token' -- \
+    "$smoe" prepare text.jsonl --out third --tokenizer letters --source test
+  absent third
 }
 
 # stops EOS GENERATION_EOS: puts the two into the directory in plain/, a copy of the model away from its manifest.

@@ -162,14 +162,14 @@ TEST_F(ModelFiles, AModelWhoseTokenizerIsNotReadIsNotTrainedOnAnothersShards) {
   fs::copy(model_of_run("first"), source);
   spill(source / "tokenizer.json", "{\"version\": \"1.0\"}");
   EXPECT_TRUE(mentions(message_of([&] { train(one_step("second", source)); }),
-                       {"data", "another tokenizer", "tokenizer.json", "not read yet", "--tokenizer", "--vocab-size"}));
+                       {"data", "another tokenizer", "tokenizer.json", "not read", "--tokenizer", "--vocab-size"}));
   EXPECT_TRUE(mentions(
       message_of([&] {
         require_tokenizer_of(
             source,
             *open_corpus({.train = {{.path = (root() / "data").string()}}, .eval = {}, .sequence_length = 16}, {}));
       }),
-      {"another tokenizer", "tokenizer.json", "not read yet"}));
+      {"another tokenizer", "tokenizer.json", "not read"}));
   const auto opened =
       open_usable_sources({{.path = (root() / "data").string()}}, 16, false, {.model_directory = source});
   ASSERT_EQ(opened.refused.size(), 1u);
