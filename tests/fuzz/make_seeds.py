@@ -98,6 +98,29 @@ write("seeds/tokenizer/bpe_with_character_map",
       part(b"AB ab") + special_pieces() + byte_pieces() + pieces(words) + trainer_spec(BPE, byte_fallback) + mapped)
 write("seeds/tokenizer/small_unigram", part(b"a b") + special_pieces() + pieces(words) + trainer_spec(UNIGRAM))
 write("seeds/tokenizer/suffix_spaces", part(b"a b") + special_pieces() + pieces(words) + trainer_spec(BPE, number(24, 1)))
+
+def tokenizer_json(merges, **parts):
+    letters = "abcdef" + "\u0120\u2581 "
+    vocab = {letter: i for i, letter in enumerate(letters)}
+    for left, right in merges:
+        vocab.setdefault(left + right, len(vocab))
+    model = {"type": "BPE", "vocab": vocab, "merges": [list(merge) for merge in merges]}
+    return json.dumps({"added_tokens": [], "normalizer": None, "pre_tokenizer": None, "decoder": None} | parts | {"model": model | parts.get("model", {})}).encode()
+
+
+joins = [("a", "b"), ("c", "d"), ("ab", "cd"), ("\u2581", "a"), ("\u0120", "a")]
+with_bytes = {"byte_fallback": True, "unk_token": "a", "fuse_unk": True}
+level = {"type": "ByteLevel", "add_prefix_space": False}
+llama3 = {"type": "Split", "pattern": {"Regex": r"(?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|\s+(?!\S)|\s+"}, "behavior": "Isolated", "invert": False}
+metaspace = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": False}
+spaces = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"}, {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]}
+write("seeds/tokenizer_json/byte_level", part(b"abcd ab") + tokenizer_json(joins, pre_tokenizer=level, decoder=level))
+write("seeds/tokenizer_json/split_nfc", part("e\u0301 abcd".encode()) + tokenizer_json(
+    joins, normalizer={"type": "NFC"}, pre_tokenizer={"type": "Sequence", "pretokenizers": [llama3, {"type": "Digits", "individual_digits": True}, level]},
+    added_tokens=[{"id": 30, "content": "<x>", "special": True, "lstrip": True}, {"id": 31, "content": "ab", "single_word": True}][:1]))
+write("seeds/tokenizer_json/metaspace", part(b" ab  cd") + tokenizer_json(joins, pre_tokenizer=metaspace, decoder=metaspace, model=with_bytes))
+write("seeds/tokenizer_json/prepend", part(b"ab cd") + tokenizer_json(joins, normalizer=spaces, model=with_bytes | {"ignore_merges": True}))
+write("seeds/tokenizer_json/not_one", part(b"a") + b'{"model": {"type": "WordPiece"}}')
 write("seeds/tokenizer/not_a_model", part(b"a b") + b"{}\n")
 
 # ---- safetensors ----------------------------------------------------------------------------------------------------

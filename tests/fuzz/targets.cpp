@@ -6,6 +6,7 @@ namespace smoe::fuzz {
 
 std::span<const Target> targets() {
   static constexpr std::array all = {Target{"tokenizer", run_tokenizer},
+                                     Target{"tokenizer_json", run_tokenizer_json},
                                      Target{"safetensors", run_safetensors},
                                      Target{"config", run_config},
                                      Target{"json", run_json},

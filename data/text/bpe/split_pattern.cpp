@@ -159,7 +159,7 @@ std::string translate_from_oniguruma(const std::string& pattern) { return Transl
 struct SplitPattern::Code {
   explicit Code(pcre2_code* compiled) : code(compiled), context(pcre2_match_context_create(nullptr)) {
     if (!context) throw std::bad_alloc();
-    pcre2_set_match_limit(context, 100'000'000);
+    pcre2_set_match_limit(context, 20'000'000);
     pcre2_set_heap_limit(context, 1 << 20);  // KiB
   }
   ~Code() {

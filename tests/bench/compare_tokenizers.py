@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Texts into ids by `smoe prepare` and by the Python package tokenizers, in turns, on the same threads.
+
+    compare_tokenizers.py --tokenizer DIR... INPUT.jsonl...
+
+DIR has a tokenizer.json. Both read the JSON lines and encode every text. smoe also writes the token shards, so its figure has
+more in it; the ids are compared first (one more eos a document aside). Prints a row a tokenizer: megabytes a second of each, the median
+of --rounds, and the ratio, the median of the rounds' own. A Python with tokenizers and h5py runs this.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+
+
+def by_smoe(options, tokenizer, threads, out):
+    shutil.rmtree(out, ignore_errors=True)
+    command = [options.smoe, "prepare", *options.inputs, "--out", out, "--tokenizer", tokenizer, "--append-eos", "false", "--threads", str(threads)]
+    begin = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - begin
+
+
+PEER = """
+import json, sys, time
+from tokenizers import Tokenizer
+tokenizer = Tokenizer.from_file(sys.argv[1] + "/tokenizer.json")
+begin = time.perf_counter()
+for path in sys.argv[3:]:
+    with open(path, encoding="utf8") as lines:
+        texts = [json.loads(line)["text"] for line in lines]
+    ids = [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    if sys.argv[2]:
+        json.dump(ids, open(sys.argv[2], "a"))
+        open(sys.argv[2], "a").write("\\n")
+print(time.perf_counter() - begin)
+"""
+
+
+def by_peer(options, tokenizer, threads, ids=""):
+    environment = os.environ | {"RAYON_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
+    found = subprocess.run([options.python, "-c", PEER, tokenizer, ids, *options.inputs], check=True, capture_output=True, text=True, env=environment)
+    return float(found.stdout)
+
+
+def differences(options, tokenizer, scratch):
+    """Documents of which the two give other ids, of how many."""
+    import h5py
+    by_smoe(options, tokenizer, 1, scratch / "shards")
+    by_peer(options, tokenizer, 1, str(scratch / "ids"))
+    expected = [ids for line in (scratch / "ids").read_text().splitlines() for ids in json.loads(line) if ids]
+    found = []
+    for shard in sorted((scratch / "shards").glob("*.h5")):
+        with h5py.File(shard) as file:
+            tokens, offsets = file["tokens"][:].tolist(), file["document_offsets"][:].tolist()
+            found += [tokens[a:b] for a, b in zip(offsets, offsets[1:])]
+    return sum(a != b for a, b in zip(found, expected)) + abs(len(found) - len(expected)), len(expected)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("inputs", nargs="+")
+    parser.add_argument("--tokenizer", action="append", required=True, dest="tokenizers")
+    parser.add_argument("--smoe", default="build/release/smoe")
+    parser.add_argument("--python", default=shutil.which("python3"), help="of the peer")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    megabytes = sum(pathlib.Path(path).stat().st_size for path in options.inputs) / 1e6
+    print("| tokenizer | documents that differ | threads | smoe MB/s | tokenizers MB/s | ratio |\n|---|---|---|---|---|---|")
+    for tokenizer in options.tokenizers:
+        with tempfile.TemporaryDirectory() as scratch:
+            differ, documents = differences(options, tokenizer, pathlib.Path(scratch))
+            for threads in options.threads:
+                times = [(by_smoe(options, tokenizer, threads, pathlib.Path(scratch) / "out"), by_peer(options, tokenizer, threads)) for _ in range(options.rounds)]
+                ours, theirs = (megabytes / statistics.median(column) for column in zip(*times))
+                ratio = statistics.median(peer / own for own, peer in times)
+                print(f"| {pathlib.Path(tokenizer).name} | {differ} of {documents} | {threads} | {ours:.1f} | {theirs:.1f} | {ratio:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
