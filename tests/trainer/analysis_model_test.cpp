@@ -297,6 +297,15 @@ TEST_F(AnalysedModel, OutputsAreComparedOnTheLayersOwnInputs) {
     for (std::size_t at = 0; at < 16; ++at) EXPECT_NEAR(found[l].outputs[at], sums[l][at], 1e-5) << l << ", " << at;
 }
 
+TEST_F(AnalysedModel, DamagedWeightsAreRefused) {
+  make_model(test::tiny_model());
+  weights(expert(1, 2, "w3"))[5] = NAN;
+  auto found = weight_overlap(backend(), model().parameters(), model().config());
+  const std::vector<Source> sources{source("a", documents({50}, 5), 16)};
+  EXPECT_TRUE(mentions(message_of([&] { add_output_overlap(model(), context(), sources, 8, found); }),
+                       {"layer 1", "not finite", "damaged"}));
+}
+
 TEST_F(AnalysedModel, MayBeBf16) {
   make_model(test::tiny_model(), DType::bf16);
   const std::vector<Source> sources{source("a", documents({50}, 5), 16)};

@@ -32,15 +32,9 @@ Analysis analyse(InferenceModel& model, const std::string& directory, const std:
   const std::int64_t length = sources.front().dataset->sequence_length();
   Assignments table = empty_assignments(model.shape(), length);
   for (const Source& source : sources) sequences_to_collect(*source.dataset, options.tokens);
-  for (const Source& source : sources)
-    collect_assignments(model.model(), model.fresh_context(), source,
-                        {.tokens = options.tokens,
-                         .at_once = options.at_once,
-                         .on_progress =
-                             [&](std::int64_t done, std::int64_t all) {
-                               if (options.on_progress) options.on_progress(source.name, done, all);
-                             }},
-                        table);
+  const auto tell = [&](const std::string& what, std::int64_t done, std::int64_t all) {
+    if (options.on_progress) options.on_progress(what, done, all);
+  };
   Analysis found;
   found.model = directory;
   found.forced_routing = model.config().forced_routing;
@@ -49,9 +43,18 @@ Analysis analyse(InferenceModel& model, const std::string& directory, const std:
   found.experts_per_token = table.experts_per_token;
   found.sequence_length = table.sequence_length;
   found.options = options;
+  // First, because it finds weights that are of no use.
   found.overlap = weight_overlap(model.backend(), model.model().parameters(), model.shape());
+  tell("overlap", 1, 2);
   found.output_tokens =
       add_output_overlap(model.model(), model.fresh_context(), sources, options.output_tokens, found.overlap);
+  tell("overlap", 2, 2);
+  for (const Source& source : sources)
+    collect_assignments(model.model(), model.fresh_context(), source,
+                        {.tokens = options.tokens,
+                         .at_once = options.at_once,
+                         .on_progress = [&](std::int64_t done, std::int64_t all) { tell(source.name, done, all); }},
+                        table);
   found.statistics = routing_statistics(table, options);
   found.sources = std::move(table.sources);
   return found;

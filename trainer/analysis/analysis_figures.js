@@ -66,11 +66,15 @@ function figure(parent, title, note, legend, draw) {
   parent.append(element('div', {class: 'card'},
     element('div', {class: 'chart-head'}, element('h3', {}, title), element('span', {class: 'soft'}, note)),
     legend, box));
-  undrawn.push([box, draw]);
+  undrawn.push([box, draw, title + ', ' + note]);
 }
 
 function drawFigures() {
-  for (const [box, draw] of undrawn) box.append(draw(box));
+  for (const [box, draw, title] of undrawn) {
+    const picture = draw(box);
+    picture.setAttribute('aria-label', title);
+    box.append(picture);
+  }
   undrawn = [];
 }
 

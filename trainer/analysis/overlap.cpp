@@ -127,7 +127,11 @@ std::vector<float> expert_output(Context& context, ParameterSet& parameters, std
   context.backend.gemm(Gemm::nt, x, gate.from_here({2 * intermediate, gate.dim(1)}), h, Write::assign);
   context.backend.swiglu_forward(h, {}, a);
   context.backend.gemm(Gemm::nt, a, down, y, Write::assign);
-  return numbers_of(context.backend, y);
+  std::vector<float> numbers = numbers_of(context.backend, y);
+  if (!std::all_of(numbers.begin(), numbers.end(), [](float number) { return std::isfinite(number); }))
+    throw std::runtime_error("what expert " + std::to_string(expert) + " of layer " + std::to_string(layer) +
+                             " computes is not finite: the weights are damaged or their training diverged");
+  return numbers;
 }
 
 // `count` of the places [0, length), evenly spread.

@@ -29,7 +29,7 @@ std::vector<ExpertOverlap> weight_overlap(Backend& backend, ParameterSet& parame
 
 // Fills in the outputs. The sample: of each source's first sequence as many tokens, evenly spread, that all sources together
 // make `tokens` or a few more; of each layer the inputs that these tokens have there, which every expert is given. Rewinds
-// the context's arenas. Returns how many tokens that was.
+// the context's arenas. Returns how many tokens that was. Throws std::runtime_error where an output is not finite.
 std::size_t add_output_overlap(Mixtral& model, Context context, const std::vector<Source>& sources, std::size_t tokens,
                                std::vector<ExpertOverlap>& layers);
 
