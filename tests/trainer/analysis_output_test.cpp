@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <set>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "data/text/byte_tokenizer.h"
+#include "tests/data/file_size_limit.h"
 #include "tests/trainer/training_fixture.h"
 #include "trainer/analysis/analysis.h"
 #include "trainer/analysis/analysis_directory.h"
@@ -159,6 +161,18 @@ TEST(AnalysisDirectory, IsNewEmptyOrThatOfAFormerAnalysis) {
   fs::create_directory(dir / "empty");
   write_analysis(dir / "empty", begins, "a page");
   EXPECT_EQ(test::slurp(dir / "empty/analysis.json"), begins);
+}
+
+TEST(AnalysisDirectory, APageIsNeverBesideOtherNumbers) {
+  const test::ScratchDir dir;
+  write_analysis(dir / "out", begins, "a page");
+  {
+    const test::FileSizeLimit full(4096);
+    EXPECT_FALSE(message_of([&] { write_analysis(dir / "out", begins + std::string(8192, ' '), "another"); }).empty());
+  }
+  EXPECT_EQ(test::slurp(dir / "out/analysis.json"), begins);
+  EXPECT_FALSE(fs::exists(dir / "out/analysis.html"));
+  EXPECT_EQ(std::distance(fs::directory_iterator(dir / "out"), {}), 1);
 }
 
 TEST(AnalysisDirectory, OfSomethingElseIsRefusedAndLeftAlone) {

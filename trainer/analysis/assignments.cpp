@@ -63,11 +63,8 @@ void collect_assignments(Mixtral& model, Context context, const Source& source, 
       for (std::size_t i = 0; i < of_layer; ++i)
         table.choices[l].push_back(static_cast<ExpertId>(chosen[l * of_layer + i]));
     table.ids.insert(table.ids.end(), columns.ids.begin(), columns.ids.end());
-    for (std::int64_t t = 0; t < count * length; ++t) {
-      const std::int64_t position = t % length;
-      const bool opens = position == 0 || columns.document_start[static_cast<std::size_t>(t)] == position;
-      table.follows.push_back(opens ? 0 : 1);
-    }
+    for (std::int64_t t = 0; t < count * length; ++t)  // a sequence's first token is where its document starts for it
+      table.follows.push_back(columns.document_start[static_cast<std::size_t>(t)] == t % length ? 0 : 1);
     if (options.on_progress) options.on_progress(done + count, all);
   }
   context.activations.rewind({});
