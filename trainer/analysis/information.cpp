@@ -97,7 +97,7 @@ std::size_t counted(const Assignments& table, std::size_t way) { return way == 0
 
 using LayerTests = std::array<PermutedInformation, ways>;
 
-std::vector<LayerInformation> results_of(const std::vector<LayerTests>& tests) {
+std::vector<LayerInformation> layer_results(const std::vector<LayerTests>& tests) {
   std::vector<LayerInformation> found;
   for (const auto& [first, all] : tests) found.push_back({first.result(), all.result()});
   return found;
@@ -157,7 +157,7 @@ std::vector<LayerInformation> domain_information(const Assignments& table, const
       for (std::size_t way = 0; way < ways; ++way)
         tests[l][way].add_permuted(cell_sum(counts[l][way], [&](std::size_t s) { return domain_of[order[s]]; }));
   }
-  return results_of(tests);
+  return layer_results(tests);
 }
 
 std::vector<LayerInformation> token_information(const Assignments& table, const PermutationOptions& options) {
@@ -199,7 +199,7 @@ std::vector<LayerInformation> token_information(const Assignments& table, const 
       for (std::size_t way = 0; way < ways; ++way) tests[l][way].add_permuted(cells[way]);
     }
   }
-  return results_of(tests);
+  return layer_results(tests);
 }
 
 }  // namespace smoe
