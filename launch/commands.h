@@ -27,6 +27,7 @@ void add_verify_command(CommandLine& line, Job& job);
 void add_eval_command(CommandLine& line);
 void add_generate_command(CommandLine& line);
 void add_logits_command(CommandLine& line);
+void add_analyze_command(CommandLine& line);
 void add_bench_command(CommandLine& line, Job& job);
 void add_report_command(CommandLine& line);
 void add_units_command(CommandLine& line);

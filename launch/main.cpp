@@ -97,6 +97,7 @@ int run(int argc, char** argv, Job& job) {
   add_eval_command(line);
   add_generate_command(line);
   add_logits_command(line);
+  add_analyze_command(line);
   add_bench_command(line, job);
   add_report_command(line);
   add_units_command(line);

@@ -44,6 +44,7 @@ const std::map<std::string, Room> rooms = {
     {"trainer/checkpoint", {{}}},
     {"trainer/record", {{"trainer/checkpoint"}}},
     {"trainer/study", {{"trainer", "trainer/checkpoint", "trainer/record"}}},
+    {"trainer/analysis", {{"trainer", "trainer/checkpoint", "trainer/record"}}},
 };
 
 struct Library {

@@ -15,6 +15,8 @@
 #include "kernels/host_view.h"
 #include "tests/support/late_copies.h"
 #include "tests/trainer/whole_run.h"
+#include "trainer/analysis/analysis.h"
+#include "trainer/analysis/analysis_json.h"
 #include "trainer/generate.h"
 #include "trainer/inference.h"
 
@@ -66,6 +68,23 @@ TEST_F(SealedMemoryRuns, GenerateWritesWhatTheCpuWrites) {
   for (const PrecisionChoice precision : {PrecisionChoice::fp32, PrecisionChoice::bf16})
     for (const bool use_cache : {true, false})
       EXPECT_EQ(text(make_device(2), precision, use_cache), text(make_cpu_backend(2), precision, use_cache));
+}
+
+TEST_F(SealedMemoryRuns, AnAnalysisIsThatOfTheCpu) {
+  train_on(make_cpu_backend(2), tiny("cpu", 2, PrecisionChoice::fp32));
+  const std::vector<DataSource> wanted{{.path = (root() / "a").string()}, {.path = (root() / "b").string()}};
+  const auto analysis = [&](std::unique_ptr<Backend> backend, PrecisionChoice precision) {
+    InferenceModel model(checkpoint("cpu", 2) / "model", mesh(), 16, std::move(backend), std::nullopt, precision);
+    const OpenedSources opened =
+        open_usable_sources(wanted, 16, true, {.vocab_size = model.shape().vocab_size, .model_directory = {}});
+    AnalysisOptions options;
+    options.tokens = 64;
+    options.permutation.permutations = 3;
+    options.output_tokens = 8;
+    return dump_json(analysis_json(analyse(model, "cpu", opened.sources, options), TokenTexts(nullptr)));
+  };
+  for (const PrecisionChoice precision : {PrecisionChoice::fp32, PrecisionChoice::bf16})
+    EXPECT_EQ(analysis(make_device(2), precision), analysis(make_cpu_backend(2), precision));
 }
 
 using SealedMemoryDeathTest = SealedMemoryRuns;
