@@ -18,7 +18,9 @@
 #include "parallel/comm/agreement.h"
 #include "trainer/checkpoint/directory_lock.h"
 #include "trainer/signals.h"
+#include "trainer/stopwatch.h"
 #include "trainer/study/results.h"
+#include "trainer/study/study_report.h"
 #include "trainer/study/weights_hash.h"
 
 namespace smoe {
@@ -160,6 +162,25 @@ class StudyRunner {
       for (std::size_t other = 0; other < results_.size(); ++other)
         results_[other] = result_of(study_, study_.points[other]);
     write_results(study_, known());
+    if (!lock && is_due()) write_report();
+  }
+
+  // While points are left, only where it takes next to no time beside them: it reads all rows of all points.
+  bool is_due() const {
+    constexpr double share = 0.01;
+    return report_seconds_ <= share * seconds_since(reported_);
+  }
+
+  // Of results that are safe already: where it cannot be made, the study is none the worse.
+  void write_report() {
+    const Clock::time_point start = Clock::now();
+    try {
+      write_study_report(study_, report_of(study_));
+    } catch (const std::exception& error) {
+      say(fmt::format("no report: {}", error.what()));
+    }
+    reported_ = Clock::now();
+    report_seconds_ = seconds_since(start);
   }
 
   std::vector<PointResult> known() const {
@@ -170,6 +191,11 @@ class StudyRunner {
   }
 
   StudyEnd ended(RunEnd end) {
+    together(world_, "study.report", [&] {
+      if (!is_root()) return;
+      const auto lock = lock_for_results();  // tasks that end together write one after another
+      write_report();
+    });
     std::vector<double> counts(2);
     for (std::size_t i = 0; i < results_.size(); ++i)
       if (results_[i] && is_asked_for(i)) ++counts[results_[i]->record.status == PointRecord::Status::failed];
@@ -194,6 +220,8 @@ class StudyRunner {
   const RunPoint& run_;
   bool busy_ = false;
   std::vector<std::optional<PointResult>> results_;  // by point; the root's alone
+  Clock::time_point reported_ = {};                  // the clock's beginning: never
+  double report_seconds_ = 0;                        // that the last report took
 };
 
 }  // namespace
