@@ -284,6 +284,7 @@ case_report_of_a_sweep() {
   rm study/report.html
   expect 0 '^study/report.html$' -- "$smoe" report study
   cmp before.html study/report.html
+  expect 0 "4 done" -- "$smoe" sweep study/sweep.yaml
   # A copy of it elsewhere, where neither base nor checkpoints are.
   mkdir elsewhere
   cp -r study elsewhere/

@@ -18,6 +18,8 @@ extern const std::string_view study_page;     // trainer/study/study_template.ht
 extern const std::string_view study_style;    // study_template.css
 extern const std::string_view study_plots;    // study_plots.js
 extern const std::string_view study_figures;  // study_figures.js, which uses it
-extern const std::string_view study_script;   // study_template.js, which uses both
+extern const std::string_view study_view;     // study_view.js
+extern const std::string_view study_tables;   // study_tables.js, which uses all of these
+extern const std::string_view study_script;   // study_template.js, likewise
 
 }  // namespace smoe::report_assets

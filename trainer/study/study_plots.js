@@ -1,15 +1,17 @@
 'use strict';
-// What figures are drawn from: nodes of SVG, scales, axes. Of the study it knows nothing. Colours are the style sheet's, so that a
-// theme and a printer have their own.
+// What figures are drawn from: nodes of SVG, scales, axes. Of the study it knows nothing. Colours are the style
+// sheet's, so that a theme and a printer have their own.
 
 function svg(tag, attributes, ...children) {
   const node = document.createElementNS('http://www.w3.org/2000/svg', tag);
-  for (const [key, value] of Object.entries(attributes || {})) if (value !== null) node.setAttribute(key, value);
+  for (const [key, value] of Object.entries(attributes || {}))
+    if (value !== null) node.setAttribute(key, value);
   node.append(...children.filter((child) => child !== null && child !== undefined));
   return node;
 }
 
-const extent = (values) => values.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [Infinity, -Infinity]);
+const extent = (values) =>
+  values.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [Infinity, -Infinity]);
 
 // 1, 2 or 5 times a power of ten, so that about `count` steps fill the span.
 function niceStep(span, count) {
@@ -23,7 +25,10 @@ function linearTicks(low, high, count) {
   const step = niceStep(high - low, count), digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   const ticks = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; ++i) {
-    ticks.push({value: i * step, text: Math.abs(i * step) >= 10000 ? short(i * step) : withMinus((i * step).toFixed(Math.min(digits, 12)))});
+    ticks.push({
+      value: i * step,
+      text: Math.abs(i * step) >= 10000 ? short(i * step) : withMinus((i * step).toFixed(Math.min(digits, 12)))
+    });
   }
   return ticks;
 }
@@ -50,8 +55,8 @@ function wantsLog(values) {
   return positive.length > 2 && high / low >= 12;
 }
 
-// {at(value), ticks, zero}: values to pixels from `from` to `to`. On a logarithmic axis, which has no place for 0, zero is a place of
-// its own before its foot; then `zero` is where the axis is broken.
+// {at(value), ticks, zero}: values to pixels from `from` to `to`. On a logarithmic axis, which has no place for 0, zero
+// is a place of its own before its foot; then `zero` is where the axis is broken.
 function scaleOf(values, from, to, {log = false, count = 5, pad = 0.06, foot = null} = {}) {
   const present = values.filter(isNumber);
   const positive = present.filter((value) => value > 0);
@@ -60,8 +65,8 @@ function scaleOf(values, from, to, {log = false, count = 5, pad = 0.06, foot = n
     if (low === high) [low, high] = [low / 2, high * 2];
     const broken = positive.length < present.length, slot = broken ? Math.sign(to - from) * 34 : 0;
     const margin = (high / low) ** pad, start = Math.log(low / margin), end = Math.log(high * margin);
-    const at = (value) => value > 0
-      ? from + slot + (to - from - slot) * (Math.log(value) - start) / (end - start) : from + slot * 0.35;
+    const at = (value) =>
+      value > 0 ? from + slot + (to - from - slot) * (Math.log(value) - start) / (end - start) : from + slot * 0.35;
     const ticks = logTicks(low / margin, high * margin, count);
     if (broken) ticks.unshift({value: 0, text: '0'});
     return {at, ticks, zero: broken ? from + slot * 0.75 : null};
@@ -70,7 +75,11 @@ function scaleOf(values, from, to, {log = false, count = 5, pad = 0.06, foot = n
   if (foot !== null) low = Math.min(low, foot);
   if (low === high) [low, high] = low === 0 ? [0, 1] : [low - Math.abs(low) * 0.05, high + Math.abs(high) * 0.05];
   const margin = (high - low) * pad, bottom = foot !== null && low === foot ? low : low - margin, top = high + margin;
-  return {at: (value) => from + (to - from) * (value - bottom) / (top - bottom), ticks: linearTicks(bottom, top, count), zero: null};
+  return {
+    at: (value) => from + (to - from) * (value - bottom) / (top - bottom),
+    ticks: linearTicks(bottom, top, count),
+    zero: null
+  };
 }
 
 // Equal places for words.
@@ -86,7 +95,8 @@ function axes(frame, x, y, titles = {}) {
   let lastEnd = -Infinity;
   for (const {value, text} of y.ticks) {
     const at = y.at(value);
-    group.append(svg('line', {class: 'grid', x1: left, x2: right, y1: at, y2: at}),
+    group.append(
+      svg('line', {class: 'grid', x1: left, x2: right, y1: at, y2: at}),
       svg('text', {x: left - 6, y: at + 4, 'text-anchor': 'end'}, text));
   }
   for (const {value, text} of x.ticks) {
@@ -97,30 +107,36 @@ function axes(frame, x, y, titles = {}) {
     group.append(svg('text', {x: at, y: bottom + 17, 'text-anchor': 'middle'}, text));
   }
   group.append(svg('line', {class: 'axis', x1: left, x2: right, y1: bottom, y2: bottom}));
-  if (x.zero !== null) group.append(svg('path', {class: 'break', d: 'M' + (x.zero - 4) + ' ' + (bottom + 5) + 'l4 -10m1 10l4 -10'}));
-  if (titles.x) group.append(svg('text', {class: 'axis-title', x: (left + right) / 2, y: bottom + 36, 'text-anchor': 'middle'}, titles.x));
-  if (titles.y) group.append(svg('text', {class: 'axis-title', x: left, y: top - 10, 'text-anchor': 'start'}, titles.y));
+  if (x.zero !== null)
+    group.append(svg('path', {class: 'break', d: 'M' + (x.zero - 4) + ' ' + (bottom + 5) + 'l4 -10m1 10l4 -10'}));
+  if (titles.x)
+    group.append(
+      svg('text', {class: 'axis-title', x: (left + right) / 2, y: bottom + 36, 'text-anchor': 'middle'}, titles.x));
+  if (titles.y)
+    group.append(svg('text', {class: 'axis-title', x: left, y: top - 10, 'text-anchor': 'start'}, titles.y));
   return group;
 }
 
 // A broken line leaves out what is not a number.
 function pathOf(points) {
   let pen = 'M';
-  return points.map(([x, y]) => {
-    if (!isNumber(x) || !isNumber(y)) {
-      pen = 'M';
-      return '';
-    }
-    const piece = pen + x.toFixed(1) + ' ' + y.toFixed(1);
-    pen = 'L';
-    return piece;
-  }).join('');
+  return points
+    .map(([x, y]) => {
+      if (!isNumber(x) || !isNumber(y)) {
+        pen = 'M';
+        return '';
+      }
+      const piece = pen + x.toFixed(1) + ' ' + y.toFixed(1);
+      pen = 'L';
+      return piece;
+    })
+    .join('');
 }
 
 // An error bar in both directions about (x, y), in pixels: [from, to] each or null.
 function cross(x, y, alongX, alongY, name) {
-  return svg('g', {class: name},
-    alongX ? svg('line', {x1: alongX[0], x2: alongX[1], y1: y, y2: y}) : null,
+  return svg(
+    'g', {class: name}, alongX ? svg('line', {x1: alongX[0], x2: alongX[1], y1: y, y2: y}) : null,
     alongY ? svg('line', {x1: x, x2: x, y1: alongY[0], y2: alongY[1]}) : null);
 }
 
@@ -129,16 +145,29 @@ const textWidth = (text) => 6.6 * [...text].length;
 // Names beside marks so that none covers another name or a mark; those that find no place are left out and returned.
 function placeLabels(group, labels, marks, frame) {
   const taken = marks.map(({x, y}) => ({x0: x - 6, x1: x + 6, y0: y - 6, y1: y + 6}));
-  const free = (box) => box.x0 >= frame.left && box.x1 <= frame.right && box.y0 >= frame.top - 6 && box.y1 <= frame.bottom &&
+  const free = (box) => box.x0 >= frame.left && box.x1 <= frame.right && box.y0 >= frame.top - 6 &&
+    box.y1 <= frame.bottom &&
     taken.every((other) => box.x1 < other.x0 || box.x0 > other.x1 || box.y1 < other.y0 || box.y0 > other.y1);
   const left = [];
   for (const {x, y, text, name} of labels) {
     const width = textWidth(text), tries = [];
     for (const radius of [9, 18, 30, 44, 60]) {
-      for (const [dx, dy] of [[1, 0], [-1, 0], [0.7, -0.8], [0.7, 0.8], [-0.7, -0.8], [-0.7, 0.8], [0, -1.3], [0, 1.3]]) {
+      for (const [dx, dy] of [
+             [1, 0], [-1, 0], [0.7, -0.8], [0.7, 0.8], [-0.7, -0.8], [-0.7, 0.8], [0, -1.3], [0, 1.3]]) {
         const cx = x + radius * dx, cy = y + radius * dy;
         const x0 = dx > 0 ? cx : dx < 0 ? cx - width : cx - width / 2;
-        tries.push({radius, anchor: dx > 0 ? 'start' : dx < 0 ? 'end' : 'middle', cx, cy, x0, x1: x0 + width, y0: cy - 6, y1: cy + 6});
+        tries.push({
+          radius,
+          anchor: dx > 0 ? 'start'
+            : dx < 0     ? 'end'
+                         : 'middle',
+          cx,
+          cy,
+          x0,
+          x1: x0 + width,
+          y0: cy - 6,
+          y1: cy + 6
+        });
       }
     }
     const place = tries.find(free);
@@ -148,7 +177,8 @@ function placeLabels(group, labels, marks, frame) {
     }
     taken.push(place);
     if (place.radius > 9) group.append(svg('line', {class: 'leader', x1: x, y1: y, x2: place.cx, y2: place.cy}));
-    group.append(svg('text', {class: 'mark-label ' + (name || ''), x: place.cx, y: place.cy + 4, 'text-anchor': place.anchor}, text));
+    group.append(svg(
+      'text', {class: 'mark-label ' + (name || ''), x: place.cx, y: place.cy + 4, 'text-anchor': place.anchor}, text));
   }
   return left;
 }

@@ -188,7 +188,8 @@ std::string render_study_report(const Study& study) {
                     {"DATA", script_safe_json(study_data(study))},
                     {"NUMBERS", fmt::format("{}{}", report_assets::numbers, report_assets::elements)},
                     {"PLOTS", fmt::format("{}{}", report_assets::study_plots, report_assets::study_figures)},
-                    {"SCRIPT", std::string(report_assets::study_script)}});
+                    {"SCRIPT", fmt::format("{}{}{}", report_assets::study_view, report_assets::study_tables,
+                                           report_assets::study_script)}});
 }
 
 void write_study_report(const Study& study, const std::filesystem::path& out_html) {
