@@ -51,12 +51,12 @@ function nameHeads() {
 
 // What a difference's number does not say.
 function remarkOn(difference, n) {
-  if (!difference) return '';
+  const remarks = (...texts) => element('span', {class: 'half'}, texts.filter(Boolean).join(', '));
+  if (!difference) return null;
   const pairs = difference[0] + (difference[0] === 1 ? ' pair' : ' pairs');
-  if (!isNumber(difference[2]))
-    return study.repeated ? (difference[3] ? pairs + ', no interval' : 'no interval') : '';
-  const remarks = [difference[3] && difference[0] < n ? pairs : '', isClear(difference) ? '' : 'within noise'];
-  return remarks.filter(Boolean).join(', ');
+  const fewer = difference[3] && difference[0] < n, hasInterval = isNumber(difference[2]);
+  if (!hasInterval) return study.repeated ? remarks(difference[3] && pairs, 'no interval') : null;
+  return fewer || !isClear(difference) ? remarks(fewer && pairs, isClear(difference) ? '' : 'within noise') : null;
 }
 
 function drawSettings() {
@@ -85,7 +85,7 @@ function drawSettings() {
         ? cell('the base')
         : element(
             'td', {class: isClear(difference) ? 'number clear' : 'number'}, differenceText(difference, quality.digits),
-            element('span', {class: 'half'}, remarkOn(difference, summary.n))),
+            remarkOn(difference, summary.n)),
       forestCell('quality', i, reach),
       ...columns.map(
         (key) => cell(key === 'tokens_per_sec' ? fixed(summaryOf(setting, key).mean, 0) : valueText(setting, key))),
@@ -131,7 +131,7 @@ function notes() {
         lines = [quality.title + ': ' + quality.unit + '. The tail is the rows of the last tenth of the steps.'];
   if (study.repeated) {
     lines.push(
-      '± sd: standard deviation over seeds (n − 1). Intervals: 95%, Student’s t with the row’s n; one has none.');
+      '± sd: standard deviation over seeds (n − 1). Intervals: 95%, by Student’s t; one seed has none.');
     lines.push(
       'Differences: setting minus ' +
       (state.base === 0 ? 'the base, the first setting of the file' : 'the base chosen') +
