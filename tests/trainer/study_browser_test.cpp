@@ -65,6 +65,18 @@ TEST_F(StudyInBrowser, TablesHaveTheNumbers) {
   EXPECT_EQ(seen.count("<svg[^>]*role=\"img\""), seen.count("<svg[^>]*role=\"img\"[^>]*aria-label=\"[^\"]+\""));
 }
 
+TEST_F(StudyInBrowser, WhatIsFarFromTheRestStandsAtTheEdge) {
+  const Study study = coefficient_study(dir_.path() / "study", {"0", "1", "2", "3", "4"}, {"1"});
+  for (std::size_t i = 0; i < 5; ++i)
+    make_point(study, study.points[i], {.loss = i == 4 ? 9 : 3 + 0.01 * static_cast<double>(i), .max_vio = 0.5});
+  const BrowserVisit seen = visit_report(study);
+  EXPECT_EQ(seen.count(">4 \\(9\\.25\\)</text>"), 1) << "beside its mark, its loss";
+  // In the figure, in the table and in the forest of each of two sources.
+  EXPECT_EQ(seen.count("<path class=\"mark[^>]*rotate"), 4);
+  EXPECT_EQ(seen.count("cut what is far"), 2) << "the control, and the script that makes it";
+  EXPECT_FALSE(seen.console_spoke()) << seen.log;
+}
+
 TEST_F(StudyInBrowser, StudiesOfEveryShapeHaveAPage) {
   Study one = coefficient_study(dir_.path() / "one", {"0"}, {"1"});
   make_point(one, one.points[0], {.evaluated = false});
@@ -76,7 +88,9 @@ TEST_F(StudyInBrowser, StudiesOfEveryShapeHaveAPage) {
   const Study words = coefficient_study(dir_.path() / "words", {"[1, 2]", "{\"a\": 1}", "null", "\"x\""}, {"1", "2"});
   for (const StudyPoint& point : words.points) make_point(words, point, {});
   const Study empty = coefficient_study(dir_.path() / "empty", {"0", "1"}, {"1", "2"});
-  for (const Study& study : {one, random, words, empty}) {
+  const Study base_alone = coefficient_study(dir_.path() / "base_alone", {"0", "1"}, {"1", "2"});
+  make_point(base_alone, base_alone.points[0], {});
+  for (const Study& study : {one, random, words, empty, base_alone}) {
     const BrowserVisit seen = visit_report(study);
     EXPECT_NE(seen.dom.find("data-ready=\"true\""), std::string::npos) << study.directory << seen.log;
     EXPECT_FALSE(seen.console_spoke()) << study.directory << seen.log;

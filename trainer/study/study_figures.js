@@ -12,7 +12,7 @@ const summaryOf = (setting, key) => {
 
 // Quality (up is worse, as it is a loss) against a measure of balance: each seed, the means with their spreads, and the
 // front.
-function frontFigure(study, {width, balance, log, base}) {
+function frontFigure(study, {width, balance, log, cut, base}) {
   const tall = Math.round(Math.min(520, Math.max(340, width * 0.52)));
   const frame = frameOf(width, tall, {bottom: 50, right: 18});
   const measure = study.measures.find(({key}) => key === balance), quality = study.measures[0];
@@ -32,8 +32,12 @@ function frontFigure(study, {width, balance, log, base}) {
   const xs = settings.flatMap(
     ({x, runs}) => [...spread(x).filter((v) => !log || v > 0 || x.mean === 0), ...runs.map(([v]) => v)]);
   const x = scaleOf(xs, frame.left, frame.right, {log, count: width / 110});
+  const end = cut ? cutOf(settings.map((one) => one.y.mean)) : null;
+  const isBeyond = (one) => end !== null && one.y.mean > end;
+  const heights =
+    settings.filter((one) => !isBeyond(one)).flatMap((one) => [...spread(one.y), ...one.runs.map(([, v]) => v)]);
   const y = scaleOf(
-    settings.flatMap((one) => [...spread(one.y), ...one.runs.map(([, v]) => v)]), frame.bottom, frame.top, {count: 7});
+    end === null ? heights : [...heights.filter((v) => v <= end), end], frame.bottom, frame.top, {count: 7, pad: 0.04});
   const root = canvasOf(
     width, tall,
     quality.title + ' against ' + measure.title + ' of ' + settings.length +
@@ -49,12 +53,23 @@ function frontFigure(study, {width, balance, log, base}) {
     (one, k) => k ? [[x.at(one.x.mean), y.at(front[k - 1].y.mean)], [x.at(one.x.mean), y.at(one.y.mean)]]
                   : [[x.at(one.x.mean), frame.top], [x.at(one.x.mean), y.at(one.y.mean)]]);
   if (front.length) steps.push([frame.right, y.at(front[front.length - 1].y.mean)]);
-  root.append(svg('path', {class: 'front-line', d: pathOf(steps)}), seeds, spreads, marks, names);
+  const inside = svg('g', {'clip-path': 'url(#clip-front)'});
+  inside.append(svg('path', {class: 'front-line', d: pathOf(steps)}), seeds, spreads);
+  root.append(
+    svg(
+      'clipPath', {id: 'clip-front'},
+      svg(
+        'rect',
+        {x: frame.left - 6, y: frame.top, width: frame.right - frame.left + 12, height: frame.bottom - frame.top})),
+    inside, marks, names);
   const places = [];
   for (const one of settings) {
-    const cx = x.at(one.x.mean), cy = y.at(one.y.mean), member = front.includes(one);
+    const member = front.includes(one), beyond = isBeyond(one);
+    const cx = x.at(one.x.mean), cy = beyond ? frame.top + 6 : y.at(one.y.mean);
+    one.cx = cx;
+    one.cy = cy;
     places.push({x: cx, y: cy});
-    if (study.repeated) {
+    if (study.repeated && !beyond) {
       for (const [a, b] of one.runs) {
         seeds.append(
           svg('line', {x1: cx, y1: cy, x2: x.at(a), y2: y.at(b)}), svg('circle', {cx: x.at(a), cy: y.at(b), r: 2}));
@@ -62,12 +77,14 @@ function frontFigure(study, {width, balance, log, base}) {
     }
     const from = Math.max(one.x.mean - one.x.sd, log ? 1e-12 : -Infinity);  // a logarithm has no 0
     const alongX = isNumber(one.x.sd) ? [Math.max(frame.left, x.at(from)), x.at(one.x.mean + one.x.sd)] : null;
-    spreads.append(cross(
-      cx, cy, alongX, isNumber(one.y.sd) ? [y.at(one.y.mean - one.y.sd), y.at(one.y.mean + one.y.sd)] : null,
-      'spread'));
+    if (!beyond)
+      spreads.append(cross(
+        cx, cy, alongX, isNumber(one.y.sd) ? [y.at(one.y.mean - one.y.sd), y.at(one.y.mean + one.y.sd)] : null,
+        'spread'));
     const name = (member ? 'mark member' : 'mark') + (one.i === base ? ' base' : '');
-    const mark = one.i === base ? svg('rect', {class: name, x: cx - 5, y: cy - 5, width: 10, height: 10})
-                                : svg('circle', {class: name, cx, cy, r: 5});
+    const mark = beyond ? beyondMark(cx, cy, 0, name)
+      : one.i === base  ? svg('rect', {class: name, x: cx - 5, y: cy - 5, width: 10, height: 10})
+                        : svg('circle', {class: name, cx, cy, r: 5});
     mark.append(svg(
       'title', {},
       (one.i + 1) + ' ' + one.name + ': ' + quality.title + ' ' + significant(one.y.mean, 5) + ', ' + measure.title +
@@ -78,14 +95,29 @@ function frontFigure(study, {width, balance, log, base}) {
   const longest = Math.max(0, ...named.map(({name}) => textWidth(name)));
   const short = width < 620 || longest > 0.2 * width || settings.length > 24;
   const labels =
-    [...named].sort((a, b) => front.includes(b) - front.includes(a)).map((one) => ({
-                                                                           x: x.at(one.x.mean),
-                                                                           y: y.at(one.y.mean),
-                                                                           text: short ? String(one.i + 1) : one.name,
-                                                                           name: front.includes(one) ? 'member' : ''
-                                                                         }));
+    [...named]
+      .sort((a, b) => front.includes(b) - front.includes(a))
+      .map((one) => ({
+             x: one.cx,
+             y: one.cy,
+             text: (short ? String(one.i + 1) : one.name) + (isBeyond(one) ? ' (' + one.y.mean.toFixed(2) + ')' : ''),
+             name: front.includes(one) ? 'member' : ''
+           }));
   placeLabels(names, labels, places, frame);
-  return {node: root, front, numbered: short};
+  return {node: root, front, numbered: short, beyond: settings.filter(isBeyond).length};
+}
+
+// The mean of a difference with its interval, both cut at the frame's sides; a mean beyond one is a triangle that
+// points there.
+function differenceMarks([, average, half], x, at, {left, right}) {
+  const clear = isNumber(half) && (average - half > 0 || average + half < 0), name = clear ? 'mark member' : 'mark';
+  const inside = (value) => Math.max(left, Math.min(right, x.at(value))), center = x.at(average);
+  const whisker = isNumber(half)
+    ? [svg('line', {class: 'whisker', x1: inside(average - half), x2: inside(average + half), y1: at, y2: at})]
+    : [];
+  if (center < left || center > right)
+    return [...whisker, beyondMark(center < left ? left + 5 : right - 5, at, center < left ? -90 : 90, name)];
+  return [...whisker, svg('circle', {class: name, cx: center, cy: at, r: 3.5})];
 }
 
 // A forest of differences to the base: a row a setting, the interval, a line at 0.
@@ -108,11 +140,7 @@ function forestFigure(study, {width, rows, label, scale, names = true}) {
         letters.length > fits ? letters.slice(0, Math.max(1, fits - 1)).join('') + '…' : name));
     }
     if (!difference) return;
-    const [, average, half] = difference, clear = isNumber(half) && (average - half > 0 || average + half < 0);
-    const end = (value) => Math.max(frame.left, Math.min(frame.right, x.at(value)));
-    if (isNumber(half))
-      root.append(svg('line', {class: 'whisker', x1: end(average - half), x2: end(average + half), y1: at, y2: at}));
-    root.append(svg('circle', {class: clear ? 'mark member' : 'mark', cx: x.at(average), cy: at, r: 3.5}));
+    root.append(...differenceMarks(difference, x, at, frame));
   });
   return root;
 }
@@ -198,7 +226,9 @@ function curveFigures(study, {group, base, shown}) {
   const lastStep = Math.max(...panels.map(({line}) => last(line.step)));
   // A loss falls most in its first steps, which would leave the rest no room.
   const early = group === 'max_vio' ? 0 : 0.1 * lastStep;
-  const values = panels.flatMap(
+  const ends = panels.map(({line}) => Math.abs(last(line.mean))), cut = group === 'max_vio' ? null : cutOf(ends);
+  const near = cut === null ? panels : panels.filter((unused, k) => ends[k] <= cut);  // the others are cut
+  const values = near.flatMap(
     ({line, marks}) => [line, marks].filter(Boolean).flatMap(
       (one) => one.step.flatMap(
         (step, k) =>
@@ -241,6 +271,10 @@ function curveFigures(study, {group, base, shown}) {
           'circle',
           {class: 'held-out', cx: x.at(step), cy: y.at(marks.mean[k]), r: marks.step.length <= 25 ? 2.6 : 1.4}));
       });
+    }
+    if (cut !== null && Math.abs(last(curve.mean)) > cut) {
+      const text = 'to ' + withMinus(significant(last(curve.mean), 2)) + ', beyond the axis';
+      root.append(svg('text', {x: frame.right, y: frame.top + 8, 'text-anchor': 'end'}, text));
     }
     root.append(inside);
     return element(

@@ -82,6 +82,24 @@ function scaleOf(values, from, to, {log = false, count = 5, pad = 0.06, foot = n
   };
 }
 
+// Where an axis of values may end so that a few far ones, at most a fifth, do not press all others together: null where
+// none is far.
+function cutOf(values) {
+  const sorted = values.filter(isNumber).sort((a, b) => a - b), n = sorted.length;
+  const span = (left) => sorted[n - 1 - left] - sorted[0];
+  for (let left = 1; left <= Math.max(1, Math.floor(n / 5)) && n - left >= 3; ++left) {
+    if (span(left) > 0 && span(0) > 2.5 * span(left)) return sorted[n - 1 - left] + 0.15 * span(left);
+  }
+  return null;
+}
+
+// The mark of what lies beyond the end of an axis.
+const beyondMark = (x, y, turn, name) => svg('path', {
+  class: name,
+  d: 'M-5 4L5 4L0 -5Z',
+  transform: 'translate(' + x.toFixed(1) + ' ' + y.toFixed(1) + ') rotate(' + turn + ')'
+});
+
 // Equal places for words.
 function placesOf(words, from, to) {
   const at = (i) => from + (to - from) * (i + 0.5) / words.length;

@@ -1,11 +1,13 @@
 'use strict';
 // The tables of a study's report: settings, sources, all measures.
 
-// How far from 0 a forest goes: to all means, and to the ends of most intervals; longer ones are cut at its edge.
-function reachOf(differences) {
+// How far from 0 a forest goes: to all means but a few far ones, and to the ends of most intervals; the rest is cut at
+// its edge.
+function reachOf(differences, forests = 1) {
   const found = differences.filter(Boolean);
-  const usual = median(found.map(([, , half]) => half)) || 0;
-  return Math.max(1e-9, 1.2 * usual, ...found.map(([, m]) => 1.3 * Math.abs(m)));
+  const usual = median(found.map(([, , half]) => half)) || 0, means = found.map(([, m]) => Math.abs(m));
+  const cut = cutOf([...Array(forests).fill(0), ...means]);
+  return Math.max(1e-9, 1.2 * usual, ...(cut === null ? means.map((m) => 1.3 * m) : [cut]));
 }
 
 const intervalText = ({mean: m, half}, digits) =>
@@ -16,13 +18,8 @@ function forestCell(key, i, reach) {
   const width = 120, tall = 22, x = scaleOf([-reach, reach], 4, width - 4, {pad: 0.02});
   const root = canvasOf(width, tall, 'interval of the difference');
   root.append(svg('line', {class: 'zero', x1: x.at(0), x2: x.at(0), y1: 0, y2: tall}));
-  const end = (value) => Math.max(1, Math.min(width - 1, x.at(value)));
-  if (difference && i !== state.base) {
-    const [, m, half] = difference;
-    if (isNumber(half))
-      root.append(svg('line', {class: 'whisker', x1: end(m - half), x2: end(m + half), y1: tall / 2, y2: tall / 2}));
-    root.append(svg('circle', {class: isClear(difference) ? 'mark member' : 'mark', cx: end(m), cy: tall / 2, r: 3.5}));
-  }
+  if (difference && i !== state.base)
+    root.append(...differenceMarks(difference, x, tall / 2, {left: 1, right: width - 1}));
   cell.append(root);
   return cell;
 }
@@ -32,10 +29,11 @@ const keys = settings.length ? settings[0].parameters.map(([key]) => key) : [];
 const byKey = keys.length > 1 && keys.length <= 6;
 
 function nameCells(i) {
-  const names = byKey
-    ? settings[i].parameters.map(([, value]) => element('th', {class: 'name value', scope: 'row', title: wordOf(value)},
-        isNumber(value) ? significant(value, 4) : wordOf(value)))
-    : [element('th', {class: 'name', scope: 'row'}, settings[i].name)];
+  const names = byKey ? settings[i].parameters.map(
+                          ([, value]) => element(
+                            'th', {class: 'name value', scope: 'row', title: wordOf(value)},
+                            isNumber(value) ? significant(value, 4) : wordOf(value)))
+                      : [element('th', {class: 'name', scope: 'row'}, settings[i].name)];
   return [element('td', {class: 'number soft'}, String(i + 1)), ...names];
 }
 
@@ -81,11 +79,10 @@ function drawSettings() {
       cell(String(summary.n) + (summary.n < setting.runs.length ? ' of ' + setting.runs.length : '')),
       cell(valueText(setting, 'quality'), summary.mean === best ? 'best' : ''),
       ...(repeated ? [cell(intervalText(summary, quality.digits))] : []),
-      i === state.base
-        ? cell('the base')
-        : element(
-            'td', {class: isClear(difference) ? 'number clear' : 'number'}, differenceText(difference, quality.digits),
-            remarkOn(difference, summary.n)),
+      i === state.base ? cell('the base')
+                       : element(
+                           'td', {class: isClear(difference) ? 'number clear' : 'number'},
+                           differenceText(difference, quality.digits), remarkOn(difference, summary.n)),
       forestCell('quality', i, reach),
       ...columns.map(
         (key) => cell(key === 'tokens_per_sec' ? fixed(summaryOf(setting, key).mean, 0) : valueText(setting, key))),
@@ -130,8 +127,7 @@ function notes() {
   const quality = measures[0],
         lines = [quality.title + ': ' + quality.unit + '. The tail is the rows of the last tenth of the steps.'];
   if (study.repeated) {
-    lines.push(
-      '± sd: standard deviation over seeds (n − 1). Intervals: 95%, by Student’s t; one seed has none.');
+    lines.push('± sd: standard deviation over seeds (n − 1). Intervals: 95%, by Student’s t; one seed has none.');
     lines.push(
       'Differences: setting minus ' +
       (state.base === 0 ? 'the base, the first setting of the file' : 'the base chosen') +
@@ -192,9 +188,10 @@ function drawSources() {
       'div', {class: cardFor(body)},
       element('table', {class: 'wide settings small'}, element('thead', {}, head), element('tbody', {}, ...body)))
   ];
-  if (settings.length > 1 && settings.length <= 24) {
-    const others = order().filter((i) => i !== state.base);
-    const reach = reachOf(sources.flatMap((source) => others.map((i) => differenceTo('eval.' + source, i))));
+  const others = order().filter((i) => i !== state.base && differenceTo('quality', i));
+  if (others.length && settings.length <= 24) {
+    const reach = reachOf(sources.flatMap((source) => others.map((i) => differenceTo('eval.' + source, i))),
+      sources.length);
     parts.push(element(
       'div', {class: 'grid'},
       ...sources.map(

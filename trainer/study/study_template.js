@@ -75,6 +75,18 @@ function markKey(name, text) {
   return element('span', {}, box, text);
 }
 
+// Only where something is far from the rest.
+function cutControl() {
+  if (cutOf(settings.map((setting) => summaryOf(setting, 'quality').mean)) === null) return [];
+  const box = element('input', {type: 'checkbox'});
+  box.checked = state.cut;
+  box.addEventListener('change', () => {
+    state.cut = box.checked;
+    drawFront();
+  });
+  return [element('label', {}, box, 'cut what is far')];
+}
+
 function drawFront() {
   if (!hasResults || !state.balance) return leaveOut('front');
   const section = byId('front'), card = element('div', {class: 'card'});
@@ -92,20 +104,25 @@ function drawFront() {
       select(
         'balance', Object.keys(study.fronts).map((key) => [key, measureOf(key).title]), state.balance,
         (key) => {
+          if (state.order === state.balance) state.order = key;
           state.balance = key;
           state.log = null;
           drawFront();
+          drawSettings();
+          drawSources();
+          drawParameters();
         }),
-      element('label', {}, box, 'log scale')),
+      element('label', {}, box, 'log scale'), ...cutControl()),
     card);
-  const {node, front, numbered} =
-    frontFigure(study, {width: roomIn(card), balance: state.balance, log, base: state.base});
+  const {node, front, numbered, beyond} =
+    frontFigure(study, {width: roomIn(card), balance: state.balance, log, cut: state.cut, base: state.base});
   const keys = [
     markKey('member', 'mean, on the Pareto front'), markKey('', 'mean, off it'), markKey('base', 'base: ' + baseName())
   ];
   if (study.repeated)
     keys.push(markKey('seed', 'a seed'), markKey('spread', 'standard deviation over seeds, both ways'));
   keys.push(markKey('line', 'what the front reaches'));
+  if (beyond) keys.push(element('span', {}, '△ beyond the axis, its loss beside it'));
   const {title, unit} = measureOf(state.balance), quality = measures[0];
   card.append(element(
     'figure', {class: 'figure'}, node,
@@ -128,8 +145,7 @@ function drawFront() {
             valueText(settings[i], 'quality') + ', ' + title + ' ' + valueText(settings[i], state.balance)))));
 }
 
-// ---- figures by parameter, over time
-// ---------------------------------------------------------------------------------
+// ---- figures by parameter, over time -------------------------------------------------------------------------------
 
 function drawParameters() {
   const varying = facts.parameters.filter(({key, values}) => values.length > 1 && key !== 'train.seed');
@@ -239,8 +255,7 @@ function drawLoads() {
           element('div', {class: 'load-times'}, ...loadPanels(load, settings[load.setting].name, tell))))));
 }
 
-// ---- the rest
-// ---------------------------------------------------------------------------------------------------------
+// ---- the rest ------------------------------------------------------------------------------------------------------
 
 function drawFailed() {
   const failed = settings.flatMap(({runs}) => runs.filter(({standing}) => standing === 'failed'));

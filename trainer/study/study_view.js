@@ -12,6 +12,7 @@ const state = {
   base: 0,
   balance: Object.keys(study.fronts)[0],
   log: null,
+  cut: true,
   seed: 0,
   load: null,
   order: 'file',
