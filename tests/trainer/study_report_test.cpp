@@ -250,6 +250,7 @@ TEST(StudyReport, TextFromTheStudyCannotBecomeMarkup) {
   EXPECT_EQ(page.find("<b>a"), std::string::npos);
   EXPECT_EQ(data_in(page).at("settings")[0].at("name"), hostile);
   EXPECT_NE(study_markdown(study).find("a\\|b"), std::string::npos);
+  EXPECT_EQ(study_markdown(study).find("<script"), std::string::npos);
 }
 
 TEST(StudyReport, NeedsNoNetwork) {

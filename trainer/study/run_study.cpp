@@ -165,17 +165,29 @@ class StudyRunner {
     if (!lock && is_due()) write_report();
   }
 
+  // What tasks beside this one may change while it reads.
+  std::string standings() const {
+    std::string all;
+    for (const StudyPoint& point : study_.points) all += name_of(read_point_record(study_.of_point(point)).status);
+    return all;
+  }
+
   // While points are left, only where it takes next to no time beside them: it reads all rows of all points.
   bool is_due() const {
     constexpr double share = 0.01;
     return report_seconds_ <= share * seconds_since(reported_);
   }
 
-  // Of results that are safe already: where it cannot be made, the study is none the worse.
+  // Of results that are safe already: where it cannot be made, the study is none the worse. No lock is held, for others would
+  // wait for it; whoever writes last has then seen all that was recorded before.
   void write_report() {
     const Clock::time_point start = Clock::now();
     try {
-      write_study_report(study_, report_of(study_));
+      std::string seen;
+      do {
+        seen = standings();
+        write_study_report(study_, report_of(study_));
+      } while (options_.only && standings() != seen);
     } catch (const std::exception& error) {
       say(fmt::format("no report: {}", error.what()));
     }
@@ -192,9 +204,7 @@ class StudyRunner {
 
   StudyEnd ended(RunEnd end) {
     together(world_, "study.report", [&] {
-      if (!is_root()) return;
-      const auto lock = lock_for_results();  // tasks that end together write one after another
-      write_report();
+      if (is_root() && end == RunEnd::complete) write_report();  // a signal leaves no time for it
     });
     std::vector<double> counts(2);
     for (std::size_t i = 0; i < results_.size(); ++i)

@@ -32,6 +32,8 @@ using RunPoint = std::function<RunEnd(std::size_t point, const std::function<voi
 // stop signal (trainer/signals.h) ends the study behind the save of the running point; whoever calls it holds a
 // StopSignals. All ranks call it; the root writes. Throws where results.jsonl was changed by hand (check_results), and where
 // a rank alone fails in a point, which is no failure of the point's that others know of.
+// The root also writes the study's report (study_report.h): behind points where that is quick beside them, and when the study
+// ends, but for a stop signal.
 StudyEnd run_study(const Study& study, const StudyOptions& options, Communicator& world, const RunPoint& run);
 
 }  // namespace smoe

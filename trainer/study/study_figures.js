@@ -226,7 +226,7 @@ function curveFigures(study, {group, base, shown}) {
   const lastStep = Math.max(...panels.map(({line}) => last(line.step)));
   // A loss falls most in its first steps, which would leave the rest no room.
   const early = group === 'max_vio' ? 0 : 0.1 * lastStep;
-  const ends = panels.map(({line}) => Math.abs(last(line.mean))), cut = group === 'max_vio' ? null : cutOf(ends);
+  const ends = panels.map(({line}) => Math.abs(last(line.mean))), cut = group === 'difference' ? cutOf(ends) : null;
   const near = cut === null ? panels : panels.filter((unused, k) => ends[k] <= cut);  // the others are cut
   const values = near.flatMap(
     ({line, marks}) => [line, marks].filter(Boolean).flatMap(

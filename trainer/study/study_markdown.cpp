@@ -14,9 +14,10 @@ namespace {
 
 constexpr int loss_digits = 4, balance_digits = 3;
 
-std::string cell_text(std::string text) {
+// A name as text of one cell: neither its end nor markup.
+std::string cell_text(const std::string& text) {
   std::string cell;
-  for (const char c : text) cell += c == '|' ? "\\|" : c == '\n' ? " " : std::string(1, c);
+  for (const char c : text) cell += c == '|' ? "\\|" : c == '<' ? "&lt;" : c == '\n' ? " " : std::string(1, c);
   return cell;
 }
 
