@@ -150,23 +150,23 @@ bool changes_numbers(const std::string& difference) {
   return true;
 }
 
-}  // namespace
-
-SweepPlan read_sweep_plan(const std::string& file, const std::vector<std::string>& overrides) {
+SweepPlan plan_of(const std::string& file, SweepConfig sweep) {
   SweepPlan plan;
-  plan.sweep = read_sweep(file, overrides);
+  plan.sweep = std::move(sweep);
   plan.base = read_config(plan.sweep.base);
   require_own_keys(file, plan.sweep, plan.base);
   plan.study.directory = plan.sweep.output_dir;
   plan.study.metric = plan.sweep.metric;
   for (const SweepPoint& point : points_of(file, plan.sweep)) {
     StudyPoint made{.name = point.name, .parameters = {}};
-    std::vector<std::string> overrides;
+    SweepOverrides changes;
     for (std::size_t i = 0; i < point.values.size(); ++i) {
       const SweepParameter& parameter = plan.sweep.parameters[i];
       made.parameters.emplace_back(parameter.key, point.values[i]);
-      for (const auto& [key, value] : parameter.overrides(point.values[i])) overrides.push_back(key + "=" + value);
+      for (const auto& change : parameter.overrides(point.values[i])) changes.push_back(change);
     }
+    std::vector<std::string> overrides;
+    for (const auto& [key, value] : changes) overrides.push_back(key + "=" + value);
     try {
       plan.configs.push_back(read_config(plan.sweep.base, overrides));
     } catch (const ConfigError& error) {
@@ -174,10 +174,27 @@ SweepPlan read_sweep_plan(const std::string& file, const std::vector<std::string
     }
     plan.configs.back().train.output_dir = plan.study.of_point(made).string();
     made.steps = plan.configs.back().train.steps;
+    made.overrides = std::move(changes);
     plan.study.points.push_back(std::move(made));
   }
   require_different(file, plan);
   return plan;
+}
+
+}  // namespace
+
+SweepPlan read_sweep_plan(const std::string& file, const std::vector<std::string>& overrides) {
+  return plan_of(file, read_sweep(file, overrides));
+}
+
+bool is_study(const fs::path& directory) { return fs::exists(directory / kept_sweep); }
+
+SweepPlan read_kept_plan(const fs::path& directory) {
+  const fs::path file = directory / kept_sweep;
+  SweepConfig sweep = read_sweep(file);
+  sweep.base = directory / kept_base;
+  sweep.output_dir = directory;
+  return plan_of(file, std::move(sweep));
 }
 
 void require_same_study(const SweepPlan& plan) {
@@ -197,7 +214,7 @@ std::unique_ptr<DirectoryLock> open_study(const SweepPlan& plan, double patience
   require_same_study(plan);
   auto lock = std::make_unique<DirectoryLock>(directory, "sweep", "output_dir", patience);
   require_same_study(plan);  // another may have made it meanwhile
-  for (const char* name : {kept_base, kept_data, kept_sweep, "results.jsonl", "results.csv"})
+  for (const char* name : {kept_base, kept_data, kept_sweep, "results.jsonl", "results.csv", "report.html"})
     remove_temporaries(directory / name);
   const auto hashes = data_hashes(plan);
   require_same_data(plan, hashes);

@@ -1,6 +1,7 @@
 // A sweep's file with its base, as the points that they make: everything that can be found unfit before any of them runs.
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,6 +24,11 @@ struct SweepPlan {
 // fit, two points with the same configuration, and what a sweep sets itself.
 // overrides: of the sweep's own keys, "runs=20".
 SweepPlan read_sweep_plan(const std::string& file, const std::vector<std::string>& overrides = {});
+
+// Whether open_study() has kept a plan there.
+bool is_study(const std::filesystem::path& directory);
+// That plan, of a study that may have been moved, and whose base may have gone.
+SweepPlan read_kept_plan(const std::filesystem::path& directory);
 
 // What the directory was made for is what the plan says, as far as it has been made: throws std::runtime_error that names
 // what differs. Values that were added, and settings that change no number, are fine.

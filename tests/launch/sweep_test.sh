@@ -346,6 +346,51 @@ END
   expect 0 'metric.name: val_auroc in the sweep.s file: passed over' '2 done' -- "$smoe" sweep tutorial.yaml
 }
 
+case_report_of_a_sweep() {
+  prepared
+  two_by_two
+  "$smoe" sweep sweep.yaml --point 1
+  grep -q '"done":1,"failed":0,"left":3' study/report.html || fail 'the report of one point of four'
+  "$smoe" sweep sweep.yaml
+  grep -q '"done":4,"failed":0,"left":0' study/report.html || fail 'the report of four points'
+  cp study/report.html before.html
+  rm study/report.html
+  expect 0 '^study/report.html$' -- "$smoe" report study
+  cmp before.html study/report.html
+  expect 0 "4 done" -- "$smoe" sweep study/sweep.yaml
+  # A copy of it elsewhere, where neither base nor checkpoints are.
+  mkdir elsewhere
+  cp -r study elsewhere/
+  rm -r elsewhere/study/points/*/checkpoints elsewhere/study/report.html
+  expect 0 '^page.html$' -- "$smoe" report elsewhere/study --out page.html
+  cmp <(sed 's/"directory":"[^"]*"//' before.html) <(sed 's/"directory":"[^"]*"//' page.html)
+  cd elsewhere
+  "$smoe" report study --markdown >tables.md
+  cd ..
+  # The numbers of results.jsonl, worked out again: seed 1 is paired with seed 1, seed 2 with seed 2.
+  python3 - <<'END'
+import json, math
+rows = {tuple(row["parameters"].values()): row for row in map(json.loads, open("study/results.jsonl"))}
+loss = {key: sum(row["eval"].values()) / len(row["eval"]) for key, row in rows.items()}
+a, b = [loss[s, 0] for s in (1, 2)], [loss[s, 0.01] for s in (1, 2)]
+mean = lambda x: sum(x) / len(x)
+sd = lambda x: math.sqrt(sum((v - mean(x)) ** 2 for v in x) / (len(x) - 1))
+difference = [y - x for x, y in zip(a, b)]
+half = 12.7062047 * sd(difference) / math.sqrt(2)
+text = open("elsewhere/tables.md").read()
+for piece in (f"| 0 | 2 | {mean(a):.4f} ± {sd(a):.4f} |", f"| 0.01 | 2 | {mean(b):.4f} ± {sd(b):.4f} |",
+              f"{mean(difference):+.4f} ± {half:.4f}"):
+    assert piece in text, (piece, text)
+END
+  expect 2 'found 2 directories with a sweep' -- "$smoe" report study study/points/seed-1_aux_loss_coef-0
+  expect 2 '--markdown: found no sweep.yaml' -- "$smoe" report study/points/seed-1_aux_loss_coef-0 --markdown
+  expect 2 '--markdown: found beside --out' -- "$smoe" report study --markdown --out x.html
+  # A report that cannot be made is no failure of the study.
+  rm study/report.html
+  mkdir study/report.html
+  expect 0 'no report: cannot write the report study/report.html' '4 done' -- "$smoe" sweep sweep.yaml
+}
+
 # ---- what is refused ----
 refuse_parameter() { # LINE PIECE...
   write_sweep "$1"

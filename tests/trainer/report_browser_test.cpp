@@ -1,15 +1,12 @@
 // The report in a browser: that its page draws itself, and stays silent.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
-#include <cstdlib>
 #include <filesystem>
-#include <iterator>
 #include <regex>
 #include <string>
 
 #include "data/files/files.h"
-#include "tests/support/scratch_dir.h"
+#include "tests/trainer/in_browser.h"
 #include "tests/trainer/report_runs.h"
 #include "trainer/record/report.h"
 
@@ -18,43 +15,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
+using test::BrowserVisit;
 using test::make_evaluated_run;
 using test::make_run;
-using test::ScratchDir;
 
-struct BrowserVisit {
-  std::string dom;
-  std::string log;
-  bool console_spoke() const { return log.find("CONSOLE") != std::string::npos; }
-  int canvases() const {
-    const std::regex canvas("<canvas");
-    return static_cast<int>(
-        std::distance(std::sregex_iterator(dom.begin(), dom.end(), canvas), std::sregex_iterator()));
-  }
-};
-
-class ReportInBrowser : public testing::Test {
- protected:
-  void SetUp() override {
-    if (std::system("command -v chromium >/dev/null 2>&1") != 0) GTEST_SKIP() << "no chromium on this machine";
-  }
-
-  BrowserVisit visit(const fs::path& page) {
-    const fs::path dom = dir_.path() / "dom.html", log = dir_.path() / "chromium.log";
-    const std::string command =
-        "timeout 60 chromium --headless --no-sandbox --disable-gpu --window-size=1400,2000 "
-        "--user-data-dir='" +
-        (dir_.path() / "profile").string() +
-        "' --virtual-time-budget=5000 "
-        "--enable-logging=stderr --dump-dom 'file://" +
-        page.string() + "' >'" + dom.string() + "' 2>'" + log.string() + "'";
-    const int status = std::system(command.c_str());
-    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << read_file(log, 1 << 24);
-    return {read_file(dom, 1 << 26), read_file(log, 1 << 24)};
-  }
-
-  ScratchDir dir_;
-};
+class ReportInBrowser : public test::InBrowser {};
 
 TEST_F(ReportInBrowser, OneRunDrawsItsChartsAndLogsNothing) {
   const fs::path out = dir_.path() / "report.html";

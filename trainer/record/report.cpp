@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <map>
 #include <numeric>
 #include <set>
@@ -16,6 +15,7 @@
 #include "trainer/record/metrics_rows.h"
 #include "trainer/record/report_assets.h"
 #include "trainer/record/report_config.h"
+#include "trainer/record/report_page.h"
 
 namespace smoe {
 
@@ -23,12 +23,6 @@ namespace {
 
 // Points in time that the expert-load maps show; more would not be seen on a screen and make the page large.
 constexpr std::size_t max_load_columns = 240;
-
-// A chart shows no more than this many digits; the page is a third the size for it.
-Json rounded(double value, int digits) {
-  if (!std::isfinite(value)) return nullptr;
-  return std::strtod(fmt::format("{:.{}g}", value, digits).c_str(), nullptr);
-}
 
 void append_column(Json& columns, const std::string& key, Json value) { columns[key].push_back(std::move(value)); }
 
@@ -204,50 +198,6 @@ std::vector<std::string> names_of(const std::vector<std::filesystem::path>& run_
   return names;
 }
 
-std::string escape_html(std::string_view text) {
-  std::string result;
-  for (const char c : text) {
-    switch (c) {
-      case '&': result += "&amp;"; break;
-      case '<': result += "&lt;"; break;
-      case '>': result += "&gt;"; break;
-      case '"': result += "&quot;"; break;
-      default: result += c;
-    }
-  }
-  return result;
-}
-
-// JSON inside a <script> element: without a '<' no text of the user's can close it or open a comment.
-std::string script_safe_json(const Json& value) {
-  const std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  std::string result;
-  result.reserve(text.size());
-  for (const char c : text) {
-    if (c == '<') {
-      result += "\\u003c";
-    } else {
-      result += c;
-    }
-  }
-  return result;
-}
-
-// Fills the page's {{NAME}} marks from left to right; what was filled in is not searched again.
-std::string fill(std::string_view page, const std::map<std::string, std::string, std::less<>>& values) {
-  std::string result;
-  for (;;) {
-    const std::size_t open = page.find("{{");
-    result += page.substr(0, open);
-    if (open == std::string_view::npos) return result;
-    const std::size_t close = page.find("}}", open);
-    const auto value = values.find(page.substr(open + 2, close - open - 2));
-    if (value == values.end()) throw std::logic_error("report_template.html: a mark that report.cpp does not fill");
-    result += value->second;
-    page.remove_prefix(close + 2);
-  }
-}
-
 // As many as the fullest chart has lines: the runs, or one run's training loss and its evaluation sources.
 Json line_styles(const Json& runs) {
   std::size_t lines = runs.size();
@@ -270,14 +220,15 @@ std::string render_report(const std::vector<std::filesystem::path>& run_dirs) {
 
   const std::string title =
       names.size() == 1 ? names.front() : fmt::format("{} runs: {}", names.size(), fmt::join(names, ", "));
-  return fill(report_assets::page,
-              {{"TITLE", escape_html(title)},
-               {"STYLE", fmt::format("{}{}", report_assets::charts_style, report_assets::style)},
-               {"CHARTS", std::string(report_assets::charts)},
-               {"DATA", script_safe_json(
-                            {{"runs", runs}, {"line_styles", line_styles(runs)}, {"layer_charts", layer_charts()}})},
-               {"NUMBERS", std::string(report_assets::numbers)},
-               {"SCRIPT", std::string(report_assets::script)}});
+  return fill_page(
+      report_assets::page,
+      {{"TITLE", escape_html(title)},
+       {"STYLE", fmt::format("{}{}", report_assets::charts_style, report_assets::style)},
+       {"CHARTS", std::string(report_assets::charts)},
+       {"DATA",
+        script_safe_json({{"runs", runs}, {"line_styles", line_styles(runs)}, {"layer_charts", layer_charts()}})},
+       {"NUMBERS", fmt::format("{}{}", report_assets::numbers, report_assets::elements)},
+       {"SCRIPT", std::string(report_assets::script)}});
 }
 
 void write_report(const std::vector<std::filesystem::path>& run_dirs, const std::filesystem::path& out_html) {

@@ -9,14 +9,6 @@
   const dark = matchMedia('(prefers-color-scheme: dark)');
   const styleOf = (line) => ({color: lineStyles[line][dark.matches ? 'dark' : 'light'], dash: lineStyles[line].dash});
 
-  // element('td', {class: 'number'}, 'text', child, ...)
-  function element(tag, attributes, ...children) {
-    const node = document.createElement(tag);
-    for (const [key, value] of Object.entries(attributes || {})) node.setAttribute(key, value);
-    node.append(...children.filter((child) => child !== null));
-    return node;
-  }
-
   function swatch({color, dash}) {
     const node = element('span', {class: dash.length ? 'swatch dashed' : 'swatch'});
     if (!dash.length) node.style.background = color;

@@ -96,21 +96,15 @@ double training_seconds(const MetricsLog& log) {
   return std::round(1000 * seconds) / 1000;
 }
 
-std::optional<PointResult> result_of(const Study& study, const StudyPoint& point) {
-  const fs::path directory = study.of_point(point);
-  PointResult result;
-  result.point = &point;
-  result.record = read_point_record(directory);
-  const RunPaths paths{directory};
-  if (result.record.status == PointRecord::Status::failed) return result;
-  if (result.record.status != PointRecord::Status::done) return std::nullopt;
-  const MetricsLog log = read_metrics(paths.metrics());
+PointResult result_of_done(const Study& study, const StudyPoint& point, const PointRecord& record,
+                           const MetricsLog& log) {
+  PointResult result{.point = &point, .record = record};
   const auto last = std::find_if(log.steps.rbegin(), log.steps.rend(),
                                  [&](const StepMetrics& row) { return row.step == point.steps; });
   if (point.steps > 0 && last == log.steps.rend())
     throw std::runtime_error(fmt::format(
         "{}: found no row of step {}, though point.json says that the point is done: remove the point's directory to run it again",
-        paths.metrics().string(), point.steps));
+        RunPaths{study.of_point(point)}.metrics().string(), point.steps));
   if (point.steps > 0) {
     result.lm_loss = last->lm_loss;
     result.max_vio = last->max_vio;
@@ -119,6 +113,14 @@ std::optional<PointResult> result_of(const Study& study, const StudyPoint& point
     if (row.step == point.steps) result.eval.emplace_back(row.source, row.loss);
   result.seconds = training_seconds(log);
   return result;
+}
+
+std::optional<PointResult> result_of(const Study& study, const StudyPoint& point) {
+  const fs::path directory = study.of_point(point);
+  const PointRecord record = read_point_record(directory);
+  if (record.status == PointRecord::Status::failed) return PointResult{.point = &point, .record = record};
+  if (record.status != PointRecord::Status::done) return std::nullopt;
+  return result_of_done(study, point, record, read_metrics(RunPaths{directory}.metrics()));
 }
 
 std::vector<PointResult> results_of(const Study& study) {

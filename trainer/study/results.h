@@ -15,10 +15,10 @@ namespace smoe {
 
 struct PointResult {
   const StudyPoint* point = nullptr;
-  PointRecord record;                                // done or failed
-  double lm_loss = not_measured;                     // of the last step
-  double max_vio = not_measured;                     // likewise
-  std::vector<std::pair<std::string, double>> eval;  // loss by source, after the last step
+  PointRecord record = {};                                // done or failed
+  double lm_loss = not_measured;                          // of the last step
+  double max_vio = not_measured;                          // likewise
+  std::vector<std::pair<std::string, double>> eval = {};  // loss by source, after the last step
   double seconds = 0;  // of training, over all that it took: the one thing that is of the clock
 };
 
@@ -26,6 +26,9 @@ struct PointResult {
 // not reach its last step.
 std::optional<PointResult> result_of(const Study& study, const StudyPoint& point);
 std::vector<PointResult> results_of(const Study& study);
+// Of one that is done, from its rows.
+PointResult result_of_done(const Study& study, const StudyPoint& point, const PointRecord& record,
+                           const MetricsLog& log);
 
 // Of training, over all rows: each stands for the steps since the one before it.
 double training_seconds(const MetricsLog& log);

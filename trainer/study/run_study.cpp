@@ -18,7 +18,9 @@
 #include "parallel/comm/agreement.h"
 #include "trainer/checkpoint/directory_lock.h"
 #include "trainer/signals.h"
+#include "trainer/stopwatch.h"
 #include "trainer/study/results.h"
+#include "trainer/study/study_report.h"
 #include "trainer/study/weights_hash.h"
 
 namespace smoe {
@@ -70,6 +72,29 @@ std::string find_wanted(const Study& study, const StudyOptions& options) {
   }
   write_known_results(study, results);
   return wanted;
+}
+
+void say_to_user(const std::string& text) { fmt::print(stderr, "{}\n", printable(text)); }
+
+// What tasks beside this one may change while it reads.
+std::string standings(const Study& study) {
+  std::string all;
+  for (const StudyPoint& point : study.points) all += name_of(read_point_record(study.of_point(point)).status);
+  return all;
+}
+
+// Of results that are safe already: where it cannot be made, the study is none the worse. No lock is held, for others would
+// wait for it; whoever writes last has then seen all that was recorded before.
+void write_report_of(const Study& study, bool others_write) {
+  try {
+    std::string seen;
+    do {
+      seen = standings(study);
+      write_study_report(study, report_of(study));
+    } while (others_write && standings(study) != seen);
+  } catch (const std::exception& error) {
+    say_to_user(fmt::format("no report: {}", error.what()));
+  }
 }
 
 class PointRunner {
@@ -179,6 +204,20 @@ class PointRunner {
     }
     results_[i] = result_of(study_, point);
     write_known_results(study_, results_);
+    if (!lock && is_due()) write_report();
+  }
+
+  // While points are left, only where it takes next to no time beside them: it reads all rows of all points.
+  bool is_due() const {
+    constexpr double share = 0.01;
+    return report_seconds_ <= share * seconds_since(reported_);
+  }
+
+  void write_report() {
+    const Clock::time_point start = Clock::now();
+    write_report_of(study_, false);
+    reported_ = Clock::now();
+    report_seconds_ = seconds_since(start);
   }
 
   bool stop_requested() {
@@ -188,8 +227,7 @@ class PointRunner {
   }
 
   void say(const std::string& text) const {
-    if (!is_root()) return;
-    fmt::print(stderr, "{}\n", printable(text));
+    if (is_root()) say_to_user(text);
   }
 
   const Study& study_;
@@ -198,6 +236,8 @@ class PointRunner {
   const RunPoint& run_;
   std::unique_ptr<DirectoryLock> claim_;             // the root's, of the point that it runs
   std::vector<std::optional<PointResult>> results_;  // by point; the root's alone
+  Clock::time_point reported_ = {};                  // the clock's beginning: never
+  double report_seconds_ = 0;                        // that the last report took
 };
 
 }  // namespace
@@ -228,6 +268,9 @@ StudyEnd end_study(const Study& study, const StudyOptions& options, RunEnd end, 
   world.all_reduce(std::span(counts), Reduce::sum, "study.end");
   double stopped = end == RunEnd::stopped;
   world.all_reduce(std::span(&stopped, 1), Reduce::max, "study.stopped");
+  together(world, "study.report", [&] {
+    if (world.rank() == 0 && stopped == 0) write_report_of(study, options.only.has_value());  // a signal leaves no time
+  });
   return {.end = stopped != 0 ? RunEnd::stopped : RunEnd::complete,
           .done = static_cast<std::size_t>(counts[0]),
           .failed = static_cast<std::size_t>(counts[1]),

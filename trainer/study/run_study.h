@@ -42,7 +42,8 @@ std::string begin_study(const Study& study, const StudyOptions& options, Communi
 RunEnd run_points(const Study& study, const StudyOptions& options, const std::string& wanted, Communicator& world,
                   const RunPoint& run);
 
-// What came of them. end: of this rank's slice.
+// What came of them. end: of this rank's slice. The root also writes the study's report (study_report.h), but for a stop signal:
+// here, and behind points where that is quick beside them.
 StudyEnd end_study(const Study& study, const StudyOptions& options, RunEnd end, Communicator& world);
 
 // All three.

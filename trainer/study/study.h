@@ -19,6 +19,8 @@ struct StudyPoint {
   std::string name;
   std::vector<std::pair<std::string, std::string>> parameters;  // key and value, the value as JSON
   std::int64_t steps = 0;                                       // that it trains
+  // Keys of the configuration and what it sets them to, as JSON: what `smoe train` takes to make the same run of the base.
+  std::vector<std::pair<std::string, std::string>> overrides = {};
 };
 
 struct Study {

@@ -41,21 +41,23 @@ std::int64_t StudyStatus::count(const std::string& wanted) const {
   return std::count_if(points.begin(), points.end(), [&](const PointStatus& point) { return point.status == wanted; });
 }
 
+std::string standing_of(const PointRecord& record, const fs::path& point_directory) {
+  if (record.status != PointRecord::Status::done && is_locked(point_directory)) return "running";
+  return record.status == PointRecord::Status::begun ? "stopped" : name_of(record.status);
+}
+
 StudyStatus read_status(const Study& study) {
   StudyStatus status;
   std::vector<PointResult> results;
   for (const StudyPoint& point : study.points) {
     const fs::path directory = study.of_point(point);
     const PointRecord record = read_point_record(directory);
-    PointStatus one{.name = point.name, .status = name_of(record.status), .steps = point.steps, .error = record.error};
+    PointStatus one{
+        .name = point.name, .status = standing_of(record, directory), .steps = point.steps, .error = record.error};
     read_progress({directory}, one);
     if (record.status == PointRecord::Status::done || record.status == PointRecord::Status::failed) {
       if (auto result = result_of(study, point)) results.push_back(std::move(*result));
     }
-    if (record.status != PointRecord::Status::done && is_locked(directory))
-      one.status = "running";
-    else if (record.status == PointRecord::Status::begun)
-      one.status = "stopped";
     status.points.push_back(std::move(one));
   }
   status.seconds_to_come = time_to_come(status);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <limits>
 #include <string>
 #include <vector>
@@ -27,6 +28,9 @@ struct StudyStatus {
 
   std::int64_t count(const std::string& status) const;
 };
+
+// done, running, failed, stopped or left; the record is that of the point's directory.
+std::string standing_of(const PointRecord& record, const std::filesystem::path& point_directory);
 
 // Reads the points' directories, and writes nothing. The time to come is that of the steps that are left of all points
 // but failed ones, at the mean time of a step of those that have any.
