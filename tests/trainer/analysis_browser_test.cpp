@@ -1,23 +1,17 @@
 // The page of an analysis in a browser: it draws itself at the width of a desk and of a telephone, its controls work, and what
 // strangers wrote stays text.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
-#include <cstdlib>
-#include <filesystem>
 #include <string>
 
-#include "data/files/files.h"
-#include "tests/support/scratch_dir.h"
 #include "tests/trainer/analysis_fixture.h"
+#include "tests/trainer/in_browser.h"
 #include "trainer/analysis/analysis.h"
 #include "trainer/analysis/analysis_json.h"
 #include "trainer/analysis/analysis_page.h"
 
 namespace smoe {
 namespace {
-
-namespace fs = std::filesystem;
 
 // Of five layers, two domains with names that want to be markup, and a few tokens.
 OrderedJson small_analysis(std::size_t experts = 8) {
@@ -58,46 +52,28 @@ parent.postMessage([document.documentElement.clientWidth, document.documentEleme
   document.documentElement.dataset.ready, document.documentElement.dataset.figures].join(' '), '*');
 </script>)html";
 
-class AnalysisInBrowser : public testing::Test {
+class AnalysisInBrowser : public test::InBrowser {
  protected:
-  struct Visit {
-    std::string dom, log;
-    bool console_spoke() const { return log.find("CONSOLE") != std::string::npos; }
-  };
-
-  void SetUp() override {
-    if (std::system("command -v chromium >/dev/null 2>&1") != 0) GTEST_SKIP() << "no chromium on this machine";
-  }
-
-  Visit visit(const std::string& page) {
-    const fs::path dom = dir_ / "dom.html", log = dir_ / "chromium.log";
+  test::BrowserVisit visit_text(const std::string& page) {
     dir_.write("page.html", page);
-    const std::string command =
-        "timeout 60 chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1366,900 --user-data-dir='" +
-        (dir_ / "profile").string() + "' --virtual-time-budget=5000 --enable-logging=stderr --dump-dom 'file://" +
-        (dir_ / "page.html").string() + "' >'" + dom.string() + "' 2>'" + log.string() + "'";
-    const int status = std::system(command.c_str());
-    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << read_file(log, 1 << 24);
-    return {read_file(dom, 1 << 26), read_file(log, 1 << 24)};
+    return visit(dir_ / "page.html");
   }
 
-  // What the page tells of itself in a frame of that width: its width, what it fills, ready, figures.
+  // What the page tells of itself in a frame of that width, high enough for no scrollbar: its width, what it fills, ready, figures.
   std::string in_frame(const std::string& page, int width) {
     dir_.write("framed.html", page + tell_parent);
-    const Visit seen =
-        visit("<!doctype html><iframe src='framed.html' style='border:0;height:3000px;width:" + std::to_string(width) +
-              "px'></iframe><script>onmessage = (e) => document.body.dataset.told = e.data;</script>");
+    const test::BrowserVisit seen = visit_text(
+        "<!doctype html><iframe src='framed.html' style='border:0;height:20000px;width:" + std::to_string(width) +
+        "px'></iframe><script>onmessage = (e) => document.body.dataset.told = e.data;</script>");
     EXPECT_FALSE(seen.console_spoke()) << seen.log;
     const std::size_t told = seen.dom.find("data-told=\"");
     return told == std::string::npos ? "nothing"
                                      : seen.dom.substr(told + 11, seen.dom.find('"', told + 11) - told - 11);
   }
-
-  test::ScratchDir dir_;
 };
 
 TEST_F(AnalysisInBrowser, DrawsEveryFigureAndTakesNamesForText) {
-  const Visit seen = visit(analysis_page(small_analysis()));
+  const test::BrowserVisit seen = visit_text(analysis_page(small_analysis()));
   EXPECT_NE(seen.dom.find("data-ready=\"true\""), std::string::npos) << seen.log;
   // Shares of three layers, two rates by layer, a cache, one mean of cosines.
   EXPECT_NE(seen.dom.find("data-figures=\"7\""), std::string::npos);
@@ -143,7 +119,7 @@ constexpr const char* turn_controls = R"html(<script>
 </script>)html";
 
 TEST_F(AnalysisInBrowser, ControlsWork) {
-  const Visit seen = visit(analysis_page(small_analysis()) + turn_controls);
+  const test::BrowserVisit seen = visit_text(analysis_page(small_analysis()) + turn_controls);
   EXPECT_NE(seen.dom.find("data-told=\"3 4 true true 1 0 true true inline none\""), std::string::npos)
       << seen.dom.substr(0, 300) << seen.log;
   EXPECT_FALSE(seen.console_spoke()) << seen.log;
@@ -156,7 +132,7 @@ TEST_F(AnalysisInBrowser, ABrokenPageIsSeen) {
   ASSERT_NE(page.find(call), std::string::npos);
   const std::string wide = page;
   page.replace(page.find(call), call.size(), "const drawers = [nothingThatExists,");
-  const Visit seen = visit(page);
+  const test::BrowserVisit seen = visit_text(page);
   EXPECT_TRUE(seen.console_spoke());
   EXPECT_EQ(seen.dom.find("data-ready"), std::string::npos);
   EXPECT_EQ(in_frame(wide + "<div style='width:500px;height:1px'></div>", 390), "390 500 true 7");
