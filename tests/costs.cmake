@@ -31,7 +31,7 @@ set(smoe_costs
   "^Ops/PlantedErrors\\.AreSeen/attention_backward" 20
   "^Ops/PlantedErrors\\.AreSeen/attention" 5
   "^GradientReducer\\.8" 3
-  "^(Processes|CommandLine|ReportInBrowser|Prepare|SafetensorsProperty)\\." 3
+  "^(Processes|CommandLine|ReportInBrowser|StudyInBrowser|Prepare|SafetensorsProperty)\\." 3
   "^(SteeredRouter|Evaluation|ManyShards|ConsecutiveRuns|OddSteps|Rehearsal)\\." 3
   "^(DataInput\\.(eval|train)|CommandBadInput\\.(model|generate|logits|eval)|Steps/Allocation\\.|TokenizerBadInput\\.Survives)" 2
 )
