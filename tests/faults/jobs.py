@@ -121,7 +121,7 @@ def checkpoint_hashes(run):
 
 def litter(run):
     """Files and folders that a whole run does not leave: hidden ones, but for the lock."""
-    return sorted(str(path.relative_to(run)) for path in run.rglob(".*") if path.name != ".lock")
+    return sorted(str(path.relative_to(run)) for path in run.rglob(".*") if path.name not in (".lock", ".claim"))
 
 
 def require_same(run, oracle):

@@ -16,7 +16,7 @@ struct Target {
 std::span<const Target> targets();
 
 // Inputs are the file itself, but where the comment tells of parts; "a NUL b" is b behind a and one zero byte.
-bool run_tokenizer(std::string_view input);  // u16 length, a text of that length, then a tokenizer.model
+bool run_tokenizer(std::string_view input);       // u16 length, a text of that length, then a tokenizer.model
 bool run_tokenizer_json(std::string_view input);  // u16 length, a text of that length, then a tokenizer.json
 bool run_safetensors(
     std::string_view input);              // 'S' model.safetensors; or 'I', u16 length, the index, then its one file

@@ -60,7 +60,7 @@ json.dump({"eos_token": "<|end|>"}, open("letters/tokenizer_config.json", "w"))
 END
   write_config vocab_size=257
   write_text
-  expect 0 '2871 tokens in 60 documents' -- "$smoe" prepare text.jsonl --out shards --tokenizer letters --source test
+  expect 0 '2931 tokens in 60 documents' -- "$smoe" prepare text.jsonl --out shards --tokenizer letters --source test
   "$smoe" train config.yaml >/dev/null 2>&1
   local made=run/checkpoints/step-000002/model
   cmp letters/tokenizer.json "$made/tokenizer.json"
