@@ -462,6 +462,17 @@ case_data_that_moved() {
   "$smoe" prepare text.jsonl --out shards --tokenizer bytes --source test
   expect 1 'shards: its manifest is not what it was' -- "$smoe" sweep sweep.yaml
 }
+# Every point of theirs is a whole configuration.
+case_shipped_studies() {
+  local here=$PWD study count=0
+  cd "$root"
+  for study in docs/studies/*/study.yaml; do
+    expect 0 'none: [0-9]+ points: 0 done' -- "$smoe" sweep "$study" output_dir="$here/none" --status
+    count=$((count + 1))
+  done
+  [ "$count" -ge 2 ] || fail "found $count studies"
+  absent "$here/none"
+}
 case_layout_that_does_not_fit() {
   prepared
   write_sweep 'parallel.ep: {values: [1, 2]}'
