@@ -111,6 +111,12 @@ void add_analyze_command(CommandLine& line) {
       .show_default()
       .range(0, 1'000'000);
   command.option("--seed", options.permutation.seed, "of the permutations").show_default();
+  command
+      .option(
+          "--excerpt", options.excerpt_tokens,
+          "tokens of text of each source that are shown with their experts; 0: none, for texts that may not be passed on")
+      .show_default()
+      .range(0, 1 << 20);
   command.option("--threads", arguments->threads, threads_help).show_default().range(0, 4096);
   command.option("--device", arguments->device, device_help).show_default().one_of({"auto", "cpu", "cuda", "check"});
   command.option("--precision", arguments->precision, precision_help).show_default().one_of({"auto", "fp32", "bf16"});

@@ -30,6 +30,14 @@ case_analysis_of_two_domains() {
   grep -q '<title>run: routing analysis</title>' out/analysis.html || fail "the page has no title"
   ! grep -qE 'https?://' <(sed 's|http://www.w3.org/2000/svg||' out/analysis.html) || fail "the page names an address"
 }
+case_without_texts() {
+  two_domains
+  analyze --out out --excerpt 0 >/dev/null
+  found 'a["excerpts"] == [] and len(a["shares"]) == 2'
+  ! grep -q 'document 1 of' out/analysis.html || fail 'the page has text'
+  analyze --out out --excerpt 5 >/dev/null
+  found '[len(e["ids"]) for e in a["excerpts"]] == [5, 5]'
+}
 case_json_is_what_is_written_and_the_same_again() {
   two_domains
   analyze --out out --json >printed.json

@@ -14,7 +14,8 @@ RoutingStatistics routing_statistics(const Assignments& table, const AnalysisOpt
     of_layers(shares_of, source, found.shares);
     of_layers(repetition_of, source, found.repetition);
     of_layers(cache_rates, source, found.cache);
-    found.excerpts.push_back(excerpt_of(table, source));
+    if (options.excerpt_tokens > 0)
+      found.excerpts.push_back(excerpt_of(table, source, static_cast<std::size_t>(options.excerpt_tokens)));
   }
   const auto tell = [&](const char* what, std::int64_t done) {
     if (options.on_progress) options.on_progress(what, done, 2);

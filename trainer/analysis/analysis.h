@@ -25,7 +25,8 @@ struct AnalysisOptions {
   std::int64_t at_once = 4;     // sequences
   PermutationOptions permutation;
   TopTokenOptions top_tokens;
-  std::size_t output_tokens = 256;  // on which experts' outputs are compared
+  std::size_t output_tokens = 256;    // on which experts' outputs are compared
+  std::int64_t excerpt_tokens = 256;  // of each source, shown with their experts; 0: no text is shown
   // Called as work goes on: what is being done, how much of it is done, and how much there is.
   std::function<void(const std::string& what, std::int64_t done, std::int64_t all)> on_progress = {};
 };
@@ -37,7 +38,7 @@ struct RoutingStatistics {
   std::vector<std::vector<CacheRates>> cache;           // [sources][L]
   std::vector<LayerInformation> domain, token;          // [L]; domain is empty of a single source
   std::vector<std::vector<TokensOfExpert>> top_tokens;  // [L][E]
-  std::vector<Excerpt> excerpts;                        // [sources]
+  std::vector<Excerpt> excerpts;                        // [sources], or empty
 };
 
 struct Analysis {

@@ -99,6 +99,7 @@
   }
 
   function drawExcerpts() {
+    byId('excerpts').hidden = !analysis.excerpts.length;
     const buttons = upTo(experts).map((e) => {
       const button = element('button', {type: 'button', 'aria-pressed': String(alone === e)}, String(e));
       tint(button, e);

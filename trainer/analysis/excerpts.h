@@ -16,6 +16,6 @@ struct Excerpt {
 
 // The first document of the source that opens inside a sequence with `tokens` left in it; where there is none, the beginning of
 // its first sequence. `tokens` long, or as long as a sequence.
-Excerpt excerpt_of(const Assignments& table, const AnalysedSource& source, std::size_t tokens = 256);
+Excerpt excerpt_of(const Assignments& table, const AnalysedSource& source, std::size_t tokens);
 
 }  // namespace smoe
