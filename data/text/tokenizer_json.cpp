@@ -97,15 +97,8 @@ class Comparison {
     return std::uint64_t{static_cast<std::uint32_t>(left)} << 32 | static_cast<std::uint32_t>(right);
   }
 
-  // A pair is written as "a b" or as ["a", "b"].
-  std::pair<std::string, std::string> read_merge(const Json& merge, std::size_t place) const {
-    if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string())
-      return {merge[0], merge[1]};
-    if (merge.is_string()) {
-      const std::string text = merge;
-      if (const auto cut = text.find(' '); cut != std::string::npos && text.find(' ', cut + 1) == std::string::npos)
-        return {text.substr(0, cut), text.substr(cut + 1)};
-    }
+  std::pair<std::string, std::string> require_merge(const Json& merge, std::size_t place) const {
+    if (auto parts = read_merge(merge)) return std::move(*parts);
     refuse("model: merges", fmt::format("entry {} is no pair of pieces, expected \"a b\" or [\"a\", \"b\"]", place));
   }
 
@@ -116,7 +109,7 @@ class Comparison {
     float last = std::numeric_limits<float>::infinity();
     const Json& merges = model.require_array("merges");
     for (std::size_t place = 0; place < merges.size(); ++place) {
-      const auto parts = read_merge(merges[place], place);
+      const auto parts = require_merge(merges[place], place);
       const std::string &left = parts.first, &right = parts.second;
       const std::int32_t a = model_->id_of_piece(left), b = model_->id_of_piece(right),
                          joined = model_->id_of_piece(left + right);
@@ -219,6 +212,16 @@ void append_steps(const Json& step, std::vector<const Json*>& steps) {
 }
 
 }  // namespace
+
+std::optional<std::pair<std::string, std::string>> read_merge(const Json& merge) {
+  if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string())
+    return std::pair{merge[0].get<std::string>(), merge[1].get<std::string>()};
+  if (!merge.is_string()) return std::nullopt;
+  const auto& text = merge.get_ref<const std::string&>();
+  const std::size_t cut = text.find(' ');
+  if (cut == std::string::npos || text.find(' ', cut + 1) != std::string::npos) return std::nullopt;
+  return std::pair{text.substr(0, cut), text.substr(cut + 1)};
+}
 
 std::vector<const Json*> tokenizer_json_steps(const Json& document, const char* key) {
   std::vector<const Json*> steps;

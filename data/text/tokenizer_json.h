@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "data/files/json.h"
@@ -20,6 +22,9 @@ class SentencePieceTokenizer;
 // differs.
 void require_same_encoding(const Json& document, const std::string& where, const SentencePieceTokenizer& model,
                            const std::map<std::int32_t, std::string>& added);
+
+// The two pieces that an entry of `merges` joins, written as "a b" or as ["a", "b"]; none where it is neither.
+std::optional<std::pair<std::string, std::string>> read_merge(const Json& merge);
 
 // The normaliser's and the pre-tokenizer's steps, those of sequences in their place; `document` must outlive them.
 std::vector<const Json*> tokenizer_json_steps(const Json& document, const char* key);

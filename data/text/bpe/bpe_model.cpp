@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <limits>
-#include <optional>
 #include <queue>
 #include <stdexcept>
 #include <utility>
 
 #include "data/files/utf8.h"
 #include "data/text/bpe/byte_letters.h"
+#include "data/text/tokenizer_json.h"
 
 namespace smoe {
 namespace {
@@ -37,17 +37,6 @@ std::string utf8_of(char32_t code) {
     text += static_cast<char>(0x80 | (code & 0x3F));
   }
   return text;
-}
-
-// A pair is written as "a b" or as ["a", "b"].
-std::optional<std::pair<std::string, std::string>> read_pair(const Json& merge) {
-  if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string())
-    return std::pair{merge[0].get<std::string>(), merge[1].get<std::string>()};
-  if (!merge.is_string()) return std::nullopt;
-  const auto& text = merge.get_ref<const std::string&>();
-  const std::size_t cut = text.find(' ');
-  if (cut == std::string::npos || text.find(' ', cut + 1) != std::string::npos) return std::nullopt;
-  return std::pair{text.substr(0, cut), text.substr(cut + 1)};
 }
 
 }  // namespace
@@ -113,7 +102,7 @@ void BpeModel::read_merges(const JsonReader& model) {
   while (size < 2 * merges.size()) size *= 2;
   merges_.resize(size);
   for (std::size_t rank = 0; rank < merges.size(); ++rank) {
-    const auto parts = read_pair(merges[rank]);
+    const auto parts = read_merge(merges[rank]);
     if (!parts)
       refuse("merges", fmt::format("entry {} is no pair of pieces, expected \"a b\" or [\"a\", \"b\"]", rank));
     const auto& [left, right] = *parts;
