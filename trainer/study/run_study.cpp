@@ -201,8 +201,9 @@ class PointRunner {
     if (results_.empty() || lock) {  // of others, who may have written since
       results_.clear();
       for (const StudyPoint& other : study_.points) results_.push_back(result_of(study_, other));
+    } else {
+      results_[i] = result_of(study_, point);
     }
-    results_[i] = result_of(study_, point);
     write_known_results(study_, results_);
     if (!lock && is_due()) write_report();
   }
