@@ -120,7 +120,7 @@ void warn_of_tokens_left_out(const std::string& tokenizer) {
   const std::string bare = load_tokenizer(tokenizer)->sha256();
   bool leaves_out = true;
   try {
-    leaves_out = tokenizer_identity(directory) != bare;
+    leaves_out = tokenizer_identity(directory).sha256 != bare;
   } catch (const std::runtime_error&) {  // it says something that would be refused, were it named
   }
   if (leaves_out)

@@ -52,12 +52,13 @@ void require_distinct(const std::vector<DataSource>& sources) {
 // The identity that shards which name their tokenizer must have; empty: any. Throws std::runtime_error where the model has
 // a tokenizer that is not read, and cannot have been theirs.
 std::string required_tokenizer(const fs::path& model_directory, const fs::path& shards) {
-  if (const fs::path unread = unread_tokenizer(model_directory); !unread.empty())
+  TokenizerIdentity found = tokenizer_identity(model_directory);
+  if (!found.unread.empty())
     throw std::runtime_error(fmt::format(
         "{} was prepared with another tokenizer than the model's, whose {} is not read: put the tokenizer.model that belongs to it "
         "beside it and prepare the data with --tokenizer {}, or prepare ready-made ids of it with --vocab-size",
-        shards.string(), unread.string(), model_directory.string()));
-  return tokenizer_identity(model_directory);
+        shards.string(), found.unread.string(), model_directory.string()));
+  return std::move(found.sha256);
 }
 
 // Opens one source after another. What the model's tokenizer is, is asked once.

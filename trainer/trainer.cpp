@@ -136,7 +136,9 @@ RunSummary Trainer::run() {
   if (parts_.training.model->type() == DType::bf16 && parts_.training.backend->device() == Device::cpu)
     record_.say("bf16 on a CPU is widened to f32 and rounded back: the numbers of a GPU, and no time saved");
   if (config.train.device == DeviceChoice::check) record_.say(check_notice);
-  if (const ModelConfig& model = parts_.hf.model; model.num_experts_per_tok == 1 && model.norm_topk_prob)
+  // Where there is but one expert, there is nothing to learn.
+  if (const ModelConfig& model = parts_.hf.model;
+      model.num_local_experts > 1 && model.num_experts_per_tok == 1 && model.norm_topk_prob)
     record_.say(
         "warning: with one expert a token and model.norm_topk_prob, its weight is always 1, so the language-model loss does not train "
         "the routers; norm_topk_prob: false weighs by the score");

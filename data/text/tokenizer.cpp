@@ -101,6 +101,13 @@ std::optional<std::string> identity_of_json(const fs::path& directory) {
   }
 }
 
+// In a directory whose tokenizer is not read: the file that has it; empty: there is none.
+fs::path unread_file(const fs::path& directory) {
+  for (const char* name : {"tokenizer.json", "vocab.json", "tekken.json"})
+    if (fs::exists(directory / name)) return directory / name;
+  return {};
+}
+
 }  // namespace
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& spec) {
@@ -122,33 +129,24 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& spec) {
   if (fs::exists(path / "tokenizer.model", ignored)) return load_directory(path);
   if (fs::exists(path / "tokenizer.json", ignored))
     return std::make_unique<BpeTokenizer>(path.string(), read_tokenizer_files(path));
-  if (const fs::path unread = unread_tokenizer(path); !unread.empty()) refuse_unread(unread);
+  if (const fs::path unread = unread_file(path); !unread.empty()) refuse_unread(unread);
   throw std::runtime_error(
       fmt::format("{} holds no tokenizer.model and no tokenizer.json; put one there, or name the file itself, or use "
                   "'bytes' for the byte vocabulary",
                   spec));
 }
 
-fs::path unread_tokenizer(const fs::path& directory) {
-  if (fs::exists(directory / "tokenizer.model")) return {};
-  if (fs::exists(directory / "tokenizer.json"))
-    return identity_of_json(directory) ? fs::path() : directory / "tokenizer.json";
-  for (const char* name : {"vocab.json", "tekken.json"})
-    if (fs::exists(directory / name)) return directory / name;
-  return {};
-}
-
-std::string tokenizer_identity(const fs::path& directory) {
+TokenizerIdentity tokenizer_identity(const fs::path& directory) {
   const fs::path model = directory / "tokenizer.model";
   if (!fs::exists(model)) {
-    if (auto identity = identity_of_json(directory)) return *identity;
-    const fs::path unread = unread_tokenizer(directory);
-    return unread.empty() ? std::string() : sha256_file(unread);
+    if (auto identity = identity_of_json(directory)) return {*identity, {}};
+    const fs::path unread = unread_file(directory);
+    return {unread.empty() ? std::string() : sha256_file(unread), unread};
   }
   const bool alone = std::none_of(tokenizer_file_names.begin(), tokenizer_file_names.end(), [&](std::string_view name) {
     return changes_tokenizer(name) && fs::exists(directory / name);
   });
-  return alone ? sha256_file(model) : load_tokenizer(directory.string())->sha256();
+  return {alone ? sha256_file(model) : load_tokenizer(directory.string())->sha256(), {}};
 }
 
 }  // namespace smoe

@@ -65,14 +65,18 @@ class Tokenizer {
 // Throws std::runtime_error: what was looked for, what is there, what to do.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& spec);
 
-// sha256() of the directory's tokenizer, or of the file of one that is not read, which equals no tokenizer's; empty where
-// it holds neither. Throws std::runtime_error where the directory says more of the tokenizer than its tokenizer.model, and
-// that cannot be read.
-std::string tokenizer_identity(const std::filesystem::path& directory);
+// Whose ids a directory's are.
+struct TokenizerIdentity {
+  // Of the directory's tokenizer (Tokenizer::sha256), or of the file of one that is not read, which equals no tokenizer's;
+  // empty where it holds neither.
+  std::string sha256;
+  // The file of a tokenizer that is not read, in a directory without a tokenizer.model: a tokenizer.json of a kind that is
+  // not supported, or vocab.json or tekken.json; empty where it holds none.
+  std::filesystem::path unread;
+};
 
-// The file of a tokenizer that is not read, in a directory without a tokenizer.model: a tokenizer.json of a kind that is not
-// supported, or vocab.json or tekken.json; empty where it holds none.
-std::filesystem::path unread_tokenizer(const std::filesystem::path& directory);
+// Throws std::runtime_error where the directory says more of the tokenizer than its tokenizer.model, and that cannot be read.
+TokenizerIdentity tokenizer_identity(const std::filesystem::path& directory);
 
 // Decoding while ids are still coming. All that push() and finish() return, joined, is decode() of the ids; no return
 // value ends inside a character.

@@ -141,13 +141,13 @@ TEST_F(AddedTokensDirectory, TextsCutIntoPartsGetTheSameIds) {
 TEST_F(AddedTokensDirectory, AConfigurationThatOnlyRepeatsTheModelChangesNothing) {
   const std::string bare = sha256_file(small_model_file());
   EXPECT_EQ(load()->sha256(), bare);
-  EXPECT_EQ(tokenizer_identity(directory_.path()), bare);
+  EXPECT_EQ(tokenizer_identity(directory_.path()).sha256, bare);
   for (const char* more :
        {"\"legacy\": false, \"eos_token\": \"</s>\"", "\"pad_token\": null, \"eos_token\": {\"content\": \"</s>\"}",
         "\"additional_special_tokens\": [\"<s>\", \"</s>\"], \"pad_token\": \"<unk>\""}) {
     const auto tokenizer = with_config(config_of(restated, more));
     EXPECT_EQ(tokenizer->sha256(), bare) << more;
-    EXPECT_EQ(tokenizer_identity(directory_.path()), bare);
+    EXPECT_EQ(tokenizer_identity(directory_.path()).sha256, bare);
     EXPECT_EQ(tokenizer->vocab_size(), 600);
     EXPECT_EQ(tokenizer->encode("<s> ka"), small_tokenizer().encode("<s> ka"));
   }
@@ -158,7 +158,7 @@ TEST_F(AddedTokensDirectory, WhateverChangesTheIdsChangesTheIdentity) {
   std::vector<std::string> seen{sha256_file(small_model_file())};
   const auto is_new = [&](const std::string& config) {
     const std::string hash = with_config(config)->sha256();
-    EXPECT_EQ(hash, tokenizer_identity(directory_.path()));
+    EXPECT_EQ(hash, tokenizer_identity(directory_.path()).sha256);
     EXPECT_EQ(std::count(seen.begin(), seen.end(), hash), 0) << config;
     seen.push_back(hash);
   };
@@ -279,17 +279,17 @@ TEST_F(AddedTokensDirectory, LegacyOfNullIsFalse) {
 
 // A tokenizer.json as transformers makes it of the tokenizer.model, with one added token, and what may be wrong in it.
 TEST_F(AddedTokensDirectory, ATokenizerThatIsNotReadIsLikeNoOther) {
-  const std::string bare = tokenizer_identity(directory_.path());
+  const std::string bare = tokenizer_identity(directory_.path()).sha256;
   std::filesystem::remove(directory_ / "tokenizer.model");
-  EXPECT_EQ(tokenizer_identity(directory_.path()), "");
+  EXPECT_EQ(tokenizer_identity(directory_.path()).sha256, "");
   spill(directory_ / "vocab.json", "{}");
-  EXPECT_EQ(tokenizer_identity(directory_.path()), sha256_file(directory_ / "vocab.json"));
+  EXPECT_EQ(tokenizer_identity(directory_.path()).sha256, sha256_file(directory_ / "vocab.json"));
   expect_refused([&] { load(); }, {"vocab.json", "is not read", "tokenizer.model"});
   spill(directory_ / "tokenizer.json", R"({"model": {"type": "WordPiece", "vocab": {}}})");
-  EXPECT_EQ(tokenizer_identity(directory_.path()), sha256_file(directory_ / "tokenizer.json"));
-  EXPECT_EQ(unread_tokenizer(directory_.path()), directory_ / "tokenizer.json");
+  EXPECT_EQ(tokenizer_identity(directory_.path()).sha256, sha256_file(directory_ / "tokenizer.json"));
+  EXPECT_EQ(tokenizer_identity(directory_.path()).unread, directory_ / "tokenizer.json");
   expect_refused([&] { load(); }, {"tokenizer.json", "type: found \"WordPiece\""});
-  EXPECT_NE(tokenizer_identity(directory_.path()), bare);
+  EXPECT_NE(tokenizer_identity(directory_.path()).sha256, bare);
 }
 
 class AddedTokensBadInput : public AddedTokensDirectory {

@@ -170,7 +170,7 @@ TEST_F(TokenizerJsonAlone, IsATokenizer) {
 
 TEST_F(TokenizerJsonAlone, TheFilesBesideItNameTheEnds) {
   const std::string alone = load()->sha256();
-  EXPECT_EQ(tokenizer_identity(directory_.path()), alone);
+  EXPECT_EQ(tokenizer_identity(directory_.path()).sha256, alone);
   spill(directory_ / "special_tokens_map.json", R"({"bos_token": {"content": "<s>"}, "eos_token": "<x>"})");
   EXPECT_EQ(load()->bos(), 5);
   EXPECT_EQ(load()->eos(), 6);
@@ -178,7 +178,7 @@ TEST_F(TokenizerJsonAlone, TheFilesBesideItNameTheEnds) {
   EXPECT_EQ(load()->bos(), 5);
   EXPECT_EQ(load()->eos(), 4);
   EXPECT_NE(load()->sha256(), alone);
-  EXPECT_EQ(tokenizer_identity(directory_.path()), load()->sha256());
+  EXPECT_EQ(tokenizer_identity(directory_.path()).sha256, load()->sha256());
   spill(directory_ / "tokenizer_config.json", R"({"eos_token": "<y>"})");
   EXPECT_NE(message_of([&] { load(); }).find("tokenizer_config.json: eos_token: found \"<y>\", which is no token"),
             std::string::npos);

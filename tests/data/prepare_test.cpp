@@ -152,7 +152,7 @@ TEST_F(Prepare, HonoursTheTokensThatADirectoryAdds) {
   // What lies beside the shards is the same tokenizer again.
   for (const char* name : {"tokenizer.model", "tokenizer_config.json", "chat_template.jinja"})
     EXPECT_EQ(slurp(out_ / name), slurp(chat / name)) << name;
-  EXPECT_EQ(tokenizer_identity(out_), info.tokenizer_sha256);
+  EXPECT_EQ(tokenizer_identity(out_).sha256, info.tokenizer_sha256);
 }
 
 TEST_F(Prepare, CanLeaveEosAway) {

@@ -117,6 +117,16 @@ TEST_F(RoutingRules, OneExpertATokenLearnsWhereItsWeightIsItsScore) {
   EXPECT_TRUE(gate_moves(false));
 }
 
+// A dense model has no choice to learn, and is not warned about one.
+TEST_F(RoutingRules, OneExpertInAllIsNotWarnedOf) {
+  TrainerConfig c = short_run("dense");
+  c.model.num_local_experts = 1;
+  c.model.num_experts_per_tok = 1;
+  c.train.steps = 1;
+  run(c);
+  EXPECT_EQ(log_of("dense").find("its weight is always 1"), std::string::npos);
+}
+
 TEST_F(RoutingRules, AnotherRuleThanTheCheckpointsIsAnotherModel) {
   TrainerConfig c = short_run("run");
   c.train.steps = 3;
