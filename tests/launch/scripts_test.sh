@@ -110,6 +110,24 @@ case_corpus_offline() {
   [ -z "$(find out -name '.fetch-*')" ] || fail "scratch folder left behind"
 }
 
+# The corpus is there already: a term that has no definition is no example.
+case_examples_of_a_corpus() {
+  mkdir -p out/text/biology
+  for side in train eval; do
+    printf '%s\n' "{\"text\": \"Term: $side\\nKind: molecular function\\nDefinition: What \\\"it\\\" does.\\nAlso: x\"}" \
+      '{"text": "Term: bare"}' >"out/text/biology/$side.jsonl"
+  done
+  expect 0 'gene-ontology/train.jsonl: 1 examples' 'gene-ontology/eval.jsonl: 1 examples' -- "$launch/fetch-examples" out
+  # shellcheck disable=SC2016
+  [ "$(cat out/examples/gene-ontology/eval.jsonl)" = '{"messages": [{"role": "user", "content": "What does the molecular function \"eval\" mean?"}, {"role": "assistant", "content": "What \"it\" does."}]}' ] || fail "$(cat out/examples/gene-ontology/eval.jsonl)"
+}
+case_examples_of_no_ontology() {
+  mkdir -p out/text/biology
+  for side in train eval; do echo '{"text": "none"}' >"out/text/biology/$side.jsonl"; done
+  expect 1 'out/text/biology holds no Gene Ontology' 'launch/fetch-corpus out' -- "$launch/fetch-examples" out
+  absent out/examples/gene-ontology/train.jsonl
+}
+
 # A package tree of 60 pages, as the reader of politics expects it.
 write_pages() {
   local folder=package/usr/share/doc/anarchism/markdown i
