@@ -60,8 +60,9 @@ class ChatTemplate {
   // Whether an answer's text begins as texts do, with SentencePiece's space in front, or goes on from its header: what a
   // StreamDecoder of an answer's ids starts with.
   bool answer_opens_text() const;
-  // Whether a conversation may have more than one answer.
+  // Whether a conversation may have more than one answer, and a system message.
   bool takes_turns() const;
+  bool takes_system() const;
 
   const std::string& name() const { return name_; }
   static std::span<const std::string_view> names();
@@ -69,9 +70,10 @@ class ChatTemplate {
  private:
   void build(std::span<const ChatMessage> messages, IdBuilder& ids) const;
 
+  const Tokenizer* tokenizer_;
   std::string name_;
   std::unique_ptr<const ChatSyntax> syntax_;
-  std::vector<std::int32_t> stops_;
+  std::vector<std::int32_t> stops_, unread_;
 };
 
 }  // namespace smoe
