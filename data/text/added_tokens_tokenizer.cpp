@@ -36,10 +36,13 @@ AddedTokensTokenizer::AddedTokensTokenizer(std::unique_ptr<SentencePieceTokenize
   }
 }
 
-std::optional<AddedTokensTokenizer::Match> AddedTokensTokenizer::next_match(std::string_view text,
-                                                                            std::size_t from) const {
+std::optional<AddedTokensTokenizer::Match> AddedTokensTokenizer::next_match(std::string_view text, std::size_t from,
+                                                                            const TokensRead& read) const {
+  const auto is_read = [&](std::size_t place) {
+    return read.has(added_.tokens[place].id, added_.tokens[place].special);
+  };
   for (std::size_t at = from; at < text.size(); ++at) {
-    const auto found = trie_.find(text, at);
+    const auto found = trie_.find(text, at, is_read);
     if (!found) continue;
     const AddedToken& token = added_.tokens[*found];
     const std::size_t end = at + token.content.size();
@@ -65,14 +68,33 @@ std::size_t AddedTokensTokenizer::next_cut(std::string_view text, std::size_t fr
 }
 
 void AddedTokensTokenizer::encode_part(std::string_view part, bool opens_text, std::vector<std::int32_t>& ids) const {
+  encode_text(part, opens_text, {}, ids);
+}
+
+void AddedTokensTokenizer::encode_literal(std::string_view text, TextPlace place, std::span<const std::int32_t> unread,
+                                          std::vector<std::int32_t>& ids) const {
+  if (place == TextPlace::inside && !model_->cuts_text())
+    return model_->encode_literal(text, place, unread, ids);  // which refuses it
+  const bool space_in_front = place == TextPlace::opens || (place == TextPlace::after_token && added_.legacy);
+  encode_text(text, space_in_front, {.special = false, .but = unread}, ids);
+}
+
+NamedToken AddedTokensTokenizer::token_named(std::string_view content) const {
+  const auto token = std::find_if(added_.tokens.begin(), added_.tokens.end(),
+                                  [&](const AddedToken& added) { return added.content == content; });
+  if (token == added_.tokens.end()) return model_->token_named(content);
+  return {.id = token->id, .strips = token->lstrip || token->rstrip};
+}
+
+void AddedTokensTokenizer::encode_text(std::string_view part, bool space_in_front, const TokensRead& read,
+                                       std::vector<std::int32_t>& ids) const {
   const auto has_own_space = [&](std::string_view text) {
     return added_.takes_own_space && !added_.tokens.empty() &&
            (text.starts_with(' ') || text.starts_with("\xE2\x96\x81"));
   };
-  bool space_in_front = opens_text;
   std::size_t begin = 0;
   while (begin < part.size()) {
-    const auto match = next_match(part, begin);
+    const auto match = next_match(part, begin, read);
     const std::size_t end = match ? match->begin : part.size();
     if (const std::string_view text = part.substr(begin, end - begin); !text.empty())
       model_->encode_part(text, space_in_front && !has_own_space(text), ids);

@@ -26,6 +26,9 @@ class AddedTokensTokenizer final : public Tokenizer {
 
   std::size_t next_cut(std::string_view text, std::size_t from) const override;
   void encode_part(std::string_view part, bool opens_text, std::vector<std::int32_t>& ids) const override;
+  void encode_literal(std::string_view text, TextPlace place, std::span<const std::int32_t> unread,
+                      std::vector<std::int32_t>& ids) const override;
+  NamedToken token_named(std::string_view content) const override;
   void append_bytes(std::int32_t id, bool opens_text, std::string& out) const override;
   bool is_control(std::int32_t id) const override;
   bool opens_text_after(std::int32_t id, bool opened) const override;
@@ -45,7 +48,9 @@ class AddedTokensTokenizer final : public Tokenizer {
     std::int32_t id = 0;
   };
 
-  std::optional<Match> next_match(std::string_view text, std::size_t from) const;
+  std::optional<Match> next_match(std::string_view text, std::size_t from, const TokensRead& read) const;
+  void encode_text(std::string_view text, bool space_in_front, const TokensRead& read,
+                   std::vector<std::int32_t>& ids) const;
   const AddedToken* find(std::int32_t id) const;
 
   std::unique_ptr<SentencePieceTokenizer> model_;

@@ -16,6 +16,11 @@ void ByteTokenizer::encode_part(std::string_view part, bool, std::vector<std::in
   for (std::size_t i = 0; i < part.size(); ++i) ids[before + i] = first_byte + static_cast<unsigned char>(part[i]);
 }
 
+void ByteTokenizer::encode_literal(std::string_view text, TextPlace, std::span<const std::int32_t>,
+                                   std::vector<std::int32_t>& ids) const {
+  encode_part(text, true, ids);
+}
+
 void ByteTokenizer::append_bytes(std::int32_t id, bool, std::string& out) const {
   if (id >= first_byte) out += static_cast<char>(id - first_byte);
 }

@@ -178,6 +178,22 @@ void SentencePieceTokenizer::encode_part(std::string_view part, bool opens_text,
   }
 }
 
+// The library reads no control piece from a text, and puts a space in front of whatever it is given.
+void SentencePieceTokenizer::encode_literal(std::string_view text, TextPlace place, std::span<const std::int32_t>,
+                                            std::vector<std::int32_t>& ids) const {
+  const bool opens = place != TextPlace::inside;
+  if (!opens && !cuts_text_)
+    throw std::runtime_error(
+        "this kind of tokenizer.model (no byte pair encoding with byte fallback, or a normaliser) cannot encode a text "
+        "that goes on behind another");
+  encode_part(text, opens, ids);
+}
+
+NamedToken SentencePieceTokenizer::token_named(std::string_view content) const {
+  const std::int32_t id = id_of_piece(std::string(content));
+  return {.id = id >= 0 && is_control(id) ? id : -1};
+}
+
 void SentencePieceTokenizer::encode_whole(std::string_view text, std::vector<std::int32_t>& ids) const {
   std::vector<int> encoded;
   std::string problem;

@@ -35,6 +35,9 @@ class SentencePieceTokenizer final : public Tokenizer {
 
   std::size_t next_cut(std::string_view text, std::size_t from) const override;
   void encode_part(std::string_view part, bool opens_text, std::vector<std::int32_t>& ids) const override;
+  void encode_literal(std::string_view text, TextPlace place, std::span<const std::int32_t> unread,
+                      std::vector<std::int32_t>& ids) const override;
+  NamedToken token_named(std::string_view content) const override;
   void append_bytes(std::int32_t id, bool opens_text, std::string& out) const override;
   bool is_control(std::int32_t id) const override;
 

@@ -29,8 +29,9 @@ class TokenTrie {
   bool empty() const { return ends_.empty(); }
   std::size_t longest() const { return longest_; }  // bytes
 
-  // Of the longest content that begins there.
-  std::optional<std::size_t> find(std::string_view text, std::size_t at) const {
+  // Of the longest content that begins there, among those whose value `takes`.
+  template <class Takes>
+  std::optional<std::size_t> find(std::string_view text, std::size_t at, const Takes& takes) const {
     if (at >= text.size() || !first_bytes_.test(static_cast<unsigned char>(text[at]))) return std::nullopt;
     std::optional<std::size_t> found;
     std::uint32_t node = 0;
@@ -38,9 +39,12 @@ class TokenTrie {
       const auto edge = edges_.find(std::uint64_t{node} << 8 | static_cast<unsigned char>(text[at]));
       if (edge == edges_.end()) break;
       node = edge->second;
-      if (const auto end = ends_.find(node); end != ends_.end()) found = end->second;
+      if (const auto end = ends_.find(node); end != ends_.end() && takes(end->second)) found = end->second;
     }
     return found;
+  }
+  std::optional<std::size_t> find(std::string_view text, std::size_t at) const {
+    return find(text, at, [](std::size_t) { return true; });
   }
 
  private:

@@ -1,6 +1,7 @@
 // Text to token ids and back.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -15,9 +16,31 @@
 
 namespace smoe {
 
+// Where a text stands among ids, for what goes in front of it.
+enum class TextPlace : std::uint8_t {
+  opens,        // as a text of its own
+  after_token,  // behind a special token, as transformers reads what follows on one
+  inside,       // it goes on from text in front of it that was encoded by itself
+};
+
+// Of the tokens that a directory adds, those that are read from a text.
+struct TokensRead {
+  bool special = true;
+  std::span<const std::int32_t> but = {};  // ids of others that are not
+
+  bool has(std::int32_t id, bool is_special) const {
+    return (special || !is_special) && std::find(but.begin(), but.end(), id) == but.end();
+  }
+};
+
+struct NamedToken {
+  std::int32_t id = -1;  // -1: there is none
+  bool strips = false;   // white space in front of it, or behind it, belongs to it
+};
+
 // Const members may be called from several threads at once. Text may hold any bytes; what is not UTF-8 is encoded too
 // (SentencePiece reads each such byte as U+FFFD). No text ever encodes to unk, bos or eos of a tokenizer.model: those are
-// added as ids. Tokens that a directory adds to it are read from texts.
+// added as ids. Tokens that a directory adds to it are read from texts, but by encode_literal.
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -34,6 +57,14 @@ class Tokenizer {
   virtual std::size_t next_cut(std::string_view text, std::size_t from) const = 0;
   // Appends the ids of one part to `ids`.
   virtual void encode_part(std::string_view part, bool opens_text, std::vector<std::int32_t>& ids) const = 0;
+
+  // Appends the ids of what somebody wrote: special tokens, and those of `unread`, are the characters they are written
+  // with. Throws std::runtime_error where a text that goes on inside another has no ids of its own: in a tokenizer.model
+  // whose texts are encoded whole.
+  virtual void encode_literal(std::string_view text, TextPlace place, std::span<const std::int32_t> unread,
+                              std::vector<std::int32_t>& ids) const = 0;
+  // The control piece or added token, special or not, that is written so.
+  virtual NamedToken token_named(std::string_view content) const = 0;
 
   // Appends the bytes that one id stands for. opens_text: no other id but control ids came before; the space that
   // SentencePiece puts in front of a text is then left out. The id must be in [0, vocab_size).
@@ -82,8 +113,9 @@ TokenizerIdentity tokenizer_identity(const std::filesystem::path& directory);
 // value ends inside a character.
 class StreamDecoder {
  public:
-  // The tokenizer must outlive the decoder.
-  explicit StreamDecoder(const Tokenizer& tokenizer) : tokenizer_(&tokenizer) {}
+  // The tokenizer must outlive the decoder. opens_text: the ids begin as texts do, and not behind others.
+  explicit StreamDecoder(const Tokenizer& tokenizer, bool opens_text = true)
+      : tokenizer_(&tokenizer), opens_text_(opens_text) {}
 
   std::string push(std::int32_t id);
   // What is held back because it could still become a character; the decoder then starts afresh.
@@ -94,7 +126,7 @@ class StreamDecoder {
 
   const Tokenizer* tokenizer_;
   std::string held_;
-  bool opens_text_ = true;
+  bool opens_text_;
 };
 
 }  // namespace smoe

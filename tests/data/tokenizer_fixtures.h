@@ -59,12 +59,19 @@ inline const SentencePieceTokenizer& small_tokenizer() {
   return tokenizer;
 }
 
-// Empty where it is not here.
-inline std::filesystem::path mixtral_model_file() {
-  if (const char* named = std::getenv("SMOE_MIXTRAL_TOKENIZER")) return named;
-  const std::filesystem::path fetched =
-      std::filesystem::path(SMOE_BINARY_DIR) / ".." / "fixtures" / "tokenizer.model.v1";
+// Where fetch_mixtral_tokenizer.sh puts a file, or what the variable names; empty where it is not here.
+inline std::filesystem::path fetched_model_file(const char* variable, const char* name) {
+  if (const char* named = std::getenv(variable)) return named;
+  const std::filesystem::path fetched = std::filesystem::path(SMOE_BINARY_DIR) / ".." / "fixtures" / name;
   return std::filesystem::exists(fetched) ? fetched : std::filesystem::path();
+}
+
+// Of Mixtral 8x7B, and of 8x22B Instruct.
+inline std::filesystem::path mixtral_model_file() {
+  return fetched_model_file("SMOE_MIXTRAL_TOKENIZER", "tokenizer.model.v1");
+}
+inline std::filesystem::path mixtral_v3_model_file() {
+  return fetched_model_file("SMOE_MIXTRAL_V3_TOKENIZER", "tokenizer.model.v3");
 }
 
 // A message of protocol buffers, by hand.
@@ -102,10 +109,10 @@ inline std::string model_settings(const std::string& normalizer_fields = "", int
       .text();
 }
 
-// A model of the 3 special tokens, 256 bytes and the pieces given, in that order. scored: each piece has a lower score
-// than the one before, so that byte pair encoding joins them in their order.
+// A model of the 3 special tokens, control pieces, 256 bytes and the pieces given, in that order. scored: each piece has a
+// lower score than the one before, so that byte pair encoding joins them in their order.
 inline std::string model_of(const std::vector<std::string>& pieces, const std::string& normalizer_fields = "",
-                            int model_type = 2, bool scored = false) {
+                            int model_type = 2, bool scored = false, const std::vector<std::string>& controls = {}) {
   ProtobufText model;
   const auto add = [&](const std::string& piece, std::uint64_t type) {
     model.bytes(1, ProtobufText().bytes(1, piece).number(3, type).text());
@@ -113,6 +120,7 @@ inline std::string model_of(const std::vector<std::string>& pieces, const std::s
   add("<unk>", 2);
   add("<s>", 3);
   add("</s>", 3);
+  for (const std::string& control : controls) add(control, 3);
   for (int byte = 0; byte < 256; ++byte) {
     char name[8];
     std::snprintf(name, sizeof(name), "<0x%02X>", byte);

@@ -198,9 +198,11 @@ void BpeTokenizer::check_config(const Json& config, const std::string& where) co
     }
 }
 
-BpeTokenizer::Match BpeTokenizer::next_match(const TokenTrie& trie, std::string_view text, std::size_t from) const {
+BpeTokenizer::Match BpeTokenizer::next_match(const TokenTrie& trie, std::string_view text, std::size_t from,
+                                             const TokensRead& read) const {
+  const auto is_read = [&](std::size_t place) { return read.has(tokens_[place].id, tokens_[place].special); };
   for (std::size_t at = from; !trie.empty() && at < text.size(); ++at) {
-    const auto found = trie.find(text, at);
+    const auto found = trie.find(text, at, is_read);
     if (!found) continue;
     const Token& token = tokens_[*found];
     const std::size_t end = at + token.content.size();
@@ -245,24 +247,41 @@ std::size_t BpeTokenizer::next_cut(std::string_view text, std::size_t from) cons
 }
 
 void BpeTokenizer::encode_part(std::string_view part, bool opens_text, std::vector<std::int32_t>& ids) const {
+  encode_text(part, opens_text, opens_text, {}, ids);
+}
+
+void BpeTokenizer::encode_literal(std::string_view text, TextPlace place, std::span<const std::int32_t> unread,
+                                  std::vector<std::int32_t>& ids) const {
+  encode_text(text, place != TextPlace::inside, place == TextPlace::opens, {.special = false, .but = unread}, ids);
+}
+
+NamedToken BpeTokenizer::token_named(std::string_view content) const {
+  const auto token =
+      std::find_if(tokens_.begin(), tokens_.end(), [&](const Token& added) { return added.content == content; });
+  if (token == tokens_.end()) return {};
+  return {.id = token->id, .strips = token->lstrip || token->rstrip};
+}
+
+void BpeTokenizer::encode_text(std::string_view part, bool opens_segment, bool opens_text, const TokensRead& read,
+                               std::vector<std::int32_t>& ids) const {
   std::string made_valid;
   if (!is_valid_utf8(part)) part = made_valid = valid_utf8(part);
-  bool opens_segment = opens_text;
   for (std::size_t at = 0; at < part.size();) {
-    const Match match = next_match(raw_, part, at);
-    if (match.begin > at) encode_segment(part.substr(at, match.begin - at), opens_segment, opens_text && at == 0, ids);
+    const Match match = next_match(raw_, part, at, read);
+    if (match.begin > at)
+      encode_segment(part.substr(at, match.begin - at), opens_segment, opens_text && at == 0, read, ids);
     if (match.token) ids.push_back(match.token->id);
     opens_segment = true;
     at = match.end;
   }
 }
 
-void BpeTokenizer::encode_segment(std::string_view segment, bool opens_segment, bool opens_text,
+void BpeTokenizer::encode_segment(std::string_view segment, bool opens_segment, bool opens_text, const TokensRead& read,
                                   std::vector<std::int32_t>& ids) const {
   std::string text = normalizer_.apply(segment, opens_segment);
   if (normalized_.empty()) return encode_words(std::move(text), opens_segment, opens_text, ids);
   for (std::size_t at = 0; at < text.size();) {
-    const Match match = next_match(normalized_, text, at);
+    const Match match = next_match(normalized_, text, at, read);
     if (match.begin > at)
       encode_words(text.substr(at, match.begin - at), opens_segment || at > 0, opens_text && at == 0, ids);
     if (match.token) ids.push_back(match.token->id);

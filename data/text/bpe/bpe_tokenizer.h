@@ -34,6 +34,9 @@ class BpeTokenizer final : public Tokenizer {
 
   std::size_t next_cut(std::string_view text, std::size_t from) const override;
   void encode_part(std::string_view part, bool opens_text, std::vector<std::int32_t>& ids) const override;
+  void encode_literal(std::string_view text, TextPlace place, std::span<const std::int32_t> unread,
+                      std::vector<std::int32_t>& ids) const override;
+  NamedToken token_named(std::string_view content) const override;
   void append_bytes(std::int32_t id, bool opens_text, std::string& out) const override;
   bool is_control(std::int32_t id) const override;
 
@@ -62,9 +65,11 @@ class BpeTokenizer final : public Tokenizer {
   void read_ends(const std::string& directory);
   std::int32_t find_special(const Json& document, const char* key, const std::string& where) const;
   void check_config(const Json& config, const std::string& where) const;
-  Match next_match(const TokenTrie& trie, std::string_view text, std::size_t from) const;
+  Match next_match(const TokenTrie& trie, std::string_view text, std::size_t from, const TokensRead& read) const;
   bool is_near_token(std::string_view text, std::size_t cut) const;
-  void encode_segment(std::string_view segment, bool opens_segment, bool opens_text,
+  void encode_text(std::string_view text, bool opens_segment, bool opens_text, const TokensRead& read,
+                   std::vector<std::int32_t>& ids) const;
+  void encode_segment(std::string_view segment, bool opens_segment, bool opens_text, const TokensRead& read,
                       std::vector<std::int32_t>& ids) const;
   void encode_words(std::string text, bool opens_segment, bool opens_text, std::vector<std::int32_t>& ids) const;
   void encode_word(std::string_view word, std::vector<std::int32_t>& ids) const;
