@@ -150,12 +150,16 @@ ChatIds ChatTemplate::encode(std::span<const ChatMessage> messages, LossOn loss_
                                          turn_name(messages, messages.size() - 1)));
   ChatIds example;
   example.is_target.assign(builder.ids().size(), loss_on == LossOn::all ? 1 : 0);
-  if (loss_on == LossOn::all && !example.is_target.empty()) example.is_target.front() = 0;
-  if (loss_on != LossOn::all)
-    for (const IdBuilder::Range& answer : builder.answers())
-      if (loss_on == LossOn::completions || &answer == &builder.answers().back())
-        std::fill(example.is_target.begin() + static_cast<std::ptrdiff_t>(answer.begin),
-                  example.is_target.begin() + static_cast<std::ptrdiff_t>(answer.end), std::uint8_t{1});
+  if (!example.is_target.empty()) example.is_target.front() = 0;
+  std::size_t answer = 0;
+  for (const ChatMessage& message : messages) {
+    if (message.role != "assistant") continue;
+    const IdBuilder::Range& range = builder.answers()[answer++];
+    const bool is_last = answer == builder.answers().size();
+    const bool chosen = message.is_target && (loss_on != LossOn::last || is_last);
+    std::fill(example.is_target.begin() + static_cast<std::ptrdiff_t>(range.begin),
+              example.is_target.begin() + static_cast<std::ptrdiff_t>(range.end), std::uint8_t{chosen});
+  }
   example.ids = builder.take_ids();
   return example;
 }

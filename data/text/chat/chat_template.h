@@ -23,6 +23,8 @@ struct ChatMessage {
   // Of a user's message: what its instruction is about, empty where there is nothing. `alpaca` has a place for it; for the
   // others it is a line of the content.
   std::string input = {};
+  // Of an answer: false keeps its ids from being targets, whatever LossOn says.
+  bool is_target = true;
 
   bool operator==(const ChatMessage&) const = default;
 };
