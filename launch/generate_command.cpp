@@ -1,46 +1,24 @@
 // smoe generate --model DIR [--prompt TEXT | --prompt-ids 1,2,3] [--max-tokens N] [--greedy | --temperature t --top-p p --seed s]
+//               [--chat TEMPLATE [--system TEXT] [--interactive]]
 #include <fmt/format.h>
 
 #include <charconv>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <filesystem>
 #include <limits>
 #include <memory>
-#include <optional>
-#include <stdexcept>
 #include <string>
 #include <system_error>
 #include <vector>
 
 #include "data/files/json.h"
-#include "data/text/tokenizer.h"
-#include "data/text/tokenizer_json.h"
+#include "data/text/chat/chat_template.h"
 #include "launch/commands.h"
-#include "trainer/checkpoint/checkpoint.h"
+#include "launch/generate.h"
 #include "trainer/generate.h"
-#include "trainer/inference.h"
 
 namespace smoe {
 namespace {
-
-struct GenerateArguments {
-  std::string model, prompt, tokenizer, chat;
-  std::vector<std::string> prompt_ids_text;  // "1,2,3", or in several arguments
-  std::optional<std::vector<std::int32_t>> prompt_ids;
-  GenerateOptions options;
-  std::int64_t threads = 0;
-  std::string device = "auto", precision = "auto";
-};
-
-std::vector<std::int32_t> encode_prompt(const Tokenizer& tokenizer, const std::string& text) {
-  std::vector<std::int32_t> ids;
-  if (tokenizer.bos() >= 0) ids.push_back(tokenizer.bos());
-  const auto encoded = tokenizer.encode(text);
-  ids.insert(ids.end(), encoded.begin(), encoded.end());
-  return ids;
-}
 
 // Ids separated by commas; blanks around them are passed over.
 std::vector<std::int32_t> parse_prompt_ids(const std::vector<std::string>& arguments) {
@@ -71,73 +49,17 @@ std::vector<std::int32_t> parse_prompt_ids(const std::vector<std::string>& argum
   }
 }
 
-// How many ids mean something, for a prompt of ids: those of the tokenizer that was named, or of the model's; 0: all,
-// where it has none. Of a tokenizer.json of a kind that is not read the ids are counted.
-std::int64_t vocabulary_of_ids(const std::string& named, const std::filesystem::path& directory) {
-  if (!named.empty()) return load_tokenizer(named)->vocab_size();
-  if (std::filesystem::exists(directory / "tokenizer.model")) return load_tokenizer(directory.string())->vocab_size();
-  const std::filesystem::path listed = directory / "tokenizer.json";
-  return std::filesystem::exists(listed) ? vocab_size_of_tokenizer_json(listed) : 0;
-}
-
-void generate_text(const GenerateArguments& arguments) {
-  const auto directory = find_model_directory(arguments.model);
-  const auto config = read_hf_config(directory);
-  if (!arguments.tokenizer.empty()) warn_of_tokens_left_out(arguments.tokenizer);
-  std::unique_ptr<Tokenizer> tokenizer;
-  std::int64_t vocabulary = 0;
-  std::vector<std::int32_t> prompt;
-  if (arguments.prompt_ids) {
-    prompt = *arguments.prompt_ids;
-    vocabulary = vocabulary_of_ids(arguments.tokenizer, directory);
-  } else {
-    tokenizer = load_tokenizer(arguments.tokenizer.empty() ? directory.string() : arguments.tokenizer);
-    if (tokenizer->vocab_size() > config.model.vocab_size)
-      throw std::runtime_error(
-          fmt::format("the tokenizer has {} ids, the model in {} only {}: they do not belong together",
-                      tokenizer->vocab_size(), directory.string(), config.model.vocab_size));
-    vocabulary = tokenizer->vocab_size();
-    prompt = encode_prompt(*tokenizer, arguments.prompt);
-  }
-  const Mesh mesh = Mesh::single();
-  const std::int64_t positions = static_cast<std::int64_t>(prompt.size()) + arguments.options.max_tokens;
-  InferenceModel model(directory, mesh, positions, backend_of(arguments.device, arguments.threads), config,
-                       precision_named(arguments.precision));
-  GenerateOptions options = arguments.options;
-  options.stops = read_stop_ids(directory, config);
-  if (vocabulary > 0) options.vocabulary = vocabulary;
-
-  if (arguments.prompt_ids) {  // ids in, ids out
-    const char* separator = "";
-    generate(model, prompt, options, [&](std::int32_t id) {
-      fmt::print("{}{}", separator, id);
-      separator = ",";
-      return std::fflush(stdout) == 0;
-    });
-    fmt::print("\n");
-    return;
-  }
-  StreamDecoder decoder(*tokenizer);
-  std::string text;
-  for (std::int32_t id : prompt) text += decoder.push(id);
-  fmt::print("{}", text);
-  generate(model, prompt, options, [&](std::int32_t id) {
-    fmt::print("{}", decoder.push(id));
-    return std::fflush(stdout) == 0;
-  });
-  fmt::print("{}\n", decoder.finish());
-}
-
 }  // namespace
 
 void add_generate_command(CommandLine& line) {
   const auto arguments = std::make_shared<GenerateArguments>();
+  const auto prompt_ids_text = std::make_shared<std::vector<std::string>>();  // "1,2,3", or in several arguments
   GenerateOptions& options = arguments->options;
   const Command command = line.command("generate", "continues a text, streamed from a key-value cache");
   command.path("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
   const Option text = command.option("--prompt", arguments->prompt, "text to continue; bos is put in front");
   const Option ids = command
-                         .option("--prompt-ids", arguments->prompt_ids_text,
+                         .option("--prompt-ids", *prompt_ids_text,
                                  "ids to continue, as they are, with commas between; ids are printed")
                          .excludes(text);
   command.path("--tokenizer", arguments->tokenizer,
@@ -159,14 +81,32 @@ void add_generate_command(CommandLine& line) {
   command.option("--threads", arguments->threads, threads_help).show_default().range(0, 4096);
   command.option("--device", arguments->device, device_help).show_default().one_of({"auto", "cpu", "cuda", "check"});
   command.option("--precision", arguments->precision, precision_help).show_default().one_of({"auto", "fp32", "bf16"});
-  command.option("--chat", arguments->chat, "not available yet");
-  command.runs([arguments, ids] {
-    if (ids.given()) arguments->prompt_ids = parse_prompt_ids(arguments->prompt_ids_text);
-    if (!arguments->chat.empty()) throw UsageError("--chat is not available yet; give the whole text with --prompt");
+  const auto templates = ChatTemplate::names();
+  const Option chat =
+      command
+          .option("--chat", arguments->chat,
+                  "the prompt is a user's message, put as this template has it, and its answer is printed")
+          .one_of({templates.begin(), templates.end()})
+          .excludes(ids);
+  const Option system = command.option("--system", arguments->system, "what the conversation begins with; with --chat");
+  const Option interactive =
+      command
+          .flag("--interactive", arguments->interactive, "a conversation, of which each line is a message; with --chat")
+          .excludes(text);
+  command.runs([=] {
+    if (ids.given()) arguments->prompt_ids = parse_prompt_ids(*prompt_ids_text);
+    if (!chat.given() && (system.given() || interactive.given()))
+      throw UsageError(fmt::format("{} wants --chat TEMPLATE, one of {}", system.given() ? "--system" : "--interactive",
+                                   fmt::join(ChatTemplate::names(), ", ")));
+    if (chat.given() && !text.given() && !interactive.given())
+      throw UsageError("--chat wants a message: --prompt TEXT, or --interactive for one a line");
     // Ranges let NaN pass: it is neither below nor above.
     if (std::isnan(arguments->options.temperature) || std::isnan(arguments->options.top_p))
       throw UsageError("--temperature and --top-p want numbers, found nan");
-    generate_text(*arguments);
+    if (chat.given())
+      generate_chat(*arguments);
+    else
+      generate_text(*arguments);
   });
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <stdexcept>
 
 #include "kernels/philox.h"
@@ -41,38 +42,17 @@ std::int32_t choose_token(std::span<const float> logits, const GenerateOptions& 
   return order[kept - 1];
 }
 
-namespace {
-
-// Logits of the last position after feeding ids: behind those that the cache holds, or from the start. saved is nothing that
-// the next call needs but its memory of the host, which is dear where it is page-locked.
-void next_logits(InferenceModel& model, std::span<const std::int32_t> ids, KvCache* cache, Mixtral::Saved& saved,
-                 std::vector<float>& out) {
-  Context context = model.fresh_context();
-  const auto length = static_cast<std::int64_t>(ids.size());
-  const TokenBatch batch =
-      make_token_batch(context.backend, context.activations, 1, length, ids, {}, {}, cache ? cache->length : 0);
-  if (cache)
-    model.model().forward_cached(context, batch, *cache, saved);
-  else
-    model.model().forward(context, batch, Keep::nothing, saved);
-  const Tensor logits = context.activations.take({1, model.shape().vocab_size});
-  model.model().logits(context, saved.hidden.rows(length - 1, 1), logits);
-  out.resize(static_cast<std::size_t>(logits.elements()));
-  context.backend.copy_to_host(out.data(), logits);
-}
-
-}  // namespace
-
 std::vector<std::int32_t> generate(InferenceModel& model, std::span<const std::int32_t> prompt,
-                                   const GenerateOptions& options, const std::function<bool(std::int32_t)>& on_token) {
+                                   const GenerateOptions& options, const std::function<bool(std::int32_t)>& on_token,
+                                   KeptSequence* kept) {
   if (prompt.empty())
     throw std::runtime_error("the prompt is empty: give text, ids, or at least the model's first token (bos)");
   check_ids(prompt, model.shape().vocab_size, "the prompt");
 
-  const ArenaScope scope(model.persistent());  // the cache goes back when the text is done
   const auto prompt_length = static_cast<std::int64_t>(prompt.size());
-  KvCache cache;
-  if (options.use_cache) cache = model.model().make_cache(model.persistent(), prompt_length + options.max_tokens);
+  std::optional<KeptSequence> own;  // goes back when the text is done
+  if (options.use_cache && !kept) kept = &own.emplace(model);
+  if (options.use_cache) kept->reserve(prompt_length + options.max_tokens);
   std::vector<std::int32_t> sequence(prompt.begin(), prompt.end()), made;
   Mixtral::Saved saved;
   std::vector<float> logits;
@@ -82,9 +62,10 @@ std::vector<std::int32_t> generate(InferenceModel& model, std::span<const std::i
     return std::find(options.stops.begin(), options.stops.end(), id) != options.stops.end();
   };
   for (std::int64_t i = 0; i < options.max_tokens; ++i) {
-    const std::span<const std::int32_t> all(sequence);
-    next_logits(model, options.use_cache ? all.subspan(static_cast<std::size_t>(cache.length)) : all,
-                options.use_cache ? &cache : nullptr, saved, logits);
+    if (options.use_cache)
+      logits = kept->logits_after(sequence);
+    else
+      next_logits(model, sequence, nullptr, saved, logits);
     for (std::size_t beyond = drawable; beyond < logits.size(); ++beyond)
       if (!is_stop(static_cast<std::int32_t>(beyond))) logits[beyond] = -std::numeric_limits<float>::infinity();
     const std::int32_t id = choose_token(logits, options, prompt_length + i);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "trainer/inference.h"
+#include "trainer/kept_sequence.h"
 
 namespace smoe {
 
@@ -25,9 +26,11 @@ struct GenerateOptions {
 // The choice of one token from logits [V].
 std::int32_t choose_token(std::span<const float> logits, const GenerateOptions& options, std::int64_t position);
 
-// on_token is called with each new id as it is chosen; returning false ends the generation.
+// on_token is called with each new id as it is chosen; returning false ends the generation. kept: of an earlier text of the
+// same model, which this one goes on from as far as it begins with the same ids; it needs options.use_cache.
 std::vector<std::int32_t> generate(InferenceModel& model, std::span<const std::int32_t> prompt,
                                    const GenerateOptions& options,
-                                   const std::function<bool(std::int32_t)>& on_token = {});
+                                   const std::function<bool(std::int32_t)>& on_token = {},
+                                   KeptSequence* kept = nullptr);
 
 }  // namespace smoe

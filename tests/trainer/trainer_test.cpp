@@ -198,6 +198,39 @@ TEST_F(TrainerRun, CachedGenerationEqualsFullRecomputation) {
   }
 }
 
+// A conversation: each prompt goes on behind the last, or begins anew somewhere inside it.
+TEST_F(TrainerRun, WhatIsKeptOfAnEarlierTextChangesNothing) {
+  auto c = config("run");
+  c.model.sliding_window = 7;
+  ASSERT_EQ(train(c), 0);
+  const Mesh mesh = Mesh::single();
+  InferenceModel model(find_model_directory(root() / "run"), mesh, 64, make_cpu_backend(2));
+  GenerateOptions options{.max_tokens = 6, .temperature = 0.8, .seed = 3};
+  KeptSequence kept(model);
+  kept.reserve(16);
+  const auto expect_same = [&](const std::vector<std::int32_t>& prompt, std::int64_t computed) {
+    GenerateOptions alone = options;
+    alone.use_cache = false;
+    const std::int64_t before = kept.computed();
+    const auto made = generate(model, prompt, options, {}, &kept);
+    EXPECT_EQ(made, generate(model, prompt, alone));
+    EXPECT_EQ(kept.computed() - before, computed);
+    return made;
+  };
+  std::vector<std::int32_t> sequence{1, 5, 9, 14};
+  const auto first = expect_same(sequence, 4 + 5);  // the last id that is drawn is not fed
+  sequence.insert(sequence.end(), first.begin(), first.end());
+  expect_same(sequence, 1 + 5);
+  sequence.insert(sequence.end(), {2, 7});
+  ASSERT_EQ(kept.room(), 16);
+  expect_same(sequence, 12 + 5);  // there was room for 16: it moves
+  ASSERT_EQ(kept.room(), 32);
+  expect_same(sequence, 1 + 5);
+  sequence[10] = 3;
+  expect_same(sequence, 2 + 5);
+  expect_same({1, 5}, 1 + 5);
+}
+
 // A model that holds more ids than its tokenizer, as released ones do whose rows were rounded up.
 TEST_F(TrainerRun, IdsBeyondTheTokenizersVocabularyAreNeverDrawn) {
   auto c = config("run");

@@ -1,0 +1,97 @@
+// smoe generate without --chat: a text or ids that go on.
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "data/text/tokenizer.h"
+#include "data/text/tokenizer_json.h"
+#include "launch/commands.h"
+#include "launch/generate.h"
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/generate.h"
+#include "trainer/inference.h"
+
+namespace smoe {
+namespace {
+
+std::vector<std::int32_t> encode_prompt(const Tokenizer& tokenizer, const std::string& text) {
+  std::vector<std::int32_t> ids;
+  if (tokenizer.bos() >= 0) ids.push_back(tokenizer.bos());
+  const auto encoded = tokenizer.encode(text);
+  ids.insert(ids.end(), encoded.begin(), encoded.end());
+  return ids;
+}
+
+// How many ids mean something, for a prompt of ids: those of the tokenizer that was named, or of the model's; 0: all,
+// where it has none. Of a tokenizer.json of a kind that is not read the ids are counted.
+std::int64_t vocabulary_of_ids(const std::string& named, const std::filesystem::path& directory) {
+  if (!named.empty()) return load_tokenizer(named)->vocab_size();
+  if (std::filesystem::exists(directory / "tokenizer.model")) return load_tokenizer(directory.string())->vocab_size();
+  const std::filesystem::path listed = directory / "tokenizer.json";
+  return std::filesystem::exists(listed) ? vocab_size_of_tokenizer_json(listed) : 0;
+}
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> tokenizer_for(const GenerateArguments& arguments, const std::filesystem::path& directory,
+                                         const HfConfig& config) {
+  if (!arguments.tokenizer.empty()) warn_of_tokens_left_out(arguments.tokenizer);
+  auto tokenizer = load_tokenizer(arguments.tokenizer.empty() ? directory.string() : arguments.tokenizer);
+  if (tokenizer->vocab_size() > config.model.vocab_size)
+    throw std::runtime_error(
+        fmt::format("the tokenizer has {} ids, the model in {} only {}: they do not belong together",
+                    tokenizer->vocab_size(), directory.string(), config.model.vocab_size));
+  return tokenizer;
+}
+
+void generate_text(const GenerateArguments& arguments) {
+  const auto directory = find_model_directory(arguments.model);
+  const auto config = read_hf_config(directory);
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::int64_t vocabulary = 0;
+  std::vector<std::int32_t> prompt;
+  if (arguments.prompt_ids) {
+    if (!arguments.tokenizer.empty()) warn_of_tokens_left_out(arguments.tokenizer);
+    prompt = *arguments.prompt_ids;
+    vocabulary = vocabulary_of_ids(arguments.tokenizer, directory);
+  } else {
+    tokenizer = tokenizer_for(arguments, directory, config);
+    vocabulary = tokenizer->vocab_size();
+    prompt = encode_prompt(*tokenizer, arguments.prompt);
+  }
+  const Mesh mesh = Mesh::single();
+  const std::int64_t positions = static_cast<std::int64_t>(prompt.size()) + arguments.options.max_tokens;
+  InferenceModel model(directory, mesh, positions, backend_of(arguments.device, arguments.threads), config,
+                       precision_named(arguments.precision));
+  GenerateOptions options = arguments.options;
+  options.stops = read_stop_ids(directory, config);
+  if (vocabulary > 0) options.vocabulary = vocabulary;
+
+  if (arguments.prompt_ids) {  // ids in, ids out
+    const char* separator = "";
+    generate(model, prompt, options, [&](std::int32_t id) {
+      fmt::print("{}{}", separator, id);
+      separator = ",";
+      return std::fflush(stdout) == 0;
+    });
+    fmt::print("\n");
+    return;
+  }
+  StreamDecoder decoder(*tokenizer);
+  std::string text;
+  for (std::int32_t id : prompt) text += decoder.push(id);
+  fmt::print("{}", text);
+  generate(model, prompt, options, [&](std::int32_t id) {
+    fmt::print("{}", decoder.push(id));
+    return std::fflush(stdout) == 0;
+  });
+  fmt::print("{}\n", decoder.finish());
+}
+
+}  // namespace smoe
