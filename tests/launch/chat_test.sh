@@ -157,8 +157,8 @@ for _ in range(600):
     if select.select([terminal], [], [], 0.1)[0]:
         try:
             os.read(terminal, 65536)
-        except OSError:
-            pass
+        except OSError:  # it has closed its side
+            time.sleep(0.1)
 else:
     os.kill(child, signal.SIGKILL)
     sys.exit("it did not end")
