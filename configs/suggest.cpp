@@ -82,7 +82,7 @@ const std::map<std::string_view, std::string_view>& foreign_names() {
       {"num_heads", "model.num_attention_heads"},
       {"num_layers", "model.num_hidden_layers"},
       {"num_query_groups", "model.num_key_value_heads"},
-      {"num_train_epochs", "train.steps"},
+      {"num_train_epochs", "train.epochs"},
       {"num_train_steps", "train.steps"},
       {"num_warmup_steps", "schedule.warmup_steps"},
       {"per_device_train_batch_size", "train.micro_batch_size"},

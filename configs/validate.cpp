@@ -103,6 +103,7 @@ std::vector<ConfigProblem> find_relation_problems(const RunConfig& config, bool 
     }
   }
   for (ConfigProblem& problem : find_router_problems(config, resolved_model)) problems.push_back(std::move(problem));
+  for (const auto& [key, message] : config.data.problems()) add("data." + key, message);
   for (const auto& [key, message] : config.train.problems()) add("train." + key, message);
   if (config.data.train.empty() && config.train.steps > 0) {
     add("data.train", "found no training data, expected a list such as [{path: data/train}], or train.steps: 0");
@@ -118,13 +119,14 @@ void validate(const RunConfig& config, const std::string& source) {
 
 std::vector<std::string> find_warnings(const RunConfig& config) {
   std::vector<std::string> warnings;
-  const std::int64_t steps = config.train.steps, warmup = config.schedule.warmup_steps;
+  // Of epochs, the data tells how many (trainer/assemble.cpp).
+  const std::int64_t steps = config.train.epochs ? 0 : config.train.steps, warmup = config.schedule.warmup_steps;
   if (steps > 0 && warmup > steps) {
     warnings.push_back(fmt::format(
         "schedule.warmup_steps is {} of {} steps in all: the learning rate ends at {:.0f}% of optimizer.learning_rate",
         warmup, steps, 100.0 * static_cast<double>(steps) / static_cast<double>(warmup)));
   }
-  if (config.schedule.type == ScheduleType::wsd &&
+  if (config.schedule.type == ScheduleType::wsd && !config.train.epochs &&
       static_cast<double>(warmup) + config.schedule.decay_ratio * static_cast<double>(steps) >
           static_cast<double>(steps)) {
     warnings.push_back(

@@ -162,7 +162,7 @@ std::vector<ConfigProblem> find_router_problems(const RunConfig& config, bool re
 std::vector<std::string> find_router_warnings(const RunConfig& config) {
   std::vector<std::string> warnings;
   const AuxLossSchedule& schedule = config.router.aux_loss_schedule;
-  const std::int64_t steps = config.train.steps;
+  const std::int64_t steps = config.train.epochs ? 0 : config.train.steps;  // 0: not known here
   if (steps > 0 && schedule.steps && *schedule.steps > steps)
     warnings.push_back(
         fmt::format("router.aux_loss_schedule takes {} steps and the run has {}: the coefficient does not arrive",

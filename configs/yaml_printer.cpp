@@ -88,7 +88,8 @@ class FieldDescriber {
   template <class Struct>
   static std::vector<std::string> pairs(const Struct& value) {
     std::vector<std::string> texts;
-    for (const FieldText& field : fields_of(value)) texts.push_back(field.key + ": " + field.value);
+    for (const FieldText& field : fields_of(value))
+      if (field.value != "null") texts.push_back(field.key + ": " + field.value);
     return texts;
   }
   void add(const char* name, std::string expects, std::string value) {
@@ -126,6 +127,7 @@ std::string print_yaml(const RunConfig& config) {
     const bool beside_from =
         field.key == "model.from" || (field.key == "model.sliding_window" && config.model.sliding_window_given);
     if (section == "model" && config.model.from && !beside_from) continue;
+    if (field.key == "train.steps" && config.train.epochs) continue;
     const std::string_view name = last_part(field.key);
     if (field.items && !field.items->empty()) {
       yaml += fmt::format("  {}:\n", name);

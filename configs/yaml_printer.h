@@ -20,7 +20,7 @@ struct FieldText {
 std::vector<FieldText> describe_fields(const RunConfig& config);
 
 // Every key with its value; the reader gives the same struct back. With model.from set, the shape that was
-// taken from there is left out, as it must be in a file.
+// taken from there is left out, as it must be in a file; so are steps beside epochs.
 std::string print_yaml(const RunConfig& config);
 
 // The keys whose values differ, with both values: "optimizer.learning_rate: 0.0003 -> 0.001".

@@ -361,6 +361,27 @@ void refuse_shape_beside_from(const YamlNode& root, RunConfig& config, std::vect
   }
 }
 
+// A run's length is told in one of two ways. On the command line either takes the place of the other in the file.
+void choose_steps_or_epochs(const YamlNode& root, RunConfig& config, std::vector<ConfigProblem>& problems) {
+  const YamlNode* train = root.find("train");
+  const YamlNode *steps = train ? train->find("steps") : nullptr, *epochs = train ? train->find("epochs") : nullptr;
+  if (!steps || !config.train.epochs) return;
+  if (epochs->where.command_line == steps->where.command_line) {
+    problems.push_back({epochs->where, "train.epochs", "found beside train.steps, expected one of the two"});
+  } else if (steps->where.command_line) {
+    config.train.epochs.reset();
+  } else {
+    config.train.steps = TrainConfig().steps;
+  }
+}
+
+// Where a run is told in epochs, no weight says something: the size decides (DataSource).
+void weigh_sources(RunConfig& config) {
+  if (!config.train.epochs)
+    for (auto* sources : {&config.data.train, &config.data.eval})
+      for (DataSource& source : *sources) source.weight = source.weight.value_or(1.0);
+}
+
 std::string run_name(const std::string& source) {
   const std::string stem = std::filesystem::path(source).stem().string();
   if (stem.empty() || !is_utf8(stem)) {
@@ -406,6 +427,8 @@ RunConfig parse_config(std::string_view yaml, const std::string& source, const s
   RunConfig::visit_fields(config, reader);
   reader.refuse_unknown();
   refuse_shape_beside_from(root, config, problems);
+  choose_steps_or_epochs(root, config, problems);
+  weigh_sources(config);
   const auto add = [&](std::vector<ConfigProblem> found) {
     for (ConfigProblem& problem : found) {
       problem.where = location_of(root, problem.key);

@@ -147,7 +147,7 @@ class Backend {
 
   // ---- embedding: out[t] = table[ids[t] - first] ----
   // table [Vl,D] holds rows [first, first + Vl) of a vocabulary; ids in [0, vocabulary) outside them give rows of zeros
-  // and take no gradient: they are another rank's.
+  // and take no gradient: they are another rank's. So does padding, whose id is -1.
   void embedding_forward(const Tensor& ids /*[T] i32*/, const Tensor& table /*A*/, std::int64_t first,
                          std::int64_t vocabulary, const Tensor& out /*[T,D] A*/);
   void embedding_backward(const Tensor& ids, const Tensor& dout /*[T,D] A*/, std::int64_t first,
@@ -192,6 +192,8 @@ class Backend {
   // selection_bias, of all tokens or each token's own, is added to the scores where experts are chosen, and is in no weight;
   // empty: none. probabilities: the scores over
   // their sum, so that a row sums to 1 whatever the rule.
+  // A token of padding has the experts -1, and all else that router_forward gives is 0 for it (model/router.cpp writes both):
+  // the ops below give it no row, no gradient, and no part in a sum.
   void router_forward(const RoutingRule& rule, const Tensor& logits /*[T,E]*/,
                       const Tensor& selection_bias /*[E] or [T,E]*/, const Tensor& probabilities /*[T,E]*/,
                       const Tensor& logsumexp /*[T]*/, const Tensor& experts /*[T,K] i32, best first*/,

@@ -1,4 +1,4 @@
-// smoe eval --model DIR --data DIR... [--seq N] [--batch N] [--threads N] [--json]
+// smoe eval --model DIR --data DIR... [--seq N] [--packing stream|best_fit] [--batch N] [--threads N] [--json]
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -24,7 +24,7 @@ struct EvalArguments {
   std::string model;
   std::vector<std::string> data;
   std::int64_t sequence_length = 512, sequences = 4, threads = 0;
-  std::string device = "auto", precision = "auto";
+  std::string device = "auto", precision = "auto", packing = "stream";
   bool json = false;
 };
 
@@ -65,8 +65,11 @@ void eval(const EvalArguments& arguments) {
   const HfConfig config = read_hf_config(directory);
   const ModelConfig& shape = config.model;
   const std::int64_t length = std::min(arguments.sequence_length, shape.max_position_embeddings);
-  auto [sources, refused] = open_usable_sources(
-      wanted, length, true, {.vocab_size = shape.vocab_size, .model_directory = directory, .tail = Tail::keep});
+  auto [sources, refused] = open_usable_sources(wanted, length, true,
+                                                {.vocab_size = shape.vocab_size,
+                                                 .model_directory = directory,
+                                                 .tail = Tail::keep,
+                                                 .packing = packing_named(arguments.packing)});
   const auto tell = [](const RefusedSource& source) {
     fmt::print(stderr, "smoe: error: {}\n", printable(source.reason));
   };
@@ -120,6 +123,13 @@ void add_eval_command(CommandLine& line) {
               "tokens a sample (at most what the model has positions for); a source's last sample may be shorter")
       .show_default()
       .range(1, 1 << 24);
+  command
+      .option(
+          "--packing", arguments->packing,
+          "stream cuts documents where a sample ends; best_fit keeps each whole, as a run with data.packing: best_fit "
+          "has its examples. Every target counts once, either way")
+      .show_default()
+      .one_of({"stream", "best_fit"});
   command.option("--batch", arguments->sequences, "samples computed at once").show_default().range(1, 1 << 20);
   command.option("--threads", arguments->threads, threads_help).show_default().range(0, 4096);
   command.option("--device", arguments->device, device_help).show_default().one_of({"auto", "cpu", "cuda", "check"});

@@ -74,11 +74,16 @@ std::string describe_run(const RunConfig& config, const Layout& layout, int rank
                                    layout.dp(), micro_batches, train.micro_batch_size));
   text += line("ranks", fmt::format("{}: dp {} x tp {}, experts edp {} x ep {}", layout.ranks, layout.dp(), layout.tp,
                                     layout.edp(), layout.ep));
-  text += line("run", fmt::format("{} steps, {} tokens", grouped(train.steps), grouped(train.steps * step_tokens)));
-  text +=
-      line("arithmetic",
-           fmt::format("{} a step, {} in all", operations(token_flops * static_cast<double>(step_tokens)),
-                       operations(token_flops * static_cast<double>(step_tokens) * static_cast<double>(train.steps))));
+  const std::string of_step = operations(token_flops * static_cast<double>(step_tokens));
+  if (train.epochs) {  // how many steps, the data tells
+    text += line("run", fmt::format("{} epochs of data.train", *train.epochs));
+    text += line("arithmetic", of_step + " a step");
+  } else {
+    text += line("run", fmt::format("{} steps, {} tokens", grouped(train.steps), grouped(train.steps * step_tokens)));
+    text += line("arithmetic", fmt::format("{} a step, {} in all", of_step,
+                                           operations(token_flops * static_cast<double>(step_tokens) *
+                                                      static_cast<double>(train.steps))));
+  }
   const double needed = (state + activations) * room.ranks, free = static_cast<double>(room.free) / gib;
   const std::string found =
       !room.knows() ? fmt::format("{} rank(s) need {:.2f} GiB", room.ranks, needed)

@@ -54,7 +54,9 @@ void describe_data(const RunConfig& config) {
                                  eval = leave_out_missing("eval", there.eval);
   const std::filesystem::path from =
       config.model.from ? find_model_directory(*config.model.from) : std::filesystem::path();
-  const auto corpus = open_corpus(there, {.vocab_size = config.model.vocab_size, .model_directory = from});
+  const auto corpus = open_corpus(
+      there,
+      {.vocab_size = config.model.vocab_size, .model_directory = from, .epochs = config.train.epochs.has_value()});
   const auto tell = [&](const std::vector<std::string>& keys, const std::vector<Source>& sources) {
     for (std::size_t i = 0; i < sources.size(); ++i)
       fmt::print("{}: {}: {} samples of {} tokens\n", keys[i], printable(sources[i].name),
@@ -62,6 +64,15 @@ void describe_data(const RunConfig& config) {
   };
   tell(train, corpus->train);
   tell(eval, corpus->eval);
+  for (const auto* sources : {&corpus->train, &corpus->eval})
+    for (const Source& source : *sources)
+      if (const std::string packing = describe_packing(source); !packing.empty())
+        fmt::print("{}\n", printable(packing));
+  if (const auto epochs = config.train.epochs; epochs && !corpus->train.empty()) {
+    const std::int64_t sequences = sequences_of(corpus->train), batch = config.train.global_batch_size;
+    fmt::print("train.epochs: {} of {} sequences: {} steps\n", *epochs, sequences,
+               steps_of_epochs(*epochs, sequences, batch));
+  }
 }
 
 // Computes a micro-batch where memory allows it, with weights of chance.

@@ -16,6 +16,7 @@
 #include "data/files/json.h"
 #include "data/files/sha256.h"
 #include "data/shards/manifest.h"
+#include "trainer/corpus.h"
 #include "trainer/study/sweep_points.h"
 
 namespace smoe {
@@ -101,6 +102,32 @@ void require_different(const std::string& file, const SweepPlan& plan) {
   }
 }
 
+// How many steps runs have: as they say, or of those that are told in epochs as many as their data makes.
+class StepCounter {
+ public:
+  std::int64_t steps_of(const RunConfig& config) {
+    if (!config.train.epochs) return config.train.steps;
+    std::string data = fmt::format("{} {}", config.data.sequence_length, static_cast<int>(config.data.packing));
+    for (const DataSource& source : config.data.train) data += "\n" + source.path;
+    const auto [found, is_new] = sequences_.emplace(data, 0);
+    if (is_new) found->second = sequences_of_run(config.data);
+    return steps_of_epochs(*config.train.epochs, found->second, config.train.global_batch_size);
+  }
+
+ private:
+  // Of a stream the manifests tell; whole documents have to be packed.
+  static std::int64_t sequences_of_run(DataConfig data) {
+    data.eval.clear();
+    if (data.packing == Packing::best_fit) return sequences_of(open_corpus(data, {})->train);
+    std::int64_t sequences = 0;
+    for (const DataSource& source : data.train)
+      sequences += std::max<std::int64_t>(read_manifest(source.path).tokens() - 1, 0) / data.sequence_length;
+    return sequences;
+  }
+
+  std::map<std::string, std::int64_t> sequences_;  // by what decides them
+};
+
 // Of every point, by path. A path without a manifest is refused.
 std::map<std::string, std::string> data_hashes(const SweepPlan& plan) {
   std::map<std::string, std::string> hashes;
@@ -157,6 +184,7 @@ SweepPlan plan_of(const std::string& file, SweepConfig sweep) {
   require_own_keys(file, plan.sweep, plan.base);
   plan.study.directory = plan.sweep.output_dir;
   plan.study.metric = plan.sweep.metric;
+  StepCounter counter;
   for (const SweepPoint& point : points_of(file, plan.sweep)) {
     StudyPoint made{.name = point.name, .parameters = {}};
     SweepOverrides changes;
@@ -173,7 +201,7 @@ SweepPlan plan_of(const std::string& file, SweepConfig sweep) {
       throw of_point(file, plan.sweep, point, error);
     }
     plan.configs.back().train.output_dir = plan.study.of_point(made).string();
-    made.steps = plan.configs.back().train.steps;
+    made.steps = counter.steps_of(plan.configs.back());
     made.overrides = std::move(changes);
     plan.study.points.push_back(std::move(made));
   }

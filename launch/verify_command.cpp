@@ -55,6 +55,7 @@ EquivalenceCase shrink(const RunConfig& config, int ranks, std::int64_t steps) {
   c.steps = steps;
   c.seed = static_cast<std::uint64_t>(config.train.seed);
   c.documents = config.data.document_masking;
+  c.padded = config.data.packing == Packing::best_fit;
   c.masked = 0.2;
   c.masked_unevenly = true;
   c.recompute = config.train.recompute;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 #include <span>
+#include <utility>
 
 #include "model/balance_schedule.h"
 #include "model/balance_scopes.h"
@@ -85,9 +86,27 @@ BalanceLoss::Statistics BalanceLoss::take_statistics(Context& context, std::int6
           run};
 }
 
+BalanceLoss::Statistics BalanceLoss::take_statistics(Context& context, const TokenBatch& batch) const {
+  Statistics statistics = take_statistics(context, batch.sequences, batch.sequence_length);
+  if (!batch.has_padding()) return statistics;
+  statistics.padded_ids = batch.padded_ids;
+  const std::int64_t first = statistics.first, behind = first + std::exchange(statistics.tokens, 0);
+  for (std::int64_t s = 0; s < batch.sequences; ++s) {
+    const std::int64_t begin = std::max(first, s * batch.sequence_length),
+                       end = std::min(behind, s * batch.sequence_length + batch.length_of(s));
+    statistics.tokens += std::max<std::int64_t>(0, end - begin);
+  }
+  return statistics;
+}
+
 void BalanceLoss::begin_step(std::int64_t micro_batches) {
+  begin_step(StepSize{});
   micro_batches_ = micro_batches;
-  share_ = 1.0 / static_cast<double>(micro_batches);
+}
+
+void BalanceLoss::begin_step(const StepSize& size) {
+  micro_batches_ = 0;
+  step_size_ = size;
   seen_ = 0;
   std::fill(running_counts_.begin(), running_counts_.end(), 0.0);
   for (auto* v : {&values_.micro_batch, &values_.global_batch, &values_.sequence, &values_.rank, &values_.z})
@@ -97,35 +116,42 @@ void BalanceLoss::begin_step(std::int64_t micro_batches) {
   values_.hf = 0;
 }
 
+double BalanceLoss::of_its_like(double size, double StepSize::*all) const {
+  return micro_batches_ > 0 ? static_cast<double>(micro_batches_) : step_size_.*all / size;
+}
+
 void BalanceLoss::add_micro_batch(Context& context, const Statistics& statistics,
                                   std::vector<RouterGradient>& gradients) {
   gather_runs(context, statistics);
   const BalanceTotals t(world_, layers_, experts_, experts_per_token_);
   sum_own(context, statistics, t);
-  add_counts(t);
+  gradients.assign(index(layers_), RouterGradient{});
+  if (t.tokens() == 0) return;  // nothing but padding, on all ranks
+  const double steps = of_its_like(t.tokens(), &StepSize::tokens), share = 1.0 / steps,
+               steps_of_sequences = of_its_like(t.sequences(), &StepSize::sequences);
+  add_counts(t, share);
   const MicroBatchScope micro_batch{t};
-  const GlobalBatchScope global_batch{t, running_counts_, static_cast<double>(seen_)};
+  const GlobalBatchScope global_batch{t, running_counts_, seen_ / t.tokens()};
   const SequenceScope sequence{
-      t, sequence_sums_, statistics.sequences, statistics.sequence_length, statistics.first, statistics.run};
+      t, sequence_sums_, lengths_, statistics.sequence_length, statistics.first, statistics.run};
   const RankScope rank{t, own_counts_, static_cast<double>(statistics.tokens)};
   const HfScope hf{t, pooled_f_, pooled_p_, pooled_counts_};
 
   for (std::int64_t l = 0; l < layers_; ++l) {
-    values_.micro_batch[index(l)] += micro_batch.value(share_, l);
-    values_.global_batch[index(l)] += global_batch.value(share_, l);
-    values_.sequence[index(l)] += sequence.value(share_, l);
-    values_.rank[index(l)] += rank.value(share_, l);
-    values_.z[index(l)] += share_ * t.z(l) / t.tokens();
+    values_.micro_batch[index(l)] += micro_batch.value(share, l);
+    values_.global_batch[index(l)] += global_batch.value(share, l);
+    values_.sequence[index(l)] += sequence.value(1.0 / steps_of_sequences, l);
+    values_.rank[index(l)] += rank.value(share, l);
+    values_.z[index(l)] += share * t.z(l) / t.tokens();
   }
-  for (std::size_t i = 0; i < index(experts_); ++i) values_.hf += hf.term(share_, i);
+  for (std::size_t i = 0; i < index(experts_); ++i) values_.hf += hf.term(share, i);
 
-  const double steps = static_cast<double>(micro_batches_);
-  gradients.assign(index(layers_), RouterGradient{{}, router_.z_loss_coef / (t.tokens() * steps)});
+  for (RouterGradient& gradient : gradients) gradient.z_scale = router_.z_loss_coef / (t.tokens() * steps);
   if (!trains_balance(router_)) return;
-  const auto differentiate = [&](const auto& scope, std::int64_t runs) {
+  const auto differentiate = [&](const auto& scope, std::int64_t runs, double of_step) {
     gradient_.assign(index(layers_ * runs * experts_), 0.0f);  // stays so where this rank has no tokens
     for (std::int64_t at = 0; at < layers_ * runs && statistics.tokens > 0; ++at) {
-      const double coefficient = coefficients_[index(at / runs)] / steps;
+      const double coefficient = coefficients_[index(at / runs)] / of_step;
       // A token's probabilities sum to 1, so that what all experts have in common moves nothing but last bits. It is left out,
       // and where loads are even the gradient is exactly zero.
       double common = INFINITY;
@@ -140,11 +166,11 @@ void BalanceLoss::add_micro_batch(Context& context, const Statistics& statistics
     for (std::int64_t l = 0; l < layers_; ++l) gradients[index(l)].balance = table.rows(l, 1).reshape({runs, experts_});
   };
   switch (router_.aux_loss_scope) {
-    case AuxLossScope::micro_batch: return differentiate(micro_batch, 1);
-    case AuxLossScope::global_batch: return differentiate(global_batch, 1);
-    case AuxLossScope::sequence: return differentiate(sequence, statistics.counts.dim(1));
-    case AuxLossScope::rank: return differentiate(rank, 1);
-    case AuxLossScope::hf: return differentiate(hf, 1);
+    case AuxLossScope::micro_batch: return differentiate(micro_batch, 1, steps);
+    case AuxLossScope::global_batch: return differentiate(global_batch, 1, steps);
+    case AuxLossScope::sequence: return differentiate(sequence, statistics.counts.dim(1), steps_of_sequences);
+    case AuxLossScope::rank: return differentiate(rank, 1, steps);
+    case AuxLossScope::hf: return differentiate(hf, 1, steps);
   }
 }
 
@@ -157,6 +183,10 @@ void BalanceLoss::gather_runs(Context& context, const Statistics& statistics) {
   context.backend.wait(context.backend.record());  // for all three at once
   const std::span<const float> counts = counts_.numbers(), probability_sums = probability_sums_.numbers();
 
+  lengths_.assign(index(sequences), static_cast<double>(statistics.sequence_length));
+  for (std::size_t i = 0; i < lengths_.size() && !statistics.padded_ids.empty(); ++i)
+    lengths_[i] = static_cast<double>(tokens_before_padding(
+        statistics.padded_ids.subspan(i * index(statistics.sequence_length), index(statistics.sequence_length))));
   sequence_sums_.assign(index(layers_ * sequences * 2 * experts_), 0.0);
   for (std::int64_t l = 0; l < layers_ && sequences > 0; ++l)
     for (std::int64_t r = 0; r < runs; ++r) {
@@ -188,7 +218,9 @@ void BalanceLoss::sum_own(Context& context, const Statistics& statistics, const 
       }
       for (std::int64_t s = 0; s < sequences; ++s) {
         const double* sums = sequence_sums_.data() + (l * sequences + s) * 2 * experts_;
-        by_sequence += sums[e] * sums[experts_ + e];
+        // In the unit of a whole sequence, which all share but those with padding.
+        const double ratio = lengths_[index(s)] > 0 ? length / lengths_[index(s)] : 0;
+        by_sequence += ratio * ratio * sums[e] * sums[experts_ + e];
       }
     }
     std::copy_n(t.counts(l).begin(), experts_, own_counts_.begin() + l * experts_);
@@ -197,14 +229,16 @@ void BalanceLoss::sum_own(Context& context, const Statistics& statistics, const 
     if (speaks_for_sequences) t.sequences_balance(l) = t.unit(length) * by_sequence;
   }
   t.tokens() = tokens;
-  t.sequences() = speaks_for_sequences ? static_cast<double>(sequences) : 0.0;
+  if (speaks_for_sequences)
+    t.sequences() = static_cast<double>(
+        std::count_if(lengths_.begin(), lengths_.end(), [](double tokens_of_it) { return tokens_of_it > 0; }));
   t.ranks() = tokens > 0 ? 1.0 : 0.0;
   context.mesh.group(Axis::world).all_reduce(t.numbers, Reduce::sum, "balance.totals");
 }
 
 // What is kept beside the totals: counts over the step so far, means and sums over the layers, and the load.
-void BalanceLoss::add_counts(const BalanceTotals& t) {
-  ++seen_;
+void BalanceLoss::add_counts(const BalanceTotals& t, double share) {
+  seen_ += t.tokens();
   for (auto* v : {&pooled_counts_, &pooled_f_, &pooled_p_}) std::fill(v->begin(), v->end(), 0.0);
   for (std::int64_t l = 0; l < layers_; ++l)
     for (std::size_t i = 0; i < index(experts_); ++i) {
@@ -213,8 +247,8 @@ void BalanceLoss::add_counts(const BalanceTotals& t) {
       pooled_counts_[i] += count;
       pooled_f_[i] += count / (t.K * t.tokens() * t.L);
       pooled_p_[i] += t.probabilities(l)[i] / (t.tokens() * t.L);
-      values_.load[index(l)][i] += share_ * count / (t.K * t.tokens());
-      values_.probability[index(l)][i] += share_ * t.probabilities(l)[i] / t.tokens();
+      values_.load[index(l)][i] += share * count / (t.K * t.tokens());
+      values_.probability[index(l)][i] += share * t.probabilities(l)[i] / t.tokens();
     }
 }
 

@@ -12,6 +12,8 @@
 // The z loss (ST-MoE: arXiv 2202.08906, eq. 5) is mean_t(logsumexp(logits_t)^2) per layer.
 //
 // Assignments are what the tokens chose, whether or not an expert's capacity then drops them (routing_options.h).
+// Padding is in no group: T is the tokens that are not, and a sequence of nothing else is none. Where micro-batches differ in
+// their tokens, each weighs in the step's averages by them, and in those of `sequence` by its sequences.
 // Every scope is measured at every step, whichever is trained. Counts and sums are made global before anything is
 // multiplied, so value and gradient do not depend on the layout: those of `sequence` never do, those of the others
 // (but `rank`, which is an average over ranks) only on how many sequences are computed at once, dp * micro_batch_size.
@@ -54,49 +56,59 @@ class BalanceLoss {
   struct Statistics {
     Tensor counts, probability_sums, z_sums;
     std::int64_t sequences = 0, sequence_length = 0;  // of the whole micro-batch, as the tp group has it
-    std::int64_t tokens = 0, first = 0;               // of this rank, and where they begin in the micro-batch
-    std::int64_t run = 0;                             // tokens of a run
-    Tensor measures{};                                // [L,3] f64 (router_measures.h); empty: not wanted
+    std::int64_t tokens = 0;                          // of this rank, without padding
+    std::int64_t first = 0, run = 0;  // where this rank's begin in the micro-batch; tokens of a run, padding among them
+    Tensor measures{};                // [L,3] f64 (router_measures.h); empty: not wanted
+    std::span<const std::int32_t> padded_ids{};  // as the batch's, and for as long
     RouterStatistics layer(std::int64_t l) const;
   };
+  Statistics take_statistics(Context& context, const TokenBatch& batch) const;
+  // Of a micro-batch without padding.
   Statistics take_statistics(Context& context, std::int64_t sequences, std::int64_t sequence_length) const;
 
-  // Forgets the accumulation of the step before. micro_batches: how many this step has.
+  // What a step holds, over the world and all of its micro-batches, without padding.
+  struct StepSize {
+    double tokens = 0, sequences = 0;
+  };
+  // Forgets the accumulation of the step before. micro_batches: how many this step has, all alike in size.
   void begin_step(std::int64_t micro_batches);
+  // Of micro-batches that differ.
+  void begin_step(const StepSize& size);
   // The layers weigh what the schedule (balance_schedule.h) gives this step, times the factor, from the step that begins next on;
   // until then as in step 1.
   void weigh_layers(std::int64_t step, double factor = 1);
   const std::vector<double>& coefficients() const { return coefficients_; }  // [L]
 
-  // Before add_micro_batch(), where micro-batches differ in size: what this one counts in the step's averages, in place of one
-  // over their number. For measuring alone; gradients keep to the number.
-  void weigh(double share) { share_ = share; }
   // Between forward and backward of each micro-batch: makes the statistics global (one all-reduce over the world for all
   // layers, and before it one over the tp group, which shares sequences), adds to the step's values, and leaves in
-  // `gradients` [L] what backward needs (tables live in the activations). Losses are divided by the number of micro-batches.
+  // `gradients` [L] what backward needs (tables live in the activations). A micro-batch's losses count for its share of the step.
   void add_micro_batch(Context& context, const Statistics& statistics, std::vector<RouterGradient>& gradients);
   const BalanceValues& values() const { return values_; }  // of the step, complete after its last micro-batch
   // [L,E] assignments over the world and the micro-batches of the step so far.
   std::span<const double> counts() const { return running_counts_; }
 
  private:
+  // Of a micro-batch: how many of its like, in tokens or in sequences, make up the step.
+  double of_its_like(double size, double StepSize::*all) const;
   void gather_runs(Context& context, const Statistics& statistics);
   void sum_own(Context& context, const Statistics& statistics, const BalanceTotals& totals);
-  void add_counts(const BalanceTotals& totals);
+  void add_counts(const BalanceTotals& totals, double share);
 
   std::int64_t layers_, experts_, experts_per_token_;
   RouterConfig router_;
   std::vector<double> coefficients_;  // [L]
-  std::int64_t micro_batches_ = 1, seen_ = 0;
-  double share_ = 1.0;
+  std::int64_t micro_batches_ = 1;    // 0: they differ, and together are
+  StepSize step_size_;
+  double seen_ = 0;                                       // tokens of the micro-batches so far
   HostMirror<float> counts_, probability_sums_, z_sums_;  // [L,N,E], [L,N,E], [L,N] of this rank, on the host
-  std::vector<double> sequence_sums_;        // [L,B,2E] counts and probabilities of each sequence of the tp group
-  std::vector<double> own_counts_;           // [L,E] of this rank
-  std::vector<double> world_;                // see BalanceTotals
-  std::vector<double> running_counts_;       // [L,E] over the micro-batches of the step
-  std::vector<double> pooled_counts_;        // [E] sums over the layers, for the hf scope
-  std::vector<double> pooled_f_, pooled_p_;  // [E] means over the layers, likewise
-  std::vector<float> gradient_;              // [L, N or 1, E]
+  std::vector<double> lengths_;                           // [B] of the sequences of the tp group, without padding
+  std::vector<double> sequence_sums_;                     // [L,B,2E] counts and probabilities of each of them
+  std::vector<double> own_counts_;                        // [L,E] of this rank
+  std::vector<double> world_;                             // see BalanceTotals
+  std::vector<double> running_counts_;                    // [L,E] over the micro-batches of the step
+  std::vector<double> pooled_counts_;                     // [E] sums over the layers, for the hf scope
+  std::vector<double> pooled_f_, pooled_p_;               // [E] means over the layers, likewise
+  std::vector<float> gradient_;                           // [L, N or 1, E]
   BalanceValues values_;
 };
 

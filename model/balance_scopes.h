@@ -63,7 +63,7 @@ struct MicroBatchScope {
 struct GlobalBatchScope {
   const BalanceTotals& t;
   std::span<const double> running;  // [L,E] counts over the micro-batches of the step so far
-  double seen;                      // how many those are
+  double seen;  // how many of this one's tokens those have: of micro-batches that are alike, how many they are
   std::span<const double> counts(std::int64_t l) const {
     return running.subspan(static_cast<std::size_t>(l * t.experts), static_cast<std::size_t>(t.experts));
   }
@@ -77,15 +77,17 @@ struct GlobalBatchScope {
 
 struct SequenceScope {
   const BalanceTotals& t;
-  std::span<const double> sums;  // [L,B,2E] counts and probabilities of each sequence of the tp group
-  std::int64_t sequences;        // B
-  std::int64_t length;
+  std::span<const double> sums;     // [L,B,2E] counts and probabilities of each sequence of the tp group
+  std::span<const double> lengths;  // [B] tokens of each
+  std::int64_t length;              // of each, with its padding
   std::int64_t first, run;  // this rank's first token among those of the tp group, and the tokens of each of its runs
   double value(double share, std::int64_t l) const { return share * t.sequences_balance(l) / t.sequences(); }
   double gradient(std::int64_t l, std::int64_t r, std::size_t i) const {
-    const auto sequence = static_cast<std::size_t>(l * sequences + (first + r * run) / length);
-    return t.E * sums[sequence * 2 * static_cast<std::size_t>(t.experts) + i] / (t.K * static_cast<double>(length)) /
-           t.tokens();
+    const auto s = static_cast<std::size_t>((first + r * run) / length);
+    const double tokens = lengths[s];
+    if (tokens == 0) return 0;
+    const std::size_t row = static_cast<std::size_t>(l) * lengths.size() + s;
+    return t.E * sums[row * 2 * static_cast<std::size_t>(t.experts) + i] / (t.K * tokens) / (tokens * t.sequences());
   }
 };
 

@@ -1,6 +1,7 @@
 // What every layer is handed: where to compute, with whom, and where to take memory from.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -32,8 +33,18 @@ struct BatchNoise {
   std::int64_t first_token = 0;  // of this micro-batch, among the tokens of the step over all ranks
 };
 
+// From where a position counts: rotations tell distances alone, so that both give one function. From the document's own first
+// token it also has the roundings that the document has in a sequence by itself.
+enum class Positions : std::uint8_t { of_sequence, of_document };
+
+// How many tokens a sequence has before its padding, which stands at its end alone: ids below 0.
+std::int64_t tokens_before_padding(std::span<const std::int32_t> ids);
+
 // One micro-batch on the device. T = sequences * sequence_length tokens, sequence by sequence. The ranks of a tp group
 // have the same micro-batch, and each works on T/tp of its tokens (parallel/token_split.h).
+//
+// Padding, of id -1, fills up sequences. It takes no part in anything: its row of every layer is zero, it has no expert, no
+// target and no share in what is measured. Nothing attends to it, for it comes last, and it has nothing to attend to but zeros.
 struct TokenBatch {
   std::int64_t sequences = 0, sequence_length = 0;
   Tensor ids;             // [T] i32
@@ -44,13 +55,23 @@ struct TokenBatch {
   bool dropless = false;              // evaluation: no expert's capacity holds
   Tensor
       forced{};  // [T/tp,E] of this rank's tokens, in place of a selection bias (model/forced_routing.h); empty: none
+  std::span<const std::int32_t> padded_ids{};  // [T] the ids, the caller's; empty: none of them is padding
 
   std::int64_t tokens() const { return sequences * sequence_length; }
+  bool has_padding() const { return !padded_ids.empty(); }
+  // Of one sequence, without its padding.
+  std::int64_t length_of(std::int64_t sequence) const {
+    if (!has_padding()) return sequence_length;
+    return tokens_before_padding(padded_ids.subspan(static_cast<std::size_t>(sequence * sequence_length),
+                                                    static_cast<std::size_t>(sequence_length)));
+  }
 };
 
-// Copies host ids into `arena`. targets and document_start may be empty. Positions count from first_position.
+// Copies host ids into `arena`. targets and document_start may be empty. Positions count from first_position, or of each
+// document from 0. Where some are padding, ids outlive the batch.
 TokenBatch make_token_batch(Backend& backend, Arena& arena, std::int64_t sequences, std::int64_t sequence_length,
                             std::span<const std::int32_t> ids, std::span<const std::int32_t> targets = {},
-                            std::span<const std::int32_t> document_start = {}, std::int64_t first_position = 0);
+                            std::span<const std::int32_t> document_start = {}, std::int64_t first_position = 0,
+                            Positions positions = Positions::of_sequence);
 
 }  // namespace smoe

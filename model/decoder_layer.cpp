@@ -41,7 +41,7 @@ void DecoderLayer::forward(Context& context, const TokenBatch& batch, const Tens
   router_.forward(context, batch, expert_input, saved.router, statistics);
   const Tensor rows = dispatcher_.dispatch(backend, context.activations, context.scratch, expert_input,
                                            saved.router.experts, saved.router.weights, saved.dispatched,
-                                           capacity(context, batch), saved.router.probabilities);
+                                           capacity(context, batch), saved.router.probabilities, batch.has_padding());
   const Tensor expert_output = context.scratch.take_like(rows);
   experts_.forward(context, rows, saved.dispatched.row_weights, saved.dispatched.rows, saved.experts, expert_output);
   dispatcher_.combine(backend, context.scratch, expert_output, saved.dispatched, mid, y);

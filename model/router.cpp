@@ -1,9 +1,29 @@
 #include "model/router.h"
 
+#include <algorithm>
+
 #include "kernels/range.h"
 #include "parallel/token_split.h"
 
 namespace smoe {
+
+namespace {
+
+// As Backend::router_forward says of padding: no expert, and zeros.
+void leave_out_padding(Context& context, const TokenBatch& batch, const Router::Saved& saved) {
+  const TokenSplit split(context.mesh);
+  const std::int64_t first = split.first(batch.tokens()), behind = first + split.local(batch.tokens());
+  for (std::int64_t s = 0; s < batch.sequences; ++s) {
+    const std::int64_t begin = std::max(first, s * batch.sequence_length + batch.length_of(s)),
+                       end = std::min(behind, (s + 1) * batch.sequence_length);
+    if (begin >= end) continue;
+    context.backend.fill(saved.experts.rows(begin - first, end - begin), -1.0f);
+    for (const Tensor& numbers : {saved.probabilities, saved.logsumexp, saved.weights})
+      context.backend.fill(numbers.rows(begin - first, end - begin), 0.0f);
+  }
+}
+
+}  // namespace
 
 Router::Router(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config,
                const RoutingOptions& options, int layer)
@@ -38,6 +58,7 @@ void Router::forward(Context& context, const TokenBatch& batch, const Tensor& x,
   gate_.forward(context, saved.x, saved.logits);
   const Tensor& bias = batch.forced.empty() ? selection_bias_ : batch.forced;
   backend.router_forward(rule_, saved.logits, bias, saved.probabilities, saved.logsumexp, saved.experts, saved.weights);
+  if (batch.has_padding()) leave_out_padding(context, batch, saved);
   if (!statistics.counts.empty())
     backend.balance_statistics(saved.probabilities, saved.logsumexp, saved.experts, statistics.counts,
                                statistics.probability_sums, statistics.z_sums);

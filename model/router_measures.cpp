@@ -35,13 +35,13 @@ void RouterMeter::ask_for_parts(std::vector<RouterGradient>& gradients) const {
         gradients_.rows(l, 1).reshape({parts, experts_, gradients_.dim(3)});
 }
 
-void RouterMeter::add_micro_batch(std::span<const DecoderLayer::Saved> layers) {
+void RouterMeter::add_micro_batch(std::span<const DecoderLayer::Saved> layers, std::int64_t tokens) {
   for (std::size_t l = 0; l < layers.size(); ++l) {
     const Dispatched& dispatched = layers[l].dispatched;
     rows_.push_back(static_cast<double>(dispatched.row_weights.dim(0)));
-    dropped_[l] += static_cast<double>(dispatched.row_of.elements() - dispatched.assignment_of.dim(0));
+    dropped_[l] += static_cast<double>(tokens * dispatched.row_of.dim(1) - dispatched.assignment_of.dim(0));
   }
-  if (!layers.empty()) tokens_ += static_cast<double>(layers.front().dispatched.row_of.dim(0));
+  tokens_ += static_cast<double>(tokens);
 }
 
 const RouterMeasures& RouterMeter::measures(const Mesh& mesh) {

@@ -44,8 +44,9 @@ class RouterMeter {
   // its parts to; nothing where the step does not measure.
   Tensor sums() const { return measuring_ ? sums_ : Tensor(); }
   void ask_for_parts(std::vector<RouterGradient>& gradients) const;
-  // After the forward of each micro-batch. Reads shapes alone, which outlive the activations.
-  void add_micro_batch(std::span<const DecoderLayer::Saved> layers);
+  // After the forward of each micro-batch, of so many tokens of this rank, without padding. Reads shapes alone, which outlive
+  // the activations.
+  void add_micro_batch(std::span<const DecoderLayer::Saved> layers, std::int64_t tokens);
   // All ranks call it, after the step's last micro-batch.
   const RouterMeasures& measures(const Mesh& mesh);
 

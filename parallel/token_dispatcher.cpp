@@ -95,7 +95,7 @@ void TokenDispatcher::bring_back(Backend& backend, Arena& scratch, const Tensor&
 
 Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts,
                                  const Tensor& weights, Dispatched& out, const Capacity& capacity,
-                                 const Tensor& probabilities) {
+                                 const Tensor& probabilities, bool padding) {
   const Range range(backend, "dispatch");
   const std::int64_t tokens = x.dim(0);
   std::int64_t assignments = tokens * experts_per_token_;
@@ -107,7 +107,7 @@ Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, 
   HostMirror<std::int32_t>& mirror = exchanges() ? offsets_ : out.own_offsets;
   mirror.start_fetch(backend, offsets);
   const Event counted = backend.record();
-  if (capacity.rows > 0) {  // what is moved depends on it
+  if (capacity.rows > 0 || padding) {  // what is moved depends on it
     backend.wait(counted);
     assignments = mirror.numbers().back();
     out.assignment_of = out.assignment_of.rows(0, assignments);

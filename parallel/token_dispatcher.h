@@ -3,7 +3,7 @@
 // get no row at all. With a capacity, the assignments that an expert has no room for get no row: their token goes on without
 // them, and their weight takes no gradient.
 //
-// T tokens of this rank, K experts per token, A of their T * K assignments with a row (dropless: all), R rows arriving at
+// T tokens of this rank, K experts per token, A of their T * K assignments with a row (dropless: all but padding's), R rows arriving at
 // this rank's experts (A where ep = 1), D hidden. Rank e of the ep group holds experts [e E/ep, (e + 1) E/ep). With ep > 1
 // a row's way out is:
 //   x [T,D] -> rows by expert [A,D] -> (all-to-all) -> rows by sender [R,D] -> rows by own expert [R,D]
@@ -25,7 +25,7 @@ namespace smoe {
 
 // What dispatch leaves for combine and for both backwards.
 struct Dispatched {
-  Tensor row_of;         // [T,K] i32: the row of each assignment, among this rank's rows by expert; -1: dropped
+  Tensor row_of;  // [T,K] i32: the row of each assignment, among this rank's rows by expert; -1: dropped, or padding's
   Tensor assignment_of;  // [A] i32: its inverse, t * K + k
   ExpertRows rows;       // where each own expert's rows lie; rows.host is own_offsets
   HostMirror<std::int32_t> own_offsets;
@@ -46,10 +46,11 @@ class TokenDispatcher {
   std::int64_t first_expert() const { return group_.rank() * local_experts_; }
 
   // x [T,D], experts [T,K] i32, weights [T,K] -> rows [R,D], sorted by expert, in `keep` with all of `out`.
-  // probabilities [T,E]: see Backend::routing_map; may be empty where the capacity does not go by them.
+  // probabilities [T,E]: see Backend::routing_map; may be empty where the capacity does not go by them. padding: some
+  // tokens may have no experts, and get no row.
   Tensor dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts,
                   const Tensor& weights, Dispatched& out, const Capacity& capacity = {},
-                  const Tensor& probabilities = {});
+                  const Tensor& probabilities = {}, bool padding = false);
   // dx [T,D] and dweights [T,K] are assigned.
   void dispatch_backward(Backend& backend, Arena& scratch, const Tensor& drows, const Tensor& drow_weights,
                          const Dispatched& dispatched, const Tensor& dx, const Tensor& dweights);

@@ -83,10 +83,15 @@ FoundModel check(const TrainerConfig& config, const Layout& layout, Device devic
   return found;
 }
 
-std::shared_ptr<const Corpus> open_data(const DataConfig& data, const FoundModel& model, bool verified,
+std::shared_ptr<const Corpus> open_data(const TrainerConfig& config, const FoundModel& model, bool verified,
                                         const Corpus* earlier) {
-  auto corpus = open_corpus(
-      data, {.vocab_size = model.hf.model.vocab_size, .model_directory = model.from, .verified = verified}, earlier);
+  const DataConfig& data = config.data;
+  auto corpus = open_corpus(data,
+                            {.vocab_size = model.hf.model.vocab_size,
+                             .model_directory = model.from,
+                             .verified = verified,
+                             .epochs = config.train.epochs.has_value()},
+                            earlier);
   if (!corpus->train.empty() && data.sequence_length > model.hf.model.max_position_embeddings)
     throw std::runtime_error(
         fmt::format("data.sequence_length: found {}, expected at most the model's max_position_embeddings ({})",
@@ -94,9 +99,27 @@ std::shared_ptr<const Corpus> open_data(const DataConfig& data, const FoundModel
   return corpus;
 }
 
+// What the data makes of train.epochs, told where the run is: schedules go by steps.
+void count_epochs(TrainerConfig& config, const Corpus& corpus, std::vector<std::string>& notes) {
+  TrainConfig& train = config.train;
+  if (!train.epochs) return;
+  const std::int64_t sequences = sequences_of(corpus.train), warmup = config.schedule.warmup_steps;
+  train.steps = steps_of_epochs(*train.epochs, sequences, train.global_batch_size);
+  notes.push_back(fmt::format("train.epochs {} of the {} sequences of data.train: {} steps of {}", *train.epochs,
+                              sequences, train.steps, train.global_batch_size));
+  if (warmup > train.steps)
+    notes.push_back(
+        fmt::format("warning: schedule.warmup_steps is {} of these {} steps: the learning rate does not reach "
+                    "optimizer.learning_rate",
+                    warmup, train.steps));
+  config.resolved_yaml += "# " + notes.front() + "\n";
+}
+
 RunParts build(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> backend, FoundModel found,
                std::shared_ptr<const Corpus> corpus) {
   HfConfig& hf = found.hf;
+  std::vector<std::string> notes;
+  count_epochs(config, *corpus, notes);
   if (!corpus->train.empty() && found.from.empty()) {
     const ShardSetInfo& info = corpus->train.front().dataset->info();
     hf.bos = info.bos;
@@ -126,7 +149,7 @@ RunParts build(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> 
           .checkpoint = {},
           .left_behind = 0,
           .state = {},
-          .notes = {},
+          .notes = std::move(notes),
           .training = std::move(training),
           .signals = nullptr};
 }
@@ -298,11 +321,11 @@ RunParts assemble(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backen
   const bool first_of_node = !mesh.session() || mesh.session()->local_rank() == 0;
   std::shared_ptr<const Corpus> corpus;
   together(world, "assemble.hash", [&] {
-    if (first_of_node) corpus = open_data(config.data, found, false, earlier.get());
+    if (first_of_node) corpus = open_data(config, found, false, earlier.get());
   });
   std::optional<RunParts> parts;
   together(world, "assemble.build", [&] {
-    if (!first_of_node) corpus = open_data(config.data, found, true, earlier.get());
+    if (!first_of_node) corpus = open_data(config, found, true, earlier.get());
     parts.emplace(build(std::move(config), mesh, std::move(backend), std::move(found), std::move(corpus)));
   });
   parts->signals = std::move(signals);

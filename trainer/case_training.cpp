@@ -24,10 +24,22 @@ GlobalBatch make_batch(const EquivalenceCase& what, std::int64_t step) {
   const auto draw = [&](std::int64_t i) {
     return philox(what.seed, static_cast<std::uint64_t>(i), static_cast<std::uint64_t>(step));
   };
+  // Neighbours among them, so that a rank may have next to nothing else.
+  const auto tokens_of = [&](std::int64_t s) {
+    if (!what.padded || s % 5 == 0) return length;
+    return s % 4 >= 2 ? 1 : 1 + static_cast<std::int64_t>(draw(sequences * length + s)[0]) % length;
+  };
   GlobalBatch batch;
   for (std::int64_t s = 0; s < sequences; ++s) {
     std::int32_t start = 0;
+    const std::int64_t tokens = tokens_of(s);
     for (std::int64_t t = 0; t < length; ++t) {
+      if (t >= tokens) {
+        batch.ids.push_back(padding_id);
+        batch.targets.push_back(masked_target);
+        batch.document_start.push_back(static_cast<std::int32_t>(t));
+        continue;
+      }
       const auto bits = draw(s * length + t);
       if (what.documents && t > 0 && bits[0] % 5 == 0) start = static_cast<std::int32_t>(t);
       batch.ids.push_back(static_cast<std::int32_t>(bits[1] % static_cast<std::uint64_t>(what.model.vocab_size)));
@@ -90,9 +102,9 @@ StepNumbers CaseTraining::step(std::int64_t n) {
   const std::int64_t dp = mesh_.size(Axis::dp);
   const GlobalBatch batch = part_of(make_batch(what_, n), what_, mesh_.rank(Axis::dp), dp);
   step_->steer(n);
-  const StepResult result =
-      step_->compute_gradients({what_.at_once * what_.accumulation / dp, what_.sequence_length, batch.ids,
-                                batch.targets, batch.document_start, what_.seed + static_cast<std::uint64_t>(n)});
+  const StepResult result = step_->compute_gradients(
+      {what_.at_once * what_.accumulation / dp, what_.sequence_length, batch.ids, batch.targets, batch.document_start,
+       what_.seed + static_cast<std::uint64_t>(n), what_.padded ? Positions::of_document : Positions::of_sequence});
   StepNumbers found;
   found.finite = result.finite;
   found.lm_loss = result.lm_loss;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -68,6 +69,7 @@ class SourceOpener {
       : sequence_length_(sequence_length),
         document_masking_(document_masking),
         tail_(checks.tail),
+        packing_(checks.packing),
         model_directory_(checks.model_directory),
         shards_(checks.shards ? checks.shards : std::make_shared<OpenShards>()) {
     checks_ = {.tokenizer_sha256 = {}, .vocab_size = checks.vocab_size, .verified = checks.verified};
@@ -86,8 +88,8 @@ class SourceOpener {
     if (checks_.tokenizer_sha256.empty() && !model_directory_.empty() &&
         !read_manifest(source.path).info.tokenizer_sha256.empty())
       checks_.tokenizer_sha256 = required_tokenizer(model_directory_, source.path);
-    auto dataset =
-        std::make_shared<const Dataset>(source.path, sequence_length_, document_masking_, checks_, tail_, shards_);
+    auto dataset = std::make_shared<const Dataset>(source.path, sequence_length_, document_masking_, checks_, tail_,
+                                                   shards_, packing_);
     if (const auto& sha = dataset->info().tokenizer_sha256; !sha.empty()) {
       if (!first_) first_ = dataset;
       if (sha != first_->info().tokenizer_sha256)
@@ -95,7 +97,7 @@ class SourceOpener {
             "{} and {} were made with different tokenizers (SHA-256 {} and {}): prepare both with the same one",
             first_->directory(), dataset->directory(), first_->info().tokenizer_sha256, sha));
     }
-    return {{}, std::move(dataset), source.weight};
+    return {{}, std::move(dataset), source.weight.value_or(1.0)};
   }
 
   const std::shared_ptr<OpenShards>& shards() const { return shards_; }
@@ -104,6 +106,7 @@ class SourceOpener {
   std::int64_t sequence_length_;
   bool document_masking_;
   Tail tail_;
+  Packing packing_;
   fs::path model_directory_;
   std::shared_ptr<OpenShards> shards_;
   DatasetChecks checks_;
@@ -114,10 +117,15 @@ class SourceOpener {
 
 std::shared_ptr<const Corpus> open_corpus(const DataConfig& data, CorpusChecks checks, const Corpus* earlier) {
   if (earlier) checks.shards = earlier->shards;
+  checks.packing = data.packing;
   require_distinct(data.eval);
   SourceOpener opener(data.sequence_length, data.document_masking, checks);
   Corpus corpus;
   corpus.train = opener.open_all(data.train);
+  const bool weighed = std::any_of(data.train.begin(), data.train.end(),
+                                   [](const DataSource& source) { return source.weight.has_value(); });
+  if (checks.epochs && !weighed)
+    for (Source& source : corpus.train) source.weight = static_cast<double>(source.dataset->samples());
   corpus.eval = opener.open_all(data.eval);
   corpus.shards = opener.shards();
   return std::make_shared<const Corpus>(std::move(corpus));
@@ -196,6 +204,38 @@ std::vector<TokenizerFile> carried_files(const std::vector<Source>& sources, con
   return files;
 }
 
+std::int64_t sequences_of(const std::vector<Source>& sources) {
+  std::int64_t sequences = 0;
+  for (const Source& source : sources) sequences += source.dataset->samples();
+  return sequences;
+}
+
+std::int64_t steps_of_epochs(double epochs, std::int64_t sequences, std::int64_t global_batch_size) {
+  constexpr double most = 1e9;
+  // A product that is a whole number but for its rounding is that number.
+  const double steps =
+      std::ceil(epochs * static_cast<double>(sequences) / static_cast<double>(global_batch_size) * (1 - 1e-12));
+  if (!(steps <= most))
+    throw std::runtime_error(fmt::format(
+        "train.epochs: found {}, which of {} sequences, {} a step, are {:.0f} steps, expected at most {:.0f}", epochs,
+        sequences, global_batch_size, steps, most));
+  return static_cast<std::int64_t>(steps);
+}
+
+std::string describe_packing(const Source& source) {
+  const Dataset& dataset = *source.dataset;
+  if (dataset.packing() == Packing::stream) return {};
+  const PackedFacts facts = dataset.packed();
+  const double room = static_cast<double>(dataset.samples() * dataset.sequence_length());
+  std::string text = fmt::format("{}: {} whole documents in {} sequences of {}, {:.2f}% of whose positions they fill",
+                                 source.name, facts.documents, dataset.samples(), dataset.sequence_length(),
+                                 100 * static_cast<double>(facts.positions) / room);
+  if (facts.without_target > 0) text += fmt::format("; left out: {} without a target", facts.without_target);
+  if (facts.too_short > 0)
+    text += fmt::format("{} {} of one id or none", facts.without_target > 0 ? "," : "; left out:", facts.too_short);
+  return text;
+}
+
 Sampler make_sampler(const std::vector<Source>& sources, std::uint64_t seed, bool shuffle,
                      std::int64_t global_batch_size) {
   std::vector<SourceSize> sizes;
@@ -207,8 +247,9 @@ std::string describe_stream(const std::vector<Source>& sources, std::uint64_t se
                             std::int64_t global_batch_size) {
   std::string text = fmt::format("seed {} {} batch {}", seed, shuffle ? "shuffled" : "in order", global_batch_size);
   for (const Source& source : sources)
-    text += fmt::format("; {} samples of {} tokens weight {} of {}", source.dataset->samples(),
-                        source.dataset->sequence_length(), source.weight,
+    text += fmt::format("; {} samples of {} tokens{} weight {} of {}", source.dataset->samples(),
+                        source.dataset->sequence_length(),
+                        source.dataset->packing() == Packing::best_fit ? " packed by best fit" : "", source.weight,
                         sha256_file(manifest_path(source.dataset->directory())));
   return text;
 }

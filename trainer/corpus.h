@@ -31,6 +31,9 @@ struct CorpusChecks {
       model_directory;     // of model.from, whose tokenizer the shards must have been made with; may be empty
   bool verified = false;   // another process of this job on this node has checked the files' SHA-256
   Tail tail = Tail::drop;  // what becomes of the tokens that fill no sample
+  Packing packing = Packing::stream;  // of open_usable_sources; open_corpus goes by the configuration
+  bool epochs =
+      false;  // training is told in epochs: sources weigh as much as they hold, unless the configuration weighs any
   std::shared_ptr<OpenShards> shards = nullptr;  // of sources opened before; null: none were
 };
 
@@ -68,6 +71,13 @@ void require_tokenizer_of(const std::filesystem::path& model_directory, const Co
 // tokenizer_config.json, so that transformers can read it.
 std::vector<TokenizerFile> carried_files(const std::vector<Source>& sources,
                                          const std::filesystem::path& model_directory);
+
+// An epoch: the samples of all sources.
+std::int64_t sequences_of(const std::vector<Source>& sources);
+// So many epochs, to whole steps, upwards. Throws std::runtime_error where that is more than train.steps may be.
+std::int64_t steps_of_epochs(double epochs, std::int64_t sequences, std::int64_t global_batch_size);
+// Of whole documents (data.packing), how they lie in sequences and what was left out: a sentence. "" of a stream.
+std::string describe_packing(const Source& source);
 
 Sampler make_sampler(const std::vector<Source>& sources, std::uint64_t seed, bool shuffle,
                      std::int64_t global_batch_size);

@@ -41,6 +41,7 @@ struct EquivalenceCase {
   std::int64_t steps = 3;
   std::uint64_t seed = 1;
   bool documents = false;        // sequences hold several documents, and attention stays inside each
+  bool padded = false;           // sequences end in padding, a few in all but a token of it
   double masked = 0;             // share of targets without loss
   bool masked_unevenly = false;  // whole sequences without any target as well, other ones with all
   Recompute recompute = Recompute::none;

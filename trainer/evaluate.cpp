@@ -18,12 +18,13 @@ EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, co
   const std::int64_t tail = options.batches ? 0 : dataset.tail();
   Communicator& dp = context.mesh.group(Axis::dp);
   const std::int64_t at_once = options.sequences * dp.size(), all = samples + (tail > 0);
-  const double tokens = static_cast<double>(samples * dataset.sequence_length() + tail);
+  double tokens = 0;
+  for (std::int64_t s = 0; s < all; ++s) tokens += static_cast<double>(dataset.used(s));
   SampleColumns columns;
   RouterConfig measured;
   measured.aux_loss_coef = 0;  // the balance is measured, nothing is trained
   BalanceLoss balance(model.config(), measured);
-  balance.begin_step((samples + at_once - 1) / at_once + (tail > 0));
+  balance.begin_step({.tokens = tokens, .sequences = static_cast<double>(all)});
   std::vector<RouterGradient> unused;
   Mixtral::Saved saved;
   DeviceSums losses(context.backend);
@@ -36,13 +37,11 @@ EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, co
     columns.read(dataset, done + before, sequences, length);
     context.activations.rewind({});
     context.scratch.rewind({});
-    TokenBatch batch = make_token_batch(context.backend, context.activations, sequences, length, columns.ids,
-                                        columns.targets, columns.document_start);
+    TokenBatch batch = columns.batch(context.backend, context.activations);
     batch.dropless = true;
-    saved.statistics = balance.take_statistics(context, sequences, length);
+    saved.statistics = balance.take_statistics(context, batch);
     model.forward(context, batch, Keep::nothing, saved);
     model.loss(context, batch, saved, losses[0]);
-    balance.weigh(static_cast<double>(count * length) / tokens);
     balance.add_micro_batch(context, saved.statistics, unused);
     counted += static_cast<double>(
         std::count_if(columns.targets.begin(), columns.targets.end(), [](std::int32_t t) { return t >= 0; }));

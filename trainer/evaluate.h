@@ -22,7 +22,7 @@ struct EvaluateOptions {
 
 // Rewinds the context's arenas. `step` goes into the result unchanged. All ranks call it; the dp ranks divide the samples,
 // and each gets the result of the whole: its loss does not depend on how many they are. The loss is a mean over targets, and
-// balance and load are means over tokens: a batch of fewer or shorter samples counts for its tokens. Where the samples have
+// balance and load are means over tokens, without padding: a batch of fewer or shorter samples counts for its tokens. Where the samples have
 // no target, loss and perplexity are not a number.
 EvalMetrics evaluate(Mixtral& model, Context context, const Dataset& dataset, const EvaluateOptions& options,
                      std::int64_t step);

@@ -46,8 +46,7 @@ std::vector<double> RouterProbe::changed(Mixtral& model, Context context) {
     columns.read(*dataset_, done + before, samples, length);
     context.activations.rewind({});
     context.scratch.rewind({});
-    TokenBatch batch = make_token_batch(context.backend, context.activations, samples, length, columns.ids,
-                                        columns.targets, columns.document_start);
+    TokenBatch batch = columns.batch(context.backend, context.activations);
     batch.dropless = true;
     const std::int64_t tokens = TokenSplit(context.mesh).local(batch.tokens());
     saved.choices = context.activations.take(DType::i32, {model.config().num_hidden_layers, tokens, per_token});
@@ -67,7 +66,8 @@ std::vector<double> RouterProbe::changed(Mixtral& model, Context context) {
   std::vector<double> sums;  // [L] of what is new, and how many assignments a layer has
   for (std::size_t l = 0; l < layers; ++l)
     sums.push_back(count_new(before_[l], before[l], static_cast<std::size_t>(per_token)));
-  sums.push_back(static_cast<double>(before_.front().size()));
+  const auto assigned = [](std::int32_t expert) { return expert >= 0; };  // padding's are not
+  sums.push_back(static_cast<double>(std::count_if(before_.front().begin(), before_.front().end(), assigned)));
   context.mesh.group(Axis::world).all_reduce(std::span(sums), Reduce::sum, "probe.changed");
   const double assignments = sums.back();
   sums.pop_back();

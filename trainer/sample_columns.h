@@ -7,8 +7,14 @@
 #include <vector>
 
 #include "data/shards/dataset.h"
+#include "model/context.h"
 
 namespace smoe {
+
+// Whole documents have the positions that they have alone.
+constexpr Positions positions_of(bool whole_documents) {
+  return whole_documents ? Positions::of_document : Positions::of_sequence;
+}
 
 struct SampleColumns {
   std::vector<std::int32_t> ids, targets, document_start;  // [samples * length]
@@ -22,7 +28,18 @@ struct SampleColumns {
       };
       dataset.read(first + s, row(ids), row(targets), row(document_start));
     }
+    samples_ = samples, length_ = length;
+    positions_ = positions_of(dataset.packing() == Packing::best_fit);
   }
+
+  // Of what was read last, which outlives it.
+  TokenBatch batch(Backend& backend, Arena& arena) const {
+    return make_token_batch(backend, arena, samples_, length_, ids, targets, document_start, 0, positions_);
+  }
+
+ private:
+  std::int64_t samples_ = 0, length_ = 0;
+  Positions positions_ = Positions::of_sequence;
 };
 
 // Of `count` samples that all dp ranks take `at_once` each of, in order: where a rank's begin, and how many it has, perhaps none.

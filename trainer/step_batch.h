@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/philox.h"
+#include "model/context.h"
 
 namespace smoe {
 
@@ -17,6 +18,7 @@ struct StepBatch {
   std::int64_t sequences = 0, sequence_length = 0;
   std::span<const std::int32_t> ids, targets, document_start;  // document_start may be empty
   std::optional<std::uint64_t> noise_key{};  // of what layers draw in this step, the same on every rank; none: nothing
+  Positions positions = Positions::of_sequence;
 
   // Sequences [first, first + count).
   StepBatch part(std::int64_t first, std::int64_t count) const {
@@ -25,8 +27,10 @@ struct StepBatch {
                             : column.subspan(static_cast<std::size_t>(first * sequence_length),
                                              static_cast<std::size_t>(count * sequence_length));
     };
-    return {count, sequence_length, of(ids), of(targets), of(document_start), noise_key};
+    return {count, sequence_length, of(ids), of(targets), of(document_start), noise_key, positions};
   }
+  // Of one sequence, without its padding.
+  std::int64_t length_of(std::int64_t sequence) const { return tokens_before_padding(part(sequence, 1).ids); }
 };
 
 // Tokens without sense, for steps whose time alone is of interest: a pure function of the key.

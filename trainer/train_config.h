@@ -56,6 +56,7 @@ inline constexpr auto choices(ExportType) {
 
 struct TrainConfig {
   std::int64_t steps = 1000;            // 0 writes the starting checkpoint and ends
+  std::optional<double> epochs;         // in place of steps: passes over all sequences of data.train (trainer/corpus.h)
   std::int64_t global_batch_size = 32;  // sequences a step, over all ranks
   std::int64_t micro_batch_size = 4;    // sequences a rank computes at once
   std::int64_t seed = 1;
@@ -88,6 +89,7 @@ struct TrainConfig {
   template <class Self, class Visitor>
   static void visit_fields(Self& self, Visitor& visit) {
     visit.integer("steps", self.steps, "[0, 1000000000]");
+    visit.number("epochs", self.epochs, "(0, inf)");
     visit.integer("global_batch_size", self.global_batch_size, "[1, 16777216]");
     visit.integer("micro_batch_size", self.micro_batch_size, "[1, 16777216]");
     visit.integer("seed", self.seed, "[0, 9223372036854775807]");

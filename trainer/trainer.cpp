@@ -23,6 +23,7 @@
 #include "trainer/activation_memory.h"
 #include "trainer/evaluate.h"
 #include "trainer/outliers.h"
+#include "trainer/sample_columns.h"
 #include "trainer/stopwatch.h"
 
 namespace smoe {
@@ -120,6 +121,9 @@ RunSummary Trainer::run() {
   const ParameterCounts parameters = count_parameters(parts_.hf.model);
   record_.say(fmt::format("{} parameters, {} active a token; {} sequences of {} tokens a step", parameters.total,
                           parameters.active, config.train.global_batch_size, config.data.sequence_length));
+  for (const auto* sources : {&parts_.corpus->train, &parts_.corpus->eval})
+    for (const Source& source : *sources)
+      if (const std::string packing = describe_packing(source); !packing.empty()) record_.say(packing);
   if (!parts_.frozen.empty())
     record_.say(fmt::format("{} of {} parameters are trained; frozen: {}", count_trained(*parts_.whole),
                             parameters.total, fmt::join(parts_.frozen, ", ")));
@@ -258,7 +262,8 @@ std::uint64_t Trainer::noise_key(std::int64_t step) const {
 StepResult Trainer::gradients_of(const Batch& batch) {
   try {
     return parts_.training.step->compute_gradients({batch.sequences, batch.sequence_length, batch.ids, batch.targets,
-                                                    batch.document_start, noise_key(batch.step)});
+                                                    batch.document_start, noise_key(batch.step),
+                                                    positions_of(batch.whole_documents)});
   } catch (const OutOfMemory& error) {
     throw std::runtime_error(
         fmt::format("step {}: {}: {}", batch.step, error.what(),
@@ -298,7 +303,8 @@ std::string Trainer::far_above(const StepResult& result) const {
 
 void Trainer::count(const StepResult& result) {
   TrainingState& state = parts_.state;
-  state.tokens += tokens_per_step();
+  const auto tokens = static_cast<std::int64_t>(result.tokens);
+  state.tokens += tokens;
   if (const auto& controller = parts_.training.step->controller()) state.controller = controller->state();
   if (!result.refused()) {
     ++state.updates;
@@ -312,7 +318,7 @@ void Trainer::count(const StepResult& result) {
     ++state.skipped_in_a_row;
   }
   ++summary_.steps;
-  meter_.count_step(tokens_per_step());
+  meter_.count_step(tokens);
 }
 
 // A line of progress a step; a row of metrics where one is due, and for a step that was refused.

@@ -75,9 +75,6 @@ class Trainer {
   void evaluate_sources();
   void save();
   bool stop_requested();
-  std::int64_t tokens_per_step() const {
-    return parts_.config.train.global_batch_size * parts_.config.data.sequence_length;
-  }
 
   RunParts parts_;
   RunRecord record_;

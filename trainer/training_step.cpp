@@ -53,15 +53,15 @@ void TrainingStep::micro_batch(const StepBatch& part, std::int64_t m, double sca
   scratch_.rewind({});
   Context context = this->context();
   TokenBatch tokens = make_token_batch(backend_, activations_, part.sequences, part.sequence_length, part.ids,
-                                       part.targets, part.document_start);
+                                       part.targets, part.document_start, 0, part.positions);
   // A step's sequences lie micro-batch by micro-batch, and in each rank by rank (data/shards/loader.h).
   const std::int64_t first_token = (m * mesh_.size(Axis::dp) + mesh_.rank(Axis::dp)) * tokens.tokens();
   if (part.noise_key) tokens.noise = BatchNoise{*part.noise_key, first_token};
   if (forced_) tokens.forced = forced_choices(tokens.tokens(), first_token);
-  saved_.statistics = balance_.take_statistics(context, part.sequences, part.sequence_length);
+  saved_.statistics = balance_.take_statistics(context, tokens);
   saved_.statistics.measures = meter_.sums();
   model_.forward(context, tokens, kept_with(recompute_), saved_, &reducer_);
-  meter_.add_micro_batch(saved_.layers);
+  meter_.add_micro_batch(saved_.layers, saved_.statistics.tokens);
   objective_->loss_and_gradient(context, model_, part, tokens, scale, saved_, loss);
   balance_.add_micro_batch(context, saved_.statistics, router_gradients_);
   meter_.ask_for_parts(router_gradients_);
@@ -74,12 +74,18 @@ StepResult TrainingStep::compute_gradients(const StepBatch& batch) {
   const std::int64_t micro_batches = batch.sequences / micro_batch_size_;
 
   StepResult result;
-  std::array<double, 1> count{objective_->count(batch)};
+  std::array<double, 3> count{objective_->count(batch), 0, 0};  // and tokens, and sequences that have any
+  for (std::int64_t s = 0; s < batch.sequences; ++s) {
+    const std::int64_t tokens = batch.length_of(s);
+    count[1] += static_cast<double>(tokens);
+    count[2] += tokens > 0 ? 1 : 0;
+  }
   mesh_.group(Axis::dp).all_reduce(count, Reduce::sum, "step.count");
   result.count = count[0];
+  result.tokens = count[1];
   const double scale = result.count > 0 ? 1.0 / result.count : 0.0;
 
-  balance_.begin_step(micro_batches);
+  balance_.begin_step({.tokens = count[1], .sequences = count[2]});
   meter_.begin_step(measuring_);
   sums_.reset(micro_batches + 1);
   for (std::int64_t m = 0; m < micro_batches; ++m)

@@ -28,6 +28,7 @@ namespace smoe {
 
 struct StepResult {
   double count = 0;      // of the objective, over the world: of cross-entropy, the targets
+  double tokens = 0;     // over the world, without padding
   double lm_loss = 0;    // the objective's, divided by count; 0 where there is nothing to count
   double aux_loss = 0;   // of the trained scope, summed over layers, before its coefficient
   double z_loss = 0;     // summed over layers, before its coefficient

@@ -31,6 +31,7 @@ class Loader::Impl {
       Batch& batch = ring_.emplace_back();
       batch.sequences = sequences_;
       batch.sequence_length = length;
+      batch.whole_documents = datasets_[0]->packing() == Packing::best_fit;
       const auto tokens = static_cast<std::size_t>(sequences_ * length);
       batch.ids.resize(tokens);
       batch.targets.resize(tokens);
@@ -68,6 +69,9 @@ class Loader::Impl {
         throw std::logic_error(fmt::format("Loader: {} has sequences of {}, {} of {}", datasets_[i]->directory(),
                                            datasets_[i]->sequence_length(), datasets_[0]->directory(),
                                            datasets_[0]->sequence_length()));
+      if (datasets_[i]->packing() != datasets_[0]->packing())
+        throw std::logic_error(fmt::format("Loader: {} and {} are packed in two ways", datasets_[i]->directory(),
+                                           datasets_[0]->directory()));
     }
     if (dp_size < 1 || dp_rank < 0 || dp_rank >= dp_size)
       throw std::logic_error(fmt::format("Loader: data-parallel rank {} of {}", dp_rank, dp_size));

@@ -19,7 +19,7 @@ namespace smoe {
 // what goes wrong on the thread is thrown by the next() that would have returned the batch, and by those after it.
 class Loader {
  public:
-  // datasets[i] is source i of the sampler; all have the same sequence length. prefetch: batches read ahead, at least 1.
+  // datasets[i] is source i of the sampler; all have the same sequence length and packing. prefetch: batches read ahead, at least 1.
   Loader(std::vector<std::shared_ptr<const Dataset>> datasets, Sampler sampler, std::int64_t micro_batch_size,
          std::int64_t dp_rank, std::int64_t dp_size, std::int64_t first_step, std::int64_t prefetch = 2);
   ~Loader();  // stops the thread after the sequence that it is reading

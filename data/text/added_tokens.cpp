@@ -21,7 +21,7 @@ namespace smoe {
 namespace {
 
 constexpr std::int64_t max_token_id = std::numeric_limits<std::int32_t>::max() - 1;
-constexpr std::size_t longest_content = 1024;  // bytes
+constexpr std::size_t longest_added_content = 1024;  // bytes
 constexpr std::size_t most_tokens = 1 << 16;
 // Keys under which transformers keeps special tokens; each must be a token that has an id.
 constexpr const char* special_keys[] = {"bos_token", "eos_token", "unk_token", "sep_token",
@@ -104,8 +104,9 @@ class Reader {
   }
 
   void add(const AddedToken& token, const std::string& where) {
-    if (token.content.empty() || token.content.size() > longest_content)
-      refuse_token(where, fmt::format("content has {} bytes, expected 1 to {}", token.content.size(), longest_content));
+    if (token.content.empty() || token.content.size() > longest_added_content)
+      refuse_token(where,
+                   fmt::format("content has {} bytes, expected 1 to {}", token.content.size(), longest_added_content));
     const auto [same_id, fresh] = tokens_.try_emplace(token.id, token);
     if (!fresh && same_id->second.content != token.content)
       refuse_token(where, fmt::format("id {} is {}, but {} elsewhere in this directory", token.id,

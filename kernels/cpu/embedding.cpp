@@ -12,7 +12,7 @@ void CpuBackend::do_embedding_forward(const Tensor& ids, const Tensor& table, st
                                       std::int64_t vocabulary, const Tensor& out) {
   const std::int64_t T = out.dim(0), V = table.dim(0), D = out.dim(1);
   const std::int32_t* id = ids.i32();
-  cpu::expect_in_range("embedding_forward", "ids", id, T, vocabulary);
+  cpu::expect_in_range("embedding_forward", "ids", id, T, vocabulary, -1);
   const std::int64_t row_bytes =
       D * static_cast<std::int64_t>(bytes_of(table.type()));  // moved as they are, of either type
   const auto* from = static_cast<const std::byte*>(table.raw());
@@ -33,7 +33,7 @@ void CpuBackend::do_embedding_backward(const Tensor& ids, const Tensor& dout, st
                                        std::int64_t vocabulary, const Tensor& dtable) {
   const std::int64_t T = dout.dim(0), V = dtable.dim(0), D = dout.dim(1);
   const std::int32_t* id = ids.i32();
-  cpu::expect_in_range("embedding_backward", "ids", id, T, vocabulary);
+  cpu::expect_in_range("embedding_backward", "ids", id, T, vocabulary, -1);
   const float* from = dout.f32();
   float* to = dtable.f32();
   const std::int64_t columns = std::max<std::int64_t>(16, cpu::round_up(cpu::ceil_div(D, threads_), 16));

@@ -17,7 +17,8 @@ void admit_by_probability(const std::int32_t* expert, const float* probabilities
                           std::int32_t* order, std::int32_t* ends, std::int32_t* row) {
   ends[0] = 0;
   for (std::int64_t e = 0; e < E; ++e) ends[e + 1] = ends[e] + counts[e];
-  for (std::int64_t i = 0; i < assignments; ++i) order[ends[expert[i]]++] = static_cast<std::int32_t>(i);
+  for (std::int64_t i = 0; i < assignments; ++i)
+    if (expert[i] >= 0) order[ends[expert[i]]++] = static_cast<std::int32_t>(i);
   std::int32_t* first = order;
   for (std::int64_t e = 0; e < E; ++e) {
     std::int32_t* const last = order + ends[e];
@@ -44,7 +45,7 @@ void CpuBackend::do_routing_map(const Tensor& experts, const Tensor& probabiliti
                                 const Tensor& row_of, const Tensor& assignment_of, const Tensor& expert_offsets) {
   const std::int64_t T = experts.dim(0), K = experts.dim(1), E = expert_offsets.dim(0) - 1;
   const std::int32_t* expert = experts.i32();
-  cpu::expect_in_range("routing_map", "experts", expert, T * K, E);
+  cpu::expect_in_range("routing_map", "experts", expert, T * K, E, -1);
 
   // After counting, offsets[e + 1] is the end of expert e; while rows are handed out, next[e] walks to it.
   std::int32_t *offsets = expert_offsets.i32(), *row = row_of.i32(), *assignment = assignment_of.i32();
@@ -57,7 +58,7 @@ void CpuBackend::do_routing_map(const Tensor& experts, const Tensor& probabiliti
   const auto room = static_cast<std::int32_t>(limited ? std::min(capacity.rows, T) : T);
   for (std::int64_t first = 0; first < T * K; first += group) {
     std::fill_n(next, E, 0);
-    for (std::int64_t i = first; i < first + group; ++i) row[i] = next[expert[i]]++ < room ? 0 : -1;
+    for (std::int64_t i = first; i < first + group; ++i) row[i] = expert[i] >= 0 && next[expert[i]]++ < room ? 0 : -1;
     if (ranked)
       admit_by_probability(expert + first, probabilities.f32() + first / K * E, next, group, K, E, room,
                            next + 2 * E + 1, next + E, row + first);

@@ -129,7 +129,7 @@ void CpuBackend::do_router_backward(const RoutingRule& rule, const Tensor& logit
   const std::int64_t T = dlogits.dim(0), E = dlogits.dim(1), K = experts.dim(1);
   const std::int64_t groups = balance_gradient.empty() ? 1 : balance_gradient.dim(0);
   const std::int32_t* pexperts = experts.i32();
-  cpu::expect_in_range("router_backward", "experts", pexperts, T * K, E);
+  cpu::expect_in_range("router_backward", "experts", pexperts, T * K, E, -1);
   const float *plogits = logits.f32(), *pprobabilities = probabilities.f32(), *plse = logsumexp.f32(),
               *pweights = weights.f32();
   const float* pdweights = dweights.f32();
@@ -143,6 +143,7 @@ void CpuBackend::do_router_backward(const RoutingRule& rule, const Tensor& logit
       const std::int32_t* chosen = pexperts + t * K;
       float* d = pdlogits + t * E;
       std::fill_n(d, E, 0.0f);
+      if (chosen[0] < 0) continue;
       if (rule.score == Score::softmax)
         softmax_backward(rule, p, chosen, w, dw, K, b, E, d);
       else
@@ -165,7 +166,7 @@ void CpuBackend::do_balance_statistics(const Tensor& probabilities, const Tensor
                                        const Tensor& counts, const Tensor& probability_sums, const Tensor& z_sums) {
   const std::int64_t T = probabilities.dim(0), E = probabilities.dim(1), K = experts.dim(1), N = counts.dim(0);
   const std::int32_t* pexperts = experts.i32();
-  cpu::expect_in_range("balance_statistics", "experts", pexperts, T * K, E);
+  cpu::expect_in_range("balance_statistics", "experts", pexperts, T * K, E, -1);
   const float *pprobabilities = probabilities.f32(), *plse = logsumexp.f32();
   float *pcounts = counts.f32(), *psums = probability_sums.f32(), *pz = z_sums.f32();
   const std::int64_t group = T / N;
@@ -196,7 +197,7 @@ void CpuBackend::do_router_measures(const RoutingRule& rule, const Tensor& logit
               *pbias = selection_bias.empty() ? nullptr : selection_bias.f32();
   const std::int64_t bias_of_token = selection_bias.rank() == 2 ? E : 0;
   const std::int32_t* pexperts = experts.i32();
-  cpu::expect_in_range("router_measures", "experts", pexperts, T * K, E);
+  cpu::expect_in_range("router_measures", "experts", pexperts, T * K, E, -1);
   const bool softmax = rule.score == Score::softmax;
   // By blocks of fixed size, each in double, added in order: the same bits on any number of threads.
   const std::int64_t block = cpu::block_rows(32 * E);
@@ -207,6 +208,7 @@ void CpuBackend::do_router_measures(const RoutingRule& rule, const Tensor& logit
       const float *l = plogits + t * E, *p = pprobabilities + t * E,
                   *bias = pbias ? pbias + t * bias_of_token : nullptr;
       const std::int32_t *chosen = pexperts + t * K, *behind = chosen + K;
+      if (chosen[0] < 0) continue;
       double nats = 0, squares = 0;
       for (std::int64_t e = 0; e < E; ++e) {
         if (p[e] != 0) nats -= static_cast<double>(p[e] * std::log(p[e]));

@@ -112,7 +112,7 @@ void CudaBackend::do_balance_statistics(const Tensor& probabilities, const Tenso
   const BalanceParts parts{sums, reinterpret_cast<int*>(sums + columns * chunks), static_cast<int>(chunks)};
   launch(stream_, "balance_statistics", {N * chunks, balance_threads, sizeof(int) * static_cast<std::size_t>(E)},
          balance_kernel, probabilities.f32(), logsumexp.f32(), experts.i32(),
-         complaints_.ids("balance_statistics", "experts", E), group, static_cast<int>(chunk_tokens),
+         complaints_.ids("balance_statistics", "experts", E, -1), group, static_cast<int>(chunk_tokens),
          static_cast<int>(E), static_cast<int>(K), parts);
   launch(stream_, "balance_statistics", over(columns * warp), add_balance_parts_kernel, parts, columns,
          static_cast<int>(E), counts.f32(), probability_sums.f32(), z_sums.f32());

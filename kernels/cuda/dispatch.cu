@@ -13,7 +13,7 @@ using namespace cuda;
 
 static_assert(most_experts <= most_keys);
 
-// The expert of an assignment that is not dropped.
+// The expert of an assignment that is not dropped; -1 of one that is, and of padding's.
 struct ChosenExpert {
   const std::int32_t* experts;
   const std::int32_t* admitted;  // -1 where the capacity drops it; null: all are taken
@@ -161,7 +161,7 @@ void CudaBackend::do_routing_map(const Tensor& experts, const Tensor& probabilit
   const std::int64_t T = experts.dim(0), K = experts.dim(1), E = offsets.dim(0) - 1;
   expect_experts("routing_map", E);
   const int keys = static_cast<int>(E);
-  ChosenExpert expert_of{experts.i32(), nullptr, complaints_.ids("routing_map", "experts", E)};
+  ChosenExpert expert_of{experts.i32(), nullptr, complaints_.ids("routing_map", "experts", E, -1)};
   if (capacity.rows > 0) {
     const auto room = static_cast<int>(std::min(capacity.rows, T));
     const std::int64_t groups = T / capacity.group;

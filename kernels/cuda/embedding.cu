@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(embedding_threads)
 void CudaBackend::do_embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first,
                                        std::int64_t vocabulary, const Tensor& out) {
   const std::int64_t T = out.dim(0), D = out.dim(1);
-  const TableRow row_of{ids.i32(), complaints_.ids("embedding_forward", "ids", vocabulary), first,
+  const TableRow row_of{ids.i32(), complaints_.ids("embedding_forward", "ids", vocabulary, -1), first,
                         static_cast<int>(table.dim(0))};
   by_type_and_width(out.type(), D, {table, out}, [&]<class A, int W>() {
     launch(stream_, "embedding_forward", {T, threads_for_copy(D / W)}, embedding_forward_kernel<A, W>, row_of,
@@ -128,7 +128,7 @@ void CudaBackend::do_embedding_backward(const Tensor& ids, const Tensor& dout, s
   const std::int64_t T = dout.dim(0), D = dout.dim(1);
   const int V = static_cast<int>(dtable.dim(0));
   if (T == 0) return;
-  const TableRow row_of{ids.i32(), complaints_.ids(op, "ids", vocabulary), first, V};
+  const TableRow row_of{ids.i32(), complaints_.ids(op, "ids", vocabulary, -1), first, V};
 
   // Digits of equal size, the lowest first. Rows are 0 .. V, that of no row the last.
   const int bits = std::max(1, static_cast<int>(std::bit_width(static_cast<unsigned>(V))));

@@ -243,6 +243,7 @@ __global__ void __launch_bounds__(tokens_of_a_block* warp)
   const std::int64_t end = begin + chunk_tokens < tokens ? begin + chunk_tokens : tokens;
   double entropy = 0, norm = 0, margin = 0;
   for (std::int64_t t = begin + w; t < end; t += tokens_of_a_block) {
+    if (experts[t * K] == -1) continue;  // padding
     float l[N], p[N];
     load_row(logits + t * E, E, 0.0f, l);
     load_row(probabilities + t * E, E, 0.0f, p);
@@ -325,7 +326,7 @@ void CudaBackend::do_router_backward(const RoutingRule& rule, const Tensor& logi
   by_type(dlogits.type(), [&]<class A>() {
     by_experts_of_a_lane(E, [&]<int N>() {
       launch(stream_, "router_backward", over_tokens(T), router_backward_kernel<A, N>, rule, logits.f32(),
-             probabilities.f32(), logsumexp.f32(), experts.i32(), complaints_.ids("router_backward", "experts", E),
+             probabilities.f32(), logsumexp.f32(), experts.i32(), complaints_.ids("router_backward", "experts", E, -1),
              weights.f32(), dweights.f32(), data<float>(balance_gradient), T / groups, z_scale, T, static_cast<int>(E),
              static_cast<int>(K), data<A>(dlogits));
     });
@@ -344,7 +345,7 @@ void CudaBackend::do_router_measures(const RoutingRule& rule, const Tensor& logi
   by_experts_of_a_lane(E, [&]<int N>() {
     launch(stream_, "router_measures", {blocks, tokens_of_a_block * warp}, router_measures_kernel<N>, rule,
            logits.f32(), data<float>(selection_bias), bias_of_token(selection_bias), probabilities.f32(), experts.i32(),
-           complaints_.ids("router_measures", "experts", E), T, static_cast<int>(chunk_tokens), static_cast<int>(E),
+           complaints_.ids("router_measures", "experts", E, -1), T, static_cast<int>(chunk_tokens), static_cast<int>(E),
            static_cast<int>(K), parts);
   });
   launch(stream_, "router_measures", {1, 3 * warp}, add_router_measures_kernel, parts, static_cast<int>(blocks),

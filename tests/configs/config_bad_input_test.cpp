@@ -259,6 +259,27 @@ TEST(ConfigBadInputData, Sources) {
             "c.yaml:3:20: data.sequence_length: found 8192, expected at most model.max_position_embeddings (4096)");
 }
 
+TEST(ConfigBadInputData, Packing) {
+  EXPECT_EQ(refusal("data:\n  train: [{path: a}]\n  packing: best-fit\n"),
+            "c.yaml:3:12: data.packing: found 'best-fit', expected one of stream, best_fit; did you mean 'best_fit'?");
+  EXPECT_EQ(refusal("data:\n  train: [{path: a}]\n  packing: best_fit\n"), "");
+  EXPECT_EQ(
+      refusal("data:\n  train: [{path: a}]\n  document_masking: false\n  packing: best_fit\n"),
+      "c.yaml:3:21: data.document_masking: found false beside packing: best_fit, expected true: documents that only "
+      "share a sequence to fill it would attend to each other");
+}
+
+TEST(ConfigBadInputTrain, StepsAndEpochs) {
+  const std::string both = "train:\n  steps: 10\n  epochs: 2\n" + minimal_yaml;
+  EXPECT_EQ(refusal(both), "c.yaml:3:11: train.epochs: found beside train.steps, expected one of the two");
+  EXPECT_EQ(refusal(minimal_yaml, {"train.epochs=1", "train.steps=2"}),
+            "command line: train.epochs: found beside train.steps, expected one of the two");
+  EXPECT_EQ(refusal("train: {epochs: 0}\n" + minimal_yaml),
+            "c.yaml:1:17: train.epochs: found 0, expected a finite number in (0, inf) or null");
+  EXPECT_EQ(refusal("train: {num_train_epochs: 3}\n" + minimal_yaml),
+            "c.yaml:1:9: train.num_train_epochs: unknown key; did you mean 'train.epochs'?");
+}
+
 TEST(ConfigBadInputReport, AllProblemsOfAFileInItsOrder) {
   EXPECT_EQ(
       refusal("train:\n  steps: many\nmodel:\n  hidden_size: 0\n  layers: 3\n", {"log.interval=0"}),

@@ -111,6 +111,30 @@ TEST(ConfigOverride, ReplacesWhatTheFileSays) {
   EXPECT_EQ(config.model.head_dim, std::nullopt);
 }
 
+TEST(ConfigEpochs, StandInPlaceOfSteps) {
+  EXPECT_EQ(with_overrides({}).train.epochs, std::nullopt);
+  const RunConfig epochs = parse_config(minimal_yaml + "train: {epochs: 2.5}\n", "c.yaml");
+  EXPECT_EQ(epochs.train.epochs, 2.5);
+  EXPECT_EQ(epochs.train.steps, TrainConfig().steps) << "the data tells";
+  EXPECT_EQ(parse_config(minimal_yaml + "train: {steps: 7, epochs: null}\n", "c.yaml").train.steps, 7);
+  // The command line has the last word, of either.
+  const RunConfig over_steps = parse_config(minimal_yaml + "train: {steps: 7}\n", "c.yaml", {"train.epochs=3"});
+  EXPECT_EQ(over_steps.train.epochs, 3.0);
+  EXPECT_EQ(over_steps.train.steps, TrainConfig().steps);
+  const RunConfig over_epochs = parse_config(minimal_yaml + "train: {epochs: 3}\n", "c.yaml", {"train.steps=7"});
+  EXPECT_EQ(over_epochs.train.epochs, std::nullopt);
+  EXPECT_EQ(over_epochs.train.steps, 7);
+}
+
+// Without a weight a source weighs 1; where epochs are told, that nobody gave one is known.
+TEST(ConfigEpochs, LeaveWeightsThatWereNotGivenAbsent) {
+  const std::string yaml = "data: {train: [{path: a}, {path: b, weight: 2}], eval: [{path: c}]}\n";
+  EXPECT_EQ(parse_config(yaml, "c.yaml").data.train, (std::vector<DataSource>{{"a", 1.0}, {"b", 2.0}}));
+  const RunConfig epochs = parse_config(yaml, "c.yaml", {"train.epochs=1"});
+  EXPECT_EQ(epochs.data.train, (std::vector<DataSource>{{"a", std::nullopt}, {"b", 2.0}}));
+  EXPECT_EQ(epochs.data.eval, (std::vector<DataSource>{{"c", std::nullopt}}));
+}
+
 TEST(ConfigOverride, ListsAsAWholeOrOneEntry) {
   const RunConfig one =
       with_overrides({"data.train.0.weight=2", "data.train.1.path=more", "data.eval.0.path=held_out"});

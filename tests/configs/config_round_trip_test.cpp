@@ -170,6 +170,13 @@ RunConfig any_config() {
     config.data.sequence_length = std::min(config.data.sequence_length, model.max_position_embeddings);
   }
   make_consistent(config.router, config.model);
+  if (config.data.packing == Packing::best_fit) config.data.document_masking = true;
+  if (config.train.epochs) {
+    config.train.steps = TrainConfig().steps;
+  } else {
+    for (auto* sources : {&config.data.train, &config.data.eval})
+      for (DataSource& source : *sources) source.weight = source.weight.value_or(1.0);
+  }
   config.train.micro_batch_size = std::min<std::int64_t>(config.train.micro_batch_size, 1000);
   config.train.global_batch_size = config.train.micro_batch_size * *rc::gen::inRange<std::int64_t>(1, 100);
   return config;
@@ -192,6 +199,7 @@ RC_GTEST_PROP(ConfigRoundTrip, OverridesReadWhatIsPrinted, ()) {
     if (config.model.from && field.key.starts_with("model.") && field.key != "model.from" &&
         !(field.key == "model.sliding_window" && config.model.sliding_window_given))
       continue;
+    if (field.key == "train.steps" && config.train.epochs) continue;
     overrides.push_back(field.key + "=" + field.value);
   }
   RC_ASSERT(parse_config("", "c.yaml", overrides) == config);
@@ -202,6 +210,13 @@ TEST(ConfigRoundTrip, PrintsEveryKeyInTheOrderOfTheInterface) {
   EXPECT_TRUE(yaml.starts_with("model:\n  from: null\n  vocab_size: 32000\n")) << yaml;
   EXPECT_NE(yaml.find("data:\n  train:\n    - {path: shards, weight: 1.0}\n  eval: []\n"), std::string::npos) << yaml;
   EXPECT_TRUE(yaml.ends_with("  dump_steps: []\n  idle_expert_steps: 100\nlora: null\n")) << yaml;
+}
+
+TEST(ConfigRoundTrip, EpochsArePrintedWithoutSteps) {
+  const std::string yaml = print_yaml(with_overrides({"train.epochs=2"}));
+  EXPECT_NE(yaml.find("train:\n  epochs: 2.0\n  global_batch_size"), std::string::npos) << yaml;
+  EXPECT_NE(yaml.find("    - {path: shards}\n"), std::string::npos) << yaml;
+  EXPECT_NE(print_yaml(with_overrides({})).find("train:\n  steps: 1000\n  epochs: null\n"), std::string::npos);
 }
 
 TEST(ConfigRoundTrip, ModelFromIsPrintedWithoutTheShape) {

@@ -73,18 +73,29 @@ TEST_P(CudaRouting, DropsWhatIsNoNumberFirst) {
   for (Index a = 0; a < T * K; ++a) EXPECT_TRUE(rows[a] < 0 || !std::isnan(probabilities[a / K * E + experts[a]])) << a;
 }
 
+TEST_P(CudaRouting, PaddingHasARowOfZerosAndTakesNoGradient) {
+  const Tensor ids = ws_.i32({3}, {2, -1, 0}), table = ws_.f32({3, 2}, {1, 2, 3, 4, 5, 6}), out = ws_.output({3, 2}),
+               dout = ws_.f32({3, 2}, {1, 1, 7, 7, 2, 2}), sums = ws_.f32({3, 2}, Values(6));
+  backend_->embedding_forward(ids, table, 0, 7, out);
+  EXPECT_EQ(ws_.read(out), (Values{5, 6, 0, 0, 1, 2}));
+  backend_->embedding_forward(ids, table, 4, 7, out);
+  EXPECT_EQ(ws_.read(out), Values(6));
+  backend_->embedding_backward(ids, dout, 0, 7, sums);
+  EXPECT_EQ(ws_.read(sums), (Values{2, 2, 0, 0, 1, 1}));
+}
+
 TEST_P(CudaRouting, ComplainsOfIdsOutOfRange) {
   const Tensor floats = ws_.f32(f32_matrix(random_, 2, 4)), out = ws_.output({2, 4}), table = ws_.output({9, 4}),
                sums = ws_.f32({9, 4}, Values(36)), rows = ws_.output({4, 4}), numbers = ws_.output({4});
   for (const std::int32_t id : {-7, 9, 1 << 30}) {
     const std::string is = "[1] is " + std::to_string(id) + ", expected ";
     const Tensor ids = ws_.i32({2}, {3, id}), wide = ws_.i32({2, 2}, {0, id, 1, 2});
-    expect_complaint("embedding_forward: ids" + is + "0 .. 8",
+    expect_complaint("embedding_forward: ids" + is + "-1 .. 8",
                      [&] { backend_->embedding_forward(ids, table, 0, 9, out); });
-    expect_complaint("embedding_backward: ids" + is + "0 .. 8",
+    expect_complaint("embedding_backward: ids" + is + "-1 .. 8",
                      [&] { backend_->embedding_backward(ids, floats, 0, 9, sums); });
     for (const Capacity capacity : {Capacity{}, Capacity{1, 1}})
-      expect_complaint("routing_map: experts" + is + "0 .. 3", [&] {
+      expect_complaint("routing_map: experts" + is + "-1 .. 3", [&] {
         backend_->routing_map(wide, {}, capacity, ws_.output_i32({2, 2}), ws_.output_i32({4}), ws_.output_i32({5}));
       });
     expect_complaint("permute: assignment_of" + is + "0 .. 3", [&] {
@@ -97,14 +108,14 @@ TEST_P(CudaRouting, ComplainsOfIdsOutOfRange) {
     expect_complaint("unpermute_weights: row_of" + is + "-1 .. 3", [&] {
       backend_->unpermute_weights(numbers, wide, ws_.output({2, 2}));
     });
-    expect_complaint("router_backward: experts" + is + "0 .. 3", [&] {
+    expect_complaint("router_backward: experts" + is + "-1 .. 3", [&] {
       backend_->router_backward({}, floats, floats, ws_.output({2}), wide, ws_.output({2, 2}), ws_.output({2, 2}), {},
                                 0, ws_.output({2, 4}));
     });
-    expect_complaint("router_measures: experts" + is + "0 .. 3", [&] {
+    expect_complaint("router_measures: experts" + is + "-1 .. 3", [&] {
       backend_->router_measures({}, floats, {}, floats, wide, ws_.f64({0, 0, 0}));
     });
-    expect_complaint("balance_statistics: experts" + is + "0 .. 3", [&] {
+    expect_complaint("balance_statistics: experts" + is + "-1 .. 3", [&] {
       backend_->balance_statistics(floats, ws_.output({2}), wide, ws_.output({1, 4}), ws_.output({1, 4}),
                                    ws_.output({1}));
     });

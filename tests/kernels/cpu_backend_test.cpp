@@ -77,11 +77,25 @@ TEST(CpuMemory, IsAlignedAndCopies) {
 TEST(CpuBackendBadInput, IdsOutsideTheTableAreRefused) {
   CpuBackend cpu(1);
   Floats table({10, 4}), out({2, 4});
-  for (std::int32_t id : {-1, 10}) {
+  for (std::int32_t id : {-2, 10}) {
     Ints ids({2}, {3, id});
     EXPECT_THROW(cpu.embedding_forward(ids, table, 0, 10, out), std::logic_error);
     EXPECT_THROW(cpu.embedding_backward(ids, out, 0, 10, table), std::logic_error);
   }
+}
+
+TEST(CpuEmbedding, PaddingHasARowOfZerosAndTakesNoGradient) {
+  CpuBackend cpu(1);
+  Floats table({3, 2}), out({3, 2}), dtable({3, 2});
+  table.values() = {1, 2, 3, 4, 5, 6};
+  Ints ids({3}, {2, -1, 0});
+  for (const std::int64_t first : {0, 4}) {  // of another rank's rows too
+    cpu.embedding_forward(ids, table, first, 7, out);
+    EXPECT_EQ(out.values(), (first == 0 ? std::vector<float>{5, 6, 0, 0, 1, 2} : std::vector<float>(6)));
+  }
+  out.values() = {1, 1, 7, 7, 2, 2};
+  cpu.embedding_backward(ids, out, 0, 7, dtable);
+  EXPECT_EQ(dtable.values(), (std::vector<float>{2, 2, 0, 0, 1, 1}));
 }
 
 TEST(CpuRouter, PicksTheBestAndTheLowestIndexOfEquals) {

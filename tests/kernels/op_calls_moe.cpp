@@ -63,6 +63,12 @@ struct Routed {
         weights(in.output({c.tokens, c.top_k})) {}
   void forward(Backend& backend, const RouterCase& c) const {
     backend.router_forward(c.rule, tlogits, tbias, probabilities, logsumexp, experts, weights);
+    for (Index n = 1; n <= c.groups && c.padding > 0; ++n) {
+      const Index first = n * (c.tokens / c.groups) - c.padding;
+      backend.fill(experts.rows(first, c.padding), -1.0f);
+      for (const Tensor& numbers : {probabilities, logsumexp, weights})
+        backend.fill(numbers.rows(first, c.padding), 0.0f);
+    }
   }
   reference::Routing<double> read(const RouterCase& c, Inputs& in) const {
     if (in.for_bench()) return {};
@@ -93,9 +99,11 @@ void add_router(OpCase& list, const RouterCase& c) {
                                         c.bias > 0 ? " biased" : "", c.bias_of_token ? " by token" : "");
   const reference::RoutingRule rule = reference_rule(c.rule);
   list.add("router_forward", shape, c.forward(), [=](Inputs& in) {
-    const Routed r(c, in);
+    RouterCase whole = c;
+    whole.padding = 0;
+    const Routed r(whole, in);
     const auto truth = [=] { return reference::router_forward(r.logits, K, rule, r.bias); };
-    return Prepared{[&b = in.backend(), c, r] { r.forward(b, c); },
+    return Prepared{[&b = in.backend(), whole, r] { r.forward(b, whole); },
                     {{"probabilities", r.probabilities, pointwise, [=] { return truth().probabilities.values; }},
                      {"logsumexp", r.logsumexp, pointwise, [=] { return truth().logsumexp; }},
                      {"experts", r.experts, exact, [=] { return as_values(truth().experts.values); }},
@@ -226,7 +234,11 @@ Matrix<std::int32_t> chosen_experts(const DispatchCase& c, Random& random) {
       if (c.choice == Choice::first_experts) preference(t, e) = -double(e);
       if (c.choice == Choice::half_idle && e % 2 == 0) preference(t, e) = -100;
     }
-  return reference::router_forward(preference, c.top_k).experts;
+  Matrix<std::int32_t> experts = reference::router_forward(preference, c.top_k).experts;
+  const Index group = c.capacity.group > 0 ? c.capacity.group : c.tokens;
+  for (Index t = 0; t < c.tokens && c.padding > 0; ++t)
+    for (Index k = 0; k < c.top_k && t % group >= group - c.padding; ++k) experts(t, k) = -1;
+  return experts;
 }
 
 void add_dispatch(OpCase& list, const DispatchCase& c) {

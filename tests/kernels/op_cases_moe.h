@@ -18,6 +18,7 @@ struct RouterCase {
   double bias = 0;             // spread of the selection bias; 0: none
   double shift = 0;            // of all logits
   bool bias_of_token = false;  // each token has its own
+  Index padding = 0;           // tokens at the end of each group that are none
   Work forward() const { return op_work::router_forward(tokens, experts, top_k); }
   Work backward() const { return op_work::router_backward(tokens, experts, top_k); }
 };
@@ -60,7 +61,12 @@ inline std::vector<RouterCase> router_cases() {
           {"biased_sigmoids_many_experts", 50, 64, 8, 2, Logits::random, {Score::sigmoid, true, 2.5f}, 0.3},
           {"biased_by_token", 60, 8, 2, 2, Logits::random, {}, 0.5, 0, true},
           {"biased_by_token_no_rows", 0, 8, 2, 1, Logits::random, {}, 0.5, 0, true},
-          {"biased_by_token_sigmoids", 39, 70, 3, 3, Logits::random, {Score::sigmoid, false, 1}, 0.3, 0, true}};
+          {"biased_by_token_sigmoids", 39, 70, 3, 3, Logits::random, {Score::sigmoid, false, 1}, 0.3, 0, true},
+          {"padded", 40, 8, 2, 4, Logits::random, {}, 0, 0, false, 3},
+          {"padded_groups_without_a_token", 15, 8, 2, 3, Logits::random, {}, 0, 0, false, 5},
+          {"padded_softmax_scores_k_equals_e", 30, 5, 5, 3, Logits::random, {Score::softmax, false, 1}, 0, 0, false, 1},
+          {"padded_biased_sigmoids", 39, 70, 3, 3, Logits::random, {Score::sigmoid, true, 2.5f}, 0.3, 0, false, 6},
+          {"padded_large", 1030, 8, 2, 5, Logits::random, {}, 0, 0, false, 99}};
 }
 
 struct JitterCase {
@@ -85,6 +91,7 @@ struct DispatchCase {
   Index tokens, experts, top_k, hidden;
   enum class Choice { random, first_experts, half_idle } choice = Choice::random;  // first_experts: all choose 0..K-1
   Capacity capacity{};
+  Index padding = 0;  // tokens at the end of each of the capacity's groups, or of all, that have no expert
   Work forward(double a) const { return op_work::permute(tokens, top_k, hidden, a); }
   Work backward(double a) const { return op_work::unpermute(tokens, top_k, hidden, a); }
 };
@@ -119,7 +126,12 @@ inline std::vector<DispatchCase> dispatch_cases() {
           {"ranked_that_all_want", 50, 8, 2, 16, Choice::first_experts, {3, 10, ranked}},
           {"ranked_larger_than_all", 39, 7, 3, 17, Choice::random, {1ll << 40, 13, ranked}},
           {"ranked_hundreds_of_experts", 300, 700, 8, 4, Choice::half_idle, {2, 150, ranked}},
-          {"ranked_large", 1030, 8, 2, 64, Choice::half_idle, {90, 515, ranked}}};
+          {"ranked_large", 1030, 8, 2, 64, Choice::half_idle, {90, 515, ranked}},
+          {"padded", 40, 8, 2, 33, Choice::random, {}, 7},
+          {"padded_without_a_token", 10, 8, 2, 16, Choice::random, {}, 10},
+          {"padded_capacity", 42, 7, 3, 17, Choice::random, {2, 6}, 2},
+          {"padded_ranked", 42, 7, 3, 17, Choice::random, {2, 6, ranked}, 2},
+          {"padded_large", 1030, 8, 2, 64, Choice::half_idle, {90, 515, ranked}, 130}};
 }
 
 // The experts' linear layer: rows[e] rows of expert e, weights [E, out, in].

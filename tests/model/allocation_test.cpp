@@ -149,6 +149,11 @@ WarmSetting steered(WarmSetting setting) {
   return setting;
 }
 
+WarmSetting padded(WarmSetting setting) {
+  setting.padded = true;
+  return setting;
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Steps, Allocation,
     testing::Values(setting("OneMicroBatch", 4, Recompute::none, AuxLossScope::global_batch, 64),
@@ -156,6 +161,7 @@ INSTANTIATE_TEST_SUITE_P(
                     setting("Accumulating", 2, Recompute::none, AuxLossScope::global_batch, 64),
                     setting("RecomputingLayers", 4, Recompute::layer, AuxLossScope::sequence, 64),
                     setting("AccumulatingAndRecomputing", 1, Recompute::layer, AuxLossScope::hf, 128),
+                    padded(setting("Padded", 2, Recompute::layer, AuxLossScope::sequence, 64)),
                     steered(setting("Steered", 2, Recompute::none, AuxLossScope::global_batch, 64)),
                     setting("InBf16", 2, Recompute::layer, AuxLossScope::global_batch, 128, DType::bf16)),
     [](const auto& info) { return info.param.name; });

@@ -3,8 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <map>
-
 #include <vector>
 
 namespace smoe {
@@ -125,6 +125,72 @@ TEST_F(Balance, GlobalBatchSeesTheAssignmentsOfEarlierMicroBatches) {
     EXPECT_NEAR(balance.values().micro_batch[0], 2.0, 1e-6);               // each collapsed
     EXPECT_NEAR(balance.values().global_batch[0], (2.0 + 1.0) / 2, 1e-6);  // the second is balanced against the first
     for (double load : balance.values().load[0]) EXPECT_NEAR(load, 0.25, 1e-6);
+  }
+}
+
+// Two micro-batches of two sequences: 8 and 4 tokens, then 2 and none.
+TEST_F(Balance, PaddingIsInNoGroup) {
+  ModelConfig model;
+  model.num_hidden_layers = 1;
+  model.num_local_experts = experts;
+  model.num_experts_per_tok = 2;
+  struct Sequence {
+    int tokens;
+    std::vector<double> shares;
+  };
+  const std::vector<std::vector<Sequence>> micro_batches = {{{8, first_two}, {4, uniform}},
+                                                            {{2, last_two}, {0, uniform}}};
+  for (const AuxLossScope scope : {AuxLossScope::sequence, AuxLossScope::micro_batch, AuxLossScope::global_batch,
+                                   AuxLossScope::rank, AuxLossScope::hf}) {
+    RouterConfig router;
+    router.aux_loss_scope = scope;
+    router.aux_loss_coef = 1.0;
+    router.z_loss_coef = 0.5;
+    BalanceLoss balance(model, router);
+    const Mesh mesh = Mesh::single();
+    Arena scratch(*backend);
+    Context context{*backend, mesh, arena, scratch};
+    balance.begin_step({.tokens = 14, .sequences = 3});
+    for (const auto& sequences : micro_batches) {
+      std::vector<std::int32_t> ids;
+      for (const Sequence& sequence : sequences)
+        for (int t = 0; t < length; ++t) ids.push_back(t < sequence.tokens ? 3 : -1);
+      const TokenBatch batch = make_token_batch(*backend, arena, 2, length, ids);
+      const auto statistics = balance.take_statistics(context, batch);
+      EXPECT_EQ(statistics.tokens, sequences[0].tokens + sequences[1].tokens);
+      for (std::size_t s = 0; s < 2; ++s) {
+        const auto tokens = static_cast<double>(sequences[s].tokens);
+        for (std::size_t e = 0; e < experts; ++e) {
+          statistics.counts.f32()[s * experts + e] = static_cast<float>(sequences[s].shares[e] * 2 * tokens);
+          statistics.probability_sums.f32()[s * experts + e] = static_cast<float>(sequences[s].shares[e] * tokens);
+        }
+        statistics.z_sums.f32()[s] = static_cast<float>(3 * tokens);
+      }
+      balance.add_micro_batch(context, statistics, gradients);
+      EXPECT_NEAR(gradients[0].z_scale, 0.5 / 14, 1e-12);
+      for (std::int64_t i = 0; i < gradients[0].balance.elements(); ++i)
+        EXPECT_TRUE(std::isfinite(gradients[0].balance.f32()[i]));
+      // dB/dp of expert 0, ahead of the least: E f / T, times the weight of the micro-batch, or the sequence, in the step.
+      const float slope = &sequences == &micro_batches[0] ? gradients[0].balance.f32()[0] : NAN;
+      if (scope == AuxLossScope::sequence && !std::isnan(slope)) {
+        EXPECT_NEAR(slope, 4 * 0.5 / 8 / 3, 1e-7);
+      }
+      if (scope == AuxLossScope::micro_batch && !std::isnan(slope)) {
+        EXPECT_NEAR(slope, 4 * (8 * 0.5 + 4 * 0.25 - 4 * 0.25) / 12 / 14, 1e-7);
+      }
+    }
+    const BalanceValues& v = balance.values();
+    const double first = 4 * 2 * (5. / 12 * 5. / 12 + 1. / 12 * 1. / 12);
+    EXPECT_NEAR(v.micro_batch[0], 12. / 14 * first + 2. / 14 * 2, 1e-6);
+    EXPECT_NEAR(v.rank[0], v.micro_batch[0], 1e-12);
+    EXPECT_NEAR(v.sequence[0], (2. + 1 + 2) / 3, 1e-6);
+    // f over 14 tokens: 5, 5, 2, 2 of them; P of the second micro-batch on the last two.
+    EXPECT_NEAR(v.global_batch[0], 12. / 14 * first + 2. / 14 * 4 * 2 * (2. / 14 * 0.5), 1e-6);
+    EXPECT_NEAR(v.hf, 2 * v.micro_batch[0], 1e-6);
+    EXPECT_NEAR(v.z[0], 3, 1e-6);
+    EXPECT_NEAR(v.load[0][0], 5. / 14, 1e-6);
+    EXPECT_NEAR(v.load[0][3], 2. / 14, 1e-6);
+    EXPECT_NEAR(v.probability[0][3], 2. / 14, 1e-6);
   }
 }
 

@@ -92,14 +92,15 @@ class RealModel {
     double weighted_aux;
   };
   // Forward and backward of one micro-batch that is the whole step; gradients accumulate in the parameters.
-  Losses step(const reference::Batch& batch, Recompute recompute = Recompute::none) {
+  Losses step(const reference::Batch& batch, Recompute recompute = Recompute::none,
+              Positions positions = Positions::of_sequence) {
     activations.rewind({});
     scratch.rewind({});
     Context context{*backend, mesh, activations, scratch};
     TokenBatch tokens = make_token_batch(*backend, activations, batch.sequences, batch.sequence_length, batch.tokens,
-                                         batch.targets, batch.document_start);
+                                         batch.targets, batch.document_start, 0, positions);
     tokens.noise = BatchNoise{batch.noise_key, 0};
-    saved.statistics = balance.take_statistics(context, batch.sequences, batch.sequence_length);
+    saved.statistics = balance.take_statistics(context, tokens);
     model.forward(context, tokens, kept_with(recompute), saved);
     const double scale = 1.0 / batch.target_count;
     DeviceSums loss(*backend);

@@ -30,7 +30,7 @@ class RouterMeterOfTwoLayers : public ::testing::Test {
     std::vector<DecoderLayer::Saved> layers;
     layers.push_back(with_rows(rows));
     layers.push_back(with_rows(rows_of_the_second));
-    meter_.add_micro_batch(layers);
+    meter_.add_micro_batch(layers, 4);
   }
 
   std::unique_ptr<Backend> backend_ = make_cpu_backend(1);

@@ -53,6 +53,19 @@ std::vector<Case> cases() {
     all.push_back({"sequence_scope", c});
   }
   {
+    auto c = basic();  // whole documents and padding: of some ranks all tokens but one, or all
+    c.documents = c.padded = true;
+    c.masked = 0.4;
+    c.accumulation = 2;
+    all.push_back({"padded", c});
+    c.router.aux_loss_scope = AuxLossScope::sequence;
+    c.recompute = Recompute::layer;
+    c.routing.capacity_factor = 1;
+    c.routing.jitter = 0.3f;
+    c.model.scoring_func = Score::sigmoid;
+    all.push_back({"padded_sequence_scope_capacity_jitter", c, nullptr, true});
+  }
+  {
     auto c = basic();  // another objective: each target weighs what its id says, some nothing
     c.masked = 0.4;
     c.masked_unevenly = true;

@@ -13,14 +13,15 @@ struct Capacity {
   Index rows = 0, group = 0;
 };
 
-// The experts [T,K], -1 where the assignment is dropped. probabilities [T,E]: by them; no rows: by position.
+// The experts [T,K], -1 of padding, and -1 where the assignment is dropped. probabilities [T,E]: by them; no rows: by position.
 inline Matrix<std::int32_t> within_capacity(Matrix<std::int32_t> experts, const Capacity& capacity,
                                             const Matrix<double>& probabilities = {}) {
   if (capacity.rows == 0) return experts;
   const Index K = experts.cols;
   for (Index first = 0; first < experts.rows; first += capacity.group) {
     std::vector<Index> order;
-    for (Index a = first * K; a < (first + capacity.group) * K; ++a) order.push_back(a);
+    for (Index a = first * K; a < (first + capacity.group) * K; ++a)
+      if (experts.values[a] >= 0) order.push_back(a);
     const auto probability = [&](Index a) { return probabilities(a / K, experts.values[a]); };
     if (probabilities.rows > 0)
       std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return probability(a) > probability(b); });

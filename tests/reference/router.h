@@ -20,10 +20,11 @@ struct RoutingRule {
 
 template <typename T>
 struct Routing {
-  Matrix<T> probabilities;       // [T, E] the scores over their sum: rows sum to 1
-  std::vector<T> logsumexp;      // [T] of the logits
-  Matrix<std::int32_t> experts;  // [T, K], best first; the lowest index wins ties
-  Matrix<T> weights;             // [T, K]
+  Matrix<T> probabilities;   // [T, E] the scores over their sum: rows sum to 1
+  std::vector<T> logsumexp;  // [T] of the logits
+  Matrix<std::int32_t>
+      experts;        // [T, K], best first; the lowest index wins ties. -1: padding, which takes part in nothing below
+  Matrix<T> weights;  // [T, K]
 };
 
 // Scores of the logits, times one factor: that which keeps the score of a logit of this size from vanishing.
@@ -92,6 +93,7 @@ Matrix<T> router_backward(const Matrix<T>& logits, const Routing<T>& r, const Ma
   const bool softmax = rule.score == Score::softmax;
   Matrix<T> dlogits(tokens, E);
   for (Index t = 0; t < tokens; ++t) {
+    if (r.experts(t, 0) < 0) continue;
     const auto through_score = [&](Index e) { return softmax ? T(1) : sigmoid(-logits(t, e)); };
     T all(0);
     for (Index k = 0; k < K; ++k) all += r.weights(t, k) * dweights(t, k);
@@ -127,6 +129,7 @@ BalanceStatistics<T> balance_statistics(const Routing<T>& r, Index groups) {
   const Index tokens = r.probabilities.rows, E = r.probabilities.cols;
   BalanceStatistics<T> s{Matrix<double>(groups, E), Matrix<T>(groups, E), std::vector<T>(groups)};
   for (Index t = 0; t < tokens; ++t) {
+    if (r.experts(t, 0) < 0) continue;
     const Index group = t / (tokens / groups);
     for (Index k = 0; k < r.experts.cols; ++k) s.counts(group, r.experts(t, k)) += 1;
     for (Index e = 0; e < E; ++e) s.probability_sums(group, e) += r.probabilities(t, e);
@@ -147,6 +150,7 @@ inline RouterMeasures router_measures(const Matrix<double>& logits, const Routin
   const Index tokens = logits.rows, E = logits.cols, K = r.experts.cols;
   RouterMeasures sums;
   for (Index t = 0; t < tokens; ++t) {
+    if (r.experts(t, 0) < 0) continue;
     double squares = 0, next = -INFINITY;
     const auto preference = [&](Index e) {
       if (selection_bias.empty()) return logits(t, e);

@@ -27,6 +27,7 @@ struct WarmSetting {
   std::int64_t micro_batch_size;  // of WarmStep::sequences
   std::int64_t layers = 2, hidden = 32, intermediate = 48;
   std::int64_t length = 24, second_document = 10;  // of a sequence, and where its second document begins
+  bool padded = false;   // sequences end in padding, one in 3 tokens of it, the next in 6, ...
   bool steered = false;  // by all that steers the balance: a schedule from 0 on, a target for MaxVio, a selection bias
 };
 inline void PrintTo(const WarmSetting& setting, std::ostream* out) { *out << setting.name; }
@@ -69,13 +70,18 @@ class WarmStep {
       targets_[i] = t % 9 == 0 ? -100 : static_cast<std::int32_t>((t * 31 + number) % vocabulary);
       document_start_[i] =
           t % setting_.length < setting_.second_document ? 0 : static_cast<std::int32_t>(setting_.second_document);
+      if (!setting_.padded || t % setting_.length < setting_.length - 3 * (1 + t / setting_.length)) continue;
+      ids_[i] = -1, targets_[i] = -100;
+      document_start_[i] = static_cast<std::int32_t>(t % setting_.length);
     }
     step_->steer(number);
     const StepResult result = step_->compute_gradients({.sequences = sequences,
                                                         .sequence_length = setting_.length,
                                                         .ids = ids_,
                                                         .targets = targets_,
-                                                        .document_start = document_start_});
+                                                        .document_start = document_start_,
+                                                        .positions = setting_.padded ? Positions::of_document
+                                                                                     : Positions::of_sequence});
     ASSERT_TRUE(result.finite);
     step_->apply(result, number, 1e-3);
   }

@@ -50,8 +50,7 @@ void collect_assignments(Mixtral& model, Context context, const Source& source, 
     columns.read(dataset, done, count, length);
     context.activations.rewind({});
     context.scratch.rewind({});
-    TokenBatch batch = make_token_batch(context.backend, context.activations, count, length, columns.ids,
-                                        columns.targets, columns.document_start);
+    TokenBatch batch = columns.batch(context.backend, context.activations);
     batch.dropless = true;
     saved.choices = context.activations.take(
         DType::i32, {model.config().num_hidden_layers, batch.tokens(), model.config().num_experts_per_tok});

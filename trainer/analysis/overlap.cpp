@@ -181,8 +181,7 @@ std::size_t add_output_overlap(Mixtral& model, Context context, const std::vecto
     columns.read(*source.dataset, 0, 1, length);
     context.activations.rewind({});
     context.scratch.rewind({});
-    TokenBatch batch = make_token_batch(context.backend, context.activations, 1, length, columns.ids, columns.targets,
-                                        columns.document_start);
+    TokenBatch batch = columns.batch(context.backend, context.activations);
     batch.dropless = true;
     model.forward(context, batch, Keep::all, saved);
     const std::vector<std::int32_t> places = spread_places(count, length);
