@@ -109,9 +109,12 @@ TEST_F(Inputs, GiveTheSameTextInEveryWrapping) {
   expect_same("a.txt", text, small_model_file());
   expect_same("b.txt", text, "bytes");
   expect_same("c.txt", text, chat.string());
-  // A run of blanks longer than what is looked ahead, with a token that takes them in at its end.
-  expect_same("d.txt", std::string((1 << 20) - 5, 'k') + std::string(200'000, ' ') + "<|im_end|> ka", chat.string());
+  // A token that takes in a long run of blanks in front of it, and of which the second MiB that is read has the beginning alone.
+  expect_same("d.txt", std::string((1 << 20) - 5, 'k') + std::string((1 << 20) + 1, ' ') + "<|im_end|> ka",
+              chat.string());
   expect_same("e.txt", std::string(1 << 20, 'k'), "bytes");
+  // A character in two parts.
+  expect_same("g.txt", std::string((1 << 20) - 1, 'k') + "日本" + std::string(1 << 20, 'k'), "bytes");
   expect_same("f.txt", "\xEF\xBB\xBFx", "bytes");
 }
 
