@@ -10,11 +10,15 @@ pkg_check_modules(SENTENCEPIECE REQUIRED IMPORTED_TARGET sentencepiece)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
+find_package(ZLIB REQUIRED)
+pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
 
 # FindHDF5 offers the C library as variables; a target keeps its include path out of the other folders.
 add_library(hdf5_c INTERFACE)
 target_include_directories(hdf5_c SYSTEM INTERFACE ${HDF5_C_INCLUDE_DIRS})
 target_link_libraries(hdf5_c INTERFACE ${HDF5_C_LIBRARIES})
+
+include(cmake/arrow.cmake)
 
 if(SMOE_FUZZ)
   return()  # the readers need no more

@@ -39,7 +39,7 @@ std::string readings(const std::vector<CorpusFile>& inputs) {
   std::vector<std::string> parts;
   if (inputs.size() <= most_by_name) {
     for (const CorpusFile& file : inputs)
-      parts.push_back(fmt::format("{} as {}", printable(file.path.string()), name_of(file.format)));
+      parts.push_back(fmt::format("{} as {}", printable(file.name()), name_of(file.format)));
   } else {
     std::map<CorpusFormat, std::int64_t> counts;
     for (const CorpusFile& file : inputs) ++counts[file.format];
@@ -55,18 +55,35 @@ void print_passed_over(const std::vector<PassedOver>& kinds) {
                kind.files == 1 ? "" : "the first is ", printable(kind.first.string()));
 }
 
+// Of what --skip-bad passes over, the first ten; the rest is counted.
+void print_bad_document(const std::string& message, Progress* progress) {
+  const std::string line = fmt::format("smoe: passed over: {}", printable(message));
+  if (progress)
+    progress->say(line);
+  else
+    fmt::print(stderr, "{}\n", line);
+}
+
+void print_bad_count(std::int64_t bad) {
+  if (bad > 0) fmt::print("passed over: {} bad document(s) (--skip-bad)\n", bad);
+}
+
 void train_vocabulary(const PrepareArguments& arguments) {
-  const TrainTokenizerOptions options{.inputs = arguments.options.inputs,
-                                      .format = corpus_format_of(arguments.format),
-                                      .text_field = arguments.options.text_field,
-                                      .vocab_size = arguments.train_vocab_size,
-                                      .out_directory = arguments.options.out_directory};
+  const TrainTokenizerOptions options{
+      .inputs = arguments.options.inputs,
+      .format = corpus_format_of(arguments.format),
+      .text_field = arguments.options.text_field,
+      .vocab_size = arguments.train_vocab_size,
+      .out_directory = arguments.options.out_directory,
+      .skip_bad = arguments.options.skip_bad,
+      .on_bad = [](const std::string& message) { print_bad_document(message, nullptr); }};
   const TrainTokenizerSummary summary = train_tokenizer(options);
   fmt::print("{}: {} pieces, learned from {} lines ({} of {}) in {}\n", printable(summary.file.string()),
              options.vocab_size, summary.lines, size_of(summary.sampled_bytes), size_of(summary.corpus_bytes),
              format_duration(summary.seconds));
   fmt::print("read {}\n", readings(summary.inputs));
   print_passed_over(summary.passed_over);
+  print_bad_count(summary.bad_documents);
   if (summary.skipped_lines > 0) fmt::print("{} lines were not UTF-8 and passed over\n", summary.skipped_lines);
 }
 
@@ -84,6 +101,7 @@ void print_summary(const PrepareOptions& options, const PrepareSummary& summary)
   if (summary.empty_documents + summary.skipped_hidden > 0)
     fmt::print("passed over: {} empty documents, {} hidden files\n", summary.empty_documents, summary.skipped_hidden);
   print_passed_over(summary.passed_over);
+  print_bad_count(summary.bad_documents);
   if (summary.foreign_bytes > 0)
     fmt::print("{} bytes were zero or no UTF-8, and taken as they are (--format text)\n", summary.foreign_bytes);
   if (summary.spelled_controls > 0)
@@ -106,6 +124,7 @@ void tokenize(const PrepareArguments& arguments) {
     progress->update(static_cast<std::int64_t>(now.bytes_done),
                      fmt::format("{} tokens", format_count(static_cast<double>(now.tokens))));
   };
+  options.on_bad = [&](const std::string& message) { print_bad_document(message, progress ? &*progress : nullptr); };
   if (!options.tokenizer.empty()) warn_of_tokens_left_out(options.tokenizer);
   const PrepareSummary summary = prepare(options);
   if (progress) progress->finish();
@@ -137,7 +156,10 @@ void add_prepare_command(CommandLine& line) {
   const Command command =
       line.command("prepare", "turns files into token shards, or trains a SentencePiece vocabulary on them");
   command
-      .path("INPUT", options.inputs, "files of text, JSON or ids, or directories that stand for all files below them")
+      .path(
+          "INPUT", options.inputs,
+          "files of text, JSON or ids, as they are or compressed (gzip, zstd); directories, for all files below them; quoted "
+          "patterns ('data/**/*.jsonl.gz'); pipes, and - for standard input")
       .required();
   command.path("--out", options.out_directory, "directory of the shards, or of the trained tokenizer.model").required();
   const Option tokenizer = command.path(
@@ -155,12 +177,32 @@ void add_prepare_command(CommandLine& line) {
           .excludes(tokenizer)
           .excludes(vocab_size);
   command
-      .option("--format", arguments->format,
-              "of the input; auto goes by each file's first bytes and name, and refuses what is compressed, a table or "
-              "binary; text takes any bytes")
-      .one_of({"auto", "text", "jsonl", "json", "npy", "megatron"})
+      .option(
+          "--format", arguments->format,
+          "of the input; auto goes by each file's first bytes and name, and refuses tables and what is binary; text takes "
+          "any bytes; u16 and u32 are bare ids, little-endian, as nanoGPT and llm.c have them")
+      .one_of(corpus_format_names())
       .show_default();
-  command.option("--text-field", options.text_field, "key of the text in a JSON object").show_default();
+  command
+      .option("--text-field", options.text_field,
+              "key of the text in a JSON object, or the path to one in nested objects: meta.body; column of a table")
+      .show_default();
+  command
+      .option("--skip-bad", options.skip_bad,
+              "at most so many objects that are damaged or have no text are passed over, told and counted")
+      .range(0, std::int64_t{1} << 40)
+      .show_default();
+  command.option("--dataset", options.dataset, "of HDF5 files: the dataset of ids; none is needed for token shards");
+  const Option document_end =
+      command
+          .option(
+              "--document-end", options.document_end,
+              "id that ends each document of a file of bare ids, of which it stays the last: nanoGPT's is 50256; without, a "
+              "1-D array is one document")
+          .range(0, 0x7FFFFFFF);
+  command.option("--document-begin", options.document_begin, "id that begins each document instead: llm.c's is 50256")
+      .range(0, 0x7FFFFFFF)
+      .excludes(document_end);
   command.option("--source", options.source, "where the documents come from, for the manifest");
   command
       .option("--shard-tokens", options.shard_tokens,

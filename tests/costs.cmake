@@ -30,6 +30,7 @@ set(smoe_costs
   "^TraceBackendOps\\." 4
   "^Ops/PlantedErrors\\.AreSeen/attention_backward" 20
   "^Ops/PlantedErrors\\.AreSeen/attention" 5
+  "^Inputs\\.GiveTheSame" 8
   "^GradientReducer\\.8" 3
   "^(Processes|CommandLine|ReportInBrowser|StudyInBrowser|Prepare|SafetensorsProperty)\\." 3
   "^(SteeredRouter|Evaluation|ManyShards|ConsecutiveRuns|OddSteps|Rehearsal)\\." 3

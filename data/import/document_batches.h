@@ -21,6 +21,7 @@ struct TokenRun {
   std::int64_t empty_documents = 0;        // left out
   std::int64_t foreign_bytes = 0;          // zero, or of no UTF-8 character, and taken all the same
   std::int64_t spelled_controls = 0;       // "<s>" and "</s>" in the text: characters, not ids
+  std::vector<std::string> bad_documents;  // left out: what was said of each
 };
 
 using TokenizeJob = std::function<TokenRun()>;
@@ -30,8 +31,14 @@ struct BatchSettings {
   std::int64_t vocab_size = 0;           // bounds ids that come ready-made
   std::string text_field;
   bool append_eos = true;
-  bool any_bytes = false;  // of text: zero bytes and what is no UTF-8 are counted instead of refused
+  bool any_bytes = false;            // of text: zero bytes and what is no UTF-8 are counted instead of refused
+  std::int64_t skip_bad = 0;         // so many bad documents may be left out
+  std::string dataset = {};          // of HDF5; empty: that of a token shard
+  std::int64_t document_end = -1;    // of 1-D ids: the one that ends a document; -1: none does
+  std::int64_t document_begin = -1;  // or the one that begins one
 };
+
+class DocumentReader;
 
 class DocumentBatches {
  public:
@@ -43,19 +50,10 @@ class DocumentBatches {
   TokenizeJob next();
 
  private:
-  class Reader;
-  class TextReader;
-  template <class Input, class Some>
-  class ObjectReader;
-  class NpyReader;
-  class MegatronReader;
-
-  std::unique_ptr<Reader> open(const CorpusFile& file) const;
-
   const std::vector<CorpusFile>* files_;
   BatchSettings settings_;
   std::size_t next_file_ = 0;
-  std::unique_ptr<Reader> reader_;
+  std::unique_ptr<DocumentReader> reader_;
 };
 
 }  // namespace smoe

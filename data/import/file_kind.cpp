@@ -34,9 +34,7 @@ constexpr const char* no_text = "it holds no text to prepare";
 constexpr const char* save_ids = "ids are saved with numpy.save, texts as JSON lines";
 constexpr const char* save_text = "save its text as UTF-8";
 constexpr const char* dump_rows = "write its texts as JSON lines first, each with json.dumps";
-constexpr const char* hdf5_advice =
-    "token shards are trained on as they are, by their directory; of another file write ids with numpy.save, or texts as "
-    "JSON lines";
+constexpr const char* hdf5_advice = "--format hdf5 reads ids from it";
 
 constexpr Signature signatures[] = {
     {"\x1F\x8B"sv, 0, Wrapping::packed, "gzip-compressed", "zcat {0} > {1}"},
@@ -184,9 +182,9 @@ FileKind half_of_a_pair(const fs::path& path) {
   if (index)
     return {"the index of a Megatron dataset without its ids", fmt::format("copy {} beside it", other.string()), true};
   return {"half of a Megatron dataset, or ids without a header",
-          fmt::format("a Megatron dataset is the .bin and its index: copy {} beside it. Bare ids become an array, in "
-                      "Python: numpy.save('{}', numpy.fromfile('{}', dtype='<u2'))",
-                      other.string(), fs::path(path).replace_extension(".npy").string(), path.string()),
+          fmt::format("a Megatron dataset is the .bin and its index: copy {} beside it. Bare ids are read with "
+                      "--format u16 or --format u32",
+                      other.string()),
           true};
 }
 

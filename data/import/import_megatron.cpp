@@ -8,7 +8,6 @@
 #include <stdexcept>
 
 #include "data/import/file_kind.h"
-#include "data/import/import_jsonl.h"
 
 namespace smoe {
 namespace fs = std::filesystem;
@@ -26,6 +25,10 @@ T load(const char* at) {
   T value;
   std::memcpy(&value, at, sizeof(T));
   return value;
+}
+
+std::string_view text_of(const MappedFile& file) {
+  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
 }
 
 constexpr std::uint64_t index_header_bytes = 9 + 8 + 1 + 8 + 8;

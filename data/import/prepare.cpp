@@ -12,6 +12,7 @@
 #include <system_error>
 #include <vector>
 
+#include "data/import/bad_documents.h"
 #include "data/import/document_batches.h"
 #include "data/files/files.h"
 #include "data/import/npy.h"
@@ -36,6 +37,20 @@ void check_vocabulary_is_given(const PrepareOptions& options, const CorpusFiles&
                       file.path.string(), name_of(file.format)));
   if (options.vocab_size < 1)
     throw std::runtime_error("files of ids need --tokenizer or --vocab-size: ids are checked against it");
+}
+
+// An option that says how a format is read, where no file is of that format, is a slip.
+void check_options_have_a_use(const PrepareOptions& options, const CorpusFiles& corpus) {
+  const auto has = [&](auto&& is_meant) {
+    return std::any_of(corpus.files.begin(), corpus.files.end(),
+                       [&](const CorpusFile& file) { return is_meant(file.format); });
+  };
+  if (!options.dataset.empty() && !has([](CorpusFormat f) { return f == CorpusFormat::hdf5; }))
+    throw std::runtime_error("--dataset names a dataset of HDF5 files, and none of the inputs is one");
+  const bool splits = options.document_end >= 0 || options.document_begin >= 0;
+  if (splits && !has([](CorpusFormat f) { return carries_ids(f) && f != CorpusFormat::megatron; }))
+    throw std::runtime_error(
+        "--document-end and --document-begin cut files of ids into documents, and none of the inputs is one");
 }
 
 ShardSetInfo describe(const PrepareOptions& options, const Tokenizer* tokenizer) {
@@ -145,6 +160,20 @@ void warn_of_columns(const CorpusFiles& corpus, PrepareSummary& summary) {
                              "; ids of one document are a 1-D array: numpy.save(f, a.ravel())");
 }
 
+// nanoGPT and llm.c lay all documents of a corpus into one file, which is one document unless its ends are told.
+void warn_of_files_of_one_document(const PrepareOptions& options, const CorpusFiles& corpus, PrepareSummary& summary) {
+  constexpr std::uint64_t hardly_one = 4 << 20;  // bytes
+  if (options.document_end >= 0 || options.document_begin >= 0) return;
+  const auto large = std::find_if(corpus.files.begin(), corpus.files.end(), [](const CorpusFile& file) {
+    return (file.format == CorpusFormat::u16 || file.format == CorpusFormat::u32) && file.bytes > hardly_one;
+  });
+  if (large != corpus.files.end())
+    summary.warnings.push_back(fmt::format(
+        "{} is stored as one document; where it holds many, name the id that ends each: --document-end 50256 is "
+        "that of nanoGPT's and of GPT-2's tokens, --document-begin 50256 that of llm.c's",
+        large->name()));
+}
+
 // Encodes on many threads and stores in order. A few jobs more than threads are in flight, which bounds the memory.
 void run_jobs(DocumentBatches& batches, int threads, const std::function<void(TokenRun)>& store) {
   std::deque<std::future<TokenRun>> in_flight;
@@ -168,6 +197,7 @@ PrepareSummary prepare(const PrepareOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   const CorpusFiles corpus = list_corpus_files(options.inputs, options.format);
   check_vocabulary_is_given(options, corpus);
+  check_options_have_a_use(options, corpus);
   const std::unique_ptr<Tokenizer> tokenizer = options.tokenizer.empty() ? nullptr : load_tokenizer(options.tokenizer);
   const bool has_text = std::any_of(corpus.files.begin(), corpus.files.end(),
                                     [](const CorpusFile& file) { return !carries_ids(file.format); });
@@ -177,8 +207,11 @@ PrepareSummary prepare(const PrepareOptions& options) {
 
   ShardWriter writer(options.out_directory, describe(options, tokenizer.get()), options.shard_tokens);
   DocumentSink sink(writer);
-  DocumentBatches batches(corpus.files, {tokenizer.get(), tokenizer ? tokenizer->vocab_size() : options.vocab_size,
-                                         options.text_field, options.append_eos, options.format == CorpusFormat::text});
+  DocumentBatches batches(
+      corpus.files, {tokenizer.get(), tokenizer ? tokenizer->vocab_size() : options.vocab_size, options.text_field,
+                     options.append_eos, options.format == CorpusFormat::text, options.skip_bad, options.dataset,
+                     options.document_end, options.document_begin});
+  BadDocuments bad(options.skip_bad, options.on_bad);
   PrepareSummary summary;
   summary.bytes_total = corpus.bytes();
   summary.files = static_cast<std::int64_t>(corpus.files.size());
@@ -186,8 +219,11 @@ PrepareSummary prepare(const PrepareOptions& options) {
   summary.passed_over = corpus.passed_over;
   summary.inputs = corpus.files;
   warn_of_columns(corpus, summary);
+  warn_of_files_of_one_document(options, corpus, summary);
   run_jobs(batches, std::max(1, options.threads), [&](const TokenRun& run) {
+    for (const std::string& message : run.bad_documents) bad.add(message);
     sink.add(run);
+    summary.bad_documents = bad.count();
     summary.bytes_done += run.bytes;
     summary.empty_documents += run.empty_documents;
     summary.foreign_bytes += run.foreign_bytes;
@@ -201,8 +237,8 @@ PrepareSummary prepare(const PrepareOptions& options) {
   if (summary.tokens == 0)
     throw std::runtime_error(
         fmt::format("no document to store: {} ({} bytes) held neither text nor ids ({} empty "
-                    "documents and {} hidden files were passed over{})",
-                    fmt::join(options.inputs, ", "), summary.bytes_total, summary.empty_documents,
+                    "and {} bad documents and {} hidden files were passed over{})",
+                    fmt::join(options.inputs, ", "), summary.bytes_done, summary.empty_documents, summary.bad_documents,
                     summary.skipped_hidden, corpus.passed_over.empty() ? "" : "; " + corpus.describe_passed_over()));
   TokenizerCopy copy(options.out_directory, tokenizer.get());
   const ShardSetSummary written = writer.finish();

@@ -12,28 +12,35 @@
 namespace smoe {
 
 struct PrepareProgress {
-  std::uint64_t bytes_done = 0, bytes_total = 0;  // of the input files
+  std::uint64_t bytes_done = 0,
+                bytes_total = 0;  // of the input files, as they are; total: 0 where a pipe is among them
   std::int64_t tokens = 0, documents = 0;
   double seconds = 0;
 };
 
 struct PrepareOptions {
-  std::vector<std::string> inputs;  // files or directories
+  std::vector<std::string> inputs;  // see list_corpus_files()
   std::string out_directory;        // made if missing; one that holds shards already is refused
   CorpusFormat format = CorpusFormat::automatic;
   std::string tokenizer;            // see load_tokenizer(); may be empty where all inputs carry ids
   std::int64_t vocab_size = 0;      // in place of a tokenizer; 0: none
-  std::string text_field = "text";  // of JSON
-  std::string source;               // what the manifest says of the origin; empty: the inputs' names
+  std::string text_field = "text";  // of JSON and Parquet; a path into nested objects is written a.b
+  std::string dataset;              // of HDF5; empty: the files are token shards
+  // Ids of one dim are one document, unless one of them is said to end a document or to begin one; -1: none is.
+  std::int64_t document_end = -1, document_begin = -1;
+  std::int64_t skip_bad = 0;  // at most so many objects (lines, rows) that are no document are left out
+  std::string source;         // what the manifest says of the origin; empty: the inputs' names
   std::int64_t shard_tokens = default_shard_tokens;
   bool append_eos = true;  // to each text; documents that carry ids are stored as they are
   int threads = 1;         // that tokenise; at least 1
-  std::function<void(const PrepareProgress&)> on_progress;  // called on the calling thread, about once a MiB of input
+  // Called on the calling thread: about once a MiB of input; for each of the first ten bad documents.
+  std::function<void(const PrepareProgress&)> on_progress;
+  std::function<void(const std::string&)> on_bad;
 };
 
 struct PrepareSummary : PrepareProgress {
   std::int64_t shards = 0, files = 0;
-  std::int64_t empty_documents = 0;  // left out
+  std::int64_t empty_documents = 0, bad_documents = 0;  // left out
   std::int64_t skipped_hidden = 0;
   std::vector<CorpusFile> inputs;       // what each file was taken for
   std::vector<PassedOver> passed_over;  // what directories held besides

@@ -6,37 +6,83 @@
 
 namespace smoe {
 
+namespace {
+
+constexpr std::size_t some_text = 1 << 20;
+
+}  // namespace
+
+std::uint64_t TextLines::bytes() const {
+  if (text_) return bytes_before_ + text_->taken();
+  return bytes_before_ + (json_ ? json_->text_bytes() : 0);
+}
+
+void TextLines::open(const CorpusFile& file) {
+  if (file.format == CorpusFormat::text)
+    text_ = std::make_unique<TextWindow>(file);
+  else if (file.format == CorpusFormat::parquet)
+    table_ = open_parquet(file, text_field_);
+  else
+    json_ = open_json(file);
+}
+
+bool TextLines::next_object() {
+  const auto read = [&](const Json& object, const std::string& where) { document_ = field_.of(object, where); };
+  do {
+    if (next_good(objects_, bad_ ? *bad_ : none_, read)) return true;
+  } while (json_->next(some_text, objects_));
+  return false;
+}
+
+bool TextLines::next_row() {
+  for (;;) {
+    while (next_row_ < rows_.texts.size()) {
+      const std::size_t row = next_row_++;
+      if (!rows_.faults[row]) {
+        document_ = std::move(rows_.texts[row]);
+        bytes_before_ += document_.size();
+        return true;
+      }
+      (bad_ ? *bad_ : none_).add(fault_of_row(rows_, row));
+    }
+    next_row_ = 0;
+    if (!table_->next(some_text, rows_)) return false;
+  }
+}
+
+// The next document, or more of a text; false at the end of all.
 bool TextLines::next_document() {
   for (;;) {
-    if (jsonl_lines_.next_document(text_field_, json_document_) ||
-        json_objects_.next_document(text_field_, json_document_)) {
-      rest_ = json_document_;
+    if (text_ && fill()) return true;
+    if ((json_ && next_object()) || (table_ && next_row())) {
+      rest_ = document_;
       return true;
     }
-    if (jsonl_file_ && jsonl_file_->next_lines(1 << 20, jsonl_lines_)) continue;
-    if (json_file_ && json_file_->next_objects(1 << 20, json_objects_)) continue;
-    jsonl_file_.reset();
-    json_file_.reset();
+    bytes_before_ = bytes();
+    text_.reset();
+    json_.reset();
+    table_.reset();
+    objects_ = {};
+    rows_ = {};
     if (next_file_ == files_->size()) return false;
-    const CorpusFile& file = (*files_)[next_file_++];
-    if (file.format == CorpusFormat::jsonl) {
-      jsonl_file_.emplace(file.path);
-      continue;
-    }
-    if (file.format == CorpusFormat::json) {
-      json_file_.emplace(file.path);
-      continue;
-    }
-    text_file_ = std::make_shared<MappedFile>(file.path);
-    rest_ = without_byte_order_mark(text_of(*text_file_));
-    return true;
+    open((*files_)[next_file_++]);
+    if (text_) rest_ = text_->text();
   }
+}
+
+// Makes what is left of a text long enough for a line; false where nothing is left.
+bool TextLines::fill() {
+  text_->take(text_->text().size() - rest_.size());
+  while (text_->text().size() <= longest_line && text_->grow()) {
+  }
+  rest_ = text_->text();
+  return !rest_.empty();
 }
 
 std::optional<std::string_view> TextLines::next() {
   constexpr std::string_view line_ends("\n\0", 2);
   for (;;) {
-    while (rest_.empty())
+    if (rest_.empty() || (text_ && rest_.size() <= longest_line && !text_->whole()))
       if (!next_document()) return std::nullopt;
     std::size_t end = std::min(rest_.substr(0, longest_line + 1).find_first_of(line_ends), rest_.size());
     const bool cut = end > longest_line;

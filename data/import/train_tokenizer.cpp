@@ -4,9 +4,10 @@
 #include <sentencepiece_trainer.h>
 
 #include <chrono>
-#include <exception>
 #include <stdexcept>
+#include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "data/files/files.h"
 #include "data/files/sha256.h"
@@ -25,43 +26,61 @@ std::uint64_t scramble(std::uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// The library pulls its training text through this. An exception must not cross it: it is kept for the caller.
-class SampledLines final : public sentencepiece::SentenceIterator {
+// A share of the lines that leaves about `most_bytes` of the files. How long these are, unpacked or behind a pipe, shows at
+// their end alone; but the share only falls as they are read, and a line once too many stays so.
+class Sample {
  public:
-  SampledLines(TextLines lines, double share) : lines_(std::move(lines)), share_(share) { Next(); }
-
-  bool done() const override { return done_; }
-  const std::string& value() const override { return line_; }
-  sentencepiece::util::Status status() const override { return {}; }
-
-  void Next() override {
-    try {
-      while (const auto line = lines_.next())
-        if (static_cast<double>(scramble(place_++)) * 0x1p-64 < share_) {
-          line_ = *line;
-          ++taken_;
-          bytes_ += line_.size();
-          return;
-        }
-    } catch (...) {
-      error_ = std::current_exception();
+  Sample(TextLines& lines, std::uint64_t most_bytes) : most_bytes_(most_bytes) {
+    for (std::uint64_t place = 0; const auto line = lines.next(); ++place) {
+      const std::uint64_t hash = scramble(place);
+      if (!is_in(hash, lines.bytes())) continue;
+      lines_.push_back({hash, std::string(*line)});
+      bytes_ += line->size();
+      if (bytes_ > 2 * most_bytes_) prune(lines.bytes());
     }
-    done_ = true;
+    prune(lines.bytes());
   }
 
-  std::exception_ptr error() const { return error_; }
-  std::int64_t taken() const { return taken_; }
+  const std::string& line(std::size_t i) const { return lines_[i].text; }
+  std::size_t size() const { return lines_.size(); }
   std::uint64_t bytes() const { return bytes_; }
-  std::int64_t invalid() const { return lines_.invalid_lines(); }
 
  private:
-  TextLines lines_;
-  double share_;
-  std::string line_;
-  std::uint64_t place_ = 0, bytes_ = 0;
-  std::int64_t taken_ = 0;
-  bool done_ = false;
-  std::exception_ptr error_;
+  struct Line {
+    std::uint64_t hash;
+    std::string text;
+  };
+
+  bool is_in(std::uint64_t hash, std::uint64_t file_bytes) const {
+    const double share =
+        file_bytes <= most_bytes_ ? 2.0 : static_cast<double>(most_bytes_) / static_cast<double>(file_bytes);
+    return static_cast<double>(hash) * 0x1p-64 < share;
+  }
+  void prune(std::uint64_t file_bytes) {
+    std::erase_if(lines_, [&](const Line& line) {
+      if (is_in(line.hash, file_bytes)) return false;
+      bytes_ -= line.text.size();
+      return true;
+    });
+  }
+
+  std::uint64_t most_bytes_, bytes_ = 0;
+  std::vector<Line> lines_;
+};
+
+// What the library pulls its training text through.
+class SampleIterator final : public sentencepiece::SentenceIterator {
+ public:
+  explicit SampleIterator(const Sample& sample) : sample_(&sample) {}
+
+  bool done() const override { return next_ == sample_->size(); }
+  const std::string& value() const override { return sample_->line(next_); }
+  sentencepiece::util::Status status() const override { return {}; }
+  void Next() override { ++next_; }
+
+ private:
+  const Sample* sample_;
+  std::size_t next_ = 0;
 };
 
 // Read off the trainer_spec inside Mixtral's tokenizer.model. The thread count is fixed because the model records it.
@@ -104,7 +123,7 @@ void check(const TrainTokenizerOptions& options, const CorpusFiles& corpus, cons
                     options.vocab_size, least, most));
   for (const CorpusFile& file : corpus.files)
     if (carries_ids(file.format))
-      throw std::runtime_error(fmt::format("{} holds token ids ({}); a tokenizer is trained on text or JSONL",
+      throw std::runtime_error(fmt::format("{} holds token ids ({}); a tokenizer is trained on texts",
                                            file.path.string(), name_of(file.format)));
   std::error_code ignored;
   if (fs::symlink_status(target, ignored).type() != fs::file_type::not_found && !ignored)
@@ -142,32 +161,31 @@ TrainTokenizerSummary train_tokenizer(const TrainTokenizerOptions& options) {
   AtomicFile file(target);  // before the long work, so that a directory that cannot be written shows now
 
   TrainTokenizerSummary summary;
-  summary.corpus_bytes = corpus.bytes();
-  const double share = summary.corpus_bytes <= options.sample_bytes
-                           ? 2.0
-                           : static_cast<double>(options.sample_bytes) / static_cast<double>(summary.corpus_bytes);
-  SampledLines lines(TextLines(corpus.files, options.text_field), share);
-  if (lines.error()) std::rethrow_exception(lines.error());
-  if (lines.done())
+  BadDocuments bad(options.skip_bad, options.on_bad);
+  TextLines lines(corpus.files, options.text_field, &bad);
+  const Sample sample(lines, options.sample_bytes);
+  if (sample.size() == 0)
     throw std::runtime_error(
         fmt::format("{} hold no text to learn a vocabulary from", fmt::join(options.inputs, ", ")));
 
   std::string model;
-  const auto status = sentencepiece::SentencePieceTrainer::Train(mixtral_settings(options.vocab_size), &lines, &model);
-  if (lines.error()) std::rethrow_exception(lines.error());
+  SampleIterator text(sample);
+  const auto status = sentencepiece::SentencePieceTrainer::Train(mixtral_settings(options.vocab_size), &text, &model);
   if (!status.ok())
     throw std::runtime_error(
         fmt::format("SentencePiece could not train a vocabulary of {} on {} bytes of text: {}; "
                     "give more text, or another size",
-                    options.vocab_size, lines.bytes(), reason_of(status)));
+                    options.vocab_size, sample.bytes(), reason_of(status)));
   file.write(model);
   file.commit();
 
   summary.file = target;
   summary.sha256 = sha256_hex(model);
-  summary.sampled_bytes = lines.bytes();
-  summary.lines = lines.taken();
-  summary.skipped_lines = lines.invalid();
+  summary.corpus_bytes = lines.bytes();
+  summary.sampled_bytes = sample.bytes();
+  summary.lines = static_cast<std::int64_t>(sample.size());
+  summary.skipped_lines = lines.invalid_lines();
+  summary.bad_documents = bad.count();
   summary.inputs = corpus.files;
   summary.passed_over = corpus.passed_over;
   summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -13,11 +14,13 @@
 namespace smoe {
 
 struct TrainTokenizerOptions {
-  std::vector<std::string> inputs;  // files or directories of text or JSONL
+  std::vector<std::string> inputs;  // as PrepareOptions has them, of texts
   CorpusFormat format = CorpusFormat::automatic;
   std::string text_field = "text";
   std::int64_t vocab_size = 0;  // in [260, 2^20]
   std::string out_directory;    // made if missing; receives tokenizer.model
+  std::int64_t skip_bad = 0;    // as PrepareOptions has them
+  std::function<void(const std::string&)> on_bad = {};
   // Where the files hold more than this, a share of their lines, chosen by a hash of where they stand, is learned from.
   std::uint64_t sample_bytes = 16 << 20;
 };
@@ -25,10 +28,11 @@ struct TrainTokenizerOptions {
 struct TrainTokenizerSummary {
   std::filesystem::path file;
   std::string sha256;
-  std::uint64_t corpus_bytes = 0;       // of the files
+  std::uint64_t corpus_bytes = 0;       // of the files, unpacked
   std::uint64_t sampled_bytes = 0;      // of text learned from
   std::int64_t lines = 0;               // learned from
   std::int64_t skipped_lines = 0;       // not UTF-8
+  std::int64_t bad_documents = 0;       // left out
   std::vector<CorpusFile> inputs;       // what each file was taken for
   std::vector<PassedOver> passed_over;  // what directories held besides
   double seconds = 0;

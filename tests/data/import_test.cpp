@@ -9,9 +9,11 @@
 #include <utility>
 #include <vector>
 
+#include "data/import/bad_documents.h"
 #include "data/import/corpus_files.h"
 #include "data/import/import_jsonl.h"
 #include "data/import/import_megatron.h"
+#include "data/import/text_field.h"
 #include "data/files/json.h"
 #include "tests/data/megatron_fixtures.h"
 #include "tests/support/message_of.h"
@@ -102,6 +104,23 @@ TEST(CorpusFilesBadInput, NamesWhatIsMissing) {
   expect_refused([] { corpus_format_of("csv"); }, {"csv", "jsonl"});
 }
 
+// The next text of a batch, and where it stands; nothing where there is none left.
+std::optional<std::string> next_text(JsonBatch& batch, const std::string& field = "text",
+                                     std::string* place = nullptr) {
+  Json object;
+  std::string where;
+  if (!batch.next(object, where)) return std::nullopt;
+  if (place) *place = where;
+  return TextField(field).of(object, where);
+}
+
+JsonBatch only_batch(const std::filesystem::path& path) {
+  JsonlFile file({path, CorpusFormat::jsonl});
+  JsonBatch batch;
+  EXPECT_TRUE(file.next(1 << 20, batch));
+  return batch;
+}
+
 TEST(Jsonl, GivesWholeLinesAndTheirNumbers) {
   const ScratchDir directory;
   std::string text;
@@ -109,34 +128,35 @@ TEST(Jsonl, GivesWholeLinesAndTheirNumbers) {
   text += "{\"text\": \"last\"}";
   spill(directory / "a.jsonl", text);
   for (const std::size_t bytes : {1, 7, 100, 100000}) {
-    JsonlFile file(directory / "a.jsonl");
-    JsonlLines lines;
-    std::string joined, document;
-    std::int64_t line = 1;
-    std::vector<std::string> documents;
-    while (file.next_lines(bytes, lines)) {
-      EXPECT_EQ(lines.first_line, line);
-      line += std::count(lines.text.begin(), lines.text.end(), '\n');
-      joined += lines.text;
-      while (lines.next_document("text", document)) documents.push_back(document);
+    JsonlFile file({directory / "a.jsonl", CorpusFormat::jsonl});
+    JsonBatch batch;
+    std::uint64_t read = 0;
+    std::vector<std::string> documents, places;
+    while (file.next(bytes, batch)) {
+      read += batch.bytes;
+      std::string place;
+      while (const auto document = next_text(batch, "text", &place)) {
+        documents.push_back(*document);
+        places.push_back(std::filesystem::path(place).filename());
+      }
     }
-    EXPECT_EQ(joined, text);
+    EXPECT_EQ(read, text.size());
     ASSERT_EQ(documents.size(), 51u);
     EXPECT_EQ(documents[9], std::string(9, 'x'));
+    EXPECT_EQ(places[9], "a.jsonl:19:1");
     EXPECT_EQ(documents[50], "last");
+    EXPECT_EQ(places[50], "a.jsonl:101:1");
   }
 }
 
 TEST(JsonlBadInput, NamesFileLineAndColumn) {
   const ScratchDir directory;
   const auto refused = [&](const std::string& second_line, std::initializer_list<std::string_view> pieces) {
-    spill(directory / "a.jsonl", "{\"text\": \"fine\"}\n" + second_line + "\n");
-    JsonlFile file(directory / "a.jsonl");
-    JsonlLines lines;
-    ASSERT_TRUE(file.next_lines(1000, lines));
-    std::string document;
-    ASSERT_TRUE(lines.next_document("text", document));
-    expect_refused([&] { lines.next_document("text", document); }, pieces);
+    spill(directory / "a.jsonl", "{\"text\": \"fine\"}\n" + second_line + "\n{\"text\": \"third\"}\n");
+    JsonBatch batch = only_batch(directory / "a.jsonl");
+    ASSERT_EQ(next_text(batch), "fine");
+    expect_refused([&] { next_text(batch); }, pieces);
+    EXPECT_EQ(next_text(batch), "third") << "it goes on behind what it refused";
   };
   refused("{\"text\": ", {"a.jsonl:2:10: not valid JSON"});
   refused("{\"text\": 7}", {"a.jsonl:2:1: \"text\": found 7"});
@@ -159,25 +179,52 @@ TEST(Jsonl, NonFiniteNumbersBesideTheTextAreNoError) {
   spill(directory / "a.jsonl",
         "{\"text\": \"abc\", \"score\": NaN}\n"
         "{\"score\": [NaN, -Infinity, {\"x\": Infinity}], \"text\": \"NaN \\\"Infinity\", \"z\": 1.5}");
-  JsonlFile file(directory / "a.jsonl");
-  JsonlLines lines;
-  ASSERT_TRUE(file.next_lines(1000, lines));
-  std::string document;
-  ASSERT_TRUE(lines.next_document("text", document));
-  EXPECT_EQ(document, "abc");
-  ASSERT_TRUE(lines.next_document("text", document));
-  EXPECT_EQ(document, "NaN \"Infinity");
+  JsonBatch batch = only_batch(directory / "a.jsonl");
+  EXPECT_EQ(next_text(batch), "abc");
+  EXPECT_EQ(next_text(batch), "NaN \"Infinity");
+}
+
+TEST(TextField, IsAKeyOrAPathIntoNestedObjects) {
+  const auto text = [](const std::string& field, const std::string& object) {
+    return TextField(field).of(parse_json(object, "f"), "f:1:1");
+  };
+  EXPECT_EQ(text("a.b", R"({"a": {"b": "inner"}})"), "inner");
+  EXPECT_EQ(text("a.b", R"({"a": {"b": "inner"}, "a.b": "literal"})"), "literal");
+  EXPECT_EQ(text("a.b.c", R"({"a": {"b": {"c": ""}}})"), "");
+  EXPECT_EQ(text("", R"({"": "nameless"})"), "nameless");
+  EXPECT_EQ(text(".", R"({"": {"": "deeper"}})"), "deeper");
+  const auto refused = [&](const std::string& object, std::initializer_list<std::string_view> pieces) {
+    expect_refused([&] { text("a.b", object); }, pieces);
+  };
+  refused(R"({"a": 7})", {"f:1:1: \"a\": found 7, expected an object"});
+  refused(R"({"a": "b"})", {"f:1:1: \"a\": found the string \"b\", expected an object"});
+  refused(R"({"a": {"c": 1}})", {"f:1:1: \"a\": the key \"b\" is missing", "has \"c\"", "--text-field"});
+  refused(R"({"b": 1})", {"f:1:1: the key \"a\" is missing, expected an object", "has \"b\""});
+  refused(R"({"a": {"b": {}}})", {"f:1:1: \"a\": \"b\": found an object, expected a string"});
+  refused(R"({"a": {"b": "x"}, "a.b": 7})", {"\"a.b\": found 7, expected a string"});
+}
+
+TEST(BadDocuments, AreToldCountedAndLimited) {
+  std::vector<std::string> told;
+  BadDocuments some(12, [&](const std::string& message) { told.push_back(message); });
+  for (int i = 1; i <= 12; ++i) some.add("f:" + std::to_string(i));
+  EXPECT_EQ(some.count(), 12);
+  EXPECT_EQ(told.size(), 10u);
+  EXPECT_EQ(told.back(), "f:10");
+  expect_refused([&] { some.add("f:13"); }, {"f:13; this is bad document number 13, and --skip-bad allows 12"});
+  BadDocuments none(0);
+  EXPECT_EQ(message_of([&] { none.add("f:1"); }), "f:1");
 }
 
 // All documents of a JSON file, taken `bytes` at a time, and the bytes that they stand for.
 std::vector<std::string> json_documents(const std::filesystem::path& path, std::size_t bytes) {
-  JsonFile file(path);
-  JsonObjects objects;
+  JsonFile file({path, CorpusFormat::json});
+  JsonBatch batch;
   std::vector<std::string> documents;
   std::uint64_t read = 0;
-  while (file.next_objects(bytes, objects)) {
-    read += objects.bytes;
-    for (std::string document; objects.next_document("text", document);) documents.push_back(document);
+  while (file.next(bytes, batch)) {
+    read += batch.bytes;
+    while (const auto document = next_text(batch)) documents.push_back(*document);
   }
   EXPECT_EQ(read, std::filesystem::file_size(path));
   return documents;

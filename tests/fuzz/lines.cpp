@@ -16,9 +16,9 @@
 namespace smoe::fuzz {
 namespace {
 
-constexpr std::array names = {"a.txt", "b.jsonl", "c.json", "d.npy", "e.bin", "f", "g.NDJSON", "h.csv"};
+constexpr std::array names = {"a.txt", "b.jsonl", "c.json", "d.npy", "e.bin", "f", "g.NDJSON", "h.csv", "i.h5"};
 constexpr std::array formats = {CorpusFormat::automatic, CorpusFormat::text, CorpusFormat::jsonl, CorpusFormat::npy,
-                                CorpusFormat::megatron};
+                                CorpusFormat::megatron,  CorpusFormat::u16,  CorpusFormat::u32};
 
 template <class Choices>
 auto choose(const Choices& choices, char letter) {
@@ -29,7 +29,8 @@ void read_documents(const std::vector<CorpusFile>& files) {
   const ByteTokenizer tokenizer;
   const std::int64_t vocab_size = tokenizer.vocab_size();
   DocumentBatches batches(
-      files, {.tokenizer = &tokenizer, .vocab_size = vocab_size, .text_field = "text", .append_eos = true});
+      files,
+      {.tokenizer = &tokenizer, .vocab_size = vocab_size, .text_field = "text", .append_eos = true, .skip_bad = 2});
   while (const TokenizeJob job = batches.next()) {
     const TokenRun run = job();
     for (const std::int32_t id : run.ids) require(id >= 0 && id < vocab_size, "an id is of the vocabulary");

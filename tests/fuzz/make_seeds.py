@@ -3,6 +3,7 @@
 
     tests/fuzz/make_seeds.py        standard library only; what it writes is committed
 """
+import gzip
 import json
 import pathlib
 import struct
@@ -199,6 +200,25 @@ write("seeds/lines/json_as_jsonl", b'cc{"text": "one"}\n')
 write("seeds/lines/npy", b"da" + npy("<u2", "(2, 2)", struct.pack("<4H", 1, 2, 3, 4)))
 write("seeds/lines/npy_outside_the_vocabulary", b"da" + npy("<i4", "(1,)", struct.pack("<i", 259)))
 write("seeds/lines/gzip", b"ha\x1f\x8b\x08\0\0\0\0\0")
+write("seeds/lines/jsonl_in_gzip", b"ba" + gzip.compress(b'{"text": "one"}\n?\n{"text": "two"}\n', mtime=0))
+write("seeds/lines/raw_ids", b"ff" + struct.pack("<3H", 1, 2, 258))
+write("seeds/lines/raw_ids_of_odd_size", b"fg" + struct.pack("<3H", 1, 2, 258))
+
+# ---- packed ---------------------------------------------------------------------------------------------------------
+
+member = gzip.compress(b"some words, and some words again\n" * 9, mtime=0)
+write("seeds/packed/gzip", member)
+write("seeds/packed/gzip_members", member + gzip.compress(b"", mtime=0) + member)
+write("seeds/packed/gzip_stored", gzip.compress(b"words", 0, mtime=0))
+write("seeds/packed/gzip_cut_short", member[:-5])
+write("seeds/packed/gzip_and_more", member + b"more")
+# By hand, a frame without a checksum: magic, descriptor, window of 1 KiB; a raw block of 5 bytes, and a last one of 9 times 'x'.
+frame = b"\x28\xb5\x2f\xfd\x00\x00" + (5 << 3).to_bytes(3, "little") + b"words" + (9 << 3 | 3).to_bytes(3, "little") + b"x"
+write("seeds/packed/zstd", frame)
+write("seeds/packed/zstd_frames", frame + b"\x50\x2a\x4d\x18\x02\0\0\0ab" + frame)
+write("seeds/packed/zstd_cut_short", frame[:-1])
+write("seeds/packed/zstd_and_more", frame + b"more words")
+write("seeds/packed/zstd_window_of_1_tib", b"\x28\xb5\x2f\xfd\x00\xf0" + frame[6:])
 
 # ---- found ----------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ std::span<const Target> targets() {
                                      Target{"npy", run_npy},
                                      Target{"megatron", run_megatron},
                                      Target{"lines", run_lines},
+                                     Target{"packed", run_packed},
                                      Target{"manifest", run_manifest},
                                      Target{"hf_config", run_hf_config},
                                      Target{"metrics", run_metrics}};

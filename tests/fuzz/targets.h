@@ -25,6 +25,7 @@ bool run_json(std::string_view input);
 bool run_npy(std::string_view input);
 bool run_megatron(std::string_view input);  // u16 length, NAME.idx, then NAME.bin
 bool run_lines(std::string_view input);     // a letter for the file's name, one for --format, then a file of a corpus
+bool run_packed(std::string_view input);    // gzip or zstd
 bool run_manifest(std::string_view input);
 bool run_hf_config(std::string_view input);  // config.json; or config.json NUL generation_config.json
 bool run_metrics(std::string_view input);

@@ -50,18 +50,125 @@ case_prepare_counts_kinds_where_files_are_many() {
   echo '{"text": "a"}' >corpus/a.jsonl
   expect 0 'read 12 file\(s\) as text, 1 as jsonl' -- prepare corpus
 }
-case_prepare_refuses_compressed_and_tabular_files_by_name() {
-  echo '{"text": "a"}' >f.jsonl
-  gzip f.jsonl
-  printf 'PAR1\025\000PAR1' >f.parquet
+case_prepare_refuses_packed_and_tabular_files_by_name() {
+  echo text >f.txt
+  bzip2 f.txt 2>/dev/null || printf 'BZh91AY&SY\001\377' >f.txt.bz2
+  printf 'ORC\001\377' >f.orc
   printf 'text,label\na,1\n' >f.csv
-  refuses 'f.jsonl.gz is gzip-compressed: .*zcat f.jsonl.gz > f.jsonl' -- "$smoe" prepare f.jsonl.gz
-  refuses 'f.parquet is an Apache Parquet table: .*read_parquet' -- "$smoe" prepare f.parquet
+  tar -czf f.tar.gz f.csv
+  refuses 'f.txt.bz2 is compressed with bzip2: .*bzcat f.txt.bz2 > f.txt' -- "$smoe" prepare f.txt.bz2
+  refuses 'f.orc is an Apache ORC table: .*read_orc' -- "$smoe" prepare f.orc
   refuses 'f.csv is a table' -- "$smoe" prepare f.csv
+  refuses 'f.tar.gz is gzip-compressed, and what it holds is a tar archive: .*tar -xf f.tar.gz' -- "$smoe" prepare f.tar.gz
   mkdir corpus
-  mv f.parquet corpus
+  mv f.orc corpus
   echo text >corpus/a.txt
-  refuses 'corpus/f.parquet is an Apache Parquet table' -- "$smoe" prepare corpus
+  refuses 'corpus/f.orc is an Apache ORC table' -- "$smoe" prepare corpus
+}
+
+# ---- compressed files, pipes, patterns --------------------------------------------------------------------------
+
+# Twelve documents as a.jsonl, and their shards as plain/.
+twelve() {
+  for i in $(seq 12); do printf '{"text": "document %d", "meta": {"body": "b%d"}}\n' "$i" "$i"; done >a.jsonl
+  "$smoe" prepare a.jsonl --out plain --tokenizer bytes --source twelve
+}
+# the_same DIR: as plain/.
+the_same() { diff -r plain "$1" || fail "$1 differs from plain"; }
+
+case_prepare_reads_what_gzip_and_zstd_packed() {
+  twelve
+  gzip -k a.jsonl
+  expect 0 'read a.jsonl.gz as jsonl' "from $(stat -c %s a.jsonl.gz) bytes in 1 file" -- \
+    "$smoe" prepare a.jsonl.gz --out packed --tokenizer bytes --source twelve
+  the_same packed
+  head -n 5 a.jsonl | gzip >members.gz
+  tail -n +6 a.jsonl | gzip >>members.gz
+  expect 0 'in 12 documents' -- "$smoe" prepare members.gz --out members --tokenizer bytes --source twelve
+  the_same members
+  command -v zstd >/dev/null || return 0
+  zstd -q a.jsonl
+  expect 0 'in 12 documents' -- "$smoe" prepare a.jsonl.zst --out zstd --tokenizer bytes --source twelve
+  the_same zstd
+}
+case_prepare_reads_standard_input_and_pipes() {
+  twelve
+  "$smoe" prepare - --out in --tokenizer bytes --source twelve <a.jsonl >said
+  grep -q 'read standard input as jsonl' said || fail "it does not say what it read"
+  the_same in
+  gzip -c a.jsonl | "$smoe" prepare - --out packed --tokenizer bytes --source twelve
+  the_same packed
+  "$smoe" prepare <(head -n 5 a.jsonl) <(tail -n +6 a.jsonl | gzip) --out two --tokenizer bytes --source twelve
+  the_same two
+  mkfifo pipe
+  cat a.jsonl >pipe &
+  "$smoe" prepare pipe --out fifo --tokenizer bytes --source twelve
+  the_same fifo
+  printf '{"text": "a"}\n{"text": 7}\n' | refuses_from_pipe 'standard input:2:1: "text": found 7'
+  printf '\223NUMPY...' | refuses_from_pipe 'standard input is read as npy, which is read in place: write it into a file'
+  printf 'x' | gzip | head -c 15 | refuses_from_pipe 'standard input: byte 15 of the file: the gzip data end'
+  refuses '- is named twice' -- "$smoe" prepare - -
+}
+refuses_from_pipe() {
+  local status=0
+  "$smoe" prepare - --out shards --tokenizer bytes >said 2>&1 || status=$?
+  cat said
+  [ "$status" = 1 ] || fail "status $status where 1 was expected"
+  grep -qE -- "$1" said || fail "no /$1/ in the output"
+  absent shards
+}
+# A writer that says nothing more does not keep a refusal from being told.
+case_prepare_leaves_a_pipe_that_it_refuses() {
+  mkfifo pipe
+  { echo '{"text": 7}'; yes '{"text": "some words of a line"}' | head -c 20000000; exec sleep 60; } >pipe &
+  local writer=$! status=0
+  timeout 30 "$smoe" prepare pipe --threads 1 --out shards --tokenizer bytes >said 2>&1 || status=$?
+  kill "$writer" 2>/dev/null || true
+  cat said
+  [ "$status" = 1 ] || fail "status $status where 1 was expected"
+  grep -q 'pipe:1:1' said || fail "the line is not named"
+}
+case_prepare_expands_quoted_patterns() {
+  twelve
+  mkdir -p deep/er
+  head -n 5 a.jsonl >deep/1.jsonl
+  tail -n +6 a.jsonl | gzip >deep/er/2.jsonl.gz
+  expect 0 'deep/1.jsonl as jsonl, deep/er/2.jsonl.gz as jsonl' -- \
+    "$smoe" prepare 'deep/**/*.jsonl*' --out pattern --tokenizer bytes --source twelve
+  the_same pattern
+  refuses '"deep/\*.zst" matches no file' -- "$smoe" prepare 'deep/*.zst'
+}
+case_prepare_takes_a_path_into_nested_objects() {
+  twelve
+  expect 0 'in 12 documents' -- "$smoe" prepare a.jsonl --out nested --tokenizer bytes --text-field meta.body
+  refuses 'a.jsonl:1:1: "text": found the string "document 1", expected an object' -- "$smoe" prepare a.jsonl --text-field text.body
+}
+case_prepare_passes_over_a_few_bad_documents() {
+  twelve
+  for i in $(seq 12); do printf '?\n'; done >>a.jsonl
+  refuses 'a.jsonl:13:1: not valid JSON' -- "$smoe" prepare a.jsonl
+  refuses 'a.jsonl:24:1: .*bad document number 12, and --skip-bad allows 11' -- "$smoe" prepare a.jsonl --skip-bad 11
+  expect 0 'passed over: a.jsonl:13:1: not valid' 'passed over: a.jsonl:22:1' 'passed over: 12 bad document' 'in 12 documents' -- \
+    "$smoe" prepare a.jsonl --out some --tokenizer bytes --source twelve --skip-bad 12
+  the_same some
+  "$smoe" prepare a.jsonl --out other --tokenizer bytes --skip-bad 99 2>&1 | grep -q 'a.jsonl:23' && fail "more than ten are told"
+  return 0
+}
+case_prepare_reads_bare_ids() {
+  printf '\005\000\006\000\001\000\007\000' >ids.bin
+  expect 0 '4 tokens in 1 documents' -- "$smoe" prepare ids.bin --format u16 --out one --vocab-size 8
+  expect 0 '4 tokens in 2 documents' -- "$smoe" prepare ids.bin --format u16 --out two --vocab-size 8 --document-end 1
+  expect 2 'excludes|document-end' -- "$smoe" prepare ids.bin --format u16 --out no --vocab-size 8 --document-end 1 --document-begin 1
+  expect 1 'ids.bin: element 3 is 7' -- "$smoe" prepare ids.bin --format u16 --out no --vocab-size 7
+  absent no
+}
+case_prepare_reads_ids_of_hdf5() {
+  twelve
+  expect 0 'read plain/shard-00000.h5 as hdf5' 'in 12 documents' -- "$smoe" prepare plain/shard-00000.h5 --out again --vocab-size 259
+  expect 0 'in 1 documents' -- "$smoe" prepare plain/shard-00000.h5 --out flat --vocab-size 259 --dataset tokens
+  expect 1 "has no dataset 'ids'; the file has document_offsets, tokens" -- \
+    "$smoe" prepare plain/shard-00000.h5 --out no --vocab-size 259 --dataset ids
+  absent no
 }
 case_prepare_refuses_half_of_a_megatron_dataset() {
   printf '\001\000\002\000' >f.bin
