@@ -58,17 +58,17 @@ void describe_data(const RunConfig& config) {
       there,
       {.vocab_size = config.model.vocab_size, .model_directory = from, .epochs = config.train.epochs.has_value()});
   const auto tell = [&](const std::vector<std::string>& keys, const std::vector<Source>& sources) {
-    for (std::size_t i = 0; i < sources.size(); ++i)
+    for (std::size_t i = 0; i < sources.size(); ++i) {
       fmt::print("{}: {}: {} samples of {} tokens\n", keys[i], printable(sources[i].name),
                  sources[i].dataset->samples(), config.data.sequence_length);
+      if (const std::string packing = describe_packing(sources[i]); !packing.empty())
+        fmt::print("{}: {}\n", keys[i], printable(packing));
+    }
   };
   tell(train, corpus->train);
   tell(eval, corpus->eval);
-  for (const auto* sources : {&corpus->train, &corpus->eval})
-    for (const Source& source : *sources)
-      if (const std::string packing = describe_packing(source); !packing.empty())
-        fmt::print("{}\n", printable(packing));
-  if (const auto epochs = config.train.epochs; epochs && !corpus->train.empty()) {
+  if (const auto epochs = config.train.epochs;
+      epochs && !corpus->train.empty() && corpus->train.size() == config.data.train.size()) {
     const std::int64_t sequences = sequences_of(corpus->train), batch = config.train.global_batch_size;
     fmt::print("train.epochs: {} of {} sequences: {} steps\n", *epochs, sequences,
                steps_of_epochs(*epochs, sequences, batch));

@@ -121,9 +121,11 @@ RunSummary Trainer::run() {
   const ParameterCounts parameters = count_parameters(parts_.hf.model);
   record_.say(fmt::format("{} parameters, {} active a token; {} sequences of {} tokens a step", parameters.total,
                           parameters.active, config.train.global_batch_size, config.data.sequence_length));
-  for (const auto* sources : {&parts_.corpus->train, &parts_.corpus->eval})
+  for (const auto& [key, sources] :
+       {std::pair("data.train", &parts_.corpus->train), std::pair("data.eval", &parts_.corpus->eval)})
     for (const Source& source : *sources)
-      if (const std::string packing = describe_packing(source); !packing.empty()) record_.say(packing);
+      if (const std::string packing = describe_packing(source); !packing.empty())
+        record_.say(fmt::format("{}: {}", key, packing));
   if (!parts_.frozen.empty())
     record_.say(fmt::format("{} of {} parameters are trained; frozen: {}", count_trained(*parts_.whole),
                             parameters.total, fmt::join(parts_.frozen, ", ")));

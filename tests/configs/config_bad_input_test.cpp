@@ -252,7 +252,7 @@ TEST(ConfigBadInputData, Sources) {
   EXPECT_EQ(refusal("data:\n  train: [{path: a, wieght: 2}]\n"),
             "c.yaml:2:21: data.train.0.wieght: unknown key; did you mean 'data.train.0.weight'?");
   EXPECT_EQ(refusal("data:\n  train: [{path: a, weight: 0}]\n"),
-            "c.yaml:2:29: data.train.0.weight: found 0, expected a finite number in (0, inf)");
+            "c.yaml:2:29: data.train.0.weight: found 0, expected a finite number in (0, inf) or null");
   EXPECT_EQ(refusal("data:\n  train: [{path: a, path: b}]\n"),
             "c.yaml:2:21: data.train.0.path: found again (first on line 2), expected once");
   EXPECT_EQ(refusal("data:\n  train: [{path: a}]\n  sequence_length: 8192\n"),

@@ -75,13 +75,13 @@ class WarmStep {
       document_start_[i] = static_cast<std::int32_t>(t % setting_.length);
     }
     step_->steer(number);
-    const StepResult result = step_->compute_gradients({.sequences = sequences,
-                                                        .sequence_length = setting_.length,
-                                                        .ids = ids_,
-                                                        .targets = targets_,
-                                                        .document_start = document_start_,
-                                                        .positions = setting_.padded ? Positions::of_document
-                                                                                     : Positions::of_sequence});
+    const StepResult result =
+        step_->compute_gradients({.sequences = sequences,
+                                  .sequence_length = setting_.length,
+                                  .ids = ids_,
+                                  .targets = targets_,
+                                  .document_start = document_start_,
+                                  .positions = setting_.padded ? Positions::of_document : Positions::of_sequence});
     ASSERT_TRUE(result.finite);
     step_->apply(result, number, 1e-3);
   }

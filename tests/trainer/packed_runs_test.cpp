@@ -170,10 +170,16 @@ TEST_F(EpochsOfARun, SchedulesGoByTheStepsThatTheyMake) {
   EXPECT_TRUE(mentions(log_of("warm"), {"warning: schedule.warmup_steps is 1000 of these"}));
 }
 
+CorpusChecks in_epochs() {
+  CorpusChecks checks;
+  checks.epochs = true;
+  return checks;
+}
+
 // An epoch is a pass over every sequence: sources weigh what they hold, unless somebody weighs them.
 TEST_F(EpochsOfARun, ShowEverySequenceOnceInEach) {
   const auto c = with_epochs("", 2);
-  const auto corpus = open_corpus(c.data, {.epochs = true});
+  const auto corpus = open_corpus(c.data, in_epochs());
   const std::int64_t all = sequences_of(corpus->train);
   const Sampler sampler = make_sampler(corpus->train, 7, true, 1);
   for (std::int64_t epoch = 0; epoch < 2; ++epoch) {
@@ -186,7 +192,7 @@ TEST_F(EpochsOfARun, ShowEverySequenceOnceInEach) {
   }
   auto weighed = c.data;
   weighed.train[0].weight = 3.0;
-  const auto other = open_corpus(weighed, {.epochs = true});
+  const auto other = open_corpus(weighed, in_epochs());
   EXPECT_EQ(other->train[0].weight, 3.0);
   EXPECT_EQ(other->train[1].weight, 1.0);
   EXPECT_EQ(open_corpus(c.data, {})->train[1].weight, 1.0) << "steps ask for no such thing";
