@@ -118,6 +118,14 @@ void Backend::embedding_backward(const Tensor& ids, const Tensor& dout, std::int
   do_embedding_backward(ids, dout, first, vocabulary, dtable);
 }
 
+void Backend::add_noise(const TokenNoise& noise, const Tensor& row_scales, const Tensor& x) {
+  const Expect expect("add_noise", device());
+  expect("row_scales", row_scales, {x.dim(0)});
+  expect("x", x, {x.dim(0), x.dim(1)}, expect.computing_type("x", x));
+  expect.apart({{"x", x}}, {{"row_scales", row_scales}});
+  do_add_noise(noise, row_scales, x);
+}
+
 // ---- RMSNorm ----
 
 void Backend::rms_norm_forward(const Tensor& x, const Tensor& weight, float epsilon, const Tensor& y,
@@ -227,7 +235,8 @@ void Backend::rope_backward(const Tensor& dx, std::int64_t rotated_heads, const 
 // ---- cross-entropy ----
 
 void Backend::cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first,
-                                       const Tensor& maxima, const Tensor& sums, const Tensor& target_logits) {
+                                       const Tensor& maxima, const Tensor& sums, const Tensor& target_logits,
+                                       const Tensor& logit_sums) {
   const std::int64_t N = logits.dim(0), V = logits.dim(1);
   const Expect expect("cross_entropy_statistics", device());
   expect("logits", logits, {N, V});
@@ -235,22 +244,26 @@ void Backend::cross_entropy_statistics(const Tensor& logits, const Tensor& targe
   expect("maxima", maxima, {N});
   expect("sums", sums, {N});
   expect("target_logits", target_logits, {N});
-  expect.apart({{"maxima", maxima}, {"sums", sums}, {"target_logits", target_logits}},
+  expect.optional("logit_sums", logit_sums, {N});
+  expect.apart({{"maxima", maxima}, {"sums", sums}, {"target_logits", target_logits}, {"logit_sums", logit_sums}},
                {{"logits", logits}, {"targets", targets}});
-  do_cross_entropy_statistics(logits, targets, first, maxima, sums, target_logits);
+  do_cross_entropy_statistics(logits, targets, first, maxima, sums, target_logits, logit_sums);
 }
 
 void Backend::cross_entropy_merge(const Tensor& parts, const Tensor& maxima, const Tensor& sums,
-                                  const Tensor& target_logits) {
+                                  const Tensor& target_logits, const Tensor& logit_sums) {
   const std::int64_t P = parts.dim(0), N = maxima.dim(0);
   const Expect expect("cross_entropy_merge", device());
-  expect("parts", parts, {P, 3, N});
+  const bool with_logit_sums = logit_sums.rank() > 0;
+  expect("parts", parts, {P, with_logit_sums ? 4 : 3, N});
   expect("maxima", maxima, {N});
   expect("sums", sums, {N});
   expect("target_logits", target_logits, {N});
+  expect.optional("logit_sums", logit_sums, {N});
   expect.that(P >= 1, "at least one range of columns");
-  expect.apart({{"maxima", maxima}, {"sums", sums}, {"target_logits", target_logits}}, {{"parts", parts}});
-  do_cross_entropy_merge(parts, maxima, sums, target_logits);
+  expect.apart({{"maxima", maxima}, {"sums", sums}, {"target_logits", target_logits}, {"logit_sums", logit_sums}},
+               {{"parts", parts}});
+  do_cross_entropy_merge(parts, maxima, sums, target_logits, logit_sums);
 }
 
 void Backend::cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
@@ -268,9 +281,24 @@ void Backend::cross_entropy_losses(const Tensor& targets, const Tensor& maxima, 
   do_cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses);
 }
 
+void Backend::cross_entropy_uniform_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
+                                           const Tensor& logit_sums, std::int64_t vocabulary, const Tensor& losses) {
+  const std::int64_t N = losses.dim(0);
+  const Expect expect("cross_entropy_uniform_losses", device());
+  expect.indices("targets", targets, {N});
+  expect("maxima", maxima, {N});
+  expect("sums", sums, {N});
+  expect("logit_sums", logit_sums, {N});
+  expect("losses", losses, {N});
+  expect.that(vocabulary >= 1, "the vocabulary must hold a column");
+  expect.apart({{"losses", losses}},
+               {{"targets", targets}, {"maxima", maxima}, {"sums", sums}, {"logit_sums", logit_sums}});
+  do_cross_entropy_uniform_losses(targets, maxima, sums, logit_sums, vocabulary, losses);
+}
+
 void Backend::cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first,
                                      const Tensor& logsumexp, double scale, const Tensor& token_scales,
-                                     const Tensor& dlogits) {
+                                     const LabelSmoothing& smoothing, const Tensor& dlogits) {
   const std::int64_t N = logits.dim(0), V = logits.dim(1);
   const Expect expect("cross_entropy_backward", device());
   expect("logits", logits, {N, V});
@@ -281,7 +309,9 @@ void Backend::cross_entropy_backward(const Tensor& logits, const Tensor& targets
   expect.apart({{"dlogits", dlogits}},
                {{"targets", targets}, {"logsumexp", logsumexp}, {"token_scales", token_scales}});
   expect.apart_or_same({"dlogits", dlogits}, {"logits", logits});
-  do_cross_entropy_backward(logits, targets, first, logsumexp, scale, token_scales, dlogits);
+  expect.that(smoothing.amount == 0 || (smoothing.amount > 0 && smoothing.amount < 1 && smoothing.vocabulary >= V),
+              "smoothing must be in [0, 1), of a vocabulary that holds these columns");
+  do_cross_entropy_backward(logits, targets, first, logsumexp, scale, token_scales, smoothing, dlogits);
 }
 
 // ---- AdamW ----

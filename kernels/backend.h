@@ -67,6 +67,13 @@ struct AttentionShape {
   std::int64_t window;           // query i sees key j only where i - j < window; 0: no window
 };
 
+// Label smoothing (Szegedy et al. 2016, section 7): a row's loss is 1 - amount of its own, and amount of the mean of -log p over
+// all columns of the vocabulary, so many.
+struct LabelSmoothing {
+  double amount = 0;  // in [0, 1); 0: none
+  std::int64_t vocabulary = 0;
+};
+
 struct AdamWStep {
   double learning_rate;
   double beta1, beta2, epsilon;
@@ -152,6 +159,9 @@ class Backend {
                          std::int64_t vocabulary, const Tensor& out /*[T,D] A*/);
   void embedding_backward(const Tensor& ids, const Tensor& dout /*[T,D] A*/, std::int64_t first,
                           std::int64_t vocabulary, const Tensor& dtable /*[Vl,D] +=*/);
+  // x[t] += noise.width * row_scales[t] * u, u of its entry uniform in [-1, 1): NEFTune (arXiv 2310.05914). Its backward is the
+  // identity. A row whose scale is 0 stays as it is, to the bit.
+  void add_noise(const TokenNoise& noise, const Tensor& row_scales /*[T]*/, const Tensor& x /*[T,D] A*/);
 
   // ---- RMSNorm (Zhang & Sennrich 2019): y = x * rstd * weight, rstd = 1 / sqrt(mean(x^2) + epsilon) ----
   void rms_norm_forward(const Tensor& x /*[T,D] A*/, const Tensor& weight /*[D] A*/, float epsilon,
@@ -248,17 +258,27 @@ class Backend {
 
   // ---- cross-entropy over a chunk of rows of logits (the caller never holds all T x V of them) ----
   // logits [N,Vl] are columns [first, first + Vl) of the vocabulary. target < 0: masked.
-  // Per row: the maximum, sum exp(logit - maximum), and the target's logit (0 where it is not in these columns).
+  // Per row: the maximum, sum exp(logit - maximum), the target's logit (0 where it is not in these columns), and, where
+  // labels are smoothed, the sum of the logits; logit_sums may be empty.
   void cross_entropy_statistics(const Tensor& logits, const Tensor& targets /*[N] i32*/, std::int64_t first,
-                                const Tensor& maxima, const Tensor& sums, const Tensor& target_logits);
-  // The same of all columns, from those of P ranges of them: parts [P,3,N], of each range maxima, sums, target logits.
-  void cross_entropy_merge(const Tensor& parts, const Tensor& maxima, const Tensor& sums, const Tensor& target_logits);
+                                const Tensor& maxima, const Tensor& sums, const Tensor& target_logits,
+                                const Tensor& logit_sums);
+  // The same of all columns, from those of P ranges of them: parts [P,3,N], of each range maxima, sums, target logits;
+  // [P,4,N] where logit_sums are wanted, which come last.
+  void cross_entropy_merge(const Tensor& parts, const Tensor& maxima, const Tensor& sums, const Tensor& target_logits,
+                           const Tensor& logit_sums);
   // logsumexp = maximum + log(sum); losses = logsumexp - target_logit, 0 where masked.
   void cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
                             const Tensor& target_logits, const Tensor& logsumexp, const Tensor& losses);
-  // dlogits = scale * token_scale * (softmax - onehot(target)), f32 or bf16; a masked row is zero. dlogits may be logits.
+  // Cross-entropy to the uniform distribution, the mean of -log p over a vocabulary of so many columns:
+  // losses = maximum + log(sum) - logit_sum / vocabulary, 0 where the target is masked.
+  void cross_entropy_uniform_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
+                                    const Tensor& logit_sums, std::int64_t vocabulary, const Tensor& losses);
+  // dlogits = scale * token_scale * (softmax - (1 - smoothing.amount) onehot(target) - smoothing.amount / vocabulary), f32
+  // or bf16; a masked row is zero. dlogits may be logits.
   void cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first, const Tensor& logsumexp,
-                              double scale, const Tensor& token_scales /*[N]; empty: 1*/, const Tensor& dlogits);
+                              double scale, const Tensor& token_scales /*[N]; empty: 1*/,
+                              const LabelSmoothing& smoothing, const Tensor& dlogits);
 
   // ---- AdamW (Loshchilov & Hutter 2019), one pass; clears the gradient it has used ----
   // value, bf16: the master rounded, which is what the model computes with; empty: that is the master itself.
@@ -284,6 +304,7 @@ class Backend {
                                     const Tensor& out) = 0;
   virtual void do_embedding_backward(const Tensor& ids, const Tensor& dout, std::int64_t first, std::int64_t vocabulary,
                                      const Tensor& dtable) = 0;
+  virtual void do_add_noise(const TokenNoise& noise, const Tensor& row_scales, const Tensor& x) = 0;
 
   virtual void do_rms_norm_forward(const Tensor& x, const Tensor& weight, float epsilon, const Tensor& y,
                                    const Tensor& rstd) = 0;
@@ -334,14 +355,18 @@ class Backend {
                                   const Tensor& drow_weights, const Tensor& a) = 0;
 
   virtual void do_cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first,
-                                           const Tensor& maxima, const Tensor& sums, const Tensor& target_logits) = 0;
+                                           const Tensor& maxima, const Tensor& sums, const Tensor& target_logits,
+                                           const Tensor& logit_sums) = 0;
   virtual void do_cross_entropy_merge(const Tensor& parts, const Tensor& maxima, const Tensor& sums,
-                                      const Tensor& target_logits) = 0;
+                                      const Tensor& target_logits, const Tensor& logit_sums) = 0;
   virtual void do_cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
                                        const Tensor& target_logits, const Tensor& logsumexp, const Tensor& losses) = 0;
+  virtual void do_cross_entropy_uniform_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
+                                               const Tensor& logit_sums, std::int64_t vocabulary,
+                                               const Tensor& losses) = 0;
   virtual void do_cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first,
                                          const Tensor& logsumexp, double scale, const Tensor& token_scales,
-                                         const Tensor& dlogits) = 0;
+                                         const LabelSmoothing& smoothing, const Tensor& dlogits) = 0;
 
   virtual void do_adamw(const AdamWStep& step, const Tensor& master, const Tensor& gradient, const Tensor& first_moment,
                         const Tensor& second_moment, const Tensor& value) = 0;

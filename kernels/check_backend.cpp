@@ -325,18 +325,34 @@ void CheckBackend::do_router_backward(const RoutingRule& rule, const Tensor& log
                                   z_scale, dlogits);
 }
 
+// Sums of logits of both signs; what else is found is a maximum, or at least 1, or a logit.
+void CheckBackend::do_cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first,
+                                               const Tensor& maxima, const Tensor& sums, const Tensor& target_logits,
+                                               const Tensor& logit_sums) {
+  const Set magnitude(magnitude_, logit_sums.empty() ? 0.0 : largest_of(inner(), logits));
+  OpDecorator::do_cross_entropy_statistics(logits, targets, first, maxima, sums, target_logits, logit_sums);
+}
+
 void CheckBackend::do_cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
                                            const Tensor& target_logits, const Tensor& logsumexp, const Tensor& losses) {
   const Set magnitude(magnitude_, std::max(largest_of(inner(), maxima), largest_of(inner(), target_logits)));
   OpDecorator::do_cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses);
 }
 
+void CheckBackend::do_cross_entropy_uniform_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
+                                                   const Tensor& logit_sums, std::int64_t vocabulary,
+                                                   const Tensor& losses) {
+  const double mean = largest_of(inner(), logit_sums) / static_cast<double>(vocabulary);
+  const Set magnitude(magnitude_, std::max(largest_of(inner(), maxima), mean));
+  OpDecorator::do_cross_entropy_uniform_losses(targets, maxima, sums, logit_sums, vocabulary, losses);
+}
+
 void CheckBackend::do_cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first,
                                              const Tensor& logsumexp, double scale, const Tensor& token_scales,
-                                             const Tensor& dlogits) {
+                                             const LabelSmoothing& smoothing, const Tensor& dlogits) {
   const double of_tokens = token_scales.empty() ? 1 : largest_of(inner(), token_scales);
   const Set magnitude(magnitude_, std::abs(scale) * of_tokens);
-  OpDecorator::do_cross_entropy_backward(logits, targets, first, logsumexp, scale, token_scales, dlogits);
+  OpDecorator::do_cross_entropy_backward(logits, targets, first, logsumexp, scale, token_scales, smoothing, dlogits);
 }
 
 std::unique_ptr<Backend> make_check_backend(std::unique_ptr<Backend> first, std::unique_ptr<Backend> second) {

@@ -32,11 +32,17 @@ class CheckBackend : public OpDecorator {
   void do_router_backward(const RoutingRule& rule, const Tensor& logits, const Tensor& probabilities,
                           const Tensor& logsumexp, const Tensor& experts, const Tensor& weights, const Tensor& dweights,
                           const Tensor& balance_gradient, double z_scale, const Tensor& dlogits) override;
+  void do_cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first,
+                                   const Tensor& maxima, const Tensor& sums, const Tensor& target_logits,
+                                   const Tensor& logit_sums) override;
   void do_cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
                                const Tensor& target_logits, const Tensor& logsumexp, const Tensor& losses) override;
+  void do_cross_entropy_uniform_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
+                                       const Tensor& logit_sums, std::int64_t vocabulary,
+                                       const Tensor& losses) override;
   void do_cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first,
                                  const Tensor& logsumexp, double scale, const Tensor& token_scales,
-                                 const Tensor& dlogits) override;
+                                 const LabelSmoothing& smoothing, const Tensor& dlogits) override;
 
  private:
   void run(const char* op, const Call& call) override;

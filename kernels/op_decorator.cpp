@@ -65,6 +65,11 @@ void OpDecorator::do_embedding_backward(const Tensor& ids, const Tensor& dout, s
   });
 }
 
+void OpDecorator::do_add_noise(const TokenNoise& noise, const Tensor& row_scales, const Tensor& x) {
+  run("add_noise",
+      [&](Backend& on, const Placing& at) { on.add_noise(noise, at("row_scales", row_scales), at.in_out("x", x)); });
+}
+
 void OpDecorator::do_rms_norm_forward(const Tensor& x, const Tensor& weight, float epsilon, const Tensor& y,
                                       const Tensor& rstd) {
   run("rms_norm_forward", [&](Backend& on, const Placing& at) {
@@ -235,18 +240,20 @@ void OpDecorator::do_swiglu_backward(const Tensor& h, const Tensor& row_weights,
 // ---- cross-entropy ----
 
 void OpDecorator::do_cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first,
-                                              const Tensor& maxima, const Tensor& sums, const Tensor& target_logits) {
+                                              const Tensor& maxima, const Tensor& sums, const Tensor& target_logits,
+                                              const Tensor& logit_sums) {
   run("cross_entropy_statistics", [&](Backend& on, const Placing& at) {
     on.cross_entropy_statistics(at("logits", logits), at("targets", targets), first, at.out("maxima", maxima),
-                                at.out("sums", sums), at.out("target_logits", target_logits));
+                                at.out("sums", sums), at.out("target_logits", target_logits),
+                                at.out("logit_sums", logit_sums));
   });
 }
 
 void OpDecorator::do_cross_entropy_merge(const Tensor& parts, const Tensor& maxima, const Tensor& sums,
-                                         const Tensor& target_logits) {
+                                         const Tensor& target_logits, const Tensor& logit_sums) {
   run("cross_entropy_merge", [&](Backend& on, const Placing& at) {
     on.cross_entropy_merge(at("parts", parts), at.out("maxima", maxima), at.out("sums", sums),
-                           at.out("target_logits", target_logits));
+                           at.out("target_logits", target_logits), at.out("logit_sums", logit_sums));
   });
 }
 
@@ -259,12 +266,21 @@ void OpDecorator::do_cross_entropy_losses(const Tensor& targets, const Tensor& m
   });
 }
 
+void OpDecorator::do_cross_entropy_uniform_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
+                                                  const Tensor& logit_sums, std::int64_t vocabulary,
+                                                  const Tensor& losses) {
+  run("cross_entropy_uniform_losses", [&](Backend& on, const Placing& at) {
+    on.cross_entropy_uniform_losses(at("targets", targets), at("maxima", maxima), at("sums", sums),
+                                    at("logit_sums", logit_sums), vocabulary, at.out("losses", losses));
+  });
+}
+
 void OpDecorator::do_cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first,
                                             const Tensor& logsumexp, double scale, const Tensor& token_scales,
-                                            const Tensor& dlogits) {
+                                            const LabelSmoothing& smoothing, const Tensor& dlogits) {
   run("cross_entropy_backward", [&](Backend& on, const Placing& at) {
     on.cross_entropy_backward(at("logits", logits), at("targets", targets), first, at("logsumexp", logsumexp), scale,
-                              at("token_scales", token_scales), at.out("dlogits", dlogits));
+                              at("token_scales", token_scales), smoothing, at.out("dlogits", dlogits));
   });
 }
 

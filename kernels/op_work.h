@@ -43,6 +43,8 @@ inline Work embedding_forward(Index T, Index D, double a = 4) { return {0, doubl
 inline Work embedding_backward(Index T, Index D, double a = 4) {
   return {double(T * D), double(T) * ((8.0 + a) * double(D) + 4)};
 }
+// The integer work of philox is not counted; a number a row is not either.
+inline Work add_noise(Index n, double a = 4) { return {4.0 * double(n), 2 * a * double(n)}; }
 inline Work rms_norm_forward(Index T, Index D, double a = 4) { return {4.0 * double(T * D), 2 * a * double(T * D)}; }
 inline Work rms_norm_backward(Index T, Index D, double a = 4) { return {9.0 * double(T * D), 4 * a * double(T * D)}; }
 inline Work rope_table(Index n) { return {0, 4.0 * double(n)}; }
@@ -108,9 +110,15 @@ inline Work swiglu_forward(Index R, Index F, double a = 4) { return {7.0 * doubl
 inline Work swiglu_backward(Index R, Index F, double a = 4) { return {16.0 * double(R * F), 6 * a * double(R * F)}; }
 
 // ---- cross-entropy of N rows over V columns; P: ranges that are merged ----
-inline Work cross_entropy_statistics(Index N, Index V) { return {3.0 * double(N * V), 4.0 * double(N * V)}; }
-inline Work cross_entropy_merge(Index P, Index N) { return {3.0 * double(P * N), 12.0 * double(P * N)}; }
+// smoothed: with the sums of the logits.
+inline Work cross_entropy_statistics(Index N, Index V, bool smoothed = false) {
+  return {(smoothed ? 4.0 : 3.0) * double(N * V), 4.0 * double(N * V)};
+}
+inline Work cross_entropy_merge(Index P, Index N, bool smoothed = false) {
+  return {(smoothed ? 4.0 : 3.0) * double(P * N), (smoothed ? 16.0 : 12.0) * double(P * N)};
+}
 inline Work cross_entropy_losses(Index N) { return {3.0 * double(N), 24.0 * double(N)}; }
+inline Work cross_entropy_uniform_losses(Index N) { return {4.0 * double(N), 20.0 * double(N)}; }
 inline Work cross_entropy_backward(Index N, Index V, double a = 4) {
   return {3.0 * double(N * V), (4.0 + a) * double(N * V)};
 }

@@ -129,6 +129,12 @@ void TimedBackend::do_embedding_backward(const Tensor& ids, const Tensor& dout, 
         [&] { inner_.embedding_backward(ids, dout, first, vocabulary, dtable); });
 }
 
+void TimedBackend::do_add_noise(const TokenNoise& noise, const Tensor& row_scales, const Tensor& x) {
+  const std::int64_t T = x.dim(0), D = x.dim(1);
+  timed({"add_noise", "TD", {T, D}}, op_work::add_noise(T * D, size_of(x)),
+        [&] { inner_.add_noise(noise, row_scales, x); });
+}
+
 void TimedBackend::do_rms_norm_forward(const Tensor& x, const Tensor& weight, float epsilon, const Tensor& y,
                                        const Tensor& rstd) {
   timed({"rms_norm_forward", "TD", {x.dim(0), x.dim(1)}}, op_work::rms_norm_forward(x.dim(0), x.dim(1), size_of(x)),
@@ -295,17 +301,18 @@ void TimedBackend::do_swiglu_backward(const Tensor& h, const Tensor& row_weights
 // ---- cross-entropy ----
 
 void TimedBackend::do_cross_entropy_statistics(const Tensor& logits, const Tensor& targets, std::int64_t first,
-                                               const Tensor& maxima, const Tensor& sums, const Tensor& target_logits) {
+                                               const Tensor& maxima, const Tensor& sums, const Tensor& target_logits,
+                                               const Tensor& logit_sums) {
   timed({"cross_entropy_statistics", "NV", {logits.dim(0), logits.dim(1)}},
-        op_work::cross_entropy_statistics(logits.dim(0), logits.dim(1)),
-        [&] { inner_.cross_entropy_statistics(logits, targets, first, maxima, sums, target_logits); });
+        op_work::cross_entropy_statistics(logits.dim(0), logits.dim(1), !logit_sums.empty()),
+        [&] { inner_.cross_entropy_statistics(logits, targets, first, maxima, sums, target_logits, logit_sums); });
 }
 
 void TimedBackend::do_cross_entropy_merge(const Tensor& parts, const Tensor& maxima, const Tensor& sums,
-                                          const Tensor& target_logits) {
+                                          const Tensor& target_logits, const Tensor& logit_sums) {
   timed({"cross_entropy_merge", "PN", {parts.dim(0), parts.dim(2)}},
-        op_work::cross_entropy_merge(parts.dim(0), parts.dim(2)),
-        [&] { inner_.cross_entropy_merge(parts, maxima, sums, target_logits); });
+        op_work::cross_entropy_merge(parts.dim(0), parts.dim(2), !logit_sums.empty()),
+        [&] { inner_.cross_entropy_merge(parts, maxima, sums, target_logits, logit_sums); });
 }
 
 void TimedBackend::do_cross_entropy_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
@@ -314,12 +321,21 @@ void TimedBackend::do_cross_entropy_losses(const Tensor& targets, const Tensor& 
         [&] { inner_.cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses); });
 }
 
+void TimedBackend::do_cross_entropy_uniform_losses(const Tensor& targets, const Tensor& maxima, const Tensor& sums,
+                                                   const Tensor& logit_sums, std::int64_t vocabulary,
+                                                   const Tensor& losses) {
+  timed({"cross_entropy_uniform_losses", "N", {losses.elements()}},
+        op_work::cross_entropy_uniform_losses(losses.elements()),
+        [&] { inner_.cross_entropy_uniform_losses(targets, maxima, sums, logit_sums, vocabulary, losses); });
+}
+
 void TimedBackend::do_cross_entropy_backward(const Tensor& logits, const Tensor& targets, std::int64_t first,
                                              const Tensor& logsumexp, double scale, const Tensor& token_scales,
-                                             const Tensor& dlogits) {
+                                             const LabelSmoothing& smoothing, const Tensor& dlogits) {
   timed({"cross_entropy_backward", "NV", {logits.dim(0), logits.dim(1)}},
-        op_work::cross_entropy_backward(logits.dim(0), logits.dim(1), size_of(dlogits)),
-        [&] { inner_.cross_entropy_backward(logits, targets, first, logsumexp, scale, token_scales, dlogits); });
+        op_work::cross_entropy_backward(logits.dim(0), logits.dim(1), size_of(dlogits)), [&] {
+          inner_.cross_entropy_backward(logits, targets, first, logsumexp, scale, token_scales, smoothing, dlogits);
+        });
 }
 
 // ---- AdamW ----

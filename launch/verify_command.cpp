@@ -59,6 +59,8 @@ EquivalenceCase shrink(const RunConfig& config, int ranks, std::int64_t steps) {
   c.masked = 0.2;
   c.masked_unevenly = true;
   c.recompute = config.train.recompute;
+  c.label_smoothing = config.train.label_smoothing;
+  c.neftune_alpha = config.train.neftune_alpha;
   c.freeze = config.train.freeze;
   return c;
 }

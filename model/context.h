@@ -52,7 +52,9 @@ struct TokenBatch {
   Tensor document_start;  // [T] i32: first position of the same sequence that the token may attend to; empty: 0
   Tensor positions;       // [T] i32: position inside the sequence
   std::optional<BatchNoise> noise{};  // none: no layer draws any
-  bool dropless = false;              // evaluation: no expert's capacity holds
+  Tensor
+      embedding_noise{};  // [T] f32: half the width of what is added to each token's embedding (NEFTune); empty: nothing
+  bool dropless = false;  // evaluation: no expert's capacity holds
   Tensor
       forced{};  // [T/tp,E] of this rank's tokens, in place of a selection bias (model/forced_routing.h); empty: none
   std::span<const std::int32_t> padded_ids{};  // [T] the ids, the caller's; empty: none of them is padding

@@ -22,9 +22,11 @@ std::int64_t chunk_rows(Device device, std::int64_t tokens, std::int64_t vocabul
 
 LmHead::LmHead(ParameterSet& parameters, const ModelConfig& config, const Mesh& mesh)
     : projection_(parameters, {vocabulary_parameter("lm_head.weight", config, mesh)}),
+      vocabulary_(config.vocab_size),
       largest_slice_(largest_vocabulary_slice(config, mesh)) {}
 
-LmHead::Logits LmHead::forward(Context& context, const Tensor& x, const Tensor& targets, const Tensor& losses) const {
+LmHead::Logits LmHead::forward(Context& context, const Tensor& x, const Tensor& targets, const Tensor& losses,
+                               const Tensor& uniform_losses) const {
   Backend& backend = context.backend;
   Communicator& group = context.mesh.group(Axis::tp);
   Arena& scratch = context.scratch;
@@ -33,16 +35,21 @@ LmHead::Logits LmHead::forward(Context& context, const Tensor& x, const Tensor& 
   projection_.forward(context, x, logits.values);
 
   const ArenaScope scope(scratch);
-  const Tensor own = scratch.take({3 * n});
-  Tensor maxima = own.rows(0, n), sums = own.rows(n, n), target_logits = own.rows(2 * n, n);
-  backend.cross_entropy_statistics(logits.values, targets, first_column(), maxima, sums, target_logits);
+  const bool smoothed = !uniform_losses.empty();
+  const std::int64_t numbers = smoothed ? 4 : 3;  // of a token
+  const Tensor own = scratch.take({numbers * n});
+  Tensor maxima = own.rows(0, n), sums = own.rows(n, n), target_logits = own.rows(2 * n, n),
+         logit_sums = smoothed ? own.rows(3 * n, n) : Tensor();
+  backend.cross_entropy_statistics(logits.values, targets, first_column(), maxima, sums, target_logits, logit_sums);
   if (ranks > 1) {
-    const Tensor parts = scratch.take({ranks, 3, n});
-    group.all_gather(own, parts.reshape({3 * n * ranks}), "head.statistics");
+    const Tensor parts = scratch.take({ranks, numbers, n});
+    group.all_gather(own, parts.reshape({numbers * n * ranks}), "head.statistics");
     maxima = scratch.take({n}), sums = scratch.take({n}), target_logits = scratch.take({n});
-    backend.cross_entropy_merge(parts, maxima, sums, target_logits);
+    if (smoothed) logit_sums = scratch.take({n});
+    backend.cross_entropy_merge(parts, maxima, sums, target_logits, logit_sums);
   }
   backend.cross_entropy_losses(targets, maxima, sums, target_logits, logits.logsumexp, losses);
+  if (smoothed) backend.cross_entropy_uniform_losses(targets, maxima, sums, logit_sums, vocabulary_, uniform_losses);
   return logits;
 }
 
@@ -54,12 +61,13 @@ void LmHead::losses(Context& context, const Tensor& local, const Tensor& targets
   for (std::int64_t begin = 0; begin < tokens; begin += rows) {
     const ArenaScope chunk(context.scratch);
     const std::int64_t n = std::min(rows, tokens - begin);
-    forward(context, x.rows(begin, n), targets.rows(begin, n), losses.rows(begin, n));
+    forward(context, x.rows(begin, n), targets.rows(begin, n), losses.rows(begin, n), {});
   }
 }
 
 void LmHead::losses_and_gradient(Context& context, const Tensor& local, const Tensor& targets, double scale,
-                                 const Tensor& token_scales, const Tensor& losses, const Tensor& dlocal) const {
+                                 const Tensor& token_scales, double label_smoothing, const Tensor& losses,
+                                 const Tensor& uniform_losses, const Tensor& dlocal) const {
   const Range range(context.backend, "head");
   const TokenSplit split(context.mesh);
   const ArenaScope scope(context.scratch);
@@ -70,11 +78,11 @@ void LmHead::losses_and_gradient(Context& context, const Tensor& local, const Te
     const ArenaScope chunk(context.scratch);
     const std::int64_t n = std::min(rows, tokens - begin);
     const auto part = [&](const Tensor& of) { return of.empty() ? of : of.rows(begin, n); };
-    const Logits logits = forward(context, part(x), part(targets), part(losses));
+    const Logits logits = forward(context, part(x), part(targets), part(losses), part(uniform_losses));
     const bool in_place = x.type() == logits.values.type();
     const Tensor dlogits = in_place ? logits.values : context.scratch.take(x.type(), logits.values.shape());
     context.backend.cross_entropy_backward(logits.values, part(targets), first_column(), logits.logsumexp, scale,
-                                           part(token_scales), dlogits);
+                                           part(token_scales), {label_smoothing, vocabulary_}, dlogits);
     projection_.backward(context, dlogits, part(x), part(dx), Write::assign);
   }
   if (!dlocal.empty()) split.sum_back(dx, dlocal, "head.sum_gradient");

@@ -2,7 +2,8 @@
 // While a chunk's logits are in memory their gradient is taken too, so nothing is computed twice.
 //
 // With tensor parallelism each rank holds the logits of a run of the vocabulary for all T tokens. Of each token the
-// ranks exchange three numbers (maximum, sum of exponentials, the target's logit), never logits.
+// ranks exchange three numbers (maximum, sum of exponentials, the target's logit), with smoothed labels a fourth (the sum
+// of the logits), never logits.
 #pragma once
 
 #include "model/context.h"
@@ -22,7 +23,14 @@ class LmHead {
   // The same, and the gradient of scale * sum_t token_scales[t] * losses[t]: the weight's accumulates, dx [T/tp,D] is
   // assigned. token_scales [T]; empty: 1. dx may be empty: not wanted, on any rank of the tp group.
   void losses_and_gradient(Context& context, const Tensor& x, const Tensor& targets, double scale,
-                           const Tensor& token_scales, const Tensor& losses, const Tensor& dx) const;
+                           const Tensor& token_scales, const Tensor& losses, const Tensor& dx) const {
+    losses_and_gradient(context, x, targets, scale, token_scales, 0.0, losses, {}, dx);
+  }
+  // With smoothed labels, e = label_smoothing > 0: the gradient is that of (1 - e) losses[t] + e uniform_losses[t], of
+  // each token the mean over the vocabulary of -log softmax(x W^T), 0 where it is masked. uniform_losses [T]; empty where e is 0.
+  void losses_and_gradient(Context& context, const Tensor& x, const Tensor& targets, double scale,
+                           const Tensor& token_scales, double label_smoothing, const Tensor& losses,
+                           const Tensor& uniform_losses, const Tensor& dx) const;
   // x [N,D] -> logits [N,V], for generation and inspection; tp = 1.
   void logits(Context& context, const Tensor& x, const Tensor& logits) const;
 
@@ -32,10 +40,12 @@ class LmHead {
     Tensor values;     // [n,Vl] of this rank's part of the vocabulary
     Tensor logsumexp;  // [n] over all of it
   };
-  Logits forward(Context& context, const Tensor& x, const Tensor& targets, const Tensor& losses) const;
+  Logits forward(Context& context, const Tensor& x, const Tensor& targets, const Tensor& losses,
+                 const Tensor& uniform_losses) const;
   std::int64_t first_column() const { return projection_.first_matrix().first[0]; }
 
   Linear projection_;  // [V,D], rows split over tp
+  std::int64_t vocabulary_;
   std::int64_t largest_slice_;
 };
 

@@ -83,7 +83,7 @@ void Mixtral::run_layers(Context& context, const TokenBatch& batch, Keep keep, K
     if (reducer) reducer->expect_values_before(before);
   };
   about_to_read(layer_parameters_.front());
-  Tensor x = embedding_.forward(context, batch.ids), spare;
+  Tensor x = embedding_.forward(context, batch), spare;
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     const Range of_layer(context.backend, "layer", static_cast<int>(l));
     about_to_read(layer_parameters_[l + 1]);
@@ -107,6 +107,7 @@ void Mixtral::run_layers(Context& context, const TokenBatch& batch, Keep keep, K
 
 void Mixtral::losses(Context& context, const TokenBatch& batch, Saved& saved) {
   saved.losses = context.activations.take({batch.tokens()});
+  saved.uniform_losses = {};
   head_.losses(context, saved.hidden, batch.targets, saved.losses);
 }
 
@@ -122,11 +123,13 @@ void Mixtral::loss_and_gradient(Context& context, const TokenBatch& batch, doubl
 }
 
 void Mixtral::head_gradient(Context& context, const TokenBatch& batch, double scale, const Tensor& token_scales,
-                            Saved& saved) {
+                            Saved& saved, double label_smoothing) {
   saved.losses = context.activations.take({batch.tokens()});
+  saved.uniform_losses = label_smoothing > 0 ? context.activations.take({batch.tokens()}) : Tensor();
   const bool only_head = first_trained() > layer_parameters_.back();
   saved.dhidden = only_head ? Tensor{} : context.activations.take_like(saved.hidden);
-  head_.losses_and_gradient(context, saved.hidden, batch.targets, scale, token_scales, saved.losses, saved.dhidden);
+  head_.losses_and_gradient(context, saved.hidden, batch.targets, scale, token_scales, label_smoothing, saved.losses,
+                            saved.uniform_losses, saved.dhidden);
 }
 
 void Mixtral::backward(Context& context, const TokenBatch& batch, const std::vector<RouterGradient>& router_gradients,

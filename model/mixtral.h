@@ -31,9 +31,10 @@ class Mixtral {
     std::vector<Tensor> inputs;               // [L] x of each layer, [T/tp,D]; empty tensors where nothing is kept
     std::vector<DecoderLayer::Saved> layers;  // unless all is kept, only that of the last one run is valid
     RmsNorm::Saved norm;
-    Tensor hidden;   // [T/tp,D] after the final norm: what the LM head reads
-    Tensor dhidden;  // its gradient, from the head; empty where nothing below the head is trained
-    Tensor losses;   // [T] each target's cross-entropy, 0 where masked; the same on every rank of a tp group
+    Tensor hidden;          // [T/tp,D] after the final norm: what the LM head reads
+    Tensor dhidden;         // its gradient, from the head; empty where nothing below the head is trained
+    Tensor losses;          // [T] each target's cross-entropy, 0 where masked; the same on every rank of a tp group
+    Tensor uniform_losses;  // [T] of each target the mean of -log p over the vocabulary (LmHead); empty: not smoothed
     BalanceLoss::Statistics statistics;
     Tensor choices;  // [L,T/tp,K] i32: the experts that tokens chose; empty: not wanted
   };
@@ -73,8 +74,10 @@ class Mixtral {
   void loss(Context& context, const TokenBatch& batch, Saved& saved, const Tensor& total);
   // The same, and the gradient of scale * sum with respect to hidden and to the LM head.
   void loss_and_gradient(Context& context, const TokenBatch& batch, double scale, Saved& saved, const Tensor& total);
-  // That of scale * sum_t token_scales[t] * losses[t]; token_scales [T], empty: 1. Gives the losses as well.
-  void head_gradient(Context& context, const TokenBatch& batch, double scale, const Tensor& token_scales, Saved& saved);
+  // That of scale * sum_t token_scales[t] * losses[t]; token_scales [T], empty: 1. Gives the losses as well. With
+  // label_smoothing e > 0 that of (1 - e) losses + e uniform_losses in place of losses, and gives both.
+  void head_gradient(Context& context, const TokenBatch& batch, double scale, const Tensor& token_scales, Saved& saved,
+                     double label_smoothing = 0);
   // Ends at the lowest layer that has something to train: below it no gradient is wanted.
   // reducer: given on the step's last micro-batch, it is told which gradients are complete as backward goes on.
   void backward(Context& context, const TokenBatch& batch, const std::vector<RouterGradient>& router_gradients,

@@ -304,7 +304,9 @@ TrainingParts::TrainingParts(std::unique_ptr<Backend> given, const ModelConfig& 
                     error.what()));
   }
   step = std::make_unique<TrainingStep>(*backend, mesh, *model, *optimizer, config.router,
-                                        config.train.micro_batch_size, config.train.recompute);
+                                        config.train.micro_batch_size, config.train.recompute,
+                                        std::make_unique<CrossEntropy>(config.train.label_smoothing));
+  step->add_embedding_noise(config.train.neftune_alpha);
   step->use_selection_bias(*selection_bias);
 }
 

@@ -93,7 +93,8 @@ CaseTraining::CaseTraining(const EquivalenceCase& what, const Mesh& mesh, Backen
     optimizer_->keeps_masters()(p, values);
   });
   step_.emplace(backend, mesh, model_, *optimizer_, what.router, what.at_once / dp, what.recompute,
-                what.objective ? what.objective() : std::make_unique<CrossEntropy>());
+                what.objective ? what.objective() : std::make_unique<CrossEntropy>(what.label_smoothing));
+  step_->add_embedding_noise(what.neftune_alpha);
   step_->use_selection_bias(bias_);
   step_->measure_routers(true);
 }
@@ -108,6 +109,7 @@ StepNumbers CaseTraining::step(std::int64_t n) {
   StepNumbers found;
   found.finite = result.finite;
   found.lm_loss = result.lm_loss;
+  found.loss = result.loss;
   found.aux_loss = result.aux_loss;
   found.z_loss = result.z_loss;
   found.grad_norm = result.grad_norm;

@@ -110,6 +110,7 @@ Deviations compare(const CaseRun& found, const CaseRun& one_rank, const Mesh& me
     const StepNumbers &a = found.steps[n], &b = one_rank.steps.at(n);
     const auto step = static_cast<std::int64_t>(n) + 1;
     keep_worse(worst.lm_loss, relative(a.lm_loss, b.lm_loss), step);
+    keep_worse(worst.lm_loss, relative(a.loss, b.loss), step, "what is differentiated");
     keep_worse(worst.aux_loss, relative(a.aux_loss, b.aux_loss), step);
     keep_worse(worst.z_loss, relative(a.z_loss, b.z_loss), step);
     keep_worse(worst.grad_norm, relative(a.grad_norm, b.grad_norm), step);

@@ -45,7 +45,9 @@ struct EquivalenceCase {
   double masked = 0;             // share of targets without loss
   bool masked_unevenly = false;  // whole sequences without any target as well, other ones with all
   Recompute recompute = Recompute::none;
-  std::vector<std::string> freeze;                        // as train.freeze
+  double label_smoothing = 0,
+         neftune_alpha = 0;         // as train.label_smoothing, where cross-entropy is trained, and train.neftune_alpha
+  std::vector<std::string> freeze;  // as train.freeze
   std::int64_t bucket_elements = 4096;                    // small, so that a small model has many buckets too
   std::function<std::unique_ptr<Objective>()> objective;  // empty: cross-entropy
   // Sees every parameter's initial values, before they are rounded, and may change them: to force a routing.
@@ -59,6 +61,7 @@ struct EquivalenceCase {
 struct StepNumbers {
   bool finite = true;  // false: refused, and the weights are those before it
   double lm_loss = 0, aux_loss = 0, z_loss = 0, grad_norm = 0;
+  double loss = 0;                                     // what was differentiated
   std::vector<std::vector<double>> expert_load;        // [L][E]
   std::vector<float> selection_bias;                   // [L,E] after the update, of the whole model; empty: none
   LayerMetrics measures;                               // those that do not depend on the layout are compared

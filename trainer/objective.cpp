@@ -12,7 +12,8 @@ double CrossEntropy::count(const StepBatch& batch) const {
 
 void CrossEntropy::loss_and_gradient(Context& context, Mixtral& model, const StepBatch&, const TokenBatch& tokens,
                                      double scale, Mixtral::Saved& saved, const Tensor& total) {
-  model.loss_and_gradient(context, tokens, scale, saved, total);
+  model.head_gradient(context, tokens, scale, {}, saved, label_smoothing_);
+  context.backend.sum(saved.losses, total);
 }
 
 }  // namespace smoe

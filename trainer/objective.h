@@ -12,6 +12,10 @@ namespace smoe {
 struct Objective {
   virtual ~Objective() = default;
 
+  // What share of its cross-entropies is to the uniform distribution (label smoothing): then what is differentiated is
+  // (1 - it) of the total below and it of the sum of saved.uniform_losses, divided by the same count.
+  virtual double label_smoothing() const { return 0; }
+
   // This rank's share of what the loss is divided by. The ranks of a tp group give the same.
   virtual double count(const StepBatch& batch) const = 0;
   // Adds the micro-batch's share of the loss, not yet divided, to total [1] f64 on the device; the same on every rank of a
@@ -21,11 +25,19 @@ struct Objective {
                                  double scale, Mixtral::Saved& saved, const Tensor& total) = 0;
 };
 
-// Language modelling: the mean cross-entropy of the targets.
-struct CrossEntropy final : Objective {
+// Language modelling: the mean cross-entropy of the targets, whose labels may be smoothed (Szegedy et al. 2016, section 7). The
+// total is that of the targets themselves, which is what evaluation tells too.
+class CrossEntropy final : public Objective {
+ public:
+  explicit CrossEntropy(double label_smoothing = 0) : label_smoothing_(label_smoothing) {}
+
+  double label_smoothing() const override { return label_smoothing_; }
   double count(const StepBatch& batch) const override;
   void loss_and_gradient(Context& context, Mixtral& model, const StepBatch& part, const TokenBatch& tokens,
                          double scale, Mixtral::Saved& saved, const Tensor& total) override;
+
+ private:
+  double label_smoothing_;
 };
 
 }  // namespace smoe

@@ -65,6 +65,8 @@ struct TrainConfig {
   std::vector<std::string> freeze;  // patterns of the names of parameters that are not trained (model/freeze.h)
   std::int64_t threads = 0;         // 0: the rank's part of the cores that it may use (parallel/cores.h)
   Recompute recompute = Recompute::none;
+  double label_smoothing = 0;  // share of a target's loss that is to the uniform distribution (trainer/objective.h)
+  double neftune_alpha = 0;    // noise on embeddings while training (trainer/embedding_noise.h); 0: none
   std::int64_t max_skipped_steps = 5;  // refused steps in a row before the run stops
   std::optional<double>
       outlier_deviations;  // refuses steps whose loss or gradient norm is so many above (trainer/outliers.h)
@@ -98,6 +100,8 @@ struct TrainConfig {
     visit.texts("freeze", self.freeze);
     visit.integer("threads", self.threads, "[0, 4096]");
     visit.choice("recompute", self.recompute, {Recompute::expert});
+    visit.number("label_smoothing", self.label_smoothing, "[0, 1)");
+    visit.number("neftune_alpha", self.neftune_alpha, "[0, inf)");
     visit.integer("max_skipped_steps", self.max_skipped_steps, "[1, 1000000000]");
     visit.number("outlier_deviations", self.outlier_deviations, "(0, inf)");
     visit.path("output_dir", self.output_dir);

@@ -13,6 +13,7 @@
 #include "kernels/philox.h"
 #include "kernels/range.h"
 #include "parallel/token_split.h"
+#include "trainer/embedding_noise.h"
 
 namespace smoe {
 
@@ -47,7 +48,16 @@ Tensor TrainingStep::forced_choices(std::int64_t tokens, std::int64_t first) {
   return choices;
 }
 
-void TrainingStep::micro_batch(const StepBatch& part, std::int64_t m, double scale, const Tensor& loss, bool last) {
+Tensor TrainingStep::embedding_noise_of(const StepBatch& part) {
+  const Tensor half_widths = activations_.take({part.sequences * part.sequence_length});
+  embedding_noise_.resize(static_cast<std::size_t>(half_widths.elements()));
+  embedding_noise(part, neftune_alpha_, model_.config().hidden_size, embedding_noise_);
+  backend_.copy_from_host(half_widths, embedding_noise_.data());
+  return half_widths;
+}
+
+void TrainingStep::micro_batch(const StepBatch& part, std::int64_t m, double scale, const Tensor& loss,
+                               const Tensor& uniform_loss, bool last) {
   const Range range(backend_, "micro_batch", static_cast<int>(m));
   activations_.rewind({});
   scratch_.rewind({});
@@ -57,12 +67,14 @@ void TrainingStep::micro_batch(const StepBatch& part, std::int64_t m, double sca
   // A step's sequences lie micro-batch by micro-batch, and in each rank by rank (data/shards/loader.h).
   const std::int64_t first_token = (m * mesh_.size(Axis::dp) + mesh_.rank(Axis::dp)) * tokens.tokens();
   if (part.noise_key) tokens.noise = BatchNoise{*part.noise_key, first_token};
+  if (part.noise_key && neftune_alpha_ > 0) tokens.embedding_noise = embedding_noise_of(part);
   if (forced_) tokens.forced = forced_choices(tokens.tokens(), first_token);
   saved_.statistics = balance_.take_statistics(context, tokens);
   saved_.statistics.measures = meter_.sums();
   model_.forward(context, tokens, kept_with(recompute_), saved_, &reducer_);
   meter_.add_micro_batch(saved_.layers, saved_.statistics.tokens);
   objective_->loss_and_gradient(context, model_, part, tokens, scale, saved_, loss);
+  if (!uniform_loss.empty()) backend_.sum(saved_.uniform_losses, uniform_loss);
   balance_.add_micro_batch(context, saved_.statistics, router_gradients_);
   meter_.ask_for_parts(router_gradients_);
   model_.backward(context, tokens, router_gradients_, saved_, last ? &reducer_ : nullptr);
@@ -87,22 +99,29 @@ StepResult TrainingStep::compute_gradients(const StepBatch& batch) {
 
   balance_.begin_step({.tokens = count[1], .sequences = count[2]});
   meter_.begin_step(measuring_);
-  sums_.reset(micro_batches + 1);
+  const double smoothing = objective_->label_smoothing();
+  const std::int64_t losses = (smoothing > 0 ? 2 : 1) * micro_batches;
+  sums_.reset(losses + 1);
   for (std::int64_t m = 0; m < micro_batches; ++m)
-    micro_batch(batch.part(m * micro_batch_size_, micro_batch_size_), m, scale, sums_[m], m + 1 == micro_batches);
+    micro_batch(batch.part(m * micro_batch_size_, micro_batch_size_), m, scale, sums_[m],
+                smoothing > 0 ? sums_[micro_batches + m] : Tensor(), m + 1 == micro_batches);
   {
     const Range range(backend_, "reduce");
     reducer_.finish();
   }
-  optimizer_.sum_squares(sums_[micro_batches]);
+  optimizer_.sum_squares(sums_[losses]);
   const std::span<const double> sums = sums_.read();  // the losses and the norm in one wait
-  std::array<double, 1> loss{std::accumulate(sums.begin(), sums.end() - 1, 0.0)};
-  mesh_.group(Axis::dp).all_reduce(loss, Reduce::sum, "step.loss");
+  const auto uniform = sums.begin() + micro_batches;
+  std::array<double, 2> loss{std::accumulate(sums.begin(), uniform, 0.0),
+                             std::accumulate(uniform, sums.end() - 1, 0.0)};
+  mesh_.group(Axis::dp).all_reduce(std::span(loss).first(smoothing > 0 ? 2 : 1), Reduce::sum, "step.loss");
 
   result.lm_loss = loss[0] * scale;
   result.aux_loss = balance_.values().trained(router_.aux_loss_scope);
   result.z_loss = balance_.values().z_total();
-  result.loss = result.lm_loss + balance_.values().weighted(router_.aux_loss_scope, balance_.coefficients()) +
+  const double trained =
+      smoothing > 0 ? (1 - smoothing) * result.lm_loss + smoothing * loss[1] * scale : result.lm_loss;
+  result.loss = trained + balance_.values().weighted(router_.aux_loss_scope, balance_.coefficients()) +
                 router_.z_loss_coef * result.z_loss;
   result.grad_norm = AdamW::gradient_norm(sums.back(), mesh_);
   result.finite = std::isfinite(result.count) && std::isfinite(result.loss) && std::isfinite(result.grad_norm);

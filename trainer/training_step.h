@@ -32,7 +32,7 @@ struct StepResult {
   double lm_loss = 0;    // the objective's, divided by count; 0 where there is nothing to count
   double aux_loss = 0;   // of the trained scope, summed over layers, before its coefficient
   double z_loss = 0;     // summed over layers, before its coefficient
-  double loss = 0;       // what was differentiated
+  double loss = 0;       // what was differentiated: with smoothed labels not lm_loss, but the smoothed one, and the others
   double grad_norm = 0;  // before clipping
   bool finite = true;    // false: refused
   bool outlier = false;  // set by who holds the step against others (trainer/outliers.h); true: refused
@@ -49,6 +49,9 @@ class TrainingStep {
 
   // It outlives this. Where the router's configuration has a rate, apply() updates it from the counts of the step.
   void use_selection_bias(SelectionBias& bias) { selection_bias_ = &bias; }
+
+  // NEFTune: the embeddings of steps that draw noise get it (trainer/embedding_noise.h), of that alpha; 0: none, as until this is called.
+  void add_embedding_noise(double alpha) { neftune_alpha_ = alpha; }
 
   // The balance loss weighs what the step that is computed next gives it, by the schedule and, with a target for MaxVio, by
   // how near it is. The first step is 1, as until this is called.
@@ -89,8 +92,11 @@ class TrainingStep {
  private:
   // [T/tp,E] of this rank's tokens, which begin at that one of the step.
   Tensor forced_choices(std::int64_t tokens, std::int64_t first);
-  // part: the m-th of the step.
-  void micro_batch(const StepBatch& part, std::int64_t m, double scale, const Tensor& loss, bool last);
+  // [T] of a micro-batch.
+  Tensor embedding_noise_of(const StepBatch& part);
+  // part: the m-th of the step. uniform_loss: where labels are smoothed.
+  void micro_batch(const StepBatch& part, std::int64_t m, double scale, const Tensor& loss, const Tensor& uniform_loss,
+                   bool last);
 
   Backend& backend_;
   const Mesh& mesh_;
@@ -101,6 +107,8 @@ class TrainingStep {
   RouterConfig router_;
   std::optional<ForcedRouter> forced_;
   std::vector<float> forced_numbers_;  // [T/tp,E] of a micro-batch
+  double neftune_alpha_ = 0;
+  std::vector<float> embedding_noise_;  // [T] of a micro-batch
   BalanceLoss balance_;
   SelectionBias* selection_bias_ = nullptr;
   std::optional<MaxVioController> controller_;
@@ -111,7 +119,7 @@ class TrainingStep {
   Arena activations_, scratch_;
   Mixtral::Saved saved_;
   std::vector<RouterGradient> router_gradients_;
-  DeviceSums sums_;  // the loss of each micro-batch, then the squares of the gradient
+  DeviceSums sums_;  // the loss of each micro-batch, that of smoothed labels, then the squares of the gradient
 };
 
 }  // namespace smoe

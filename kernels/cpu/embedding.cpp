@@ -5,6 +5,7 @@
 #include "kernels/cpu/checks.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/token_noise.h"
 
 namespace smoe {
 
@@ -45,6 +46,25 @@ void CpuBackend::do_embedding_backward(const Tensor& ids, const Tensor& dout, st
       float* sum = to + into * D;
 #pragma omp simd
       for (std::int64_t d = first; d < last; ++d) sum[d] += row[d];
+    }
+  });
+}
+
+void CpuBackend::do_add_noise(const TokenNoise& noise, const Tensor& row_scales, const Tensor& x) {
+  const std::int64_t T = x.dim(0), D = x.dim(1);
+  const float* scales = row_scales.f32();
+  float* px = x.f32();
+  cpu::for_blocks(threads_, T, cpu::block_rows(8 * D), [=](std::int64_t first, std::int64_t last) {
+    float draws[cpu::noise_entries];
+    for (std::int64_t t = first; t < last; ++t) {
+      if (scales[t] == 0.0f) continue;
+      const float width = noise.width * scales[t];
+      for (std::int64_t d = 0; d < D; d += cpu::noise_entries) {
+        cpu::draw_noise(noise, static_cast<std::uint64_t>(noise.first_token + t), d, draws);
+        const std::int64_t count = std::min(cpu::noise_entries, D - d);
+        float* row = px + t * D + d;
+        for (std::int64_t i = 0; i < count; ++i) row[i] += width * draws[i];
+      }
     }
   });
 }

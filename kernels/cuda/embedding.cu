@@ -5,6 +5,7 @@
 #include "kernels/cuda/counting_sort.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/numbers.h"
+#include "kernels/cuda/token_noise.h"
 
 namespace smoe {
 namespace {
@@ -109,6 +110,32 @@ __global__ void __launch_bounds__(embedding_threads)
   store(to, total);
 }
 
+// A block has a token, as in jitter.cu.
+template <class A, int W>
+__global__ void add_noise_kernel(TokenNoise noise, const float* row_scales, A* x, int columns) {
+  constexpr int entries = W > entries_of_a_draw ? W : entries_of_a_draw;
+  const std::int64_t t = blockIdx.x;
+  const float scale = row_scales[t];
+  if (scale == 0.0f) return;
+  const float width = noise.width * scale;
+  x += t * columns;
+  for (int d = threadIdx.x * entries; d < columns; d += blockDim.x * entries) {
+    float draws[entries];
+#pragma unroll
+    for (int i = 0; i < entries; i += entries_of_a_draw)
+      draw_noise(noise, static_cast<std::uint64_t>(noise.first_token + t), (d + i) / entries_of_a_draw, draws + i);
+#pragma unroll
+    for (int i = 0; i < entries; i += W) {
+      if (d + i >= columns) break;
+      float numbers[W];
+      load(x + d + i, numbers);
+#pragma unroll
+      for (int w = 0; w < W; ++w) numbers[w] += width * draws[i + w];
+      store(x + d + i, numbers);
+    }
+  }
+}
+
 }  // namespace
 
 void CudaBackend::do_embedding_forward(const Tensor& ids, const Tensor& table, std::int64_t first,
@@ -153,6 +180,15 @@ void CudaBackend::do_embedding_backward(const Tensor& ids, const Tensor& dout, s
       launch(stream_, op, {T * slices, threads}, embedding_backward_kernel<B, W>, sorted, static_cast<int>(T), V,
              data<B>(dout), static_cast<int>(pieces), static_cast<int>(slices), dtable.f32());
     });
+  });
+}
+
+void CudaBackend::do_add_noise(const TokenNoise& noise, const Tensor& row_scales, const Tensor& x) {
+  const std::int64_t T = x.dim(0), D = x.dim(1);
+  by_type_and_width(x.type(), D, {x}, [&]<class A, int W>() {
+    constexpr int entries = W > entries_of_a_draw ? W : entries_of_a_draw;
+    launch(stream_, "add_noise", {T, threads_for(ceil_div(D, entries), 256)}, add_noise_kernel<A, W>, noise,
+           row_scales.f32(), data<A>(x), static_cast<int>(D));
   });
 }
 

@@ -3,30 +3,11 @@
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/numbers.h"
-#include "kernels/philox.h"
+#include "kernels/cuda/token_noise.h"
 
 namespace smoe {
 namespace {
 using namespace cuda;
-
-constexpr int entries_of_a_draw = 4;  // neighbours in a token's row, one a word
-
-// The factors of a token's entries 4 draw .. 4 draw + 3.
-__device__ void draw_factors(const TokenNoise& noise, std::uint64_t token, int draw, float* factors) {
-  std::uint32_t c[entries_of_a_draw] = {static_cast<std::uint32_t>(token), static_cast<std::uint32_t>(token >> 32),
-                                        static_cast<std::uint32_t>(draw), noise.layer};
-  auto k0 = static_cast<std::uint32_t>(noise.key), k1 = static_cast<std::uint32_t>(noise.key >> 32);
-#pragma unroll
-  for (int round = 0; round < 10; ++round) {
-    philox_round(c[0], c[1], c[2], c[3], k0, k1);
-    next_philox_key(k0, k1);
-  }
-#pragma unroll
-  for (int i = 0; i < entries_of_a_draw; ++i) {
-    const float u = static_cast<float>(static_cast<std::int32_t>(c[i] >> 8)) * 0x1p-23f - 1.0f;  // exact
-    factors[i] = fmaf(noise.width, u, 1.0f);
-  }
-}
 
 // A block has a token. W numbers at once, or one: a thread has as many as one piece, and four at least, which are a draw.
 template <class A, int W>
@@ -38,7 +19,9 @@ __global__ void jitter_kernel(TokenNoise noise, const A* x, A* y, int columns, b
     float factors[entries];
 #pragma unroll
     for (int i = 0; i < entries; i += entries_of_a_draw)
-      draw_factors(noise, static_cast<std::uint64_t>(noise.first_token + t), (d + i) / entries_of_a_draw, factors + i);
+      draw_noise(noise, static_cast<std::uint64_t>(noise.first_token + t), (d + i) / entries_of_a_draw, factors + i);
+#pragma unroll
+    for (int i = 0; i < entries; ++i) factors[i] = fmaf(noise.width, factors[i], 1.0f);
 #pragma unroll
     for (int i = 0; i < entries; i += W) {
       if (d + i >= columns) break;

@@ -28,6 +28,7 @@ data:
 optimizer: {learning_rate: 1, epsilon: 1.e-9, weight_decay: 0.}
 schedule: {type: wsd, decay_ratio: 0.25}
 train: {device: cpu, precision: fp32, recompute: layer, output_dir: ~/runs, max_skipped_steps: 3, outlier_deviations: 6,
+        label_smoothing: .1, neftune_alpha: 5,
         freeze: ['*.experts.*', "*norm*", lm_head.weight]}
 checkpoint: {resume: never}
 log: {dump_steps: [1, 10], tensorboard: false}
@@ -51,6 +52,8 @@ lora: null
   EXPECT_EQ(config.train.output_dir, "/the/home/runs");
   EXPECT_EQ(config.train.max_skipped_steps, 3);
   EXPECT_EQ(config.train.outlier_deviations, 6.0);
+  EXPECT_EQ(config.train.label_smoothing, 0.1);
+  EXPECT_EQ(config.train.neftune_alpha, 5.0);
   EXPECT_EQ(config.checkpoint.resume, "never");
   EXPECT_EQ(config.log.dump_steps, (std::vector<std::int64_t>{1, 10}));
 }

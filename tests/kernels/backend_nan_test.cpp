@@ -214,6 +214,21 @@ TEST_P(BackendNan, Jitter) {
   expect_rows("y", y, 12, in_row(6));
 }
 
+// A row that gets no noise is left alone, whatever it holds: a zero keeps its sign.
+TEST_P(BackendNan, AddNoise) {
+  Matrix<double> numbers = with_nan(3, 4, 1, 2);
+  numbers(2, 0) = -0.0;
+  const Tensor x = ws_.f32(numbers);
+  backend_->add_noise({1, 2, 3, 0.5f}, ws_.f32({3}, Values{1, 1, 0}), x);
+  expect_rows("x", x, 12, in_row(6));
+  const Values found = ws_.read(x);
+  EXPECT_EQ(Values(found.begin() + 8, found.end()), Values(numbers.values.begin() + 8, numbers.values.end()));
+  EXPECT_TRUE(std::signbit(found[8]));
+  EXPECT_NE(found[0], numbers(0, 0));
+  backend_->add_noise({1, 2, 3, 0.5f}, ws_.f32({3}, Values{nan, 0, 0}), x);
+  expect_rows("x", x, 12, [](Index r) { return r < 4 || r == 6; });
+}
+
 TEST_P(BackendNan, Unpermute) {
   const Tensor x = ws_.output({3, 4});
   Matrix<double> rows = numbers(6, 4);
@@ -244,24 +259,37 @@ TEST_P(BackendNan, CrossEntropy) {
   for (const Index column : {Index(0), Index(41), Index(99)}) {
     const Tensor logits = ws_.f32(with_nan(5, 100, 3, column)), targets = ws_.i32({5}, {0, 50, 99, 7, -100});
     const Tensor maxima = ws_.output({5}), sums = ws_.output({5}), target_logits = ws_.output({5});
-    backend_->cross_entropy_statistics(logits, targets, 0, maxima, sums, target_logits);
+    const Tensor logit_sums = ws_.output({5}), uniform = ws_.output({5});
+    backend_->cross_entropy_statistics(logits, targets, 0, maxima, sums, target_logits, logit_sums);
+    backend_->cross_entropy_uniform_losses(targets, maxima, sums, logit_sums, 100, uniform);
+    expect_rows("logit sums", logit_sums, 5, in_row(3));
+    expect_rows("uniform losses", uniform, 5, in_row(3));
     const Tensor logsumexp = ws_.output({5}), losses = ws_.output({5});
     backend_->cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses);
     expect_rows("logsumexp", logsumexp, 5, in_row(3));
     expect_rows("losses", losses, 5, in_row(3));
-    backend_->cross_entropy_backward(logits, targets, 0, logsumexp, 0.2, {}, logits);
+    const Tensor smoothed = ws_.output({5, 100});
+    backend_->cross_entropy_backward(logits, targets, 0, logsumexp, 0.2, {}, {0.1, 100}, smoothed);
+    expect_rows("dlogits of smoothed labels", smoothed, 5, in_row(3));
+    backend_->cross_entropy_backward(logits, targets, 0, logsumexp, 0.2, {}, {}, logits);
     expect_rows("dlogits", logits, 5, in_row(3));
   }
 }
 
 TEST_P(BackendNan, CrossEntropyOfAMaskedRowIsZero) {
   const Tensor logits = ws_.f32(with_nan(2, 30, 1, 4)), targets = ws_.i32({2}, {3, -1});
-  const Tensor maxima = ws_.output({2}), sums = ws_.output({2}), target_logits = ws_.output({2});
-  backend_->cross_entropy_statistics(logits, targets, 0, maxima, sums, target_logits);
+  const Tensor maxima = ws_.output({2}), sums = ws_.output({2}), target_logits = ws_.output({2}),
+               logit_sums = ws_.output({2}), uniform = ws_.output({2});
+  backend_->cross_entropy_statistics(logits, targets, 0, maxima, sums, target_logits, logit_sums);
+  backend_->cross_entropy_uniform_losses(targets, maxima, sums, logit_sums, 30, uniform);
+  EXPECT_EQ(ws_.read(uniform)[1], 0);
   const Tensor logsumexp = ws_.output({2}), losses = ws_.output({2});
   backend_->cross_entropy_losses(targets, maxima, sums, target_logits, logsumexp, losses);
   EXPECT_EQ(ws_.read(losses)[1], 0);
-  backend_->cross_entropy_backward(logits, targets, 0, logsumexp, 0.2, {}, logits);
+  const Tensor smoothed = ws_.output({2, 30});
+  backend_->cross_entropy_backward(logits, targets, 0, logsumexp, 0.2, {}, {0.1, 30}, smoothed);
+  expect_rows("dlogits of smoothed labels", smoothed, 2, nowhere);
+  backend_->cross_entropy_backward(logits, targets, 0, logsumexp, 0.2, {}, {}, logits);
   expect_rows("dlogits", logits, 2, nowhere);
 }
 

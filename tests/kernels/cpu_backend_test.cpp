@@ -171,9 +171,9 @@ TEST(CpuCrossEntropy, EqualsTheDefinitionAndMasks) {
   auto original = logits;
   Ints targets({N}, {0, 5002, -100, 17, 3000});
   Floats maxima({N}), sums({N}), target_logits({N}), lse({N}), losses({N});
-  cpu.cross_entropy_statistics(logits, targets, 0, maxima, sums, target_logits);
+  cpu.cross_entropy_statistics(logits, targets, 0, maxima, sums, target_logits, {});
   cpu.cross_entropy_losses(targets, maxima, sums, target_logits, lse, losses);
-  cpu.cross_entropy_backward(logits, targets, 0, lse, 0.25, {}, logits);
+  cpu.cross_entropy_backward(logits, targets, 0, lse, 0.25, {}, {}, logits);
   for (std::int64_t i = 0; i < N; ++i) {
     double sum = 0;
     for (std::int64_t v = 0; v < V; ++v) sum += std::exp(double(original[i * V + v]));
@@ -242,9 +242,11 @@ TEST(CpuBackend, ZeroRowsAreLegal) {
   cpu.unpermute(x, experts, {}, x);
   cpu.swiglu_forward(h, stats, x);
   cpu.swiglu_backward(h, stats, x, h, stats, x);
-  cpu.cross_entropy_statistics(logits, ids, 0, stats, stats, stats);
+  cpu.cross_entropy_statistics(logits, ids, 0, stats, stats, stats, stats);
   cpu.cross_entropy_losses(ids, stats, stats, stats, stats, stats);
-  cpu.cross_entropy_backward(logits, ids, 0, stats, 1.0, {}, logits);
+  cpu.cross_entropy_uniform_losses(ids, stats, stats, stats, 9, stats);
+  cpu.cross_entropy_backward(logits, ids, 0, stats, 1.0, {}, {}, logits);
+  cpu.add_noise({}, stats, x);
   Floats counts({1, 4}, 1.0f), sums({1, 4}, 1.0f), z({1}, 1.0f);
   cpu.balance_statistics(logits, stats, experts, counts, sums, z);
   EXPECT_EQ(counts[3] + sums[0] + z[0], 0.0f);

@@ -53,8 +53,8 @@ TEST(OpList, CountsTheBytesOfTheTypeThatItTimes) {
     }
   }
   for (const char* op : {"copy", "fill", "add", "sum_rows", "rms_norm_forward", "rms_norm_backward", "gemm",
-                         "grouped_gemm", "rope_forward", "attention_forward", "attention_backward", "jitter", "permute",
-                         "unpermute", "swiglu_forward", "swiglu_backward"})
+                         "grouped_gemm", "rope_forward", "attention_forward", "attention_backward", "jitter",
+                         "add_noise", "permute", "unpermute", "swiglu_forward", "swiglu_backward"})
     EXPECT_TRUE(halved.contains(op)) << op;
   for (const char* op : {"copy_to_host", "router_forward", "cross_entropy_statistics", "adamw", "embedding_backward"})
     EXPECT_FALSE(halved.contains(op)) << op;

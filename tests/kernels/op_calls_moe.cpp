@@ -217,6 +217,28 @@ void add_jitter(OpCase& list, const JitterCase& c) {
   list.vary("jitter", "in place", call(To::in_place));
 }
 
+// Every third row gets no noise.
+void add_embedding_noise(OpCase& list, const JitterCase& c) {
+  list.add("add_noise", fmt::format("T{} D{}", c.tokens, c.hidden), c.added(list.a), [=](Inputs& in) {
+    const Matrix<double> x = in.matrix(c.tokens, c.hidden);
+    Values scales = in.normals(c.tokens);
+    for (std::size_t t = 0; t < scales.size(); t += 3) scales[t] = 0;
+    const Tensor tx = in.typed(x);
+    return Prepared{[&b = in.backend(), noise = c.noise, tscales = in.f32({c.tokens}, scales), tx] {
+                      b.add_noise(noise, tscales, tx);
+                    },
+                    {{"x", tx, pointwise, [=] {
+                        Matrix<double> truth = x;
+                        const auto draws = reference::uniform_noise({c.noise.key, c.noise.first_token, c.noise.layer},
+                                                                    c.tokens, c.hidden);
+                        for (Index t = 0; t < c.tokens; ++t)
+                          for (Index d = 0; d < c.hidden; ++d)
+                            truth(t, d) += double(c.noise.width) * scales[t] * draws(t, d);
+                        return truth.values;
+                      }}}};
+  });
+}
+
 // ---- dispatch ----
 
 // Many of them equal, and all of them numbers of f32.
@@ -437,6 +459,7 @@ std::vector<OpCase> moe_calls() {
   std::vector<OpCase> list;
   add_cases(list, "router", router_cases(), add_router);
   add_cases(list, "jitter", jitter_cases(), add_jitter);
+  add_cases(list, "embedding_noise", jitter_cases(), add_embedding_noise);
   add_cases(list, "dispatch", dispatch_cases(), add_dispatch);
   add_cases(list, "grouped_gemm", grouped_gemm_cases(), add_grouped_gemm);
   add_cases(list, "swiglu", swiglu_cases(), add_swiglu);
@@ -448,6 +471,7 @@ std::vector<OpCase> moe_calls(const BenchShape& shape, DType type) {
   const OpCase timed = timed_in(type);
   add_cases(list, "router", bench_cases::router(shape), add_router, timed);
   add_cases(list, "jitter", bench_cases::jitter(shape), add_jitter, timed);
+  add_cases(list, "embedding_noise", bench_cases::jitter(shape), add_embedding_noise, timed);
   add_cases(list, "dispatch", bench_cases::dispatch(shape), add_dispatch, timed);
   add_cases(list, "grouped_gemm", bench_cases::grouped_gemm(shape), add_grouped_gemm, timed);
   add_cases(list, "swiglu", bench_cases::swiglu(shape), add_swiglu, timed);

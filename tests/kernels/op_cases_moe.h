@@ -74,6 +74,7 @@ struct JitterCase {
   Index tokens, hidden;
   TokenNoise noise{};
   Work forward(double a) const { return op_work::jitter(tokens * hidden, a); }
+  Work added(double a) const { return op_work::add_noise(tokens * hidden, a); }
 };
 
 inline std::vector<JitterCase> jitter_cases() {

@@ -161,6 +161,7 @@ TEST(OpShapes, AreRefusedUnlessNothingElseTellsThem) {
       "start_copy_to_host f32 dim 0",  // all
       "fill f32 dim 0",
       "fill i32 dim 0",
+      "add_noise f32 dim 1",  // D
       "sum f32 dim 0",
       "sum_rows f32 dim 0",                  // of how many parts
       "sum_of_squares f32 dim 0",            // all

@@ -60,17 +60,26 @@ TEST_P(LmHeadAlone, LossesAndGradientAreTheReferences) {
   head.losses(harness.context, tx, ttargets, losses);
   harness.expect_close("losses", losses, expected.losses, layer_tolerance);
 
-  Values gradient = harness.gradient(lm_head);  // of both calls
-  for (const bool weighted : {false, true}) {
+  const std::vector<double> expected_uniform = reference::uniform_losses(
+      targets, reference::cross_entropy_statistics(logits, targets, 0), static_cast<reference::Index>(c.vocabulary));
+  Values gradient = harness.gradient(lm_head);  // of all calls
+  struct Way {
+    bool weighted;
+    double smoothing;
+  };
+  for (const auto& [weighted, smoothing] : {Way{false, 0}, Way{true, 0}, Way{false, 0.1}, Way{true, 0.5}}) {
     std::vector<double> token_scales;
     if (weighted) token_scales = harness.random_floats(c.tokens, 1).values;
     const Values dlogits =
-        reference::cross_entropy_backward(logits, targets, 0, expected.logsumexp, scale, token_scales);
+        reference::cross_entropy_backward(logits, targets, 0, expected.logsumexp, scale, token_scales,
+                                          {smoothing, static_cast<reference::Index>(c.vocabulary)});
     const Values expected_dx = reference::linear_backward(dlogits, x, weight, gradient);
-    const Tensor again = harness.unwritten({c.tokens}), dx = harness.unwritten({c.tokens, c.hidden});
+    const Tensor again = harness.unwritten({c.tokens}), dx = harness.unwritten({c.tokens, c.hidden}),
+                 uniform = smoothing > 0 ? harness.unwritten({c.tokens}) : Tensor();
     head.losses_and_gradient(harness.context, tx, ttargets, scale, weighted ? harness.tensor(token_scales) : Tensor(),
-                             again, dx);
-    const std::string how = weighted ? " of scaled tokens" : "";
+                             smoothing, again, uniform, dx);
+    const std::string how = std::string(weighted ? " of scaled tokens" : "") + (smoothing > 0 ? ", smoothed" : "");
+    if (smoothing > 0) harness.expect_close("uniform losses" + how, uniform, expected_uniform, layer_tolerance);
     harness.expect_close("losses beside the gradient" + how, again, expected.losses, layer_tolerance);
     harness.expect_close("dx" + how, dx, expected_dx.values, layer_tolerance);
     harness.expect_gradient(lm_head, gradient);

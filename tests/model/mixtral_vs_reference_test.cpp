@@ -66,6 +66,11 @@ std::vector<Case> cases() {
   all.push_back({"sigmoid_scores_biased_capacity_jitter", routed({Score::sigmoid, false, 0.5}, 3), 2, 17, false, 0.2});
   all.push_back(
       {"renormalised_sigmoids_biased_capacity_jitter", routed({Score::sigmoid, true, 2.5}, 2), 3, 12, true, 0.2});
+  auto fine_tuned = shape(32, 48, 2, 8, 2, 4, 8, 2);
+  fine_tuned.label_smoothing = 0.2;
+  fine_tuned.neftune_alpha = 5;
+  all.push_back({"smoothed_labels_noisy_embeddings", fine_tuned, 3, 17, true, 0.3});
+  all.push_back({"smoothed_labels_noisy_whole_sequences", fine_tuned, 2, 12, false, 0.1});
   auto ranked = routed({Score::softmax, true, 1}, 2);
   ranked.capacity_by_probability = true;
   all.push_back({"capacity_by_probability", ranked, 3, 16, true, 0.2});
@@ -87,7 +92,10 @@ TEST_P(MixtralVsReference, LossesAndEveryGradient) {
   const auto found = real.step(batch);
   EXPECT_NEAR(found.lm, expected.lm, 2e-6 * std::abs(expected.lm));
   EXPECT_NEAR(found.aux, expected.aux, 2e-6 * std::abs(expected.aux));
-  const double expected_weighted = expected.total - expected.lm - c.config.z_coef * expected.z;
+  const double e = c.config.label_smoothing;
+  EXPECT_NEAR(found.uniform, e > 0 ? expected.uniform : 0, 2e-6 * std::abs(expected.uniform));
+  const double expected_weighted =
+      expected.total - (1 - e) * expected.lm - e * expected.uniform - c.config.z_coef * expected.z;
   EXPECT_NEAR(found.weighted_aux, expected_weighted, 2e-6 * std::abs(expected_weighted) + 1e-14 * expected.total);
   EXPECT_NEAR(found.z, expected.z, 5e-6 * std::abs(expected.z));
   reference::visit_parameters(gradients, [&](const std::string& name, const auto&, const std::vector<double>& g) {
@@ -133,6 +141,23 @@ TEST(MixtralVsReferenceCatches, ADroppedBalanceGradient) {
   wrong.step(batch);
   const std::string gate = "model.layers.0.block_sparse_moe.gate.weight";
   EXPECT_GT(test::deviation(wrong.gradient(gate), right.gradient(gate)), 1e-2);
+}
+
+// Neither is there unless asked for, and each moves a gradient by far more than the bound above.
+TEST(MixtralVsReferenceCatches, SmoothingAndNoiseLeftOut) {
+  const Case c = cases()[0];
+  const auto weights = float_parameters(c.config, 5);
+  const auto batch = reference::random_batch(c.config, c.sequences, c.length, 9, c.documents, c.masked);
+  RealModel right(c.config, weights, c.length);
+  right.step(batch);
+  for (double reference::ReferenceConfig::*option :
+       {&reference::ReferenceConfig::label_smoothing, &reference::ReferenceConfig::neftune_alpha}) {
+    reference::ReferenceConfig other = c.config;
+    other.*option = 0.2;
+    RealModel wrong(other, weights, c.length);
+    wrong.step(batch);
+    EXPECT_GT(test::deviation(wrong.gradient("lm_head.weight"), right.gradient("lm_head.weight")), 1e-3);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, MixtralVsReference, ::testing::ValuesIn(cases()),

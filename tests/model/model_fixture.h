@@ -72,7 +72,8 @@ class RealModel {
                              config.capacity_by_probability ? CapacityOrder::probability : CapacityOrder::position,
                              static_cast<float>(config.jitter)}),
         router(router_config(config)),
-        balance(model.config(), router) {
+        balance(model.config(), router),
+        config_(config) {
     model.allocate(*backend, persistent, positions, true);
     if (!config.selection_bias.empty()) {
       const Tensor biases = persistent.take({config.layers, config.experts});
@@ -90,6 +91,7 @@ class RealModel {
   struct Losses {
     double lm, aux, z;
     double weighted_aux;
+    double uniform;  // 0 unless labels are smoothed
   };
   // Forward and backward of one micro-batch that is the whole step; gradients accumulate in the parameters.
   Losses step(const reference::Batch& batch, Recompute recompute = Recompute::none,
@@ -100,18 +102,25 @@ class RealModel {
     TokenBatch tokens = make_token_batch(*backend, activations, batch.sequences, batch.sequence_length, batch.tokens,
                                          batch.targets, batch.document_start, 0, positions);
     tokens.noise = BatchNoise{batch.noise_key, 0};
+    if (config_.neftune_alpha > 0) tokens.embedding_noise = half_widths(batch);
     saved.statistics = balance.take_statistics(context, tokens);
     model.forward(context, tokens, kept_with(recompute), saved);
     const double scale = 1.0 / batch.target_count;
     DeviceSums loss(*backend);
-    loss.reset(1);
-    model.loss_and_gradient(context, tokens, scale, saved, loss[0]);
-    const double lm = loss.read()[0] * scale;
+    loss.reset(2);
+    if (config_.label_smoothing > 0) {
+      model.head_gradient(context, tokens, scale, {}, saved, config_.label_smoothing);
+      backend->sum(saved.losses, loss[0]);
+      backend->sum(saved.uniform_losses, loss[1]);
+    } else {
+      model.loss_and_gradient(context, tokens, scale, saved, loss[0]);
+    }
+    const double lm = loss.read()[0] * scale, uniform = loss.read()[1] * scale;
     balance.begin_step(1);
     balance.add_micro_batch(context, saved.statistics, router_gradients);
     model.backward(context, tokens, router_gradients, saved);
     return {lm, balance.values().trained(router.aux_loss_scope), balance.values().z_total(),
-            balance.values().weighted(router.aux_loss_scope, balance.coefficients())};
+            balance.values().weighted(router.aux_loss_scope, balance.coefficients()), uniform};
   }
   void clear_gradients() {
     for (const auto& flat : model.parameters().flat_buffers()) backend->fill(flat.gradients, 0.0f);
@@ -129,6 +138,23 @@ class RealModel {
   BalanceLoss balance;
   Mixtral::Saved saved;
   std::vector<RouterGradient> router_gradients;
+
+ private:
+  // Of what NEFTune adds: the reference's noise over its draws.
+  Tensor half_widths(const reference::Batch& batch) {
+    const auto tokens = static_cast<reference::Index>(batch.tokens.size());
+    std::vector<float> widths;
+    const auto draws =
+        reference::uniform_noise({batch.noise_key, 0, reference::embedding_layer}, tokens, config_.hidden);
+    const auto noise = reference::embedding_noise(batch.noise_key, config_.neftune_alpha, batch.document_start, tokens,
+                                                  batch.sequence_length, config_.hidden);
+    for (reference::Index t = 0; t < tokens; ++t) widths.push_back(static_cast<float>(noise(t, 0) / draws(t, 0)));
+    const Tensor on_device = activations.take({tokens});
+    backend->copy_from_host(on_device, widths.data());
+    return on_device;
+  }
+
+  reference::ReferenceConfig config_;
 };
 
 }  // namespace smoe

@@ -75,6 +75,29 @@ std::vector<Case> cases() {
   }
   {
     auto c = basic();
+    c.label_smoothing = 0.2;
+    c.neftune_alpha = 5;
+    c.documents = true;
+    c.masked = 0.4;
+    c.masked_unevenly = true;
+    c.accumulation = 2;
+    c.recompute = Recompute::layer;
+    all.push_back({"smoothed_labels_noisy_embeddings", c, [](const StepNumbers& step) {
+                     auto without = basic();
+                     without.documents = true;
+                     without.masked = 0.4;
+                     without.masked_unevenly = true;
+                     without.accumulation = 2;
+                     const StepNumbers& plain = one_rank({"documents", without}).steps.front();
+                     without.neftune_alpha = 5;
+                     const StepNumbers& noisy = one_rank({"noisy_documents", without}).steps.front();
+                     EXPECT_NE(noisy.lm_loss, plain.lm_loss);
+                     EXPECT_EQ(step.lm_loss, noisy.lm_loss) << "what is told of the targets is smoothed";
+                     EXPECT_NE(step.loss, noisy.loss) << "nothing is smoothed";
+                   }});
+  }
+  {
+    auto c = basic();
     c.router.aux_loss_scope = AuxLossScope::hf;
     c.router.aux_loss_coef = 3;
     c.router.z_loss_coef = 0.5;
@@ -328,6 +351,7 @@ TEST(equivalence_of_cuts, other_micro_batches_drop_and_draw_the_same) {
   together.router.aux_loss_scope = AuxLossScope::sequence;
   together.routing.capacity_factor = 1;
   together.routing.jitter = 0.3f;
+  together.neftune_alpha = 5;
   EquivalenceCase apart = together;
   apart.at_once = test_session().size();
   apart.accumulation = 2;

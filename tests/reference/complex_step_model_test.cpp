@@ -45,6 +45,13 @@ ReferenceConfig ranked() {
   return c;
 }
 
+ReferenceConfig fine_tuned() {
+  ReferenceConfig c = with({});
+  c.label_smoothing = 0.2;
+  c.neftune_alpha = 5;
+  return c;
+}
+
 ReferenceConfig by_layer(BalanceScope scope) {
   ReferenceConfig c = with({{&C::layers, 3}}, 0, scope);
   c.aux_coefs = {0.4, 0, 0.15};
@@ -65,6 +72,7 @@ std::vector<ModelCase> model_cases() {
       {"k_equals_e", with({{&C::top_k, 4}, {&C::kv_heads, 2}, {&C::ffn, 5}}), 2, 4, false},
       {"coefficients_by_layer", by_layer(BalanceScope::micro_batch), 2, 5, true},
       {"coefficients_by_layer_of_sequences", by_layer(BalanceScope::sequence), 3, 4, true},
+      {"smoothed_labels_noisy_embeddings", fine_tuned(), 2, 5, true},
       {"lm_loss_alone", with({}, 0, BalanceScope::micro_batch, 0), 2, 5, true},
       {"one_token", with({{&C::layers, 1}}), 1, 1, false, 0.0},
       {"all_masked", with({{&C::layers, 1}}, 0.3, BalanceScope::sequence), 2, 3, false, 1.0},
@@ -238,6 +246,12 @@ TEST_F(ComplexStepSeesMistakes, OtherNoiseInBackward) {
   Batch wrong = batch_;
   wrong.noise_key = 1;
   EXPECT_GT(deviation_of(config_, wrong), 1e-6);
+}
+
+TEST_F(ComplexStepSeesMistakes, SmoothingForgottenInBackward) {
+  ReferenceConfig wrong = config_;
+  wrong.label_smoothing = 0.1;
+  EXPECT_GT(deviation_of(wrong, batch_), 1e-6);
 }
 
 TEST_F(ComplexStepSeesMistakes, DroppedAssignmentsKept) {

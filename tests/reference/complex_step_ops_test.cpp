@@ -301,19 +301,47 @@ TEST(ComplexStep, CrossEntropyInSlices) {
       out.sums[n] = left.sums[n] * std::exp(left.maxima[n] - out.maxima[n]) +
                     right.sums[n] * std::exp(right.maxima[n] - out.maxima[n]);
       out.target_logits[n] += right.target_logits[n];
+      out.logit_sums[n] += right.logit_sums[n];
     }
-    return cross_entropy_losses(targets, out);
+    return out;
   };
-  const CrossEntropyLosses<double> losses = merged(logits);
+  const CrossEntropyStatistics<double> statistics = merged(logits);
+  const CrossEntropyLosses<double> losses = cross_entropy_losses(targets, statistics);
   const CrossEntropyLosses<double> whole = cross_entropy_losses(targets, cross_entropy_statistics(logits, targets, 0));
   EXPECT_LE(deviation(losses.losses, whole.losses), 1e-15);
   EXPECT_EQ(losses.losses[2], 0);
-  Matrix<double> dlogits(5, 7);
-  set_columns(dlogits, 0, cross_entropy_backward(columns(logits, 0, cut), targets, 0, losses.logsumexp, scale));
-  set_columns(dlogits, cut,
-              cross_entropy_backward(columns(logits, cut, 7 - cut), targets, cut, losses.logsumexp, scale));
-  expect_gradient("logits", logits.values, dlogits.values,
-                  [&](const ComplexVector& z) { return scale * sum(merged(like(logits, z)).losses); });
+  for (const double smoothing : {0.0, 0.1, 0.75}) {
+    const LabelSmoothing of_seven{smoothing, 7};
+    Matrix<double> dlogits(5, 7);
+    set_columns(dlogits, 0,
+                cross_entropy_backward(columns(logits, 0, cut), targets, 0, losses.logsumexp, scale, {}, of_seven));
+    set_columns(
+        dlogits, cut,
+        cross_entropy_backward(columns(logits, cut, 7 - cut), targets, cut, losses.logsumexp, scale, {}, of_seven));
+    expect_gradient("logits", logits.values, dlogits.values, [&](const ComplexVector& z) {
+      const auto s = merged(like(logits, z));
+      return scale * ((1 - smoothing) * sum(cross_entropy_losses(targets, s).losses) +
+                      smoothing * sum(uniform_losses(targets, s, 7)));
+    });
+  }
+}
+
+// The definition: -log p of every column, with the weights that smoothing gives them.
+TEST(ComplexStep, SmoothedLossIsTheCrossEntropyToTheSmoothedLabels) {
+  Random random(13);
+  const Matrix<double> logits = random.matrix(3, 7, 2.0);
+  const Ids targets{6, 0, -1};
+  const CrossEntropyStatistics<double> s = cross_entropy_statistics(logits, targets, 0);
+  const CrossEntropyLosses<double> losses = cross_entropy_losses(targets, s);
+  const std::vector<double> uniform = uniform_losses(targets, s, 7);
+  const double e = 0.3;
+  for (Index n = 0; n < 2; ++n) {
+    double expected = 0;
+    for (Index v = 0; v < 7; ++v)
+      expected += (e / 7 + (v == targets[n] ? 1 - e : 0)) * (losses.logsumexp[n] - logits(n, v));
+    EXPECT_NEAR((1 - e) * losses.losses[n] + e * uniform[n], expected, 1e-14);
+  }
+  EXPECT_EQ(uniform[2], 0);
 }
 
 }  // namespace

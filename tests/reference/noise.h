@@ -1,8 +1,9 @@
-// Noise that depends on its key and place alone: Philox4x32-10 (Salmon et al., SC 2011), written from the paper, and the
-// factors of a router's jittered input (Switch, arXiv 2101.03961).
+// Noise that depends on its key and place alone: Philox4x32-10 (Salmon et al., SC 2011), written from the paper, the factors
+// of a router's jittered input (Switch, arXiv 2101.03961), and what NEFTune adds to embeddings (arXiv 2310.05914).
 #pragma once
 
 #include <array>
+#include <cmath>
 
 #include "tests/reference/matrix.h"
 
@@ -26,17 +27,24 @@ struct Noise {
   double width = 0;
 };
 
-// factor [T, D]: 1 + width * u, u uniform in [-1, 1): 24 bits of word d % 4 of the counter (token, d / 4, layer).
-inline Matrix<double> noise_factors(const Noise& noise, Index tokens, Index D) {
-  Matrix<double> factors(tokens, D);
+// u [T, D], uniform in [-1, 1): 24 bits of word d % 4 of the counter (token, d / 4, layer).
+inline Matrix<double> uniform_noise(const Noise& noise, Index tokens, Index D) {
+  Matrix<double> draws(tokens, D);
   for (Index t = 0; t < tokens; ++t)
     for (Index d = 0; d < D; ++d) {
       const auto token = static_cast<std::uint64_t>(noise.first_token + t);
       const auto words =
           philox(noise.key, {static_cast<std::uint32_t>(token), static_cast<std::uint32_t>(token >> 32),
                              static_cast<std::uint32_t>(d / 4), static_cast<std::uint32_t>(noise.layer)});
-      factors(t, d) = 1 + noise.width * (double(words[d % 4] >> 8) * 0x1p-23 - 1);
+      draws(t, d) = double(words[d % 4] >> 8) * 0x1p-23 - 1;
     }
+  return draws;
+}
+
+// factor [T, D]: 1 + width * u.
+inline Matrix<double> noise_factors(const Noise& noise, Index tokens, Index D) {
+  Matrix<double> factors = uniform_noise(noise, tokens, D);
+  for (double& u : factors.values) u = 1 + noise.width * u;
   return factors;
 }
 
@@ -45,6 +53,22 @@ Matrix<T> apply_noise(const Matrix<T>& x, const Matrix<double>& factors) {
   Matrix<T> y = x;
   for (std::size_t i = 0; i < y.values.size(); ++i) y.values[i] *= T(factors.values[i]);
   return y;
+}
+
+inline constexpr Index embedding_layer = 0xffffffff;  // the embedding's place among the layers of the counter
+
+// NEFTune: what is added to the embedding of each token, alpha / sqrt(L D) times u, of an example of L tokens: a document's
+// part of a sequence of S, or without document_start the sequence.
+inline Matrix<double> embedding_noise(std::uint64_t key, double alpha, const Ids& document_start, Index tokens, Index S,
+                                      Index D) {
+  Matrix<double> noise = uniform_noise({key, 0, embedding_layer}, tokens, D);
+  for (Index t = 0; t < tokens; ++t) {
+    Index length = 0;
+    for (Index other = t / S * S; other < t / S * S + S; ++other)
+      length += document_start.empty() || document_start[other] == document_start[t];
+    for (Index d = 0; d < D; ++d) noise(t, d) *= alpha / std::sqrt(double(length * D));
+  }
+  return noise;
 }
 
 }  // namespace smoe::reference

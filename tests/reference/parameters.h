@@ -25,6 +25,8 @@ struct ReferenceConfig {
   double capacity_factor = 0;            // an expert takes ceil(factor * K * S / E) assignments of a sequence; 0: all
   bool capacity_by_probability = false;  // the most probable ones, else the first
   double jitter = 0;                     // the router's input times 1 + jitter * u, u uniform in [-1, 1)
+  double label_smoothing = 0;            // share of the loss that is to the uniform distribution (cross_entropy.h)
+  double neftune_alpha = 0;              // noise on embeddings (noise.h)
 
   double aux_coef_of(Index layer) const { return aux_coefs.empty() ? aux_coef : aux_coefs[layer]; }
   std::vector<double> bias_of(Index layer) const {

@@ -47,12 +47,14 @@ class ObjectiveTest : public ::testing::Test {
   };
 
   // Loss, count and every gradient of the step are those of the reference.
-  static void expect_reference(Step& found, const reference::Batch& batch,
-                               const reference::Parameters<double>& weights) {
+  static void expect_reference(Step& found, const reference::Batch& batch, const reference::Parameters<double>& weights,
+                               double label_smoothing = 0) {
+    reference::ReferenceConfig smoothed = config();
+    smoothed.label_smoothing = label_smoothing;
     reference::ModelSaved<double> saved;
-    const auto expected = reference::model_forward(config(), weights, batch, saved);
-    auto gradients = reference::make_parameters<double>(config());
-    reference::model_backward(config(), weights, batch, saved, gradients);
+    const auto expected = reference::model_forward(smoothed, weights, batch, saved);
+    auto gradients = reference::make_parameters<double>(smoothed);
+    reference::model_backward(smoothed, weights, batch, saved, gradients);
     EXPECT_EQ(found.result.count, batch.target_count);
     EXPECT_NEAR(found.result.lm_loss, expected.lm, 2e-6 * std::abs(expected.lm));
     EXPECT_NEAR(found.result.loss, expected.total, 2e-6 * std::abs(expected.total));
@@ -85,6 +87,20 @@ class ObjectiveTest : public ::testing::Test {
 TEST_F(ObjectiveTest, CrossEntropyCountsItsTargets) {
   Step step(*this, 4, std::make_unique<CrossEntropy>());
   expect_reference(step, batch, weights);
+}
+
+// lm_loss is that of the targets themselves, which evaluation tells; what is differentiated is the smoothed one.
+TEST_F(ObjectiveTest, SmoothedLabelsGiveTheReferencesLossesAndGradients) {
+  Step plain(*this, 4, std::make_unique<CrossEntropy>());
+  for (const std::int64_t micro_batch_size : {4, 1})
+    for (const double smoothing : {0.1, 0.75}) {
+      Step step(*this, micro_batch_size, std::make_unique<CrossEntropy>(smoothing));
+      expect_reference(step, batch, weights, smoothing);
+      if (micro_batch_size == 4) {
+        EXPECT_EQ(step.result.lm_loss, plain.result.lm_loss);
+      }
+      EXPECT_NE(step.result.loss, plain.result.loss);
+    }
 }
 
 TEST_F(ObjectiveTest, WeightedTargetsGiveTheReferencesGradients) {
