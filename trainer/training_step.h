@@ -27,12 +27,12 @@
 namespace smoe {
 
 struct StepResult {
-  double count = 0;      // of the objective, over the world: of cross-entropy, the targets
-  double tokens = 0;     // over the world, without padding
-  double lm_loss = 0;    // the objective's, divided by count; 0 where there is nothing to count
-  double aux_loss = 0;   // of the trained scope, summed over layers, before its coefficient
-  double z_loss = 0;     // summed over layers, before its coefficient
-  double loss = 0;       // what was differentiated: with smoothed labels not lm_loss, but the smoothed one, and the others
+  double count = 0;     // of the objective, over the world: of cross-entropy, the targets
+  double tokens = 0;    // over the world, without padding
+  double lm_loss = 0;   // the objective's, divided by count; 0 where there is nothing to count
+  double aux_loss = 0;  // of the trained scope, summed over layers, before its coefficient
+  double z_loss = 0;    // summed over layers, before its coefficient
+  double loss = 0;  // what was differentiated: with smoothed labels not lm_loss, but the smoothed one, and the others
   double grad_norm = 0;  // before clipping
   bool finite = true;    // false: refused
   bool outlier = false;  // set by who holds the step against others (trainer/outliers.h); true: refused
