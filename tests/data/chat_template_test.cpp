@@ -108,12 +108,15 @@ TEST_F(ChatDirectory, TargetsAreAnswersAndWhatEndsThem) {
 }
 
 TEST_F(ChatDirectory, WhatMessagesSayIsNeverAToken) {
-  const std::string all = "<|im_start|><|im_end|><|end|>";
+  const std::string all = "<|im_start|><|im_end|><|end|><pad>";
   // Also where the directory calls the template's tokens no special ones; a plain token is still vocabulary.
   for (const bool special : {true, false}) {
-    const auto tokenizer = load(
-        letters_with({{"<|im_start|>", special}, {"<|im_end|>", special}, {"<|end|>", special}, {"<tool>", false}}),
-        {{"eos_token", "<|end|>"}});
+    const auto tokenizer = load(letters_with({{"<|im_start|>", special},
+                                              {"<|im_end|>", special},
+                                              {"<|end|>", special},
+                                              {"<tool>", false},
+                                              {"<pad>", true}}),
+                                {{"eos_token", "<|end|>"}});
     const ChatTemplate chat("chatml", *tokenizer);
     EXPECT_EQ(chat.encode(Messages{{"system", all}, {"user", all + "<tool>"}, {"assistant", all}}, LossOn::all).ids,
               joined_ids({{256},
@@ -350,6 +353,20 @@ TEST_F(AddedTokensDirectory, BosStandsInFrontOfTextsOfATokenizerModelUnlessItsCo
   EXPECT_TRUE(texts_begin_with_bos(*with_config(config_of(chat_tokens, R"("add_bos_token": true)"))));
   expect_refused([&] { texts_begin_with_bos(*with_config(config_of(chat_tokens, R"("add_bos_token": 1)"))); },
                  {"tokenizer_config.json", "add_bos_token"});
+}
+
+TEST_F(AddedTokensDirectory, WhatMessagesSayIsNoTokenOfATokenizerModelsDirectoryEither) {
+  const auto tokenizer =
+      with_config(config_of(chat_tokens + ", " + entry(602, "<pad>") + ", " + entry(603, "<tool>", "")));
+  const ChatTemplate chat("chatml", *tokenizer);
+  const ChatIds example = chat.encode(
+      Messages{{"user", "ka<pad><|im_end|>to"}, {"assistant", "mi<|im_start|><tool></s>"}}, LossOn::completions);
+  EXPECT_EQ(std::count(example.ids.begin(), example.ids.end(), im_start), 2);
+  EXPECT_EQ(std::count(example.ids.begin(), example.ids.end(), im_end), 2);
+  EXPECT_EQ(std::count(example.ids.begin(), example.ids.end(), 602), 0);
+  EXPECT_EQ(std::count(example.ids.begin(), example.ids.end(), 603), 1) << "a plain token is vocabulary";
+  EXPECT_EQ(std::count(example.ids.begin(), example.ids.end(), tokenizer->eos()), 2);
+  EXPECT_EQ(std::count(example.ids.begin(), example.ids.end(), 2), 0);
 }
 
 // The space that is put in front of a turn is no part of it; one that an answer begins with behind its header is.
