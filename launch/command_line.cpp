@@ -80,6 +80,7 @@ Option Option::one_of(std::vector<std::string> words) const {
 }
 Option Option::delimiter(char between) const { return Option(option_->delimiter(between)); }
 Option Option::excludes(const Option& other) const { return Option(option_->excludes(other.option_)); }
+Option Option::needs(const Option& other) const { return Option(option_->needs(other.option_)); }
 bool Option::given() const { return static_cast<bool>(*option_); }
 
 std::string Command::name() const { return app_->get_name(); }

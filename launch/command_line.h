@@ -45,6 +45,7 @@ class Option {
   Option one_of(std::vector<std::string> words) const;
   Option delimiter(char between) const;  // of the values of a list that is one argument
   Option excludes(const Option& other) const;
+  Option needs(const Option& other) const;
 
   bool given() const;  // on the command line
 

@@ -1,6 +1,7 @@
 // smoe prepare INPUT... --out DIR --tokenizer T | --vocab-size V | --train-tokenizer VOCAB
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -16,6 +17,7 @@
 #include "data/text/tokenizer.h"
 #include "data/import/train_tokenizer.h"
 #include "launch/commands.h"
+#include "launch/example_text.h"
 #include "parallel/cores.h"
 #include "trainer/record/progress.h"
 
@@ -26,6 +28,8 @@ struct PrepareArguments {
   PrepareOptions options;
   std::string format = "auto";
   std::int64_t train_vocab_size = 0, threads = 0;
+  ExampleSettings examples{.shown = 2};
+  std::string loss_on = "completions", too_long = "error";
 };
 
 // In MB where that says something.
@@ -112,6 +116,42 @@ void print_summary(const PrepareOptions& options, const PrepareSummary& summary)
   for (const std::string& warning : summary.warnings) fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
 }
 
+LossOn loss_on_named(const std::string& name) {
+  return name == "last" ? LossOn::last : name == "all" ? LossOn::all : LossOn::completions;
+}
+
+TooLong too_long_named(const std::string& name) {
+  return name == "truncate" ? TooLong::truncate : name == "skip" ? TooLong::skip : TooLong::error;
+}
+
+// What is trained, before anything is written.
+void print_example_counts(const ExampleCounts& counts) {
+  std::vector<std::string> schemas;
+  for (const auto& [schema, count] : counts.schemas) schemas.push_back(fmt::format("{} as {}", count, name_of(schema)));
+  fmt::print("{} examples with {} targets; the longest read has {} ids; read {}\n", counts.examples, counts.targets,
+             counts.longest, fmt::join(schemas, ", "));
+  if (counts.truncated > 0) fmt::print("{} of them were truncated\n", counts.truncated);
+  if (counts.too_long > 0) fmt::print("left out: {} too long\n", counts.too_long);
+  if (counts.without_target > 0) fmt::print("left out: {} without a target\n", counts.without_target);
+}
+
+void read_examples(const PrepareArguments& arguments, PrepareOptions& options, std::optional<Progress>& progress) {
+  options.examples = arguments.examples;
+  options.examples->loss_on = loss_on_named(arguments.loss_on);
+  options.examples->too_long = too_long_named(arguments.too_long);
+  const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(options.tokenizer);
+  options.on_example = [tokenizer, number = 0](auto ids, auto is_target) mutable {
+    const TargetMarks marks = target_marks_of(stdout);
+    const auto targets = std::count(is_target.begin(), is_target.end(), 1);
+    fmt::print("example {}: {} ids, {} targets, which are {}these{}\n{}\n", ++number, ids.size(), targets, marks.begin,
+               marks.end, example_text(*tokenizer, ids, is_target, marks));
+  };
+  options.before_writing = [&progress](const PrepareSummary& summary) {
+    if (progress) progress->finish();
+    print_example_counts(summary.examples);
+  };
+}
+
 void tokenize(const PrepareArguments& arguments) {
   PrepareOptions options = arguments.options;
   options.format = corpus_format_of(arguments.format);
@@ -126,6 +166,7 @@ void tokenize(const PrepareArguments& arguments) {
   };
   options.on_bad = [&](const std::string& message) { print_bad_document(message, progress ? &*progress : nullptr); };
   if (!options.tokenizer.empty()) warn_of_tokens_left_out(options.tokenizer);
+  if (!arguments.examples.chat.empty()) read_examples(arguments, options, progress);
   const PrepareSummary summary = prepare(options);
   if (progress) progress->finish();
   print_summary(options, summary);
@@ -149,6 +190,39 @@ void warn_of_tokens_left_out(const std::string& tokenizer) {
         "these tokens, and the ids are those of the bare file; to have them, name the directory: --tokenizer {}\n",
         printable(directory.string()), file.filename().string(), printable(directory.string()));
 }
+
+namespace {
+
+void add_example_options(const Command& command, PrepareArguments& arguments, const Option& tokenizer) {
+  const Option chat =
+      command
+          .option(
+              "--chat", arguments.examples.chat,
+              "the inputs are examples for supervised fine-tuning (messages; prompt and completion; alpaca; sharegpt), and "
+              "this is the template that makes ids of them")
+          .one_of({ChatTemplate::names().begin(), ChatTemplate::names().end()})
+          .needs(tokenizer);
+  command.option("--loss-on", arguments.loss_on, "the targets: the answers, the last of them, or everything")
+      .one_of({"completions", "last", "all"})
+      .show_default()
+      .needs(chat);
+  const Option max_length =
+      command.option("--max-length", arguments.examples.max_length, "most ids an example may have")
+          .range(2, std::int64_t{1} << 31)
+          .needs(chat);
+  command
+      .option("--too-long", arguments.too_long,
+              "what becomes of an example that has more: it is cut, left out, or an error")
+      .one_of({"truncate", "skip", "error"})
+      .show_default()
+      .needs(max_length);
+  command.option("--show", arguments.examples.shown, "so many examples are shown before anything is written")
+      .range(0, 1000)
+      .show_default()
+      .needs(chat);
+}
+
+}  // namespace
 
 void add_prepare_command(CommandLine& line) {
   const auto arguments = std::make_shared<PrepareArguments>();
@@ -203,6 +277,7 @@ void add_prepare_command(CommandLine& line) {
   command.option("--document-begin", options.document_begin, "id that begins each document instead: llm.c's is 50256")
       .range(0, 0x7FFFFFFF)
       .excludes(document_end);
+  add_example_options(command, *arguments, tokenizer);
   command.option("--source", options.source, "where the documents come from, for the manifest");
   command
       .option("--shard-tokens", options.shard_tokens,

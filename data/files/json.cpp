@@ -236,6 +236,17 @@ std::string quote_for_message(std::string_view text) {
   return shown.dump(-1, ' ', true, Json::error_handler_t::replace) + (cut ? "..." : "");
 }
 
+std::string keys_for_message(const Json& object) {
+  constexpr std::size_t most = 8;
+  std::string keys;
+  std::size_t count = 0;
+  for (const auto& [key, value] : object.items()) {
+    if (++count > most) break;
+    keys += (keys.empty() ? "" : ", ") + quote_for_message(key);
+  }
+  return keys.empty() ? "no key" : keys + (object.size() > most ? ", ..." : "");
+}
+
 std::int64_t json_int(const Json& value, std::int64_t min, std::int64_t max, const std::string& where) {
   const bool fits =
       value.is_number_unsigned()

@@ -46,6 +46,8 @@ void write_json_file(const std::filesystem::path& path, const OrderedJson& value
 
 // A name from a file as it may stand in a message: in quotes, ASCII, control characters escaped, long ones cut.
 std::string quote_for_message(std::string_view text);
+// The first few keys of an object, so quoted, or "no key".
+std::string keys_for_message(const Json& object);
 
 // One object being read. It knows where it stands, so that every refusal names the file and the key.
 // The Json must outlive the reader. The optional_ forms take an absent key or null as nothing; a wrong type is an

@@ -109,6 +109,7 @@ std::unique_ptr<DocumentReader> open_parquet_documents(const CorpusFile& file, c
 }
 
 std::unique_ptr<DocumentReader> open_documents(const CorpusFile& file, const BatchSettings& settings) {
+  if (settings.examples) return open_example_documents(file, settings);
   switch (file.format) {
     case CorpusFormat::text: return open_text_documents(file, settings);
     case CorpusFormat::jsonl:

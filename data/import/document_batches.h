@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/import/corpus_files.h"
+#include "data/import/example_documents.h"
 #include "data/text/tokenizer.h"
 
 namespace smoe {
@@ -17,11 +18,13 @@ namespace smoe {
 struct TokenRun {
   std::vector<std::int32_t> ids;
   std::vector<std::size_t> document_ends;  // as offsets into ids
+  std::vector<std::uint8_t> is_target;     // of examples: one an id, 0 or 1; else empty
   std::uint64_t bytes = 0;                 // of input that it stands for
   std::int64_t empty_documents = 0;        // left out
   std::int64_t foreign_bytes = 0;          // zero, or of no UTF-8 character, and taken all the same
   std::int64_t spelled_controls = 0;       // "<s>" and "</s>" in the text: characters, not ids
   std::vector<std::string> bad_documents;  // left out: what was said of each
+  ExampleCounts example_counts;
 };
 
 using TokenizeJob = std::function<TokenRun()>;
@@ -31,11 +34,12 @@ struct BatchSettings {
   std::int64_t vocab_size = 0;           // bounds ids that come ready-made
   std::string text_field;
   bool append_eos = true;
-  bool any_bytes = false;            // of text: zero bytes and what is no UTF-8 are counted instead of refused
-  std::int64_t skip_bad = 0;         // so many bad documents may be left out
-  std::string dataset = {};          // of HDF5; empty: that of a token shard
-  std::int64_t document_end = -1;    // of 1-D ids: the one that ends a document; -1: none does
-  std::int64_t document_begin = -1;  // or the one that begins one
+  bool any_bytes = false;                     // of text: zero bytes and what is no UTF-8 are counted instead of refused
+  std::int64_t skip_bad = 0;                  // so many bad documents may be left out
+  std::string dataset = {};                   // of HDF5; empty: that of a token shard
+  std::int64_t document_end = -1;             // of 1-D ids: the one that ends a document; -1: none does
+  std::int64_t document_begin = -1;           // or the one that begins one
+  const ExampleSettings* examples = nullptr;  // not null: objects are examples and no texts
 };
 
 class DocumentReader;

@@ -112,17 +112,6 @@ Example read_alpaca(const JsonReader& object) {
   return example;
 }
 
-std::string keys_found(const Json& object) {
-  constexpr std::size_t most = 8;
-  std::string keys;
-  std::size_t count = 0;
-  for (const auto& [key, value] : object.items()) {
-    if (++count > most) return keys + ", ...";
-    keys += (keys.empty() ? "" : ", ") + quote_for_message(key);
-  }
-  return keys.empty() ? "no key" : keys;
-}
-
 Example read_any(const JsonReader& object) {
   if (object.has("messages")) return {ExampleSchema::messages, read_turns(object, "messages", "role", "content")};
   if (object.has("prompt") && object.has("completion")) {
@@ -141,7 +130,7 @@ Example read_any(const JsonReader& object) {
   refuse_example(object.where(),
                  fmt::format("found {}, expected an example: \"messages\", \"prompt\" and \"completion\", "
                              "\"instruction\" and \"output\", or \"conversations\"",
-                             keys_found(object.object())));
+                             keys_for_message(object.object())));
 }
 
 }  // namespace

@@ -29,6 +29,7 @@ void check_vocabulary_is_given(const PrepareOptions& options, const CorpusFiles&
   if (!options.tokenizer.empty() && options.vocab_size != 0)
     throw std::runtime_error("both a tokenizer and a vocabulary size are given; the tokenizer says the size itself");
   if (!options.tokenizer.empty()) return;
+  if (options.examples) throw std::runtime_error("examples need --tokenizer: a chat template is made of its ids");
   for (const CorpusFile& file : corpus.files)
     if (!carries_ids(file.format))
       throw std::runtime_error(
@@ -123,7 +124,9 @@ class DocumentSink {
     std::size_t begin = 0;
     for (const std::size_t end : run.document_ends) {
       const std::span<const std::int32_t> ids(run.ids.data() + begin, end - begin);
-      if (begun_.empty()) {
+      if (!run.is_target.empty()) {  // an example, which is never in two runs
+        writer_->add_document(ids, std::span(run.is_target).subspan(begin, ids.size()));
+      } else if (begun_.empty()) {
         writer_->add_document(ids);
       } else {
         begun_.insert(begun_.end(), ids.begin(), ids.end());
@@ -140,6 +143,26 @@ class DocumentSink {
  private:
   ShardWriter* writer_;
   std::vector<std::int32_t> begun_;
+};
+
+// Gives the first examples to whoever wants to see them.
+class ExampleViewer {
+ public:
+  explicit ExampleViewer(const PrepareOptions& options)
+      : show_(options.on_example), left_(options.examples ? options.examples->shown : 0) {}
+
+  void show(const TokenRun& run) {
+    std::size_t begin = 0;
+    for (std::size_t i = 0; i < run.document_ends.size() && left_ > 0 && show_; ++i, --left_) {
+      const std::size_t end = run.document_ends[i];
+      show_(std::span(run.ids).subspan(begin, end - begin), std::span(run.is_target).subspan(begin, end - begin));
+      begin = end;
+    }
+  }
+
+ private:
+  const std::function<void(std::span<const std::int32_t>, std::span<const std::uint8_t>)>& show_;
+  std::int64_t left_;
 };
 
 // Ids in a column: each row is a document, so a document is one id, with nothing in it to predict.
@@ -201,7 +224,9 @@ PrepareSummary prepare(const PrepareOptions& options) {
   const std::unique_ptr<Tokenizer> tokenizer = options.tokenizer.empty() ? nullptr : load_tokenizer(options.tokenizer);
   const bool has_text = std::any_of(corpus.files.begin(), corpus.files.end(),
                                     [](const CorpusFile& file) { return !carries_ids(file.format); });
-  if (has_text && options.append_eos && tokenizer->eos() < 0)
+  if (options.examples)
+    ChatTemplate(options.examples->chat, *tokenizer);  // refuses what does not go with this tokenizer
+  else if (has_text && options.append_eos && tokenizer->eos() < 0)
     throw std::runtime_error(
         fmt::format("{} has no end-of-document token; choose --append-eos false", options.tokenizer));
 
@@ -210,7 +235,8 @@ PrepareSummary prepare(const PrepareOptions& options) {
   DocumentBatches batches(
       corpus.files, {tokenizer.get(), tokenizer ? tokenizer->vocab_size() : options.vocab_size, options.text_field,
                      options.append_eos, options.format == CorpusFormat::text, options.skip_bad, options.dataset,
-                     options.document_end, options.document_begin});
+                     options.document_end, options.document_begin, options.examples ? &*options.examples : nullptr});
+  ExampleViewer viewer(options);
   BadDocuments bad(options.skip_bad, options.on_bad);
   PrepareSummary summary;
   summary.bytes_total = corpus.bytes();
@@ -223,6 +249,8 @@ PrepareSummary prepare(const PrepareOptions& options) {
   run_jobs(batches, std::max(1, options.threads), [&](const TokenRun& run) {
     for (const std::string& message : run.bad_documents) bad.add(message);
     sink.add(run);
+    viewer.show(run);
+    summary.examples.add(run.example_counts);
     summary.bad_documents = bad.count();
     summary.bytes_done += run.bytes;
     summary.empty_documents += run.empty_documents;
@@ -234,12 +262,18 @@ PrepareSummary prepare(const PrepareOptions& options) {
     if (options.on_progress) options.on_progress(summary);
   });
 
+  if (summary.tokens == 0 && options.examples)
+    throw std::runtime_error(fmt::format(
+        "no example to store: {} held none that is trained ({} without a target, {} too long, {} bad documents)",
+        fmt::join(options.inputs, ", "), summary.examples.without_target, summary.examples.too_long,
+        summary.bad_documents));
   if (summary.tokens == 0)
     throw std::runtime_error(
         fmt::format("no document to store: {} ({} bytes) held neither text nor ids ({} empty "
                     "and {} bad documents and {} hidden files were passed over{})",
                     fmt::join(options.inputs, ", "), summary.bytes_done, summary.empty_documents, summary.bad_documents,
                     summary.skipped_hidden, corpus.passed_over.empty() ? "" : "; " + corpus.describe_passed_over()));
+  if (options.before_writing) options.before_writing(summary);
   TokenizerCopy copy(options.out_directory, tokenizer.get());
   const ShardSetSummary written = writer.finish();
   copy.keep();

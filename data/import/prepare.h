@@ -3,10 +3,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "data/import/corpus_files.h"
+#include "data/import/example_documents.h"
 #include "data/shards/token_shard_writer.h"
 
 namespace smoe {
@@ -17,6 +20,8 @@ struct PrepareProgress {
   std::int64_t tokens = 0, documents = 0;
   double seconds = 0;
 };
+
+struct PrepareSummary;
 
 struct PrepareOptions {
   std::vector<std::string> inputs;  // see list_corpus_files()
@@ -36,6 +41,11 @@ struct PrepareOptions {
   // Called on the calling thread: about once a MiB of input; for each of the first ten bad documents.
   std::function<void(const PrepareProgress&)> on_progress;
   std::function<void(const std::string&)> on_bad;
+  // Given: the inputs are examples for supervised fine-tuning, not texts. on_example is called for the first of them, as
+  // they will be stored; before_writing when all are read and counted and nothing is at its place yet.
+  std::optional<ExampleSettings> examples = {};
+  std::function<void(std::span<const std::int32_t> ids, std::span<const std::uint8_t> is_target)> on_example = {};
+  std::function<void(const PrepareSummary&)> before_writing = {};
 };
 
 struct PrepareSummary : PrepareProgress {
@@ -46,7 +56,8 @@ struct PrepareSummary : PrepareProgress {
   std::vector<PassedOver> passed_over;  // what directories held besides
   std::int64_t foreign_bytes = 0;       // zero bytes and bytes of no UTF-8 character in files that are text by --format
   std::int64_t spelled_controls = 0;    // "<s>" and "</s>" in texts, which a SentencePiece tokenizer spells out
-  std::vector<std::string> warnings;    // of what is stored as it is and can hardly be meant
+  ExampleCounts examples;
+  std::vector<std::string> warnings;  // of what is stored as it is and can hardly be meant
 };
 
 // A text becomes its ids and eos; no bos is put in front. One text file is one document, as is one object of JSON, one

@@ -11,23 +11,11 @@ namespace smoe {
 
 namespace {
 
-// The keys of an object, for a message: the first few.
-std::string keys_of(const Json& object) {
-  constexpr std::size_t most = 8;
-  std::string keys;
-  std::size_t count = 0;
-  for (const auto& [key, value] : object.items()) {
-    if (++count > most) break;
-    keys += (keys.empty() ? "" : ", ") + quote_for_message(key);
-  }
-  return keys.empty() ? "no key" : keys + (object.size() > most ? ", ..." : "");
-}
-
 void check_key(const JsonReader& reader, const std::string& key, const char* expected) {
   if (!reader.has(key))
     throw std::runtime_error(fmt::format(
         "{}: the key {} is missing, expected {}; the object has {} (--text-field names the key of the text)",
-        reader.where(), quote_for_message(key), expected, keys_of(reader.object())));
+        reader.where(), quote_for_message(key), expected, keys_for_message(reader.object())));
 }
 
 }  // namespace

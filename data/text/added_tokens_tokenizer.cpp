@@ -86,6 +86,11 @@ NamedToken AddedTokensTokenizer::token_named(std::string_view content) const {
   return {.id = token->id, .strips = token->lstrip || token->rstrip};
 }
 
+std::string AddedTokensTokenizer::token_text(std::int32_t id) const {
+  const AddedToken* const added = find(id);
+  return added ? added->content : model_->token_text(id);
+}
+
 void AddedTokensTokenizer::encode_text(std::string_view part, bool space_in_front, const TokensRead& read,
                                        std::vector<std::int32_t>& ids) const {
   const auto has_own_space = [&](std::string_view text) {

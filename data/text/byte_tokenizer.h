@@ -12,6 +12,7 @@ class ByteTokenizer final : public Tokenizer {
   void encode_literal(std::string_view text, TextPlace place, std::span<const std::int32_t> unread,
                       std::vector<std::int32_t>& ids) const override;
   NamedToken token_named(std::string_view) const override { return {}; }  // its ids have no names
+  std::string token_text(std::int32_t) const override { return {}; }
   void append_bytes(std::int32_t id, bool opens_text, std::string& out) const override;
   bool is_control(std::int32_t id) const override { return id < first_byte; }
 

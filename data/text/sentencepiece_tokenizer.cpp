@@ -194,6 +194,10 @@ NamedToken SentencePieceTokenizer::token_named(std::string_view content) const {
   return {.id = id >= 0 && is_control(id) ? id : -1};
 }
 
+std::string SentencePieceTokenizer::token_text(std::int32_t id) const {
+  return is_control(id) ? piece(id) : std::string();
+}
+
 void SentencePieceTokenizer::encode_whole(std::string_view text, std::vector<std::int32_t>& ids) const {
   std::vector<int> encoded;
   std::string problem;

@@ -38,6 +38,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   void encode_literal(std::string_view text, TextPlace place, std::span<const std::int32_t> unread,
                       std::vector<std::int32_t>& ids) const override;
   NamedToken token_named(std::string_view content) const override;
+  std::string token_text(std::int32_t id) const override;
   void append_bytes(std::int32_t id, bool opens_text, std::string& out) const override;
   bool is_control(std::int32_t id) const override;
 

@@ -65,6 +65,8 @@ class Tokenizer {
                               std::vector<std::int32_t>& ids) const = 0;
   // The control piece or added token, special or not, that is written so.
   virtual NamedToken token_named(std::string_view content) const = 0;
+  // Its converse: how a control piece or an added token is written, in [0, vocab_size); empty for other ids.
+  virtual std::string token_text(std::int32_t id) const = 0;
 
   // Appends the bytes that one id stands for. opens_text: no other id but control ids came before; the space that
   // SentencePiece puts in front of a text is then left out. The id must be in [0, vocab_size).

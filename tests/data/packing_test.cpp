@@ -117,9 +117,9 @@ Columns columns_of(const Dataset& dataset, std::int64_t sample) {
 }
 
 // A document as a sample should hold it: inputs and targets, one after the other.
-using Example = std::vector<std::int32_t>;
-Example example_of(const std::vector<std::int32_t>& ids, const std::vector<std::uint8_t>& mask) {
-  Example example(ids.begin(), ids.end() - 1);
+using ExampleIds = std::vector<std::int32_t>;
+ExampleIds example_of(const std::vector<std::int32_t>& ids, const std::vector<std::uint8_t>& mask) {
+  ExampleIds example(ids.begin(), ids.end() - 1);
   for (std::size_t t = 1; t < ids.size(); ++t) example.push_back(mask.empty() || mask[t] ? ids[t] : masked_target);
   return example;
 }
@@ -131,7 +131,7 @@ TEST(PackedDataset, HoldsEveryDocumentThatHasATargetOnceAndWhole) {
       const test::Corpus corpus = test::random_corpus(7, 90, 13, 300, masked);
       test::write_corpus(scratch / "set", corpus, test::corpus_info(), 100);  // several shards
       const Dataset dataset = packed_set(scratch / "set", length);
-      std::map<Example, int> expected, found;
+      std::map<ExampleIds, int> expected, found;
       std::int64_t short_ones = 0, without = 0, positions = 0;
       for (std::size_t d = 0; d < corpus.documents.size(); ++d) {
         const auto& ids = corpus.documents[d];
@@ -154,7 +154,7 @@ TEST(PackedDataset, HoldsEveryDocumentThatHasATargetOnceAndWhole) {
           while (end < c.inputs.size() && c.inputs[end] >= 0 && c.document_start[end] == static_cast<std::int32_t>(at))
             ++end;
           ASSERT_GT(end, at) << "a document does not start where it begins";
-          Example example(c.inputs.begin() + at, c.inputs.begin() + end);
+          ExampleIds example(c.inputs.begin() + at, c.inputs.begin() + end);
           example.insert(example.end(), c.targets.begin() + at, c.targets.begin() + end);
           ++found[example];
           at = end;

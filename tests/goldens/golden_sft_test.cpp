@@ -75,8 +75,10 @@ class GoldenFineTuning : public TrainingTest {
     const auto ids = numbers_in<std::int32_t>(file_, "ids"), offsets = numbers_in<std::int32_t>(file_, "offsets");
     const auto marks = numbers_in<std::int32_t>(file_, "mask");
     const std::vector<std::uint8_t> mask(marks.begin(), marks.end());
-    ShardWriter writer((root() / "examples").string(),
-                       {.vocab_size = config_.at("model").at("vocab_size").get<std::int64_t>(), .source = "examples"});
+    ShardSetInfo info;
+    info.vocab_size = config_.at("model").at("vocab_size").get<std::int64_t>();
+    info.source = "examples";
+    ShardWriter writer((root() / "examples").string(), info);
     for (std::size_t i = 0; i + 1 < offsets.size(); ++i) {
       const auto first = static_cast<std::size_t>(offsets[i]), count = static_cast<std::size_t>(offsets[i + 1]) - first;
       writer.add_document(std::span(ids).subspan(first, count), std::span(mask).subspan(first, count));

@@ -262,6 +262,11 @@ NamedToken BpeTokenizer::token_named(std::string_view content) const {
   return {.id = token->id, .strips = token->lstrip || token->rstrip};
 }
 
+std::string BpeTokenizer::token_text(std::int32_t id) const {
+  const auto token = by_id_.find(id);
+  return token == by_id_.end() ? std::string() : tokens_[token->second].content;
+}
+
 void BpeTokenizer::encode_text(std::string_view part, bool opens_segment, bool opens_text, const TokensRead& read,
                                std::vector<std::int32_t>& ids) const {
   std::string made_valid;
