@@ -125,7 +125,7 @@ def make_golden(seed):
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), OPTIMIZER["max_grad_norm"])
         for name, value in (("lm_loss", lm), ("aux_loss", aux), ("grad_norm", norm), ("learning_rate", learning_rate(step)),
                             ("targets", count), ("tokens", attention.sum())):
-            history[name].append(float(torch.as_tensor(value).detach()))
+            history[name].append(value.item() if isinstance(value, torch.Tensor) else value)
         optimizer.step()
     norms = history["grad_norm"]
     if not min(norms) < OPTIMIZER["max_grad_norm"] < max(norms):
