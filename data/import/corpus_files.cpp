@@ -136,7 +136,7 @@ void add_input(const fs::path& path, CorpusFormat format, CorpusFiles& corpus) {
 
 void add_matches(const std::string& pattern, CorpusFormat format, CorpusFiles& corpus) {
   const std::vector<fs::path> found = expand_pattern(pattern);
-  if (found.empty()) throw std::runtime_error(fmt::format("{} matches no file", quote_for_message(pattern)));
+  if (found.empty()) throw std::runtime_error(fmt::format("\"{}\" matches no file", pattern));
   for (const fs::path& path : found) add_input(path, format, corpus);
 }
 

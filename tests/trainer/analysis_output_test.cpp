@@ -143,6 +143,22 @@ TEST(AnalysisTexts, AreOnOneLineAndWholeCharacters) {
   EXPECT_EQ(none.of(5), "<5>");
 }
 
+TEST(AnalysisTexts, AreThoseOfATokenizerJsonToo) {
+  const ScratchDir directory;
+  Json vocab = Json::object();
+  for (char c = 'a'; c <= 'z'; ++c) vocab[std::string(1, c)] = c - 'a';
+  write_json_file(directory / "tokenizer.json",
+                  Json{{"added_tokens", {{{"id", 26}, {"content", "<|im_end|>"}, {"special", true}}}},
+                       {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}}},
+                       {"decoder", {{"type", "ByteLevel"}}},
+                       {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", Json::array()}}}});
+  const TokenTexts texts = texts_of({}, directory.path());
+  EXPECT_EQ(texts.of(2), "c");
+  EXPECT_EQ(texts.of(26), "<|im_end|>");
+  test::spill(directory / "tokenizer.json", R"({"model": {"type": "WordPiece", "vocab": {}}})");
+  EXPECT_EQ(texts_of({}, directory.path()).of(2), "<2>") << "of a kind that is not read";
+}
+
 // ---- the directory ----
 
 const std::string begins = "{\"format\":\"smoe-routing-analysis\",\"format_version\":7}\n";

@@ -69,7 +69,8 @@ TEST(StudySettings, AreNamedByAllThatVaries) {
 
 TEST(StudySettings, NumbersByHand) {
   const ScratchDir dir;
-  const StudyView view = read_study_view(three_seeds(dir.path()));
+  const Study study = three_seeds(dir.path());
+  const StudyView view = read_study_view(study);
   const Summary quality = summary_of(view, view.settings[0], "quality");
   EXPECT_EQ(quality.n, 3u);
   EXPECT_NEAR(quality.mean, 3.25, 1e-12);  // the mean of both sources
@@ -129,6 +130,23 @@ TEST(StudySettings, SeedsInNoCommonAreComparedUnpaired) {
   const Comparison found = compare(view, view.settings[1], view.settings[0], "quality");
   EXPECT_EQ(found.unpaired_because, "no seed that both have");
   EXPECT_NEAR(found.difference.mean, 2, 1e-12);
+}
+
+// Weights and tokens are alike, and still the losses are of different texts.
+TEST(StudySettings, LossesOfDifferentTextsAreNotCompared) {
+  const ScratchDir dir;
+  Study study = three_seeds(dir.path());
+  for (std::size_t i = 3; i < 6; ++i) study.points[i].overrides.emplace_back("eval.batches", "4");
+  const StudyView view = read_study_view(study);
+  for (const char* measure : {"quality", "eval.books"}) {
+    const Comparison found = compare(view, view.settings[1], view.settings[0], measure);
+    EXPECT_TRUE(std::isnan(found.difference.mean)) << measure;
+    EXPECT_EQ(found.unpaired_because, "they were evaluated on different texts");
+  }
+  EXPECT_TRUE(compare(view, view.settings[1], view.settings[0], "lm_loss").difference.paired);
+  const std::string text = study_markdown(study);
+  EXPECT_NE(text.find("evaluated on different texts"), std::string::npos) << text;
+  EXPECT_EQ(text.find("†"), std::string::npos) << text;
 }
 
 TEST(StudySettings, WithoutEvaluationTheTailOfTrainingIsTheQuality) {
@@ -307,6 +325,13 @@ TEST(StudyMarkdown, IsBoldBeyondNoiseAndMarksWhatIsUnpaired) {
   make_point(study, study.points[3], {.loss = 2.51, .data = "other"});
   EXPECT_NE(study_markdown(study).find("+0.5050 ± 3.0"), std::string::npos) << study_markdown(study);
   EXPECT_NE(study_markdown(study).find("† unpaired (Welch)"), std::string::npos);
+}
+
+TEST(StudyMarkdown, TellsWhereFewerArePaired) {
+  const ScratchDir dir;
+  const Study study = three_seeds(dir.path());
+  fail_point(study, study.points[1], "loss is not finite");
+  EXPECT_NE(study_markdown(study).find(" (2 of 3 paired)"), std::string::npos) << study_markdown(study);
 }
 
 }  // namespace

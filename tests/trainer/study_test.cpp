@@ -94,6 +94,31 @@ TEST(SweepPoints, NamesAreFilesAndStayWhenValuesAreAdded) {
   EXPECT_EQ(names_of(sweep_of(SweepMethod::grid, {fixed})), std::vector<std::string>{"base"});
 }
 
+// A group of settings may be called anything, and its points stay inside the study's directory.
+TEST(SweepPoints, NoLabelLeadsOutOfTheStudy) {
+  for (const char* key : {"x./tmp/elsewhere", "a/../../../z", "größe/β x", ".././y", ".."}) {
+    const auto names = names_of(sweep_of(SweepMethod::grid, {listed(key, {"1", "2"})}));
+    ASSERT_EQ(names.size(), 2u);
+    EXPECT_NE(names[0], names[1]) << key;
+    for (const std::string& name : names) {
+      EXPECT_EQ(name.find('/'), std::string::npos) << name;
+      EXPECT_NE(name, "..");
+    }
+  }
+}
+
+TEST(SweepPoints, ADrawFindsAMultipleInItsRange) {
+  for (const auto& [distribution, min, max] :
+       {std::tuple{Distribution::q_uniform, 0.2, 0.8}, std::tuple{Distribution::q_log_uniform_values, 0.2, 0.8},
+        std::tuple{Distribution::q_log_uniform, -1.5, -0.5}})
+    EXPECT_NE(test::message_of([&, d = distribution, low = min, high = max] {
+                expand(sweep_of(SweepMethod::random, {between("a.b", d, low, high, 1)}, 2));
+              }).find("no multiple of q lies in it"),
+              std::string::npos);
+  EXPECT_EQ(expand(sweep_of(SweepMethod::random, {between("a.b", Distribution::q_uniform, 0.2, 2.8, 1)}, 2)).size(),
+            2u);
+}
+
 TEST(SweepPoints, TooManyAreRefused) {
   const auto large = sweep_of(SweepMethod::grid, {between("a.b", Distribution::int_uniform, 1, 101),
                                                   between("a.c", Distribution::int_uniform, 1, 100)});

@@ -18,7 +18,7 @@ class TokenTexts {
   explicit TokenTexts(std::unique_ptr<const Tokenizer> tokenizer) : tokenizer_(std::move(tokenizer)) {}
 
   // Valid UTF-8 on one line: newlines and tabs are \n and \t, other control characters, and bytes that form no character by
-  // themselves (a character may be several tokens), \x1b. Ids that stand for no text are <bos>, <eos>, <unk> or <control 5>; those
+  // themselves (a character may be several tokens), \x1b. Ids that stand for no text are <bos>, <eos>, <unk>, or as they are written, <|im_end|>; those
   // of no tokenizer, or beyond its vocabulary, <5>.
   std::string of(std::int32_t id) const;
   // "sentencepiece", "bytes"; empty where there is none.

@@ -43,10 +43,12 @@ std::string interval_text(const Summary& summary, int digits) {
   return summary.n > 1 ? fmt::format("{:.{}f} to {:.{}f}", summary.low(), digits, summary.high(), digits) : "–";
 }
 
-// In bold where the interval leaves 0 out; with a dagger where it is unpaired.
-std::string difference_text(const Difference& difference, int digits) {
+// In bold where the interval leaves 0 out; with a dagger where it is unpaired; with the pairs where `values`, the setting's own, are more.
+std::string difference_text(const Difference& difference, std::size_t values, int digits) {
   if (std::isnan(difference.mean)) return "–";
-  const std::string mark = difference.paired ? "" : "†";
+  const std::string mark = !difference.paired      ? "†"
+                           : difference.n < values ? fmt::format(" ({} of {} paired)", difference.n, values)
+                                                   : "";
   if (!difference.has_interval()) return fmt::format("{:+.{}f}{}", difference.mean, digits, mark);
   const std::string text = fmt::format("{:+.{}f} ± {:.{}f}", difference.mean, digits, difference.half, digits);
   return (difference.within_noise() ? text : "**" + text + "**") + mark;
@@ -79,7 +81,7 @@ std::string settings_table(const StudyView& view) {
     if (view.repeated) cells.push_back(interval_text(quality, loss_digits));
     const bool is_base = &setting == &view.settings.front();
     const Comparison found = compare(view, setting, view.settings.front(), "quality");
-    cells.push_back(is_base ? "the base" : difference_text(found.difference, loss_digits));
+    cells.push_back(is_base ? "the base" : difference_text(found.difference, quality.n, loss_digits));
     for (const Column& one : columns) cells.push_back(value_text(summary_of(view, setting, one.measure), one.digits));
     const Summary speed = summary_of(view, setting, "tokens_per_sec");
     cells.push_back(speed.n ? fmt::format("{:.0f}", speed.mean) : "–");
@@ -99,16 +101,24 @@ std::string sources_table(const StudyView& view) {
       cells.push_back(is_base
                           ? value_text(summary_of(view, setting, "eval." + source), loss_digits)
                           : difference_text(compare(view, setting, view.settings.front(), "eval." + source).difference,
-                                            loss_digits));
+                                            summary_of(view, setting, "eval." + source).n, loss_digits));
     table += row(cells);
   }
   return table;
 }
 
-bool any_unpaired(const StudyView& view) {
-  return std::any_of(view.settings.begin(), view.settings.end(), [&](const StudySetting& setting) {
-    return !compare(view, setting, view.settings.front(), "quality").unpaired_because.empty();
-  });
+// What the reader of the differences must know of them.
+std::string notes_on_differences(const StudyView& view) {
+  bool unpaired = false, incomparable = false;
+  for (const StudySetting& setting : view.settings) {
+    const Comparison found = compare(view, setting, view.settings.front(), "quality");
+    if (found.unpaired_because.empty()) continue;
+    (found.difference.n > 0 ? unpaired : incomparable) = true;
+  }
+  std::string notes;
+  if (unpaired) notes += "\n† unpaired (Welch): other initial weights or data, or no seed in common.\n";
+  if (incomparable) notes += "\nNo difference is given where settings were evaluated on different texts.\n";
+  return notes;
 }
 
 }  // namespace
@@ -129,7 +139,7 @@ std::string study_markdown(const Study& study) {
   text += settings_table(view);
   if (view.sources.size() > 1)
     text += "\nBy source, difference to " + cell_text(view.settings.front().name) + ":\n\n" + sources_table(view);
-  if (any_unpaired(view)) text += "\n† unpaired (Welch): other initial weights or data, or no seed in common.\n";
+  text += notes_on_differences(view);
   return text;
 }
 

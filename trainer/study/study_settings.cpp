@@ -80,6 +80,19 @@ std::string difference_of_start(const PointRecord& a, const PointRecord& b) {
   return weights ? "initial weights differ" : data ? "data differ" : "";
 }
 
+// What a point evaluates on, of what its study varies. Losses of different texts, or of more and fewer of them, are not to be compared.
+std::string evaluation_of(const StudyPoint& point) {
+  std::string found;
+  for (const auto& [key, value] : point.overrides)
+    for (const std::string_view own : {"data.eval", "eval.batches"})
+      if (key.starts_with(own)) found += key + "=" + value + "\n";
+  return found;
+}
+
+bool is_held_out(const std::string& measure) {
+  return measure == "quality" || measure == "max_vio_held_out" || measure.starts_with("eval.");
+}
+
 // Letters of loads that the page has room for.
 constexpr std::size_t all_letters = 480'000;
 constexpr std::size_t most_loads = 150;
@@ -131,7 +144,10 @@ Comparison compare(const StudyView& view, const StudySetting& setting, const Stu
     for (const std::size_t j : base.runs) {
       const StudyRun &a = view.runs[i], &b = view.runs[j];
       const auto of_a = value_in(a, measure), of_b = value_in(b, measure);
-      if (!of_a || !of_b || seed_of(a) != seed_of(b)) continue;
+      if (!of_a || !of_b) continue;
+      if (is_held_out(measure) && evaluation_of(*a.point) != evaluation_of(*b.point))
+        return {Difference{}, "they were evaluated on different texts"};
+      if (seed_of(a) != seed_of(b)) continue;
       ours.push_back(*of_a);
       theirs.push_back(*of_b);
       if (because.empty()) because = difference_of_start(a.record, b.record);

@@ -31,6 +31,7 @@ struct StudyView {
 };
 
 // Reads every point's directory. Throws as read_study_run() does.
+// The study must outlive the view.
 StudyView read_study_view(const Study& study);
 
 // Over the runs that are done and have the measure.

@@ -85,8 +85,9 @@ bool fits_a_file_name(char c) {
   return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '.' || c == '+' || c == '-';
 }
 
-// Text and numbers as they are; of anything else what may stand in a file's name, and `lossy` is set.
-std::string value_in_name(const std::string& value, bool& lossy) {
+// Text and numbers as they are; of anything else what may stand in a file's name, and `lossy` is set. Both of values and of
+// labels: a group of settings may have any name, and one with a slash must not lead out of the study.
+std::string text_in_name(const std::string& value, bool& lossy) {
   std::string text = value;
   if (text.size() >= 2 && text.front() == '"') text = text.substr(1, text.size() - 2);
   std::string name;
@@ -107,7 +108,7 @@ std::string name_of_point(const SweepConfig& sweep, const std::vector<std::strin
   for (std::size_t i = 0; i < values.size(); ++i) {
     const SweepParameter& parameter = sweep.parameters[i];
     if (!parameter.varies()) continue;
-    name += (name.empty() ? "" : "_") + labels[i] + "-" + value_in_name(values[i], lossy);
+    name += (name.empty() ? "" : "_") + text_in_name(labels[i], lossy) + "-" + text_in_name(values[i], lossy);
     all += parameter.key + "=" + values[i] + "\n";
   }
   if (name.empty()) return "base";
@@ -115,13 +116,29 @@ std::string name_of_point(const SweepConfig& sweep, const std::vector<std::strin
   return name.substr(0, longest_name) + "_" + sha256_hex(all).substr(0, 8);
 }
 
+[[noreturn]] void refuse_empty_range(const SweepParameter& parameter) {
+  throw std::runtime_error(
+      fmt::format("parameters.{}: found an empty range: no multiple of q lies in it", parameter.key));
+}
+
+// What is rounded to multiples of q must find one within its bounds.
+void require_multiples(const SweepParameter& parameter) {
+  double min = parameter.min, max = parameter.max;
+  switch (parameter.distribution) {
+    case Distribution::q_uniform:
+    case Distribution::q_log_uniform_values: break;
+    case Distribution::q_log_uniform: min = std::exp(min), max = std::exp(max); break;
+    default: return;
+  }
+  if (parameter.values.empty() && std::ceil(min / parameter.q) > std::floor(max / parameter.q))
+    refuse_empty_range(parameter);
+}
+
 std::vector<std::vector<std::string>> grid(const SweepConfig& sweep) {
   std::vector<std::vector<std::string>> points{{}};
   for (const SweepParameter& parameter : sweep.parameters) {
     const std::vector<std::string> values = grid_values(parameter);
-    if (values.empty())
-      throw std::runtime_error(
-          fmt::format("parameters.{}: found an empty range: no multiple of q lies in it", parameter.key));
+    if (values.empty()) refuse_empty_range(parameter);
     if (points.size() * values.size() > static_cast<std::size_t>(most_points))
       throw std::runtime_error(
           fmt::format("parameters: found more than {} points, expected at most that many", most_points));
@@ -137,6 +154,7 @@ std::vector<std::vector<std::string>> grid(const SweepConfig& sweep) {
 }
 
 std::vector<std::vector<std::string>> draws(const SweepConfig& sweep) {
+  for (const SweepParameter& parameter : sweep.parameters) require_multiples(parameter);
   std::vector<std::vector<std::string>> points;
   std::set<std::vector<std::string>> seen;
   const auto wanted = static_cast<std::size_t>(sweep.runs);
