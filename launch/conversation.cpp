@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "data/files/files.h"
 #include "data/files/json.h"
 #include "data/text/white_space.h"
 
@@ -74,7 +75,8 @@ void Conversation::save(const std::string& path) const {
   OrderedJson messages = OrderedJson::array();
   for (const ChatMessage& message : messages_)
     messages.push_back(OrderedJson{{"role", message.role}, {"content", message.content}});
-  write_json_file(path, OrderedJson{{"messages", std::move(messages)}});
+  // On one line: an example that `smoe prepare --chat` takes, be the file called .json or .jsonl.
+  write_file_atomically(path, dump_json(OrderedJson{{"messages", std::move(messages)}}) + "\n");
 }
 
 }  // namespace smoe

@@ -58,6 +58,10 @@ case_a_conversation_goes_through_pipes() {
   printf 'document 1\n/save e.json' | chat --chat mixtral-v1 --interactive --system 'be brief' --max-tokens 30 >/dev/null
   expect 0 '1 answers' -- expect_answers e.json
   grep -q '"be brief"' e.json || fail "the system message is not saved"
+  cp e.json e.jsonl
+  for kind in json jsonl; do  # what was said can be learned
+    expect 0 '1 examples with [0-9]+ targets' -- "$smoe" prepare "e.$kind" --out "said-$kind" --tokenizer bytes --chat mixtral-v1
+  done
 }
 
 case_what_a_conversation_cannot_do_is_told() {
@@ -89,7 +93,7 @@ case_a_template_without_turns_begins_anew_with_each_message() {
   printf 'document 1\ndocument 2\ndocument 1\n/save c.json\n' | chat --chat plain --interactive --max-tokens 20 >answers
   [ "$(wc -l <answers)" = 3 ] || fail "found $(cat answers)"
   [ "$(sed -n 1p answers)" = "$(sed -n 3p answers)" ] || fail "the second message is remembered: $(cat answers)"
-  [ "$(grep -c '"role"' c.json)" = 2 ] || fail "found $(cat c.json)"
+  [ "$(grep -o '"role"' c.json | wc -l)" = 2 ] || fail "found $(cat c.json)"
 }
 
 case_options_that_want_others_are_refused() {
