@@ -139,12 +139,11 @@ void read_examples(const PrepareArguments& arguments, PrepareOptions& options, s
   options.examples = arguments.examples;
   options.examples->loss_on = loss_on_named(arguments.loss_on);
   options.examples->too_long = too_long_named(arguments.too_long);
-  const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(options.tokenizer);
-  options.on_example = [tokenizer, number = 0](auto ids, auto is_target) mutable {
+  options.on_example = [number = 0](const Tokenizer& tokenizer, auto ids, auto is_target) mutable {
     const TargetMarks marks = target_marks_of(stdout);
     const auto targets = std::count(is_target.begin(), is_target.end(), 1);
     fmt::print("example {}: {} ids, {} targets, which are {}these{}\n{}\n", ++number, ids.size(), targets, marks.begin,
-               marks.end, example_text(*tokenizer, ids, is_target, marks));
+               marks.end, example_text(tokenizer, ids, is_target, marks));
   };
   options.before_writing = [&progress](const PrepareSummary& summary) {
     if (progress) progress->finish();

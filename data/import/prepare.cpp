@@ -148,20 +148,22 @@ class DocumentSink {
 // Gives the first examples to whoever wants to see them.
 class ExampleViewer {
  public:
-  explicit ExampleViewer(const PrepareOptions& options)
-      : show_(options.on_example), left_(options.examples ? options.examples->shown : 0) {}
+  ExampleViewer(const PrepareOptions& options, const Tokenizer* tokenizer)
+      : show_(options.on_example), tokenizer_(tokenizer), left_(options.examples ? options.examples->shown : 0) {}
 
   void show(const TokenRun& run) {
     std::size_t begin = 0;
     for (std::size_t i = 0; i < run.document_ends.size() && left_ > 0 && show_; ++i, --left_) {
       const std::size_t end = run.document_ends[i];
-      show_(std::span(run.ids).subspan(begin, end - begin), std::span(run.is_target).subspan(begin, end - begin));
+      show_(*tokenizer_, std::span(run.ids).subspan(begin, end - begin),
+            std::span(run.is_target).subspan(begin, end - begin));
       begin = end;
     }
   }
 
  private:
-  const std::function<void(std::span<const std::int32_t>, std::span<const std::uint8_t>)>& show_;
+  const decltype(PrepareOptions::on_example)& show_;
+  const Tokenizer* tokenizer_;
   std::int64_t left_;
 };
 
@@ -236,7 +238,7 @@ PrepareSummary prepare(const PrepareOptions& options) {
       corpus.files, {tokenizer.get(), tokenizer ? tokenizer->vocab_size() : options.vocab_size, options.text_field,
                      options.append_eos, options.format == CorpusFormat::text, options.skip_bad, options.dataset,
                      options.document_end, options.document_begin, options.examples ? &*options.examples : nullptr});
-  ExampleViewer viewer(options);
+  ExampleViewer viewer(options, tokenizer.get());
   BadDocuments bad(options.skip_bad, options.on_bad);
   PrepareSummary summary;
   summary.bytes_total = corpus.bytes();

@@ -21,6 +21,7 @@ struct PrepareProgress {
   double seconds = 0;
 };
 
+class Tokenizer;
 struct PrepareSummary;
 
 struct PrepareOptions {
@@ -44,7 +45,8 @@ struct PrepareOptions {
   // Given: the inputs are examples for supervised fine-tuning, not texts. on_example is called for the first of them, as
   // they will be stored; before_writing when all are read and counted and nothing is at its place yet.
   std::optional<ExampleSettings> examples = {};
-  std::function<void(std::span<const std::int32_t> ids, std::span<const std::uint8_t> is_target)> on_example = {};
+  std::function<void(const Tokenizer&, std::span<const std::int32_t> ids, std::span<const std::uint8_t> is_target)>
+      on_example = {};
   std::function<void(const PrepareSummary&)> before_writing = {};
 };
 

@@ -137,7 +137,8 @@ TEST_F(PrepareExamples, TheFirstAreShownBeforeAnythingIsWritten) {
   PrepareOptions watched = options();
   std::vector<std::size_t> lengths;
   watched.examples->shown = 2;
-  watched.on_example = [&](std::span<const std::int32_t> ids, std::span<const std::uint8_t> is_target) {
+  watched.on_example = [&](const Tokenizer&, std::span<const std::int32_t> ids,
+                           std::span<const std::uint8_t> is_target) {
     EXPECT_EQ(ids.size(), is_target.size());
     lengths.push_back(ids.size());
   };
