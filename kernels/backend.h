@@ -26,6 +26,7 @@
 #include <string>
 
 #include "kernels/communication_stream.h"
+#include "kernels/low_rank.h"
 #include "kernels/routing.h"
 #include "kernels/stamp.h"
 #include "kernels/tensor.h"
@@ -177,6 +178,18 @@ class Backend {
   // tn: A [R,m], B [R,n], C [E,m,n]; an expert without rows adds nothing (or, assigning, yields zeros).
   void grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, const ExpertRows& rows, Write write);
 
+  // ---- low-rank adapters (LoRA, arXiv 2106.09685; low_rank.h) ----
+  // y = x where it is not dropped, times dropout.scale(), and 0 elsewhere. rows [R] i32: what the row of each is counted from
+  // first_row; empty: its place. Its transpose is itself. y may be x.
+  void dropout(const Dropout& dropout, const Tensor& rows, const Tensor& x /*[R,D] A*/, const Tensor& y /*[R,D] A*/,
+               Write write);
+  // matrices[e] = scale * the blocks of stack[e], zeros around them.
+  void spread_blocks(const DiagonalBlocks& blocks, double scale, const Tensor& stack /*[E,n] A*/,
+                     const Tensor& matrices /*[E,N,M] A*/);
+  // Its transpose: stack[e] += scale * the blocks of matrices[e].
+  void gather_blocks(const DiagonalBlocks& blocks, double scale, const Tensor& matrices /*[E,N,M]*/,
+                     const Tensor& stack /*[E,n] +=*/);
+
   // ---- rotary position embedding (Su et al. 2021), in place, HF convention: pairs (i, i + C/2) ----
   // table [P, C]: row p holds the cosines of the C/2 angles of position p, then their sines, both times scale. Angle i is
   // p * frequencies[i], rounded to f32 as transformers rounds it. frequencies [C/2] lie on the host.
@@ -236,13 +249,13 @@ class Backend {
   // dropped, a NaN the least of all; may be empty where they do not.
   void routing_map(const Tensor& experts /*[T,K]*/, const Tensor& probabilities, const Capacity& capacity,
                    const Tensor& row_of, const Tensor& assignment_of, const Tensor& offsets);
-  // rows[r] = x[assignment_of[r] / K]. Its transpose is unpermute, so each is the other's backward.
+  // rows[r] = x[assignment_of[r] / K], A or i32. Its transpose is unpermute, so each is the other's backward.
   void permute(const Tensor& x /*[T,D] A*/, const Tensor& assignment_of, std::int64_t experts_per_token,
                const Tensor& rows /*[R,D] A*/);
   // x[t] = (base[t] or 0) + sum_k rows[row_of[t,k]], of those not dropped. base may be empty or x itself.
   void unpermute(const Tensor& rows /*[R,D] A*/, const Tensor& row_of /*[T,K]*/, const Tensor& base /*A*/,
                  const Tensor& x /*[T,D] A*/);
-  // row_weights[row_of[t,k]] = weights[t,k], and back, where what was dropped becomes 0.
+  // row_weights[row_of[t,k]] = weights[t,k], both f32 or both i32, and back, where what was dropped becomes 0.
   void permute_weights(const Tensor& weights /*[T,K]*/, const Tensor& row_of, const Tensor& row_weights /*[R]*/);
   void unpermute_weights(const Tensor& row_weights, const Tensor& row_of, const Tensor& weights);
 
@@ -314,6 +327,13 @@ class Backend {
   virtual void do_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, Write write) = 0;
   virtual void do_grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, const Tensor& c, const ExpertRows& rows,
                                Write write) = 0;
+
+  virtual void do_dropout(const Dropout& dropout, const Tensor& rows, const Tensor& x, const Tensor& y,
+                          Write write) = 0;
+  virtual void do_spread_blocks(const DiagonalBlocks& blocks, double scale, const Tensor& stack,
+                                const Tensor& matrices) = 0;
+  virtual void do_gather_blocks(const DiagonalBlocks& blocks, double scale, const Tensor& matrices,
+                                const Tensor& stack) = 0;
 
   virtual void do_rope_table(std::span<const float> frequencies, float scale, const Tensor& table) = 0;
   virtual void do_rope_forward(const Tensor& x, std::int64_t rotated_heads, const Tensor& positions,

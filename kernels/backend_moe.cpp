@@ -172,17 +172,25 @@ void Backend::routing_map(const Tensor& experts, const Tensor& probabilities, co
   do_routing_map(experts, ranked ? probabilities : Tensor(), capacity, row_of, assignment_of, offsets);
 }
 
+namespace {
+// Numbers of four bytes are moved as they are, whatever they mean.
+DType moved_type(const Tensor& tensor) { return tensor.type() == DType::i32 ? DType::i32 : DType::f32; }
+Tensor as_f32(const Tensor& tensor) {
+  return tensor.type() == DType::i32 ? Tensor(tensor.raw(), DType::f32, tensor.shape(), tensor.device()) : tensor;
+}
+}  // namespace
+
 void Backend::permute(const Tensor& x, const Tensor& assignment_of, std::int64_t experts_per_token,
                       const Tensor& rows) {
   const std::int64_t T = x.dim(0), D = x.dim(1), R = rows.dim(0);
   const Expect expect("permute", device());
-  const DType type = expect.computing_type("x", x);
+  const DType type = x.type() == DType::i32 ? DType::i32 : expect.computing_type("x", x);
   expect("x", x, {T, D}, type);
   expect.indices("assignment_of", assignment_of, {R});
   expect("rows", rows, {R, D}, type);
   expect.that(experts_per_token >= 1, "at least one expert a token");
   expect.apart({{"rows", rows}}, {{"x", x}, {"assignment_of", assignment_of}});
-  do_permute(x, assignment_of, experts_per_token, rows);
+  do_permute(as_f32(x), assignment_of, experts_per_token, as_f32(rows));
 }
 
 void Backend::unpermute(const Tensor& rows, const Tensor& row_of, const Tensor& base, const Tensor& x) {
@@ -201,11 +209,11 @@ void Backend::unpermute(const Tensor& rows, const Tensor& row_of, const Tensor& 
 void Backend::permute_weights(const Tensor& weights, const Tensor& row_of, const Tensor& row_weights) {
   const std::int64_t T = weights.dim(0), K = weights.dim(1), R = row_weights.dim(0);
   const Expect expect("permute_weights", device());
-  expect("weights", weights, {T, K});
+  expect("weights", weights, {T, K}, moved_type(weights));
   expect.indices("row_of", row_of, {T, K});
-  expect("row_weights", row_weights, {R});
+  expect("row_weights", row_weights, {R}, moved_type(weights));
   expect.apart({{"row_weights", row_weights}}, {{"weights", weights}, {"row_of", row_of}});
-  do_permute_weights(weights, row_of, row_weights);
+  do_permute_weights(as_f32(weights), row_of, as_f32(row_weights));
 }
 
 void Backend::unpermute_weights(const Tensor& row_weights, const Tensor& row_of, const Tensor& weights) {

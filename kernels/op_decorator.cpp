@@ -98,6 +98,29 @@ void OpDecorator::do_grouped_gemm(Gemm kind, const Tensor& a, const Tensor& b, c
   });
 }
 
+// ---- low-rank adapters ----
+
+void OpDecorator::do_dropout(const Dropout& dropout, const Tensor& rows, const Tensor& x, const Tensor& y,
+                             Write write) {
+  run("dropout", [&](Backend& on, const Placing& at) {
+    on.dropout(dropout, at("rows", rows), at("x", x), at.in_out("y", y), write);
+  });
+}
+
+void OpDecorator::do_spread_blocks(const DiagonalBlocks& blocks, double scale, const Tensor& stack,
+                                   const Tensor& matrices) {
+  run("spread_blocks", [&](Backend& on, const Placing& at) {
+    on.spread_blocks(blocks, scale, at("stack", stack), at.out("matrices", matrices));
+  });
+}
+
+void OpDecorator::do_gather_blocks(const DiagonalBlocks& blocks, double scale, const Tensor& matrices,
+                                   const Tensor& stack) {
+  run("gather_blocks", [&](Backend& on, const Placing& at) {
+    on.gather_blocks(blocks, scale, at("matrices", matrices), at.in_out("stack", stack));
+  });
+}
+
 // ---- rotary position embedding ----
 
 void OpDecorator::do_rope_table(std::span<const float> frequencies, float scale, const Tensor& table) {

@@ -64,6 +64,14 @@ inline Work grouped_gemm(Index experts, Index R, Index out, Index in, double row
           rows * double(R) * double(out + in) + weights * double(experts * out * in)};
 }
 
+// ---- low-rank adapters ----
+// The integer work of philox is not counted.
+inline Work dropout(Index n, double a = 4) { return {double(n), 2 * a * double(n)}; }
+inline Work spread_blocks(Index blocks, Index matrices, double a = 4) {
+  return {double(blocks), a * double(blocks + matrices)};
+}
+inline Work gather_blocks(Index blocks) { return {2.0 * double(blocks), 12.0 * double(blocks)}; }
+
 // ---- attention: the pairs that causality and the window leave; documents are not counted off ----
 inline double visible_pairs(Index B, Index S, Index window) {  // of one head
   const double seen = double(window == 0 ? S : std::min(S, window));

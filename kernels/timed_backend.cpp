@@ -147,6 +147,25 @@ void TimedBackend::do_rms_norm_backward(const Tensor& dy, const Tensor& x, const
         [&] { inner_.rms_norm_backward(dy, x, weight, rstd, dresidual, dx, dweight); });
 }
 
+void TimedBackend::do_dropout(const Dropout& dropout, const Tensor& rows, const Tensor& x, const Tensor& y,
+                              Write write) {
+  timed({"dropout", "RD", {x.dim(0), x.dim(1)}}, op_work::dropout(x.elements(), size_of(x)),
+        [&] { inner_.dropout(dropout, rows, x, y, write); });
+}
+
+void TimedBackend::do_spread_blocks(const DiagonalBlocks& blocks, double scale, const Tensor& stack,
+                                    const Tensor& matrices) {
+  timed({"spread_blocks", "ENM", {matrices.dim(0), matrices.dim(1), matrices.dim(2)}},
+        op_work::spread_blocks(stack.elements(), matrices.elements(), size_of(stack)),
+        [&] { inner_.spread_blocks(blocks, scale, stack, matrices); });
+}
+
+void TimedBackend::do_gather_blocks(const DiagonalBlocks& blocks, double scale, const Tensor& matrices,
+                                    const Tensor& stack) {
+  timed({"gather_blocks", "ENM", {matrices.dim(0), matrices.dim(1), matrices.dim(2)}},
+        op_work::gather_blocks(stack.elements()), [&] { inner_.gather_blocks(blocks, scale, matrices, stack); });
+}
+
 void TimedBackend::do_rope_table(std::span<const float> frequencies, float scale, const Tensor& table) {
   timed({"rope_table", "PC", {table.dim(0), table.dim(1)}}, op_work::rope_table(table.elements()),
         [&] { inner_.rope_table(frequencies, scale, table); });

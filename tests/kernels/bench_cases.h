@@ -7,6 +7,7 @@
 #include "tests/kernels/bench_shapes.h"
 #include "tests/kernels/op_cases.h"
 #include "tests/kernels/op_cases_attention.h"
+#include "tests/kernels/op_cases_low_rank.h"
 #include "tests/kernels/op_cases_moe.h"
 
 namespace smoe::bench_cases {
@@ -63,6 +64,15 @@ inline std::vector<RouterCase> router(const BenchShape& s) {
 
 inline std::vector<JitterCase> jitter(const BenchShape& s) {
   return {{"tokens", s.tokens(), s.hidden, {9, 1000, 5, 0.01f}}};
+}
+
+inline std::vector<DropoutCase> dropout(const BenchShape& s) {
+  return {{"tokens", s.tokens(), s.hidden, {9, 5, 0.05f}}};
+}
+
+// Of w1 and w3, at rank 16.
+inline std::vector<BlocksCase> blocks(const BenchShape& s) {
+  return {{"w13", s.experts, 2 * s.ffn, 32, {{0, s.ffn, 0, 16}, {s.ffn, s.ffn, 16, 16}}, 2}};
 }
 
 inline std::vector<DispatchCase> dispatch(const BenchShape& s) {

@@ -52,9 +52,10 @@ TEST(OpList, CountsTheBytesOfTheTypeThatItTimes) {
       if (2 * b.work.bytes == a.work.bytes) halved.insert(a.op);
     }
   }
-  for (const char* op : {"copy", "fill", "add", "sum_rows", "rms_norm_forward", "rms_norm_backward", "gemm",
-                         "grouped_gemm", "rope_forward", "attention_forward", "attention_backward", "jitter",
-                         "add_noise", "permute", "unpermute", "swiglu_forward", "swiglu_backward"})
+  for (const char* op :
+       {"copy", "fill", "add", "sum_rows", "rms_norm_forward", "rms_norm_backward", "gemm", "grouped_gemm",
+        "rope_forward", "attention_forward", "attention_backward", "jitter", "add_noise", "dropout", "spread_blocks",
+        "permute", "unpermute", "swiglu_forward", "swiglu_backward"})
     EXPECT_TRUE(halved.contains(op)) << op;
   for (const char* op : {"copy_to_host", "router_forward", "cross_entropy_statistics", "adamw", "embedding_backward"})
     EXPECT_FALSE(halved.contains(op)) << op;

@@ -77,12 +77,12 @@ Tensor Inputs::output_i32(Shape shape) {
 }
 
 std::vector<OpCase> compared_cases() {
-  return joined({dense_calls(), cross_entropy_calls(), attention_calls(), moe_calls()});
+  return joined({dense_calls(), cross_entropy_calls(), attention_calls(), moe_calls(), low_rank_calls()});
 }
 
 std::vector<OpCase> bench_calls(const BenchShape& shape, DType type) {
   return joined({dense_calls(shape, type), cross_entropy_calls(shape, type), attention_calls(shape, type),
-                 moe_calls(shape, type)});
+                 moe_calls(shape, type), low_rank_calls(shape, type)});
 }
 
 }  // namespace smoe::checks

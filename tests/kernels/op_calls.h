@@ -137,6 +137,8 @@ std::vector<OpCase> attention_calls();  // op_calls_attention.cpp
 std::vector<OpCase> attention_calls(const BenchShape& shape, DType type);
 std::vector<OpCase> moe_calls();  // op_calls_moe.cpp
 std::vector<OpCase> moe_calls(const BenchShape& shape, DType type);
+std::vector<OpCase> low_rank_calls();  // op_calls_low_rank.cpp
+std::vector<OpCase> low_rank_calls(const BenchShape& shape, DType type);
 
 std::vector<OpCase> compared_cases();  // all that are small enough for the reference
 std::vector<OpCase> bench_calls(const BenchShape& shape, DType type);

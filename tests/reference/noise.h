@@ -1,5 +1,5 @@
 // Noise that depends on its key and place alone: Philox4x32-10 (Salmon et al., SC 2011), written from the paper, the factors
-// of a router's jittered input (Switch, arXiv 2101.03961), and what NEFTune adds to embeddings (arXiv 2310.05914).
+// of a router's jittered input (Switch, arXiv 2101.03961), what is dropped of rows, and what NEFTune adds to embeddings (arXiv 2310.05914).
 #pragma once
 
 #include <array>
@@ -53,6 +53,29 @@ Matrix<T> apply_noise(const Matrix<T>& x, const Matrix<double>& factors) {
   Matrix<T> y = x;
   for (std::size_t i = 0; i < y.values.size(); ++i) y.values[i] *= T(factors.values[i]);
   return y;
+}
+
+struct Drops {
+  std::uint64_t key = 0;
+  Index stream = 0;
+  double probability = 0;
+  Index first_column = 0;
+};
+
+// factor [rows, D] of dropout (Srivastava et al. 2014): 0 where word c % 4 of the counter (row, c / 4, stream), c the column, is
+// below probability 2^32, else 1 / (1 - probability).
+inline Matrix<double> dropout_factors(const Drops& drops, const std::vector<Index>& rows, Index D) {
+  Matrix<double> factors(static_cast<Index>(rows.size()), D);
+  for (Index r = 0; r < factors.rows; ++r)
+    for (Index d = 0; d < D; ++d) {
+      const Index column = drops.first_column + d;
+      const auto row = static_cast<std::uint64_t>(rows[r]);
+      const auto words =
+          philox(drops.key, {static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(row >> 32),
+                             static_cast<std::uint32_t>(column / 4), static_cast<std::uint32_t>(drops.stream)});
+      factors(r, d) = double(words[column % 4]) < drops.probability * 0x1p32 ? 0 : 1 / (1 - drops.probability);
+    }
+  return factors;
 }
 
 inline constexpr Index embedding_layer = 0xffffffff;  // the embedding's place among the layers of the counter

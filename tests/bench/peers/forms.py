@@ -51,7 +51,7 @@ FORMS = {
 WITHOUT_EQUIVALENT = {
     "copy_to_host", "start_copy_to_host", "copy_from_host", "sum", "sum_rows", "rope_table", "attention_cached",
     "balance_statistics", "router_measures", "jitter", "permute_weights", "unpermute_weights", "cross_entropy_merge",
-    "cross_entropy_losses", "cross_entropy_uniform_losses", "add_noise",
+    "cross_entropy_losses", "cross_entropy_uniform_losses", "add_noise", "dropout", "spread_blocks", "gather_blocks",
 }
 _TEXT = {"kind", "name"}
 _SIZES = {"a", "b", "c"}
