@@ -25,8 +25,8 @@ class Attention {
   };
 
   // rope_table [P, C] is filled before the first forward, with room for every position that will be asked for.
-  Attention(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config, const Mesh& mesh,
-            int layer);
+  Attention(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config, const Mesh& mesh, int layer,
+            const LoraConfig* lora = nullptr);
 
   bool trained() const { return qkv_.trained() || out_.trained(); }
 

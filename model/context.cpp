@@ -1,7 +1,12 @@
 #include "model/context.h"
 
 #include <algorithm>
+#include <limits>
+#include <numeric>
 #include <stdexcept>
+#include <string>
+
+#include "parallel/token_split.h"
 
 namespace smoe {
 namespace {
@@ -62,6 +67,20 @@ TokenBatch make_token_batch(Backend& backend, Arena& arena, std::int64_t sequenc
   for (std::int64_t b = 0; b < sequences; ++b)
     backend.copy_from_host(batch.positions.rows(b * sequence_length, sequence_length), numbers.data());
   return batch;
+}
+
+Tensor number_assignments(Context& context, const TokenBatch& batch, std::int64_t experts_per_token) {
+  const TokenSplit split(context.mesh);
+  const std::int64_t tokens = split.local(batch.tokens()), K = experts_per_token,
+                     first = (batch.noise.value().first_token + split.first(batch.tokens())) * K, count = tokens * K;
+  if (first + count > std::numeric_limits<std::int32_t>::max())
+    throw std::logic_error("a step has " + std::to_string(first + count) + " assignments, more than an i32 can count");
+  thread_local std::vector<std::int32_t> numbers;
+  numbers.resize(static_cast<std::size_t>(count));
+  std::iota(numbers.begin(), numbers.end(), static_cast<std::int32_t>(first));
+  const Tensor assignments = context.activations.take(DType::i32, {tokens, K});
+  context.backend.copy_from_host(assignments, numbers.data());
+  return assignments;
 }
 
 }  // namespace smoe

@@ -54,6 +54,9 @@ struct TokenBatch {
   std::optional<BatchNoise> noise{};  // none: no layer draws any
   Tensor
       embedding_noise{};  // [T] f32: half the width of what is added to each token's embedding (NEFTune); empty: nothing
+  Tensor
+      assignments{};  // [T/tp,K] i32: the number in the whole step of each assignment of this rank's tokens, for what the experts'
+                      // adapters drop; empty: nothing
   bool dropless = false;  // evaluation: no expert's capacity holds
   Tensor
       forced{};  // [T/tp,E] of this rank's tokens, in place of a selection bias (model/forced_routing.h); empty: none
@@ -68,6 +71,10 @@ struct TokenBatch {
                                                     static_cast<std::size_t>(sequence_length)));
   }
 };
+
+// TokenBatch::assignments of a batch with noise: assignment k of a token is number (its place in the step) * K + k. In
+// context.activations. Throws std::logic_error where a step has more than an i32 can count.
+Tensor number_assignments(Context& context, const TokenBatch& batch, std::int64_t experts_per_token);
 
 // Copies host ids into `arena`. targets and document_start may be empty. Positions count from first_position, or of each
 // document from 0. Where some are padding, ids outlive the batch.

@@ -8,18 +8,18 @@ std::string layer_prefix(int layer) { return "model.layers." + std::to_string(la
 }  // namespace
 
 DecoderLayer::DecoderLayer(ParameterSet& parameters, const ModelConfig& config, const RoutingOptions& routing,
-                           const Mesh& mesh, int layer)
+                           const Mesh& mesh, int layer, const LoraConfig* lora)
     : routing_(routing),
       experts_in_all_(config.num_local_experts),
       experts_per_token_(config.num_experts_per_tok),
       input_norm_(parameters, layer_prefix(layer) + "input_layernorm.weight", config.hidden_size, config.rms_norm_eps),
-      attention_(parameters, layer_prefix(layer) + "self_attn.", config, mesh, layer),
+      attention_(parameters, layer_prefix(layer) + "self_attn.", config, mesh, layer, lora),
       post_attention_norm_(parameters, layer_prefix(layer) + "post_attention_layernorm.weight", config.hidden_size,
                            config.rms_norm_eps),
-      router_(parameters, layer_prefix(layer) + "block_sparse_moe.", config, routing, layer),
+      router_(parameters, layer_prefix(layer) + "block_sparse_moe.", config, routing, layer, lora),
       dispatcher_(mesh, config.num_local_experts, config.num_experts_per_tok),
       experts_(parameters, layer_prefix(layer) + "block_sparse_moe.", config, dispatcher_.first_expert(),
-               dispatcher_.local_experts()) {}
+               dispatcher_.local_experts(), lora, layer) {}
 
 Capacity DecoderLayer::capacity(const Context& context, const TokenBatch& batch) const {
   if (batch.dropless) return {};
@@ -39,11 +39,14 @@ void DecoderLayer::forward(Context& context, const TokenBatch& batch, const Tens
 
   const Tensor expert_input = post_attention_norm_.forward(context, mid, saved.post_attention_norm);
   router_.forward(context, batch, expert_input, saved.router, statistics);
-  const Tensor rows = dispatcher_.dispatch(backend, context.activations, context.scratch, expert_input,
-                                           saved.router.experts, saved.router.weights, saved.dispatched,
-                                           capacity(context, batch), saved.router.probabilities, batch.has_padding());
+  const Tensor rows = dispatcher_.dispatch(
+      backend, context.activations, context.scratch, expert_input, saved.router.experts, saved.router.weights,
+      saved.dispatched, capacity(context, batch), saved.router.probabilities, batch.has_padding(), batch.assignments);
   const Tensor expert_output = context.scratch.take_like(rows);
-  experts_.forward(context, rows, saved.dispatched.row_weights, saved.dispatched.rows, saved.experts, expert_output);
+  RowNumbers numbers;
+  if (batch.noise && !batch.assignments.empty()) numbers = {batch.noise->key, 0, saved.dispatched.row_numbers};
+  experts_.forward(context, rows, saved.dispatched.row_weights, saved.dispatched.rows, numbers, saved.experts,
+                   expert_output);
   dispatcher_.combine(backend, context.scratch, expert_output, saved.dispatched, mid, y);
 }
 

@@ -22,7 +22,7 @@ class DecoderLayer {
   };
 
   DecoderLayer(ParameterSet& parameters, const ModelConfig& config, const RoutingOptions& routing, const Mesh& mesh,
-               int layer);
+               int layer, const LoraConfig* lora = nullptr);
 
   Router& router() { return router_; }
 

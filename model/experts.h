@@ -18,14 +18,15 @@ class Experts {
     Tensor h;            // [R,2F] gate | up, consumed by backward
     Tensor row_weights;  // [R]
     ExpertRows rows;
+    RowNumbers numbers;
   };
 
   // `count` experts starting at `first` of the model's: those of this rank of the ep group.
   Experts(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config, std::int64_t first,
-          std::int64_t count);
+          std::int64_t count, const LoraConfig* lora = nullptr, int layer = 0);
 
-  void forward(Context& context, const Tensor& x, const Tensor& row_weights, const ExpertRows& rows, Saved& saved,
-               const Tensor& y) const;
+  void forward(Context& context, const Tensor& x, const Tensor& row_weights, const ExpertRows& rows,
+               const RowNumbers& numbers, Saved& saved, const Tensor& y) const;
   // dy [R,D] is overwritten with dx. drow_weights [R] is assigned.
   void backward(Context& context, const Tensor& dy_then_dx, Saved& saved, const Tensor& drow_weights) const;
 

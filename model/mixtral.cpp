@@ -12,11 +12,12 @@ namespace smoe {
 namespace {
 std::vector<std::unique_ptr<DecoderLayer>> make_layers(ParameterSet& parameters, const ModelConfig& config,
                                                        const RoutingOptions& routing, const Mesh& mesh,
+                                                       const LoraConfig* lora,
                                                        std::vector<std::size_t>& first_parameters) {
   std::vector<std::unique_ptr<DecoderLayer>> layers;
   for (int l = 0; l < config.num_hidden_layers; ++l) {
     first_parameters.push_back(parameters.size());
-    layers.push_back(std::make_unique<DecoderLayer>(parameters, config, routing, mesh, l));
+    layers.push_back(std::make_unique<DecoderLayer>(parameters, config, routing, mesh, l, lora));
   }
   first_parameters.push_back(parameters.size());
   return layers;
@@ -24,16 +25,19 @@ std::vector<std::unique_ptr<DecoderLayer>> make_layers(ParameterSet& parameters,
 }  // namespace
 
 Mixtral::Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen,
-                 const RoutingOptions& routing, DType type)
+                 const RoutingOptions& routing, DType type, const LoraConfig* lora)
     : config_(config),
       type_(type),
       has_capacity_(routing.capacity_factor > 0),
       mesh_(mesh),
       embedding_(parameters_, config, mesh),
-      layers_(make_layers(parameters_, config, routing, mesh, layer_parameters_)),
+      layers_(make_layers(parameters_, config, routing, mesh, lora, layer_parameters_)),
       norm_(parameters_, "model.norm.weight", config.hidden_size, config.rms_norm_eps),
       head_(parameters_, config, mesh) {
-  for (Parameter& p : parameters_) p.type = type;
+  for (Parameter& p : parameters_) {
+    p.type = type;
+    p.trainable = !lora || p.adapter;
+  }
   freeze(parameters_, frozen);
 }
 
@@ -175,8 +179,8 @@ KvCache Mixtral::make_cache(Arena& arena, std::int64_t capacity) const {
 }
 
 ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen,
-                                DType type) {
-  Mixtral declared(config, mesh, frozen, {}, type);
+                                DType type, const LoraConfig* lora) {
+  Mixtral declared(config, mesh, frozen, {}, type, lora);
   return std::move(declared.parameters());
 }
 

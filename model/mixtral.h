@@ -42,9 +42,9 @@ class Mixtral {
   // Parameters are declared here and get memory in allocate(). The mesh outlives the model. frozen: patterns of the names of
   // those that are not trained (model/freeze.h). type: f32 or bf16, of the weights and, with them, of activations, their
   // gradients and key-value caches. In f32 whatever it is: routing from the logits on, norm and softmax statistics, losses,
-  // the gradients of weights.
+  // the gradients of weights. lora: the adapters beside the weights, read here alone; then nothing but they is trained.
   Mixtral(const ModelConfig& config, const Mesh& mesh, const std::vector<std::string>& frozen = {},
-          const RoutingOptions& routing = {}, DType type = DType::f32);
+          const RoutingOptions& routing = {}, DType type = DType::f32, const LoraConfig* lora = nullptr);
   ~Mixtral();
   Mixtral(const Mixtral&) = delete;
   Mixtral& operator=(const Mixtral&) = delete;
@@ -113,7 +113,8 @@ class Mixtral {
 
 // A model's parameters and nothing else, without memory: their names, shapes, and what a rank of the mesh holds of them.
 ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh,
-                                const std::vector<std::string>& frozen = {}, DType type = DType::f32);
+                                const std::vector<std::string>& frozen = {}, DType type = DType::f32,
+                                const LoraConfig* lora = nullptr);
 
 // Floating-point operations of one token's forward, counting a multiply-add as two. Attention scores are counted causal
 // (half of S x S); norms, softmax and activations are not counted. Training is three times this.

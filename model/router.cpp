@@ -26,15 +26,17 @@ void leave_out_padding(Context& context, const TokenBatch& batch, const Router::
 }  // namespace
 
 Router::Router(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config,
-               const RoutingOptions& options, int layer)
+               const RoutingOptions& options, int layer, const LoraConfig* lora)
     : experts_(config.num_local_experts),
       experts_per_token_(config.num_experts_per_tok),
       rule_(config.routing_rule()),
       jitter_(options.jitter),
       layer_(layer),
-      gate_(parameters, {{.name = prefix + "gate.weight",
-                          .shape = {experts_, config.hidden_size},
-                          .initial_std = static_cast<float>(config.initializer_range)}}) {}
+      gate_(parameters,
+            {{.name = prefix + "gate.weight",
+              .shape = {experts_, config.hidden_size},
+              .initial_std = static_cast<float>(config.initializer_range)}},
+            {lora, layer, AdapterSite::Input::router}) {}
 
 void Router::forward(Context& context, const TokenBatch& batch, const Tensor& x, Saved& saved,
                      const RouterStatistics& statistics) const {
@@ -44,9 +46,11 @@ void Router::forward(Context& context, const TokenBatch& batch, const Tensor& x,
   const std::int64_t tokens = x.dim(0);
   saved.x = x;
   saved.noise.reset();
+  saved.numbers = {};
+  if (batch.noise)
+    saved.numbers = {batch.noise->key, batch.noise->first_token + TokenSplit(context.mesh).first(batch.tokens())};
   if (jitter_ > 0 && batch.noise) {
-    const std::int64_t first = batch.noise->first_token + TokenSplit(context.mesh).first(batch.tokens());
-    saved.noise = TokenNoise{batch.noise->key, first, static_cast<std::uint32_t>(layer_), jitter_};
+    saved.noise = TokenNoise{batch.noise->key, saved.numbers.first, static_cast<std::uint32_t>(layer_), jitter_};
     saved.x = keep.take_like(x);
     backend.jitter(*saved.noise, x, saved.x, Write::assign);
   }
@@ -55,7 +59,7 @@ void Router::forward(Context& context, const TokenBatch& batch, const Tensor& x,
   saved.logsumexp = keep.take({tokens});
   saved.experts = keep.take(DType::i32, {tokens, experts_per_token_});
   saved.weights = keep.take({tokens, experts_per_token_});
-  gate_.forward(context, saved.x, saved.logits);
+  gate_.forward(context, saved.x, saved.logits, saved.numbers);
   const Tensor& bias = batch.forced.empty() ? selection_bias_ : batch.forced;
   backend.router_forward(rule_, saved.logits, bias, saved.probabilities, saved.logsumexp, saved.experts, saved.weights);
   if (batch.has_padding()) leave_out_padding(context, batch, saved);
@@ -75,9 +79,9 @@ void Router::backward(Context& context, const Tensor& dweights, const RouterGrad
   context.backend.router_backward(rule_, saved.logits, saved.probabilities, saved.logsumexp, saved.experts,
                                   saved.weights, dweights, gradient.balance, gradient.z_scale, dlogits);
   if (!gradient.gate_parts.empty()) add_gate_parts(context, dweights, gradient, saved, dx.type());
-  if (!saved.noise) return gate_.backward(context, dlogits, saved.x, dx, Write::add);
+  if (!saved.noise) return gate_.backward(context, dlogits, saved.x, dx, Write::add, saved.numbers);
   const Tensor djittered = context.scratch.take_like(dx);
-  gate_.backward(context, dlogits, saved.x, djittered, Write::assign);
+  gate_.backward(context, dlogits, saved.x, djittered, Write::assign, saved.numbers);
   context.backend.jitter(*saved.noise, djittered, dx, Write::add);
 }
 

@@ -39,6 +39,7 @@ class Router {
   struct Saved {
     Tensor x;  // [T,D] with its noise
     std::optional<TokenNoise> noise;
+    RowNumbers numbers;    // of the tokens
     Tensor logits;         // [T,E]
     Tensor probabilities;  // [T,E]
     Tensor logsumexp;      // [T]
@@ -47,7 +48,7 @@ class Router {
   };
 
   Router(ParameterSet& parameters, const std::string& prefix, const ModelConfig& config, const RoutingOptions& options,
-         int layer);
+         int layer, const LoraConfig* lora = nullptr);
 
   // [E], added to the scores where experts are chosen and to no weight, so that it has no gradient (arXiv 2408.15664);
   // empty: none. The tensor is read by every forward, its owner may write to it between steps.

@@ -38,8 +38,10 @@ struct Parameter {
   Split split = Split::none;
   DType type = DType::f32;                  // of the value; gradients are f32
   float initial_mean = 0, initial_std = 0;  // N(mean, std^2); norm weights start at one, which is mean 1 and std 0
+  float initial_range = 0;                  // not 0: uniform in [-range, range) in place of that
   bool decays = true;                       // weight decay: every matrix, never a norm
-  bool trainable = true;          // false: frozen, which is settled before the set is laid out (model/freeze.h)
+  bool trainable = true;  // false: frozen, which is settled before the set is laid out (model/freeze.h)
+  bool adapter = false;   // of low rank, beside a weight (model/low_rank.h): not among a model's released tensors
   bool follows_previous = false;  // lies right behind the parameter before it, so that both are read as one matrix
   std::size_t index = 0;          // its place in the set
   std::size_t flat = 0;           // which flat buffer it lies in, and where its slice begins there

@@ -95,7 +95,7 @@ void TokenDispatcher::bring_back(Backend& backend, Arena& scratch, const Tensor&
 
 Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts,
                                  const Tensor& weights, Dispatched& out, const Capacity& capacity,
-                                 const Tensor& probabilities, bool padding) {
+                                 const Tensor& probabilities, bool padding, const Tensor& numbers) {
   const Range range(backend, "dispatch");
   const std::int64_t tokens = x.dim(0);
   std::int64_t assignments = tokens * experts_per_token_;
@@ -115,6 +115,8 @@ Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, 
   if (!exchanges()) {
     out.row_weights = keep.take({assignments});
     backend.permute_weights(weights, out.row_of, out.row_weights);
+    out.row_numbers = numbers.empty() ? Tensor() : keep.take(DType::i32, {assignments});
+    if (!numbers.empty()) backend.permute_weights(numbers, out.row_of, out.row_numbers);
     const Tensor rows = keep.take(x.type(), {assignments, x.dim(1)});
     backend.permute(x, out.assignment_of, experts_per_token_, rows);
     backend.wait(counted);
@@ -125,6 +127,7 @@ Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, 
   plan_exchange(backend, keep, offsets_.numbers(), out);
   const std::int64_t arriving = out.arrival_of.dim(0);
   out.row_weights = keep.take({arriving});
+  out.row_numbers = numbers.empty() ? Tensor() : keep.take(DType::i32, {arriving});
   const Tensor rows = keep.take(x.type(), {arriving, x.dim(1)});
   const ArenaScope scope(scratch);
   const Tensor weights_by_expert = scratch.take({assignments}),
@@ -133,6 +136,10 @@ Tensor TokenDispatcher::dispatch(Backend& backend, Arena& keep, Arena& scratch, 
   backend.permute(x, out.assignment_of, experts_per_token_, by_expert);
   send(backend, scratch, weights_by_expert, out, out.row_weights, "moe.weights");
   send(backend, scratch, by_expert, out, rows, "moe.dispatch");
+  if (numbers.empty()) return rows;
+  const Tensor numbers_by_expert = scratch.take(DType::i32, {assignments});
+  backend.permute_weights(numbers, out.row_of, numbers_by_expert);
+  send(backend, scratch, numbers_by_expert, out, out.row_numbers, "moe.numbers");
   return rows;
 }
 

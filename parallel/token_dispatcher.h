@@ -30,6 +30,7 @@ struct Dispatched {
   ExpertRows rows;       // where each own expert's rows lie; rows.host is own_offsets
   HostMirror<std::int32_t> own_offsets;
   Tensor row_weights;  // [R] routing weight of each row
+  Tensor row_numbers;  // [R] i32: the number of its assignment; empty: none were given
 
   // Where ep > 1: rows to and from each rank of the ep group, and the two orders of what arrives.
   std::vector<std::int64_t> sent, received;
@@ -47,10 +48,10 @@ class TokenDispatcher {
 
   // x [T,D], experts [T,K] i32, weights [T,K] -> rows [R,D], sorted by expert, in `keep` with all of `out`.
   // probabilities [T,E]: see Backend::routing_map; may be empty where the capacity does not go by them. padding: some
-  // tokens may have no experts, and get no row.
+  // tokens may have no experts, and get no row. numbers [T,K] i32: of the assignments, which go with them; may be empty.
   Tensor dispatch(Backend& backend, Arena& keep, Arena& scratch, const Tensor& x, const Tensor& experts,
                   const Tensor& weights, Dispatched& out, const Capacity& capacity = {},
-                  const Tensor& probabilities = {}, bool padding = false);
+                  const Tensor& probabilities = {}, bool padding = false, const Tensor& numbers = {});
   // dx [T,D] and dweights [T,K] are assigned.
   void dispatch_backward(Backend& backend, Arena& scratch, const Tensor& drows, const Tensor& drow_weights,
                          const Dispatched& dispatched, const Tensor& dx, const Tensor& dweights);

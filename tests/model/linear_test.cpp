@@ -115,9 +115,9 @@ TEST_F(LinearTest, GroupedMultipliesEachExpertsRowsByItsMatrices) {
                tdy = tensor(dy);
   linear.forward(context, tx, expert_rows, y);
   EXPECT_EQ(read(y), reference::grouped_gemm_nt(x, w, offsets).values);
-  linear.input_gradient(context, tdy, expert_rows, dx);
+  linear.input_gradient(context, tdy, {}, expert_rows, dx);
   EXPECT_EQ(read(dx), reference::grouped_gemm_nn(dy, w, offsets).values);
-  linear.weight_gradient(context, tdy, tx, expert_rows);
+  linear.weight_gradient(context, tdy, {}, tx, expert_rows);
   EXPECT_EQ(read(gradients({experts, outputs, inputs})),
             reference::add(dw_before, reference::grouped_gemm_tn(dy, x, offsets)).values);
 }
@@ -130,7 +130,7 @@ TEST_F(LinearTest, GroupedOfFrozenMatricesTakesNoGradientOfThem) {
   const Tensor device_offsets = activations.take(DType::i32, {3});
   backend->copy_from_host(device_offsets, offsets.data());
   const auto x = whole_numbers(random, 5, 4), dy = whole_numbers(random, 5, 3);
-  linear.weight_gradient(context, tensor(dy), tensor(x), {device_offsets, offsets});
+  linear.weight_gradient(context, tensor(dy), {}, tensor(x), {device_offsets, offsets});
   EXPECT_TRUE(gradients({2, 3, 4}).empty());
 }
 

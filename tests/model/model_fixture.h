@@ -62,7 +62,7 @@ inline reference::Parameters<double> float_parameters(const reference::Reference
 class RealModel {
  public:
   RealModel(const reference::ReferenceConfig& config, const reference::Parameters<double>& weights,
-            std::int64_t positions, int threads = 2)
+            std::int64_t positions, int threads = 2, const LoraConfig* lora = nullptr)
       : backend(make_cpu_backend(threads)),
         persistent(*backend),
         activations(*backend),
@@ -70,10 +70,12 @@ class RealModel {
         model(model_config(config), mesh, {},
               RoutingOptions{config.capacity_factor,
                              config.capacity_by_probability ? CapacityOrder::probability : CapacityOrder::position,
-                             static_cast<float>(config.jitter)}),
+                             static_cast<float>(config.jitter)},
+              DType::f32, lora),
         router(router_config(config)),
         balance(model.config(), router),
-        config_(config) {
+        config_(config),
+        numbers_assignments_(lora && lora->dropout > 0) {
     model.allocate(*backend, persistent, positions, true);
     if (!config.selection_bias.empty()) {
       const Tensor biases = persistent.take({config.layers, config.experts});
@@ -102,6 +104,7 @@ class RealModel {
     TokenBatch tokens = make_token_batch(*backend, activations, batch.sequences, batch.sequence_length, batch.tokens,
                                          batch.targets, batch.document_start, 0, positions);
     tokens.noise = BatchNoise{batch.noise_key, 0};
+    if (numbers_assignments_) tokens.assignments = number_assignments(context, tokens, config_.top_k);
     if (config_.neftune_alpha > 0) tokens.embedding_noise = half_widths(batch);
     saved.statistics = balance.take_statistics(context, tokens);
     model.forward(context, tokens, kept_with(recompute), saved);
@@ -123,7 +126,8 @@ class RealModel {
             balance.values().weighted(router.aux_loss_scope, balance.coefficients()), uniform};
   }
   void clear_gradients() {
-    for (const auto& flat : model.parameters().flat_buffers()) backend->fill(flat.gradients, 0.0f);
+    for (const auto& flat : model.parameters().flat_buffers())
+      if (!flat.gradients.empty()) backend->fill(flat.gradients, 0.0f);
   }
   std::vector<float> gradient(const std::string& name) {
     const Tensor g = model.parameters().find(name)->gradient;
@@ -155,6 +159,7 @@ class RealModel {
   }
 
   reference::ReferenceConfig config_;
+  bool numbers_assignments_;
 };
 
 }  // namespace smoe
