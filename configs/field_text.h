@@ -55,6 +55,7 @@ std::string expected_number_or_numbers(std::string_view interval);
 std::string expected_choice(const std::vector<std::string>& names);
 std::string expected_text(bool nullable);
 inline constexpr std::string_view expected_flag = "true or false";
+inline constexpr std::string_view expected_optional_section = "null or a map of keys";
 inline constexpr std::string_view expected_texts = "a list of text";
 
 std::string joined(const std::vector<std::string>& parts, std::string_view separator = ", ");

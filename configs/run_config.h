@@ -2,9 +2,9 @@
 #pragma once
 
 #include <optional>
-#include <string>
 
 #include "data/shards/data_config.h"
+#include "model/lora_config.h"
 #include "model/model_config.h"
 #include "model/router_config.h"
 #include "optim/optimizer_config.h"
@@ -24,7 +24,7 @@ struct RunConfig {
   CheckpointConfig checkpoint;
   EvalConfig eval;
   LogConfig log;
-  std::optional<std::string> lora;
+  std::optional<LoraConfig> lora;
 
   bool operator==(const RunConfig&) const = default;
 
@@ -40,7 +40,7 @@ struct RunConfig {
     visit.section("checkpoint", self.checkpoint);
     visit.section("eval", self.eval);
     visit.section("log", self.log);
-    visit.not_available("lora", self.lora);
+    visit.optional_section("lora", self.lora);
   }
 };
 

@@ -13,6 +13,8 @@
 namespace smoe {
 namespace {
 
+constexpr std::int64_t any_number_of_layers = 1'000'000;
+
 // Holds every field against its own constraint.
 class RangeChecker {
  public:
@@ -23,6 +25,10 @@ class RangeChecker {
   void section(const char* name, const Section& value) {
     RangeChecker inside(prefix_ + name + ".", problems_);
     Section::visit_fields(value, inside);
+  }
+  template <class Section>
+  void optional_section(const char* name, const std::optional<Section>& value) {
+    if (value) section(name, *value);
   }
   void path(const char* name, const std::optional<std::string>& value) {
     if (value) path(name, *value);
@@ -103,6 +109,10 @@ std::vector<ConfigProblem> find_relation_problems(const RunConfig& config, bool 
     }
   }
   for (ConfigProblem& problem : find_router_problems(config, resolved_model)) problems.push_back(std::move(problem));
+  if (config.lora)
+    for (const auto& [key, message] :
+         config.lora->problems(resolved_model ? config.model.num_hidden_layers : any_number_of_layers))
+      add("lora." + key, message);
   for (const auto& [key, message] : config.data.problems()) add("data." + key, message);
   for (const auto& [key, message] : config.train.problems()) add("train." + key, message);
   if (config.data.train.empty() && config.train.steps > 0) {
@@ -132,6 +142,9 @@ std::vector<std::string> find_warnings(const RunConfig& config) {
     warnings.push_back(
         "schedule.warmup_steps and the decay of schedule.decay_ratio overlap: nothing is left between them");
   }
+  if (config.lora && !config.model.from)
+    warnings.emplace_back(
+        "lora without model.from: the weights that the adapters stand beside are random numbers, and stay as they are");
   for (std::string& warning : find_router_warnings(config)) warnings.push_back(std::move(warning));
   return warnings;
 }

@@ -95,6 +95,17 @@ class RouterProblems {
       expect_below_collapse(key, *router_.target_max_vio);
   }
 
+  void check_lora() {
+    if (!config_.lora) return;
+    const auto beside = [&](const char* key, const std::string& value) {
+      add(key, fmt::format("found {} with lora, expected it without: it changes the routers beside the adapters, and an adapter's directory "
+                           "has no place for it", value));
+    };
+    if (router_.bias_update_rate > 0) beside("router.bias_update_rate", yaml_text(router_.bias_update_rate));
+    if (router_.forced_routing.type != ForcedRoutingType::none)
+      beside("router.forced_routing", yaml_text(router_.forced_routing.type));
+  }
+
   void check_capacity() {
     if (router_.capacity_order != CapacityOrder::position && !router_.capacity_factor)
       add("router.capacity_order",
@@ -155,12 +166,26 @@ std::vector<ConfigProblem> find_router_problems(const RunConfig& config, bool re
   problems.check_schedule();
   problems.check_target(resolved_model);
   problems.check_capacity();
+  problems.check_lora();
   problems.check_forced_routing(resolved_model);
   return problems.take();
 }
 
+bool routers_are_trained(const RunConfig& config) {
+  if (!config.lora) return !config.router.frozen;
+  const std::vector<std::string>& targets = config.lora->target_modules;
+  return std::find(targets.begin(), targets.end(), "gate") != targets.end();
+}
+
 std::vector<std::string> find_router_warnings(const RunConfig& config) {
   std::vector<std::string> warnings;
+  const std::vector<double>& by_layer = config.router.aux_loss_coef_by_layer;
+  const bool balances = by_layer.empty() ? config.router.aux_loss_coef > 0
+                                         : std::any_of(by_layer.begin(), by_layer.end(), [](double c) { return c > 0; });
+  if (balances && !routers_are_trained(config))
+    warnings.emplace_back(
+        "router.aux_loss_coef is above 0 and no router is trained: the balance loss trains the layers below to please the routers "
+        "as they are (0 is the default here)");
   const AuxLossSchedule& schedule = config.router.aux_loss_schedule;
   const std::int64_t steps = config.train.epochs ? 0 : config.train.steps;  // 0: not known here
   if (steps > 0 && schedule.steps && *schedule.steps > steps)

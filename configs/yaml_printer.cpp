@@ -21,6 +21,14 @@ class FieldDescriber {
     FieldDescriber inside(prefix_ + name + ".", fields_);
     Section::visit_fields(value, inside);
   }
+  // Whether it is there, and its keys either way.
+  template <class Section>
+  void optional_section(const char* name, const std::optional<Section>& value) {
+    add(name, std::string(expected_optional_section), value ? "{}" : "null");
+    const std::size_t first = fields_.size();
+    section(name, value.value_or(Section()));
+    for (std::size_t i = first; i < fields_.size(); ++i) fields_[i].absent = !value;
+  }
   template <class T>
   void path(const char* name, const T& value) {
     add(name, expected_text(is_optional<T>), yaml_text(value));
@@ -93,11 +101,11 @@ class FieldDescriber {
     return texts;
   }
   void add(const char* name, std::string expects, std::string value) {
-    fields_.push_back({prefix_ + name, std::move(expects), std::move(value), std::nullopt});
+    fields_.push_back({prefix_ + name, std::move(expects), std::move(value), std::nullopt, false});
   }
   void add_list(const char* name, std::string expects, std::vector<std::string> items) {
     const std::string value = fmt::format("[{}]", joined(items));
-    fields_.push_back({prefix_ + name, std::move(expects), value, std::move(items)});
+    fields_.push_back({prefix_ + name, std::move(expects), value, std::move(items), false});
   }
 
   std::string prefix_;
@@ -117,8 +125,9 @@ std::string print_yaml(const RunConfig& config) {
   std::string yaml, open_section;
   for (const FieldText& field : describe_fields(config)) {
     const std::size_t dot = field.key.find('.');
+    if (field.absent) continue;
     if (dot == std::string::npos) {
-      yaml += fmt::format("{}: {}\n", field.key, field.value);
+      if (field.value != "{}") yaml += fmt::format("{}: {}\n", field.key, field.value);
       continue;
     }
     const std::string section = field.key.substr(0, dot);
@@ -143,7 +152,7 @@ std::vector<std::string> differences(const RunConfig& from, const RunConfig& to)
   std::vector<std::string> changed;
   const std::vector<FieldText> before = describe_fields(from), after = describe_fields(to);
   for (std::size_t i = 0; i < before.size(); ++i) {  // the list of fields is the same for every configuration
-    if (before[i].value == after[i].value) continue;
+    if (before[i].value == after[i].value || (before[i].absent && after[i].absent)) continue;
     changed.push_back(fmt::format("{}: {} -> {}", before[i].key, before[i].value, after[i].value));
   }
   return changed;

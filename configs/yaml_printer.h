@@ -14,6 +14,7 @@ struct FieldText {
   std::string expects;                            // an integer in [1, 64], one of a, b, ...
   std::string value;                              // as YAML on one line
   std::optional<std::vector<std::string>> items;  // of a list, one by one
+  bool absent = false;                            // of a section that is null: what it would hold
 };
 
 // Every key in the order of the interface, with what it accepts and what it holds.

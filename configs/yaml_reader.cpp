@@ -15,6 +15,7 @@
 #include "configs/suggest.h"
 #include "configs/user_path.h"
 #include "configs/validate.h"
+#include "configs/validate_router.h"
 #include "configs/yaml_document.h"
 #include "configs/yaml_printer.h"
 #include "configs/yaml_scalar.h"
@@ -61,6 +62,15 @@ class FieldReader {
       return;
     }
     read_struct(*node, prefix_ + name + ".", value);
+  }
+
+  // null, or a map of keys; an empty one is all defaults.
+  template <class Section>
+  void optional_section(const char* name, std::optional<Section>& value) {
+    const YamlNode* node = take(name);
+    if (!node || takes_null(*node, value)) return;
+    if (node->kind != YamlNode::Kind::map) return mistyped(*node, name, std::string(expected_optional_section));
+    read_struct(*node, prefix_ + name + ".", value.emplace());
   }
 
   template <class T>
@@ -375,6 +385,13 @@ void choose_steps_or_epochs(const YamlNode& root, RunConfig& config, std::vector
   }
 }
 
+// Routers that nothing trains are not to be balanced: the loss would train the layers below to please them. Unless it is asked
+// for.
+void choose_balance(const YamlNode& root, RunConfig& config) {
+  const YamlNode* router = root.find("router");
+  if (!routers_are_trained(config) && !(router && router->find("aux_loss_coef"))) config.router.aux_loss_coef = 0;
+}
+
 // Where a run is told in epochs, no weight says something: the size decides (DataSource).
 void weigh_sources(RunConfig& config) {
   if (!config.train.epochs)
@@ -428,6 +445,7 @@ RunConfig parse_config(std::string_view yaml, const std::string& source, const s
   reader.refuse_unknown();
   refuse_shape_beside_from(root, config, problems);
   choose_steps_or_epochs(root, config, problems);
+  choose_balance(root, config);
   weigh_sources(config);
   const auto add = [&](std::vector<ConfigProblem> found) {
     for (ConfigProblem& problem : found) {

@@ -25,7 +25,7 @@ namespace smoe {
 namespace {
 
 struct AnalyzeArguments {
-  std::string model, out;
+  std::string model, adapter, out;
   std::vector<std::string> data;
   AnalysisOptions options;
   std::int64_t sequence_length = 512, threads = 0;
@@ -64,7 +64,8 @@ void analyze(const AnalyzeArguments& arguments) {
   const TokenTexts texts = texts_of(sources, directory);
   const Mesh mesh = Mesh::single();
   InferenceModel model(directory, mesh, sources.front().dataset->sequence_length(),
-                       backend_of(arguments.device, arguments.threads), config, precision_named(arguments.precision));
+                       backend_of(arguments.device, arguments.threads), config, precision_named(arguments.precision),
+                       adapter_of(arguments.adapter));
   std::optional<Progress> progress;
   std::string shown;
   AnalysisOptions options = arguments.options;
@@ -92,6 +93,7 @@ void add_analyze_command(CommandLine& line) {
   const Command command =
       line.command("analyze", "which experts tokens choose, by domain, layer and token: JSON and one HTML page");
   command.path("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
+  command.path("--adapter", arguments->adapter, adapter_help);
   command.path("--data", arguments->data, "directories of token shards, each a domain").required();
   command
       .path("--out", arguments->out,

@@ -53,7 +53,8 @@ void bench(const BenchArguments& arguments, bool threads_given) {
   require_computable(config.model, device);
   require_memory(
       config.model, room_on(device),
-      training_state_bytes(config.model, one_rank, frozen_patterns(config.router, train.freeze), train.type()) +
+      training_state_bytes(config.model, one_rank, frozen_patterns(config.router, train.freeze), train.type(),
+                           pointer_to(config.lora)) +
           estimated_activation_bytes(config.model, micro_batch_of(train, config.data, config.router), one_rank) +
           Yardstick::bytes_on(device),
       "weights, gradients, moments, activations and the arrays that rates are measured on",
@@ -63,6 +64,7 @@ void bench(const BenchArguments& arguments, bool threads_given) {
       profile_step({.model = config.model,
                     .router = config.router,
                     .freeze = train.freeze,
+                    .lora = config.lora,
                     .optimizer = config.optimizer,
                     .recompute = train.recompute,
                     .device = train.device,
@@ -115,7 +117,8 @@ void trace(const BenchArguments& arguments, bool threads_given, Job& job) {
     require_computable(config.model, device);
     require_memory(
         config.model, room_on(device, sharing),
-        training_state_bytes(config.model, layout, frozen_patterns(config.router, train.freeze), train.type()) +
+        training_state_bytes(config.model, layout, frozen_patterns(config.router, train.freeze), train.type(),
+                             pointer_to(config.lora)) +
             estimated_activation_bytes(config.model, micro_batch_of(train, config.data, config.router), layout),
         "weights, gradients, moments and activations", ", or a smaller train.micro_batch_size");
     backend = make_backend(train.device, threads);
@@ -130,6 +133,7 @@ void trace(const BenchArguments& arguments, bool threads_given, Job& job) {
                                        .checkpoint = config.checkpoint,
                                        .eval = config.eval,
                                        .log = config.log,
+                                       .lora = config.lora,
                                        .resolved_yaml = {}},
                                       mesh, std::move(backend));
   job.agree("launch.trace", [&] {

@@ -34,7 +34,11 @@ void add_units_command(CommandLine& line);
 
 inline constexpr const char* device_help =
     "auto: a GPU where there is one; check: a GPU, each operation held against the CPU's";
+inline constexpr const char* adapter_help =
+    "PEFT directory, checkpoint or run directory of adapters, which stand beside the model's weights";
 inline constexpr const char* precision_help = "of weights and activations; auto: bf16 on a GPU, fp32 elsewhere";
+// What --adapter asks for; empty: none.
+std::filesystem::path adapter_of(const std::string& argument);
 // What --device and --threads ask for. That it is two backends is told on standard error.
 std::unique_ptr<Backend> backend_of(const std::string& device, std::int64_t threads);
 // Help of --threads, and what parallel/cores.h decides where it is 0.

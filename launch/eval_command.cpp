@@ -21,7 +21,7 @@ namespace smoe {
 namespace {
 
 struct EvalArguments {
-  std::string model;
+  std::string model, adapter;
   std::vector<std::string> data;
   std::int64_t sequence_length = 512, sequences = 4, threads = 0;
   std::string device = "auto", precision = "auto", packing = "stream";
@@ -92,7 +92,7 @@ void eval(const EvalArguments& arguments) {
   };
   if (!sources.empty()) {
     InferenceModel model(directory, mesh, length, backend_of(arguments.device, arguments.threads), config,
-                         precision_named(arguments.precision));
+                         precision_named(arguments.precision), adapter_of(arguments.adapter));
     for (const Source& source : sources) try {
         measure(model, source);
       } catch (
@@ -114,6 +114,7 @@ void add_eval_command(CommandLine& line) {
   const auto arguments = std::make_shared<EvalArguments>();
   const Command command = line.command("eval", "loss, perplexity and routing balance on token shards, by source");
   command.path("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
+  command.path("--adapter", arguments->adapter, adapter_help);
   command
       .path("--data", arguments->data,
             "directories of token shards; one that cannot be used does not keep the others from being evaluated")

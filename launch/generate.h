@@ -14,7 +14,7 @@
 namespace smoe {
 
 struct GenerateArguments {
-  std::string model, prompt, tokenizer;
+  std::string model, adapter, prompt, tokenizer;
   std::optional<std::vector<std::int32_t>> prompt_ids;
   GenerateOptions options;
   std::int64_t threads = 0;

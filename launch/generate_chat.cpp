@@ -37,7 +37,7 @@ void generate_chat(const GenerateArguments& arguments) {
                             : static_cast<std::int64_t>(chat.prompt(first).size()) + arguments.options.max_tokens;
   const Mesh mesh = Mesh::single();
   InferenceModel model(directory, mesh, positions, backend_of(arguments.device, arguments.threads), config,
-                       precision_named(arguments.precision));
+                       precision_named(arguments.precision), adapter_of(arguments.adapter));
   GenerateOptions options = arguments.options;
   options.stops = read_stop_ids(directory, config);
   options.vocabulary = tokenizer->vocab_size();

@@ -57,6 +57,7 @@ void add_generate_command(CommandLine& line) {
   GenerateOptions& options = arguments->options;
   const Command command = line.command("generate", "continues a text, streamed from a key-value cache");
   command.path("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
+  command.path("--adapter", arguments->adapter, adapter_help);
   const Option text = command.option("--prompt", arguments->prompt, "text to continue; bos is put in front");
   const Option ids = command
                          .option("--prompt-ids", *prompt_ids_text,

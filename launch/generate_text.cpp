@@ -68,7 +68,7 @@ void generate_text(const GenerateArguments& arguments) {
   const Mesh mesh = Mesh::single();
   const std::int64_t positions = static_cast<std::int64_t>(prompt.size()) + arguments.options.max_tokens;
   InferenceModel model(directory, mesh, positions, backend_of(arguments.device, arguments.threads), config,
-                       precision_named(arguments.precision));
+                       precision_named(arguments.precision), adapter_of(arguments.adapter));
   GenerateOptions options = arguments.options;
   options.stops = read_stop_ids(directory, config);
   if (vocabulary > 0) options.vocabulary = vocabulary;

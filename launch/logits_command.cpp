@@ -16,7 +16,7 @@ namespace smoe {
 namespace {
 
 struct LogitsArguments {
-  std::string model, tokens, out;
+  std::string model, adapter, tokens, out;
   std::int64_t threads = 0;
   std::string device = "auto", precision = "auto";
 };
@@ -46,7 +46,7 @@ void logits(const LogitsArguments& arguments) {
 
   const Mesh mesh = Mesh::single();
   InferenceModel model(directory, mesh, length, backend_of(arguments.device, arguments.threads), config,
-                       precision_named(arguments.precision));
+                       precision_named(arguments.precision), adapter_of(arguments.adapter));
   std::vector<TensorSpec> specs{{"logits", TensorType::f32, {sequences, length, shape.vocab_size}}};
   const auto router_name = [](std::int64_t layer) { return "router_logits." + std::to_string(layer); };
   for (std::int64_t l = 0; l < shape.num_hidden_layers; ++l)
@@ -84,6 +84,7 @@ void add_logits_command(CommandLine& line) {
   const Command command =
       line.command("logits", "logits and router logits of given ids, for comparison with other software");
   command.path("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
+  command.path("--adapter", arguments->adapter, adapter_help);
   command.path("--tokens", arguments->tokens, ".npy file of [B,S] ids").required();
   command.path("--out", arguments->out, "safetensors file: logits [B,S,V] and router_logits.N [B*S,E], f32").required();
   command.option("--threads", arguments->threads, threads_help).show_default().range(0, 4096);

@@ -83,7 +83,7 @@ void describe(const RunConfig& config, const TrainerConfig& run, const Mesh& mes
   job.agree("launch.device", [&] { require_computable(config.model, backend->device()); });
   const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data, config.router);
   const std::vector<std::string> frozen = frozen_patterns(config.router, config.train.freeze);
-  const std::uint64_t state = training_state_bytes(config.model, layout, frozen, config.train.type());
+  const std::uint64_t state = training_state_bytes(config.model, layout, frozen, config.train.type(), pointer_to(config.lora));
   const std::uint64_t needed = state + estimated_activation_bytes(config.model, micro_batch, layout);
   double too_much = !room_on(backend->device(), run.ranks_sharing_memory).holds(needed);
   mesh.group(Axis::world).all_reduce(std::span(&too_much, 1), Reduce::max, "launch.too_much");
@@ -104,7 +104,7 @@ void require_trainable(const RunConfig& config) {
   const auto frozen = frozen_patterns(config.router, config.train.freeze);
   if (frozen.empty()) return;
   try {
-    check_frozen(declare_parameters(config.model, Mesh::single(), frozen), frozen);
+    check_frozen(declare_parameters(config.model, Mesh::single(), frozen, DType::f32, pointer_to(config.lora)), frozen);
   } catch (const std::runtime_error& error) {
     throw UsageError(error.what());
   }
@@ -155,6 +155,7 @@ int run_training(const RunConfig& given, const TrainingOptions& options, Job& jo
                     .checkpoint = config.checkpoint,
                     .eval = config.eval,
                     .log = config.log,
+                    .lora = config.lora,
                     .resolved_yaml = print_yaml(given),
                     .quiet = options.quiet,
                     .ranks_on_node = job.ranks_on_node()};

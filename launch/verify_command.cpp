@@ -62,6 +62,11 @@ EquivalenceCase shrink(const RunConfig& config, int ranks, std::int64_t steps) {
   c.label_smoothing = config.train.label_smoothing;
   c.neftune_alpha = config.train.neftune_alpha;
   c.freeze = config.train.freeze;
+  c.lora = config.lora;
+  if (c.lora) {
+    c.lora->r = std::min<std::int64_t>(c.lora->r, 8);
+    if (!c.lora->layers.empty()) c.lora->layers = {0, c.model.num_hidden_layers - 1};
+  }
   return c;
 }
 

@@ -67,9 +67,12 @@ struct LoraConfig {
     visit.flag("rslora", self.rslora);
     visit.texts("target_modules", self.target_modules);
     visit.integers("layers", self.layers, "[0, 100000]");
-    visit.text("from", self.from);
+    visit.path("from", self.from);
   }
 };
+
+// As functions take it that adapters may be left out of.
+inline const LoraConfig* pointer_to(const std::optional<LoraConfig>& lora) { return lora ? &*lora : nullptr; }
 
 // One linear layer's place in a model, of which its adapters are made. No config: it has none.
 struct AdapterSite {

@@ -74,9 +74,10 @@ std::uint64_t ParameterSet::bytes(bool with_gradients) const {
   return bytes;
 }
 
-void ParameterSet::initialize(Backend& backend, std::uint64_t seed, const ShowNumbers& also) {
+void ParameterSet::initialize(Backend& backend, std::uint64_t seed, const ShowNumbers& also, bool adapters_alone) {
   std::vector<float> staging;
   for (auto& p : parameters_) {
+    if (adapters_alone && !p.adapter) continue;
     const HostView host(backend, p.value, staging);
     fill_initial_values(seed, p, host.numbers().data());
     if (also) also(p, host.numbers());

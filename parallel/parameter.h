@@ -91,8 +91,9 @@ class ParameterSet {
   void allocate(Backend& backend, Arena& arena, const Mesh& mesh, bool with_gradients);
   // What allocate() takes, of a set that is laid out.
   std::uint64_t bytes(bool with_gradients) const;
-  // Every parameter's initial values (parallel/initial_values.h). also: is shown each one's in f32 (Shards::store_masters).
-  void initialize(Backend& backend, std::uint64_t seed, const ShowNumbers& also = {});
+  // Every parameter's initial values (parallel/initial_values.h), or those of the adapters alone. also: is shown each one's in
+  // f32 (Shards::store_masters).
+  void initialize(Backend& backend, std::uint64_t seed, const ShowNumbers& also = {}, bool adapters_alone = false);
 
   auto begin() { return parameters_.begin(); }
   auto end() { return parameters_.end(); }

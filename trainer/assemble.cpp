@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <exception>
+#include <functional>
+#include <limits>
 #include <numeric>
 #include <optional>
 #include <stdexcept>
@@ -18,6 +20,7 @@
 #include "parallel/comm/agreement.h"
 #include "parallel/comm/mpi_session.h"
 #include "trainer/activation_memory.h"
+#include "trainer/checkpoint/peft.h"
 #include "trainer/checkpoint/same_model.h"
 #include "trainer/checkpoint/weights.h"
 #include "trainer/layout_check.h"
@@ -44,7 +47,23 @@ struct FoundModel {
   fs::path from;
   std::vector<std::string> frozen;
   std::unique_ptr<const ParameterSet> whole;
+  std::optional<AdapterRun> adapters;
 };
+
+// The count of a step's assignments must be one that dropout can number.
+AdapterRun describe_adapters(const TrainerConfig& config, const FoundModel& found) {
+  const LoraConfig& lora = *config.lora;
+  const ModelConfig& model = found.hf.model;
+  for (const auto& [key, message] : lora.problems(model.num_hidden_layers))
+    throw std::runtime_error(fmt::format("lora.{}: {}", key, message));
+  const std::int64_t assignments =
+      config.train.global_batch_size * config.data.sequence_length * model.num_experts_per_tok;
+  if (lora.dropout > 0 && assignments > std::numeric_limits<std::int32_t>::max())
+    throw std::runtime_error(fmt::format("lora.dropout: a step has {} assignments of tokens to experts, expected at most {} with dropout: a "
+                                         "smaller train.global_batch_size, or lora.dropout 0",
+                                         assignments, std::numeric_limits<std::int32_t>::max()));
+  return {lora, found.from, found.from.empty() ? "" : fingerprint_model_directory(found.from)};
+}
 
 // Everything that may be found unfit before anything is opened or allocated. No collective, here and in the two below.
 FoundModel check(const TrainerConfig& config, const Layout& layout, Device device) {
@@ -58,6 +77,7 @@ FoundModel check(const TrainerConfig& config, const Layout& layout, Device devic
   require_layout(model, {config.data.sequence_length, config.train.global_batch_size, config.train.micro_batch_size},
                  layout);
   found.frozen = frozen_patterns(config.router, config.train.freeze);
+  const LoraConfig* lora = pointer_to(config.lora);
   require_computable(model, device);
   const Room room = room_on(device, config.ranks_sharing_memory);
   const auto require_state = [&](std::uint64_t bytes) {
@@ -69,11 +89,12 @@ FoundModel check(const TrainerConfig& config, const Layout& layout, Device devic
     require_memory(model, room, bytes, "weights, gradients and moments", advice);
   };
   require_state(
-      least_training_state_bytes(model, layout, !found.frozen.empty(), config.train.type()));  // before a name is made
-  found.whole = std::make_unique<ParameterSet>(declare_parameters(model, Mesh::single(), found.frozen));
+      least_training_state_bytes(model, layout, lora || !found.frozen.empty(), config.train.type()));  // before a name is made
+  found.whole = std::make_unique<ParameterSet>(declare_parameters(model, Mesh::single(), found.frozen, DType::f32, lora));
   check_frozen(*found.whole, found.frozen);
-  const std::uint64_t state = training_state_bytes(model, layout, found.frozen, config.train.type());
+  const std::uint64_t state = training_state_bytes(model, layout, found.frozen, config.train.type(), lora);
   require_state(state);
+  if (lora) found.adapters = describe_adapters(config, found);
   if (const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data, config.router);
       config.train.steps > 0)
     require_memory(
@@ -142,6 +163,7 @@ RunParts build(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> 
           .from = std::move(found.from),
           .frozen = std::move(found.frozen),
           .whole = std::move(found.whole),
+          .adapters = std::move(found.adapters),
           .corpus = std::move(corpus),
           .carried_files = std::move(carried),
           .stream = {},
@@ -184,12 +206,7 @@ std::optional<fs::path> find_checkpoint(const RunParts& parts) {
   const std::string& choice = parts.config.checkpoint.resume;
   if (choice == "never") return std::nullopt;
   if (choice == "auto") return parts.directory ? latest_checkpoint(parts.paths().checkpoints()) : std::nullopt;
-  const fs::path checkpoint = find_model_directory(choice).parent_path();
-  if (!fs::exists(checkpoint / "state.json"))
-    throw std::runtime_error(fmt::format(
-        "checkpoint.resume: {} is not a checkpoint (no state.json); to start from its weights alone, use model.from",
-        choice));
-  return checkpoint;
+  return find_checkpoint_directory(choice);
 }
 
 // Where the run begins: a checkpoint of its own, the weights of model.from, or fresh ones. The root decides and checks.
@@ -201,13 +218,17 @@ void choose_beginning(RunParts& parts) {
     if (parts.directory) remove_unfinished(parts.paths().checkpoints());
     if (const auto checkpoint = find_checkpoint(parts)) {
       verify_checkpoint(*checkpoint);
-      check_same_model(*checkpoint, parts.hf.model);
+      if (parts.adapters) {
+        check_same_adapters(*checkpoint, *parts.adapters, parts.hf.model);
+      } else {
+        refuse_adapters(*checkpoint);
+        check_same_model(*checkpoint, parts.hf.model);
+        require_tokenizer_of(*checkpoint / "model", *parts.corpus);
+      }
       parts.left_behind = check_same_trained(*checkpoint, *parts.whole);
-      require_tokenizer_of(*checkpoint / "model", *parts.corpus);
       chosen = checkpoint->string();
-    } else if (!parts.from.empty()) {
-      verify_model_directory(parts.from);
     }
+    if (!parts.from.empty() && (chosen.empty() || parts.adapters)) verify_model_directory(parts.from);
   });
   parts.checkpoint = broadcast_text(world, chosen, 0, "assemble.choose");
 }
@@ -215,7 +236,7 @@ void choose_beginning(RunParts& parts) {
 // With that of the checkpoint, which load_checkpoint() has set, or of model.from; else at zero, where the run updates one.
 void begin_selection_bias(RunParts& parts) {
   SelectionBias& bias = *parts.training.selection_bias;
-  const bool from_checkpoint = !parts.checkpoint.empty(), updated = parts.config.router.bias_update_rate > 0;
+  const bool from_checkpoint = !parts.checkpoint.empty() && !parts.adapters, updated = parts.config.router.bias_update_rate > 0;
   if (!from_checkpoint && !parts.from.empty())
     if (const auto found = load_selection_bias(parts.from, parts.hf.model); !found.empty()) bias.set(found);
   const char* holder = from_checkpoint ? "the checkpoint" : "model.from";
@@ -249,7 +270,7 @@ void begin_controller(RunParts& parts) {
 
 // A benchmark's weights stay marked as such, whatever comes after.
 void mark_forced_routing(RunParts& parts) {
-  if (!parts.checkpoint.empty()) {
+  if (!parts.checkpoint.empty() && !parts.adapters) {
     const HfConfig before = read_hf_config(parts.checkpoint / "model");
     parts.hf.forced_routing = before.forced_routing;
     if (!before.forced_routing.empty())
@@ -269,17 +290,49 @@ void mark_forced_routing(RunParts& parts) {
   }
 }
 
+// Those of lora.from, or drawn.
+void begin_adapters(RunParts& parts, const std::function<void()>& draw) {
+  TrainingParts& training = parts.training;
+  const LoraConfig& lora = parts.adapters->lora;
+  if (!lora.from) return draw();
+  const fs::path directory = find_adapter_directory(*lora.from);
+  const PeftConfig found = read_peft_config(directory, parts.hf.model);
+  check_same_adapters(found.lora, lora, parts.hf.model, directory.string());
+  load_adapter(directory, found, parts.hf.model, *training.backend, training.model->parameters(),
+               training.optimizer->keeps_masters());
+  parts.notes.push_back(fmt::format("adapters from {}", directory.string()));
+}
+
+// A resumed run's adapters go on beside the weights that they were trained beside.
+void check_same_base(RunParts& parts) {
+  if (!parts.adapters) return;
+  const std::string& here = parts.adapters->fingerprint;
+  if (!parts.checkpoint.empty() && parts.state.base != here)
+    throw std::runtime_error(fmt::format(
+        "{}: its adapters were trained beside other weights than those of model.from ({}): give the ones that the run began from",
+        parts.checkpoint.string(), parts.from.empty() ? "none is given" : parts.from.string()));
+  parts.state.base = here;
+}
+
 void load_beginning(RunParts& parts) {
   TrainingParts& training = parts.training;
   ParameterSet& parameters = training.model->parameters();
-  if (!parts.checkpoint.empty())
-    parts.state = load_checkpoint(parts.checkpoint, parts.checkpoint_content());
-  else if (!parts.from.empty())
+  const bool resumed = !parts.checkpoint.empty(), adapters = parts.adapters.has_value();
+  const auto initialize = [&](bool adapters_alone) {
+    parameters.initialize(*training.backend, static_cast<std::uint64_t>(parts.config.train.seed),
+                          training.optimizer->keeps_masters(), adapters_alone);
+  };
+  if (parts.from.empty()) {
+    if (!resumed || adapters) initialize(false);
+  } else if (!resumed || adapters) {
     load_weights(parts.from, *training.backend, parts.hf.model, parameters, parts.hf.tied_head,
                  training.optimizer->keeps_masters());
-  else
-    parameters.initialize(*training.backend, static_cast<std::uint64_t>(parts.config.train.seed),
-                          training.optimizer->keeps_masters());
+  }
+  if (resumed)
+    parts.state = load_checkpoint(parts.checkpoint, parts.checkpoint_content());
+  else if (adapters)
+    begin_adapters(parts, [&] { initialize(true); });
+  check_same_base(parts);
   begin_selection_bias(parts);
   begin_controller(parts);
   mark_forced_routing(parts);
@@ -292,7 +345,7 @@ TrainingParts::TrainingParts(std::unique_ptr<Backend> given, const ModelConfig& 
     : backend(std::move(given)),
       persistent(std::make_unique<Arena>(*backend)),
       model(std::make_unique<Mixtral>(shape, mesh, frozen, config.router.routing(),
-                                      type_of(config.train.precision, backend->device()))),
+                                      type_of(config.train.precision, backend->device()), pointer_to(config.lora))),
       selection_bias(std::make_unique<SelectionBias>(*backend, *persistent, *model)) {
   try {
     model->allocate(*backend, *persistent, config.data.sequence_length, true);
@@ -307,6 +360,7 @@ TrainingParts::TrainingParts(std::unique_ptr<Backend> given, const ModelConfig& 
                                         config.train.micro_batch_size, config.train.recompute,
                                         std::make_unique<CrossEntropy>(config.train.label_smoothing));
   step->add_embedding_noise(config.train.neftune_alpha);
+  step->drop_in_adapters(pointer_to(config.lora));
   step->use_selection_bias(*selection_bias);
 }
 

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@
 #include "data/text/tokenizer_files.h"
 #include "kernels/arena.h"
 #include "kernels/backend.h"
+#include "model/lora_config.h"
 #include "model/mixtral.h"
 #include "model/model_config.h"
 #include "model/router_config.h"
@@ -46,6 +48,7 @@ struct TrainerConfig {
   CheckpointConfig checkpoint;
   EvalConfig eval;
   LogConfig log;
+  std::optional<LoraConfig> lora;
   std::string resolved_yaml;     // for config.resolved.yaml
   bool quiet = false;            // nothing is told on the terminal, where other runs may be
   int ranks_on_node = 1;         // they share its cores
@@ -74,6 +77,7 @@ struct RunParts {
   std::filesystem::path from;                 // resolved model.from, or empty
   std::vector<std::string> frozen;            // patterns of the names of what is not trained
   std::unique_ptr<const ParameterSet> whole;  // the whole model's parameters, declared
+  std::optional<AdapterRun> adapters;         // with config.lora: what is trained in place of the weights
   std::shared_ptr<const Corpus> corpus;
   std::vector<TokenizerFile> carried_files;  // into checkpoints; the root's alone
   std::string stream;                        // what decides the order of the data (describe_stream)
@@ -95,7 +99,8 @@ struct RunParts {
             *training.selection_bias,
             mesh,
             hf,
-            carried_files};
+            carried_files,
+            adapters ? &*adapters : nullptr};
   }
 };
 

@@ -55,6 +55,14 @@ GlobalBatch make_batch(const EquivalenceCase& what, std::int64_t step) {
   return batch;
 }
 
+// An adapter's B begins at zero, and then neither A nor what goes through it matters.
+void draw_unlike_zero(const Parameter& p, std::span<float> slice) {
+  for (std::size_t i = 0; i < slice.size(); ++i) {
+    const std::int64_t at = global_index(p.shape, p.slice, p.first, static_cast<std::int64_t>(i));
+    slice[i] = static_cast<float>(uniform_open(philox(p.shape[0], static_cast<std::uint64_t>(at))[0]) - 0.5) / 4;
+  }
+}
+
 // The sequences of one dp rank, as the loader cuts a global batch (data/shards/loader.h).
 GlobalBatch part_of(const GlobalBatch& whole, const EquivalenceCase& what, std::int64_t rank, std::int64_t ranks) {
   const std::int64_t micro = what.at_once / ranks, length = what.sequence_length;
@@ -78,7 +86,8 @@ CaseTraining::CaseTraining(const EquivalenceCase& what, const Mesh& mesh, Backen
       mesh_(mesh),
       backend_(backend),
       persistent_(backend),
-      model_(what.model, mesh, frozen_patterns(what.router, what.freeze), what.routing, what.type),
+      model_(what.model, mesh, frozen_patterns(what.router, what.freeze), what.routing, what.type,
+             pointer_to(what.lora)),
       bias_(backend, persistent_, model_) {
   const std::int64_t dp = mesh.size(Axis::dp);
   if (what.at_once % dp != 0) throw std::logic_error("the sequences computed at once must divide over dp");
@@ -89,12 +98,14 @@ CaseTraining::CaseTraining(const EquivalenceCase& what, const Mesh& mesh, Backen
     bias_.begin_at_zero();
   optimizer_.emplace(backend, persistent_, model_.parameters(), mesh, what.optimizer, what.bucket_elements);
   model_.parameters().initialize(backend, what.seed, [&](const Parameter& p, std::span<float> values) {
+    if (p.adapter && p.initial_range == 0) draw_unlike_zero(p, values);
     if (what.adjust) what.adjust(p, values);
     optimizer_->keeps_masters()(p, values);
   });
   step_.emplace(backend, mesh, model_, *optimizer_, what.router, what.at_once / dp, what.recompute,
                 what.objective ? what.objective() : std::make_unique<CrossEntropy>(what.label_smoothing));
   step_->add_embedding_noise(what.neftune_alpha);
+  step_->drop_in_adapters(pointer_to(what.lora));
   step_->use_selection_bias(bias_);
   step_->measure_routers(true);
 }

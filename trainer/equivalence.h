@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <memory>
 #include <span>
 #include <string>
@@ -17,6 +18,7 @@
 #include "model/recompute.h"
 #include "model/router_config.h"
 #include "model/routing_options.h"
+#include "model/lora_config.h"
 #include "optim/optimizer_config.h"
 #include "parallel/layout.h"
 #include "parallel/mesh.h"
@@ -48,6 +50,7 @@ struct EquivalenceCase {
   double label_smoothing = 0,
          neftune_alpha = 0;         // as train.label_smoothing, where cross-entropy is trained, and train.neftune_alpha
   std::vector<std::string> freeze;  // as train.freeze
+  std::optional<LoraConfig> lora;   // their B are drawn too, and not zero
   std::int64_t bucket_elements = 4096;                    // small, so that a small model has many buckets too
   std::function<std::unique_ptr<Objective>()> objective;  // empty: cross-entropy
   // Sees every parameter's initial values, before they are rounded, and may change them: to force a routing.

@@ -29,14 +29,16 @@ HfConfig checked_config(const std::filesystem::path& directory, std::optional<Hf
 
 InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions,
                                std::unique_ptr<Backend> backend, std::optional<HfConfig> config,
-                               PrecisionChoice precision)
+                               PrecisionChoice precision, const std::filesystem::path& adapter)
     : config_(checked_config(directory, std::move(config), type_of(precision, backend->device()), backend->device())),
       mesh_(mesh),
+      adapter_(adapter.empty() ? std::nullopt : std::optional(read_peft_config(adapter, config_.model))),
       backend_(std::move(backend)),
       persistent_(*backend_),
       activations_(*backend_),
       scratch_(*backend_),
-      model_(config_.model, mesh, {}, {}, type_of(precision, backend_->device())),
+      model_(config_.model, mesh, {}, {}, type_of(precision, backend_->device()),
+             adapter_ ? &adapter_->lora : nullptr),
       selection_bias_(*backend_, persistent_, model_) {
   if (positions > config_.model.max_position_embeddings)
     throw std::runtime_error(
@@ -47,6 +49,7 @@ InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mes
                         : ""));
   model_.allocate(*backend_, persistent_, positions, false);
   load_weights(directory, *backend_, config_.model, model_.parameters(), config_.tied_head);
+  if (adapter_) load_adapter(adapter, *adapter_, config_.model, *backend_, model_.parameters());
   if (const auto biases = load_selection_bias(directory, config_.model); !biases.empty()) selection_bias_.set(biases);
   for (const std::string& warning : config_.warnings) fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
 }

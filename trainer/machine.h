@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/tensor.h"
+#include "model/lora_config.h"
 #include "model/model_config.h"
 #include "parallel/layout.h"
 
@@ -19,9 +20,10 @@ std::uint64_t usable_memory_bytes(const std::filesystem::path& membership = "/pr
 
 // Bytes of weights, gradients and moments that one rank of a layout, which must fit the model, holds in training, in fp32:
 // 4 + 4 + 8 / d for each parameter of its slice, d being the number of ranks with the same slice; 4 for a frozen one.
-// frozen: patterns of their names (model/freeze.h).
+// frozen: patterns of their names (model/freeze.h). lora: the adapters, which are trained in place of the weights; may be null.
 std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layout,
-                                   const std::vector<std::string>& frozen = {}, DType type = DType::f32);
+                                   const std::vector<std::string>& frozen = {}, DType type = DType::f32,
+                                   const LoraConfig* lora = nullptr);
 
 // A lower bound of that in no time, where the names of a model of thousands of experts a layer are millions: its weights
 // alone where some may be frozen.

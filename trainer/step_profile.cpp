@@ -60,12 +60,13 @@ class Workbench {
         timed_(*backend_),
         persistent_(timed_),
         model_(what.model, mesh_, frozen_patterns(what.router, what.freeze), what.router.routing(),
-               type_of(what.precision, backend_->device())) {
+               type_of(what.precision, backend_->device()), pointer_to(what.lora)) {
     model_.allocate(timed_, persistent_, what.sequence_length + what.generated, true);
     optimizer_ = std::make_unique<AdamW>(timed_, persistent_, model_.parameters(), mesh_, what.optimizer);
     model_.parameters().initialize(timed_, 1, optimizer_->keeps_masters());
     step_ = std::make_unique<TrainingStep>(timed_, mesh_, model_, *optimizer_, what.router, what.micro_batch_size,
                                            what.recompute);
+    step_->drop_in_adapters(pointer_to(what.lora));
     const std::int64_t tokens = what.micro_batch_size * what.sequence_length;
     ids_ = random_ids(tokens, what.model.vocab_size, 1);
     targets_ = random_ids(tokens, what.model.vocab_size, 2);

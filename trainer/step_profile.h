@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "kernels/timed_backend.h"
 #include "kernels/yardstick.h"
+#include "model/lora_config.h"
 #include "model/model_config.h"
 #include "model/recompute.h"
 #include "model/router_config.h"
@@ -22,6 +24,7 @@ struct StepProfileCase {
   ModelConfig model;  // its shape; `from` is not read
   RouterConfig router = {};
   std::vector<std::string> freeze = {};  // as train.freeze
+  std::optional<LoraConfig> lora = {};   // as lora
   OptimizerConfig optimizer = {};
   Recompute recompute = Recompute::none;
   DeviceChoice device = DeviceChoice::automatic;

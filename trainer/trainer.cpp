@@ -126,6 +126,10 @@ RunSummary Trainer::run() {
     for (const Source& source : *sources)
       if (const std::string packing = describe_packing(source); !packing.empty())
         record_.say(fmt::format("{}: {}", key, packing));
+  if (const auto& adapters = parts_.adapters)
+    record_.say(fmt::format("adapters of rank {} beside {}, weighed by {:.6g}: {} parameters are trained, and none of the {}",
+                            adapters->lora.r, fmt::join(adapters->lora.target_modules, ", "), adapters->lora.scale(),
+                            count_trained(*parts_.whole), parameters.total));
   if (!parts_.frozen.empty())
     record_.say(fmt::format("{} of {} parameters are trained; frozen: {}", count_trained(*parts_.whole),
                             parameters.total, fmt::join(parts_.frozen, ", ")));

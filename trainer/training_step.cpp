@@ -67,6 +67,8 @@ void TrainingStep::micro_batch(const StepBatch& part, std::int64_t m, double sca
   // A step's sequences lie micro-batch by micro-batch, and in each rank by rank (data/shards/loader.h).
   const std::int64_t first_token = (m * mesh_.size(Axis::dp) + mesh_.rank(Axis::dp)) * tokens.tokens();
   if (part.noise_key) tokens.noise = BatchNoise{*part.noise_key, first_token};
+  if (part.noise_key && adapters_drop_)
+    tokens.assignments = number_assignments(context, tokens, model_.config().num_experts_per_tok);
   if (part.noise_key && neftune_alpha_ > 0) tokens.embedding_noise = embedding_noise_of(part);
   if (forced_) tokens.forced = forced_choices(tokens.tokens(), first_token);
   saved_.statistics = balance_.take_statistics(context, tokens);

@@ -53,6 +53,9 @@ class TrainingStep {
   // NEFTune: the embeddings of steps that draw noise get it (trainer/embedding_noise.h), of that alpha; 0: none, as until this is called.
   void add_embedding_noise(double alpha) { neftune_alpha_ = alpha; }
 
+  // The model's adapters, which steps that draw noise drop a part of the input of; null: none, as until this is called.
+  void drop_in_adapters(const LoraConfig* lora) { adapters_drop_ = lora && lora->dropout > 0; }
+
   // The balance loss weighs what the step that is computed next gives it, by the schedule and, with a target for MaxVio, by
   // how near it is. The first step is 1, as until this is called.
   void steer(std::int64_t step);
@@ -108,6 +111,7 @@ class TrainingStep {
   std::optional<ForcedRouter> forced_;
   std::vector<float> forced_numbers_;  // [T/tp,E] of a micro-batch
   double neftune_alpha_ = 0;
+  bool adapters_drop_ = false;
   std::vector<float> embedding_noise_;  // [T] of a micro-batch
   BalanceLoss balance_;
   SelectionBias* selection_bias_ = nullptr;

@@ -60,6 +60,10 @@ class FieldGenerator {
   }
   template <class T>
   void not_available(const char*, T&) {}
+  template <class Section>
+  void optional_section(const char*, std::optional<Section>& value) {
+    if (*rc::gen::arbitrary<bool>()) Section::visit_fields(value.emplace(), *this);
+  }
   void integers(const char*, std::vector<std::int64_t>& values, std::string_view interval) {
     values = *rc::gen::container<std::vector<std::int64_t>>(any_integer(interval));
   }
@@ -170,6 +174,14 @@ RunConfig any_config() {
     config.data.sequence_length = std::min(config.data.sequence_length, model.max_position_embeddings);
   }
   make_consistent(config.router, config.model);
+  if (config.lora) {
+    config.router.bias_update_rate = 0;
+    config.router.forced_routing = {};
+    config.lora->target_modules = {"w1", "w2", "gate"};
+    if (*rc::gen::arbitrary<bool>()) config.lora->target_modules = {"q_proj"};
+    config.lora->layers.clear();
+    if (*rc::gen::arbitrary<bool>()) config.lora->layers = {0, 0};
+  }
   if (config.data.packing == Packing::best_fit) config.data.document_masking = true;
   if (config.train.epochs) {
     config.train.steps = TrainConfig().steps;
@@ -200,6 +212,7 @@ RC_GTEST_PROP(ConfigRoundTrip, OverridesReadWhatIsPrinted, ()) {
         !(field.key == "model.sliding_window" && config.model.sliding_window_given))
       continue;
     if (field.key == "train.steps" && config.train.epochs) continue;
+    if (field.absent || field.value == "{}") continue;
     overrides.push_back(field.key + "=" + field.value);
   }
   RC_ASSERT(parse_config("", "c.yaml", overrides) == config);

@@ -130,10 +130,10 @@ case_broken_yaml() {
   echo 'log: [1, 2' >>config.yaml
   refuses_config 'config\.yaml'
 }
-case_not_available_yet() {
+case_key_of_lora_that_is_none() {
   write_config
-  echo 'lora: {r: 16}' >>config.yaml
-  refuses_config 'lora' 'not available'
+  echo 'lora: {rank: 16}' >>config.yaml
+  refuses_config 'lora.rank' 'unknown key'
 }
 case_freeze_matches_nothing() {
   write_config

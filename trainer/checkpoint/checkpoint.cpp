@@ -19,6 +19,7 @@
 #include "data/files/sha256.h"
 #include "data/files/tensor_directory.h"
 #include "parallel/comm/agreement.h"
+#include "trainer/checkpoint/peft.h"
 #include "trainer/checkpoint/weights.h"
 
 namespace smoe {
@@ -64,8 +65,15 @@ std::vector<TensorGroup> tensor_groups(const CheckpointContent& content) {
   const auto moments = [&](const std::string& prefix, PartsOf parts) {
     return TensorGroup{"optimizer", prefix, tensor_specs(content.whole, prefix, Members::trained), std::move(parts)};
   };
+  const bool adapters = content.adapters != nullptr;
+  PartsOf of_adapters = [masters = master_parts(shards)](const Parameter& p) {
+    return p.adapter ? masters(p) : std::vector<SlicePart>();
+  };
   std::vector<TensorGroup> groups{
-      {"model", "", tensor_specs(content.whole, "", Members::all, content.config.weights), master_parts(shards)},
+      adapters ? TensorGroup{adapter_folder, adapter_prefix,
+                             tensor_specs(content.whole, adapter_prefix, Members::adapters), std::move(of_adapters)}
+               : TensorGroup{"model", "", tensor_specs(content.whole, "", Members::all, content.config.weights),
+                             master_parts(shards)},
       moments(first_moment_prefix,
               shard_parts(shards, [&optimizer](std::size_t flat) { return optimizer.first_moments(flat); })),
       moments(second_moment_prefix,
@@ -73,7 +81,7 @@ std::vector<TensorGroup> tensor_groups(const CheckpointContent& content) {
   // Where model/ is rounded. What is frozen and computes in bf16 is no more than that.
   const bool computes_in_f32 = std::all_of(content.parameters.begin(), content.parameters.end(),
                                            [](const Parameter& p) { return p.type == DType::f32; });
-  if (content.config.weights != DType::f32) {
+  if (!adapters && content.config.weights != DType::f32) {
     const Members kept = computes_in_f32 ? Members::all : Members::trained;
     PartsOf parts = [masters = master_parts(shards), kept](const Parameter& p) {
       return p.trainable || kept == Members::all ? masters(p) : std::vector<SlicePart>();
@@ -91,7 +99,7 @@ std::map<std::string, std::vector<TensorSpec>> tensors_by_folder(const Checkpoin
     auto& tensors = folders[group.folder];
     tensors.insert(tensors.end(), group.tensors.begin(), group.tensors.end());
   }
-  if (!content.selection_bias.empty())
+  if (!content.selection_bias.empty() && !content.adapters)
     for (TensorSpec& bias : selection_bias_specs(content.config.model)) folders["model"].push_back(std::move(bias));
   return folders;
 }
@@ -134,6 +142,12 @@ void require_whole(const std::vector<TensorGroup>& groups, const std::vector<dou
 // This rank's part of every folder.
 void write_owned(const fs::path& checkpoint, const CheckpointContent& content, const std::vector<TensorGroup>& groups) {
   for (const auto& [folder, tensors] : tensors_by_folder(content, groups)) {
+    if (folder == adapter_folder) {
+      auto writer = SafetensorsWriter::open_for_slices(checkpoint / folder / adapter_file);
+      write_parts(writer, content.backend, content.parameters, groups.front().parts, adapter_prefix);
+      writer.finish();
+      continue;
+    }
     auto writer = TensorDirectoryWriter::open_for_slices(checkpoint / folder, tensors);
     for (const TensorGroup& group : groups)
       if (group.folder == folder) write_parts(writer, content.backend, content.parameters, group.parts, group.prefix);
@@ -142,10 +156,21 @@ void write_owned(const fs::path& checkpoint, const CheckpointContent& content, c
   }
 }
 
-// What stands beside the tensors in model/.
-void write_model_files(const fs::path& directory, const CheckpointContent& content) {
+// What stands beside the tensors in model/, or in adapter/.
+void write_model_files(const fs::path& checkpoint, const CheckpointContent& content) {
+  if (const AdapterRun* adapters = content.adapters)
+    return write_peft_config(checkpoint / adapter_folder, adapters->lora, adapters->base.string(), content.config.model);
+  const fs::path directory = checkpoint / "model";
   write_hf_config(directory, content.config);
   for (const TokenizerFile& file : content.carried_files) write_file_atomically(directory / file.name, file.bytes);
+}
+
+void lay_out_folder(const fs::path& directory, const std::vector<TensorSpec>& tensors) {
+  make_directories(directory);
+  if (directory.filename() == adapter_folder)
+    SafetensorsWriter::lay_out(directory / adapter_file, tensors, {{"format", "pt"}});
+  else
+    TensorDirectoryWriter::lay_out(directory, tensors);
 }
 
 void write_state(const fs::path& path, const TrainingState& s) {
@@ -157,6 +182,7 @@ void write_state(const fs::path& path, const TrainingState& s) {
                     {"skipped_in_a_row", s.skipped_in_a_row},
                     {"stream", s.stream}};
   if (s.type != DType::f32) state["precision"] = name_of(s.type);
+  if (!s.base.empty()) state["base"] = s.base;
   if (!s.recent_losses.empty()) {
     state["recent_losses"] = s.recent_losses;
     state["recent_grad_norms"] = s.recent_grad_norms;
@@ -265,16 +291,14 @@ fs::path save_checkpoint(const fs::path& directory, const CheckpointContent& con
     require_whole(groups, owned);
     make_directories(directory);
     hidden.emplace(unfinished);
-    for (const auto& [folder, tensors] : folders) {
-      make_directories(unfinished / folder);
-      TensorDirectoryWriter::lay_out(unfinished / folder, tensors);
-    }
+    for (const auto& [folder, tensors] : folders) lay_out_folder(unfinished / folder, tensors);
   });
   together(world, "checkpoint.write", [&] { write_owned(unfinished, content, groups); });
   together(world, "checkpoint.commit", [&] {
     if (!root) return;
-    for (const auto& [folder, tensors] : folders) TensorDirectoryWriter::write_index(unfinished / folder, tensors);
-    write_model_files(unfinished / "model", content);
+    for (const auto& [folder, tensors] : folders)
+      if (folder != adapter_folder) TensorDirectoryWriter::write_index(unfinished / folder, tensors);
+    write_model_files(unfinished, content);
     write_state(unfinished / "state.json", state);
     write_manifest(unfinished, state.step);
     for (const auto& [folder, tensors] : folders) fsync_directory(unfinished / folder);
@@ -407,9 +431,15 @@ std::int64_t check_same_trained(const fs::path& checkpoint, const ParameterSet& 
 TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointContent& content) {
   const TensorDirectory optimizer(checkpoint / "optimizer");
   const ShowNumbers masters = content.optimizer.keeps_masters();
-  load_weights(checkpoint / "model", content.backend, content.config.model, content.parameters, false, masters);
-  if (const auto biases = load_selection_bias(checkpoint / "model", content.config.model); !biases.empty())
-    content.selection_bias.set(biases);
+  const ModelConfig& model = content.config.model;
+  if (content.adapters) {
+    const fs::path directory = checkpoint / adapter_folder;
+    load_adapter(directory, read_peft_config(directory, model), model, content.backend, content.parameters, masters);
+  } else {
+    load_weights(checkpoint / "model", content.backend, model, content.parameters, false, masters);
+    if (const auto biases = load_selection_bias(checkpoint / "model", model); !biases.empty())
+      content.selection_bias.set(biases);
+  }
   load_masters(optimizer, content.backend, content.parameters, master_prefix, masters);
   for (const TensorGroup& group : tensor_groups(content))
     if (group.folder == "optimizer" && group.prefix != master_prefix)
@@ -428,15 +458,38 @@ TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointConten
           .controller = optional_controller(json),
           .type = json.has("precision") && json.require_string("precision") == name_of(DType::bf16) ? DType::bf16
                                                                                                     : DType::f32,
-          .stream = json.require_string("stream")};
+          .stream = json.require_string("stream"),
+          .base = json.has("base") ? json.require_string("base") : ""};
+}
+
+fs::path find_checkpoint_directory(const fs::path& argument) {
+  const fs::path path = argument.has_filename() ? argument : argument.parent_path();  // without a trailing slash
+  for (const fs::path& directory : {path, path.parent_path()})
+    if (fs::exists(directory / "state.json")) return directory;
+  for (const fs::path& checkpoints : {path / "checkpoints", path})
+    if (const auto latest = latest_checkpoint(checkpoints); latest && fs::exists(*latest / "state.json")) return *latest;
+  throw std::runtime_error(fmt::format(
+      "checkpoint.resume: {} is not a checkpoint (no state.json); to start from its weights alone, use model.from",
+      argument.string()));
 }
 
 fs::path find_model_directory(const fs::path& argument) {
   const fs::path path = argument.has_filename() ? argument : argument.parent_path();  // without a trailing slash
   if (fs::exists(path / "config.json")) return path;
   if (fs::exists(path / "model" / "config.json")) return path / "model";
+  const auto refuse_adapter = [&](const fs::path& directory) {
+    if (fs::exists(directory / "adapter_config.json"))
+      throw std::runtime_error(
+          fmt::format("{}: holds an adapter and no weights: expected the model that it stands beside, and the adapter as --adapter {}",
+                      directory.string(), directory.string()));
+  };
+  refuse_adapter(path);
+  refuse_adapter(path / adapter_folder);
   for (const fs::path& checkpoints : {path / "checkpoints", path})
-    if (const auto latest = latest_checkpoint(checkpoints)) return *latest / "model";
+    if (const auto latest = latest_checkpoint(checkpoints)) {
+      refuse_adapter(*latest / adapter_folder);
+      return *latest / "model";
+    }
   throw std::runtime_error(fmt::format(
       "{}: no model found: expected a Hugging Face directory (config.json and safetensors), a checkpoint (step-N), or a run directory "
       "with checkpoints",

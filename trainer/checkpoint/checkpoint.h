@@ -1,5 +1,5 @@
 // Checkpoints: DIR/step-000500/{model/, optimizer/, state.json, manifest.json} and DIR/latest, a text file that names
-// one. model/ is a Hugging Face directory as it stands.
+// one. model/ is a Hugging Face directory as it stands; a run that trains adapters has adapter/ in its place (adapters.h).
 //
 // Nothing is ever half there: a checkpoint is written in a hidden directory, every file and directory is synced, the
 // directory is renamed, and `latest` is replaced atomically. Old ones are removed after that. A file's SHA-256 is in the
@@ -22,6 +22,7 @@
 #include "model/selection_bias.h"
 #include "optim/adamw.h"
 #include "parallel/parameter.h"
+#include "trainer/checkpoint/adapters.h"
 #include "trainer/checkpoint/hf_config.h"
 
 namespace smoe {
@@ -38,6 +39,7 @@ struct TrainingState {
   std::optional<MaxVioController::State> controller;  // with router.target_max_vio
   DType type = DType::f32;  // that the weights were computed with: a change is reported on resume
   std::string stream;       // what decides the order of the data: likewise
+  std::string base;         // fingerprint of the weights beside which adapters are trained; empty: there are none
 
   bool operator==(const TrainingState&) const = default;
 };
@@ -51,6 +53,7 @@ struct CheckpointContent {
   const Mesh& mesh;
   HfConfig config;
   const std::vector<TokenizerFile>& carried_files;  // stand in model/ as they are, over what would be written there
+  const AdapterRun* adapters = nullptr;             // what is trained in place of the weights; null: these are
 };
 
 std::string checkpoint_name(std::int64_t step);  // "step-000500"
@@ -79,8 +82,13 @@ std::string fingerprint_model_directory(const std::filesystem::path& directory);
 // What a resumed run trains must have been trained by the checkpoint's: where it has no moments of a parameter, throws and
 // names it. Returns how many parameters it trained that are frozen now, whose moments are left behind.
 std::int64_t check_same_trained(const std::filesystem::path& checkpoint, const ParameterSet& whole);
-// Weights, moments and selection bias into place, of this rank. The checkpoint must have been verified.
+// Weights, moments and selection bias into place, of this rank; of a run of adapters these and their moments, the weights have
+// been loaded. The checkpoint must have been verified.
 TrainingState load_checkpoint(const std::filesystem::path& checkpoint, const CheckpointContent& content);
+
+// The checkpoint that a checkpoint.resume argument means: step-N, a folder in it, or a run's latest. Throws std::runtime_error
+// where there is none.
+std::filesystem::path find_checkpoint_directory(const std::filesystem::path& argument);
 
 // The Hugging Face directory that a --model or model.from argument means: itself, step-N/model, or a run's latest.
 std::filesystem::path find_model_directory(const std::filesystem::path& argument);

@@ -189,6 +189,7 @@ void load_weights(const std::filesystem::path& directory, Backend& backend, cons
 
   std::vector<float> staging;
   for (const Parameter& p : parameters) {
+    if (p.adapter) continue;
     const Place place = place_of(p.name, dims_of(p.shape));
     read_value(files, place.tensor, place.first, backend, p, staging, also);
   }
@@ -255,7 +256,7 @@ std::vector<TensorSpec> tensor_specs(const ParameterSet& whole, const std::strin
   const TensorType on_disk = type == DType::bf16 ? TensorType::bf16 : TensorType::f32;
   std::vector<TensorSpec> specs;
   for (const Parameter& p : whole)
-    if (p.trainable || members == Members::all) specs.push_back({prefix + p.name, on_disk, dims_of(p.shape)});
+    if (members == Members::all || (members == Members::trained ? p.trainable : p.adapter)) specs.push_back({prefix + p.name, on_disk, dims_of(p.shape)});
   return specs;
 }
 

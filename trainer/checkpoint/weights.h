@@ -17,7 +17,7 @@
 
 namespace smoe {
 
-// Fills every parameter's slice. Throws one std::runtime_error that lists all tensors of the whole model that are missing,
+// Fills every parameter's slice, adapters aside. Throws one std::runtime_error that lists all tensors of the whole model that are missing,
 // left over, of another shape, or of a type other than f32, f64, bf16 and f16, which are converted to f32. The selection
 // bias that a directory may have beside them (below) is checked likewise, and not read.
 // tied_head: where the file holds only one of embedding and head, both get its values. also: is shown each slice in f32.
@@ -54,8 +54,8 @@ PartsOf gradient_parts(const ParameterSet& parameters, const Shards& shards);
 // What it owns of a tensor that has its shard of each flat buffer, as the moments do; none where that tensor is empty.
 PartsOf shard_parts(const Shards& shards, std::function<Tensor(std::size_t flat)> shard_of);
 
-enum class Members : std::uint8_t { all, trained };
-// One tensor, f32 or bf16, for every parameter of the whole model, or every one that is trained, called prefix + its name, of its
+enum class Members : std::uint8_t { all, trained, adapters };
+// One tensor, f32 or bf16, for every parameter of the whole model, every one that is trained, or every adapter, called prefix + its name, of its
 // global shape. whole: the parameters as one rank declares them, the same list on every rank of every layout, while a
 // rank's own ParameterSet names only the experts that it holds.
 std::vector<TensorSpec> tensor_specs(const ParameterSet& whole, const std::string& prefix = {},

@@ -1,0 +1,36 @@
+// Checkpoints of a run that trains adapters (model/low_rank.h): adapter/, a PEFT directory, in place of model/. The weights
+// beside which they stand are those that the run began from, and are not written again.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "model/lora_config.h"
+#include "model/model_config.h"
+
+namespace smoe {
+
+struct AdapterRun {
+  LoraConfig lora;
+  std::filesystem::path base;  // the weights' directory; empty: they are random numbers, of the run's seed
+  std::string fingerprint;     // of that directory (fingerprint_model_directory)
+};
+
+inline constexpr char adapter_folder[] = "adapter";
+inline constexpr char adapter_file[] = "adapter_model.safetensors";
+inline constexpr char adapter_prefix[] = "base_model.model.";  // before a parameter's name
+
+// The PEFT directory that an --adapter or lora.from argument means: itself, step-N/adapter, or a run's latest. Throws
+// std::runtime_error where there is none.
+std::filesystem::path find_adapter_directory(const std::filesystem::path& argument);
+
+// Throws std::runtime_error where a checkpoint to resume from is of weights, or of adapters of another configuration, with one
+// line a key.
+void check_same_adapters(const std::filesystem::path& checkpoint, const AdapterRun& run, const ModelConfig& model);
+// The same for adapters that are found in `where`.
+void check_same_adapters(const LoraConfig& found, const LoraConfig& expected, const ModelConfig& model,
+                         const std::string& where);
+// Throws std::runtime_error where a checkpoint to resume from is of adapters, of a run that trains weights.
+void refuse_adapters(const std::filesystem::path& checkpoint);
+
+}  // namespace smoe
