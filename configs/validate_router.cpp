@@ -98,8 +98,11 @@ class RouterProblems {
   void check_lora() {
     if (!config_.lora) return;
     const auto beside = [&](const char* key, const std::string& value) {
-      add(key, fmt::format("found {} with lora, expected it without: it changes the routers beside the adapters, and an adapter's directory "
-                           "has no place for it", value));
+      add(key,
+          fmt::format(
+              "found {} with lora, expected it without: it changes the routers beside the adapters, and an adapter's directory "
+              "has no place for it",
+              value));
     };
     if (router_.bias_update_rate > 0) beside("router.bias_update_rate", yaml_text(router_.bias_update_rate));
     if (router_.forced_routing.type != ForcedRoutingType::none)
@@ -180,8 +183,9 @@ bool routers_are_trained(const RunConfig& config) {
 std::vector<std::string> find_router_warnings(const RunConfig& config) {
   std::vector<std::string> warnings;
   const std::vector<double>& by_layer = config.router.aux_loss_coef_by_layer;
-  const bool balances = by_layer.empty() ? config.router.aux_loss_coef > 0
-                                         : std::any_of(by_layer.begin(), by_layer.end(), [](double c) { return c > 0; });
+  const bool balances = by_layer.empty()
+                            ? config.router.aux_loss_coef > 0
+                            : std::any_of(by_layer.begin(), by_layer.end(), [](double c) { return c > 0; });
   if (balances && !routers_are_trained(config))
     warnings.emplace_back(
         "router.aux_loss_coef is above 0 and no router is trained: the balance loss trains the layers below to please the routers "

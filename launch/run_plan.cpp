@@ -50,7 +50,7 @@ std::string describe_run(const RunConfig& config, const Layout& layout, int rank
   const std::int64_t micro_batches = train.global_batch_size / (train.micro_batch_size * layout.dp());
   const std::vector<std::string> frozen = frozen_patterns(config.router, train.freeze);
   const LoraConfig* lora = pointer_to(config.lora);
-  const double token_flops = 3 * forward_flops_per_token(model, config.data.sequence_length);
+  const double token_flops = training_flops_per_token(model, config.data.sequence_length, lora != nullptr);
   const double state = static_cast<double>(training_state_bytes(model, layout, frozen, train.type(), lora)) / gib;
   const double activations = static_cast<double>(estimated_activation_bytes(
                                  model, micro_batch_of(train, config.data, config.router), layout)) /
@@ -67,10 +67,9 @@ std::string describe_run(const RunConfig& config, const Layout& layout, int rank
                                grouped(counts.embedding), grouped(counts.attention), grouped(counts.experts),
                                grouped(counts.routers), grouped(counts.norms)));
   if (lora || !frozen.empty()) {
-    const std::int64_t trained =
-        count_trained(declare_parameters(model, Mesh::single(), frozen, DType::f32, lora));
-    text += line("trained", lora ? fmt::format("{} parameters, adapters of rank {} beside {}", grouped(trained), lora->r,
-                                               fmt::join(lora->target_modules, ", "))
+    const std::int64_t trained = count_trained(declare_parameters(model, Mesh::single(), frozen, DType::f32, lora));
+    text += line("trained", lora ? fmt::format("{} parameters, adapters of rank {} beside {}", grouped(trained),
+                                               lora->r, fmt::join(lora->target_modules, ", "))
                                  : fmt::format("{} parameters; frozen: {}", grouped(trained), fmt::join(frozen, ", ")));
   }
   text += line("step", fmt::format("{} tokens: {} sequences of {}; dp {} x {} micro-batch(es) of {}",

@@ -83,7 +83,8 @@ void describe(const RunConfig& config, const TrainerConfig& run, const Mesh& mes
   job.agree("launch.device", [&] { require_computable(config.model, backend->device()); });
   const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data, config.router);
   const std::vector<std::string> frozen = frozen_patterns(config.router, config.train.freeze);
-  const std::uint64_t state = training_state_bytes(config.model, layout, frozen, config.train.type(), pointer_to(config.lora));
+  const std::uint64_t state =
+      training_state_bytes(config.model, layout, frozen, config.train.type(), pointer_to(config.lora));
   const std::uint64_t needed = state + estimated_activation_bytes(config.model, micro_batch, layout);
   double too_much = !room_on(backend->device(), run.ranks_sharing_memory).holds(needed);
   mesh.group(Axis::world).all_reduce(std::span(&too_much, 1), Reduce::max, "launch.too_much");

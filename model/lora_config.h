@@ -25,8 +25,8 @@ struct LoraConfig {
   double dropout = 0;   // of the adapters' input, in training
   bool rslora = false;  // scale alpha / sqrt(r) (arXiv 2312.03732) in place of alpha / r
   std::vector<std::string> target_modules = {"q_proj", "k_proj", "v_proj", "o_proj", "w1", "w2", "w3"};
-  std::vector<std::int64_t> layers;  // the first and the last that have adapters; empty: all
-  std::optional<std::string> from;   // a PEFT directory whose adapters training goes on from
+  std::vector<std::int64_t> layers{};  // the first and the last that have adapters; empty: all
+  std::optional<std::string> from{};   // a PEFT directory whose adapters training goes on from
 
   double scale() const { return alpha / (rslora ? std::sqrt(static_cast<double>(r)) : static_cast<double>(r)); }
   bool targets(std::int64_t layer, std::string_view module) const {

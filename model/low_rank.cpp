@@ -31,6 +31,7 @@ Parameter a_of(const Parameter& w, std::int64_t r) {
           .slice = {r, w.slice[1]},
           .split = split_of(w, 1),
           .initial_range = static_cast<float>(1 / std::sqrt(static_cast<double>(w.shape[1]))),
+          .learning_rate_scale = w.learning_rate_scale,
           .adapter = true};
 }
 // Its rows are cut as W's are. Zero: at first an adapter changes nothing.
@@ -40,6 +41,7 @@ Parameter b_of(const Parameter& w, std::int64_t r) {
           .first = {w.first[0], 0},
           .slice = {w.slice[0], r},
           .split = split_of(w, 0),
+          .learning_rate_scale = w.learning_rate_scale,
           .adapter = true};
 }
 

@@ -184,6 +184,13 @@ ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh, con
   return std::move(declared.parameters());
 }
 
+namespace {
+double score_flops_per_token(const ModelConfig& c, std::int64_t sequence_length) {
+  return static_cast<double>(c.num_hidden_layers) * 2 * static_cast<double>(sequence_length) *
+         static_cast<double>(c.num_attention_heads * c.head_size());
+}
+}  // namespace
+
 double forward_flops_per_token(const ModelConfig& c, std::int64_t sequence_length) {
   const double d = static_cast<double>(c.hidden_size), q = static_cast<double>(c.num_attention_heads * c.head_size());
   const double kv = static_cast<double>(c.num_key_value_heads * c.head_size()),
@@ -192,6 +199,11 @@ double forward_flops_per_token(const ModelConfig& c, std::int64_t sequence_lengt
   const double layer = 2 * d * (q + 2 * kv) + 2 * q * d + 2 * s * q + 2 * d * experts +
                        k * 6 * d * static_cast<double>(c.intermediate_size);
   return static_cast<double>(c.num_hidden_layers) * layer + 2 * d * static_cast<double>(c.vocab_size);
+}
+
+double training_flops_per_token(const ModelConfig& config, std::int64_t sequence_length, bool adapters) {
+  const double forward = forward_flops_per_token(config, sequence_length);
+  return adapters ? 2 * forward + score_flops_per_token(config, sequence_length) : 3 * forward;
 }
 
 }  // namespace smoe

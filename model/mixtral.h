@@ -117,7 +117,10 @@ ParameterSet declare_parameters(const ModelConfig& config, const Mesh& mesh,
                                 const LoraConfig* lora = nullptr);
 
 // Floating-point operations of one token's forward, counting a multiply-add as two. Attention scores are counted causal
-// (half of S x S); norms, softmax and activations are not counted. Training is three times this.
+// (half of S x S); norms, softmax and activations are not counted.
 double forward_flops_per_token(const ModelConfig& config, std::int64_t sequence_length);
+// Those of forward and backward: three times that. Beside adapters weights have no gradient, which leaves two thirds of their
+// products; the adapters' own are not counted.
+double training_flops_per_token(const ModelConfig& config, std::int64_t sequence_length, bool adapters);
 
 }  // namespace smoe

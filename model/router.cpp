@@ -35,7 +35,8 @@ Router::Router(ParameterSet& parameters, const std::string& prefix, const ModelC
       gate_(parameters,
             {{.name = prefix + "gate.weight",
               .shape = {experts_, config.hidden_size},
-              .initial_std = static_cast<float>(config.initializer_range)}},
+              .initial_std = static_cast<float>(config.initializer_range),
+              .learning_rate_scale = options.learning_rate_scale}},
             {lora, layer, AdapterSite::Input::router}) {}
 
 void Router::forward(Context& context, const TokenBatch& batch, const Tensor& x, Saved& saved,

@@ -115,10 +115,11 @@ struct RouterConfig {
   std::optional<double> capacity_factor;  // of what an expert takes of a sequence (model/routing_options.h); none: all
   CapacityOrder capacity_order = CapacityOrder::position;
   ForcedRouting forced_routing;
-  bool frozen = false;  // the routers' weights are not trained
+  bool frozen = false;             // the routers' weights are not trained
+  double learning_rate_scale = 1;  // of the routers' weights: what optimizer.learning_rate is multiplied by
 
   RoutingOptions routing() const {
-    return {capacity_factor.value_or(0), capacity_order, static_cast<float>(jitter_noise)};
+    return {capacity_factor.value_or(0), capacity_order, static_cast<float>(jitter_noise), learning_rate_scale};
   }
 
   bool operator==(const RouterConfig&) const = default;
@@ -136,6 +137,7 @@ struct RouterConfig {
     visit.choice("capacity_order", self.capacity_order);
     visit.variant("forced_routing", self.forced_routing);
     visit.flag("frozen", self.frozen);
+    visit.number("learning_rate_scale", self.learning_rate_scale, "(0, inf)");
   }
 };
 

@@ -27,6 +27,9 @@ struct RoutingOptions {
   // The router's input is multiplied by numbers drawn from [1 - jitter, 1 + jitter) (Switch, arXiv 2101.03961) wherever the
   // batch carries noise.
   float jitter = 0;
+
+  // Of the routers' weights, or of the adapters beside them: what the optimizer's rate is multiplied by.
+  double learning_rate_scale = 1;
 };
 
 }  // namespace smoe

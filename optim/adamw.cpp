@@ -42,17 +42,17 @@ std::uint64_t AdamW::bytes(const ParameterSet& parameters, const Mesh& mesh) {
   return bytes;
 }
 
-// Neighbours that decay alike become one run, so that a step is a few long passes instead of hundreds of short ones.
+// Neighbours that decay and learn alike become one run, so that a step is a few long passes instead of hundreds of short ones.
 void AdamW::add_runs(const Bucket& bucket) {
   const FlatBuffer& flat = parameters_.flat_buffers()[bucket.flat];
   const Moments& moments = moments_[bucket.flat];
   OwnedRun run;
-  double decay = 0;
+  double decay = 0, scale = 1;
   const auto close_run = [&] {
     if (run.size > 0)
       runs_.push_back({shards_.masters(bucket.flat, run), flat.gradients.rows(run.place, run.size),
                        moments.first.rows(run.shard, run.size), moments.second.rows(run.shard, run.size),
-                       shards_.rounded_values(bucket.flat, run), decay});
+                       shards_.rounded_values(bucket.flat, run), decay, scale});
   };
   for (const Parameter& p : parameters_) {
     if (p.flat != bucket.flat) continue;
@@ -60,10 +60,12 @@ void AdamW::add_runs(const Bucket& bucket) {
                        last = std::min(p.place + p.slice.elements(), bucket.owned.end());
     if (first >= last) continue;
     const double wanted = p.decays ? config_.weight_decay : 0.0;
-    if (run.size == 0 || wanted != decay) {  // padding between two parameters joins them
+    if (run.size == 0 || wanted != decay ||
+        p.learning_rate_scale != scale) {  // padding between two parameters joins them
       close_run();
       run = {.place = first, .shard = bucket.owned.shard + first - bucket.owned.place, .size = 0};
       decay = wanted;
+      scale = p.learning_rate_scale;
     }
     run.size = last - run.place;
   }
@@ -92,7 +94,7 @@ double AdamW::clip_factor(double norm) const {
 void AdamW::step(std::int64_t updates, double learning_rate, double gradient_scale) {
   const double t = static_cast<double>(updates);
   for (const Run& run : runs_) {
-    const AdamWStep step{.learning_rate = learning_rate,
+    const AdamWStep step{.learning_rate = learning_rate * run.learning_rate_scale,
                          .beta1 = config_.beta1,
                          .beta2 = config_.beta2,
                          .epsilon = config_.epsilon,

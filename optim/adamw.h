@@ -1,7 +1,7 @@
 // AdamW (Loshchilov & Hutter 2019) over what this rank owns of the flat buffers of a ParameterSet:
 //   m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,
 //   w = w - lr * decay * w - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
-// The clip factor is folded into the one pass over memory, and the gradient is left zero for the next step.
+// lr is the step's, times what a parameter scales it by. The clip factor is folded into the one pass over memory, and the gradient is left zero for the next step.
 //
 // Moments exist only where they are owned (ZeRO stage 1): 8 bytes a parameter divided by the number of ranks that hold
 // replicas of it, and of a bf16 parameter 4 more for its f32 master. What is frozen has none, no part in the norm, and is
@@ -54,6 +54,7 @@ class AdamW {
     Tensor master, gradient, first, second;
     Tensor value;  // the master rounded; empty where the model computes with the master
     double weight_decay;
+    double learning_rate_scale;
   };
   struct Moments {
     Tensor first, second;

@@ -40,6 +40,7 @@ struct Parameter {
   float initial_mean = 0, initial_std = 0;  // N(mean, std^2); norm weights start at one, which is mean 1 and std 0
   float initial_range = 0;                  // not 0: uniform in [-range, range) in place of that
   bool decays = true;                       // weight decay: every matrix, never a norm
+  double learning_rate_scale = 1;           // of the optimizer's rate
   bool trainable = true;  // false: frozen, which is settled before the set is laid out (model/freeze.h)
   bool adapter = false;   // of low rank, beside a weight (model/low_rank.h): not among a model's released tensors
   bool follows_previous = false;  // lies right behind the parameter before it, so that both are read as one matrix

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <exception>
 #include <functional>
@@ -59,9 +60,10 @@ AdapterRun describe_adapters(const TrainerConfig& config, const FoundModel& foun
   const std::int64_t assignments =
       config.train.global_batch_size * config.data.sequence_length * model.num_experts_per_tok;
   if (lora.dropout > 0 && assignments > std::numeric_limits<std::int32_t>::max())
-    throw std::runtime_error(fmt::format("lora.dropout: a step has {} assignments of tokens to experts, expected at most {} with dropout: a "
-                                         "smaller train.global_batch_size, or lora.dropout 0",
-                                         assignments, std::numeric_limits<std::int32_t>::max()));
+    throw std::runtime_error(
+        fmt::format("lora.dropout: a step has {} assignments of tokens to experts, expected at most {} with dropout: a "
+                    "smaller train.global_batch_size, or lora.dropout 0",
+                    assignments, std::numeric_limits<std::int32_t>::max()));
   return {lora, found.from, found.from.empty() ? "" : fingerprint_model_directory(found.from)};
 }
 
@@ -88,9 +90,10 @@ FoundModel check(const TrainerConfig& config, const Layout& layout, Device devic
       advice = ", or more ranks, each with a GPU, and larger parallel.ep and parallel.tp";
     require_memory(model, room, bytes, "weights, gradients and moments", advice);
   };
-  require_state(
-      least_training_state_bytes(model, layout, lora || !found.frozen.empty(), config.train.type()));  // before a name is made
-  found.whole = std::make_unique<ParameterSet>(declare_parameters(model, Mesh::single(), found.frozen, DType::f32, lora));
+  require_state(least_training_state_bytes(model, layout, lora || !found.frozen.empty(),
+                                           config.train.type()));  // before a name is made
+  found.whole =
+      std::make_unique<ParameterSet>(declare_parameters(model, Mesh::single(), found.frozen, DType::f32, lora));
   check_frozen(*found.whole, found.frozen);
   const std::uint64_t state = training_state_bytes(model, layout, found.frozen, config.train.type(), lora);
   require_state(state);
@@ -136,11 +139,24 @@ void count_epochs(TrainerConfig& config, const Corpus& corpus, std::vector<std::
   config.resolved_yaml += "# " + notes.front() + "\n";
 }
 
+// Why there is no balance loss where nobody asked for none (configs/validate_router.h).
+void tell_balance(const TrainerConfig& config, std::vector<std::string>& notes) {
+  const RouterConfig& router = config.router;
+  const bool trained = config.lora ? std::any_of(config.lora->target_modules.begin(), config.lora->target_modules.end(),
+                                                 [](const std::string& target) { return target == "gate"; })
+                                   : !router.frozen;
+  if (!trained && router.aux_loss_coef == 0 && router.aux_loss_coef_by_layer.empty() && config.train.steps > 0)
+    notes.emplace_back(
+        "no router is trained: router.aux_loss_coef is 0, for a balance loss would train the layers below to please the routers as they "
+        "are; balance is measured all the same");
+}
+
 RunParts build(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> backend, FoundModel found,
                std::shared_ptr<const Corpus> corpus) {
   HfConfig& hf = found.hf;
   std::vector<std::string> notes;
   count_epochs(config, *corpus, notes);
+  tell_balance(config, notes);
   if (!corpus->train.empty() && found.from.empty()) {
     const ShardSetInfo& info = corpus->train.front().dataset->info();
     hf.bos = info.bos;
@@ -236,7 +252,8 @@ void choose_beginning(RunParts& parts) {
 // With that of the checkpoint, which load_checkpoint() has set, or of model.from; else at zero, where the run updates one.
 void begin_selection_bias(RunParts& parts) {
   SelectionBias& bias = *parts.training.selection_bias;
-  const bool from_checkpoint = !parts.checkpoint.empty() && !parts.adapters, updated = parts.config.router.bias_update_rate > 0;
+  const bool from_checkpoint = !parts.checkpoint.empty() && !parts.adapters,
+             updated = parts.config.router.bias_update_rate > 0;
   if (!from_checkpoint && !parts.from.empty())
     if (const auto found = load_selection_bias(parts.from, parts.hf.model); !found.empty()) bias.set(found);
   const char* holder = from_checkpoint ? "the checkpoint" : "model.from";

@@ -37,8 +37,7 @@ InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mes
       persistent_(*backend_),
       activations_(*backend_),
       scratch_(*backend_),
-      model_(config_.model, mesh, {}, {}, type_of(precision, backend_->device()),
-             adapter_ ? &adapter_->lora : nullptr),
+      model_(config_.model, mesh, {}, {}, type_of(precision, backend_->device()), adapter_ ? &adapter_->lora : nullptr),
       selection_bias_(*backend_, persistent_, model_) {
   if (positions > config_.model.max_position_embeddings)
     throw std::runtime_error(

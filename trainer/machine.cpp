@@ -32,8 +32,7 @@ std::uint64_t usable_memory_bytes(const std::filesystem::path& membership, const
 }
 
 std::uint64_t training_state_bytes(const ModelConfig& model, const Layout& layout,
-                                   const std::vector<std::string>& frozen, DType type,
-                                   const LoraConfig* lora) {
+                                   const std::vector<std::string>& frozen, DType type, const LoraConfig* lora) {
   const Mesh mesh = Mesh::placed(layout, layout.ranks - 1);  // the last one has the larger part of what does not divide
   ParameterSet parameters = declare_parameters(model, mesh, frozen, type, lora);
   parameters.lay_out(mesh);

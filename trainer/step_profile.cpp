@@ -228,8 +228,8 @@ StepProfile profile_step(const StepProfileCase& what) {
   profile.sequence_length = what.sequence_length;
   profile.micro_batches = what.micro_batches;
   profile.forced_routing = describe(what.router.forced_routing);
-  profile.model_flops =
-      3 * forward_flops_per_token(what.model, what.sequence_length) * static_cast<double>(profile.tokens());
+  profile.model_flops = training_flops_per_token(what.model, what.sequence_length, what.lora.has_value()) *
+                        static_cast<double>(profile.tokens());
   profile.ops = ops.take();
   // A clock that is read twice is not negative time; a median taken of its own may be.
   const double outside_a_micro_batch = std::max(0.0, median(outside_micro_batch)),

@@ -127,9 +127,10 @@ RunSummary Trainer::run() {
       if (const std::string packing = describe_packing(source); !packing.empty())
         record_.say(fmt::format("{}: {}", key, packing));
   if (const auto& adapters = parts_.adapters)
-    record_.say(fmt::format("adapters of rank {} beside {}, weighed by {:.6g}: {} parameters are trained, and none of the {}",
-                            adapters->lora.r, fmt::join(adapters->lora.target_modules, ", "), adapters->lora.scale(),
-                            count_trained(*parts_.whole), parameters.total));
+    record_.say(
+        fmt::format("adapters of rank {} beside {}, weighed by {:.6g}: {} parameters are trained, and none of the {}",
+                    adapters->lora.r, fmt::join(adapters->lora.target_modules, ", "), adapters->lora.scale(),
+                    count_trained(*parts_.whole), parameters.total));
   if (!parts_.frozen.empty())
     record_.say(fmt::format("{} of {} parameters are trained; frozen: {}", count_trained(*parts_.whole),
                             parameters.total, fmt::join(parts_.frozen, ", ")));
@@ -389,7 +390,9 @@ StepMetrics Trainer::measured(const StepResult& result, double learning_rate) co
   row.tokens_per_sec = meter_.tokens_per_second();
   row.step_seconds = meter_.seconds_per_step();
   row.model_gflops =
-      3e-9 * forward_flops_per_token(parts_.hf.model, parts_.config.data.sequence_length) * row.tokens_per_sec;
+      1e-9 *
+      training_flops_per_token(parts_.hf.model, parts_.config.data.sequence_length, parts_.adapters.has_value()) *
+      row.tokens_per_sec;
   row.mfu = 1e9 * row.model_gflops / rates_.peak_flops;
   row.share_of_product = 1e9 * row.model_gflops / rates_.product_flops;
   row.skipped_steps = state.skipped;

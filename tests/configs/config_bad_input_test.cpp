@@ -283,11 +283,10 @@ TEST(ConfigBadInputTrain, StepsAndEpochs) {
 }
 
 TEST(ConfigBadInputReport, AllProblemsOfAFileInItsOrder) {
-  EXPECT_EQ(
-      refusal("train:\n  steps: many\nmodel:\n  hidden_size: 0\n  layers: 3\n", {"log.interval=0"}),
-      "c.yaml:2:10: train.steps: found 'many', expected an integer in [0, 1000000000]\n"
-      "c.yaml:4:16: model.hidden_size: found 0, expected an integer in [1, 262144]\n"
-      "c.yaml:5:3: model.layers: unknown key; did you mean 'model.num_hidden_layers'?\n"
+  EXPECT_EQ(refusal("train:\n  steps: many\nmodel:\n  hidden_size: 0\n  layers: 3\n", {"log.interval=0"}),
+            "c.yaml:2:10: train.steps: found 'many', expected an integer in [0, 1000000000]\n"
+            "c.yaml:4:16: model.hidden_size: found 0, expected an integer in [1, 262144]\n"
+            "c.yaml:5:3: model.layers: unknown key; did you mean 'model.num_hidden_layers'?\n"
             "command line: log.interval: found 0, expected an integer in [1, 1000000000]");
 }
 

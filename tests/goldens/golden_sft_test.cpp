@@ -1,5 +1,6 @@
 // Twenty steps of supervised fine-tuning beside transformers' (make_sft_goldens.py): the same examples, masks, order and
-// rates, there a row each and padded, here packed; the whole trainer runs, from shards and a Hugging Face directory.
+// rates, there a row each and padded, here packed; the whole trainer runs, from shards and a Hugging Face directory. And
+// twenty steps of adapters beside the same weights, beside PEFT's (make_lora_goldens.py).
 #include <fmt/format.h>
 
 #include <cstring>
@@ -132,6 +133,63 @@ TEST_F(GoldenFineTuning, TwentyPackedStepsAreThoseOfTransformersUnpacked) {
   EXPECT_LE(norms.value, norm_tolerance) << norms.name;
   EXPECT_LE(weights.value, weight_tolerance) << weights.name;
   fmt::print("  losses {:.1e} ({}), norms {:.1e} ({}), weights {:.1e} ({})\n", losses.value, losses.name, norms.value,
+             norms.name, weights.value, weights.name);
+}
+
+// The adapters of every matrix, from a PEFT directory on.
+TEST_F(GoldenFineTuning, TwentyStepsOfAdaptersAreThoseOfPeft) {
+  const SafetensorsReader golden(test::source_folder() + "/tests/goldens/lora.safetensors");
+  const Json keys = parse_json(golden.metadata().at("config"), golden.path());
+  std::filesystem::create_directory(root() / "adapter");
+  constexpr std::string_view before = "adapter.", after = "after.";
+  std::vector<TensorSpec> specs;
+  for (const TensorInfo& tensor : golden.tensors())
+    if (tensor.name.starts_with(before))
+      specs.push_back({tensor.name.substr(before.size()), tensor.type, tensor.shape});
+  auto writer = SafetensorsWriter::create(root() / "adapter" / "adapter_model.safetensors", specs);
+  for (const TensorSpec& spec : specs) writer.write_raw(spec.name, 0, golden.raw(std::string(before) + spec.name));
+  writer.finish();
+  write_json_file(root() / "adapter" / "adapter_config.json",
+                  OrderedJson{{"peft_type", "LORA"},
+                              {"task_type", "CAUSAL_LM"},
+                              {"base_model_name_or_path", "model"},
+                              {"r", keys.at("r")},
+                              {"lora_alpha", keys.at("alpha")},
+                              {"lora_dropout", 0.0},
+                              {"use_rslora", false},
+                              {"bias", "none"},
+                              {"target_modules", keys.at("target_modules")}});
+
+  TrainerConfig c = fine_tuning("run");
+  c.router.aux_loss_coef = 0;
+  c.optimizer.max_grad_norm = keys.at("max_grad_norm").get<double>();
+  c.lora.emplace();
+  c.lora->r = keys.at("r").get<std::int64_t>();
+  c.lora->alpha = keys.at("alpha").get<double>();
+  c.lora->target_modules = keys.at("target_modules").get<std::vector<std::string>>();
+  c.lora->from = (root() / "adapter").string();
+  ASSERT_EQ(train(c), 0);
+  const MetricsLog log = metrics("run");
+  const auto lm_loss = numbers_in<double>(golden, "step.lm_loss"), norm = numbers_in<double>(golden, "step.grad_norm"),
+             rate = numbers_in<double>(golden, "step.learning_rate");
+  ASSERT_EQ(log.steps.size(), lm_loss.size());
+  Worst losses, norms, weights;
+  for (std::size_t s = 0; s < lm_loss.size(); ++s) {
+    const std::string step = " of step " + std::to_string(s + 1);
+    EXPECT_DOUBLE_EQ(log.steps[s].learning_rate, rate[s]) << step;
+    losses.add(deviation(log.steps[s].lm_loss, lm_loss[s]), "lm_loss" + step);
+    norms.add(deviation(log.steps[s].grad_norm, norm[s]), "grad_norm" + step);
+  }
+  const SafetensorsReader found(checkpoint("run", c.train.steps) / "adapter" / "adapter_model.safetensors");
+  EXPECT_EQ(found.tensors().size(), specs.size());
+  for (const TensorInfo& tensor : found.tensors())
+    weights.add(
+        deviation(numbers_in<float>(found, tensor.name), numbers_in<float>(golden, std::string(after) + tensor.name)),
+        tensor.name);
+  EXPECT_LE(losses.value, loss_tolerance) << losses.name;
+  EXPECT_LE(norms.value, norm_tolerance) << norms.name;
+  EXPECT_LE(weights.value, weight_tolerance) << weights.name;
+  fmt::print("  losses {:.1e} ({}), norms {:.1e} ({}), adapters {:.1e} ({})\n", losses.value, losses.name, norms.value,
              norms.name, weights.value, weights.name);
 }
 

@@ -21,7 +21,8 @@ class AdamWTest : public ::testing::Test {
                     .shape = {1, 3},
                     .split = Split::tp,
                     .initial_std = 0.5f,
-                    .decays = false});  // beside one that does
+                    .decays = false,  // beside one that does
+                    .learning_rate_scale = 0.25});
     parameters.allocate(*backend, arena, mesh, true);
     parameters.initialize(*backend, 11);
   }
@@ -78,7 +79,7 @@ TEST_F(AdamWTest, FollowsTheFormulaOverSeveralSteps) {
         s.m[i] = 0.9 * s.m[i] + 0.1 * g;
         s.v[i] = 0.95 * s.v[i] + 0.05 * g * g;
         const double m = s.m[i] / (1 - std::pow(0.9, t)), v = s.v[i] / (1 - std::pow(0.95, t));
-        s.w[i] -= lr * ((p.decays ? 0.1 : 0.0) * s.w[i] + m / (std::sqrt(v) + 1e-8));
+        s.w[i] -= lr * p.learning_rate_scale * ((p.decays ? 0.1 : 0.0) * s.w[i] + m / (std::sqrt(v) + 1e-8));
       }
     }
     adamw.step(t, lr, clip);

@@ -97,6 +97,29 @@ std::vector<Case> cases() {
                    }});
   }
   {
+    auto c = basic();  // everything that an adapter can be beside, with half of their input dropped
+    c.lora =
+        LoraConfig{.r = 3, .alpha = 4, .dropout = 0.5, .target_modules = {lora_targets.begin(), lora_targets.end()}};
+    c.documents = true;
+    c.masked = 0.4;
+    c.masked_unevenly = true;
+    c.accumulation = 2;
+    c.recompute = Recompute::layer;
+    all.push_back(
+        {"adapters", c, [](const StepNumbers& step) {
+           auto without = basic();
+           without.lora = LoraConfig{.r = 3, .alpha = 4, .target_modules = {lora_targets.begin(), lora_targets.end()}};
+           without.documents = true;
+           without.masked = 0.4;
+           without.masked_unevenly = true;
+           without.accumulation = 2;
+           EXPECT_NE(step.lm_loss, one_rank({"whole_adapters", without}).steps.front().lm_loss);
+         }});
+    c.lora = LoraConfig{
+        .r = 2, .dropout = 0.25, .rslora = true, .target_modules = {"v_proj", "o_proj", "w3"}, .layers = {1, 1}};
+    all.push_back({"adapters_of_one_layer", c});
+  }
+  {
     auto c = basic();
     c.router.aux_loss_scope = AuxLossScope::hf;
     c.router.aux_loss_coef = 3;

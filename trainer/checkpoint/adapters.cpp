@@ -18,18 +18,18 @@ fs::path find_adapter_directory(const fs::path& argument) {
   for (const fs::path& checkpoints : {path / "checkpoints", path})
     if (const auto latest = latest_checkpoint(checkpoints); latest && fs::exists(*latest / adapter_folder))
       return *latest / adapter_folder;
-  throw std::runtime_error(
-      fmt::format("{}: no adapter found: expected a PEFT directory (adapter_config.json and {}), a checkpoint of a run with lora "
-                  "(step-N), or such a run's directory",
-                  argument.string(), adapter_file));
+  throw std::runtime_error(fmt::format(
+      "{}: no adapter found: expected a PEFT directory (adapter_config.json and {}), a checkpoint of a run with lora "
+      "(step-N), or such a run's directory",
+      argument.string(), adapter_file));
 }
 
 void check_same_adapters(const fs::path& checkpoint, const AdapterRun& run, const ModelConfig& model) {
   if (!fs::exists(checkpoint / adapter_folder))
-    throw std::runtime_error(
-        fmt::format("{}: holds a model's weights, and this run trains adapters (lora): to train adapters beside these weights, begin "
-                    "another run with model.from",
-                    checkpoint.string()));
+    throw std::runtime_error(fmt::format(
+        "{}: holds a model's weights, and this run trains adapters (lora): to train adapters beside these weights, begin "
+        "another run with model.from",
+        checkpoint.string()));
   check_same_adapters(read_peft_config(checkpoint / adapter_folder, model).lora, run.lora, model, checkpoint.string());
 }
 
@@ -45,8 +45,8 @@ void check_same_adapters(const LoraConfig& found, const LoraConfig& expected, co
   for (std::int64_t layer = 0; layer < model.num_hidden_layers && problems.empty(); ++layer)
     for (const std::string_view target : lora_targets)
       if (found.targets(layer, target) != expected.targets(layer, target)) {
-        problems += fmt::format("\n  lora.target_modules, lora.layers: {} of layer {} has an adapter {} alone", target, layer,
-                                found.targets(layer, target) ? "there" : "here");
+        problems += fmt::format("\n  lora.target_modules, lora.layers: {} of layer {} has an adapter {} alone", target,
+                                layer, found.targets(layer, target) ? "there" : "here");
         break;
       }
   if (!problems.empty())
@@ -55,9 +55,9 @@ void check_same_adapters(const LoraConfig& found, const LoraConfig& expected, co
 
 void refuse_adapters(const fs::path& checkpoint) {
   if (fs::exists(checkpoint / adapter_folder))
-    throw std::runtime_error(
-        fmt::format("{}: holds adapters, and this run trains a model's weights: resume with the lora section that it was made with",
-                    checkpoint.string()));
+    throw std::runtime_error(fmt::format(
+        "{}: holds adapters, and this run trains a model's weights: resume with the lora section that it was made with",
+        checkpoint.string()));
 }
 
 }  // namespace smoe

@@ -159,7 +159,8 @@ void write_owned(const fs::path& checkpoint, const CheckpointContent& content, c
 // What stands beside the tensors in model/, or in adapter/.
 void write_model_files(const fs::path& checkpoint, const CheckpointContent& content) {
   if (const AdapterRun* adapters = content.adapters)
-    return write_peft_config(checkpoint / adapter_folder, adapters->lora, adapters->base.string(), content.config.model);
+    return write_peft_config(checkpoint / adapter_folder, adapters->lora, adapters->base.string(),
+                             content.config.model);
   const fs::path directory = checkpoint / "model";
   write_hf_config(directory, content.config);
   for (const TokenizerFile& file : content.carried_files) write_file_atomically(directory / file.name, file.bytes);
@@ -467,7 +468,8 @@ fs::path find_checkpoint_directory(const fs::path& argument) {
   for (const fs::path& directory : {path, path.parent_path()})
     if (fs::exists(directory / "state.json")) return directory;
   for (const fs::path& checkpoints : {path / "checkpoints", path})
-    if (const auto latest = latest_checkpoint(checkpoints); latest && fs::exists(*latest / "state.json")) return *latest;
+    if (const auto latest = latest_checkpoint(checkpoints); latest && fs::exists(*latest / "state.json"))
+      return *latest;
   throw std::runtime_error(fmt::format(
       "checkpoint.resume: {} is not a checkpoint (no state.json); to start from its weights alone, use model.from",
       argument.string()));
@@ -479,9 +481,9 @@ fs::path find_model_directory(const fs::path& argument) {
   if (fs::exists(path / "model" / "config.json")) return path / "model";
   const auto refuse_adapter = [&](const fs::path& directory) {
     if (fs::exists(directory / "adapter_config.json"))
-      throw std::runtime_error(
-          fmt::format("{}: holds an adapter and no weights: expected the model that it stands beside, and the adapter as --adapter {}",
-                      directory.string(), directory.string()));
+      throw std::runtime_error(fmt::format(
+          "{}: holds an adapter and no weights: expected the model that it stands beside, and the adapter as --adapter {}",
+          directory.string(), directory.string()));
   };
   refuse_adapter(path);
   refuse_adapter(path / adapter_folder);

@@ -18,9 +18,12 @@ PeftConfig read_peft_config(const std::filesystem::path& directory, const ModelC
 }
 void write_peft_config(const std::filesystem::path& directory, const LoraConfig& lora, const std::string& base,
                        const ModelConfig&) {
-  write_json_file(directory / "adapter_config.json",
-                  OrderedJson{{"r", lora.r}, {"lora_alpha", lora.alpha}, {"lora_dropout", lora.dropout}, {"use_rslora", lora.rslora},
-                              {"target_modules", lora.target_modules}, {"base_model_name_or_path", base}});
+  write_json_file(directory / "adapter_config.json", OrderedJson{{"r", lora.r},
+                                                                 {"lora_alpha", lora.alpha},
+                                                                 {"lora_dropout", lora.dropout},
+                                                                 {"use_rslora", lora.rslora},
+                                                                 {"target_modules", lora.target_modules},
+                                                                 {"base_model_name_or_path", base}});
 }
 void load_adapter(const std::filesystem::path& directory, const PeftConfig&, const ModelConfig&, Backend& backend,
                   ParameterSet& parameters, const ShowNumbers& also) {
@@ -30,7 +33,8 @@ void load_adapter(const std::filesystem::path& directory, const PeftConfig&, con
     if (!p.adapter) continue;
     const HostView host(backend, p.value, staging);
     for (std::int64_t i = 0; i < p.slice.elements(); ++i)
-      files.read_f32("base_model.model." + p.name, host.numbers().data() + i, global_index(p.shape, p.slice, p.first, i), 1);
+      files.read_f32("base_model.model." + p.name, host.numbers().data() + i,
+                     global_index(p.shape, p.slice, p.first, i), 1);
     if (also) also(p, host.numbers());
     host.store();
   }

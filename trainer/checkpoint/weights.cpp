@@ -256,7 +256,8 @@ std::vector<TensorSpec> tensor_specs(const ParameterSet& whole, const std::strin
   const TensorType on_disk = type == DType::bf16 ? TensorType::bf16 : TensorType::f32;
   std::vector<TensorSpec> specs;
   for (const Parameter& p : whole)
-    if (members == Members::all || (members == Members::trained ? p.trainable : p.adapter)) specs.push_back({prefix + p.name, on_disk, dims_of(p.shape)});
+    if (members == Members::all || (members == Members::trained ? p.trainable : p.adapter))
+      specs.push_back({prefix + p.name, on_disk, dims_of(p.shape)});
   return specs;
 }
 
