@@ -81,6 +81,8 @@ TEST_F(DenseParent, KeysThatAreNotOfItsArchitectureAreKept) {
                                              {"attention_bias", false},
                                              {"_name_or_path", "somewhere"},
                                              {"transformers_version", "4.42"},
+                                             {"num_experts", nullptr},
+                                             {"quantization_config", nullptr},
                                              {"dtype", "bfloat16"},
                                              {"initializer_range", 0.04},
                                              {"my_own", {{"a", 1}}},
@@ -89,8 +91,9 @@ TEST_F(DenseParent, KeysThatAreNotOfItsArchitectureAreKept) {
   EXPECT_EQ(made.at("architectures"), Json{"MixtralForCausalLM"});
   EXPECT_EQ(made.at("eos_token_id"), (Json{7, 8}));
   for (const char* gone :
-       {"mlp_bias", "pretraining_tp", "attention_bias", "_name_or_path", "transformers_version", "dtype"})
+       {"mlp_bias", "pretraining_tp", "attention_bias", "_name_or_path", "dtype", "num_experts", "quantization_config"})
     EXPECT_FALSE(made.contains(gone)) << gone;
+  EXPECT_EQ(made.at("transformers_version"), "4.42");
   EXPECT_EQ(made.at("torch_dtype"), "float32");
   EXPECT_EQ(read.bos, 5);
   EXPECT_EQ(read.eos, (std::vector<std::int32_t>{7, 8}));

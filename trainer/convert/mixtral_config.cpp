@@ -16,9 +16,11 @@ const char* torch_name(TensorType type) {
   }
 }
 
-// Keys of LlamaConfig and MistralConfig that MixtralConfig has not, and what is told by other keys here.
-constexpr const char* not_kept[] = {"_name_or_path", "attention_bias", "auto_map",     "dtype",
-                                    "mlp_bias",      "pretraining_tp", "rope_scaling", "transformers_version"};
+// Keys of LlamaConfig and MistralConfig that MixtralConfig has not, what is told by other keys here, and what may be there as null and
+// would be read as something else of a Mixtral.
+constexpr const char* not_kept[] = {"_name_or_path",  "attention_bias",        "auto_map",         "dtype",
+                                    "mlp_bias",       "moe_intermediate_size", "n_routed_experts", "num_experts",
+                                    "pretraining_tp", "quantization_config",   "rope_scaling"};
 
 }  // namespace
 
