@@ -22,7 +22,7 @@ set(smoe_costs
   "^(Watchdog|RanksBadInput)\\." 5
   "^(CommandLine\\.layouts|CommandBadInput\\.disk_full|Reshard\\.)" 5
   "^Processes\\.(alone|each|omp|taskset|what)" 12
-  "^(ModelFiles|CommandTokens|CommandChat|CommandPacking)\\." 4
+  "^(ModelFiles|CommandUpcycle|CommandTokens|CommandChat|CommandPacking)\\." 4
   "^CheckedRuns\\." 8
   "^Bundles\\.(a_|an_|nodes|one_line|tests)" 8
   "^cuda_on_host\\.StepTrace" 7

@@ -121,6 +121,27 @@ case_examples_of_a_corpus() {
   # shellcheck disable=SC2016
   [ "$(cat out/examples/gene-ontology/eval.jsonl)" = '{"messages": [{"role": "user", "content": "What does the molecular function \"eval\" mean?"}, {"role": "assistant", "content": "What \"it\" does."}]}' ] || fail "$(cat out/examples/gene-ontology/eval.jsonl)"
 }
+# The model is made of what PyPI has: without it nothing is left, and what is there is not made again.
+case_smollm2_without_venv() {
+  fake python3 'exit 1'
+  expect 1 'launch/fetch-smollm2: .*python3-venv' -- "$launch/fetch-smollm2" out
+  [ -z "$(ls -A out/models)" ] || fail "scratch folder left behind"
+}
+case_smollm2_offline() {
+  # shellcheck disable=SC2016
+  fake python3 'mkdir -p "$3/bin"; printf "#!/bin/sh\\necho no network here; exit 1\\n" >"$3/bin/python"; chmod +x "$3/bin/python"'
+  expect 1 'pip install failed: no network here' -- "$launch/fetch-smollm2" out
+  [ -z "$(ls -A out/models)" ] || fail "scratch folder left behind"
+}
+case_smollm2_is_there() {
+  fake python3 'exit 1'
+  mkdir -p out/models/smollm2-135m-instruct
+  : >out/models/smollm2-135m-instruct/config.json
+  expect 0 'is there already' -- "$launch/fetch-smollm2" out
+  expect 1 'unknown option --again' -- "$launch/fetch-smollm2" --again
+  : >file
+  expect 1 'cannot write under file' -- "$launch/fetch-smollm2" file
+}
 case_examples_of_no_ontology() {
   mkdir -p out/text/biology
   for side in train eval; do echo '{"text": "none"}' >"out/text/biology/$side.jsonl"; done
