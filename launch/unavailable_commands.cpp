@@ -10,7 +10,6 @@ void add_unavailable_commands(CommandLine& line) {
     const char* does;
   } commands[] = {
       {"upcycle", "makes a Mixtral directory out of a dense one"},
-      {"merge", "folds a LoRA adapter into the weights"},
       {"plan", "memory, step time and best layouts for a configuration"},
   };
   for (const auto& [name, does] : commands) {
