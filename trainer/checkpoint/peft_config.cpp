@@ -14,6 +14,7 @@ namespace smoe {
 namespace {
 
 constexpr std::int64_t largest_rank = 65536;
+constexpr double smallest_alpha = 1e-9, largest_alpha = 1e9;  // beyond, no scale made of it is a number that can be used
 
 [[noreturn]] void refuse_key(const JsonReader& json, const std::string& key, const std::string& found,
                              const std::string& expected) {
@@ -118,6 +119,11 @@ std::vector<std::int64_t> layers_in(const JsonReader& json) {
   return layers;
 }
 
+void require_alpha(const JsonReader& json, const std::string& key, double alpha) {
+  if (!(alpha >= smallest_alpha && alpha <= largest_alpha))
+    refuse_key(json, key, fmt::format("{}", alpha), fmt::format("in [{}, {}]", smallest_alpha, largest_alpha));
+}
+
 // The end of a path that a pattern means: "o_proj", "self_attn.o_proj", ".*\.o_proj", each with or without a $. Others are
 // regular expressions.
 std::string end_meant_by(const JsonReader& json, const std::string& key, std::string_view pattern) {
@@ -149,7 +155,7 @@ ByEnd<double> pattern_in(const JsonReader& json, const std::string& key, bool ra
   for (const auto& [pattern, value] : patterns.object().items()) {
     const double number =
         ranks ? static_cast<double>(patterns.require_int(pattern, 1, largest_rank)) : patterns.require_number(pattern);
-    if (!(number > 0)) refuse_key(json, key, fmt::format("{} for {}", number, quote_for_message(pattern)), "above 0");
+    if (!ranks) require_alpha(json, key, number);
     all.emplace_back(end_meant_by(json, key, pattern), number);
     found.add(all.back().first, number);
   }
@@ -186,7 +192,7 @@ AdapterSettings read_adapter_settings(const std::filesystem::path& directory) {
 
   s.r = json.require_int("r", 1, largest_rank);
   s.alpha = json.require_number("lora_alpha");
-  if (!(s.alpha > 0)) refuse_key(json, "lora_alpha", fmt::format("{}", s.alpha), "above 0");
+  require_alpha(json, "lora_alpha", s.alpha);
   s.dropout = json.optional_number("lora_dropout").value_or(0);
   if (!(s.dropout >= 0 && s.dropout < 1)) refuse_key(json, "lora_dropout", fmt::format("{}", s.dropout), "in [0, 1)");
   s.rslora = json.optional_bool("use_rslora").value_or(false);

@@ -255,6 +255,7 @@ void PeftTensors::check_names_that_are_given() {
 }
 
 void PeftTensors::refuse_names_without_a_match(const std::set<std::string>& matched) {
+  std::vector<std::string> unmatched;
   for (const auto* list : {&settings_.modules, &settings_.parameters})
     for (const std::string& name : *list) {
       if (matched.contains(name)) continue;
@@ -265,10 +266,12 @@ void PeftTensors::refuse_names_without_a_match(const std::set<std::string>& matc
                          : is("lm_head") || is("embed_tokens")
                              ? ": an adapter with a trained embedding or head is not read here"
                              : "";
-      problems.push_back(fmt::format("{}: {} names {}, which matches nothing{}", kAdapterConfigFile,
+      unmatched.push_back(fmt::format("{}: {} names {}, which matches nothing{}", kAdapterConfigFile,
                                      list == &settings_.modules ? "target_modules" : "target_parameters",
                                      quote_for_message(name), hint));
     }
+  // First: what else does not fit may follow from it.
+  problems.insert(problems.begin(), unmatched.begin(), unmatched.end());
 }
 
 }  // namespace smoe
