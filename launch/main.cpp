@@ -102,6 +102,7 @@ int run(int argc, char** argv, Job& job) {
   add_report_command(line);
   add_units_command(line);
   add_upcycle_command(line);
+  add_merge_command(line);
   add_unavailable_commands(line);
   keep_to_one_rank(line, job);
   try {

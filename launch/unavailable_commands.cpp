@@ -9,7 +9,6 @@ void add_unavailable_commands(CommandLine& line) {
     const char* name;
     const char* does;
   } commands[] = {
-      {"merge", "folds a LoRA adapter into the weights"},
       {"plan", "memory, step time and best layouts for a configuration"},
   };
   for (const auto& [name, does] : commands) {

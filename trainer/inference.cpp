@@ -48,7 +48,10 @@ InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mes
                         : ""));
   model_.allocate(*backend_, persistent_, positions, false);
   load_weights(directory, *backend_, config_.model, model_.parameters(), config_.tied_head);
-  if (adapter_) load_adapter(adapter, *adapter_, config_.model, *backend_, model_.parameters());
+  if (adapter_) {
+    load_adapter(adapter, *adapter_, config_.model, *backend_, model_.parameters());
+    config_.warnings.insert(config_.warnings.end(), adapter_->warnings.begin(), adapter_->warnings.end());
+  }
   if (const auto biases = load_selection_bias(directory, config_.model); !biases.empty()) selection_bias_.set(biases);
   for (const std::string& warning : config_.warnings) fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
 }

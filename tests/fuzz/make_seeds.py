@@ -150,6 +150,31 @@ index["weight_map"]["gone"] = "../model-00002-of-00002.safetensors"
 write("seeds/safetensors/index_that_leads_out", b"I" + part(json.dumps(index).encode()) + safetensors(several))
 write("seeds/safetensors/cut_short", b"S" + safetensors(several)[:-3])
 
+# ---- adapters: two layers, D 4, F 3, two experts ---------------------------------------------------------------------------
+
+
+def adapter(tensors, **config):
+    base = {"peft_type": "LORA", "r": 1, "lora_alpha": 2, "bias": "none", "task_type": "CAUSAL_LM"}
+    floats = [(f"base_model.model.model.layers.{l}.{name}.weight", "F32", shape, struct.pack("<f", 0.5) * (shape[0] * shape[1]))
+              for l in range(2) for name, shape in tensors]
+    return json.dumps(base | config).encode() + b"\0" + safetensors(floats, {"format": "pt"})
+
+
+attention = [("self_attn.q_proj.lora_A", [1, 4]), ("self_attn.q_proj.lora_B", [4, 1])]
+experts = [(f"block_sparse_moe.experts.{e}.w2.lora_{m}", s) for e in range(2) for m, s in (("A", [1, 3]), ("B", [4, 1]))]
+fused = [("mlp.experts.base_layer.lora_A", [2, 4]), ("mlp.experts.base_layer.lora_B", [6, 2]), ("mlp.experts.lora_A", [2, 3]),
+         ("mlp.experts.lora_B", [4, 2])]
+parameters = ["experts.gate_up_proj", "experts.down_proj"]
+write("seeds/adapter/one_by_one", adapter(attention + experts, target_modules=["q_proj", "w2"], lora_dropout=0.1, use_rslora=True))
+write("seeds/adapter/by_an_expression", adapter(attention, target_modules=".*q_proj", rank_pattern={".*\\.q_proj$": 1}))
+write("seeds/adapter/fused", adapter(fused, target_parameters=parameters, peft_version="0.21.2"))
+write("seeds/adapter/fused_in_the_other_order", adapter([(n, s[::-1]) for n, s in
+      (("mlp.experts.lora_A", [4, 2]), ("mlp.experts.lora_B", [2, 3]))], target_parameters=parameters[1:], peft_version="0.18.1"))
+write("seeds/adapter/of_another_rank", adapter(attention, target_modules=["q_proj"], r=2))
+write("seeds/adapter/with_a_trained_head", adapter(attention, target_modules=["q_proj"], modules_to_save=["lm_head"]))
+write("seeds/adapter/names_that_match_nothing", adapter(attention, target_modules=["q_proj", "gate_proj"]))
+write("seeds/adapter/cut_short", adapter(attention, target_modules=["q_proj"])[:-3])
+
 # ---- npy ------------------------------------------------------------------------------------------------------------
 
 

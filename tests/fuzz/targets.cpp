@@ -16,6 +16,7 @@ std::span<const Target> targets() {
                                      Target{"packed", run_packed},
                                      Target{"manifest", run_manifest},
                                      Target{"hf_config", run_hf_config},
+                                     Target{"adapter", run_adapter},
                                      Target{"metrics", run_metrics}};
   return all;
 }

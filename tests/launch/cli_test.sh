@@ -7,13 +7,13 @@ set -euo pipefail
 configs=$root/configs
 
 case_help_lists_every_command() {
-  expect 0 prepare train verify sweep eval generate logits analyze bench units upcycle report 'plan.*not available yet' -- "$smoe" --help
+  expect 0 prepare train verify sweep eval generate logits analyze bench units upcycle merge report 'plan.*not available yet' -- "$smoe" --help
   expect 0 CONFIG key=value --print-config --dry-run -- "$smoe" train --help
 }
 case_version() { expect 0 '^smoe [0-9]+\.[0-9]+\.[0-9]+$' -- "$smoe" --version; }
 case_commands_to_come() {
   local command
-  for command in merge plan; do
+  for command in plan; do
     expect 2 "smoe: error: the command '$command' is not available yet" -- "$smoe" "$command" anything --option value
   done
 }

@@ -39,7 +39,7 @@ class AdapterRuns : public TrainingTest {
     return c;
   }
   std::string hash(const std::string& output, std::int64_t step) const {
-    return sha256_file(checkpoint(output, step) / adapter_folder / adapter_file) +
+    return sha256_file(checkpoint(output, step) / adapter_folder / kAdapterFile) +
            sha256_file(checkpoint(output, step) / "optimizer" / "model.safetensors");
   }
   std::string refusal(const TrainerConfig& c) const {
@@ -53,7 +53,7 @@ constexpr std::size_t adapted = 2 * (4 + 4 * 3);
 TEST_F(AdapterRuns, SaveAdaptersAndTheirMomentsAndNoWeights) {
   ASSERT_EQ(train(adapter_config("run", 3)), 0);
   EXPECT_FALSE(std::filesystem::exists(checkpoint("run", 3) / "model"));
-  const SafetensorsReader saved(checkpoint("run", 3) / adapter_folder / adapter_file);
+  const SafetensorsReader saved(checkpoint("run", 3) / adapter_folder / kAdapterFile);
   std::set<std::string> names;
   for (const TensorInfo& tensor : saved.tensors()) {
     EXPECT_EQ(tensor.type, TensorType::f32) << tensor.name;
@@ -95,6 +95,18 @@ TEST_F(AdapterRuns, ResumedAreTheUninterruptedOneToTheBit) {
   EXPECT_EQ(hash("whole", 6), hash("elsewhere", 6));
 }
 
+TEST_F(AdapterRuns, WeighedByTheRootOfTheirRankResumeToTheSameBitsToo) {
+  const auto rooted = [&](const std::string& output, std::int64_t steps) {
+    TrainerConfig c = adapter_config(output, steps);
+    c.lora->rslora = true;
+    return c;
+  };
+  ASSERT_EQ(train(rooted("whole", 6)), 0);
+  ASSERT_EQ(train(rooted("halves", 3)), 0);
+  ASSERT_EQ(train(rooted("halves", 6)), 0);
+  EXPECT_EQ(hash("whole", 6), hash("halves", 6));
+}
+
 TEST_F(AdapterRuns, StandBesideTheirWeightsWhereTheyAreEvaluated) {
   TrainerConfig c = adapter_config("run", 3);
   c.data.eval = config("x").data.eval;
@@ -119,8 +131,8 @@ TEST_F(AdapterRuns, GoOnFromOthers) {
   TrainerConfig c = adapter_config("next", 0);
   c.lora->from = (root() / "run").string();
   ASSERT_EQ(train(c), 0);
-  EXPECT_EQ(sha256_file(checkpoint("next", 0) / adapter_folder / adapter_file),
-            sha256_file(checkpoint("run", 3) / adapter_folder / adapter_file));
+  EXPECT_EQ(sha256_file(checkpoint("next", 0) / adapter_folder / kAdapterFile),
+            sha256_file(checkpoint("run", 3) / adapter_folder / kAdapterFile));
   c = adapter_config("other", 1);
   c.lora->from = (root() / "run").string();
   c.lora->r = 4;
@@ -137,7 +149,7 @@ TEST_F(AdapterRuns, ResumeAsTheyBegan) {
       mentions(refusal(c), {"step-000003: its adapters are others", "w2 of layer 0 has an adapter there alone"}));
   c = adapter_config("run", 6);
   c.lora->alpha = 7;
-  EXPECT_TRUE(mentions(refusal(c), {"lora.alpha: 6 there, 7 here"}));
+  EXPECT_TRUE(mentions(refusal(c), {"lora.alpha: the product is weighed by 2 there, by 2.33333 here"}));
   c = adapter_config("run", 6);
   c.lora.reset();
   EXPECT_TRUE(mentions(refusal(c), {"step-000003: holds adapters, and this run trains a model's weights"}));

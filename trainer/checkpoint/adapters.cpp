@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <cmath>
 #include <stdexcept>
 
 #include "trainer/checkpoint/checkpoint.h"
@@ -14,14 +15,14 @@ namespace fs = std::filesystem;
 fs::path find_adapter_directory(const fs::path& argument) {
   const fs::path path = argument.has_filename() ? argument : argument.parent_path();  // without a trailing slash
   for (const fs::path& directory : {path, path / adapter_folder})
-    if (fs::exists(directory / "adapter_config.json")) return directory;
+    if (fs::exists(directory / kAdapterConfigFile)) return directory;
   for (const fs::path& checkpoints : {path / "checkpoints", path})
     if (const auto latest = latest_checkpoint(checkpoints); latest && fs::exists(*latest / adapter_folder))
       return *latest / adapter_folder;
   throw std::runtime_error(fmt::format(
       "{}: no adapter found: expected a PEFT directory (adapter_config.json and {}), a checkpoint of a run with lora "
       "(step-N), or such a run's directory",
-      argument.string(), adapter_file));
+      argument.string(), kAdapterFile));
 }
 
 void check_same_adapters(const fs::path& checkpoint, const AdapterRun& run, const ModelConfig& model) {
@@ -40,8 +41,10 @@ void check_same_adapters(const LoraConfig& found, const LoraConfig& expected, co
     if (there != here) problems += fmt::format("\n  lora.{}: {} there, {} here", key, there, here);
   };
   compare("r", found.r, expected.r);
-  compare("alpha", found.alpha, expected.alpha);
-  compare("rslora", found.rslora, expected.rslora);
+  // What it comes to: an adapter's file may say the same in another way.
+  if (std::abs(found.scale() - expected.scale()) > 1e-6 * expected.scale())
+    compare("alpha", fmt::format("the product is weighed by {:.6g}", found.scale()),
+            fmt::format("by {:.6g}", expected.scale()));
   for (std::int64_t layer = 0; layer < model.num_hidden_layers && problems.empty(); ++layer)
     for (const std::string_view target : lora_targets)
       if (found.targets(layer, target) != expected.targets(layer, target)) {

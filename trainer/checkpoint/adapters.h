@@ -17,8 +17,6 @@ struct AdapterRun {
 };
 
 inline constexpr char adapter_folder[] = "adapter";
-inline constexpr char adapter_file[] = "adapter_model.safetensors";
-inline constexpr char adapter_prefix[] = "base_model.model.";  // before a parameter's name
 
 // The PEFT directory that an --adapter or lora.from argument means: itself, step-N/adapter, or a run's latest. Throws
 // std::runtime_error where there is none.

@@ -70,8 +70,8 @@ std::vector<TensorGroup> tensor_groups(const CheckpointContent& content) {
     return p.adapter ? masters(p) : std::vector<SlicePart>();
   };
   std::vector<TensorGroup> groups{
-      adapters ? TensorGroup{adapter_folder, adapter_prefix,
-                             tensor_specs(content.whole, adapter_prefix, Members::adapters), std::move(of_adapters)}
+      adapters ? TensorGroup{adapter_folder, kPeftPrefix,
+                             tensor_specs(content.whole, kPeftPrefix, Members::adapters), std::move(of_adapters)}
                : TensorGroup{"model", "", tensor_specs(content.whole, "", Members::all, content.config.weights),
                              master_parts(shards)},
       moments(first_moment_prefix,
@@ -143,8 +143,8 @@ void require_whole(const std::vector<TensorGroup>& groups, const std::vector<dou
 void write_owned(const fs::path& checkpoint, const CheckpointContent& content, const std::vector<TensorGroup>& groups) {
   for (const auto& [folder, tensors] : tensors_by_folder(content, groups)) {
     if (folder == adapter_folder) {
-      auto writer = SafetensorsWriter::open_for_slices(checkpoint / folder / adapter_file);
-      write_parts(writer, content.backend, content.parameters, groups.front().parts, adapter_prefix);
+      auto writer = SafetensorsWriter::open_for_slices(checkpoint / folder / kAdapterFile);
+      write_parts(writer, content.backend, content.parameters, groups.front().parts, kPeftPrefix);
       writer.finish();
       continue;
     }
@@ -169,7 +169,7 @@ void write_model_files(const fs::path& checkpoint, const CheckpointContent& cont
 void lay_out_folder(const fs::path& directory, const std::vector<TensorSpec>& tensors) {
   make_directories(directory);
   if (directory.filename() == adapter_folder)
-    SafetensorsWriter::lay_out(directory / adapter_file, tensors, {{"format", "pt"}});
+    SafetensorsWriter::lay_out(directory / kAdapterFile, tensors, {{"format", "pt"}});
   else
     TensorDirectoryWriter::lay_out(directory, tensors);
 }
@@ -480,7 +480,7 @@ fs::path find_model_directory(const fs::path& argument) {
   if (fs::exists(path / "config.json")) return path;
   if (fs::exists(path / "model" / "config.json")) return path / "model";
   const auto refuse_adapter = [&](const fs::path& directory) {
-    if (fs::exists(directory / "adapter_config.json"))
+    if (fs::exists(directory / kAdapterConfigFile))
       throw std::runtime_error(fmt::format(
           "{}: holds an adapter and no weights: expected the model that it stands beside, and the adapter as --adapter {}",
           directory.string(), directory.string()));
