@@ -134,7 +134,7 @@ void require_whole(const std::vector<TensorGroup>& groups, const std::vector<dou
 // This rank's part of every folder.
 void write_owned(const fs::path& checkpoint, const CheckpointContent& content, const std::vector<TensorGroup>& groups) {
   for (const auto& [folder, tensors] : tensors_by_folder(content, groups)) {
-    auto writer = TensorDirectoryWriter::open_for_slices(checkpoint / folder, tensors);
+    auto writer = TensorDirectoryWriter::open_for_slices(checkpoint / folder, tensors, content.max_shard_bytes);
     for (const TensorGroup& group : groups)
       if (group.folder == folder) write_parts(writer, content.backend, content.parameters, group.parts, group.prefix);
     if (folder == "model") write_selection_bias(writer, content);
@@ -267,13 +267,14 @@ fs::path save_checkpoint(const fs::path& directory, const CheckpointContent& con
     hidden.emplace(unfinished);
     for (const auto& [folder, tensors] : folders) {
       make_directories(unfinished / folder);
-      TensorDirectoryWriter::lay_out(unfinished / folder, tensors);
+      TensorDirectoryWriter::lay_out(unfinished / folder, tensors, content.max_shard_bytes);
     }
   });
   together(world, "checkpoint.write", [&] { write_owned(unfinished, content, groups); });
   together(world, "checkpoint.commit", [&] {
     if (!root) return;
-    for (const auto& [folder, tensors] : folders) TensorDirectoryWriter::write_index(unfinished / folder, tensors);
+    for (const auto& [folder, tensors] : folders)
+      TensorDirectoryWriter::write_index(unfinished / folder, tensors, content.max_shard_bytes);
     write_model_files(unfinished / "model", content);
     write_state(unfinished / "state.json", state);
     write_manifest(unfinished, state.step);
@@ -372,7 +373,7 @@ void verify_model_directory(const fs::path& directory) {
 
 std::string fingerprint_model_directory(const fs::path& directory) {
   constexpr std::uint64_t sample = std::uint64_t{1} << 20;
-  std::string parts = sha256_file(directory / "config.json");
+  std::string parts = sha256_file(hf_config_file(directory));
   if (const auto checkpoint = checkpoint_of(directory)) {
     parts += sha256_file(*checkpoint / "manifest.json");
   } else {
@@ -388,33 +389,14 @@ std::string fingerprint_model_directory(const fs::path& directory) {
   return sha256_hex(parts);
 }
 
-std::int64_t check_same_trained(const fs::path& checkpoint, const ParameterSet& whole) {
-  const TensorDirectory moments(checkpoint / "optimizer");
-  std::vector<std::string> thawed;
-  std::int64_t left_behind = 0;
-  for (const Parameter& p : whole) {
-    const bool has_moments = moments.contains(first_moment_prefix + p.name);
-    if (p.trainable && !has_moments) thawed.push_back(p.name);
-    if (!p.trainable && has_moments) ++left_behind;
-  }
-  if (thawed.empty()) return left_behind;
-  throw std::runtime_error(fmt::format(
-      "{}: {} parameter(s) that are trained now were frozen there and have no moments, {} the first: resume with the router.frozen and "
-      "train.freeze it was made with, or begin another run from its weights with model.from",
-      checkpoint.string(), thawed.size(), thawed.front()));
+namespace {
+
+// What a conversion wrote (0 steps from the weights of a directory): moments are zero before the first update, and left away.
+bool is_conversion(const TensorDirectory& optimizer, const TrainingState& state) {
+  return optimizer.names().empty() && state.updates == 0;
 }
 
-TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointContent& content) {
-  const TensorDirectory optimizer(checkpoint / "optimizer");
-  const ShowNumbers masters = content.optimizer.keeps_masters();
-  load_weights(checkpoint / "model", content.backend, content.config.model, content.parameters, false, masters);
-  if (const auto biases = load_selection_bias(checkpoint / "model", content.config.model); !biases.empty())
-    content.selection_bias.set(biases);
-  load_masters(optimizer, content.backend, content.parameters, master_prefix, masters);
-  for (const TensorGroup& group : tensor_groups(content))
-    if (group.folder == "optimizer" && group.prefix != master_prefix)
-      read_parts(optimizer, content.backend, content.parameters, group.parts, group.prefix);
-
+TrainingState read_state(const fs::path& checkpoint) {
   const fs::path path = checkpoint / "state.json";
   const Json document = read_json_file(path);
   const JsonReader json(document, path.string());
@@ -431,15 +413,54 @@ TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointConten
           .stream = json.require_string("stream")};
 }
 
+}  // namespace
+
+std::int64_t check_same_trained(const fs::path& checkpoint, const ParameterSet& whole) {
+  const TensorDirectory moments(checkpoint / "optimizer");
+  if (is_conversion(moments, read_state(checkpoint))) return 0;
+  std::vector<std::string> thawed;
+  std::int64_t left_behind = 0;
+  for (const Parameter& p : whole) {
+    const bool has_moments = moments.contains(first_moment_prefix + p.name);
+    if (p.trainable && !has_moments) thawed.push_back(p.name);
+    if (!p.trainable && has_moments) ++left_behind;
+  }
+  if (thawed.empty()) return left_behind;
+  throw std::runtime_error(fmt::format(
+      "{}: {} parameter(s) that are trained now were frozen there and have no moments, {} the first: resume with the router.frozen and "
+      "train.freeze it was made with, or begin another run from its weights with model.from",
+      checkpoint.string(), thawed.size(), thawed.front()));
+}
+
+TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointContent& content) {
+  const TensorDirectory optimizer(checkpoint / "optimizer");
+  const TrainingState state = read_state(checkpoint);
+  const ShowNumbers masters = content.optimizer.keeps_masters();
+  load_weights(checkpoint / "model", content.backend, content.config.model, content.parameters, false, masters);
+  if (const auto biases = load_selection_bias(checkpoint / "model", content.config.model); !biases.empty())
+    content.selection_bias.set(biases);
+  load_masters(optimizer, content.backend, content.parameters, master_prefix, masters);
+  for (const TensorGroup& group : tensor_groups(content))
+    if (group.folder == "optimizer" && group.prefix != master_prefix && !is_conversion(optimizer, state))
+      read_parts(optimizer, content.backend, content.parameters, group.parts, group.prefix);
+  return state;
+}
+
 fs::path find_model_directory(const fs::path& argument) {
+  if (fs::is_regular_file(argument))
+    throw std::runtime_error(
+        fmt::format("{}: is a file, expected the directory of a model: its configuration stands beside "
+                    "its weights. A pickle (.bin, .pt, .pth) is never read: convert it to "
+                    "safetensors, as save_pretrained() of transformers writes",
+                    argument.string()));
   const fs::path path = argument.has_filename() ? argument : argument.parent_path();  // without a trailing slash
-  if (fs::exists(path / "config.json")) return path;
+  if (has_hf_config(path)) return path;
   if (fs::exists(path / "model" / "config.json")) return path / "model";
   for (const fs::path& checkpoints : {path / "checkpoints", path})
     if (const auto latest = latest_checkpoint(checkpoints)) return *latest / "model";
   throw std::runtime_error(fmt::format(
-      "{}: no model found: expected a Hugging Face directory (config.json and safetensors), a checkpoint (step-N), or a run directory "
-      "with checkpoints",
+      "{}: no model found: expected a Hugging Face directory (config.json and safetensors), one in Mistral's own format "
+      "(params.json and consolidated.safetensors), a checkpoint (step-N), or a run directory with checkpoints",
       argument.string()));
 }
 

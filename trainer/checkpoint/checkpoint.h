@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "data/files/json.h"
+#include "data/files/tensor_directory.h"
 #include "data/text/tokenizer_files.h"
 #include "model/max_vio_controller.h"
 #include "model/selection_bias.h"
@@ -51,6 +52,7 @@ struct CheckpointContent {
   const Mesh& mesh;
   HfConfig config;
   const std::vector<TokenizerFile>& carried_files;  // stand in model/ as they are, over what would be written there
+  std::uint64_t max_shard_bytes = kDefaultMaxShardBytes;  // of a file of tensors; a larger tensor has one of its own
 };
 
 std::string checkpoint_name(std::int64_t step);  // "step-000500"
@@ -79,10 +81,12 @@ std::string fingerprint_model_directory(const std::filesystem::path& directory);
 // What a resumed run trains must have been trained by the checkpoint's: where it has no moments of a parameter, throws and
 // names it. Returns how many parameters it trained that are frozen now, whose moments are left behind.
 std::int64_t check_same_trained(const std::filesystem::path& checkpoint, const ParameterSet& whole);
-// Weights, moments and selection bias into place, of this rank. The checkpoint must have been verified.
+// Weights, moments and selection bias into place, of this rank. The checkpoint must have been verified. What a run of 0
+// steps converted has no moments: they stay zero, as before every first update.
 TrainingState load_checkpoint(const std::filesystem::path& checkpoint, const CheckpointContent& content);
 
-// The Hugging Face directory that a --model or model.from argument means: itself, step-N/model, or a run's latest.
+// The Hugging Face directory, or one in Mistral's own format, that a --model or model.from argument means: itself,
+// step-N/model, or a run's latest.
 std::filesystem::path find_model_directory(const std::filesystem::path& argument);
 
 }  // namespace smoe
