@@ -101,6 +101,22 @@ float f32_from_f16(std::uint16_t bits) {
   return std::bit_cast<float>(sign | (widened << 23) | (mantissa << 13));
 }
 
+std::uint16_t f16_from_f32(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t sign = (bits >> 16) & 0x8000, magnitude = bits & 0x7fffffff;
+  constexpr std::uint32_t infinity = 0x7f800000, first_too_large = 0x477ff000 /* 65520 */, smallest_normal = 0x38800000;
+  std::uint32_t half = 0;
+  if (magnitude > infinity)
+    half = 0x7e00 | ((magnitude >> 13) & 0x3ff);  // quiet, so that a payload in the dropped bits is no infinity
+  else if (magnitude >= first_too_large)
+    half = 0x7c00;
+  else if (magnitude < smallest_normal)  // the last bit of a sum with 0.5 is 2^-24, f16's smallest step
+    half = std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - std::bit_cast<std::uint32_t>(0.5f);
+  else
+    half = ((magnitude + 0xfff + ((magnitude >> 13) & 1)) >> 13) - ((127 - 15) << 10);
+  return static_cast<std::uint16_t>(sign | half);
+}
+
 std::string shape_text(const std::vector<std::int64_t>& shape) {
   std::string text = "[";
   for (const std::int64_t dim : shape) {

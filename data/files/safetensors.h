@@ -43,6 +43,8 @@ inline std::uint16_t bf16_from_f32(float value) {
 }
 inline float f32_from_bf16(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
 float f32_from_f16(std::uint16_t bits);
+std::uint16_t f16_from_f32(
+    float value);  // to nearest, ties to even; NaN stays NaN, what is beyond f16's range is infinity
 
 struct TensorSpec {
   std::string name;
@@ -102,6 +104,8 @@ class SafetensorsReader {
   // (beyond f32's range: infinity); other types are refused.
   // Reads without mapping, so that loading a model does not count the file's pages as this process's memory.
   void read_f32(const std::string& name, float* out, std::int64_t first, std::int64_t count) const;
+  // Bytes from `first_byte` of the tensor on, of any type; read without mapping too.
+  void read_raw(const std::string& name, std::uint64_t first_byte, std::span<std::byte> out) const;
   // All bytes of a tensor, mapped; valid while the reader lives. Aligned for its type in files written here; others
   // may place a tensor at any byte.
   std::span<const std::byte> raw(const std::string& name) const;
@@ -136,7 +140,7 @@ class SafetensorsWriter {
   const std::vector<TensorInfo>& tensors() const { return header_.tensors(); }
   bool contains(const std::string& name) const { return header_.find(name) != nullptr; }
 
-  // Elements from `first_element` on; into an F32 tensor as they are, into a BF16 one rounded to nearest even.
+  // Elements from `first_element` on; into an F32 or F64 tensor as they are, into a BF16 or F16 one rounded to nearest even.
   void write_f32(const std::string& name, std::int64_t first_element, std::span<const float> values);
   // Bytes of any type, from `first_byte` of the tensor on.
   void write_raw(const std::string& name, std::uint64_t first_byte, std::span<const std::byte> bytes);

@@ -61,6 +61,14 @@ void SafetensorsReader::read_f32(const std::string& name, float* out, std::int64
   }
 }
 
+void SafetensorsReader::read_raw(const std::string& name, std::uint64_t first_byte, std::span<std::byte> out) const {
+  const TensorInfo& tensor = info(name);
+  const std::uint64_t size = tensor.end - tensor.begin;
+  if (first_byte > size || out.size() > size - first_byte)
+    throw std::logic_error(fmt::format("bytes {}+{} of tensor {}, which has {}", first_byte, out.size(), name, size));
+  file_.pread_all(out.data(), out.size(), header_.data_offset() + tensor.begin + first_byte);
+}
+
 std::span<const std::byte> SafetensorsReader::raw(const std::string& name) const {
   const TensorInfo& tensor = info(name);
   return map_.bytes().subspan(header_.data_offset() + tensor.begin, tensor.end - tensor.begin);

@@ -14,6 +14,18 @@ namespace {
 
 constexpr std::uint64_t kAlignment = 8;
 
+// Converts values through a buffer small enough to stay in cache: write(first of the part, its numbers).
+template <class Stored, class Convert, class Write>
+void in_converted_parts(std::span<const float> values, Convert convert, Write&& write) {
+  constexpr std::size_t chunk = 1 << 16;
+  std::vector<Stored> stored(std::min(chunk, values.size()));
+  for (std::size_t done = 0; done < values.size(); done += chunk) {
+    const auto part = values.subspan(done, std::min(chunk, values.size() - done));
+    std::transform(part.begin(), part.end(), stored.begin(), convert);
+    write(done, std::span<const Stored>(stored).first(part.size()));
+  }
+}
+
 std::string json_text(const std::string& text) { return dump_json(Json(text)); }
 
 // Larger elements first: then each tensor begins at a multiple of its element size, without padding between them.
@@ -125,17 +137,21 @@ void SafetensorsWriter::write_f32(const std::string& name, std::int64_t first_el
     throw std::logic_error(fmt::format("element {} of tensor {}, which has {}", first_element, quote_for_message(name),
                                        tensor.elements()));
   const auto first = static_cast<std::uint64_t>(first_element);
-  if (tensor.type == TensorType::f32) return write_bytes(tensor, first * 4, values.data(), values.size_bytes());
-  if (tensor.type != TensorType::bf16)
-    throw std::logic_error(
-        fmt::format("f32 values for tensor {} of {}", quote_for_message(name), name_of(tensor.type)));
-
-  constexpr std::size_t chunk = 1 << 16;
-  std::vector<std::uint16_t> rounded(std::min(chunk, values.size()));
-  for (std::size_t done = 0; done < values.size(); done += chunk) {
-    const auto part = values.subspan(done, std::min(chunk, values.size() - done));
-    std::transform(part.begin(), part.end(), rounded.begin(), [](float x) { return bf16_from_f32(x); });
-    write_bytes(tensor, (first + done) * 2, rounded.data(), part.size() * 2);
+  const auto write = [&](std::size_t done, auto numbers) {
+    write_bytes(tensor, (first + done) * sizeof(numbers[0]), numbers.data(), numbers.size_bytes());
+  };
+  switch (tensor.type) {
+    case TensorType::f32: return write(0, values);
+    case TensorType::bf16:
+      return in_converted_parts<std::uint16_t>(
+          values, [](float x) { return bf16_from_f32(x); }, write);
+    case TensorType::f16: return in_converted_parts<std::uint16_t>(values, f16_from_f32, write);
+    case TensorType::f64:
+      return in_converted_parts<double>(
+          values, [](float x) { return static_cast<double>(x); }, write);
+    default:
+      throw std::logic_error(
+          fmt::format("f32 values for tensor {} of {}", quote_for_message(name), name_of(tensor.type)));
   }
 }
 

@@ -44,6 +44,9 @@ class TensorDirectory {
 
   // As SafetensorsReader's.
   void read_f32(const std::string& name, float* out, std::int64_t first, std::int64_t count) const;
+  void read_raw(const std::string& name, std::uint64_t first_byte, std::span<std::byte> out) const {
+    reader_of(name).read_raw(name, first_byte, out);
+  }
   std::span<const std::byte> raw(const std::string& name) const { return reader_of(name).raw(name); }
 
  private:

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -65,6 +66,30 @@ TEST(SafetensorsTypes, F16WidensExactly) {
     }
     ASSERT_EQ(std::signbit(got), sign < 0);
   }
+}
+
+TEST(SafetensorsTypes, F16RoundsToNearestEven) {
+  for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const auto half = static_cast<std::uint16_t>(bits);
+    const float value = f32_from_f16(half);
+    if (std::isnan(value)) {
+      ASSERT_TRUE(std::isnan(f32_from_f16(f16_from_f32(value))));
+      continue;
+    }
+    ASSERT_EQ(f16_from_f32(value), half);
+    const std::uint32_t next = bits + 1;  // of the same sign, one step further from zero
+    if ((bits & 0x7fff) >= 0x7bff) continue;
+    const float between = (value + f32_from_f16(static_cast<std::uint16_t>(next))) / 2;  // exact
+    ASSERT_EQ(f16_from_f32(between), bits % 2 == 0 ? bits : next);
+    ASSERT_EQ(f16_from_f32(std::nextafter(between, 0.0f)), bits);
+    ASSERT_EQ(f16_from_f32(std::nextafter(between, 2 * between)), next);
+  }
+  const float infinity = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(f16_from_f32(65519.996f), 0x7bff);
+  EXPECT_EQ(f16_from_f32(65520.0f), 0x7c00);
+  EXPECT_EQ(f16_from_f32(-std::numeric_limits<float>::max()), 0xfc00);
+  EXPECT_EQ(f16_from_f32(-infinity), 0xfc00);
+  EXPECT_EQ(f16_from_f32(0x1p-149f), 0);
 }
 
 TEST(Safetensors, WritesWhatTheReaderReads) {
@@ -204,6 +229,31 @@ TEST(Safetensors, ReadsF16SubnormalsInfinitiesAndNan) {
   EXPECT_EQ(std::vector(got.begin(), got.end() - 1),
             (std::vector<float>{0x1p-24f, -0x1.ff8p-15f, 65504.0f, infinity, -infinity}));
   EXPECT_TRUE(std::isnan(got.back()));
+}
+
+TEST(Safetensors, NumbersAreRoundedToTheTypeOfTheTensor) {
+  ScratchDir scratch;
+  const std::vector<float> values{1.0f, -0.1f, 3.14159274f};
+  std::vector<TensorSpec> specs;
+  for (const TensorType type : {TensorType::f64, TensorType::f32, TensorType::bf16, TensorType::f16})
+    specs.push_back({name_of(type), type, {4}});
+  auto writer = SafetensorsWriter::create(scratch / "m", specs);
+  for (const TensorSpec& spec : specs) {
+    writer.write_f32(spec.name, 1, values);
+    writer.write_f32(spec.name, 0, std::span(values).first(1));
+  }
+  writer.finish();
+  const SafetensorsReader reader(scratch / "m");
+  EXPECT_EQ(read_all(reader, "F64"), (std::vector<float>{1.0f, 1.0f, -0.1f, 3.14159274f}));
+  EXPECT_EQ(read_all(reader, "F32"), (std::vector<float>{1.0f, 1.0f, -0.1f, 3.14159274f}));
+  EXPECT_EQ(read_all(reader, "BF16"), (std::vector<float>{1.0f, 1.0f, -0.10009765625f, 3.140625f}));
+  EXPECT_EQ(read_all(reader, "F16"), (std::vector<float>{1.0f, 1.0f, -0.0999755859375f, 3.140625f}));
+
+  std::vector<std::byte> bytes(8);
+  reader.read_raw("F64", 8, bytes);
+  EXPECT_TRUE(std::ranges::equal(bytes, reader.raw("F64").subspan(8, 8)));
+  EXPECT_THROW(reader.read_raw("F64", 25, bytes), std::logic_error);
+  EXPECT_THROW(reader.read_raw("F64", std::numeric_limits<std::uint64_t>::max(), bytes), std::logic_error);
 }
 
 TEST(Safetensors, ReadsF64RoundedToNearestEven) {

@@ -43,6 +43,7 @@ const std::map<std::string, Room> rooms = {
     {"data/import", {{"data/files", "data/text", "data/shards"}}},
     {"trainer/checkpoint", {{}}},
     {"trainer/record", {{"trainer/checkpoint"}}},
+    {"trainer/convert", {{"trainer/checkpoint"}}},
     {"trainer/study", {{"trainer", "trainer/checkpoint", "trainer/record"}}},
     {"trainer/analysis", {{"trainer", "trainer/checkpoint", "trainer/record"}}},
 };

@@ -15,7 +15,7 @@ std::vector<std::filesystem::path> project_files(const std::filesystem::path& ro
 
 // kernels <- parallel <- {model, optim} <- trainer <- launch; data includes none of ours; configs includes only the
 // *_config.h of other folders; each third-party library is included by its one folder or room. Inside a folder, between
-// its rooms: files <- {text, shards} <- import, checkpoint <- record, and no room includes what lies beside the rooms
+// its rooms: files <- {text, shards} <- import, checkpoint <- {record, convert}, and no room includes what lies beside the rooms
 // but kernels/cpu and kernels/cuda, which nobody else includes. tests/ may include anything.
 Violations check_include_direction(const std::filesystem::path& root);
 

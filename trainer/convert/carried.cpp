@@ -1,0 +1,34 @@
+#include "trainer/convert/carried.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "data/files/files.h"
+#include "data/text/tokenizer_files.h"
+
+namespace smoe {
+namespace fs = std::filesystem;
+
+void carry_tensor(const TensorDirectory& from, const std::string& name, TensorDirectoryWriter& to,
+                  const std::string& name_there) {
+  constexpr std::uint64_t piece = 4 << 20;
+  const TensorInfo& info = from.info(name);
+  const std::uint64_t size = info.end - info.begin;
+  std::vector<std::byte> bytes(std::min(piece, size));
+  for (std::uint64_t first = 0; first < size; first += piece) {
+    const std::span<std::byte> part = std::span(bytes).first(std::min(piece, size - first));
+    from.read_raw(name, first, part);
+    to.write_raw(name_there, first, part);
+  }
+}
+
+void carry_text_files(const fs::path& from, const fs::path& to) {
+  for (const TokenizerFile& file : read_tokenizer_files(from)) write_file_atomically(to / file.name, file.bytes);
+  const char* generation = "generation_config.json";
+  if (fs::exists(from / generation)) copy_file_atomically(from / generation, to / generation);
+}
+
+}  // namespace smoe
