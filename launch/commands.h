@@ -31,6 +31,7 @@ void add_analyze_command(CommandLine& line);
 void add_bench_command(CommandLine& line, Job& job);
 void add_report_command(CommandLine& line);
 void add_units_command(CommandLine& line);
+void add_resize_command(CommandLine& line);
 
 inline constexpr const char* device_help =
     "auto: a GPU where there is one; check: a GPU, each operation held against the CPU's";

@@ -101,6 +101,7 @@ int run(int argc, char** argv, Job& job) {
   add_bench_command(line, job);
   add_report_command(line);
   add_units_command(line);
+  add_resize_command(line);
   add_unavailable_commands(line);
   keep_to_one_rank(line, job);
   try {
