@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -27,20 +28,35 @@ class HostView {
   void fetch() const {
     if (!is_copy_) return;
     if (tensor_.type() == DType::f32) return backend_.copy_to_host(numbers_.data(), tensor_);
-    std::vector<Bf16> halves(numbers_.size());
-    backend_.copy_to_host(halves.data(), tensor_);
-    std::transform(halves.begin(), halves.end(), numbers_.begin(), [](Bf16 x) { return widened(x); });
+    in_parts([&](const Tensor& part, std::span<float> numbers, std::vector<Bf16>& halves) {
+      backend_.copy_to_host(halves.data(), part);
+      std::transform(halves.begin(), halves.end(), numbers.begin(), [](Bf16 x) { return widened(x); });
+    });
   }
   // After the host has written: the tensor's are numbers(), rounded if it is bf16.
   void store() const {
     if (!is_copy_) return;
     if (tensor_.type() == DType::f32) return backend_.copy_from_host(tensor_, numbers_.data());
-    std::vector<Bf16> halves(numbers_.size());
-    std::transform(numbers_.begin(), numbers_.end(), halves.begin(), [](float x) { return rounded(x); });
-    backend_.copy_from_host(tensor_, halves.data());
+    in_parts([&](const Tensor& part, std::span<float> numbers, std::vector<Bf16>& halves) {
+      std::transform(numbers.begin(), numbers.end(), halves.begin(), [](float x) { return rounded(x); });
+      backend_.copy_from_host(part, halves.data());
+    });
   }
 
  private:
+  // So that beside the numbers a few MiB of their halves are enough, however large the tensor.
+  template <class Move>
+  void in_parts(const Move& move) const {
+    constexpr std::size_t at_once = std::size_t{1} << 21;
+    const Tensor all = tensor_.reshape({tensor_.elements()});
+    std::vector<Bf16> halves;
+    for (std::size_t first = 0; first < numbers_.size(); first += at_once) {
+      halves.resize(std::min(at_once, numbers_.size() - first));
+      move(all.rows(static_cast<std::int64_t>(first), static_cast<std::int64_t>(halves.size())),
+           numbers_.subspan(first, halves.size()), halves);
+    }
+  }
+
   Backend& backend_;
   Tensor tensor_;
   bool is_copy_;

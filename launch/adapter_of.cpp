@@ -3,7 +3,7 @@
 #include <string>
 
 #include "launch/commands.h"
-#include "trainer/checkpoint/adapters.h"
+#include "trainer/checkpoint/directories.h"
 
 namespace smoe {
 

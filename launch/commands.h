@@ -33,6 +33,7 @@ void add_report_command(CommandLine& line);
 void add_units_command(CommandLine& line);
 void add_upcycle_command(CommandLine& line);
 void add_merge_command(CommandLine& line);
+void add_resize_command(CommandLine& line);
 
 inline constexpr const char* device_help =
     "auto: a GPU where there is one; check: a GPU, each operation held against the CPU's";

@@ -28,15 +28,6 @@ std::vector<std::int32_t> encode_prompt(const Tokenizer& tokenizer, const std::s
   return ids;
 }
 
-// How many ids mean something, for a prompt of ids: those of the tokenizer that was named, or of the model's; 0: all,
-// where it has none. Of a tokenizer.json of a kind that is not read the ids are counted.
-std::int64_t vocabulary_of_ids(const std::string& named, const std::filesystem::path& directory) {
-  if (!named.empty()) return load_tokenizer(named)->vocab_size();
-  if (std::filesystem::exists(directory / "tokenizer.model")) return load_tokenizer(directory.string())->vocab_size();
-  const std::filesystem::path listed = directory / "tokenizer.json";
-  return std::filesystem::exists(listed) ? vocab_size_of_tokenizer_json(listed) : 0;
-}
-
 }  // namespace
 
 std::unique_ptr<Tokenizer> tokenizer_for(const GenerateArguments& arguments, const std::filesystem::path& directory,
@@ -59,7 +50,8 @@ void generate_text(const GenerateArguments& arguments) {
   if (arguments.prompt_ids) {
     if (!arguments.tokenizer.empty()) warn_of_tokens_left_out(arguments.tokenizer);
     prompt = *arguments.prompt_ids;
-    vocabulary = vocabulary_of_ids(arguments.tokenizer, directory);
+    vocabulary = arguments.tokenizer.empty() ? vocabulary_of_directory(directory)
+                                             : load_tokenizer(arguments.tokenizer)->vocab_size();
   } else {
     tokenizer = tokenizer_for(arguments, directory, config);
     vocabulary = tokenizer->vocab_size();

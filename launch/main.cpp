@@ -103,6 +103,7 @@ int run(int argc, char** argv, Job& job) {
   add_units_command(line);
   add_upcycle_command(line);
   add_merge_command(line);
+  add_resize_command(line);
   add_unavailable_commands(line);
   keep_to_one_rank(line, job);
   try {

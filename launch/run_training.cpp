@@ -117,7 +117,7 @@ RunConfig resolve_model(RunConfig config) {
   if (const auto from = config.model.from) {
     const std::filesystem::path directory = find_model_directory(*from);
     config.model = read_hf_config(directory, config.model).model;
-    validate(config, (directory / "config.json").string());
+    validate(config, hf_config_file(directory).string());
     config.model.from = from;
   }
   require_trainable(config);

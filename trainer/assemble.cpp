@@ -43,9 +43,34 @@ double hf_coefficient(const ModelConfig& model, const RouterConfig& router) {
   return converted(mean, BalanceUnit::smoe, BalanceUnit::hf, {model.num_hidden_layers, model.num_experts_per_tok});
 }
 
+// What holds everything, of which nothing is trained: for a run that only writes weights again.
+const std::vector<std::string> all_frozen = {"*"};
+
+// Whether a run writes the weights of a directory and ends: then it needs no gradients, moments and masters, and holds the
+// weights in the type that it writes them in.
+bool only_converts(const TrainerConfig& config) {
+  if (!config.model.from || config.lora || config.train.epochs || config.train.steps > 0) return false;
+  const std::string& resume = config.checkpoint.resume;
+  if (resume != "auto") return resume == "never";
+  const std::string& output = config.train.output_dir;
+  return output.empty() || !latest_checkpoint(RunPaths{output}.checkpoints());
+}
+
+// A directory cannot be written while it is read. A run's own may: what it holds is moved aside.
+void require_other_directory(const std::string& output_dir, const fs::path& from) {
+  if (output_dir.empty() || from.empty()) return;
+  const fs::path output = fs::weakly_canonical(output_dir), input = fs::weakly_canonical(from);
+  const auto [end, rest] = std::mismatch(input.begin(), input.end(), output.begin(), output.end());
+  if (end != input.end()) return;
+  throw std::runtime_error(fmt::format(
+      "train.output_dir: {} is {} the directory of model.from, which a run must leave as it is: choose another",
+      output_dir, rest == output.end() ? "itself" : "inside"));
+}
+
 struct FoundModel {
   HfConfig hf;
   fs::path from;
+  bool converts = false;
   std::vector<std::string> frozen;
   std::unique_ptr<const ParameterSet> whole;
   std::optional<AdapterRun> adapters;
@@ -68,17 +93,23 @@ AdapterRun describe_adapters(const TrainerConfig& config, const FoundModel& foun
 }
 
 // Everything that may be found unfit before anything is opened or allocated. No collective, here and in the two below.
-FoundModel check(const TrainerConfig& config, const Layout& layout, Device device) {
+FoundModel check(TrainerConfig& config, const Layout& layout, Device device) {
   FoundModel found;
+  found.converts = only_converts(config);
+  if (found.converts && config.checkpoint.export_dtype != ExportType::of_run)
+    config.train.precision =
+        config.checkpoint.export_dtype == ExportType::bf16 ? PrecisionChoice::bf16 : PrecisionChoice::fp32;
   found.hf.model = config.model;
   if (config.model.from) {
     found.from = find_model_directory(*config.model.from);
     found.hf = read_hf_config(found.from, config.model);
+    require_other_directory(config.train.output_dir, found.from);
   }
   const ModelConfig& model = found.hf.model;
   require_layout(model, {config.data.sequence_length, config.train.global_batch_size, config.train.micro_batch_size},
                  layout);
-  found.frozen = frozen_patterns(config.router, config.train.freeze);
+  found.frozen = found.converts ? all_frozen : frozen_patterns(config.router, config.train.freeze);
+  const char* held = found.converts ? "weights" : "weights, gradients and moments";
   const LoraConfig* lora = pointer_to(config.lora);
   require_computable(model, device);
   const Room room = room_on(device, config.ranks_sharing_memory);
@@ -88,13 +119,13 @@ FoundModel check(const TrainerConfig& config, const Layout& layout, Device devic
       advice = fmt::format(", fewer than {} ranks on it, or larger parallel.ep and parallel.tp", room.ranks);
     else if (device == Device::cuda)
       advice = ", or more ranks, each with a GPU, and larger parallel.ep and parallel.tp";
-    require_memory(model, room, bytes, "weights, gradients and moments", advice);
+    require_memory(model, room, bytes, held, advice);
   };
   require_state(least_training_state_bytes(model, layout, lora || !found.frozen.empty(),
                                            config.train.type()));  // before a name is made
   found.whole =
       std::make_unique<ParameterSet>(declare_parameters(model, Mesh::single(), found.frozen, DType::f32, lora));
-  check_frozen(*found.whole, found.frozen);
+  if (!found.converts) check_frozen(*found.whole, found.frozen);
   const std::uint64_t state = training_state_bytes(model, layout, found.frozen, config.train.type(), lora);
   require_state(state);
   if (lora) found.adapters = describe_adapters(config, found);
@@ -187,6 +218,7 @@ RunParts build(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> 
           .checkpoint = {},
           .left_behind = 0,
           .state = {},
+          .converts = found.converts,
           .notes = std::move(notes),
           .training = std::move(training),
           .signals = nullptr};
@@ -285,10 +317,12 @@ void begin_controller(RunParts& parts) {
   if (controller) parts.state.controller = controller->state();
 }
 
-// A benchmark's weights stay marked as such, whatever comes after.
-void mark_forced_routing(RunParts& parts) {
+// What config.json says beside the shape is the checkpoint's, wherever its run took it from. A benchmark's weights stay marked as
+// such, whatever comes after.
+void keep_what_was_said(RunParts& parts) {
   if (!parts.checkpoint.empty() && !parts.adapters) {
     const HfConfig before = read_hf_config(parts.checkpoint / "model");
+    parts.hf.kept = before.kept;
     parts.hf.forced_routing = before.forced_routing;
     if (!before.forced_routing.empty())
       parts.notes.push_back(fmt::format(
@@ -352,7 +386,7 @@ void load_beginning(RunParts& parts) {
   check_same_base(parts);
   begin_selection_bias(parts);
   begin_controller(parts);
-  mark_forced_routing(parts);
+  keep_what_was_said(parts);
 }
 
 }  // namespace

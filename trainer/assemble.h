@@ -85,6 +85,7 @@ struct RunParts {
   std::filesystem::path checkpoint;          // where the run goes on from; empty: from weights, or afresh
   std::int64_t left_behind = 0;              // parameters whose moments that has and this run does not; the root's
   TrainingState state;                       // of the checkpoint; else step 0
+  bool converts = false;                     // no step is made of the weights of model.from: they are all that is held
   std::vector<std::string> notes;            // on how what steers the balance begins, where that is to be said
   TrainingParts training;                    // with the weights of the run's beginning
   std::unique_ptr<StopSignals> signals;      // from the start of assemble on
@@ -100,6 +101,7 @@ struct RunParts {
             mesh,
             hf,
             carried_files,
+            static_cast<std::uint64_t>(config.checkpoint.max_shard_bytes),
             adapters ? &*adapters : nullptr};
   }
 };

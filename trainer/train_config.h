@@ -113,6 +113,7 @@ struct CheckpointConfig {
   std::int64_t keep = 2;        // the latest so many are kept
   std::string resume = "auto";  // auto: from the latest checkpoint if there is one; never; or a checkpoint's path
   ExportType export_dtype = ExportType::of_run;
+  std::int64_t max_shard_bytes = 5'000'000'000;  // of a file of tensors; a larger tensor has one of its own
 
   bool operator==(const CheckpointConfig&) const = default;
 
@@ -122,6 +123,7 @@ struct CheckpointConfig {
     visit.integer("keep", self.keep, "[1, 1000000]");
     visit.path("resume", self.resume);
     visit.choice("export_dtype", self.export_dtype);
+    visit.integer("max_shard_bytes", self.max_shard_bytes, "[1, 9223372036854775807]");
   }
 };
 

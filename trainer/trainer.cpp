@@ -54,6 +54,9 @@ void Trainer::begin_afresh() {
   open_record(false);
   if (aside) record_.say(fmt::format("earlier results were moved to {}", aside->string()));
   if (!parts_.from.empty()) record_.say(fmt::format("weights from {}", parts_.from.string()));
+  if (parts_.converts)
+    record_.say(fmt::format("train.steps is 0: the weights are written again, in {}; the checkpoint has no moments",
+                            parts_.hf.weights == DType::bf16 ? "bf16" : "f32"));
 }
 
 void Trainer::resume() {

@@ -27,19 +27,23 @@ void check_basename(const std::string& name, const std::string& where) {
                     quote_for_message(name)));
 }
 
+bool is_pickle(const fs::path& file) {
+  const std::string extension = file.extension().string();
+  return extension == ".bin" || extension == ".pt" || extension == ".pth" || extension == ".ckpt";
+}
+
 // Says what the directory holds instead of safetensors files, if it is something we know.
 [[noreturn]] void refuse_without_weights(const fs::path& directory) {
   std::string pickle, other;
   for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
     const std::string name = entry.path().filename().string();
-    const std::string extension = entry.path().extension().string();
-    if (extension == ".bin" || extension == ".pt" || extension == ".pth" || extension == ".ckpt")
+    if (is_pickle(entry.path()))
       pickle = std::max(pickle, name);
-    else if (extension == ".safetensors")
+    else if (entry.path().extension() == ".safetensors")
       other = std::max(other, name);
   }
-  const std::string missing =
-      fmt::format("{} holds neither {} nor {}", directory.string(), kSingleWeightsFile, kWeightsIndexFile);
+  const std::string missing = fmt::format("{} holds neither {} nor {}, nor Mistral's {}", directory.string(),
+                                          kSingleWeightsFile, kWeightsIndexFile, kMistralWeightsFile);
   if (!other.empty())
     throw std::runtime_error(
         fmt::format("{}; {} is not part of that layout (a missing index, or another tool's naming). "
@@ -53,6 +57,17 @@ void check_basename(const std::string& name, const std::string& where) {
   throw std::runtime_error(missing + ": expected the directory of a model with its weights");
 }
 
+// Mistral's files where no index lists them, in the order of their names.
+std::vector<fs::path> mistral_files(const fs::path& directory) {
+  std::vector<fs::path> files;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("consolidated") && name.ends_with(".safetensors")) files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
 // "a, b, c and 7 more"
 std::string listed(const std::vector<std::string>& names) {
   constexpr std::size_t most = 5;
@@ -64,14 +79,15 @@ std::string listed(const std::vector<std::string>& names) {
 }
 
 // Both directions in one message: what the index promises and the file lacks, what the file has beyond the index.
-void check_against_index(const SafetensorsReader& reader, const std::set<std::string>& promised) {
+void check_against_index(const SafetensorsReader& reader, const std::set<std::string>& promised,
+                         const char* index_file) {
   std::vector<std::string> missing, unlisted;
   for (const std::string& name : promised)
     if (reader.find(name) == nullptr && !is_computed_buffer(name)) missing.push_back(name);
   for (const TensorInfo& tensor : reader.tensors())
     if (!promised.contains(tensor.name) && !is_computed_buffer(tensor.name)) unlisted.push_back(tensor.name);
   if (missing.empty() && unlisted.empty()) return;
-  std::string message = fmt::format("{} and {} disagree", reader.path(), kWeightsIndexFile);
+  std::string message = fmt::format("{} and {} disagree", reader.path(), index_file);
   if (!missing.empty()) message += "; the file lacks " + listed(missing);
   if (!unlisted.empty()) message += "; the index does not place there " + listed(unlisted);
   throw std::runtime_error(message +
@@ -85,21 +101,26 @@ TensorDirectory::TensorDirectory(const fs::path& directory) : directory_(directo
   if (!fs::is_directory(directory, ignored))
     throw std::runtime_error(
         fmt::format("{} is not a directory, expected the directory of a model", directory.string()));
-  const bool single = present(directory / kSingleWeightsFile), sharded = present(directory / kWeightsIndexFile);
+  if (open_layout(kSingleWeightsFile, kWeightsIndexFile) || open_layout(kMistralWeightsFile, kMistralIndexFile)) return;
+  const std::vector<fs::path> numbered = mistral_files(directory);
+  if (numbered.empty()) refuse_without_weights(directory);
+  for (const fs::path& file : numbered) add(SafetensorsReader(file));
+}
+
+// Whether the directory has one of the two, which is then open.
+bool TensorDirectory::open_layout(const char* single_file, const char* index_file) {
+  const bool single = present(directory_ / single_file), sharded = present(directory_ / index_file);
   if (single && sharded)
     throw std::runtime_error(
         fmt::format("{} holds both {} and {}: which one is meant cannot be known; remove the stale one",
-                    directory.string(), kSingleWeightsFile, kWeightsIndexFile));
-  if (single)
-    add(SafetensorsReader(directory / kSingleWeightsFile));
-  else if (sharded)
-    open_sharded();
-  else
-    refuse_without_weights(directory);
+                    directory_.string(), single_file, index_file));
+  if (single) add(SafetensorsReader(directory_ / single_file));
+  if (sharded) open_sharded(index_file);
+  return single || sharded;
 }
 
-void TensorDirectory::open_sharded() {
-  const fs::path index_path = directory_ / kWeightsIndexFile;
+void TensorDirectory::open_sharded(const char* index_file) {
+  const fs::path index_path = directory_ / index_file;
   const Json index = read_json_file(index_path);
   const JsonReader map = JsonReader(index, index_path.string()).require_object("weight_map");
   std::map<std::string, std::set<std::string>> by_file;
@@ -119,14 +140,19 @@ void TensorDirectory::open_sharded() {
                                          index_path.string(), absent.size(), by_file.size(), listed(absent)));
   for (const auto& [file, tensors] : by_file) {
     SafetensorsReader reader(directory_ / file);
-    check_against_index(reader, tensors);
+    check_against_index(reader, tensors, index_file);
     add(std::move(reader));
   }
 }
 
 void TensorDirectory::add(SafetensorsReader reader) {
   for (const TensorInfo& tensor : reader.tensors()) {
-    holder_.emplace(tensor.name, readers_.size());
+    const auto [place, first] = holder_.emplace(tensor.name, readers_.size());
+    if (!first && !is_computed_buffer(tensor.name))
+      throw std::runtime_error(
+          fmt::format("{} and {} both hold {}, expected each tensor in one file: files that hold a slice of every "
+                      "tensor each, one for every GPU, are not read; another save's file may be left over",
+                      readers_[place->second].path(), reader.path(), quote_for_message(tensor.name)));
     names_.push_back(tensor.name);
   }
   readers_.push_back(std::move(reader));

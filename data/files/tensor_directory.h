@@ -1,5 +1,7 @@
-// The weights of a Hugging Face directory: one model.safetensors, or model-0000i-of-0000n.safetensors files under a
-// model.safetensors.index.json. Nothing but these names is opened, and no pickle is ever read.
+// The weights of a model's directory: one model.safetensors, or model-0000i-of-0000n.safetensors files under a
+// model.safetensors.index.json, as Hugging Face has them. Where it has neither, Mistral's own files: a
+// consolidated.safetensors, the files under a consolidated.safetensors.index.json, or all consolidated*.safetensors.
+// Nothing but these names is opened, and no pickle is ever read.
 //
 // Errors: std::runtime_error that names the directory or file, what was found and what to do.
 #pragma once
@@ -18,6 +20,8 @@ namespace smoe {
 
 inline constexpr char kSingleWeightsFile[] = "model.safetensors";
 inline constexpr char kWeightsIndexFile[] = "model.safetensors.index.json";
+inline constexpr char kMistralWeightsFile[] = "consolidated.safetensors";
+inline constexpr char kMistralIndexFile[] = "consolidated.safetensors.index.json";
 
 // A buffer that older software saved beside the weights and that everybody computes anew; it is nobody's weight.
 inline bool is_computed_buffer(std::string_view name) {
@@ -25,8 +29,8 @@ inline bool is_computed_buffer(std::string_view name) {
 }
 
 // Opening checks everything: each listed file is there, regular (symlinks are followed) and valid, holds exactly the
-// tensors that the index gives it (computed buffers aside), and no name leads out of the directory. Const members are
-// thread-safe.
+// tensors that the index gives it (computed buffers aside), no tensor is in two files, and no name leads out of the
+// directory. Const members are thread-safe.
 class TensorDirectory {
  public:
   explicit TensorDirectory(const std::filesystem::path& directory);
@@ -46,7 +50,8 @@ class TensorDirectory {
   std::span<const std::byte> raw(const std::string& name) const { return reader_of(name).raw(name); }
 
  private:
-  void open_sharded();
+  bool open_layout(const char* single_file, const char* index_file);
+  void open_sharded(const char* index_file);
   void add(SafetensorsReader reader);
   const SafetensorsReader& reader_of(const std::string& name) const;
 

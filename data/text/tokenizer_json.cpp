@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "data/text/sentencepiece_tokenizer.h"
+#include "data/text/tokenizer.h"
 #include "data/files/utf8.h"
 
 namespace smoe {
@@ -250,6 +251,12 @@ std::int64_t vocab_size_of_tokenizer_json(const std::filesystem::path& path) {
     for (const Json& token : document.require_array("added_tokens"))
       size = std::max(size, JsonReader(token, path.string() + ": added_tokens").require_int("id", 0, largest_id) + 1);
   return size;
+}
+
+std::int64_t vocabulary_of_directory(const std::filesystem::path& directory) {
+  if (std::filesystem::exists(directory / "tokenizer.model")) return load_tokenizer(directory.string())->vocab_size();
+  const std::filesystem::path listed = directory / "tokenizer.json";
+  return std::filesystem::exists(listed) ? vocab_size_of_tokenizer_json(listed) : 0;
 }
 
 }  // namespace smoe

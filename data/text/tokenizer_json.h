@@ -32,4 +32,8 @@ std::vector<const Json*> tokenizer_json_steps(const Json& document, const char* 
 // One more than the largest id of its vocabulary and its added tokens. Throws std::runtime_error where it is malformed.
 std::int64_t vocab_size_of_tokenizer_json(const std::filesystem::path& path);
 
+// How many ids mean something to the tokenizer of a directory, also of a tokenizer.json of a kind that is not read; 0: it has
+// none that is known. A model may have rows for more.
+std::int64_t vocabulary_of_directory(const std::filesystem::path& directory);
+
 }  // namespace smoe

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <functional>
 #include <numeric>
 
 #include "data/files/json.h"
@@ -211,6 +212,51 @@ TEST_F(ShardedTensorDirectoryBadInput, SingleFileAndIndexTogether) {
   expect_refusal({"both model.safetensors and model.safetensors.index.json", "remove"});
 }
 
+// kSpecs in files of `in_file` tensors each.
+void write_mistral_files(const fs::path& directory, std::size_t in_file,
+                         const std::function<std::string(std::size_t)>& name_of) {
+  for (std::size_t first = 0; first < kSpecs.size(); first += in_file) {
+    const std::vector<TensorSpec> some(kSpecs.begin() + static_cast<std::ptrdiff_t>(first),
+                                       kSpecs.begin() + static_cast<std::ptrdiff_t>(first + in_file));
+    auto writer = SafetensorsWriter::create(directory / name_of(first / in_file), some);
+    for (const TensorSpec& spec : some) writer.write_f32(spec.name, 0, values_of(spec));
+    writer.finish();
+  }
+}
+
+TEST(TensorDirectory, MistralsFilesWholeOrNumberedOrUnderTheirIndex) {
+  const auto numbered = [](std::size_t i) { return "consolidated.0" + std::to_string(i) + ".safetensors"; };
+  ScratchDir whole, many, indexed;
+  write_mistral_files(whole.path(), 4, [](std::size_t) { return std::string(kMistralWeightsFile); });
+  expect_directory_reads_back(whole.path());
+  write_mistral_files(many.path(), 2, numbered);
+  expect_directory_reads_back(many.path());
+  EXPECT_EQ(TensorDirectory(many.path()).files().size(), 2u);
+  write_mistral_files(indexed.path(), 2, [&](std::size_t i) { return "part-" + std::to_string(i) + ".safetensors"; });
+  Json map = Json::object();
+  for (std::size_t i = 0; i < kSpecs.size(); ++i)
+    map[kSpecs[i].name] = "part-" + std::to_string(i / 2) + ".safetensors";
+  write_json_file(indexed / kMistralIndexFile, Json{{"weight_map", map}});
+  expect_directory_reads_back(indexed.path());
+  fs::remove(indexed / "part-1.safetensors");
+  expect_refused([&] { TensorDirectory directory(indexed.path()); }, {kMistralIndexFile, "part-1.safetensors"});
+}
+
+TEST(TensorDirectory, HuggingFacesFilesAreReadWhereBothAreThere) {
+  ScratchDir scratch;
+  write_directory(scratch.path());
+  spill(scratch / kMistralWeightsFile, "not even safetensors");
+  expect_directory_reads_back(scratch.path());
+}
+
+TEST(TensorDirectoryBadInput, ATensorInTwoFiles) {
+  ScratchDir scratch;
+  write_mistral_files(scratch.path(), 4, [](std::size_t) { return std::string("consolidated.00.safetensors"); });
+  write_mistral_files(scratch.path(), 4, [](std::size_t) { return std::string("consolidated.01.safetensors"); });
+  expect_refused([&] { TensorDirectory directory(scratch.path()); },
+                 {"consolidated.00.safetensors and ", "consolidated.01.safetensors both hold \"embed\""});
+}
+
 TEST(TensorDirectoryBadInput, PicklesAreRefusedWithAWayOut) {
   ScratchDir scratch;
   expect_refused([&] { TensorDirectory directory(scratch.path()); }, {"holds neither"});
@@ -218,8 +264,8 @@ TEST(TensorDirectoryBadInput, PicklesAreRefusedWithAWayOut) {
   spill(scratch / "pytorch_model.bin", "\x80\x02");
   expect_refused([&] { TensorDirectory directory(scratch.path()); },
                  {"pytorch_model.bin", "pickle", "safe_serialization"});
-  spill(scratch / "consolidated.safetensors", "");
-  expect_refused([&] { TensorDirectory directory(scratch.path()); }, {"consolidated.safetensors", "naming"});
+  spill(scratch / "weights.safetensors", "");
+  expect_refused([&] { TensorDirectory directory(scratch.path()); }, {"weights.safetensors", "naming"});
   expect_refused([&] { TensorDirectory directory(scratch / "absent"); }, {"absent is not a directory"});
   expect_refused([&] { TensorDirectory directory(scratch / "config.json"); }, {"is not a directory"});
 }

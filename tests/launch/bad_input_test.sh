@@ -367,6 +367,23 @@ case_model_missing_tensor() {
   refuses_weights '{"lm_head.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}' 8 \
     'model\.embed_tokens\.weight: missing' 'experts\.0\.w1\.weight: missing'
 }
+# Pickles, quantised weights, and a directory that would be written into.
+case_model_directories_that_are_refused_by_name() {
+  trained
+  cp -r run/checkpoints/step-000002/model model
+  expect 1 'model.safetensors: is a file' -- "$smoe" eval --model model/model.safetensors --data shards
+  sed -e '/^model:/,/max_position_embeddings/d' config.yaml >from.yaml
+  printf 'model: {from: model}\n' >>from.yaml
+  expect 1 'train.output_dir: model is itself the directory of model.from' -- "$smoe" train from.yaml train.output_dir=model
+  absent model/train.log model/checkpoints
+  sed -i 's/"vocab_size"/"quantization_config": {"quant_method": "gptq", "bits": 4}, "vocab_size"/' model/config.json
+  expect '1|2' 'quantization_config' 'gptq' '4 bits' -- "$smoe" train from.yaml train.output_dir=out
+  rm model/*.safetensors
+  cp run/checkpoints/step-000002/model/config.json model
+  printf x >model/pytorch_model.bin
+  expect 1 'pytorch_model.bin' 'pickle' 'safe_serialization' -- "$smoe" eval --model model --data shards
+}
+
 case_generate_id_outside_vocabulary() {
   trained
   expect '1|2' '259' -- "$smoe" generate --model run --prompt-ids 1,259 --max-tokens 2

@@ -7,7 +7,7 @@ set -euo pipefail
 configs=$root/configs
 
 case_help_lists_every_command() {
-  expect 0 prepare train verify sweep eval generate logits analyze bench units upcycle merge report 'plan.*not available yet' -- "$smoe" --help
+  expect 0 prepare train verify sweep eval generate logits analyze bench units upcycle merge resize report 'plan.*not available yet' -- "$smoe" --help
   expect 0 CONFIG key=value --print-config --dry-run -- "$smoe" train --help
 }
 case_version() { expect 0 '^smoe [0-9]+\.[0-9]+\.[0-9]+$' -- "$smoe" --version; }

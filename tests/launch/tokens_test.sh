@@ -25,6 +25,27 @@ case_ids_beyond_the_tokenizer_are_never_drawn() {
   expect 0 'document' -- "$smoe" generate --model run --tokenizer bytes --prompt 'document' --max-tokens 100 --greedy
 }
 
+# Wider, a model does what it did with the same tokenizer; narrower, it is no model for that or for the data.
+case_a_vocabulary_is_resized() {
+  model_of 259
+  expect 0 'wide: a vocabulary of 320 .61 rows more, each the mean' -- "$smoe" resize --model run --vocab 320 --out wide
+  expect 0 'perplexity' -- "$smoe" eval --model wide --data shards --seq 16
+  [ "$("$smoe" generate --model wide --tokenizer bytes --prompt-ids 5 --max-tokens 100 --threads 1 | largest)" -lt 259 ] || fail "a padded id was drawn"
+  sed -e '/^model:/,/max_position_embeddings/d' -e 's/output_dir: run/output_dir: second/' config.yaml >second.yaml
+  printf 'model: {from: wide}\n' >>second.yaml
+  expect 0 'saved second' -- "$smoe" train second.yaml
+  grep -q '"vocab_size": 320' second/checkpoints/step-000001/model/config.json || fail "the run has another vocabulary"
+  expect 1 'wide holds' 'new or empty' -- "$smoe" resize --model run --vocab 320 --out wide
+  expect 1 'is what is read' -- "$smoe" resize --model wide --vocab 400 --out wide
+  expect 0 '159 rows fewer' -- "$smoe" resize --model run --vocab 100 --out narrow
+  expect 1 'tokenizer has 259 ids, the model in narrow only 100' -- "$smoe" generate --model narrow --tokenizer bytes --prompt a
+  expect 1 'vocabulary of 259' '100' -- "$smoe" eval --model narrow --data shards --seq 16
+  printf '{"model": {"type": "WordPiece", "vocab": {"a": 0, "b": 259}}}' >wide/tokenizer.json
+  expect 1 'vocab 259' 'has 260 ids' -- "$smoe" resize --model wide --vocab 259 --out cut
+  expect 2 'vocab' -- "$smoe" resize --model wide --vocab 0 --out cut
+  absent cut .cut.unfinished
+}
+
 case_a_tokenizer_that_is_not_read_bounds_the_ids_and_takes_no_other_data() {
   model_of 1024
   cp -r "$model" plain

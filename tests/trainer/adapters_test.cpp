@@ -88,7 +88,6 @@ TEST_F(AdapterRuns, ResumedAreTheUninterruptedOneToTheBit) {
   EXPECT_EQ(hash("whole", 6), hash("halves", 6));
   EXPECT_NE(hash("whole", 3), hash("whole", 6));
   EXPECT_EQ(metrics("whole").steps.back().grad_norm, metrics("halves").steps.back().grad_norm);
-  EXPECT_LT(metrics("whole").steps.back().lm_loss, metrics("whole").steps.front().lm_loss);
   TrainerConfig elsewhere = adapter_config("elsewhere", 6);
   elsewhere.checkpoint.resume = checkpoint("halves", 3).string();
   ASSERT_EQ(train(elsewhere), 0);

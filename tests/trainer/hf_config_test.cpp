@@ -187,6 +187,42 @@ TEST_F(HfConfigTest, GenerationStopsAtTheIdsOfBothFiles) {
     EXPECT_TRUE(mentions(message_of([&] { stops({2}, bad); }), {"generation_config.json"})) << bad;
 }
 
+TEST_F(HfConfigTest, KeysThatNothingHereDecidesAreWrittenBack) {
+  // As transformers 4 and 5 write them, and as others add to them.
+  const auto config = read(released(
+      R"(, "attention_dropout": 0.1, "output_router_logits": true, "router_jitter_noise": 0.01, "use_cache": false,
+      "transformers_version": "4.36.0.dev0", "torch_dtype": "bfloat16", "dtype": "float16", "_name_or_path": "mistralai/other",
+      "auto_map": {"AutoModel": "modeling.M"}, "quantization_config": null, "num_experts": 8, "partial_rotary_factor": 1.0,
+      "rope_parameters": {"rope_theta": 1000000.0, "rope_type": "default"}, "license": "apache-2.0", "layers_tuned": [3, 4.5])"));
+  EXPECT_EQ(config.kept,
+            parse_json(R"({"attention_dropout": 0.1, "output_router_logits": true, "router_jitter_noise": 0.01,
+      "use_cache": false, "transformers_version": "4.36.0.dev0", "license": "apache-2.0", "layers_tuned": [3, 4.5]})",
+                       "expected"));
+  write_hf_config(scratch.path(), config);
+  const Json written = read_json_file(scratch.path() / "config.json");
+  for (const auto& [key, value] : config.kept.items()) EXPECT_EQ(written.at(key), value) << key;
+  EXPECT_EQ(written.at("torch_dtype"), "float32") << "the type of what is written";
+  for (const char* gone : {"dtype", "_name_or_path", "auto_map", "quantization_config", "num_experts"})
+    EXPECT_FALSE(written.contains(gone)) << gone;
+  EXPECT_EQ(read_hf_config(scratch.path()).kept, config.kept);
+}
+
+// What is kept cannot take the place of what is known: every key that is written by name is one that is not kept, or one that
+// transformers' own runs are set by.
+TEST_F(HfConfigTest, NoKeyOfTheShapeIsKept) {
+  HfConfig config;
+  config.model.scoring_func = Score::sigmoid;
+  config.model.rope_scaling = {.type = RopeType::linear, .factor = 2};
+  config.pad = 3;
+  config.forced_routing = "uniform";
+  write_hf_config(scratch.path(), config);
+  std::vector<std::string> kept;
+  const Json found = read_hf_config(scratch.path()).kept;
+  for (const auto& [key, value] : found.items()) kept.push_back(key);
+  EXPECT_EQ(kept, (std::vector<std::string>{"attention_dropout", "output_router_logits", "router_jitter_noise",
+                                            "use_cache"}));
+}
+
 using HfConfigBadInput = HfConfigTest;
 
 TEST_F(HfConfigBadInput, RefusesWhatWouldBeComputedDifferently) {

@@ -4,89 +4,19 @@
 #include <algorithm>
 #include <cstddef>
 #include <functional>
-#include <map>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "data/files/tensor_directory.h"
-#include "tests/trainer/training_fixture.h"
-#include "trainer/inference.h"
 #include "tests/support/message_of.h"
+#include "tests/trainer/foreign_weights.h"
 
 namespace smoe {
 namespace {
 
 namespace fs = std::filesystem;
-using Weights =
-    std::map<std::string, std::pair<std::vector<std::int64_t>, std::vector<float>>>;  // name -> shape, values
-
-class ForeignWeights : public TrainingTest {
- protected:
-  // What an untrained run exports.
-  const fs::path& exported() {
-    if (exported_.empty()) {
-      auto c = config("run");
-      c.train.steps = 0;
-      EXPECT_EQ(train(c), 0);
-      exported_ = checkpoint("run", 0) / "model";
-    }
-    return exported_;
-  }
-  Weights weights() {
-    const TensorDirectory directory(exported());
-    Weights all;
-    for (const std::string& name : directory.names()) {
-      const TensorInfo& info = directory.info(name);
-      std::vector<float> values(static_cast<std::size_t>(info.elements()));
-      directory.read_f32(name, values.data(), 0, info.elements());
-      all[name] = {info.shape, values};
-    }
-    return all;
-  }
-  // A directory of these weights with the exported config.json, whose keys `more` replaces.
-  fs::path write(const Weights& all, const Json& more = Json::object(),
-                 std::uint64_t max_shard_bytes = kDefaultMaxShardBytes) {
-    const fs::path directory = root() / fmt::format("foreign-{}", written_++);
-    fs::create_directory(directory);
-    Json json = read_json_file(exported() / "config.json");
-    json.update(more);
-    write_json_file(directory / "config.json", json);
-    std::vector<TensorSpec> specs;
-    for (const auto& [name, tensor] : all) specs.push_back({name, TensorType::f32, tensor.first});
-    auto writer = TensorDirectoryWriter::create(directory, specs, max_shard_bytes);
-    for (const auto& [name, tensor] : all) writer.write_f32(name, 0, tensor.second);
-    writer.finish();
-    return directory;
-  }
-  std::vector<float> logits_of(const fs::path& directory) {
-    InferenceModel model(directory, mesh(), 16, make_cpu_backend(1));
-    const std::vector<std::int32_t> ids{1, 5, 60, 7, 7, 3, 22, 41};
-    Context context = model.fresh_context();
-    const TokenBatch batch = make_token_batch(context.backend, context.activations, 1, 8, ids);
-    Mixtral::Saved saved;
-    model.model().forward(context, batch, Keep::all, saved);
-    const Tensor out = context.activations.take({8, 61});
-    model.model().logits(context, saved.hidden, out);
-    std::vector<float> host(static_cast<std::size_t>(out.elements()));
-    model.backend().copy_to_host(host.data(), out);
-    return host;
-  }
-  static Weights renamed(const Weights& all, const std::vector<std::pair<std::string, std::string>>& changes) {
-    Weights out;
-    for (const auto& [name, tensor] : all) {
-      std::string other = name;
-      for (const auto& [from, to] : changes)
-        if (const auto at = other.find(from); at != std::string::npos) other.replace(at, from.size(), to);
-      out[other] = tensor;
-    }
-    return out;
-  }
-
- private:
-  fs::path exported_;
-  int written_ = 0;
-};
+using Weights = NamedWeights;
 
 TEST_F(ForeignWeights, NamesOfExpertsOneByOne) {
   const auto expected = logits_of(exported());

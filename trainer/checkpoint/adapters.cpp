@@ -12,19 +12,6 @@
 namespace smoe {
 namespace fs = std::filesystem;
 
-fs::path find_adapter_directory(const fs::path& argument) {
-  const fs::path path = argument.has_filename() ? argument : argument.parent_path();  // without a trailing slash
-  for (const fs::path& directory : {path, path / adapter_folder})
-    if (fs::exists(directory / kAdapterConfigFile)) return directory;
-  for (const fs::path& checkpoints : {path / "checkpoints", path})
-    if (const auto latest = latest_checkpoint(checkpoints); latest && fs::exists(*latest / adapter_folder))
-      return *latest / adapter_folder;
-  throw std::runtime_error(fmt::format(
-      "{}: no adapter found: expected a PEFT directory (adapter_config.json and {}), a checkpoint of a run with lora "
-      "(step-N), or such a run's directory",
-      argument.string(), kAdapterFile));
-}
-
 void check_same_adapters(const fs::path& checkpoint, const AdapterRun& run, const ModelConfig& model) {
   if (!fs::exists(checkpoint / adapter_folder))
     throw std::runtime_error(fmt::format(

@@ -16,12 +16,6 @@ struct AdapterRun {
   std::string fingerprint;     // of that directory (fingerprint_model_directory)
 };
 
-inline constexpr char adapter_folder[] = "adapter";
-
-// The PEFT directory that an --adapter or lora.from argument means: itself, step-N/adapter, or a run's latest. Throws
-// std::runtime_error where there is none.
-std::filesystem::path find_adapter_directory(const std::filesystem::path& argument);
-
 // Throws std::runtime_error where a checkpoint to resume from is of weights, or of adapters of another configuration, with one
 // line a key.
 void check_same_adapters(const std::filesystem::path& checkpoint, const AdapterRun& run, const ModelConfig& model);

@@ -148,7 +148,7 @@ void write_owned(const fs::path& checkpoint, const CheckpointContent& content, c
       writer.finish();
       continue;
     }
-    auto writer = TensorDirectoryWriter::open_for_slices(checkpoint / folder, tensors);
+    auto writer = TensorDirectoryWriter::open_for_slices(checkpoint / folder, tensors, content.max_shard_bytes);
     for (const TensorGroup& group : groups)
       if (group.folder == folder) write_parts(writer, content.backend, content.parameters, group.parts, group.prefix);
     if (folder == "model") write_selection_bias(writer, content);
@@ -166,12 +166,12 @@ void write_model_files(const fs::path& checkpoint, const CheckpointContent& cont
   for (const TokenizerFile& file : content.carried_files) write_file_atomically(directory / file.name, file.bytes);
 }
 
-void lay_out_folder(const fs::path& directory, const std::vector<TensorSpec>& tensors) {
+void lay_out_folder(const fs::path& directory, const std::vector<TensorSpec>& tensors, std::uint64_t max_shard_bytes) {
   make_directories(directory);
   if (directory.filename() == adapter_folder)
     SafetensorsWriter::lay_out(directory / kAdapterFile, tensors, {{"format", "pt"}});
   else
-    TensorDirectoryWriter::lay_out(directory, tensors);
+    TensorDirectoryWriter::lay_out(directory, tensors, max_shard_bytes);
 }
 
 void write_state(const fs::path& path, const TrainingState& s) {
@@ -292,13 +292,15 @@ fs::path save_checkpoint(const fs::path& directory, const CheckpointContent& con
     require_whole(groups, owned);
     make_directories(directory);
     hidden.emplace(unfinished);
-    for (const auto& [folder, tensors] : folders) lay_out_folder(unfinished / folder, tensors);
+    for (const auto& [folder, tensors] : folders)
+      lay_out_folder(unfinished / folder, tensors, content.max_shard_bytes);
   });
   together(world, "checkpoint.write", [&] { write_owned(unfinished, content, groups); });
   together(world, "checkpoint.commit", [&] {
     if (!root) return;
     for (const auto& [folder, tensors] : folders)
-      if (folder != adapter_folder) TensorDirectoryWriter::write_index(unfinished / folder, tensors);
+      if (folder != adapter_folder)
+        TensorDirectoryWriter::write_index(unfinished / folder, tensors, content.max_shard_bytes);
     write_model_files(unfinished, content);
     write_state(unfinished / "state.json", state);
     write_manifest(unfinished, state.step);
@@ -397,7 +399,7 @@ void verify_model_directory(const fs::path& directory) {
 
 std::string fingerprint_model_directory(const fs::path& directory) {
   constexpr std::uint64_t sample = std::uint64_t{1} << 20;
-  std::string parts = sha256_file(directory / "config.json");
+  std::string parts = sha256_file(hf_config_file(directory));
   if (const auto checkpoint = checkpoint_of(directory)) {
     parts += sha256_file(*checkpoint / "manifest.json");
   } else {
@@ -413,39 +415,14 @@ std::string fingerprint_model_directory(const fs::path& directory) {
   return sha256_hex(parts);
 }
 
-std::int64_t check_same_trained(const fs::path& checkpoint, const ParameterSet& whole) {
-  const TensorDirectory moments(checkpoint / "optimizer");
-  std::vector<std::string> thawed;
-  std::int64_t left_behind = 0;
-  for (const Parameter& p : whole) {
-    const bool has_moments = moments.contains(first_moment_prefix + p.name);
-    if (p.trainable && !has_moments) thawed.push_back(p.name);
-    if (!p.trainable && has_moments) ++left_behind;
-  }
-  if (thawed.empty()) return left_behind;
-  throw std::runtime_error(fmt::format(
-      "{}: {} parameter(s) that are trained now were frozen there and have no moments, {} the first: resume with the router.frozen and "
-      "train.freeze it was made with, or begin another run from its weights with model.from",
-      checkpoint.string(), thawed.size(), thawed.front()));
+namespace {
+
+// What a conversion wrote (0 steps from the weights of a directory): moments are zero before the first update, and left away.
+bool is_conversion(const TensorDirectory& optimizer, const TrainingState& state) {
+  return optimizer.names().empty() && state.updates == 0;
 }
 
-TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointContent& content) {
-  const TensorDirectory optimizer(checkpoint / "optimizer");
-  const ShowNumbers masters = content.optimizer.keeps_masters();
-  const ModelConfig& model = content.config.model;
-  if (content.adapters) {
-    const fs::path directory = checkpoint / adapter_folder;
-    load_adapter(directory, read_peft_config(directory, model), model, content.backend, content.parameters, masters);
-  } else {
-    load_weights(checkpoint / "model", content.backend, model, content.parameters, false, masters);
-    if (const auto biases = load_selection_bias(checkpoint / "model", model); !biases.empty())
-      content.selection_bias.set(biases);
-  }
-  load_masters(optimizer, content.backend, content.parameters, master_prefix, masters);
-  for (const TensorGroup& group : tensor_groups(content))
-    if (group.folder == "optimizer" && group.prefix != master_prefix)
-      read_parts(optimizer, content.backend, content.parameters, group.parts, group.prefix);
-
+TrainingState read_state(const fs::path& checkpoint) {
   const fs::path path = checkpoint / "state.json";
   const Json document = read_json_file(path);
   const JsonReader json(document, path.string());
@@ -463,39 +440,43 @@ TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointConten
           .base = json.has("base") ? json.require_string("base") : ""};
 }
 
-fs::path find_checkpoint_directory(const fs::path& argument) {
-  const fs::path path = argument.has_filename() ? argument : argument.parent_path();  // without a trailing slash
-  for (const fs::path& directory : {path, path.parent_path()})
-    if (fs::exists(directory / "state.json")) return directory;
-  for (const fs::path& checkpoints : {path / "checkpoints", path})
-    if (const auto latest = latest_checkpoint(checkpoints); latest && fs::exists(*latest / "state.json"))
-      return *latest;
+}  // namespace
+
+std::int64_t check_same_trained(const fs::path& checkpoint, const ParameterSet& whole) {
+  const TensorDirectory moments(checkpoint / "optimizer");
+  if (is_conversion(moments, read_state(checkpoint))) return 0;
+  std::vector<std::string> thawed;
+  std::int64_t left_behind = 0;
+  for (const Parameter& p : whole) {
+    const bool has_moments = moments.contains(first_moment_prefix + p.name);
+    if (p.trainable && !has_moments) thawed.push_back(p.name);
+    if (!p.trainable && has_moments) ++left_behind;
+  }
+  if (thawed.empty()) return left_behind;
   throw std::runtime_error(fmt::format(
-      "checkpoint.resume: {} is not a checkpoint (no state.json); to start from its weights alone, use model.from",
-      argument.string()));
+      "{}: {} parameter(s) that are trained now were frozen there and have no moments, {} the first: resume with the router.frozen and "
+      "train.freeze it was made with, or begin another run from its weights with model.from",
+      checkpoint.string(), thawed.size(), thawed.front()));
 }
 
-fs::path find_model_directory(const fs::path& argument) {
-  const fs::path path = argument.has_filename() ? argument : argument.parent_path();  // without a trailing slash
-  if (fs::exists(path / "config.json")) return path;
-  if (fs::exists(path / "model" / "config.json")) return path / "model";
-  const auto refuse_adapter = [&](const fs::path& directory) {
-    if (fs::exists(directory / kAdapterConfigFile))
-      throw std::runtime_error(fmt::format(
-          "{}: holds an adapter and no weights: expected the model that it stands beside, and the adapter as --adapter {}",
-          directory.string(), directory.string()));
-  };
-  refuse_adapter(path);
-  refuse_adapter(path / adapter_folder);
-  for (const fs::path& checkpoints : {path / "checkpoints", path})
-    if (const auto latest = latest_checkpoint(checkpoints)) {
-      refuse_adapter(*latest / adapter_folder);
-      return *latest / "model";
-    }
-  throw std::runtime_error(fmt::format(
-      "{}: no model found: expected a Hugging Face directory (config.json and safetensors), a checkpoint (step-N), or a run directory "
-      "with checkpoints",
-      argument.string()));
+TrainingState load_checkpoint(const fs::path& checkpoint, const CheckpointContent& content) {
+  const TensorDirectory optimizer(checkpoint / "optimizer");
+  const TrainingState state = read_state(checkpoint);
+  const ShowNumbers masters = content.optimizer.keeps_masters();
+  const ModelConfig& model = content.config.model;
+  if (content.adapters) {
+    const fs::path directory = checkpoint / adapter_folder;
+    load_adapter(directory, read_peft_config(directory, model), model, content.backend, content.parameters, masters);
+  } else {
+    load_weights(checkpoint / "model", content.backend, model, content.parameters, false, masters);
+    if (const auto biases = load_selection_bias(checkpoint / "model", model); !biases.empty())
+      content.selection_bias.set(biases);
+  }
+  load_masters(optimizer, content.backend, content.parameters, master_prefix, masters);
+  for (const TensorGroup& group : tensor_groups(content))
+    if (group.folder == "optimizer" && group.prefix != master_prefix && !is_conversion(optimizer, state))
+      read_parts(optimizer, content.backend, content.parameters, group.parts, group.prefix);
+  return state;
 }
 
 }  // namespace smoe

@@ -17,12 +17,14 @@
 #include <vector>
 
 #include "data/files/json.h"
+#include "data/files/tensor_directory.h"
 #include "data/text/tokenizer_files.h"
 #include "model/max_vio_controller.h"
 #include "model/selection_bias.h"
 #include "optim/adamw.h"
 #include "parallel/parameter.h"
 #include "trainer/checkpoint/adapters.h"
+#include "trainer/checkpoint/directories.h"
 #include "trainer/checkpoint/hf_config.h"
 
 namespace smoe {
@@ -53,7 +55,8 @@ struct CheckpointContent {
   const Mesh& mesh;
   HfConfig config;
   const std::vector<TokenizerFile>& carried_files;  // stand in model/ as they are, over what would be written there
-  const AdapterRun* adapters = nullptr;             // what is trained in place of the weights; null: these are
+  std::uint64_t max_shard_bytes = kDefaultMaxShardBytes;  // of a file of tensors; a larger tensor has one of its own
+  const AdapterRun* adapters = nullptr;                   // what is trained in place of the weights; null: these are
 };
 
 std::string checkpoint_name(std::int64_t step);  // "step-000500"
@@ -83,14 +86,8 @@ std::string fingerprint_model_directory(const std::filesystem::path& directory);
 // names it. Returns how many parameters it trained that are frozen now, whose moments are left behind.
 std::int64_t check_same_trained(const std::filesystem::path& checkpoint, const ParameterSet& whole);
 // Weights, moments and selection bias into place, of this rank; of a run of adapters these and their moments, the weights have
-// been loaded. The checkpoint must have been verified.
+// been loaded. The checkpoint must have been verified. What a run of 0 steps converted has no moments: they stay zero, as before
+// every first update.
 TrainingState load_checkpoint(const std::filesystem::path& checkpoint, const CheckpointContent& content);
-
-// The checkpoint that a checkpoint.resume argument means: step-N, a folder in it, or a run's latest. Throws std::runtime_error
-// where there is none.
-std::filesystem::path find_checkpoint_directory(const std::filesystem::path& argument);
-
-// The Hugging Face directory that a --model or model.from argument means: itself, step-N/model, or a run's latest.
-std::filesystem::path find_model_directory(const std::filesystem::path& argument);
 
 }  // namespace smoe

@@ -3,12 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <stdexcept>
+#include <string_view>
 
 #include "data/files/files.h"
 #include "data/files/json.h"
 #include "trainer/checkpoint/hf_rope.h"
+#include "trainer/checkpoint/mistral_params.h"
 
 namespace smoe {
 namespace {
@@ -25,6 +28,66 @@ void require_default(const JsonReader& json, const char* key, const Json& wanted
   const Json& value = json.object().at(key);
   if (value.is_null() || value == wanted) return;
   refuse(json, key, dump_json(value), fmt::format("{} ({})", dump_json(wanted), why));
+}
+
+// By what, and to how many bits.
+void refuse_quantised_config(const JsonReader& json, const char* key) {
+  const auto config = json.optional_object(key);
+  if (!config) return;
+  const auto text_of = [&](const char* name) {
+    return config->has(name) && !config->object().at(name).is_null() ? dump_json(config->object().at(name)) : "";
+  };
+  std::string method = text_of("quant_method");
+  if (method.empty()) method = text_of("load_in_4bit") == "true" ? "bitsandbytes" : "no quant_method";
+  if (const std::string bits = text_of("bits"); !bits.empty()) method += ", " + bits + " bits";
+  throw std::runtime_error(fmt::format(
+      "{}: {}: the weights are quantised ({}), which are not read, expected F32, F64, BF16 or F16: name the "
+      "model that they were quantised from",
+      json.where(), key, method));
+}
+
+// Keys that write_hf_config() decides, whatever was found: those that it writes, their other names, and what speaks of other
+// weights than those that it is written beside.
+bool is_decided_here(const std::string& key) {
+  static constexpr std::string_view keys[] = {"architectures",
+                                              "model_type",
+                                              "bos_token_id",
+                                              "eos_token_id",
+                                              "pad_token_id",
+                                              "head_dim",
+                                              "hidden_act",
+                                              "hidden_size",
+                                              "initializer_range",
+                                              "intermediate_size",
+                                              "max_position_embeddings",
+                                              "num_attention_heads",
+                                              "num_experts_per_tok",
+                                              "num_hidden_layers",
+                                              "num_key_value_heads",
+                                              "num_local_experts",
+                                              "num_experts",
+                                              "rms_norm_eps",
+                                              "rope_parameters",
+                                              "rope_theta",
+                                              "rope_scaling",
+                                              "partial_rotary_factor",
+                                              "original_max_position_embeddings",
+                                              "router_aux_loss_coef",
+                                              "sliding_window",
+                                              "tie_word_embeddings",
+                                              "torch_dtype",
+                                              "dtype",
+                                              "vocab_size",
+                                              "scoring_func",
+                                              "norm_topk_prob",
+                                              "routed_scaling_factor",
+                                              "forced_routing",
+                                              "quantization_config",
+                                              "compression_config",
+                                              "_name_or_path",
+                                              "_commit_hash",
+                                              "auto_map"};
+  return std::find(std::begin(keys), std::end(keys), key) != std::end(keys);
 }
 
 // Without a model_type, the class that the directory was saved from says what it is.
@@ -93,24 +156,13 @@ std::vector<std::int32_t> read_ids(const JsonReader& json, const char* key, std:
   return ids;
 }
 
-// As they were read: one id is a number.
-OrderedJson ids_as_json(const std::vector<std::int32_t>& ids) {
-  if (ids.empty()) return nullptr;
-  return ids.size() == 1 ? OrderedJson(ids.front()) : OrderedJson(ids);
-}
-
-}  // namespace
-
-HfConfig read_hf_config(const std::filesystem::path& directory) { return read_hf_config(directory, {}); }
-
-HfConfig read_hf_config(const std::filesystem::path& directory, const ModelConfig& wanted) {
-  const auto path = directory / "config.json";
+HfConfig read_config_json(const std::filesystem::path& path) {
   const Json document = read_json_file(path);
   const JsonReader json(document, path.string());
   require_mixtral(json);
   require_default(json, "hidden_act", "silu", "the only activation of Mixtral");
   require_default(json, "attention_bias", false, "Mixtral has no biases");
-  require_default(json, "quantization_config", Json(nullptr), "only f32, f64, bf16 and f16 weights are read");
+  for (const char* key : {"quantization_config", "compression_config"}) refuse_quantised_config(json, key);
 
   HfConfig config;
   ModelConfig& m = config.model;
@@ -164,6 +216,34 @@ HfConfig read_hf_config(const std::filesystem::path& directory, const ModelConfi
   for (const auto& [key, problem] : m.problems())
     throw std::runtime_error(fmt::format("{}: {}: {}", path.string(), key, problem));
   read_hf_rope(json, m, config.warnings);
+  for (const auto& [key, value] : json.object().items())
+    if (!is_decided_here(key)) config.kept[key] = value;
+  return config;
+}
+
+// As they were read: one id is a number.
+OrderedJson ids_as_json(const std::vector<std::int32_t>& ids) {
+  if (ids.empty()) return nullptr;
+  return ids.size() == 1 ? OrderedJson(ids.front()) : OrderedJson(ids);
+}
+
+}  // namespace
+
+std::filesystem::path hf_config_file(const std::filesystem::path& directory) {
+  const auto config = directory / "config.json", params = directory / mistral_params_file;
+  return !std::filesystem::exists(config) && std::filesystem::exists(params) ? params : config;
+}
+
+bool has_hf_config(const std::filesystem::path& directory) {
+  return std::filesystem::exists(hf_config_file(directory));
+}
+
+HfConfig read_hf_config(const std::filesystem::path& directory) { return read_hf_config(directory, {}); }
+
+HfConfig read_hf_config(const std::filesystem::path& directory, const ModelConfig& wanted) {
+  const auto path = hf_config_file(directory);
+  HfConfig config = path.filename() == mistral_params_file ? read_mistral_params(path) : read_config_json(path);
+  ModelConfig& m = config.model;
   if (config.tied_head)
     config.warnings.push_back(fmt::format(
         "{}: tie_word_embeddings is true: here embedding and head are two tensors, which start equal and are trained apart; what is "
@@ -236,6 +316,7 @@ void write_hf_config(const std::filesystem::path& directory, const HfConfig& con
   }
   if (!config.forced_routing.empty()) json["forced_routing"] = config.forced_routing;
   if (m.rope_scaling.type != RopeType::standard) json["rope_scaling"] = rope_scaling;
+  for (const auto& [key, value] : config.kept.items()) json[key] = OrderedJson(value);
   write_json_file(directory / "config.json", json);
   write_json_file(directory / "generation_config.json", OrderedJson{{"_from_model_config", true},
                                                                     {"bos_token_id", special(config.bos)},

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <set>
 #include <stdexcept>
@@ -12,7 +13,8 @@
 #include "kernels/host_view.h"
 #include "model/mixtral.h"
 #include "parallel/mesh.h"
-#include "parallel/split.h"
+#include "trainer/checkpoint/slice_pieces.h"
+#include "trainer/checkpoint/tensor_places.h"
 
 namespace smoe {
 namespace {
@@ -23,57 +25,7 @@ std::vector<std::int64_t> dims_of(const Shape& shape) {
   return dims;
 }
 
-// Where a parameter is found on disk: a tensor, or rows of a fused one.
-struct Place {
-  std::string tensor;
-  std::vector<std::int64_t> shape;  // of that tensor
-  std::int64_t first = 0;           // element at which the parameter begins
-};
-
-// Every place that a parameter may have, the released name first.
-std::vector<Place> places_of(const std::string& name, const std::vector<std::int64_t>& shape, std::int64_t experts,
-                             bool tied_head) {
-  std::vector<Place> places{{name, shape, 0}};
-  if (tied_head && name == "lm_head.weight") places.push_back({"model.embed_tokens.weight", shape, 0});
-  if (tied_head && name == "model.embed_tokens.weight") places.push_back({"lm_head.weight", shape, 0});
-  constexpr std::string_view block = ".block_sparse_moe.";
-  const auto at = name.find(block);
-  if (at == std::string::npos) return places;
-  const std::string layer = name.substr(0, at),
-                    rest = name.substr(at + block.size());  // "gate.weight", "experts.3.w1.weight"
-  if (!rest.starts_with("experts.")) {
-    places.push_back({layer + ".mlp." + rest, shape, 0});
-    return places;
-  }
-  std::size_t digits = 0;
-  const std::int64_t expert = std::stoll(rest.substr(8), &digits);
-  const std::string matrix = rest.substr(8 + digits + 1, 2);
-  const char* spelled_out = matrix == "w1" ? "gate_proj" : matrix == "w2" ? "down_proj" : "up_proj";
-  const std::int64_t rows = shape[0], columns = shape[1], elements = rows * columns;
-  for (const char* parent : {".block_sparse_moe.experts.", ".mlp.experts."}) {
-    const std::string prefix = layer + parent;
-    for (const char* weight : {matrix.c_str(), spelled_out})
-      places.push_back({fmt::format("{}{}.{}.weight", prefix, expert, weight), shape, 0});
-    // Fused: w1's rows stand before w3's in gate_up_proj [E,2F,D].
-    if (matrix == "w2")
-      places.push_back({prefix + "down_proj", {experts, rows, columns}, expert * elements});
-    else
-      places.push_back(
-          {prefix + "gate_up_proj", {experts, 2 * rows, columns}, (2 * expert + (matrix == "w3")) * elements});
-  }
-  return places;
-}
-
 std::string text(const std::vector<std::int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
-
-// The place that the directory has; the released name where it has none.
-Place place_in(const TensorDirectory& files, const ModelConfig& model, const std::string& name,
-               const std::vector<std::int64_t>& shape, bool tied_head = false) {
-  const auto places = places_of(name, shape, model.num_local_experts, tied_head);
-  const auto found =
-      std::find_if(places.begin(), places.end(), [&](const Place& place) { return files.contains(place.tensor); });
-  return found == places.end() ? places.front() : *found;
-}
 
 // Those of the directory's selection bias: none, or one a layer.
 std::vector<TensorSpec> selection_bias_in(const TensorDirectory& files, const ModelConfig& model) {
@@ -82,18 +34,6 @@ std::vector<TensorSpec> selection_bias_in(const TensorDirectory& files, const Mo
     return files.contains(place_in(files, model, spec.name, spec.shape).tensor);
   });
   return any ? specs : std::vector<TensorSpec>();
-}
-
-// Calls move(first element on disk, first of the part, count) for each contiguous piece of elements [first, first + count)
-// of a parameter's slice.
-template <class Move>
-void for_each_piece(const Parameter& p, std::int64_t first, std::int64_t count, Move&& move) {
-  const std::int64_t together = contiguous_elements(p.shape, p.slice);
-  for (std::int64_t done = 0; done < count;) {
-    const std::int64_t n = std::min(together - (first + done) % together, count - done);
-    move(global_index(p.shape, p.slice, p.first, first + done), done, n);
-    done += n;
-  }
 }
 
 // The parts in which this rank owns a parameter. numbers_of(parameter, run): where a run's numbers lie, empty where there are none.
@@ -108,15 +48,29 @@ PartsOf parts_of_runs(const Shards& shards, NumbersOf numbers_of) {
   };
 }
 
-// A parameter's value, whose whole tensor begins at element `begin` of one on disk.
-void read_value(const TensorDirectory& files, const std::string& tensor, std::int64_t begin, Backend& backend,
-                const Parameter& p, std::vector<float>& staging, const ShowNumbers& also) {
+void read_value(const TensorDirectory& files, const TensorPlace& place, Backend& backend, const Parameter& p,
+                std::vector<float>& staging, const ShowNumbers& also) {
   const HostView host(backend, p.value, staging);
-  for_each_piece(p, 0, p.slice.elements(), [&](std::int64_t on_disk, std::int64_t here, std::int64_t count) {
-    files.read_f32(tensor, host.numbers().data() + here, begin + on_disk, count);
-  });
+  read_slice(files, place, p, host.numbers().data());
   if (also) also(p, host.numbers());
   host.store();
+}
+
+// What quantised weights are called by those who make them (GPTQ, AWQ, bitsandbytes, compressed-tensors, fp8).
+void refuse_quantised(const TensorDirectory& files) {
+  constexpr std::array<std::string_view, 9> endings = {".qweight",      ".qzeros",           ".g_idx",
+                                                       ".absmax",       ".quant_map",        ".weight_packed",
+                                                       ".weight_scale", ".weight_scale_inv", ".qscale_weight"};
+  for (const std::string& name : files.names()) {
+    const bool quantised = std::any_of(endings.begin(), endings.end(), [&](std::string_view ending) {
+      return name.ends_with(ending) || name.find(std::string(ending) + ".") != std::string::npos;
+    });
+    if (quantised)
+      throw std::runtime_error(
+          fmt::format("{}: its weights are quantised ({} of {}), which are not read: name the model that it was "
+                      "quantised from",
+                      files.file_of(name), name, name_of(files.info(name).type)));
+  }
 }
 
 void require_shape(const TensorDirectory& directory, const std::string& name, const Parameter& p) {
@@ -149,6 +103,7 @@ std::int64_t write_all(Writer& writer, Backend& backend, const ParameterSet& par
 void load_weights(const std::filesystem::path& directory, Backend& backend, const ModelConfig& model,
                   ParameterSet& parameters, bool tied_head, const ShowNumbers& also) {
   const TensorDirectory files(directory);
+  refuse_quantised(files);
   const auto place_of = [&](const std::string& name, const std::vector<std::int64_t>& shape) {
     return place_in(files, model, name, shape, tied_head);
   };
@@ -161,7 +116,7 @@ void load_weights(const std::filesystem::path& directory, Backend& backend, cons
   std::vector<TensorSpec> wanted = tensor_specs(declare_parameters(model, Mesh::single()));
   for (TensorSpec& bias : selection_bias_in(files, model)) wanted.push_back(std::move(bias));
   for (const TensorSpec& p : wanted) {
-    const Place place = place_of(p.name, p.shape);
+    const TensorPlace place = place_of(p.name, p.shape);
     if (!used.insert(place.tensor).second) continue;
     if (!files.contains(place.tensor)) {
       problems.push_back(fmt::format("{}: missing, expected {}", p.name, text(place.shape)));
@@ -190,8 +145,7 @@ void load_weights(const std::filesystem::path& directory, Backend& backend, cons
   std::vector<float> staging;
   for (const Parameter& p : parameters) {
     if (p.adapter) continue;
-    const Place place = place_of(p.name, dims_of(p.shape));
-    read_value(files, place.tensor, place.first, backend, p, staging, also);
+    read_value(files, place_of(p.name, dims_of(p.shape)), backend, p, staging, also);
   }
 }
 
@@ -233,7 +187,7 @@ void load_masters(const TensorDirectory& directory, Backend& backend, ParameterS
   for (const Parameter& p : parameters) {
     if (!directory.contains(prefix + p.name)) continue;
     require_shape(directory, prefix + p.name, p);
-    read_value(directory, prefix + p.name, 0, backend, p, staging, also);
+    read_value(directory, {prefix + p.name, dims_of(p.shape)}, backend, p, staging, also);
   }
 }
 

@@ -1,6 +1,5 @@
-// Weights between a ParameterSet and tensor files. Names on disk are the released ones. Read are also those of
-// transformers 5: mlp in place of block_sparse_moe, experts fused (experts.gate_up_proj, experts.down_proj) or one by one,
-// and gate_proj, down_proj and up_proj for an expert's w1, w2 and w3.
+// Weights between a ParameterSet and tensor files. Names on disk are the released ones; others are read too
+// (tensor_places.h).
 #pragma once
 
 #include <cstdint>

@@ -14,9 +14,13 @@ namespace fs = std::filesystem;
 
 void carry_tensor(const TensorDirectory& from, const std::string& name, TensorDirectoryWriter& to,
                   const std::string& name_there) {
-  constexpr std::uint64_t piece = 4 << 20;
   const TensorInfo& info = from.info(name);
-  const std::uint64_t size = info.end - info.begin;
+  carry_bytes(from, name, info.end - info.begin, to, name_there);
+}
+
+void carry_bytes(const TensorDirectory& from, const std::string& name, std::uint64_t size, TensorDirectoryWriter& to,
+                 const std::string& name_there) {
+  constexpr std::uint64_t piece = 4 << 20;
   std::vector<std::byte> bytes(std::min(piece, size));
   for (std::uint64_t first = 0; first < size; first += piece) {
     const std::span<std::byte> part = std::span(bytes).first(std::min(piece, size - first));

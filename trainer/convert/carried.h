@@ -1,6 +1,7 @@
 // What goes from one model's directory into another as it is.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 
@@ -11,6 +12,10 @@ namespace smoe {
 // All bytes of a tensor, in pieces of a few MiB; of the same type and shape there.
 void carry_tensor(const TensorDirectory& from, const std::string& name, TensorDirectoryWriter& to,
                   const std::string& name_there);
+
+// The first `bytes` of a tensor alone.
+void carry_bytes(const TensorDirectory& from, const std::string& name, std::uint64_t bytes, TensorDirectoryWriter& to,
+                 const std::string& name_there);
 
 // The tokenizer's files (data/text/tokenizer_files.h), and generation_config.json in place of one that is there already.
 void carry_text_files(const std::filesystem::path& from, const std::filesystem::path& to);
