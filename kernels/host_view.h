@@ -19,6 +19,7 @@ class HostView {
       : backend_(backend), tensor_(tensor), is_copy_(backend.device() != Device::cpu || tensor.type() != DType::f32) {
     if (tensor.type() != DType::bf16) tensor.expect(DType::f32);
     const auto count = static_cast<std::size_t>(tensor.elements());
+    if (is_copy_ && staging.capacity() < count) staging = std::vector<float>();  // or both would be there at once
     if (is_copy_) staging.resize(count);
     numbers_ = {is_copy_ ? staging.data() : tensor.f32(), count};
   }
