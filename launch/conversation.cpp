@@ -59,7 +59,8 @@ Conversation::Answer Conversation::ask(std::string_view question,
       },
       &kept_);
   if (const std::string rest = decoder.finish(); !rest.empty()) show(rest);
-  if (end_of_white_space(text, 0) == text.size()) return {broken_off ? End::broken_off : End::nothing, length};
+  if (end_of_white_space(text, 0, is_python_space) == text.size())
+    return {broken_off ? End::broken_off : End::nothing, length};
 
   asked.push_back({"assistant", std::move(text)});
   messages_ = std::move(asked);

@@ -38,7 +38,7 @@ std::string display_name(const std::filesystem::path& path);
 // A regular file, a FIFO (this waits for its writer), a pipe as in /dev/fd/63, or standard input.
 std::unique_ptr<ByteStream> open_byte_stream(const std::filesystem::path& path);
 
-// What `packed` holds. gzip: members one behind another are one file, as gzip has it; anything else behind one is refused.
+// What `packed` holds. gzip: members one behind another are one file, as gzip has it, and zeros may follow; anything else behind one is refused.
 // zstd: frames likewise, and a window of at most 128 MiB, the zstd program's own limit, so that no file takes more memory.
 std::unique_ptr<ByteStream> decompress(std::unique_ptr<ByteStream> packed, Compression compression, std::string name);
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -39,6 +40,11 @@ class PackedInput {
   [[noreturn]] void refuse(const std::string& what) const {
     throw std::runtime_error(fmt::format("{}: byte {} of the file: {}", name, taken(), what));
   }
+  // Where it is known no closer than that: from `first` to what was last read of the file.
+  [[noreturn]] void refuse_between(std::uint64_t first, const std::string& what) const {
+    throw std::runtime_error(
+        fmt::format("{}: between bytes {} and {} of the file: {}", name, first, stream_->file_bytes(), what));
+  }
 
   const std::string name;
 
@@ -66,6 +72,7 @@ class GzipStream final : public ByteStream {
         if (!inside_) return 0;
         input_.refuse("the gzip data end within a member; is the copy complete?");
       }
+      if (!inside_ && take_padding()) continue;
       if (!inside_) begin_member();
       inflate_.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(input_.data()));
       inflate_.avail_in = static_cast<uInt>(input_.size());
@@ -88,6 +95,18 @@ class GzipStream final : public ByteStream {
   void cancel() override { input_.stream().cancel(); }
 
  private:
+  // Zeros behind the last member, as tapes and block devices leave them: gzip(1) takes them without a word.
+  bool take_padding() {
+    const std::string_view rest(input_.data(), input_.size());
+    padded_ = padded_ || rest.front() == '\0';
+    if (!padded_) return false;
+    input_.take(std::min(rest.find_first_not_of('\0'), rest.size()));
+    if (input_.size() > 0)
+      input_.refuse(fmt::format("{} follows the zeros behind a gzip member, where the file ends",
+                                quote_for_message({input_.data(), 1})));
+    return true;
+  }
+
   void begin_member() {
     if (static_cast<unsigned char>(*input_.data()) != 0x1F)
       input_.refuse(fmt::format("{} follows a gzip member, where the file ends or another member begins",
@@ -99,6 +118,7 @@ class GzipStream final : public ByteStream {
   PackedInput input_;
   z_stream inflate_{};
   bool inside_ = false;  // a member
+  bool padded_ = false;  // zeros have begun
 };
 
 class ZstdStream final : public ByteStream {
@@ -113,6 +133,7 @@ class ZstdStream final : public ByteStream {
     for (;;) {
       const bool at_end = input_.size() == 0 && !input_.refill();
       if (at_end && expected_ == 0) return 0;
+      if (expected_ == 0) frame_begin_ = input_.taken();
       ZSTD_inBuffer in{input_.data(), input_.size(), 0};
       ZSTD_outBuffer to{out, bytes, 0};
       const std::size_t result = ZSTD_decompressStream(decoder_.get(), &to, &in);
@@ -138,13 +159,20 @@ class ZstdStream final : public ByteStream {
       case ZSTD_error_memory_allocation: throw std::bad_alloc();
       case ZSTD_error_prefix_unknown:
         input_.refuse("no zstd frame begins here, where the file ends or another frame begins");
-      default: input_.refuse(fmt::format("the zstd data are damaged ({})", ZSTD_getErrorName(result)));
+      // A frame's checksum is of all of it. Other damage shows when a block is whole, of which an earlier call may have taken most.
+      default: {
+        const bool anywhere = ZSTD_getErrorCode(result) == ZSTD_error_checksum_wrong;
+        const std::uint64_t begin = input_.taken() - std::min<std::uint64_t>(input_.taken(), ZSTD_BLOCKSIZE_MAX + 3);
+        input_.refuse_between(anywhere ? frame_begin_ : std::max(begin, frame_begin_),
+                              fmt::format("the zstd data are damaged ({})", ZSTD_getErrorName(result)));
+      }
     }
   }
 
   PackedInput input_;
   std::unique_ptr<ZSTD_DCtx, decltype(&ZSTD_freeDCtx)> decoder_;
-  std::size_t expected_ = 0;  // 0 between two frames
+  std::size_t expected_ = 0;       // 0 between two frames
+  std::uint64_t frame_begin_ = 0;  // in the file
 };
 
 }  // namespace
@@ -153,6 +181,9 @@ Compression compression_of(std::string_view head) {
   using namespace std::string_view_literals;
   if (head.starts_with("\x1F\x8B\x08"sv)) return Compression::gzip;
   if (head.starts_with("\x28\xB5\x2F\xFD"sv)) return Compression::zstd;
+  // A skippable frame, of any of 16 kinds: pzstd and seekable formats begin with one.
+  if (head.size() >= 4 && (static_cast<unsigned char>(head[0]) & 0xF0) == 0x50 && head.substr(1, 3) == "\x2A\x4D\x18"sv)
+    return Compression::zstd;
   return Compression::none;
 }
 

@@ -66,6 +66,23 @@ CorpusFile one_file(const fs::path& path, CorpusFormat format) {
   return looked_at(file, verdict.format);
 }
 
+void pass_over(CorpusFiles& corpus, const std::string& kind, const fs::path& path) {
+  const auto same = std::find_if(corpus.passed_over.begin(), corpus.passed_over.end(),
+                                 [&](const PassedOver& other) { return other.kind == kind; });
+  if (same == corpus.passed_over.end())
+    corpus.passed_over.push_back({kind, 1, path});
+  else
+    ++same->files;
+}
+
+// What stands among files and is none. A pipe that nobody named is not opened, which would wait for its writer.
+const char* kind_of_no_file(const fs::path& path) {
+  std::error_code none;
+  if (fs::is_directory(path, none)) return "a link to a directory, which is not followed";
+  if (!fs::exists(path, none)) return "a link to nothing";
+  return "a pipe, a socket or a device";
+}
+
 std::vector<fs::path> files_below(const fs::path& directory, CorpusFiles& corpus) {
   std::vector<fs::path> paths;
   std::error_code error;
@@ -75,22 +92,16 @@ std::vector<fs::path> files_below(const fs::path& directory, CorpusFiles& corpus
       entry.disable_recursion_pending();
       continue;
     }
-    std::error_code broken_link;
-    if (entry->is_regular_file(broken_link)) paths.push_back(entry->path());
+    std::error_code none;
+    if (entry->is_regular_file(none))
+      paths.push_back(entry->path());
+    else if (!entry->is_directory(none) || entry->is_symlink(none))
+      pass_over(corpus, kind_of_no_file(entry->path()), entry->path());
   }
   if (error)
     throw std::runtime_error(fmt::format("cannot read the directory {}: {}", directory.string(), error.message()));
   std::sort(paths.begin(), paths.end());
   return paths;
-}
-
-void pass_over(CorpusFiles& corpus, const std::string& kind, const fs::path& path) {
-  const auto same = std::find_if(corpus.passed_over.begin(), corpus.passed_over.end(),
-                                 [&](const PassedOver& other) { return other.kind == kind; });
-  if (same == corpus.passed_over.end())
-    corpus.passed_over.push_back({kind, 1, path});
-  else
-    ++same->files;
 }
 
 void add_directory(const fs::path& directory, CorpusFormat format, CorpusFiles& corpus) {
@@ -137,7 +148,13 @@ void add_input(const fs::path& path, CorpusFormat format, CorpusFiles& corpus) {
 void add_matches(const std::string& pattern, CorpusFormat format, CorpusFiles& corpus) {
   const std::vector<fs::path> found = expand_pattern(pattern);
   if (found.empty()) throw std::runtime_error(fmt::format("\"{}\" matches no file", pattern));
-  for (const fs::path& path : found) add_input(path, format, corpus);
+  for (const fs::path& path : found) {
+    std::error_code none;
+    if (fs::is_regular_file(path, none) || fs::is_directory(path, none))
+      add_input(path, format, corpus);
+    else
+      pass_over(corpus, kind_of_no_file(path), path);
+  }
 }
 
 // Before any is opened, which waits for what comes through it.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <stdexcept>
@@ -37,11 +38,18 @@ std::string content_of(const JsonReader& message, const std::string& key) {
   return message.require_string(key);
 }
 
+// The key is absent, or null, false or empty.
+bool says_nothing(const JsonReader& object, const std::string& key) {
+  if (!object.has(key)) return true;
+  const Json& value = object.object().at(key);
+  if (value.is_boolean()) return !value.get<bool>();
+  return value.is_null() || ((value.is_array() || value.is_object() || value.is_string()) && value.empty());
+}
+
 void refuse_tools(const JsonReader& object) {
-  for (const char* key : {"tools", "tool_calls", "function_call", "functions", "images", "audio", "videos"}) {
-    if (!object.has(key)) continue;
-    const Json& value = object.object().at(key);
-    if (value.is_null() || ((value.is_array() || value.is_object() || value.is_string()) && value.empty())) continue;
+  for (const char* key :
+       {"tools", "tool_calls", "function_call", "functions", "image", "images", "audio", "audios", "video", "videos"}) {
+    if (says_nothing(object, key)) continue;
     refuse_example(object.where(), fmt::format("it has {}, which no template here has a place for: leave such examples "
                                                "out (--skip-bad N), or take the key out where it means nothing",
                                                quote_for_message(key)));
@@ -100,10 +108,23 @@ void append_side(const JsonReader& object, const std::string& key, const char* r
   }
 }
 
+// LLaMA-Factory's: what was said before, a list of pairs of a question and its answer.
+void append_history(const JsonReader& object, std::vector<ChatMessage>& messages) {
+  if (says_nothing(object, "history")) return;
+  const Json& pairs = object.require_array("history");
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    const Json& pair = pairs[i];
+    if (!pair.is_array() || pair.size() != 2 || !pair[0].is_string() || !pair[1].is_string())
+      refuse_example(object.where(), fmt::format("\"history\"[{}] is {}, expected a pair of texts: [question, answer]",
+                                                 i, quote_for_message(dump_json(pair))));
+    messages.push_back({.role = "user", .content = pair[0].get<std::string>(), .is_target = false});
+    messages.push_back({.role = "assistant", .content = pair[1].get<std::string>()});
+  }
+}
+
 Example read_alpaca(const JsonReader& object) {
   Example example{.schema = ExampleSchema::alpaca, .messages = {}};
-  if (const auto system = object.optional_string("system"); system && !system->empty())
-    example.messages.push_back({.role = "system", .content = *system, .is_target = false});
+  append_history(object, example.messages);
   example.messages.push_back({.role = "user",
                               .content = object.require_string("instruction"),
                               .input = object.optional_string("input").value_or(""),
@@ -133,6 +154,26 @@ Example read_any(const JsonReader& object) {
                              keys_for_message(object.object())));
 }
 
+// A system message that stands beside the turns, under "system" or "system_prompt".
+void take_system(const JsonReader& object, Example& example) {
+  const char* taken = nullptr;
+  for (const char* key : {"system", "system_prompt"}) {
+    if (says_nothing(object, key)) continue;
+    if (taken)
+      refuse_example(object.where(), fmt::format("it has \"{}\" and \"{}\", expected one of them", taken, key));
+    const bool again = std::any_of(example.messages.begin(), example.messages.end(),
+                                   [](const ChatMessage& message) { return message.role == "system"; });
+    if (again)
+      refuse_example(
+          object.where(),
+          fmt::format("it has a system message among its turns and \"{}\" beside them, expected one of them", key));
+    taken = key;
+  }
+  if (taken)
+    example.messages.insert(example.messages.begin(),
+                            {.role = "system", .content = object.require_string(taken), .is_target = false});
+}
+
 }  // namespace
 
 const char* name_of(ExampleSchema schema) {
@@ -149,6 +190,12 @@ Example read_example(const Json& object, const std::string& where) {
   const JsonReader reader(object, where);
   refuse_tools(reader);
   Example example = read_any(reader);
+  if (example.schema != ExampleSchema::alpaca && !says_nothing(reader, "history"))
+    refuse_example(where,
+                   fmt::format("it has \"history\", which stands beside \"instruction\" and \"output\" alone, and is "
+                               "read as {}: put it into the turns, or take it out",
+                               name_of(example.schema)));
+  take_system(reader, example);
   for (std::size_t i = 0; i < example.messages.size(); ++i) {
     const ChatMessage& message = example.messages[i];
     if (message.role == "assistant" && message.content.find_first_not_of(" \t\r\n") == std::string::npos)

@@ -101,23 +101,23 @@ class ArrayDocuments final : public DocumentReader {
   bool empty_ = true;
 };
 
-// File: MegatronFile, Hdf5Ids with the offsets of its documents.
+// File: MegatronFile, Hdf5Ids with the offsets of its documents. One that is longer than a job's share goes over several.
 template <class File>
 class OffsetDocuments final : public DocumentReader {
  public:
   OffsetDocuments(std::shared_ptr<const File> file, std::string path, const BatchSettings& settings)
-      : vocab_size_(settings.vocab_size), file_(std::move(file)), path_(std::move(path)) {}
+      : vocab_size_(settings.vocab_size),
+        file_(std::move(file)),
+        path_(std::move(path)),
+        at_(file_->document_offset(0)) {}
 
   TokenizeJob next() override {
-    const std::int64_t first = document_;
-    while (
-        document_ < file_->documents() &&
-        (document_ == first || file_->document_offset(document_ + 1) - file_->document_offset(first) <= batch_tokens))
-      ++document_;
-    if (document_ == first) return nullptr;
-    return [file = file_, path = path_, vocab_size = vocab_size_, first, last = document_] {
+    if (document_ == file_->documents()) return nullptr;
+    const std::int64_t first = document_, begin = at_;
+    while (document_ < file_->documents() && file_->document_offset(document_ + 1) - begin <= batch_tokens) ++document_;
+    at_ = document_ > first ? file_->document_offset(document_) : begin + batch_tokens;
+    return [file = file_, path = path_, vocab_size = vocab_size_, first, last = document_, begin, end = at_] {
       TokenRun run;
-      const std::int64_t begin = file->document_offset(first), end = file->document_offset(last);
       run.bytes = static_cast<std::uint64_t>(end - begin) * file->bytes_per_token();
       append_ids(*file, path, begin, end - begin, vocab_size, run.ids);
       for (std::int64_t i = first; i < last; ++i) {
@@ -134,7 +134,7 @@ class OffsetDocuments final : public DocumentReader {
   std::int64_t vocab_size_;
   std::shared_ptr<const File> file_;
   std::string path_;
-  std::int64_t document_ = 0;
+  std::int64_t document_ = 0, at_;  // the document that is next, and its first id that is
 };
 
 template <class File>

@@ -28,12 +28,15 @@ class PatternSearch {
     const std::string& name = names_[next];
     std::error_code none;
     if (name == "**") {
-      search(directory, next + 1);
-      for (const fs::directory_entry& entry : entries_of(directory))
-        if (entry.is_directory(none) && !entry.is_symlink(none) && !is_hidden(entry))
+      const bool last = next + 1 == names_.size();  // then the files below, and not the directories as well
+      if (!last) search(directory, next + 1);
+      for (const fs::directory_entry& entry : entries_of(directory)) {
+        if (is_hidden(entry)) continue;
+        if (entry.is_directory(none) && !entry.is_symlink(none))
           search(directory / entry.path().filename(), next);
-        else if (next + 1 == names_.size() && entry.is_regular_file(none) && !is_hidden(entry))
+        else if (last && !entry.is_directory(none))
           found_.insert(directory / entry.path().filename());
+      }
       return;
     }
     if (!is_pattern(name)) {

@@ -13,7 +13,7 @@ namespace smoe {
 bool is_pattern(std::string_view text);
 
 // What matches, sorted, each once: * ? and [...] inside a name, and ** as a whole name for any number of directories, none
-// too. Names that begin with a dot are met only by patterns that do. Links to directories are followed but by **.
+// too; as the last name, all files below. What is found may be no file: a pipe, a link to nothing. Names that begin with a dot are met only by patterns that do. Links to directories are followed but by **.
 std::vector<std::filesystem::path> expand_pattern(const std::string& pattern);
 
 }  // namespace smoe

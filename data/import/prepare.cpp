@@ -115,34 +115,35 @@ class TokenizerCopy {
   std::vector<fs::path> written_;
 };
 
-// Joins runs into documents.
+// Joins runs into documents, none of which is held as a whole.
 class DocumentSink {
  public:
   explicit DocumentSink(ShardWriter& writer) : writer_(&writer) {}
 
   void add(const TokenRun& run) {
+    const std::span<const std::int32_t> all(run.ids);
     std::size_t begin = 0;
     for (const std::size_t end : run.document_ends) {
-      const std::span<const std::int32_t> ids(run.ids.data() + begin, end - begin);
+      const auto ids = all.subspan(begin, end - begin);
       if (!run.is_target.empty()) {  // an example, which is never in two runs
         writer_->add_document(ids, std::span(run.is_target).subspan(begin, ids.size()));
-      } else if (begun_.empty()) {
+      } else if (!begun_) {
         writer_->add_document(ids);
       } else {
-        begun_.insert(begun_.end(), ids.begin(), ids.end());
-        writer_->add_document(begun_);
-        begun_.clear();
+        writer_->append(ids);
+        writer_->end_document();
+        begun_ = false;
       }
       begin = end;
     }
-    begun_.insert(begun_.end(), run.ids.begin() + static_cast<std::ptrdiff_t>(begin), run.ids.end());
+    if (begin == all.size()) return;
+    writer_->append(all.subspan(begin));
+    begun_ = true;
   }
-
-  std::int64_t tokens() const { return writer_->tokens() + static_cast<std::int64_t>(begun_.size()); }
 
  private:
   ShardWriter* writer_;
-  std::vector<std::int32_t> begun_;
+  bool begun_ = false;  // a document that the next run goes on with
 };
 
 // Gives the first examples to whoever wants to see them.
@@ -258,7 +259,7 @@ PrepareSummary prepare(const PrepareOptions& options) {
     summary.empty_documents += run.empty_documents;
     summary.foreign_bytes += run.foreign_bytes;
     summary.spelled_controls += run.spelled_controls;
-    summary.tokens = sink.tokens();
+    summary.tokens = writer.tokens();
     summary.documents = writer.documents();
     summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     if (options.on_progress) options.on_progress(summary);

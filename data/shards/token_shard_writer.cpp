@@ -13,6 +13,7 @@
 
 #include "data/files/files.h"
 #include "data/files/sha256.h"
+#include "data/shards/laid_aside.h"
 #include "data/shards/token_shard.h"
 
 namespace smoe {
@@ -42,7 +43,8 @@ class GrowingShard {
 
   std::int64_t tokens() const { return entry_.tokens; }
 
-  void add_document(std::span<const std::int32_t> ids, std::span<const std::uint8_t> mask) {
+  // Of a document, which goes on until end_document().
+  void append(std::span<const std::int32_t> ids, std::span<const std::uint8_t> mask = {}) {
     // A column is made only for a mask that masks something; the tokens before it all count.
     if (!loss_mask_ && std::find(mask.begin(), mask.end(), 0) != mask.end()) start_loss_mask();
     for (std::size_t done = 0; done < ids.size();) {
@@ -55,6 +57,9 @@ class GrowingShard {
       if (buffer_.size() == buffered_tokens) flush();
     }
     entry_.tokens += static_cast<std::int64_t>(ids.size());
+  }
+
+  void end_document() {
     entry_.documents += 1;
     document_offsets_.push_back(static_cast<std::uint64_t>(entry_.tokens));
   }
@@ -128,23 +133,61 @@ class ShardWriter::Impl {
 
   void add_document(std::span<const std::int32_t> ids, std::span<const std::uint8_t> mask) {
     if (state_ != State::open) throw std::logic_error("ShardWriter: add_document after finish() or after a failure");
+    if (begun_) throw std::logic_error("ShardWriter: add_document within another document");
     if (!mask.empty() && mask.size() != ids.size())
       throw std::logic_error(fmt::format("ShardWriter: a loss mask of {} for {} tokens", mask.size(), ids.size()));
     offered_ += 1;
     if (ids.empty()) return;
-    check_ids(ids);
+    check_ids(ids, 0);
 
     state_ = State::failed;  // unless all of what follows succeeds
     const auto count = static_cast<std::int64_t>(ids.size());
     if (!shards_.empty() && shards_.back().tokens() + count > shard_tokens_) seal_last();
-    if (shards_.size() == sealed_) shards_.emplace_back(directory_ / shard_name(shards_.size()), info_);
-    shards_.back().add_document(ids, mask);
+    growing_shard().append(ids, mask);
+    shards_.back().end_document();
     documents_ += 1;
     tokens_ += count;
     state_ = State::open;
   }
 
+  void append(std::span<const std::int32_t> ids) {
+    if (state_ != State::open) throw std::logic_error("ShardWriter: append after finish() or after a failure");
+    if (ids.empty()) return;
+    if (!begun_) offered_ += 1;
+    begun_ = true;
+    state_ = State::failed;
+    check_ids(ids, begun_tokens_);
+    begun_tokens_ += static_cast<std::int64_t>(ids.size());
+    // As long as the last shard may have room for the whole of it, it is laid aside; else it opens a shard.
+    const bool last_is_open = shards_.size() > sealed_;
+    if (!placed_ && last_is_open && shards_.back().tokens() + begun_tokens_ <= shard_tokens_) {
+      aside_.append(ids);
+    } else {
+      if (!placed_ && last_is_open) seal_last();
+      place();
+      shards_.back().append(ids);
+    }
+    state_ = State::open;
+  }
+
+  void end_document() {
+    if (state_ != State::open) throw std::logic_error("ShardWriter: end_document after finish() or after a failure");
+    if (!begun_) {
+      offered_ += 1;
+      return;
+    }
+    state_ = State::failed;
+    place();
+    shards_.back().end_document();
+    documents_ += 1;
+    tokens_ += begun_tokens_;
+    begun_tokens_ = 0;
+    begun_ = placed_ = false;
+    state_ = State::open;
+  }
+
   ShardSetSummary finish() {
+    if (begun_ && state_ == State::open) throw std::logic_error("ShardWriter: finish() within a document");
     if (state_ != State::open) throw std::logic_error("ShardWriter: finish() twice or after a failure");
     if (tokens_ == 0)
       throw std::runtime_error(
@@ -170,7 +213,7 @@ class ShardWriter::Impl {
   }
 
   std::int64_t documents() const { return documents_; }
-  std::int64_t tokens() const { return tokens_; }
+  std::int64_t tokens() const { return tokens_ + begun_tokens_; }
 
  private:
   enum class State { open, failed, finished };
@@ -193,14 +236,27 @@ class ShardWriter::Impl {
     for (const fs::path& path : old) fs::remove(path);
   }
 
-  void check_ids(std::span<const std::int32_t> ids) const {
+  GrowingShard& growing_shard() {
+    if (shards_.size() == sealed_) shards_.emplace_back(directory_ / shard_name(shards_.size()), info_);
+    return shards_.back();
+  }
+
+  // What was laid aside of the document that has begun goes to the last shard, and with it all that follows.
+  void place() {
+    GrowingShard& shard = growing_shard();
+    aside_.take([&](std::span<const std::int32_t> ids) { shard.append(ids); });
+    placed_ = true;
+  }
+
+  // before: of their document, in front of them.
+  void check_ids(std::span<const std::int32_t> ids, std::int64_t before) const {
     const auto outside =
         std::find_if(ids.begin(), ids.end(), [&](std::int32_t id) { return id < 0 || id >= info_.vocab_size; });
     if (outside != ids.end())
       throw std::runtime_error(
           fmt::format("document {} (the first is 1): the token at position {} (from 0) is {}, expected an id from 0 to "
                       "{}, the vocabulary being {}",
-                      offered_, outside - ids.begin(), *outside, info_.vocab_size - 1, info_.vocab_size));
+                      offered_, before + (outside - ids.begin()), *outside, info_.vocab_size - 1, info_.vocab_size));
   }
 
   void seal_last() {
@@ -216,7 +272,11 @@ class ShardWriter::Impl {
   State state_ = State::open;
   std::list<GrowingShard> shards_;  // all but the last are sealed
   std::size_t sealed_ = 0;
-  std::int64_t offered_ = 0, documents_ = 0, tokens_ = 0;  // offered_: calls of add_document
+  std::int64_t offered_ = 0, documents_ = 0, tokens_ = 0;  // offered_: documents, empty ones too
+  // Of a document that comes in pieces: whether there is one, whether the last shard is its own, and how much has come.
+  bool begun_ = false, placed_ = false;
+  std::int64_t begun_tokens_ = 0;
+  LaidAside aside_{directory_};
 };
 
 ShardWriter::ShardWriter(std::string directory, ShardSetInfo info, std::int64_t shard_tokens, bool overwrite)
@@ -228,6 +288,8 @@ ShardWriter& ShardWriter::operator=(ShardWriter&&) noexcept = default;
 void ShardWriter::add_document(std::span<const std::int32_t> ids, std::span<const std::uint8_t> loss_mask) {
   impl_->add_document(ids, loss_mask);
 }
+void ShardWriter::append(std::span<const std::int32_t> ids) { impl_->append(ids); }
+void ShardWriter::end_document() { impl_->end_document(); }
 std::int64_t ShardWriter::documents() const { return impl_->documents(); }
 std::int64_t ShardWriter::tokens() const { return impl_->tokens(); }
 ShardSetSummary ShardWriter::finish() { return impl_->finish(); }

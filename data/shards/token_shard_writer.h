@@ -36,7 +36,14 @@ class ShardWriter {
   // A document without tokens is passed over and not counted.
   void add_document(std::span<const std::int32_t> ids, std::span<const std::uint8_t> loss_mask = {});
 
-  // So far.
+  // A document in pieces, for those too long to be held: append() as often as need be, then end_document(). Every token
+  // counts as a target. The shards are those that add_document() of the whole would give, byte for byte, and the memory does
+  // not depend on its length; until it is known to have outgrown the last shard it lies in a file without a name in the
+  // directory. After a throw the writer is of no more use.
+  void append(std::span<const std::int32_t> ids);
+  void end_document();
+
+  // So far; tokens: with those of a document that has begun.
   std::int64_t documents() const;
   std::int64_t tokens() const;
 

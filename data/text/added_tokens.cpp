@@ -77,7 +77,7 @@ class Reader {
     refuse_normalized(result);
     refuse_space_pieces(result);
     check_special(special, result);
-    if (!result.tokens.empty() && (!result.legacy || result.takes_own_space) && !model_->cuts_text())
+    if ((!result.legacy || result.takes_own_space) && !model_->cuts_text())
       refuse_token(
           config.where(),
           "legacy is false here or in effect, expected true: this kind of tokenizer.model (no byte pair encoding with "
@@ -318,7 +318,7 @@ class Reader {
 }  // namespace
 
 bool AddedTokens::changes(const SentencePieceTokenizer& model) const {
-  return !tokens.empty() || bos != model.bos() || eos != model.eos();
+  return !tokens.empty() || !legacy || takes_own_space || bos != model.bos() || eos != model.eos();
 }
 
 AddedTokens read_added_tokens(const std::string& directory, const std::vector<TokenizerFile>& files,

@@ -13,9 +13,8 @@ namespace smoe {
 namespace {
 
 std::string identity_of(const SentencePieceTokenizer& model, const AddedTokens& added) {
-  const bool legacy = added.legacy || added.tokens.empty(), own_space = added.takes_own_space && !added.tokens.empty();
   std::string text = fmt::format("tokenizer.model {} with added tokens\nlegacy {} own_space {} bos {} eos {}\n",
-                                 model.sha256(), legacy, own_space, added.bos, added.eos);
+                                 model.sha256(), added.legacy, added.takes_own_space, added.bos, added.eos);
   for (const AddedToken& token : added.tokens)
     text += fmt::format("{} {} {} {}\n", token.id, token.lstrip, token.rstrip, dump_json(Json(token.content)));
   return sha256_hex(text);
@@ -38,6 +37,7 @@ AddedTokensTokenizer::AddedTokensTokenizer(std::unique_ptr<SentencePieceTokenize
 
 std::optional<AddedTokensTokenizer::Match> AddedTokensTokenizer::next_match(std::string_view text, std::size_t from,
                                                                             const TokensRead& read) const {
+  if (added_.tokens.empty()) return std::nullopt;
   const auto is_read = [&](std::size_t place) {
     return read.has(added_.tokens[place].id, added_.tokens[place].special);
   };
@@ -94,8 +94,7 @@ std::string AddedTokensTokenizer::token_text(std::int32_t id) const {
 void AddedTokensTokenizer::encode_text(std::string_view part, bool space_in_front, const TokensRead& read,
                                        std::vector<std::int32_t>& ids) const {
   const auto has_own_space = [&](std::string_view text) {
-    return added_.takes_own_space && !added_.tokens.empty() &&
-           (text.starts_with(' ') || text.starts_with("\xE2\x96\x81"));
+    return added_.takes_own_space && (text.starts_with(' ') || text.starts_with("\xE2\x96\x81"));
   };
   std::size_t begin = 0;
   while (begin < part.size()) {

@@ -117,9 +117,10 @@ TEST_F(AddedTokensDirectory, TextsCutIntoPartsGetTheSameIds) {
     const auto strips = with_config(config_of(tokens, std::string("\"legacy\": ") + legacy));
     const auto plain = with_config(config_of(chat_tokens, std::string("\"legacy\": ") + legacy));
     std::mt19937 random(4);
+    const auto bare = with_config(config_of(restated, std::string("\"eos_token\": \"</s>\", \"legacy\": ") + legacy));
     for (int i = 0; i < 3000; ++i) {
       const std::string text = text_with_tokens(random, 1 + static_cast<int>(random() % 14));
-      for (const auto* tokenizer : {strips.get(), plain.get()}) {
+      for (const auto* tokenizer : {strips.get(), plain.get(), bare.get()}) {
         const Tokens whole = tokenizer->encode(text);
         Tokens ids;
         std::string_view rest = text;
@@ -143,7 +144,7 @@ TEST_F(AddedTokensDirectory, AConfigurationThatOnlyRepeatsTheModelChangesNothing
   EXPECT_EQ(load()->sha256(), bare);
   EXPECT_EQ(tokenizer_identity(directory_.path()).sha256, bare);
   for (const char* more :
-       {"\"legacy\": false, \"eos_token\": \"</s>\"", "\"pad_token\": null, \"eos_token\": {\"content\": \"</s>\"}",
+       {"\"legacy\": true, \"eos_token\": \"</s>\"", "\"pad_token\": null, \"eos_token\": {\"content\": \"</s>\"}",
         "\"additional_special_tokens\": [\"<s>\", \"</s>\"], \"pad_token\": \"<unk>\""}) {
     const auto tokenizer = with_config(config_of(restated, more));
     EXPECT_EQ(tokenizer->sha256(), bare) << more;
@@ -152,6 +153,30 @@ TEST_F(AddedTokensDirectory, AConfigurationThatOnlyRepeatsTheModelChangesNothing
     EXPECT_EQ(tokenizer->encode("<s> ka"), small_tokenizer().encode("<s> ka"));
   }
   EXPECT_EQ(load_tokenizer((directory_ / "tokenizer.model").string())->sha256(), bare);
+}
+
+// A directory that adds no token may still say where the space goes, and texts then get other ids than from the model.
+TEST_F(AddedTokensDirectory, WhereTheSpaceGoesCountsWithoutAddedTokensToo) {
+  const auto& model = small_tokenizer();
+  const auto as_said = [&](const Tokenizer& tokenizer, bool space_behind_eos) {
+    EXPECT_EQ(tokenizer.encode(" ka"), model.encode("ka"));
+    EXPECT_EQ(tokenizer.encode("ka to"), model.encode("ka to"));
+    Tokens behind, inside;
+    tokenizer.encode_literal("\n", TextPlace::after_token, {}, behind);
+    model.encode_part("\n", space_behind_eos, inside);
+    EXPECT_EQ(behind, inside);
+    EXPECT_EQ(tokenizer.vocab_size(), 600);
+    EXPECT_NE(tokenizer.sha256(), model.sha256());
+    EXPECT_EQ(tokenizer.sha256(), tokenizer_identity(directory_.path()).sha256);
+  };
+  ASSERT_NE(model.encode(" ka"), model.encode("ka"));
+  as_said(*with_config(config_of(restated, "\"legacy\": false, \"eos_token\": \"</s>\"")), false);
+  std::filesystem::remove(directory_ / "tokenizer_config.json");
+  for (const char* scheme : {"first", "always"}) {
+    spill(directory_ / "tokenizer.json",
+          std::string(R"({"pre_tokenizer": {"type": "Metaspace", "prepend_scheme": ")") + scheme + R"("}})");
+    as_said(*load(), std::string_view(scheme) == "always");
+  }
 }
 
 TEST_F(AddedTokensDirectory, WhateverChangesTheIdsChangesTheIdentity) {
@@ -169,6 +194,8 @@ TEST_F(AddedTokensDirectory, WhateverChangesTheIdsChangesTheIdentity) {
   is_new(config_of(restated + ", " + entry(600, "<|im_end|>", "\"lstrip\": true") + ", " + entry(601, "<|im_start|>")));
   is_new(config_of(restated + ", " + entry(600, "<|im_end|>")));
   is_new(config_of(restated, "\"eos_token\": \"<s>\""));
+  is_new(config_of(restated, "\"legacy\": false, \"eos_token\": \"<s>\""));
+  is_new(config_of(restated, "\"legacy\": false, \"eos_token\": \"</s>\""));
   // The same tokens under other keys are the same tokenizer.
   EXPECT_EQ(
       with_config(config_of(chat_tokens, "\"eos_token\": {\"content\": \"<|im_end|>\"}, \"chat_template\": \"x\""))
@@ -314,6 +341,7 @@ TEST_F(AddedTokensBadInput, WhatWouldBeEncodedDifferentlyIsRefusedByName) {
   refused(config_of(restated + ", " + entry(261, "<x>"), "\"legacy\": false"),
           {"tokenizer_config.json", "legacy is false"});
   EXPECT_NO_THROW(with_config(config_of(restated + ", " + entry(261, "<x>"), "\"legacy\": true")));
+  refused(config_of(restated, "\"legacy\": false"), {"tokenizer_config.json", "legacy is false"});
 }
 
 TEST_F(AddedTokensBadInput, TokensThatAreSearchedForInNormalisedTextAreRefused) {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -50,7 +51,9 @@ TEST(ByteStream, ReadsWhatGzipAndZstdPacked) {
   spill(directory / "zstd", zstd_of(text));
   spill(directory / "frames", zstd_of(text.substr(0, 300'000)) + "\x50\x2A\x4D\x18\3\0\0\0skp"s + zstd_of("") +
                                   zstd_of(text.substr(300'000)));
-  for (const char* name : {"plain", "gzip", "members", "zstd", "frames"}) {
+  spill(directory / "skipped", "\x5F\x2A\x4D\x18\3\0\0\0skp"s + zstd_of(text));
+  spill(directory / "padded", gzip_of(text) + std::string(300'000, '\0'));
+  for (const char* name : {"plain", "gzip", "members", "zstd", "frames", "skipped", "padded"}) {
     for (const std::size_t bytes : {std::size_t{1000}, std::size_t{1} << 20})
       for (const std::size_t head : {std::size_t{6}, std::size_t{65536}, std::size_t{1} << 20})
         EXPECT_TRUE(read_all(directory / name, bytes, head) == text) << name << " " << bytes;
@@ -104,6 +107,8 @@ TEST(ByteStreamBadInput, NamesTheFileAndThePlace) {
     refused(zstd.substr(0, size),
             {"f: byte " + std::to_string(size) + " of the file: the zstd data end within a frame", "complete"});
   refused(gzip + "x", {"f: byte " + std::to_string(gzip.size()) + " of the file: \"x\" follows a gzip member"});
+  refused(gzip + std::string(200'000, '\0') + "x", {"f: byte " + std::to_string(gzip.size() + 200'000) +
+                                                    " of the file: \"x\" follows the zeros behind a gzip member"});
   refused(gzip + "\x1Fx", {"f: byte ", "the gzip data are damaged"});
   refused(zstd + "some words", {"f: byte ", "no zstd frame begins here"});
   std::string damaged = gzip;
@@ -113,6 +118,27 @@ TEST(ByteStreamBadInput, NamesTheFileAndThePlace) {
   damaged[damaged.size() - 2] ^= 1;
   refused(damaged, {"the zstd data are damaged", "checksum"});
   refused(zstd_of(std::string(3000, 'x'), 28), {"f: was compressed with a window of more than 128 MiB", "--long=31"});
+}
+
+TEST(ByteStreamBadInput, SaysBetweenWhichBytesZstdIsDamaged) {
+  const ScratchDir directory;
+  const std::string first = zstd_of(noisy_text(500'000)), packed = first + zstd_of(noisy_text(2'000'000));
+  int narrow = 0;
+  for (std::size_t at = first.size() + 9; at < packed.size(); at += 60'001) {
+    std::string damaged = packed;
+    damaged[at] ^= 0x55;
+    spill(directory / "f", damaged);
+    const std::string said = message_of([&] { read_all(directory / "f", 10'000); });
+    unsigned long long from = 0, to = 0;
+    const std::size_t place = said.find("between bytes ");
+    ASSERT_NE(place, std::string::npos) << said;
+    ASSERT_EQ(std::sscanf(said.c_str() + place, "between bytes %llu and %llu", &from, &to), 2) << said;
+    EXPECT_LE(from, at) << said;
+    EXPECT_GE(to, at) << said;
+    EXPECT_GE(from, first.size()) << "of the frame before";
+    narrow += to - from < 600'000;
+  }
+  EXPECT_GT(narrow, 0);
 }
 
 TEST(ByteStreamBadInput, RefusesWhatIsNoFile) {

@@ -107,6 +107,16 @@ TEST_F(ChatDirectory, TargetsAreAnswersAndWhatEndsThem) {
   EXPECT_EQ(Ids(chat.stop_ids().begin(), chat.stop_ids().end()), Ids{257});
 }
 
+TEST_F(ChatDirectory, AnAnswerWithNothingInFrontOfItHasAFirstIdThatIsNoTarget) {
+  const auto tokenizer = load(letters_with({{"<|end|>", true}}), {{"eos_token", "<|end|>"}});
+  for (const LossOn loss_on : {LossOn::completions, LossOn::last, LossOn::all}) {
+    const ChatIds example =
+        ChatTemplate("plain", *tokenizer).encode(Messages{{"user", ""}, {"assistant", "ab"}}, loss_on);
+    EXPECT_EQ(example.ids, joined_ids({bytes_of("ab"), {256}}));
+    EXPECT_EQ(example.is_target, (Mask{0, 1, 1}));
+  }
+}
+
 TEST_F(ChatDirectory, WhatMessagesSayIsNeverAToken) {
   const std::string all = "<|im_start|><|im_end|><|end|><pad>";
   // Also where the directory calls the template's tokens no special ones; a plain token is still vocabulary.

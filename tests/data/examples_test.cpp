@@ -55,6 +55,45 @@ TEST(Examples, SystemAndInputHaveTheirPlaces) {
   EXPECT_EQ(shared.messages[2].role, "assistant");
 }
 
+TEST(Examples, ASystemMessageBesideTheTurnsIsTheirs) {
+  const std::string turns = R"("messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}])";
+  for (const std::string& rest :
+       {turns, std::string(R"("prompt": "q", "completion": "a")"), std::string(R"("instruction": "q", "output": "a")"),
+        std::string(R"("conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}])")})
+    for (const std::string key : {"system", "system_prompt"}) {
+      const auto messages = read_example_at_7("{\"" + key + "\": \"s\", " + rest + "}").messages;
+      ASSERT_EQ(messages.size(), 3u) << rest;
+      EXPECT_EQ(messages[0], (ChatMessage{.role = "system", .content = "s", .is_target = false}));
+      EXPECT_EQ(messages[1].content, "q");
+      EXPECT_EQ(read_example_at_7("{\"" + key + "\": null, " + rest + "}").messages.size(), 2u);
+      EXPECT_EQ(read_example_at_7("{\"" + key + "\": \"\", " + rest + "}").messages.size(), 2u);
+    }
+  refuses_example(
+      R"({"system": "s", "messages": [{"role": "system", "content": "t"}, {"role": "user", "content": "q"}]})",
+      {"system message", "\"system\" beside"});
+  refuses_example(R"({"system": "s", "system_prompt": "t", )" + turns + "}", {"\"system\" and \"system_prompt\""});
+  refuses_example(R"({"system": ["s"], )" + turns + "}", {"system"});
+}
+
+TEST(Examples, AHistoryIsTheTurnsBefore) {
+  const auto messages =
+      read_example_at_7(
+          R"({"instruction": "q", "input": "i", "output": "a", "system": "s", "history": [["q1", "a1"], ["q2", "a2"]]})")
+          .messages;
+  EXPECT_EQ(messages, (std::vector<ChatMessage>{{.role = "system", .content = "s", .is_target = false},
+                                                {.role = "user", .content = "q1", .is_target = false},
+                                                {.role = "assistant", .content = "a1"},
+                                                {.role = "user", .content = "q2", .is_target = false},
+                                                {.role = "assistant", .content = "a2"},
+                                                {.role = "user", .content = "q", .input = "i", .is_target = false},
+                                                {.role = "assistant", .content = "a"}}));
+  EXPECT_EQ(read_example_at_7(R"({"instruction": "q", "output": "a", "history": []})").messages.size(), 2u);
+  refuses_example(R"({"instruction": "q", "output": "a", "history": [["q1"]]})", {"history", "[0]", "pair"});
+  refuses_example(R"({"instruction": "q", "output": "a", "history": "before"})", {"history"});
+  refuses_example(R"({"prompt": "q", "completion": "a", "history": [["q1", "a1"]]})",
+                  {"history", "prompt and completion"});
+}
+
 // A prompt of several turns is there to be read, not learned; nor is what its writer gave no weight.
 TEST(Examples, TargetsAreAnswersThatAreNotSpared) {
   const auto targets = [](const Example& example) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
+#include <map>
 #include <string>
 #include <thread>
 #include <vector>
@@ -278,14 +279,49 @@ TEST_F(Inputs, ByPatternAreSortedAndEachOnce) {
   EXPECT_EQ(found("**/b/**/**/c/*"), "4.jsonl 5.txt ");
   EXPECT_EQ(found("x/.h*/*"), "6.jsonl ");
   EXPECT_EQ(found("x/b*"), "b ");
+  EXPECT_EQ(found("x/**"), "1.jsonl 2.jsonl [z].jsonl 3.jsonl 4.jsonl 5.txt ");
+  EXPECT_EQ(found("x/**/c/**"), "4.jsonl 5.txt ");
   EXPECT_EQ(found("z*"), "");
   const auto listed = [&](const std::string& pattern) {
     return list_corpus_files({(directory_ / pattern).string()}, CorpusFormat::automatic).files.size();
   };
   EXPECT_EQ(listed("x/**/*.jsonl"), 5u);
+  EXPECT_EQ(listed("x/**"), 6u);
   EXPECT_EQ(listed("x/b*"), 3u) << "a directory stands for what is below it";
   EXPECT_EQ(listed("x/[z].jsonl"), 1u) << "a file of that very name comes first";
   expect_refused([&] { listed("x/*.gz"); }, {"x/*.gz", "matches no file"});
+}
+
+// Nobody has named them: a pipe is not waited for, and what is no file is told and counted.
+TEST_F(Inputs, PipesAndLinksToNothingAmongFilesArePassedOver) {
+  fs::create_directories(directory_ / "x/sub");
+  spill(directory_ / "x/1.txt", "words");
+  fs::create_symlink("1.txt", directory_ / "x/2.txt");
+  fs::create_symlink("nowhere", directory_ / "x/3.txt");
+  fs::create_symlink("gone", directory_ / "x/sub/4.txt");
+  fs::create_directory_symlink("sub", directory_ / "x/linked");
+  ASSERT_EQ(::mkfifo((directory_ / "x/pipe.txt").c_str(), 0600), 0);
+  for (const std::string& input : {std::string("x"), std::string("x/*"), std::string("x/**"), std::string("x/*.txt")}) {
+    // The link is the file again, which would be named twice.
+    expect_refused([&] { list_corpus_files({(directory_ / input).string()}, CorpusFormat::automatic); },
+                   {"2.txt is named twice"});
+  }
+  fs::remove(directory_ / "x/2.txt");
+  const auto passed_over = [&](const std::string& input) {
+    const CorpusFiles corpus = list_corpus_files({(directory_ / input).string()}, CorpusFormat::automatic);
+    EXPECT_EQ(corpus.files.size(), 1u) << input;
+    std::map<std::string, std::int64_t> counts;
+    for (const PassedOver& kind : corpus.passed_over) counts[kind.kind] = kind.files;
+    return counts;
+  };
+  using Counts = std::map<std::string, std::int64_t>;
+  const std::string nothing = "a link to nothing", pipe = "a pipe, a socket or a device",
+                    linked = "a link to a directory, which is not followed";
+  EXPECT_EQ(passed_over("x"), (Counts{{nothing, 2}, {pipe, 1}, {linked, 1}}));
+  EXPECT_EQ(passed_over("x/**"), (Counts{{nothing, 2}, {pipe, 1}}));
+  EXPECT_EQ(passed_over("x/*.txt"), (Counts{{nothing, 1}, {pipe, 1}}));
+  expect_refused([&] { list_corpus_files({(directory_ / "x/3*").string()}, CorpusFormat::automatic); },
+                 {"holds no file to read", "a link to nothing"});
 }
 
 }  // namespace

@@ -319,6 +319,9 @@ TEST(ShardWriterBadInput, TokenIdsOutsideTheVocabulary) {
         {"document", "position 2", std::to_string(id), "300"});
   expect_refused([&] { writer.add_document(std::vector<std::int32_t>{300}); }, {"document 6"});
   EXPECT_EQ(writer.finish().tokens, 2);  // the refused ones left no trace
+  ShardWriter pieces(scratch / "pieces", test::corpus_info());
+  pieces.append(std::vector<std::int32_t>{0, 299});
+  expect_refused([&] { pieces.append(std::vector<std::int32_t>{1, 300}); }, {"document 1", "position 3", "300"});
 }
 
 TEST(ShardWriterBadInput, NoTokens) {

@@ -138,6 +138,38 @@ TEST(Shard, DocumentsAreNotCutAndShardsKeepToTheirSize) {
   EXPECT_EQ(tokens, (std::vector<std::int64_t>{10, 1, 25, 10, 1}));
 }
 
+// Whatever the pieces, and wherever the document turns out to have outgrown the last shard.
+TEST(Shard, DocumentsInPiecesGiveTheSameFiles) {
+  std::mt19937 random(3);
+  for (const std::int64_t shard_tokens : {10, 70'000, 3'000'000, 100'000'000}) {
+    const ScratchDir scratch;
+    ShardWriter whole(scratch / "whole", test::corpus_info(), shard_tokens);
+    ShardWriter pieces(scratch / "pieces", test::corpus_info(), shard_tokens);
+    for (const std::size_t length : {3, 4, 3, 0, 69'990, 1, 0, 80'000, 2'600'000, 7, 1'200'000, 3'100'000, 2}) {
+      std::vector<std::int32_t> ids(length);
+      for (std::int32_t& id : ids) id = static_cast<std::int32_t>(random() % 300);
+      const std::vector<std::uint8_t> mask(length == 7 ? 7 : 0, 0);
+      whole.add_document(ids, mask);
+      if (length == 7 || length == 1) {  // between others
+        pieces.add_document(ids, mask);
+        continue;
+      }
+      for (std::size_t done = 0; done < length;) {
+        const std::size_t size = std::min<std::size_t>(length - done, random() % (2 + length / 3));
+        pieces.append(std::span(ids).subspan(done, size));
+        done += size;
+      }
+      EXPECT_EQ(pieces.tokens(), whole.tokens());
+      pieces.end_document();
+      EXPECT_EQ(pieces.documents(), whole.documents());
+    }
+    EXPECT_EQ(std::distance(std::filesystem::directory_iterator(scratch / "pieces"), {}),
+              std::distance(std::filesystem::directory_iterator(scratch / "whole"), {}));
+    EXPECT_EQ(pieces.finish().shards, whole.finish().shards);
+    EXPECT_EQ(read_manifest(scratch / "pieces").shards, read_manifest(scratch / "whole").shards) << shard_tokens;
+  }
+}
+
 TEST(Shard, DocumentsWithoutTokensAreNotCounted) {
   const ScratchDir scratch;
   ShardWriter writer(scratch / "set", test::corpus_info());
@@ -195,8 +227,12 @@ TEST(Shard, MisuseOfTheWriterIsALogicError) {
   const ScratchDir scratch;
   ShardWriter writer(scratch / "set", test::corpus_info());
   EXPECT_THROW(writer.add_document(std::vector<std::int32_t>{5}, std::vector<std::uint8_t>{1, 1}), std::logic_error);
-  writer.add_document(std::vector<std::int32_t>{5});
+  writer.append(std::vector<std::int32_t>{5});
+  EXPECT_THROW(writer.add_document(std::vector<std::int32_t>{5}), std::logic_error);
+  EXPECT_THROW(writer.finish(), std::logic_error);
+  writer.end_document();
   writer.finish();
+  EXPECT_THROW(writer.append(std::vector<std::int32_t>{5}), std::logic_error);
   EXPECT_THROW(writer.finish(), std::logic_error);
   EXPECT_THROW(writer.add_document(std::vector<std::int32_t>{5}), std::logic_error);
 }

@@ -72,6 +72,7 @@ CONVERSATIONS = [
     conversation("Übung 日本 語 1234567", "<b>x</b> {y} $z [0] ...\n```\ndef f():\n    return 'a'\n```", "don't I'LL", "you're <|end|"),
     conversation("the tool", "brown ", "[INST] x [/INST]", "[/INST] [INST]"),
     conversation("call the tool", "fine", input="hello world\nand 42"),
+    conversation("\x1c\x1f the fox\x1d \x0b", "\x1efine\x1c"),
     conversation("the \u00a0user \u3000", "assistant\r\n\r\nhello\u2003", "e\u0301", "👨‍👩‍👧 한국어"),
 ]
 # The next two are encoded otherwise here, and why is said in the test: answers that begin with white space, and what the

@@ -6,7 +6,7 @@ as AutoTokenizer turns a Mixtral directory's tokenizer.model and tokenizer_confi
 SpmConverter.build_tokenizer_from_spm_proto and TokenizersBackend. Neither sentencepiece nor protobuf is needed, as the
 fields of the model that they would read are stated here.
 
-Five more have a tokenizer.json, whose steps then count and not the key "legacy": what transformers 5 saves, what its
+Seven more have a tokenizer.json, whose steps then count and not the key "legacy": what transformers 5 saves, what its
 LlamaTokenizer makes, and what transformers 4 made of a tokenizer.model.
 
 The file holds: "pieces", those after unk, bos, eos and the 256 bytes (piece i has the score -i); "model", the
@@ -61,6 +61,8 @@ def configurations(size):
         "overlapping": base | {"legacy": True, "eos_token": "</s>", "added_tokens_decoder": restated | chat | tools},
         "stripping": base | {"legacy": True, "eos_token": "</s>", "added_tokens_decoder": restated | strips},
         "stripping, not legacy": base | {"legacy": False, "eos_token": "</s>", "added_tokens_decoder": restated | strips},
+        "nothing added": base | {"legacy": True, "eos_token": "</s>", "added_tokens_decoder": restated},
+        "nothing added, not legacy": base | {"legacy": False, "eos_token": "</s>", "added_tokens_decoder": restated},
     }
 
 
@@ -114,6 +116,8 @@ def with_tokenizer_json(configs, pieces):
     prepend = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     for name, of, make in [("saved by transformers 5", "chatml", build), ("saved by transformers 5, not legacy", "stripping, not legacy", build),
                            ("LlamaTokenizer of transformers 5", "chatml", llama), ("LlamaTokenizer of transformers 5, not legacy", "chatml, not legacy", llama),
+                           ("saved by transformers 5, nothing added", "nothing added", build),
+                           ("saved by transformers 5, nothing added, not legacy", "nothing added, not legacy", build),
                            ("saved by transformers 4", "stripping", lambda config, made_of: build(config, made_of, prepend))]:
         yield name, saved | {"eos_token": configs[of]["eos_token"]}, make(configs[of], pieces)
 

@@ -150,7 +150,6 @@ ChatIds ChatTemplate::encode(std::span<const ChatMessage> messages, LossOn loss_
                                          turn_name(messages, messages.size() - 1)));
   ChatIds example;
   example.is_target.assign(builder.ids().size(), loss_on == LossOn::all ? 1 : 0);
-  if (!example.is_target.empty()) example.is_target.front() = 0;
   std::size_t answer = 0;
   for (const ChatMessage& message : messages) {
     if (message.role != "assistant") continue;
@@ -160,6 +159,8 @@ ChatIds ChatTemplate::encode(std::span<const ChatMessage> messages, LossOn loss_
     std::fill(example.is_target.begin() + static_cast<std::ptrdiff_t>(range.begin),
               example.is_target.begin() + static_cast<std::ptrdiff_t>(range.end), std::uint8_t{chosen});
   }
+  if (!example.is_target.empty())
+    example.is_target.front() = 0;  // an answer's too, where nothing stands in front of it
   example.ids = builder.take_ids();
   return example;
 }

@@ -29,8 +29,8 @@ struct ChatMessage {
   bool operator==(const ChatMessage&) const = default;
 };
 
-// Which ids of an example are targets. completions: those of every answer, and the eos or end-of-turn after it; last: of
-// the last answer; all: every id but the first, which nothing predicts.
+// Which ids of an example are targets, but for its first, which nothing predicts. completions: those of every answer, and
+// the eos or end-of-turn after it; last: of the last answer; all: every id.
 enum class LossOn : std::uint8_t { completions, last, all };
 
 struct ChatIds {

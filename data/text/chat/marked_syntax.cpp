@@ -77,8 +77,8 @@ class Llama3 final : public MarkedSyntax {
     MarkedSyntax::open(system, ids);
   }
   std::string_view answer_text(std::string_view text) const override {
-    text = text.substr(end_of_white_space(text, 0));
-    return text.substr(0, begin_of_white_space(text, 0, text.size()));
+    text = text.substr(end_of_white_space(text, 0, is_python_space));
+    return text.substr(0, begin_of_white_space(text, 0, text.size(), is_python_space));
   }
   std::int32_t end_of_answer() const override { return tokens_[3]; }
   std::vector<std::int32_t> unread() const override { return tokens_; }
