@@ -16,6 +16,7 @@ std::span<const Target> targets() {
                                      Target{"packed", run_packed},
                                      Target{"manifest", run_manifest},
                                      Target{"hf_config", run_hf_config},
+                                     Target{"mistral_params", run_mistral_params},
                                      Target{"metrics", run_metrics}};
   return all;
 }
