@@ -14,6 +14,7 @@
 #include "data/text/byte_tokenizer.h"
 #include "data/text/sentencepiece_tokenizer.h"
 #include "data/files/files.h"
+#include "data/files/json.h"
 #include "data/files/sha256.h"
 #include "data/files/utf8.h"
 
@@ -108,6 +109,16 @@ fs::path unread_file(const fs::path& directory) {
   return {};
 }
 
+// Mistral's own directories name a vocabulary by its version: " (tokenizer.model.v3 is one)", or nothing.
+std::string versioned_model(const fs::path& directory) {
+  std::error_code error;
+  std::string found;
+  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error))
+    if (const std::string name = it->path().filename().string(); name.starts_with("tokenizer.model.v"))
+      found = std::max(found, name);
+  return found.empty() ? found : fmt::format(" ({} is one)", quote_for_message(found));
+}
+
 }  // namespace
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& spec) {
@@ -131,9 +142,9 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& spec) {
     return std::make_unique<BpeTokenizer>(path.string(), read_tokenizer_files(path));
   if (const fs::path unread = unread_file(path); !unread.empty()) refuse_unread(unread);
   throw std::runtime_error(
-      fmt::format("{} holds no tokenizer.model and no tokenizer.json; put one there, or name the file itself, or use "
+      fmt::format("{} holds no tokenizer.model and no tokenizer.json; put one there, or name the file itself{}, or use "
                   "'bytes' for the byte vocabulary",
-                  spec));
+                  spec, versioned_model(path)));
 }
 
 TokenizerIdentity tokenizer_identity(const fs::path& directory) {

@@ -184,5 +184,15 @@ TEST_F(TokenizerModelBadInput, FlippedBitsGiveTheLibrarysIdsOrARefusal) {
   EXPECT_GT(accepted, 100);
 }
 
+// Mistral's own directories: the file that is there is named, and can be named itself.
+TEST(TokenizerBadInput, ADirectoryWhoseVocabularyIsNamedByItsVersion) {
+  ScratchDir scratch;
+  spill(scratch / "tokenizer.model.v3", slurp(small_model_file()));
+  expect_refused([&] { load_tokenizer(scratch.path().string()); },
+                 {"holds no tokenizer.model", "name the file itself", "\"tokenizer.model.v3\" is one"});
+  EXPECT_EQ(load_tokenizer((scratch / "tokenizer.model.v3").string())->sha256(),
+            load_tokenizer(small_model_file())->sha256());
+}
+
 }  // namespace
 }  // namespace smoe

@@ -17,6 +17,7 @@ std::span<const Target> targets() {
                                      Target{"manifest", run_manifest},
                                      Target{"hf_config", run_hf_config},
                                      Target{"adapter", run_adapter},
+                                     Target{"mistral_params", run_mistral_params},
                                      Target{"metrics", run_metrics}};
   return all;
 }

@@ -29,6 +29,7 @@ bool run_packed(std::string_view input);    // gzip or zstd
 bool run_manifest(std::string_view input);
 bool run_hf_config(std::string_view input);  // config.json; or config.json NUL generation_config.json
 bool run_adapter(std::string_view input);    // adapter_config.json NUL adapter_model.safetensors
+bool run_mistral_params(std::string_view input);
 bool run_metrics(std::string_view input);
 
 }  // namespace smoe::fuzz
