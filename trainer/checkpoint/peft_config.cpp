@@ -14,7 +14,8 @@ namespace smoe {
 namespace {
 
 constexpr std::int64_t largest_rank = 65536;
-constexpr double smallest_alpha = 1e-9, largest_alpha = 1e9;  // beyond, no scale made of it is a number that can be used
+constexpr double smallest_alpha = 1e-9,
+                 largest_alpha = 1e9;  // beyond, no scale made of it is a number that can be used
 
 [[noreturn]] void refuse_key(const JsonReader& json, const std::string& key, const std::string& found,
                              const std::string& expected) {

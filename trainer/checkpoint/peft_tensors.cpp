@@ -267,8 +267,8 @@ void PeftTensors::refuse_names_without_a_match(const std::set<std::string>& matc
                              ? ": an adapter with a trained embedding or head is not read here"
                              : "";
       unmatched.push_back(fmt::format("{}: {} names {}, which matches nothing{}", kAdapterConfigFile,
-                                     list == &settings_.modules ? "target_modules" : "target_parameters",
-                                     quote_for_message(name), hint));
+                                      list == &settings_.modules ? "target_modules" : "target_parameters",
+                                      quote_for_message(name), hint));
     }
   // First: what else does not fit may follow from it.
   problems.insert(problems.begin(), unmatched.begin(), unmatched.end());
