@@ -94,10 +94,4 @@ std::string expected_variant(const Struct& value) {
   return joined(choice_names<decltype(Struct::type)>(), " | ") + ", or {" + joined(fields.names) + "}";
 }
 
-// A capability that is not built yet: its key may only keep its default.
-template <class T>
-std::string expected_default(const T& value) {
-  return yaml_text(value) + ": other values are not available yet";
-}
-
 }  // namespace smoe

@@ -60,8 +60,6 @@ class RangeChecker {
     if (std::find(not_yet.begin(), not_yet.end(), value) == not_yet.end()) return;
     refuse(name, fmt::format("found {}, which is not available yet", yaml_text(value)));
   }
-  template <class T>
-  void not_available(const char*, const T&) {}  // the reader refuses it: only there is the default known
   void integers(const char* name, const std::vector<std::int64_t>& values, std::string_view interval) {
     for (std::size_t i = 0; i < values.size(); ++i) integer(fmt::format("{}.{}", name, i).c_str(), values[i], interval);
   }

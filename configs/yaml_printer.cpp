@@ -59,10 +59,6 @@ class FieldDescriber {
   void choice(const char* name, Enum value, std::initializer_list<Enum> = {}) {
     add(name, expected_choice(choice_names<Enum>()), yaml_text(value));
   }
-  template <class T>
-  void not_available(const char* name, const T& value) {
-    add(name, expected_default(value), yaml_text(value));
-  }
   void integers(const char* name, const std::vector<std::int64_t>& values, std::string_view interval) {
     add_list(name, expected_integers(interval), yaml_texts(values));
   }

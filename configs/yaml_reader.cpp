@@ -163,12 +163,6 @@ class FieldReader {
     mistyped(*node, name, expected_choice(names) + did_you_mean(nearest(lower_case(node->text), names)));
   }
 
-  template <class T>
-  void not_available(const char* name, const T& value) {
-    const YamlNode* node = take(name);
-    if (node && !is_default(*node, value)) mistyped(*node, name, expected_default(value));
-  }
-
   void integers(const char* name, std::vector<std::int64_t>& values, std::string_view interval) {
     const YamlNode* node = take(name);
     if (!node) return;
@@ -286,19 +280,6 @@ class FieldReader {
       refuse(node, key,
              fmt::format("found {}, expected {}{}", node.described(), expected, parsed ? without_quotes(node) : ""));
     }
-  }
-
-  static bool is_default(const YamlNode& node, bool value) { return plain(node) && parse_flag(node.text) == value; }
-  static bool is_default(const YamlNode& node, double value) { return plain(node) && parse_number(node.text) == value; }
-  static bool is_default(const YamlNode& node, std::int64_t value) {
-    return plain(node) && parse_integer(node.text) == value;
-  }
-  static bool is_default(const YamlNode& node, const std::string& value) {
-    return node.kind == YamlNode::Kind::scalar && node.text == value;
-  }
-  template <class T>
-  static bool is_default(const YamlNode& node, const std::optional<T>& value) {
-    return value ? is_default(node, *value) : node.kind == YamlNode::Kind::null;
   }
 
   void refuse_duplicates() {

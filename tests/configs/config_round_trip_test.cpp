@@ -58,8 +58,6 @@ class FieldGenerator {
     }
     value = *rc::gen::elementOf(available);
   }
-  template <class T>
-  void not_available(const char*, T&) {}
   template <class Section>
   void optional_section(const char*, std::optional<Section>& value) {
     if (*rc::gen::arbitrary<bool>()) Section::visit_fields(value.emplace(), *this);
