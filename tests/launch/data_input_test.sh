@@ -131,7 +131,7 @@ case_prepare_leaves_a_pipe_that_it_refuses() {
 # What was made and holds nothing yet goes with the process.
 case_prepare_that_is_ended_leaves_no_empty_directory() {
   mkfifo pipe
-  { yes '{"text": "a"}' | head -n 7000; exec sleep 60; } >pipe &
+  { printf '{"text": "a"}\n%.0s' $(seq 7000); exec sleep 60; } >pipe &  # more than prepare looks at first
   local writer=$! reader status=0
   "$smoe" prepare pipe --out shards --tokenizer bytes >said 2>&1 &
   reader=$!
