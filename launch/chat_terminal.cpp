@@ -11,6 +11,7 @@
 
 #include "configs/user_path.h"
 #include "data/files/printable.h"
+#include "data/files/utf8.h"
 #include "launch/line_reader.h"
 
 namespace smoe {
@@ -75,7 +76,10 @@ class ChatTerminal {
       line.remove_prefix(1);
     else if (line.starts_with('/'))
       return command(line);
-    if (line.find_first_not_of(" \t") != std::string_view::npos) ask(line);
+    if (!is_valid_utf8(line))
+      tell("this line is no UTF-8, and is not asked");
+    else if (line.find_first_not_of(" \t") != std::string_view::npos)
+      ask(line);
     return true;
   }
 

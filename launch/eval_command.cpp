@@ -74,6 +74,9 @@ void eval(const EvalArguments& arguments) {
     fmt::print(stderr, "smoe: error: {}\n", printable(source.reason));
   };
   for (const RefusedSource& source : refused) tell(source);
+  for (const Source& source : sources)
+    if (const std::string cut = describe_cut_examples(source); !cut.empty())
+      fmt::print(stderr, "smoe: {}\n", printable(cut));
   std::vector<EvalMetrics> rows;
   const auto measure = [&](InferenceModel& model, const Source& source) {
     const Dataset& dataset = *source.dataset;

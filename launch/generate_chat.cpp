@@ -1,5 +1,6 @@
 // smoe generate --chat: an answer to a message, or a conversation.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <cstdio>
@@ -10,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "data/files/printable.h"
 #include "data/text/chat/chat_template.h"
 #include "launch/chat_terminal.h"
 #include "launch/commands.h"
@@ -43,11 +45,17 @@ void generate_chat(const GenerateArguments& arguments) {
   options.vocabulary = tokenizer->vocab_size();
   Conversation conversation(model, *tokenizer, chat, std::move(options), positions, arguments.system);
   if (arguments.interactive) return converse(conversation);
-  conversation.ask(arguments.prompt, [](std::string_view piece) {
-    fmt::print("{}", piece);
+  const bool on_terminal = isatty(STDOUT_FILENO) == 1;
+  const Conversation::Answer answer = conversation.ask(arguments.prompt, [&](std::string_view piece) {
+    fmt::print("{}", on_terminal ? printable(piece) : std::string(piece));
     return std::fflush(stdout) == 0;
   });
   fmt::print("\n");
+  std::fflush(stdout);
+  if (answer.end == Conversation::End::nothing)
+    fmt::print(stderr, "smoe: the model ended its answer before the first word\n");
+  else
+    tell_end(conversation, answer);
 }
 
 }  // namespace smoe

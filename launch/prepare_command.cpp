@@ -1,7 +1,9 @@
 // smoe prepare INPUT... --out DIR --tokenizer T | --vocab-size V | --train-tokenizer VOCAB
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -10,6 +12,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "data/import/prepare.h"
@@ -68,8 +71,11 @@ void print_bad_document(const std::string& message, Progress* progress) {
     fmt::print(stderr, "{}\n", line);
 }
 
-void print_bad_count(std::int64_t bad) {
-  if (bad > 0) fmt::print("passed over: {} bad document(s) (--skip-bad)\n", bad);
+// list: the file that has all of them; empty: each was told.
+void print_bad_count(std::int64_t bad, const std::string& list = {}) {
+  if (bad > 0)
+    fmt::print("passed over: {} bad document(s) (--skip-bad){}\n", bad,
+               list.empty() ? "" : fmt::format(", all of them in {}", printable(list)));
 }
 
 void train_vocabulary(const PrepareArguments& arguments) {
@@ -105,7 +111,7 @@ void print_summary(const PrepareOptions& options, const PrepareSummary& summary)
   if (summary.empty_documents + summary.skipped_hidden > 0)
     fmt::print("passed over: {} empty documents, {} hidden files\n", summary.empty_documents, summary.skipped_hidden);
   print_passed_over(summary.passed_over);
-  print_bad_count(summary.bad_documents);
+  print_bad_count(summary.bad_documents, summary.bad_list);
   if (summary.foreign_bytes > 0)
     fmt::print("{} bytes were zero or no UTF-8, and taken as they are (--format text)\n", summary.foreign_bytes);
   if (summary.spelled_controls > 0)
@@ -125,14 +131,16 @@ TooLong too_long_named(const std::string& name) {
 }
 
 // What is trained, before anything is written.
-void print_example_counts(const ExampleCounts& counts) {
+void print_example_counts(const PrepareSummary& summary) {
+  const ExampleCounts& counts = summary.examples;
   std::vector<std::string> schemas;
   for (const auto& [schema, count] : counts.schemas) schemas.push_back(fmt::format("{} as {}", count, name_of(schema)));
-  fmt::print("{} examples with {} targets; the longest read has {} ids; read {}\n", counts.examples, counts.targets,
-             counts.longest, fmt::join(schemas, ", "));
+  fmt::print("{} examples with {} targets of {} tokens; the longest read has {} ids; read {}\n", counts.examples,
+             counts.targets, summary.tokens, counts.longest, fmt::join(schemas, ", "));
   if (counts.truncated > 0) fmt::print("{} of them were truncated\n", counts.truncated);
   if (counts.too_long > 0) fmt::print("left out: {} too long\n", counts.too_long);
   if (counts.without_target > 0) fmt::print("left out: {} without a target\n", counts.without_target);
+  if (summary.bad_documents > 0) fmt::print("left out: {} bad (--skip-bad)\n", summary.bad_documents);
 }
 
 void read_examples(const PrepareArguments& arguments, PrepareOptions& options, std::optional<Progress>& progress) {
@@ -147,11 +155,43 @@ void read_examples(const PrepareArguments& arguments, PrepareOptions& options, s
   };
   options.before_writing = [&progress](const PrepareSummary& summary) {
     if (progress) progress->finish();
-    print_example_counts(summary.examples);
+    print_example_counts(summary);
   };
 }
 
+// While one lives, a signal that ends the program takes an empty directory with it, unless that was there before.
+class DirectoryUntilKilled {
+ public:
+  explicit DirectoryUntilKilled(const std::string& directory) {
+    std::error_code ignored;
+    if (std::filesystem::exists(directory, ignored)) return;
+    path_ = directory;
+    place_ = path_.c_str();
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP})
+      if (std::signal(signal, remove_and_end) == SIG_IGN) std::signal(signal, SIG_IGN);  // nohup's
+  }
+  ~DirectoryUntilKilled() {
+    if (place_ == nullptr) return;
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP})
+      if (std::signal(signal, SIG_DFL) == SIG_IGN) std::signal(signal, SIG_IGN);
+    place_ = nullptr;
+  }
+  DirectoryUntilKilled(const DirectoryUntilKilled&) = delete;
+  DirectoryUntilKilled& operator=(const DirectoryUntilKilled&) = delete;
+
+ private:
+  static void remove_and_end(int signal) {
+    if (place_ != nullptr) ::rmdir(place_);  // of one that is not empty it takes nothing
+    std::signal(signal, SIG_DFL);
+    std::raise(signal);
+  }
+
+  std::string path_;
+  inline static const char* place_ = nullptr;
+};
+
 void tokenize(const PrepareArguments& arguments) {
+  const DirectoryUntilKilled out(arguments.options.out_directory);
   PrepareOptions options = arguments.options;
   options.format = corpus_format_of(arguments.format);
   options.threads = claim_threads(arguments.threads);
@@ -192,7 +232,7 @@ void warn_of_tokens_left_out(const std::string& tokenizer) {
 
 namespace {
 
-void add_example_options(const Command& command, PrepareArguments& arguments, const Option& tokenizer) {
+Option add_example_options(const Command& command, PrepareArguments& arguments, const Option& tokenizer) {
   const Option chat =
       command
           .option(
@@ -219,6 +259,7 @@ void add_example_options(const Command& command, PrepareArguments& arguments, co
       .range(0, 1000)
       .show_default()
       .needs(chat);
+  return chat;
 }
 
 }  // namespace
@@ -256,10 +297,12 @@ void add_prepare_command(CommandLine& line) {
           "any bytes; u16 and u32 are bare ids, little-endian, as nanoGPT and llm.c have them")
       .one_of(corpus_format_names())
       .show_default();
-  command
-      .option("--text-field", options.text_field,
+  const Option text_field =
+      command
+          .option(
+              "--text-field", options.text_field,
               "key of the text in a JSON object, or the path to one in nested objects: meta.body; column of a table")
-      .show_default();
+          .show_default();
   command
       .option("--skip-bad", options.skip_bad,
               "at most so many objects that are damaged or have no text are passed over, told and counted")
@@ -276,19 +319,26 @@ void add_prepare_command(CommandLine& line) {
   command.option("--document-begin", options.document_begin, "id that begins each document instead: llm.c's is 50256")
       .range(0, 0x7FFFFFFF)
       .excludes(document_end);
-  add_example_options(command, *arguments, tokenizer);
+  const Option chat = add_example_options(command, *arguments, tokenizer);
   command.option("--source", options.source, "where the documents come from, for the manifest");
   command
       .option("--shard-tokens", options.shard_tokens,
               "most tokens a shard; documents are not split, so one that is longer has a shard of its own")
       .range(1, std::int64_t{1} << 40)
       .show_default();
-  command.option("--append-eos", options.append_eos, "end every text with eos; ids are stored as they are")
-      .show_default();
+  const Option append_eos =
+      command.option("--append-eos", options.append_eos, "end every text with eos; ids are stored as they are")
+          .show_default();
   command.option("--threads", arguments->threads, fmt::format("that tokenize; {}", threads_help))
       .range(0, 4096)
       .show_default();
-  command.runs([arguments, tokenizer, vocab_size, train] {
+  command.runs([=] {
+    for (const auto& [option, name] : {std::pair(text_field, "--text-field"), std::pair(append_eos, "--append-eos")})
+      if (chat.given() && option.given())
+        throw UsageError(
+            fmt::format("{} says how texts are read, and with --chat the inputs are examples: their schema and "
+                        "the template say that",
+                        name));
     if (train.given()) return train_vocabulary(*arguments);
     if (!tokenizer.given() && !vocab_size.given())
       throw UsageError("prepare needs --tokenizer (or --vocab-size for files of ids), or --train-tokenizer");

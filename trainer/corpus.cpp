@@ -222,9 +222,20 @@ std::int64_t steps_of_epochs(double epochs, std::int64_t sequences, std::int64_t
   return static_cast<std::int64_t>(steps);
 }
 
+std::string describe_cut_examples(const Source& source) {
+  const Dataset& dataset = *source.dataset;
+  if (dataset.packing() != Packing::stream || !dataset.has_loss_mask()) return {};
+  const std::int64_t cut = dataset.cut_documents();
+  if (cut == 0) return {};
+  return fmt::format(
+      "warning: {}: {} of its {} examples (documents with a loss mask) are cut where a sequence of {} ends, and "
+      "what follows has lost its beginning; packing best_fit (data.packing) keeps each whole",
+      source.name, cut, dataset.documents(), dataset.sequence_length());
+}
+
 std::string describe_packing(const Source& source) {
   const Dataset& dataset = *source.dataset;
-  if (dataset.packing() == Packing::stream) return {};
+  if (dataset.packing() == Packing::stream) return describe_cut_examples(source);
   const PackedFacts facts = dataset.packed();
   const double room = static_cast<double>(dataset.samples() * dataset.sequence_length());
   std::string text = fmt::format("{}: {} whole documents in {} sequences of {}, {:.2f}% of whose positions they fill",

@@ -76,7 +76,9 @@ std::vector<TokenizerFile> carried_files(const std::vector<Source>& sources,
 std::int64_t sequences_of(const std::vector<Source>& sources);
 // So many epochs, to whole steps, upwards. Throws std::runtime_error where that is more than train.steps may be.
 std::int64_t steps_of_epochs(double epochs, std::int64_t sequences, std::int64_t global_batch_size);
-// Of whole documents (data.packing), how they lie in sequences and what was left out: a sentence. "" of a stream.
+// Examples of supervised fine-tuning (documents with a loss mask) that a stream cuts: a warning. "" where none is.
+std::string describe_cut_examples(const Source& source);
+// Of whole documents (data.packing), how they lie in sequences and what was left out: a sentence. Of a stream the warning.
 std::string describe_packing(const Source& source);
 
 Sampler make_sampler(const std::vector<Source>& sources, std::uint64_t seed, bool shuffle,

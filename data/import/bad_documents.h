@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -10,6 +12,8 @@
 
 #include <fmt/format.h>
 
+#include "data/files/files.h"
+#include "data/files/printable.h"
 #include "data/import/import_jsonl.h"
 
 namespace smoe {
@@ -20,8 +24,10 @@ class BadDocuments {
   static constexpr std::int64_t most_told = 10;
 
   // tell: is given the first messages; may be empty.
-  explicit BadDocuments(std::int64_t allowed, std::function<void(const std::string&)> tell = {})
-      : allowed_(allowed), tell_(std::move(tell)) {}
+  // list: a file that gets them all, one a line, where there are more than that; empty: none.
+  explicit BadDocuments(std::int64_t allowed, std::function<void(const std::string&)> tell = {},
+                        std::filesystem::path list = {})
+      : allowed_(allowed), tell_(std::move(tell)), list_(std::move(list)) {}
 
   // Throws the message where it is one more than is allowed.
   void add(const std::string& message) {
@@ -30,12 +36,30 @@ class BadDocuments {
       throw std::runtime_error(
           fmt::format("{}; this is bad document number {}, and --skip-bad allows {}", message, count_, allowed_));
     if (tell_ && count_ <= most_told) tell_(message);
+    if (!list_.empty()) write(message);
+  }
+  // The list gets its name; where it is, or empty: there is none.
+  std::filesystem::path commit_list() {
+    if (!file_) return {};
+    file_->commit();
+    return list_;
   }
   std::int64_t count() const { return count_; }
 
  private:
+  void write(const std::string& message) {
+    lines_ += printable(message) + "\n";
+    if (count_ <= most_told) return;
+    if (!file_) file_.emplace(list_);
+    file_->write(lines_);
+    lines_.clear();
+  }
+
   std::int64_t allowed_, count_ = 0;
   std::function<void(const std::string&)> tell_;
+  std::filesystem::path list_;
+  std::string lines_;  // until there are more than most_told
+  std::optional<AtomicFile> file_;
 };
 
 // Of a part that a thread reads while others read parts before it: kept until their turn comes (add them to the whole's).

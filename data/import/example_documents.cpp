@@ -109,11 +109,15 @@ class ExampleDocuments final : public DocumentReader {
 }  // namespace
 
 std::unique_ptr<DocumentReader> open_example_documents(const CorpusFile& file, const BatchSettings& settings) {
-  if (file.format != CorpusFormat::jsonl && file.format != CorpusFormat::json)
+  if (file.format != CorpusFormat::jsonl && file.format != CorpusFormat::json) {
+    const auto* const pipe = dynamic_cast<const PeekedStream*>(file.pipe.get());
+    if (pipe ? pipe->head_is_all() && pipe->head().empty() : file.bytes == 0)  // which is text as well as anything
+      throw std::runtime_error(fmt::format("{} holds no examples: it is empty", file.name()));
     throw std::runtime_error(
         fmt::format("{} is read as {}, expected JSON: an example is an object with messages, or prompt and completion "
                     "(docs/formats.md), one a line",
-                    file.path.string(), name_of(file.format)));
+                    file.name(), name_of(file.format)));
+  }
   return std::make_unique<ExampleDocuments>(file, settings);
 }
 

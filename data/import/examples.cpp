@@ -43,7 +43,8 @@ bool says_nothing(const JsonReader& object, const std::string& key) {
   if (!object.has(key)) return true;
   const Json& value = object.object().at(key);
   if (value.is_boolean()) return !value.get<bool>();
-  return value.is_null() || ((value.is_array() || value.is_object() || value.is_string()) && value.empty());
+  if (value.is_string()) return value.get_ref<const std::string&>().empty();
+  return value.is_null() || ((value.is_array() || value.is_object()) && value.empty());
 }
 
 void refuse_tools(const JsonReader& object) {

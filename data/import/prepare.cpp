@@ -168,6 +168,12 @@ class ExampleViewer {
   std::int64_t left_;
 };
 
+std::string display_names(const std::vector<std::string>& inputs) {
+  std::string names;
+  for (const std::string& input : inputs) names += (names.empty() ? "" : ", ") + display_name(input);
+  return names;
+}
+
 // Ids in a column: each row is a document, so a document is one id, with nothing in it to predict.
 void warn_of_columns(const CorpusFiles& corpus, PrepareSummary& summary) {
   std::string first;
@@ -240,13 +246,14 @@ PrepareSummary prepare(const PrepareOptions& options) {
                      options.append_eos, options.format == CorpusFormat::text, options.skip_bad, options.dataset,
                      options.document_end, options.document_begin, options.examples ? &*options.examples : nullptr});
   ExampleViewer viewer(options, tokenizer.get());
-  BadDocuments bad(options.skip_bad, options.on_bad);
+  BadDocuments bad(options.skip_bad, options.on_bad, fs::path(options.out_directory) / "skipped.txt");
   PrepareSummary summary;
   summary.bytes_total = corpus.bytes();
   summary.files = static_cast<std::int64_t>(corpus.files.size());
   summary.skipped_hidden = corpus.skipped_hidden;
   summary.passed_over = corpus.passed_over;
   summary.inputs = corpus.files;
+  if (tokenizer) summary.warnings = tokenizer->warnings();
   warn_of_columns(corpus, summary);
   warn_of_files_of_one_document(options, corpus, summary);
   run_jobs(batches, std::max(1, options.threads), [&](const TokenRun& run) {
@@ -268,18 +275,19 @@ PrepareSummary prepare(const PrepareOptions& options) {
   if (summary.tokens == 0 && options.examples)
     throw std::runtime_error(fmt::format(
         "no example to store: {} held none that is trained ({} without a target, {} too long, {} bad documents)",
-        fmt::join(options.inputs, ", "), summary.examples.without_target, summary.examples.too_long,
+        display_names(options.inputs), summary.examples.without_target, summary.examples.too_long,
         summary.bad_documents));
   if (summary.tokens == 0)
     throw std::runtime_error(
         fmt::format("no document to store: {} ({} bytes) held neither text nor ids ({} empty "
                     "and {} bad documents and {} hidden files were passed over{})",
-                    fmt::join(options.inputs, ", "), summary.bytes_done, summary.empty_documents, summary.bad_documents,
+                    display_names(options.inputs), summary.bytes_done, summary.empty_documents, summary.bad_documents,
                     summary.skipped_hidden, corpus.passed_over.empty() ? "" : "; " + corpus.describe_passed_over()));
   if (options.before_writing) options.before_writing(summary);
   TokenizerCopy copy(options.out_directory, tokenizer.get());
   const ShardSetSummary written = writer.finish();
   copy.keep();
+  summary.bad_list = bad.commit_list().string();
   summary.tokens = written.tokens;
   summary.documents = written.documents;
   summary.shards = written.shards;

@@ -39,7 +39,8 @@ struct PrepareOptions {
   std::int64_t shard_tokens = default_shard_tokens;
   bool append_eos = true;  // to each text; documents that carry ids are stored as they are
   int threads = 1;         // that tokenise; at least 1
-  // Called on the calling thread: about once a MiB of input; for each of the first ten bad documents.
+  // Called on the calling thread: about once a MiB of input; for each of the first ten bad documents. Where there are more, all
+  // are in skipped.txt beside the shards.
   std::function<void(const PrepareProgress&)> on_progress;
   std::function<void(const std::string&)> on_bad;
   // Given: the inputs are examples for supervised fine-tuning, not texts. on_example is called for the first of them, as
@@ -54,6 +55,7 @@ struct PrepareSummary : PrepareProgress {
   std::int64_t shards = 0, files = 0;
   std::int64_t empty_documents = 0, bad_documents = 0;  // left out
   std::int64_t skipped_hidden = 0;
+  std::string bad_list;  // the file that names all bad documents, where there are more than were told; else empty
   std::vector<CorpusFile> inputs;       // what each file was taken for
   std::vector<PassedOver> passed_over;  // what directories held besides
   std::int64_t foreign_bytes = 0;       // zero bytes and bytes of no UTF-8 character in files that are text by --format

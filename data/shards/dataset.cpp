@@ -97,6 +97,18 @@ std::int64_t Dataset::documents() const { return impl_->manifest().documents(); 
 std::int64_t Dataset::sequence_length() const { return impl_->sequence_length(); }
 Packing Dataset::packing() const { return impl_->packing(); }
 PackedFacts Dataset::packed() const { return impl_->samples().facts(); }
+std::int64_t Dataset::cut_documents() const {
+  if (packing() == Packing::best_fit) return 0;
+  const std::int64_t length = sequence_length();
+  std::int64_t cut = 0;
+  for (std::int64_t i = 0; i < documents(); ++i) {
+    const DocumentPlace place = impl_->stream().document(i);
+    // What the first and the last of its targets are predicted from.
+    cut += place.tokens() > 2 && place.begin / length != (place.end - 2) / length;
+  }
+  return cut;
+}
+bool Dataset::has_loss_mask() const { return impl_->stream().has_loss_mask(); }
 std::int64_t Dataset::used(std::int64_t sample) const { return impl_->samples().used(sample); }
 const ShardSetInfo& Dataset::info() const { return impl_->manifest().info; }
 const std::string& Dataset::directory() const { return impl_->directory(); }

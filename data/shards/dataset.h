@@ -61,6 +61,10 @@ class Dataset {
   std::int64_t sequence_length() const;  // S
   Packing packing() const;
   PackedFacts packed() const;
+  // Documents of which some target stands in another sample than the first, or in the dropped tail: of a stream, which cuts
+  // them; best_fit has none.
+  std::int64_t cut_documents() const;
+  bool has_loss_mask() const;
   std::int64_t used(std::int64_t sample) const;  // its positions that hold a token: all of a stream's
   const ShardSetInfo& info() const;
   const std::string& directory() const;

@@ -103,6 +103,7 @@ void Hdf5Ids::open_dataset(const std::string& dataset) {
   if (H5Tget_class(type.get()) != H5T_INTEGER)
     refuse(H5Tget_class(type.get()) == H5T_FLOAT ? "holds floating-point numbers, expected integers: ids"
                                                  : "holds no numbers, expected integers: ids");
+  is_u64_ = bytes_per_token_ == 8 && H5Tget_sign(type.get()) == H5T_SGN_NONE;
   const Hdf5Handle space = hdf5::own(H5Dget_space(dataset_.get()), H5Sclose, file_name_, action);
   const int dims = H5Sget_simple_extent_ndims(space.get());
   if (dims != 1 && dims != 2)
@@ -177,7 +178,15 @@ void Hdf5Ids::read_block(const hsize_t* start, const hsize_t* count, std::int64_
   const Hdf5Handle from = hdf5::own(H5Dget_space(dataset_.get()), H5Sclose, name_, action);
   const Hdf5Handle to = hdf5::own(H5Screate_simple(dims, count, nullptr), H5Sclose, name_, action);
   hdf5::check(H5Sselect_hyperslab(from.get(), H5S_SELECT_SET, start, nullptr, count, nullptr), name_, action);
-  hdf5::check(H5Dread(dataset_.get(), H5T_NATIVE_INT64, to.get(), from.get(), H5P_DEFAULT, out), name_, action);
+  // HDF5 would make the largest i64 of a u64 that is larger; as they are, those are below 0.
+  hdf5::check(
+      H5Dread(dataset_.get(), is_u64_ ? H5T_NATIVE_UINT64 : H5T_NATIVE_INT64, to.get(), from.get(), H5P_DEFAULT, out),
+      name_, action);
+  if (!is_u64_) return;
+  const std::int64_t values = static_cast<std::int64_t>(dims == 2 ? count[0] * count[1] : count[0]);
+  const auto* const large = std::find_if(out, out + values, [](std::int64_t value) { return value < 0; });
+  if (large != out + values)
+    refuse(fmt::format("holds {}, which is no id of any vocabulary", static_cast<std::uint64_t>(*large)));
 }
 
 void Hdf5Ids::read(std::int64_t first, std::int64_t count, std::int64_t* out) const {

@@ -52,6 +52,7 @@ class Hdf5Ids {
   std::vector<std::int64_t> shape_;
   std::vector<std::uint64_t> offsets_;
   std::uint64_t bytes_per_token_ = 0;
+  bool is_u64_ = false;
 };
 
 }  // namespace smoe

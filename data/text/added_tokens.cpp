@@ -52,10 +52,12 @@ class Reader {
     const Json empty = Json::object();
     const Json& config_json = documents_.contains(config_name) ? documents_.at(config_name) : empty;
     const JsonReader config(config_json, path_of(config_name));
-    // transformers takes an absent key for true and null for false.
+    // transformers 4 takes an absent key for true and null for false; 5 takes both for false.
     result.legacy = config.optional_bool("legacy").value_or(!config.has("legacy"));
     result.takes_own_space = !result.legacy;
-    read_space_of_tokenizer_json(result);
+    const bool decided = read_space_of_tokenizer_json(result);
+    result.legacy_is_absent =
+        documents_.contains(config_name) && !config.has("legacy") && !decided && model_->adds_space();
     refuse_what_encodes_differently(config);
 
     // As transformers does, the older files count only where tokenizer_config.json lists no tokens itself.
@@ -183,17 +185,18 @@ class Reader {
     return found;
   }
 
-  void read_space_of_tokenizer_json(AddedTokens& result) const {
+  // Whether it says where the space goes.
+  bool read_space_of_tokenizer_json(AddedTokens& result) const {
     constexpr const char* name = "tokenizer.json";
-    if (!documents_.contains(name) || !model_->adds_space()) return;
+    if (!documents_.contains(name) || !model_->adds_space()) return false;
     const Json& document = JsonReader(documents_.at(name), path_of(name)).object();
     if (!steps(document, "normalizer", "Prepend").empty()) {
       result.legacy = true;
       result.takes_own_space = false;
-      return;
+      return true;
     }
     const auto metaspace = steps(document, "pre_tokenizer", "Metaspace");
-    if (metaspace.empty()) return;
+    if (metaspace.empty()) return false;
     const JsonReader reader(*metaspace.front(), path_of(name) + ": pre_tokenizer");
     const std::string scheme =
         reader.optional_string("prepend_scheme")
@@ -212,6 +215,7 @@ class Reader {
         !(result.legacy && std::any_of(replacements.begin(), replacements.end(), [](const Json* step) {
             return step->contains("pattern") && step->at("pattern") == Json::object({{"Regex", "\\A\xE2\x96\x81"}});
           }));
+    return true;
   }
 
   // A token that is searched for in the normalised text is found there as in the text itself only where the normaliser

@@ -27,6 +27,8 @@ struct AddedTokens {
   // Where the space goes that SentencePiece puts in front of a text. legacy: in front of everything between two added
   // tokens; else of what opens the text alone. takes_own_space: not where a space stands there already.
   bool legacy = true, takes_own_space = false;
+  // There is a tokenizer_config.json without the key `legacy`, and nothing else says it.
+  bool legacy_is_absent = false;
 
   // Whether a text or its end gets other ids than from the model alone.
   bool changes(const SentencePieceTokenizer& model) const;

@@ -77,11 +77,17 @@ std::unique_ptr<Tokenizer> load_directory(const fs::path& directory) {
   auto model = std::make_unique<SentencePieceTokenizer>(directory / "tokenizer.model");
   AddedTokens added = read_added_tokens(directory.string(), files, *model);
   std::unique_ptr<Tokenizer> tokenizer;
+  const bool guesses = added.legacy_is_absent;
   if (added.changes(*model))
     tokenizer = std::make_unique<AddedTokensTokenizer>(std::move(model), std::move(added));
   else
     tokenizer = std::move(model);
   tokenizer->carry(std::move(files));
+  if (guesses)
+    tokenizer->warn(fmt::format(
+        "{}/tokenizer_config.json has no key \"legacy\": read as true, as transformers 4 does, where transformers 5 takes "
+        "false; the two put the space in front of texts in other places. Set the key",
+        directory.string()));
   return tokenizer;
 }
 

@@ -89,8 +89,13 @@ class Tokenizer {
   const std::vector<TokenizerFile>& files() const { return files_; }
   void carry(std::vector<TokenizerFile> files) { files_ = std::move(files); }
 
+  // What its files leave open or can hardly mean, for whoever makes ids with it: a sentence each.
+  const std::vector<std::string>& warnings() const { return warnings_; }
+  void warn(std::string text) { warnings_.push_back(std::move(text)); }
+
  private:
   std::vector<TokenizerFile> files_;
+  std::vector<std::string> warnings_;
 };
 
 // spec: "bytes", a tokenizer.model or a .json file as it stands, or a directory that holds a tokenizer.model, with the tokens

@@ -304,6 +304,20 @@ TEST_F(AddedTokensDirectory, LegacyOfNullIsFalse) {
             with_config(config_of(chat_tokens, "\"eos_token\": \"</s>\""))->sha256());
 }
 
+TEST_F(AddedTokensDirectory, AnAbsentLegacyIsWarnedOfWhereItMatters) {
+  const std::string eos = "\"eos_token\": \"</s>\"";
+  EXPECT_TRUE(load()->warnings().empty()) << "a tokenizer.model alone";
+  for (const std::string& tokens : {restated, chat_tokens}) {
+    const auto tokenizer = with_config(config_of(tokens, eos));
+    ASSERT_EQ(tokenizer->warnings().size(), 1u);
+    EXPECT_TRUE(mentions(tokenizer->warnings()[0], {"tokenizer_config.json", "legacy", "transformers 5"}));
+    EXPECT_TRUE(with_config(config_of(tokens, eos + ", \"legacy\": true"))->warnings().empty());
+    EXPECT_TRUE(with_config(config_of(tokens, eos + ", \"legacy\": null"))->warnings().empty());
+  }
+  spill(directory_ / "tokenizer.json", R"({"pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "first"}})");
+  EXPECT_TRUE(with_config(config_of(restated, eos))->warnings().empty()) << "the steps say it";
+}
+
 // A tokenizer.json as transformers makes it of the tokenizer.model, with one added token, and what may be wrong in it.
 TEST_F(AddedTokensDirectory, ATokenizerThatIsNotReadIsLikeNoOther) {
   const std::string bare = tokenizer_identity(directory_.path()).sha256;

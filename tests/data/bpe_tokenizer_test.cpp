@@ -21,6 +21,7 @@
 namespace smoe {
 namespace {
 
+using test::mentions;
 using test::message_of;
 using test::spill;
 
@@ -95,6 +96,19 @@ std::vector<std::string> matches(const SplitPattern& pattern, const std::string&
     at = match->end;
   }
   return found;
+}
+
+// Python takes such lists too, and joins by them as they stand.
+TEST(BpeModel, AListOutOfOrderIsTold) {
+  using Merges = std::vector<std::pair<std::string, std::string>>;
+  const auto told = [](const Merges& merges) {
+    return BpeModel(model_of_letters(merges), "t.json", false).out_of_order();
+  };
+  EXPECT_EQ(told({{"a", "b"}, {"ab", "c"}}), "");
+  EXPECT_EQ(told({{"a", "b"}, {"a", "bc"}, {"ab", "c"}, {"b", "c"}}), "") << "abc is made of ab, which is there";
+  EXPECT_TRUE(
+      mentions(told({{"a", "b"}, {"ca", "b"}, {"c", "a"}}), {"t.json", "entry 1", "\"ca\" and \"b\"", "1 in all"}));
+  EXPECT_TRUE(mentions(told({{"ab", "c"}, {"abc", "a"}, {"a", "b"}}), {"entry 0", "2 in all"}));
 }
 
 TEST(SplitPattern, MeansWhatOnigurumaMeans) {

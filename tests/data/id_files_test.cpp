@@ -11,6 +11,7 @@
 #include "data/shards/hdf5_ids.h"
 #include "data/shards/manifest.h"
 #include "data/shards/token_shard.h"
+#include "tests/data/megatron_fixtures.h"
 #include "tests/support/message_of.h"
 #include "tests/support/scratch_dir.h"
 
@@ -180,6 +181,21 @@ TEST_F(IdFiles, BareOnesThatDoNotFitAreRefused) {
   refused(useless, {"--dataset"});
 }
 
+// Of any length: those of more than a batch go over several.
+TEST_F(IdFiles, OutOfMegatronAreTheSameAcrossBatches) {
+  std::vector<std::vector<std::int64_t>> expected;
+  IdDocuments stored;
+  for (const std::size_t length : {3, 1 << 19, 0, (1 << 20) + 5, 2, (1 << 19) + 1, 0}) {
+    std::vector<std::int64_t> ids(length);
+    for (std::size_t i = 0; i < length; ++i) ids[i] = static_cast<std::int64_t>(i % 97);
+    if (length > 0) stored.emplace_back(ids.begin(), ids.end());
+    expected.push_back(std::move(ids));
+  }
+  write_megatron(directory_ / "ids", 4, expected);
+  EXPECT_TRUE(documents_of(options("ids.idx", CorpusFormat::megatron)) == stored);
+  EXPECT_EQ(summary_.empty_documents, 2);
+}
+
 TEST_F(IdFiles, OutOfHdf5AreRowsOrOneDocument) {
   {
     Hdf5Maker file(directory_ / "a.h5");
@@ -241,6 +257,7 @@ TEST_F(IdFiles, OutOfHdf5ThatAreNoneAreRefused) {
     file.dataset<int>("cube", {1, 1, 2}, H5T_NATIVE_INT, H5T_STD_I32LE, {1, 2});
     file.dataset<int>("holes", {9}, H5T_NATIVE_INT, H5T_STD_I32LE, {}, {3});
     file.dataset<int>("negative", {2}, H5T_NATIVE_INT, H5T_STD_I32LE, {1, -2});
+    file.dataset<std::uint64_t>("unsigned", {3}, H5T_NATIVE_UINT64, H5T_STD_U64LE, {1, 7, std::uint64_t{1} << 63});
     file.soft_link("/ids", "soft");
   }
   const auto refuses = [&](const std::string& dataset, std::initializer_list<std::string_view> pieces) {
@@ -257,6 +274,7 @@ TEST_F(IdFiles, OutOfHdf5ThatAreNoneAreRefused) {
   refuses("cube", {"'cube': has 3 dims, expected 1", "or 2"});
   refuses("holes", {"'holes': was not written in full"});
   refuses("negative", {"'negative': element 1 is -2"});
+  refuses("unsigned", {"'unsigned': holds 9223372036854775808"});
   refuses("soft", {"'soft' is a soft or external link"});
   spill(directory_ / "a.h5", slurp(directory_ / "a.h5").substr(0, 900));
   refuses("ids", {"a.h5: cannot open the HDF5 file"});

@@ -73,12 +73,14 @@ TEST(CorpusFiles, WalksADirectoryInOrder) {
   EXPECT_EQ(names_of(corpus),
             (std::vector<std::string>{"a.txt:text", "ids.idx:megatron", "m.jsonl:jsonl", "z.txt:text"}));
   EXPECT_EQ(corpus.skipped_hidden, 2);
-  ASSERT_EQ(corpus.passed_over.size(), 2u);
-  EXPECT_EQ(corpus.passed_over[0].kind, "a program or library");
+  ASSERT_EQ(corpus.passed_over.size(), 3u);
+  EXPECT_EQ(corpus.passed_over[0].kind, "a link to nothing");
   EXPECT_EQ(corpus.passed_over[0].files, 1);
-  EXPECT_EQ(corpus.passed_over[1].kind, "binary (.dat)");
-  EXPECT_EQ(corpus.passed_over[1].files, 2);
-  EXPECT_EQ(corpus.passed_over[1].first, directory / "sub" / "another.dat");
+  EXPECT_EQ(corpus.passed_over[1].kind, "a program or library");
+  EXPECT_EQ(corpus.passed_over[1].files, 1);
+  EXPECT_EQ(corpus.passed_over[2].kind, "binary (.dat)");
+  EXPECT_EQ(corpus.passed_over[2].files, 2);
+  EXPECT_EQ(corpus.passed_over[2].first, directory / "sub" / "another.dat");
   EXPECT_EQ(names_of(list_corpus_files({directory.path().string()}, CorpusFormat::megatron)),
             std::vector<std::string>{"ids.idx:megatron"});
 }
@@ -212,6 +214,14 @@ TEST(BadDocuments, AreToldCountedAndLimited) {
   EXPECT_EQ(told.size(), 10u);
   EXPECT_EQ(told.back(), "f:10");
   expect_refused([&] { some.add("f:13"); }, {"f:13; this is bad document number 13, and --skip-bad allows 12"});
+  const test::ScratchDir scratch;
+  for (const int count : {10, 12}) {
+    BadDocuments listed(20, {}, scratch / "list");
+    for (int i = 1; i <= count; ++i) listed.add("f:" + std::to_string(i) + (i == 2 ? ":\x1b" : ""));
+    EXPECT_EQ(scratch.entries(), count == 10 ? 0u : 1u);  // under another name
+    EXPECT_EQ(listed.commit_list().empty(), count == 10);
+  }
+  EXPECT_EQ(test::slurp(scratch / "list"), "f:1\nf:2:\\x1b\nf:3\nf:4\nf:5\nf:6\nf:7\nf:8\nf:9\nf:10\nf:11\nf:12\n");
   BadDocuments none(0);
   EXPECT_EQ(message_of([&] { none.add("f:1"); }), "f:1");
 }

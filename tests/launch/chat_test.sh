@@ -42,6 +42,7 @@ case_a_message_is_answered() {
   chat --chat mixtral-v1 --system 'be brief' --prompt 'document 1' --max-tokens 30 >briefly
   cmp -s answer briefly && fail "the system message changes nothing"
   chat --chat plain --prompt 'document 1' --max-tokens 8 >plain
+  expect 0 'smoe: the answer was cut at --max-tokens' -- chat --chat mixtral-v1 --prompt 'document 1' --max-tokens 1
   expect 1 'max_position_embeddings' -- "$smoe" generate --model run --tokenizer bytes --chat mixtral-v1 --prompt a --max-tokens 250
 }
 
@@ -50,6 +51,9 @@ case_a_conversation_goes_through_pipes() {
   printf '%s\n' 'document 1' '' '//two' '/save c.json' '/reset' 'document 1' '/save d.json' '/quit' 'never' |
     chat --chat mixtral-v1 --interactive --max-tokens 30 >answers 2>said
   [ "$(wc -l <answers)" = 3 ] || fail "found $(cat answers)"
+  printf 'document \377\n/save f.json\n' | chat --chat mixtral-v1 --interactive --max-tokens 3 >none 2>said
+  [ -s none ] && fail "a line that is no UTF-8 was asked: $(cat none)"
+  grep -q 'this line is no UTF-8' said || fail "found $(cat said)"
   [ "$(sed -n 1p answers)" = "$(sed -n 3p answers)" ] || fail "/reset did not begin anew: $(cat answers)"
   grep -q '> ' answers && fail "a prompt sign without a terminal"
   expect 0 '2 answers' -- expect_answers c.json

@@ -128,6 +128,34 @@ case_prepare_leaves_a_pipe_that_it_refuses() {
   [ "$status" = 1 ] || fail "status $status where 1 was expected"
   grep -q 'pipe:1:1' said || fail "the line is not named"
 }
+# What was made and holds nothing yet goes with the process.
+case_prepare_that_is_ended_leaves_no_empty_directory() {
+  mkfifo pipe
+  { printf '{"text": "a"}\n%.0s' $(seq 7000); exec sleep 60; } >pipe &  # more than prepare looks at first
+  local writer=$! reader status=0
+  "$smoe" prepare pipe --out shards --tokenizer bytes >said 2>&1 &
+  reader=$!
+  for _ in $(seq 100); do [ -d shards ] && break || sleep 0.1; done
+  [ -d shards ] || fail "nothing was begun: $(cat said)"
+  kill -TERM "$reader"
+  wait "$reader" || status=$?
+  kill "$writer" 2>/dev/null || true
+  [ "$status" = 143 ] || fail "status $status where 143 was expected"
+  absent shards
+}
+# Nothing is held as a whole, however long a document is: 60 million ids would be 240 MB.
+case_prepare_takes_a_document_of_any_length() {
+  python3 - "$smoe" <<'END'
+import gzip, resource, subprocess, sys
+with gzip.open("long.txt.gz", "wb", 1) as file:
+    for _ in range(60):
+        file.write(b"words and words\n" * 62500)
+subprocess.run([sys.argv[1], "prepare", "long.txt.gz", "--out", "shards", "--tokenizer", "bytes", "--threads", "2"], check=True)
+used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+print(f"{used:.0f} MiB")
+assert used < 150, used
+END
+}
 case_prepare_expands_quoted_patterns() {
   twelve
   mkdir -p deep/er
@@ -150,6 +178,8 @@ case_prepare_passes_over_a_few_bad_documents() {
   refuses 'a.jsonl:24:1: .*bad document number 12, and --skip-bad allows 11' -- "$smoe" prepare a.jsonl --skip-bad 11
   expect 0 'passed over: a.jsonl:13:1: not valid' 'passed over: a.jsonl:22:1' 'passed over: 12 bad document' 'in 12 documents' -- \
     "$smoe" prepare a.jsonl --out some --tokenizer bytes --source twelve --skip-bad 12
+  [ "$(wc -l <some/skipped.txt)" = 12 ] && grep -q '^a.jsonl:24:1: not valid JSON' some/skipped.txt || fail "not all are listed"
+  rm some/skipped.txt
   the_same some
   "$smoe" prepare a.jsonl --out other --tokenizer bytes --skip-bad 99 2>&1 | grep -q 'a.jsonl:23' && fail "more than ten are told"
   return 0

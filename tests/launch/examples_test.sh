@@ -12,10 +12,29 @@ write_examples() {
 }
 prepare() { "$smoe" prepare examples.jsonl --tokenizer bytes --threads 1 "$@"; }
 
+case_options_of_texts_go_with_no_template() {
+  printf '{"prompt": "a", "completion": "b"}\n' >a.jsonl
+  expect 2 '--text-field .* examples' -- "$smoe" prepare a.jsonl --out no --tokenizer bytes --chat plain --text-field body
+  expect 2 '--append-eos .* examples' -- "$smoe" prepare a.jsonl --out no --tokenizer bytes --chat plain --append-eos false
+  absent no
+  expect 1 'standard input holds no examples' -- "$smoe" prepare - --out no --tokenizer bytes --chat plain </dev/null
+  absent no
+}
+# Examples read as a stream of text: told, once a source.
+case_examples_in_a_stream_are_warned_of() {
+  for i in $(seq 40); do printf '{"prompt": "question %s", "completion": "an answer to it"}\n' "$i"; done >a.jsonl
+  "$smoe" prepare a.jsonl --out sft --tokenizer bytes --chat plain --show 0
+  write_config train='[{path: sft}]' eval='[]' sequence_length=16 steps=1 global_batch_size=2
+  expect 0 'data.train.0: warning: a: 40 of its 40 examples .* are cut .*best_fit' -- "$smoe" train config.yaml --dry-run
+  expect 0 'data.train: warning: a: 40 of its 40 examples' -- "$smoe" train config.yaml
+  expect 0 'smoe: warning: a: [0-9]+ of its 40 examples .* sequence of 16 ends' -- "$smoe" eval --model run --data sft --seq 16
+  "$smoe" eval --model run --data sft --packing best_fit 2>&1 | grep -q 'are cut' && fail "whole documents are said to be cut"
+  return 0
+}
 case_examples_are_shown_and_counted() {
   write_examples
   expect 0 'example 1: 20 ids, 9 targets, which are «these»' '<bos>what is 1\?«it is 3.<eos>»' 'example 2:' \
-    '40 examples with 404 targets; the longest read has 23 ids; read 40 as messages' \
+    '40 examples with 404 targets of [0-9]+ tokens; the longest read has 23 ids; read 40 as messages' \
     -- prepare --out out --chat plain
   prepare --out two --chat plain | grep -q 'example 3' && fail "two were to be shown"
   expect 0 'example 1:' 'it is 3.<eos>' -- env NO_COLOR=1 "$smoe" prepare examples.jsonl --tokenizer bytes --out other --chat plain --show 1

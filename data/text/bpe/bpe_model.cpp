@@ -101,6 +101,8 @@ void BpeModel::read_merges(const JsonReader& model) {
   std::size_t size = 16;
   while (size < 2 * merges.size()) size *= 2;
   merges_.resize(size);
+  std::vector<JoinedPiece> joins;
+  joins.reserve(merges.size());
   for (std::size_t rank = 0; rank < merges.size(); ++rank) {
     const auto parts = read_merge(merges[rank]);
     if (!parts)
@@ -119,9 +121,35 @@ void BpeModel::read_merges(const JsonReader& model) {
     if (merges_[place].id >= 0)
       refuse("merges", fmt::format("entry {} ({} and {}) stands there twice", rank, quote_for_message(left),
                                    quote_for_message(right)));
+    joins.push_back({a, b, joined});
     merges_[place] = {pair, static_cast<std::uint32_t>(rank), joined};
     if (!byte_level_) add_neighbours(left + right);
   }
+  check_order(joins);
+}
+
+// A piece that is joined of others needs one merge at least whose parts are there by then: letters, or what earlier merges
+// make. (Lists made of a tokenizer.model have every split of a piece, also those whose parts come later.)
+void BpeModel::check_order(const std::vector<JoinedPiece>& joins) {
+  std::vector<bool> is_joined(pieces_.size()), is_made(pieces_.size());
+  for (const JoinedPiece& join : joins) is_joined[static_cast<std::size_t>(join.id)] = true;
+  const auto is_there = [&](std::int32_t id) {
+    return is_made[static_cast<std::size_t>(id)] || !is_joined[static_cast<std::size_t>(id)];
+  };
+  for (const JoinedPiece& join : joins)
+    if (is_there(join.left) && is_there(join.right)) is_made[static_cast<std::size_t>(join.id)] = true;
+  std::size_t first = joins.size(), count = 0;
+  for (std::size_t rank = joins.size(); rank-- > 0;)
+    if (!is_made[static_cast<std::size_t>(joins[rank].id)]) {
+      first = rank;
+      ++count;
+    }
+  if (count == 0) return;
+  const JoinedPiece& join = joins[first];
+  out_of_order_ = fmt::format(
+      "{}: model: merges: entry {} joins {} and {}, of which one is made by a later entry alone, and so are {} in all: the list "
+      "is out of order, and is followed as it stands",
+      where_, first, quote_for_message(piece(join.left)), quote_for_message(piece(join.right)), count);
 }
 
 void BpeModel::add_neighbours(std::string_view piece) {

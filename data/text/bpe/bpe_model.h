@@ -32,6 +32,8 @@ class BpeModel {
   std::int32_t id_of(std::string_view piece) const;                                                  // -1: none
   std::int32_t unk() const { return unk_; }
   bool is_byte_level() const { return byte_level_; }
+  // Of merges that come too late: of the first, what is wrong with the list. "" where none is.
+  const std::string& out_of_order() const { return out_of_order_; }
   // The byte that an id of the fallback stands for, "<0x0A>"; -1: none.
   int byte_of(std::int32_t id) const;
 
@@ -53,8 +55,13 @@ class BpeModel {
     std::int32_t id = -1;  // -1: an empty place of the table
   };
 
+  struct JoinedPiece {
+    std::int32_t left = -1, right = -1, id = -1;
+  };
+
   void read_vocabulary(const JsonReader& model);
   void read_merges(const JsonReader& model);
+  void check_order(const std::vector<JoinedPiece>& joins);
   void read_bytes(const JsonReader& model);
   void add_neighbours(std::string_view piece);
   const Merge* find_merge(std::int32_t left, std::int32_t right) const;
@@ -63,7 +70,7 @@ class BpeModel {
   void join_long(std::vector<std::int32_t>& symbols) const;
   [[noreturn]] void refuse(const std::string& key, const std::string& what) const;
 
-  std::string where_;
+  std::string where_, out_of_order_;
   bool byte_level_, ignore_merges_ = false, fuse_unk_ = false;
   std::int32_t unk_ = -1;
   std::vector<std::string> pieces_;

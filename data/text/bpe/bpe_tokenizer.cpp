@@ -92,6 +92,7 @@ BpeTokenizer::BpeTokenizer(const std::string& directory, std::vector<TokenizerFi
   normalizer_ = Normalizer(value_or_null(document, "normalizer"), where);
   pre_tokenizer_ = PreTokenizer(value_or_null(document, "pre_tokenizer"), where);
   model_ = std::make_unique<BpeModel>(reader.require_object("model").object(), where, pre_tokenizer_.is_byte_level());
+  if (!model_->out_of_order().empty()) warn(model_->out_of_order());
   decoder_ = PieceDecoder(value_or_null(document, "decoder"), where, pre_tokenizer_.is_byte_level());
   vocab_size_ = model_->vocab_size();
   read_added_tokens(document, where);
