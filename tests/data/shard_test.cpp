@@ -145,7 +145,7 @@ TEST(Shard, DocumentsInPiecesGiveTheSameFiles) {
     const ScratchDir scratch;
     ShardWriter whole(scratch / "whole", test::corpus_info(), shard_tokens);
     ShardWriter pieces(scratch / "pieces", test::corpus_info(), shard_tokens);
-    for (const std::size_t length : {3, 4, 3, 0, 69'990, 1, 0, 80'000, 2'600'000, 7, 1'200'000, 3'100'000, 2}) {
+    for (const std::size_t length : {3, 4, 3, 5, 6, 0, 69'990, 1, 0, 80'000, 2'600'000, 7, 1'200'000, 3'100'000, 2}) {
       std::vector<std::int32_t> ids(length);
       for (std::int32_t& id : ids) id = static_cast<std::int32_t>(random() % 300);
       const std::vector<std::uint8_t> mask(length == 7 ? 7 : 0, 0);
