@@ -70,8 +70,8 @@ std::vector<TensorGroup> tensor_groups(const CheckpointContent& content) {
     return p.adapter ? masters(p) : std::vector<SlicePart>();
   };
   std::vector<TensorGroup> groups{
-      adapters ? TensorGroup{adapter_folder, kPeftPrefix,
-                             tensor_specs(content.whole, kPeftPrefix, Members::adapters), std::move(of_adapters)}
+      adapters ? TensorGroup{adapter_folder, kPeftPrefix, tensor_specs(content.whole, kPeftPrefix, Members::adapters),
+                             std::move(of_adapters)}
                : TensorGroup{"model", "", tensor_specs(content.whole, "", Members::all, content.config.weights),
                              master_parts(shards)},
       moments(first_moment_prefix,
@@ -292,8 +292,7 @@ fs::path save_checkpoint(const fs::path& directory, const CheckpointContent& con
     require_whole(groups, owned);
     make_directories(directory);
     hidden.emplace(unfinished);
-    for (const auto& [folder, tensors] : folders)
-      lay_out_folder(unfinished / folder, tensors, content.max_shard_bytes);
+    for (const auto& [folder, tensors] : folders) lay_out_folder(unfinished / folder, tensors, content.max_shard_bytes);
   });
   together(world, "checkpoint.write", [&] { write_owned(unfinished, content, groups); });
   together(world, "checkpoint.commit", [&] {
