@@ -18,41 +18,13 @@ import transformers
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pathlib import Path
+from make_goldens import HERE
+from make_sft_goldens import batch_of, pack
 
-HERE = Path(__file__).resolve().parent
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate", "w1", "w2", "w3"]
 R, ALPHA, SEED = 4, 6, 16
 MAX_GRAD_NORM = 0.28
 SMALLEST_GAP = 1e-6  # between the last expert chosen and the first not chosen: closer ones are decided by rounding
-
-
-def batch_of(examples):
-    """Inputs, targets and attention mask, right-padded. The last id of an example has no target, and is no input."""
-    width = max(len(ids) for ids, _ in examples) - 1
-    inputs = torch.zeros(len(examples), width, dtype=torch.long)
-    targets = torch.full((len(examples), width), -100)
-    attention = torch.zeros(len(examples), width, dtype=torch.long)
-    for row, (ids, mask) in enumerate(examples):
-        n = len(ids) - 1
-        inputs[row, :n] = torch.tensor(ids[:-1])
-        targets[row, :n] = torch.where(torch.tensor(mask[1:]) == 1, torch.tensor(ids[1:]), -100)
-        attention[row, :n] = 1
-    return inputs, targets, attention
-
-
-def pack(lengths, room):
-    """As make_sft_goldens.py packs them: which examples make up a step."""
-    packs = []
-    for time, i in enumerate(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))):
-        fitting = [one for one in packs if one[0] >= lengths[i]]
-        if not fitting:
-            packs.append([room, time, []])
-            fitting = packs[-1:]
-        best = min(fitting, key=lambda one: (one[0], -one[1]))
-        best[:2] = best[0] - lengths[i], time
-        best[2].append(i)
-    return sorted(sorted(examples) for _, _, examples in packs)
 
 
 def main():
