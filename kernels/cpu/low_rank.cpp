@@ -5,6 +5,24 @@
 #include "kernels/cpu/token_noise.h"
 
 namespace smoe {
+namespace {
+
+// visit(first in the stacks, first in the matrices, how many) for each row of a block in rows [first, last) of all [E,N,M]
+// matrices: numbers that lie together in both.
+template <class Visit>
+void for_rows_of_blocks(const DiagonalBlocks& blocks, std::int64_t N, std::int64_t M, std::int64_t first,
+                        std::int64_t last, const Visit& visit) {
+  for (std::int64_t row = first; row < last; ++row) {
+    std::int64_t stacked = row / N * blocks.elements();
+    for (const Block& block : blocks) {
+      const std::int64_t i = row % N - block.first_row;
+      if (i >= 0 && i < block.rows) visit(stacked + i * block.columns, row * M + block.first_column, block.columns);
+      stacked += block.elements();
+    }
+  }
+}
+
+}  // namespace
 
 void CpuBackend::do_dropout(const Dropout& dropout, const Tensor& rows, const Tensor& x, const Tensor& y, Write write) {
   const std::int64_t R = x.dim(0), D = x.dim(1);
@@ -34,47 +52,35 @@ void CpuBackend::do_dropout(const Dropout& dropout, const Tensor& rows, const Te
 
 void CpuBackend::do_spread_blocks(const DiagonalBlocks& blocks, double scale, const Tensor& stack,
                                   const Tensor& matrices) {
-  const std::int64_t N = matrices.dim(1), M = matrices.dim(2), stacked = stack.dim(1);
+  const std::int64_t M = matrices.dim(2);
   const float* from = stack.f32();
   float* to = matrices.f32();
   const auto factor = static_cast<float>(scale);
-  cpu::for_blocks(threads_, matrices.dim(0) * N, cpu::block_rows(M), [=](std::int64_t first, std::int64_t last) {
-    for (std::int64_t row = first; row < last; ++row) {
-      const std::int64_t e = row / N, n = row % N;
-      float* out = to + row * M;
-      std::fill_n(out, M, 0.0f);
-      const float* block_at = from + e * stacked;
-      for (const Block& block : blocks) {
-        const std::int64_t i = n - block.first_row;
-        if (i >= 0 && i < block.rows)
-          for (std::int64_t j = 0; j < block.columns; ++j)
-            out[block.first_column + j] = factor * block_at[i * block.columns + j];
-        block_at += block.elements();
-      }
-    }
-  });
+  cpu::for_blocks(threads_, matrices.dim(0) * matrices.dim(1), cpu::block_rows(M),
+                  [=, &matrices](std::int64_t first, std::int64_t last) {
+                    std::fill_n(to + first * M, (last - first) * M, 0.0f);
+                    for_rows_of_blocks(blocks, matrices.dim(1), M, first, last,
+                                       [=](std::int64_t stacked, std::int64_t spread, std::int64_t count) {
+                                         for (std::int64_t j = 0; j < count; ++j)
+                                           to[spread + j] = factor * from[stacked + j];
+                                       });
+                  });
 }
 
 void CpuBackend::do_gather_blocks(const DiagonalBlocks& blocks, double scale, const Tensor& matrices,
                                   const Tensor& stack) {
-  const std::int64_t N = matrices.dim(1), M = matrices.dim(2), stacked = stack.dim(1);
+  const std::int64_t M = matrices.dim(2);
   const float* from = matrices.f32();
   float* to = stack.f32();
   const auto factor = static_cast<float>(scale);
-  cpu::for_blocks(threads_, matrices.dim(0) * N, cpu::block_rows(M), [=](std::int64_t first, std::int64_t last) {
-    for (std::int64_t row = first; row < last; ++row) {
-      const std::int64_t e = row / N, n = row % N;
-      const float* in = from + row * M;
-      float* block_at = to + e * stacked;
-      for (const Block& block : blocks) {
-        const std::int64_t i = n - block.first_row;
-        if (i >= 0 && i < block.rows)
-          for (std::int64_t j = 0; j < block.columns; ++j)
-            block_at[i * block.columns + j] += factor * in[block.first_column + j];
-        block_at += block.elements();
-      }
-    }
-  });
+  cpu::for_blocks(threads_, matrices.dim(0) * matrices.dim(1), cpu::block_rows(M),
+                  [=, &matrices](std::int64_t first, std::int64_t last) {
+                    for_rows_of_blocks(blocks, matrices.dim(1), M, first, last,
+                                       [=](std::int64_t stacked, std::int64_t spread, std::int64_t count) {
+                                         for (std::int64_t j = 0; j < count; ++j)
+                                           to[stacked + j] += factor * from[spread + j];
+                                       });
+                  });
 }
 
 }  // namespace smoe

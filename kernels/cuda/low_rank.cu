@@ -43,13 +43,14 @@ __global__ void dropout_kernel(Dropout dropout, std::uint32_t threshold, float s
   }
 }
 
-// Where an element of a stack lies in the matrices.
+// Stacks of blocks, and the matrices in which they lie.
 struct BlockMap {
   DiagonalBlocks blocks;
   std::int64_t stacked;  // elements of a matrix's blocks
   std::int64_t rows, columns;
 
-  __device__ std::int64_t place(std::int64_t element) const {
+  // Where an element of a stack lies in the matrices.
+  __device__ std::int64_t spread_place(std::int64_t element) const {
     const std::int64_t e = element / stacked;
     std::int64_t at = element % stacked;
     for (const Block& block : blocks) {
@@ -59,19 +60,33 @@ struct BlockMap {
     }
     return 0;
   }
+  // The inverse; -1 for what is in no block.
+  __device__ std::int64_t stacked_place(std::int64_t element) const {
+    const std::int64_t row = element / columns % rows, column = element % columns;
+    std::int64_t at = element / columns / rows * stacked;
+    for (const Block& block : blocks) {
+      const std::int64_t i = row - block.first_row, j = column - block.first_column;
+      if (i >= 0 && i < block.rows && j >= 0 && j < block.columns) return at + i * block.columns + j;
+      at += block.elements();
+    }
+    return -1;
+  }
 };
 
-// A thread has an element of the stack; what lies around the blocks is zero already.
+// A thread has an element of the matrices.
 template <class A>
 __global__ void spread_blocks_kernel(BlockMap map, float scale, const A* stack, A* matrices, std::int64_t elements) {
   const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i < elements) matrices[map.place(i)] = from_float<A>(scale * to_float(stack[i]));
+  if (i >= elements) return;
+  const std::int64_t from = map.stacked_place(i);
+  matrices[i] = from_float<A>(from < 0 ? 0.0f : scale * to_float(stack[from]));
 }
 
+// A thread has an element of the stacks.
 __global__ void gather_blocks_kernel(BlockMap map, float scale, const float* matrices, float* stack,
                                      std::int64_t elements) {
   const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i < elements) stack[i] += scale * matrices[map.place(i)];
+  if (i < elements) stack[i] += scale * matrices[map.spread_place(i)];
 }
 
 BlockMap map_of(const DiagonalBlocks& blocks, const Tensor& matrices) {
@@ -101,10 +116,9 @@ void CudaBackend::do_dropout(const Dropout& dropout, const Tensor& rows, const T
 
 void CudaBackend::do_spread_blocks(const DiagonalBlocks& blocks, double scale, const Tensor& stack,
                                    const Tensor& matrices) {
-  do_fill(matrices, 0.0f);
   by_type(stack.type(), [&]<class A>() {
-    launch(stream_, "spread_blocks", over(stack.elements()), spread_blocks_kernel<A>, map_of(blocks, matrices),
-           static_cast<float>(scale), data<A>(stack), data<A>(matrices), stack.elements());
+    launch(stream_, "spread_blocks", over(matrices.elements()), spread_blocks_kernel<A>, map_of(blocks, matrices),
+           static_cast<float>(scale), data<A>(stack), data<A>(matrices), matrices.elements());
   });
 }
 

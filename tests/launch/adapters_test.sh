@@ -9,7 +9,7 @@ adapted() {
   prepared
   "$smoe" train config.yaml train.output_dir=base >/dev/null
   sed -i '/^model:/,/^data:/{/^data:/!d}' config.yaml
-  printf 'model:\n  from: base\nlora:\n  r: 4\n  alpha: 16\n  dropout: 0.1\n' >>config.yaml
+  printf 'model:\n  from: base\nlora:\n  r: 4\n  alpha: 16\n  dropout: 0.1\nschedule:\n  warmup_steps: 1\n' >>config.yaml
   replace 'learning_rate: 1.0e-3' 'learning_rate: 3.0e-2'
 }
 
@@ -24,7 +24,7 @@ case_adapters_are_trained_resumed_and_used() {
   with=$("$smoe" eval --model base --adapter run --data shards --seq 32 --json | sed -n "$loss_of")
   without=$("$smoe" eval --model base --data shards --seq 32 --json | sed -n "$loss_of")
   awk -v a="$with" -v b="$without" 'BEGIN { exit !(a < b - 0.01) }' || fail "$with with adapters, $without without"
-  expect 0 -- "$smoe" generate --model base --adapter run/checkpoints/step-000004/adapter --prompt 'document 3' --max-tokens 4 --greedy
+  expect 0 -- "$smoe" generate --model base --adapter run/checkpoints/step-000004/adapter --tokenizer bytes --prompt 'document 3' --max-tokens 4 --greedy
   expect 1 'run/checkpoints/step-000004/adapter: holds an adapter and no weights' 'as --adapter' -- \
     "$smoe" eval --model run --data shards
   expect 1 'base: no adapter found: expected a PEFT directory' -- "$smoe" eval --model base --adapter base --data shards
@@ -43,7 +43,7 @@ case_adapters_of_another_configuration_are_not_resumed() {
 
 case_verify_tries_adapters() {
   adapted
-  expect 0 'layout\(s\) of 1 ranks compute what one rank does' -- "$smoe" verify config.yaml
+  expect 0 'one rank was held against itself' -- "$smoe" verify config.yaml
 }
 
 run_case "$@"

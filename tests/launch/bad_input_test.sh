@@ -3,6 +3,7 @@
 # or 2 (wrong usage or configuration), and nothing is left half-written.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/cases.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/safetensors.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/tiny_run.sh"
 
 # ---- material ---------------------------------------------------------------------------------------------------
@@ -19,16 +20,6 @@ header = "{'descr': '<i4', 'fortran_order': False, 'shape': %s, }" % shape
 header += " " * (-(len(header) + 11) % 64) + "\n"
 open(path, "wb").write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
                        + struct.pack("<%di" % len(values), *values))
-END
-}
-
-# safetensors FILE HEADER [BYTES]: a file with that JSON header and so many zero bytes of data.
-safetensors() {
-  python3 - "$@" <<'END'
-import struct, sys
-header = sys.argv[2].encode()
-data = bytes(int(sys.argv[3]) if len(sys.argv) > 3 else 0)
-open(sys.argv[1], "wb").write(struct.pack("<Q", len(header)) + header + data)
 END
 }
 

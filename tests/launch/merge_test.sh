@@ -2,17 +2,8 @@
 # smoe merge as it is typed: what is folded in, and what is refused and leaves nothing.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/cases.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/safetensors.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/tiny_run.sh"
-
-# safetensors FILE HEADER [BYTES]: a file with that JSON header and so many zero bytes of data.
-safetensors() {
-  python3 - "$@" <<'END'
-import struct, sys
-header = sys.argv[2].encode()
-data = bytes(int(sys.argv[3]) if len(sys.argv) > 3 else 0)
-open(sys.argv[1], "wb").write(struct.pack("<Q", len(header)) + header + data)
-END
-}
 
 weights() { echo "run/checkpoints/$(cat run/checkpoints/latest)/model/model.safetensors"; }
 # adapter DIR COLUMNS: in PEFT's format, of zeros beside q_proj of the tiny run's one layer.
