@@ -33,6 +33,7 @@ class InferenceModel {
 
   const HfConfig& config() const { return config_; }
   const ModelConfig& shape() const { return config_.model; }
+  const LoraConfig* lora() const { return adapter_ ? &adapter_->lora : nullptr; }
   Mixtral& model() { return model_; }
   Backend& backend() { return *backend_; }
   Arena& persistent() { return persistent_; }

@@ -21,7 +21,7 @@ TEST(ShippedConfig, AllAreValid) {
     EXPECT_FALSE(config.data.eval.empty()) << entry.path();
     ++seen;
   }
-  EXPECT_EQ(seen, 6);
+  EXPECT_EQ(seen, 8);
 }
 
 TEST(ShippedConfig, Mixtral8x7BHasItsPublishedCounts) {

@@ -5,10 +5,12 @@
 #include <cmath>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/philox.h"
@@ -34,13 +36,15 @@ class AnalysedModel : public testing::Test {
   AnalysedModel()
       : backend_(make_cpu_backend(1)), persistent_(*backend_), activations_(*backend_), scratch_(*backend_) {}
 
-  Mixtral& make_model(const ModelConfig& config, DType type = DType::f32) {
-    model_.emplace(config, mesh_, std::vector<std::string>{}, RoutingOptions{}, type);
+  Mixtral& make_model(const ModelConfig& config, DType type = DType::f32, std::optional<LoraConfig> adapters = {}) {
+    lora_ = std::move(adapters);
+    model_.emplace(config, mesh_, std::vector<std::string>{}, RoutingOptions{}, type, lora());
     model_->allocate(*backend_, persistent_, config.max_position_embeddings, false);
     model_->parameters().initialize(*backend_, 1);
     return *model_;
   }
   Mixtral& model() { return *model_; }
+  const LoraConfig* lora() const { return pointer_to(lora_); }
   Backend& backend() { return *backend_; }
   Context context() { return {*backend_, mesh_, activations_, scratch_}; }
   float* weights(const std::string& name) { return model_->parameters().find(name)->value.f32(); }
@@ -79,6 +83,7 @@ class AnalysedModel : public testing::Test {
   Mesh mesh_ = Mesh::single();
   std::unique_ptr<Backend> backend_;
   Arena persistent_, activations_, scratch_;
+  std::optional<LoraConfig> lora_;
   std::optional<Mixtral> model_;
 };
 
@@ -209,7 +214,7 @@ TEST_F(AnalysedModel, WeightsAreComparedMatrixByMatrix) {
   fill(expert(1, 3, "w2"),
        [&](std::int64_t row, std::int64_t column) { return -2 * weights(expert(1, 1, "w2"))[row * 40 + column]; });
   fill(expert(0, 1, "w1"), [](std::int64_t, std::int64_t) { return 0.0f; });
-  const auto found = weight_overlap(backend(), model().parameters(), model().config());
+  const auto found = weight_overlap(model(), context(), lora());
   ASSERT_EQ(found.size(), 2u);
   for (int l = 0; l < 2; ++l)
     for (int e = 0; e < 4; ++e)
@@ -264,8 +269,8 @@ TEST_F(AnalysedModel, OutputsAreComparedOnTheLayersOwnInputs) {
   for (const char* name : {"w1", "w2", "w3"})
     std::copy_n(weights(expert(0, 3, name)), 32 * 40, weights(expert(0, 2, name)));
   const std::vector<Source> sources{source("a", documents({50}, 5), 16), source("b", documents({9, 30}, 6), 16)};
-  auto found = weight_overlap(backend(), model().parameters(), config);
-  EXPECT_EQ(add_output_overlap(model(), context(), sources, 7, found), 8u);
+  auto found = weight_overlap(model(), context(), lora());
+  EXPECT_EQ(add_output_overlap(model(), context(), lora(), sources, 7, found), 8u);
   EXPECT_NEAR(found[1].outputs[1], 1, 1e-6);
   EXPECT_LT(std::abs(found[1].weights[1]), 0.2) << "which the weights do not show";
   EXPECT_NEAR(found[0].outputs[4 * 2 + 3], 1, 1e-6);
@@ -300,10 +305,56 @@ TEST_F(AnalysedModel, OutputsAreComparedOnTheLayersOwnInputs) {
 TEST_F(AnalysedModel, DamagedWeightsAreRefused) {
   make_model(test::tiny_model());
   weights(expert(1, 2, "w3"))[5] = NAN;
-  auto found = weight_overlap(backend(), model().parameters(), model().config());
+  auto found = weight_overlap(model(), context(), lora());
   const std::vector<Source> sources{source("a", documents({50}, 5), 16)};
-  EXPECT_TRUE(mentions(message_of([&] { add_output_overlap(model(), context(), sources, 8, found); }),
+  EXPECT_TRUE(mentions(message_of([&] { add_output_overlap(model(), context(), lora(), sources, 8, found); }),
                        {"layer 1", "not finite", "damaged"}));
+}
+
+// The weights of an expert are those that its tokens meet: W + scale B A.
+TEST_F(AnalysedModel, AdaptersArePartOfWhatIsCompared) {
+  ModelConfig config = test::tiny_model();
+  config.initializer_range = 0.3f;
+  make_model(config, DType::f32, LoraConfig{.r = 3, .alpha = 6, .target_modules = {"q_proj", "w1", "w2"}});
+  std::uint64_t drawn = 0;
+  for (Parameter& p : model().parameters())
+    if (p.adapter)
+      for (std::int64_t i = 0; i < p.value.elements(); ++i)
+        p.value.f32()[i] = static_cast<float>(philox(9, drawn++, 0)[0]) * 0x1p-32f - 0.5f;
+  const std::vector<Source> sources{source("a", documents({50}, 5), 16)};
+  auto found = weight_overlap(model(), context(), lora());
+  EXPECT_EQ(add_output_overlap(model(), context(), lora(), sources, 8, found), 8u);
+
+  std::map<std::string, std::vector<float>> folded;
+  for (Parameter& p : model().parameters()) {
+    if (p.adapter) continue;
+    auto& w = folded[p.name];
+    w.assign(p.value.f32(), p.value.f32() + p.value.elements());
+    const std::string path = p.name.substr(0, p.name.rfind('.'));
+    const Parameter* const a = model().parameters().find(path + ".lora_A.weight");
+    if (!a) continue;
+    const float* const b = model().parameters().find(path + ".lora_B.weight")->value.f32();
+    const std::int64_t columns = p.value.dim(1);
+    for (std::int64_t i = 0; i < p.value.elements(); ++i)
+      for (std::int64_t r = 0; r < 3; ++r)
+        w[static_cast<std::size_t>(i)] += 2 * b[i / columns * 3 + r] * a->value.f32()[r * columns + i % columns];
+  }
+  make_model(config);
+  const auto bare = weight_overlap(model(), context(), nullptr);
+  for (const auto& [name, numbers] : folded) std::copy(numbers.begin(), numbers.end(), weights(name));
+  auto expected = weight_overlap(model(), context(), nullptr);
+  add_output_overlap(model(), context(), nullptr, sources, 8, expected);
+  double changed = 0;
+  for (std::size_t l = 0; l < 2; ++l)
+    for (std::size_t at = 0; at < 16; ++at) {
+      EXPECT_NEAR(found[l].w1[at], expected[l].w1[at], 1e-6);
+      EXPECT_NEAR(found[l].w2[at], expected[l].w2[at], 1e-6);
+      EXPECT_NEAR(found[l].w3[at], expected[l].w3[at], 1e-6);
+      EXPECT_NEAR(found[l].weights[at], expected[l].weights[at], 1e-6);
+      EXPECT_NEAR(found[l].outputs[at], expected[l].outputs[at], 1e-5);
+      changed = std::max(changed, std::abs(expected[l].weights[at] - bare[l].weights[at]));
+    }
+  EXPECT_GT(changed, 0.01);
 }
 
 TEST_F(AnalysedModel, MayBeBf16) {
@@ -312,8 +363,8 @@ TEST_F(AnalysedModel, MayBeBf16) {
   Assignments table = empty_assignments(model().config(), 16);
   collect_assignments(model(), context(), sources[0], {.tokens = 48}, table);
   EXPECT_EQ(table.tokens(), 48u);
-  auto found = weight_overlap(backend(), model().parameters(), model().config());
-  EXPECT_EQ(add_output_overlap(model(), context(), sources, 8, found), 8u);
+  auto found = weight_overlap(model(), context(), lora());
+  EXPECT_EQ(add_output_overlap(model(), context(), lora(), sources, 8, found), 8u);
   EXPECT_TRUE(std::isfinite(mean_over_pairs(found[1].outputs, 4)));
   EXPECT_LT(std::abs(mean_over_pairs(found[1].weights, 4)), 0.1);
 }

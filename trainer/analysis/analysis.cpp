@@ -45,10 +45,10 @@ Analysis analyse(InferenceModel& model, const std::string& directory, const std:
   found.sequence_length = table.sequence_length;
   found.options = options;
   // First, because it finds weights that are of no use.
-  found.overlap = weight_overlap(model.backend(), model.model().parameters(), model.shape());
+  found.overlap = weight_overlap(model.model(), model.fresh_context(), model.lora());
   tell("overlap", 1, 2);
-  found.output_tokens =
-      add_output_overlap(model.model(), model.fresh_context(), sources, options.output_tokens, found.overlap);
+  found.output_tokens = add_output_overlap(model.model(), model.fresh_context(), model.lora(), sources,
+                                           options.output_tokens, found.overlap);
   tell("overlap", 2, 2);
   for (const Source& source : sources)
     collect_assignments(model.model(), model.fresh_context(), source,

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "kernels/host_view.h"
+#include "trainer/analysis/expert_matrix.h"
 #include "trainer/sample_columns.h"
 
 namespace smoe {
@@ -57,26 +58,22 @@ class Gram {
   std::vector<double> products_;
 };
 
-Parameter& expert_matrix(ParameterSet& parameters, std::size_t layer, std::size_t expert, const char* name) {
-  const std::string wanted = "model.layers." + std::to_string(layer) + ".block_sparse_moe.experts." +
-                             std::to_string(expert) + "." + name + ".weight";
-  if (Parameter* const found = parameters.find(wanted)) return *found;
-  throw std::logic_error("no parameter " + wanted + ": overlap is of all experts, which one rank holds");
-}
-
 // One kind of matrix of all experts, a few rows at a time: a released expert has 58 million numbers of each.
-Gram gram_of(Backend& backend, ParameterSet& parameters, std::size_t layer, std::size_t experts, const char* name) {
+Gram gram_of(Context& context, Mixtral& model, const LoraConfig* lora, std::size_t layer, const char* name) {
   constexpr std::int64_t numbers_at_once = 1 << 16;
-  std::vector<Tensor> matrices;
-  for (std::size_t e = 0; e < experts; ++e) matrices.push_back(expert_matrix(parameters, layer, e, name).value);
-  const std::int64_t rows = matrices.front().dim(0), columns = matrices.front().dim(1);
-  const std::int64_t at_once = std::max<std::int64_t>(1, numbers_at_once / columns);
+  const auto experts = static_cast<std::size_t>(model.config().num_local_experts);
+  const ArenaScope scope(context.scratch);
+  std::vector<ExpertMatrix> matrices;
+  for (std::size_t e = 0; e < experts; ++e) matrices.emplace_back(context, model.parameters(), lora, layer, e, name);
+  const std::int64_t rows = matrices.front().row_count();
+  const std::int64_t at_once = std::max<std::int64_t>(1, numbers_at_once / matrices.front().columns());
   Gram gram(experts);
   std::vector<std::vector<float>> staging(experts);
   std::vector<std::span<const float>> pieces(experts);
   for (std::int64_t row = 0; row < rows; row += at_once) {
+    const ArenaScope of_piece(context.scratch);
     for (std::size_t e = 0; e < experts; ++e) {
-      const HostView view(backend, matrices[e].rows(row, std::min(at_once, rows - row)), staging[e]);
+      const HostView view(context.backend, matrices[e].rows(context, row, std::min(at_once, rows - row)), staging[e]);
       view.fetch();
       pieces[e] = view.numbers();
     }
@@ -113,20 +110,32 @@ class MeanCosines {
   std::vector<double> sums_, counts_;
 };
 
+// An expert's w1 and w3 one behind the other [2F,D]: as they lie, or with adapters in scratch memory.
+Tensor gate_and_up(Context& context, const ExpertMatrix& w1, const ExpertMatrix& w3) {
+  const std::int64_t intermediate = w1.row_count();
+  if (!w1.adapted() && !w3.adapted()) {
+    if (!w3.follows_previous()) throw std::logic_error("an expert's w3 does not lie behind its w1");
+    return w1.rows(context, 0, intermediate).from_here({2 * intermediate, w1.columns()});
+  }
+  const Tensor both = context.scratch.take(w1.type(), {2 * intermediate, w1.columns()});
+  w1.write(context, 0, both.rows(0, intermediate));
+  w3.write(context, 0, both.rows(intermediate, intermediate));
+  return both;
+}
+
 // What one expert of a layer makes of x [n,D]: [n,D] on the host.
-std::vector<float> expert_output(Context& context, ParameterSet& parameters, std::size_t layer, std::size_t expert,
-                                 const Tensor& x) {
+std::vector<float> expert_output(Context& context, ParameterSet& parameters, const LoraConfig* lora, std::size_t layer,
+                                 std::size_t expert, const Tensor& x) {
   const ArenaScope scope(context.scratch);
-  const Tensor gate = expert_matrix(parameters, layer, expert, "w1").value,
-               down = expert_matrix(parameters, layer, expert, "w2").value;
-  if (!expert_matrix(parameters, layer, expert, "w3").follows_previous)
-    throw std::logic_error("an expert's w3 does not lie behind its w1");
-  const std::int64_t rows = x.dim(0), intermediate = gate.dim(0);
+  const ExpertMatrix w1(context, parameters, lora, layer, expert, "w1"),
+      w2(context, parameters, lora, layer, expert, "w2"), w3(context, parameters, lora, layer, expert, "w3");
+  const std::int64_t rows = x.dim(0), intermediate = w1.row_count();
   const Tensor h = context.scratch.take(x.type(), {rows, 2 * intermediate}),
                a = context.scratch.take(x.type(), {rows, intermediate}), y = context.scratch.take_like(x);
-  context.backend.gemm(Gemm::nt, x, gate.from_here({2 * intermediate, gate.dim(1)}), h, Write::assign);
+  const Tensor gate_up = gate_and_up(context, w1, w3);
+  context.backend.gemm(Gemm::nt, x, gate_up, h, Write::assign);
   context.backend.swiglu_forward(h, {}, a);
-  context.backend.gemm(Gemm::nt, a, down, y, Write::assign);
+  context.backend.gemm(Gemm::nt, a, w2.rows(context, 0, w2.row_count()), y, Write::assign);
   std::vector<float> numbers = numbers_of(context.backend, y);
   if (!std::all_of(numbers.begin(), numbers.end(), [](float number) { return std::isfinite(number); }))
     throw std::runtime_error("what expert " + std::to_string(expert) + " of layer " + std::to_string(layer) +
@@ -152,12 +161,11 @@ double mean_over_pairs(const std::vector<double>& cosines, std::size_t experts) 
   return count > 0 ? sum / count : no_cosine;
 }
 
-std::vector<ExpertOverlap> weight_overlap(Backend& backend, ParameterSet& parameters, const ModelConfig& model) {
-  const auto experts = static_cast<std::size_t>(model.num_local_experts);
-  std::vector<ExpertOverlap> layers(static_cast<std::size_t>(model.num_hidden_layers));
+std::vector<ExpertOverlap> weight_overlap(Mixtral& model, Context context, const LoraConfig* lora) {
+  std::vector<ExpertOverlap> layers(static_cast<std::size_t>(model.config().num_hidden_layers));
   for (std::size_t l = 0; l < layers.size(); ++l) {
-    Gram all = gram_of(backend, parameters, l, experts, "w1");
-    const Gram w2 = gram_of(backend, parameters, l, experts, "w2"), w3 = gram_of(backend, parameters, l, experts, "w3");
+    Gram all = gram_of(context, model, lora, l, "w1");
+    const Gram w2 = gram_of(context, model, lora, l, "w2"), w3 = gram_of(context, model, lora, l, "w3");
     layers[l].w1 = all.cosines();
     layers[l].w2 = w2.cosines();
     layers[l].w3 = w3.cosines();
@@ -168,7 +176,8 @@ std::vector<ExpertOverlap> weight_overlap(Backend& backend, ParameterSet& parame
   return layers;
 }
 
-std::size_t add_output_overlap(Mixtral& model, Context context, const std::vector<Source>& sources, std::size_t tokens,
+std::size_t add_output_overlap(Mixtral& model, Context context, const LoraConfig* lora,
+                               const std::vector<Source>& sources, std::size_t tokens,
                                std::vector<ExpertOverlap>& layers) {
   const auto experts = static_cast<std::size_t>(model.config().num_local_experts);
   const auto wanted = static_cast<std::int64_t>((tokens + sources.size() - 1) / sources.size());
@@ -193,7 +202,8 @@ std::size_t add_output_overlap(Mixtral& model, Context context, const std::vecto
       const Tensor x = context.scratch.take(inputs.type(), {count, inputs.dim(1)});
       context.backend.permute(inputs, rows, 1, x);
       std::vector<std::vector<float>> outputs;
-      for (std::size_t e = 0; e < experts; ++e) outputs.push_back(expert_output(context, model.parameters(), l, e, x));
+      for (std::size_t e = 0; e < experts; ++e)
+        outputs.push_back(expert_output(context, model.parameters(), lora, l, e, x));
       const auto width = static_cast<std::size_t>(x.dim(1));
       std::vector<std::span<const float>> of_token(experts);
       for (std::size_t t = 0; t < places.size(); ++t) {
