@@ -213,8 +213,7 @@ class Backend {
 
   // ---- router (rules: routing.h): a score of every expert, the K best (lowest index wins ties), their weights ----
   // selection_bias, of all tokens or each token's own, is added to the scores where experts are chosen, and is in no weight;
-  // empty: none. probabilities: the scores over
-  // their sum, so that a row sums to 1 whatever the rule.
+  // empty: none. probabilities: the scores over their sum, so that a row sums to 1 whatever the rule.
   // A token of padding has the experts -1, and all else that router_forward gives is 0 for it (model/router.cpp writes both):
   // the ops below give it no row, no gradient, and no part in a sum.
   void router_forward(const RoutingRule& rule, const Tensor& logits /*[T,E]*/,
