@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <stdexcept>
+#include <string_view>
 #include <utility>
 
 #include "configs/config_error.h"
@@ -159,6 +160,25 @@ void require_same_data(const SweepPlan& plan, const std::map<std::string, std::s
           path, plan.study.directory.string(), hash, was[path].get<std::string>()));
 }
 
+// eval.SOURCE is of a source that every point evaluates: without it no point would be the best, which would be found out at the end.
+void require_evaluated(const SweepPlan& plan) {
+  constexpr std::string_view prefix = "eval.";
+  if (!plan.sweep.metric || !plan.sweep.metric->name.starts_with(prefix)) return;
+  const std::string wanted = plan.sweep.metric->name.substr(prefix.size());
+  for (std::size_t i = 0; i < plan.configs.size(); ++i) {
+    std::vector<std::string> own, directories;
+    for (const DataSource& source : plan.configs[i].data.eval) {
+      own.push_back(read_manifest(source.path).info.source);
+      directories.push_back(source.path);
+    }
+    const std::vector<std::string> names = source_names(own, directories);
+    if (std::find(names.begin(), names.end(), wanted) == names.end())
+      throw std::runtime_error(fmt::format(
+          "metric.name: found {}, but point {} evaluates {}: expected eval. and one of these", plan.sweep.metric->name,
+          plan.study.points[i].name, names.empty() ? "nothing" : fmt::format("{}", fmt::join(names, ", "))));
+  }
+}
+
 // A directory that something else fills is not taken.
 void require_empty(const fs::path& directory) {
   if (!fs::exists(directory)) return;
@@ -246,6 +266,7 @@ std::unique_ptr<DirectoryLock> open_study(const SweepPlan& plan, double patience
     remove_temporaries(directory / name);
   const auto hashes = data_hashes(plan);
   require_same_data(plan, hashes);
+  require_evaluated(plan);
   if (!fs::exists(directory / kept_sweep)) write_file_atomically(directory / kept_base, print_yaml(plan.base));
   write_json_file(directory / kept_data, Json(hashes));
   write_file_atomically(directory / kept_sweep, print_sweep(plan.sweep));

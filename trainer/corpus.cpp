@@ -22,20 +22,13 @@ namespace fs = std::filesystem;
 namespace {
 
 void name_sources(std::vector<Source>& sources) {
-  for (Source& source : sources) source.name = source.dataset->info().source;
-  const auto as_made = sources;
-  for (Source& source : sources) {
-    const auto same =
-        std::count_if(as_made.begin(), as_made.end(), [&](const Source& other) { return other.name == source.name; });
-    if (source.name.empty() || same > 1) source.name = source.dataset->directory();
+  std::vector<std::string> own, directories;
+  for (const Source& source : sources) {
+    own.push_back(source.dataset->info().source);
+    directories.push_back(source.dataset->directory());
   }
-  // A directory that is another source's name. Two of them are never the same.
-  const auto clashes = [&](const Source& source) {
-    return std::count_if(sources.begin(), sources.end(),
-                         [&](const Source& other) { return other.name == source.name; }) > 1;
-  };
-  if (std::any_of(sources.begin(), sources.end(), clashes))
-    for (Source& source : sources) source.name = source.dataset->directory();
+  const std::vector<std::string> names = source_names(own, directories);
+  for (std::size_t i = 0; i < sources.size(); ++i) sources[i].name = names[i];
 }
 
 // Evaluations go by the name of their source. Training may take a directory twice: its weights add up.
@@ -114,6 +107,16 @@ class SourceOpener {
 };
 
 }  // namespace
+
+std::vector<std::string> source_names(const std::vector<std::string>& own,
+                                      const std::vector<std::string>& directories) {
+  std::vector<std::string> names = own;
+  for (std::size_t i = 0; i < own.size(); ++i)
+    if (own[i].empty() || std::count(own.begin(), own.end(), own[i]) > 1) names[i] = directories[i];
+  // A directory that is another source's name. Two of them are never the same.
+  const auto clashes = [&](const std::string& name) { return std::count(names.begin(), names.end(), name) > 1; };
+  return std::any_of(names.begin(), names.end(), clashes) ? directories : names;
+}
 
 std::shared_ptr<const Corpus> open_corpus(const DataConfig& data, CorpusChecks checks, const Corpus* earlier) {
   if (earlier) checks.shards = earlier->shards;

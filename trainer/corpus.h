@@ -25,6 +25,9 @@ struct Source {
   double weight = 1.0;
 };
 
+// What sources are called that stand side by side, of how their shards call themselves and of their directories.
+std::vector<std::string> source_names(const std::vector<std::string>& own, const std::vector<std::string>& directories);
+
 struct CorpusChecks {
   std::int64_t vocab_size = 0;  // the model's
   std::filesystem::path

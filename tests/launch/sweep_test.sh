@@ -225,6 +225,15 @@ assert [p["status"] for p in status["points"]] == ["left", "done", "done", "done
 assert status["best"]["metric"] == "eval" and status["best"]["point"] and status["best"]["value"] > 0, status
 END
 }
+case_metric_of_a_source_that_no_point_evaluates() {
+  prepared
+  two_by_two
+  printf 'metric: {name: eval.tset, goal: minimize}\n' >>sweep.yaml
+  expect 1 'metric\.name: found eval\.tset, but point seed-1_.* evaluates test: expected' -- "$smoe" sweep sweep.yaml
+  absent study/points study/results.jsonl
+  sed -i 's/eval\.tset/eval.test/' sweep.yaml
+  expect 0 'best by eval\.test: ' -- "$smoe" sweep sweep.yaml
+}
 case_signal_stops_after_saving() {
   prepared steps=100000
   write_sweep 'train.seed: {values: [1, 2]}'
