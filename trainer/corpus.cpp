@@ -32,15 +32,25 @@ void name_sources(std::vector<Source>& sources) {
 }
 
 // Evaluations go by the name of their source. Training may take a directory twice: its weights add up.
-void require_distinct(const std::vector<DataSource>& sources) {
-  std::map<fs::path, std::string> found;
-  for (const DataSource& source : sources) {
-    const auto [same, first] = found.emplace(fs::weakly_canonical(source.path), source.path);
+class EvaluatedOnce {
+ public:
+  // Throws std::runtime_error for a directory that was there before, by whatever path.
+  void require(const std::string& path) {
+    const auto [same, first] = found_.emplace(fs::weakly_canonical(fs::path(path) / ""), path);
     if (!first)
-      throw std::runtime_error(
-          fmt::format("data.eval: {} is there twice{}: once is enough", source.path,
-                      same->second == source.path ? "" : fmt::format(", also as {}", same->second)));
+      throw std::runtime_error(fmt::format("{} is there twice{}: once is enough", path,
+                                           same->second == path ? "" : fmt::format(", also as {}", same->second)));
   }
+
+ private:
+  std::map<fs::path, std::string> found_;
+};
+
+void require_distinct(const std::vector<DataSource>& sources) try {
+  EvaluatedOnce once;
+  for (const DataSource& source : sources) once.require(source.path);
+} catch (const std::runtime_error& error) {
+  throw std::runtime_error(fmt::format("data.eval: {}", error.what()));
 }
 
 // The identity that shards which name their tokenizer must have; empty: any. Throws std::runtime_error where the model has
@@ -138,7 +148,9 @@ OpenedSources open_usable_sources(const std::vector<DataSource>& wanted, std::in
                                   bool document_masking, const CorpusChecks& checks) {
   SourceOpener opener(sequence_length, document_masking, checks);
   OpenedSources opened;
+  EvaluatedOnce once;
   for (const DataSource& source : wanted) try {
+      once.require(source.path);
       opened.sources.push_back(opener.open(source));
     } catch (const std::runtime_error& error) {
       opened.refused.push_back({source.path, error.what()});

@@ -106,12 +106,14 @@ TEST_F(Evaluation, SourcesThatCannotBeUsedDoNotKeepTheOthers) {
   const std::vector<DataSource> wanted{{.path = (root() / "nowhere").string()},
                                        {.path = (root() / "held-out").string()},
                                        {.path = (root() / "other").string()},
-                                       {.path = (root() / "b").string()}};
+                                       {.path = (root() / "b").string()},
+                                       {.path = (root() / "held-out").string() + "/"}};
   const OpenedSources opened = open_usable_sources(wanted, 16, true, {.vocab_size = 61, .model_directory = {}});
   ASSERT_EQ(opened.sources.size(), 2u);
   EXPECT_EQ(opened.sources[0].name, "alpha");
   EXPECT_EQ(opened.sources[1].name, "beta");
-  ASSERT_EQ(opened.refused.size(), 2u);
+  ASSERT_EQ(opened.refused.size(), 3u);
+  EXPECT_TRUE(mentions(opened.refused[2].reason, {"held-out/ is there twice, also as " + wanted[1].path}));
   EXPECT_EQ(opened.refused[0].path, wanted[0].path);
   EXPECT_TRUE(mentions(opened.refused[0].reason, {"nowhere", "manifest.json"}));
   EXPECT_EQ(opened.refused[1].path, wanted[2].path);

@@ -109,6 +109,8 @@ TEST_F(TrainerBadInput, ADirectoryThatIsEvaluatedTwice) {
                        {"data.eval", "held-out is there twice", "also as " + c.data.eval[0].path}));
   c.data.eval[1] = c.data.eval[0];
   EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"held-out is there twice: once is enough"}));
+  c.data.eval[1].path += "/";
+  EXPECT_TRUE(mentions(message_of([&] { train(c); }), {"held-out/ is there twice, also as " + c.data.eval[0].path}));
   EXPECT_FALSE(fs::exists(root() / "run"));
 }
 
