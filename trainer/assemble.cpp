@@ -170,13 +170,11 @@ void count_epochs(TrainerConfig& config, const Corpus& corpus, std::vector<std::
   config.resolved_yaml += "# " + notes.front() + "\n";
 }
 
-// Why there is no balance loss where nobody asked for none (configs/validate_router.h).
+// Why there is no balance loss where nobody asked for none (configs/yaml_reader.cpp).
 void tell_balance(const TrainerConfig& config, std::vector<std::string>& notes) {
   const RouterConfig& router = config.router;
-  const bool trained = config.lora ? std::any_of(config.lora->target_modules.begin(), config.lora->target_modules.end(),
-                                                 [](const std::string& target) { return target == "gate"; })
-                                   : !router.frozen;
-  if (!trained && router.aux_loss_coef == 0 && router.aux_loss_coef_by_layer.empty() && config.train.steps > 0)
+  if (!routers_are_trained(router, config.lora) && router.aux_loss_coef == 0 && router.aux_loss_coef_by_layer.empty() &&
+      config.train.steps > 0)
     notes.emplace_back(
         "no router is trained: router.aux_loss_coef is 0, for a balance loss would train the layers below to please the routers as they "
         "are; balance is measured all the same");
