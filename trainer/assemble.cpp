@@ -238,7 +238,10 @@ void require_same_inputs(RunParts& parts) {
     parts.stream = describe_stream(parts.corpus->train, static_cast<std::uint64_t>(config.train.seed),
                                    config.data.shuffle, config.train.global_batch_size);
     data = fmt::format("{}; evaluation: {}", parts.stream, describe_stream(parts.corpus->eval, 0, false, 0));
-    if (!parts.from.empty()) weights = fingerprint_model_directory(parts.from);
+    if (parts.adapters)
+      weights = parts.adapters->fingerprint;
+    else if (!parts.from.empty())
+      weights = fingerprint_model_directory(parts.from);
   });
   compare("data.train or data.eval is", data);
   compare("the directory of model.from is", weights);
