@@ -132,9 +132,9 @@ FoundModel check(TrainerConfig& config, const Layout& layout, Device device) {
   if (const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data, config.router);
       config.train.steps > 0)
     require_memory(
-        model, room, state + estimated_activation_bytes(model, micro_batch, layout),
+        model, room, state + estimated_activation_bytes(model, micro_batch, layout, lora),
         "weights, gradients, moments and the activations of a micro-batch",
-        fmt::format(", or {}{}", how_to_lower(micro_batch), what_fits(model, micro_batch, layout, state, room)));
+        fmt::format(", or {}{}", how_to_lower(micro_batch), what_fits(model, micro_batch, layout, lora, state, room)));
   return found;
 }
 
