@@ -439,6 +439,9 @@ RunParts assemble(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backen
   parts->signals = std::move(signals);
   require_same_inputs(*parts);
   choose_beginning(*parts);
+  together(world, "assemble.files", [&] {  // before a step is made that could not be saved
+    if (!parts->config.train.output_dir.empty()) require_few_files(parts->checkpoint_content());
+  });
   // All have read before the root writes: an earlier run's weights may lie where its results are moved from.
   together(world, "assemble.load", [&] { load_beginning(*parts); });
   // Before anything of an earlier run is touched: a step that does not fit would fail after that.
