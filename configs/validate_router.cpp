@@ -174,19 +174,13 @@ std::vector<ConfigProblem> find_router_problems(const RunConfig& config, bool re
   return problems.take();
 }
 
-bool routers_are_trained(const RunConfig& config) {
-  if (!config.lora) return !config.router.frozen;
-  const std::vector<std::string>& targets = config.lora->target_modules;
-  return std::find(targets.begin(), targets.end(), "gate") != targets.end();
-}
-
 std::vector<std::string> find_router_warnings(const RunConfig& config) {
   std::vector<std::string> warnings;
   const std::vector<double>& by_layer = config.router.aux_loss_coef_by_layer;
   const bool balances = by_layer.empty()
                             ? config.router.aux_loss_coef > 0
                             : std::any_of(by_layer.begin(), by_layer.end(), [](double c) { return c > 0; });
-  if (balances && !routers_are_trained(config))
+  if (balances && !routers_are_trained(config.router, config.lora))
     warnings.emplace_back(
         "router.aux_loss_coef is above 0 and no router is trained: the balance loss trains the layers below to please the routers "
         "as they are (0 is the default here)");

@@ -10,9 +10,6 @@
 namespace smoe {
 
 std::vector<ConfigProblem> find_router_problems(const RunConfig& config, bool resolved_model);
-// Whether any router's weights, or an adapter beside them, are trained: not where router.frozen or lora says otherwise.
-bool routers_are_trained(const RunConfig& config);
-
 std::vector<std::string> find_router_warnings(const RunConfig& config);
 
 }  // namespace smoe

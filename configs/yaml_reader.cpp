@@ -15,7 +15,6 @@
 #include "configs/suggest.h"
 #include "configs/user_path.h"
 #include "configs/validate.h"
-#include "configs/validate_router.h"
 #include "configs/yaml_document.h"
 #include "configs/yaml_printer.h"
 #include "configs/yaml_scalar.h"
@@ -370,7 +369,8 @@ void choose_steps_or_epochs(const YamlNode& root, RunConfig& config, std::vector
 // for.
 void choose_balance(const YamlNode& root, RunConfig& config) {
   const YamlNode* router = root.find("router");
-  if (!routers_are_trained(config) && !(router && router->find("aux_loss_coef"))) config.router.aux_loss_coef = 0;
+  if (!routers_are_trained(config.router, config.lora) && !(router && router->find("aux_loss_coef")))
+    config.router.aux_loss_coef = 0;
 }
 
 // Where a run is told in epochs, no weight says something: the size decides (DataSource).

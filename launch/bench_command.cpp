@@ -51,14 +51,14 @@ void bench(const BenchArguments& arguments, bool threads_given) {
   require_one_device(train.device);
   const Device device = device_of(train.device);
   require_computable(config.model, device);
-  require_memory(
-      config.model, room_on(device),
-      training_state_bytes(config.model, one_rank, frozen_patterns(config.router, train.freeze), train.type(),
-                           pointer_to(config.lora)) +
-          estimated_activation_bytes(config.model, micro_batch_of(train, config.data, config.router), one_rank) +
-          Yardstick::bytes_on(device),
-      "weights, gradients, moments, activations and the arrays that rates are measured on",
-      ", or a smaller train.micro_batch_size");
+  require_memory(config.model, room_on(device),
+                 training_state_bytes(config.model, one_rank, frozen_patterns(config.router, train.freeze),
+                                      train.type(), pointer_to(config.lora)) +
+                     estimated_activation_bytes(config.model, micro_batch_of(train, config.data, config.router),
+                                                one_rank, pointer_to(config.lora)) +
+                     Yardstick::bytes_on(device),
+                 "weights, gradients, moments, activations and the arrays that rates are measured on",
+                 ", or a smaller train.micro_batch_size");
   Progress progress({.label = "bench", .unit = "step", .total = arguments.steps + 2});
   const StepProfile profile =
       profile_step({.model = config.model,
@@ -115,12 +115,12 @@ void trace(const BenchArguments& arguments, bool threads_given, Job& job) {
   std::unique_ptr<Backend> backend;
   job.agree("launch.device", [&] {
     require_computable(config.model, device);
-    require_memory(
-        config.model, room_on(device, sharing),
-        training_state_bytes(config.model, layout, frozen_patterns(config.router, train.freeze), train.type(),
-                             pointer_to(config.lora)) +
-            estimated_activation_bytes(config.model, micro_batch_of(train, config.data, config.router), layout),
-        "weights, gradients, moments and activations", ", or a smaller train.micro_batch_size");
+    require_memory(config.model, room_on(device, sharing),
+                   training_state_bytes(config.model, layout, frozen_patterns(config.router, train.freeze),
+                                        train.type(), pointer_to(config.lora)) +
+                       estimated_activation_bytes(config.model, micro_batch_of(train, config.data, config.router),
+                                                  layout, pointer_to(config.lora)),
+                   "weights, gradients, moments and activations", ", or a smaller train.micro_batch_size");
     backend = make_backend(train.device, threads);
   });
   const Mesh mesh = job.mesh_of(layout, {device, config.parallel.transport});

@@ -13,6 +13,7 @@
 #include "launch/commands.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/convert/merge.h"
+#include "trainer/convert/stored_type.h"
 #include "trainer/record/progress.h"
 
 namespace smoe {
@@ -42,9 +43,7 @@ void run_merge(const MergeArguments& arguments) {
   options.model = find_model_directory(arguments.model);
   for (const std::string& adapter : arguments.adapters) options.adapters.push_back(weighted_adapter(adapter));
   options.out = arguments.out;
-  options.type = arguments.type == "keep"   ? MergedType::keep
-                 : arguments.type == "fp32" ? MergedType::f32
-                                            : MergedType::bf16;
+  options.type = stored_type_of(arguments.type);
   std::unique_ptr<Progress> progress;
   options.on_progress = [&](std::uint64_t done, std::uint64_t all) {
     if (!progress)
@@ -72,7 +71,7 @@ void add_merge_command(CommandLine& line) {
   command.path("--out", arguments->out, "directory for the merged model: a new or an empty one").required();
   command.option("--dtype", arguments->type, "of the weights; keep: the model's own")
       .show_default()
-      .one_of({"keep", "fp32", "bf16"});
+      .one_of({stored_type_names.begin(), stored_type_names.end()});
   command.runs([arguments] { run_merge(*arguments); });
 }
 

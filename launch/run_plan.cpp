@@ -53,7 +53,7 @@ std::string describe_run(const RunConfig& config, const Layout& layout, int rank
   const double token_flops = training_flops_per_token(model, config.data.sequence_length, lora != nullptr);
   const double state = static_cast<double>(training_state_bytes(model, layout, frozen, train.type(), lora)) / gib;
   const double activations = static_cast<double>(estimated_activation_bytes(
-                                 model, micro_batch_of(train, config.data, config.router), layout)) /
+                                 model, micro_batch_of(train, config.data, config.router), layout, lora)) /
                              gib;
   const Room room = room_on(device_of(train.device), ranks_sharing_memory);
 

@@ -85,7 +85,8 @@ void describe(const RunConfig& config, const TrainerConfig& run, const Mesh& mes
   const std::vector<std::string> frozen = frozen_patterns(config.router, config.train.freeze);
   const std::uint64_t state =
       training_state_bytes(config.model, layout, frozen, config.train.type(), pointer_to(config.lora));
-  const std::uint64_t needed = state + estimated_activation_bytes(config.model, micro_batch, layout);
+  const std::uint64_t needed =
+      state + estimated_activation_bytes(config.model, micro_batch, layout, pointer_to(config.lora));
   double too_much = !room_on(backend->device(), run.ranks_sharing_memory).holds(needed);
   mesh.group(Axis::world).all_reduce(std::span(&too_much, 1), Reduce::max, "launch.too_much");
   if (too_much == 0) {

@@ -12,6 +12,7 @@
 #include "data/files/printable.h"
 #include "launch/commands.h"
 #include "trainer/convert/upcycle.h"
+#include "trainer/convert/stored_type.h"
 #include "trainer/record/progress.h"
 
 namespace smoe {
@@ -44,9 +45,7 @@ void run_upcycle(UpcycleArguments& arguments) {
   options.out = arguments.out;
   options.scale = arguments.scale == "exact" ? SplitScale::exact : SplitScale::cube_root;
   options.shared = arguments.attention == "average" ? SharedWeights::average : SharedWeights::first;
-  options.type = arguments.type == "keep"   ? StoredType::keep
-                 : arguments.type == "fp32" ? StoredType::f32
-                                            : StoredType::bf16;
+  options.type = stored_type_of(arguments.type);
   if (const std::string problem = problem_with(options); !problem.empty()) throw UsageError(problem);
   std::unique_ptr<Progress> progress;
   options.on_progress = [&](std::uint64_t done, std::uint64_t all) {
@@ -107,7 +106,7 @@ void add_upcycle_command(CommandLine& line) {
   command.option("--seed", options.seed, "of the routers, and of what --drop draws").show_default();
   command.option("--dtype", arguments->type, "of the weights; keep: the parent's, bit for bit")
       .show_default()
-      .one_of({"keep", "fp32", "bf16"});
+      .one_of({stored_type_names.begin(), stored_type_names.end()});
   command.runs([arguments] { run_upcycle(*arguments); });
 }
 

@@ -13,6 +13,8 @@
 #include <string_view>
 #include <vector>
 
+#include "model/router_config.h"
+
 namespace smoe {
 
 // What an adapter can be beside, in the order of forward.
@@ -73,6 +75,12 @@ struct LoraConfig {
 
 // As functions take it that adapters may be left out of.
 inline const LoraConfig* pointer_to(const std::optional<LoraConfig>& lora) { return lora ? &*lora : nullptr; }
+
+// Whether any router's weights, or an adapter beside them, are trained: with adapters, nothing else is.
+inline bool routers_are_trained(const RouterConfig& router, const std::optional<LoraConfig>& lora) {
+  if (!lora) return !router.frozen;
+  return std::find(lora->target_modules.begin(), lora->target_modules.end(), "gate") != lora->target_modules.end();
+}
 
 // One linear layer's place in a model, of which its adapters are made. No config: it has none.
 struct AdapterSite {

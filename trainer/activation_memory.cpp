@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <new>
 #include <span>
 #include <stdexcept>
@@ -10,13 +11,45 @@
 #include "model/lm_head.h"
 
 namespace smoe {
+namespace {
+
+// What adapters take of scratch in a layer's backward, by the product beside which they take most (model/low_rank.h): they keep
+// nothing. Each row has two inner products, and its input again where some of it is dropped; B is spread out in f32.
+std::int64_t adapter_scratch_bytes(const ModelConfig& model, const MicroBatchShape& shape, const Layout& layout,
+                                   const LoraConfig& lora) {
+  const auto size = static_cast<std::int64_t>(bytes_of(shape.type));
+  const std::int64_t layer = lora.layers.empty() ? 0 : lora.layers.front();
+  const auto inner = [&](std::initializer_list<const char*> modules) {
+    return lora.r * std::count_if(modules.begin(), modules.end(),
+                                  [&](const char* module) { return lora.targets(layer, module); });
+  };
+  const auto beside = [&](std::int64_t width, std::int64_t rows, std::int64_t inputs, std::int64_t outputs) {
+    if (width == 0) return std::int64_t{0};
+    return size * rows * (2 * width + (lora.dropout > 0 ? inputs : 0)) + 4 * outputs * width;
+  };
+  const std::int64_t D = model.hidden_size, F = model.intermediate_size,
+                     tokens = shape.sequences * shape.sequence_length;
+  const std::int64_t query = model.num_attention_heads * model.head_size() / layout.tp,
+                     key_value = 2 * model.num_key_value_heads * model.head_size() / layout.tp;
+  const std::int64_t rows = tokens * model.num_experts_per_tok / layout.tp,
+                     experts = model.num_local_experts / layout.ep;
+  // The inner gradient beside w2 is there until w1's and w3's are computed.
+  return std::max({beside(inner({"q_proj", "k_proj", "v_proj"}), tokens, D, query + key_value),
+                   beside(inner({"o_proj"}), tokens, query, D),
+                   beside(inner({"gate"}), tokens / layout.tp, D, model.num_local_experts),
+                   beside(inner({"w2"}), rows, F, experts * D),
+                   beside(inner({"w1", "w3"}), rows, D, experts * 2 * F) + size * rows * inner({"w2"})});
+}
+
+}  // namespace
 
 MicroBatchShape micro_batch_of(const TrainConfig& train, const DataConfig& data, const RouterConfig& router) {
   return {train.micro_batch_size, data.sequence_length,    train.recompute,
           train.type(),           device_of(train.device), router.jitter_noise > 0};
 }
 
-std::uint64_t estimated_activation_bytes(const ModelConfig& model, const MicroBatchShape& shape, const Layout& layout) {
+std::uint64_t estimated_activation_bytes(const ModelConfig& model, const MicroBatchShape& shape, const Layout& layout,
+                                         const LoraConfig* lora) {
   const std::int64_t heads = model.num_attention_heads, head_size = model.head_size();
   const std::int64_t query = heads * head_size, key_value = 2 * model.num_key_value_heads * head_size;
   const std::int64_t chosen = model.num_experts_per_tok;
@@ -38,7 +71,7 @@ std::uint64_t estimated_activation_bytes(const ModelConfig& model, const MicroBa
   const std::int64_t kept = (size * model.num_hidden_layers * model.hidden_size + kept_layers * layer) / layout.tp;
   const std::int64_t tokens = shape.sequences * shape.sequence_length;
   const std::int64_t scratch =
-      std::max(tokens * layer / layout.tp,
+      std::max(tokens * layer / layout.tp + (lora ? adapter_scratch_bytes(model, shape, layout, *lora) : 0),
                lm_head_scratch_bytes(shape.device, shape.type, tokens, model.vocab_size / layout.tp));
   return static_cast<std::uint64_t>(tokens * (kept + gathered) + scratch);
 }
@@ -51,11 +84,11 @@ std::string how_to_lower(const MicroBatchShape& shape) {
                          : "");
 }
 
-std::string what_fits(const ModelConfig& model, MicroBatchShape shape, const Layout& layout, std::uint64_t state,
-                      const Room& room) {
+std::string what_fits(const ModelConfig& model, MicroBatchShape shape, const Layout& layout, const LoraConfig* lora,
+                      std::uint64_t state, const Room& room) {
   const std::uint64_t left = room.a_rank() - std::min(room.a_rank(), state);
   shape.sequences = 1;
-  const auto fitting = [&] { return left / estimated_activation_bytes(model, shape, layout); };
+  const auto fitting = [&] { return left / estimated_activation_bytes(model, shape, layout, lora); };
   const std::uint64_t as_it_is = fitting();
   shape.recompute = Recompute::layer;
   const std::uint64_t recomputed = fitting();

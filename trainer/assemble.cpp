@@ -132,9 +132,9 @@ FoundModel check(TrainerConfig& config, const Layout& layout, Device device) {
   if (const MicroBatchShape micro_batch = micro_batch_of(config.train, config.data, config.router);
       config.train.steps > 0)
     require_memory(
-        model, room, state + estimated_activation_bytes(model, micro_batch, layout),
+        model, room, state + estimated_activation_bytes(model, micro_batch, layout, lora),
         "weights, gradients, moments and the activations of a micro-batch",
-        fmt::format(", or {}{}", how_to_lower(micro_batch), what_fits(model, micro_batch, layout, state, room)));
+        fmt::format(", or {}{}", how_to_lower(micro_batch), what_fits(model, micro_batch, layout, lora, state, room)));
   return found;
 }
 
@@ -170,13 +170,11 @@ void count_epochs(TrainerConfig& config, const Corpus& corpus, std::vector<std::
   config.resolved_yaml += "# " + notes.front() + "\n";
 }
 
-// Why there is no balance loss where nobody asked for none (configs/validate_router.h).
+// Why there is no balance loss where nobody asked for none (configs/yaml_reader.cpp).
 void tell_balance(const TrainerConfig& config, std::vector<std::string>& notes) {
   const RouterConfig& router = config.router;
-  const bool trained = config.lora ? std::any_of(config.lora->target_modules.begin(), config.lora->target_modules.end(),
-                                                 [](const std::string& target) { return target == "gate"; })
-                                   : !router.frozen;
-  if (!trained && router.aux_loss_coef == 0 && router.aux_loss_coef_by_layer.empty() && config.train.steps > 0)
+  if (!routers_are_trained(router, config.lora) && router.aux_loss_coef == 0 && router.aux_loss_coef_by_layer.empty() &&
+      config.train.steps > 0)
     notes.emplace_back(
         "no router is trained: router.aux_loss_coef is 0, for a balance loss would train the layers below to please the routers as they "
         "are; balance is measured all the same");
@@ -240,7 +238,10 @@ void require_same_inputs(RunParts& parts) {
     parts.stream = describe_stream(parts.corpus->train, static_cast<std::uint64_t>(config.train.seed),
                                    config.data.shuffle, config.train.global_batch_size);
     data = fmt::format("{}; evaluation: {}", parts.stream, describe_stream(parts.corpus->eval, 0, false, 0));
-    if (!parts.from.empty()) weights = fingerprint_model_directory(parts.from);
+    if (parts.adapters)
+      weights = parts.adapters->fingerprint;
+    else if (!parts.from.empty())
+      weights = fingerprint_model_directory(parts.from);
   });
   compare("data.train or data.eval is", data);
   compare("the directory of model.from is", weights);
@@ -438,6 +439,9 @@ RunParts assemble(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backen
   parts->signals = std::move(signals);
   require_same_inputs(*parts);
   choose_beginning(*parts);
+  together(world, "assemble.files", [&] {  // before a step is made that could not be saved
+    if (!parts->config.train.output_dir.empty()) require_few_files(parts->checkpoint_content());
+  });
   // All have read before the root writes: an earlier run's weights may lie where its results are moved from.
   together(world, "assemble.load", [&] { load_beginning(*parts); });
   // Before anything of an earlier run is touched: a step that does not fit would fail after that.

@@ -74,6 +74,7 @@ class Workbench {
 
   Backend& backend() { return *backend_; }
   DType type() const { return model_.type(); }
+  std::int64_t trained() const { return count_trained(model_.parameters()); }
 
   struct Times {
     double gradients = 0, apply = 0;  // of the clock on the wall
@@ -224,6 +225,7 @@ StepProfile profile_step(const StepProfileCase& what) {
   const ParameterCounts counts = count_parameters(what.model);
   profile.parameters = counts.total;
   profile.active_parameters = counts.active;
+  profile.trained_parameters = bench.trained();
   profile.micro_batch_size = what.micro_batch_size;
   profile.sequence_length = what.sequence_length;
   profile.micro_batches = what.micro_batches;

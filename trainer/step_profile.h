@@ -59,6 +59,7 @@ struct StepProfile {
   DType type = DType::f32;  // of weights and activations
   Ceilings ceilings;
   std::int64_t parameters = 0, active_parameters = 0;
+  std::int64_t trained_parameters = 0;  // an adapter's among them, which the other two are without
   std::int64_t micro_batch_size = 0, sequence_length = 0, micro_batches = 0;
   std::string forced_routing;  // see describe(ForcedRouting); empty: the routers choose
 

@@ -175,9 +175,12 @@ std::string describe(const StepProfile& p) {
              giga(rates.core_flops), p.device.peak_form, giga(rates.product_flops),
              percent(rates.product_flops / rates.core_flops), giga(rates.memory_bytes)));
   }
-  line("model", fmt::format("{} parameters, {} active for a token; random weights and tokens",
+  const std::string trained = p.trained_parameters == p.parameters
+                                  ? std::string()
+                                  : format_count(static_cast<double>(p.trained_parameters)) + " trained; ";
+  line("model", fmt::format("{} parameters, {} active for a token; {}random weights and tokens",
                             format_count(static_cast<double>(p.parameters)),
-                            format_count(static_cast<double>(p.active_parameters))));
+                            format_count(static_cast<double>(p.active_parameters)), trained));
   if (!p.forced_routing.empty())
     line("ROUTING", fmt::format("forced: {} (router.forced_routing); a step of these routers takes another time",
                                 p.forced_routing));
@@ -278,6 +281,7 @@ std::string to_json_line(const StepProfile& p) {
                         {"memory_gbs", giga(p.ceilings.memory_bytes)},
                         {"parameters", p.parameters},
                         {"active_parameters", p.active_parameters},
+                        {"trained_parameters", p.trained_parameters},
                         {"sequence_length", p.sequence_length},
                         {"micro_batch_size", p.micro_batch_size},
                         {"micro_batches", p.micro_batches},

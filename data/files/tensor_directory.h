@@ -77,6 +77,8 @@ std::vector<TensorFilePlan> plan_tensor_files(const std::vector<TensorSpec>& ten
 // open_for_slices(), write, finish(); when all have finished, one calls write_index().
 class TensorDirectoryWriter {
  public:
+  // Throws std::runtime_error where there would be more files than this process may have open at once, as a writer has them.
+  static void require_few_files(const std::vector<TensorSpec>& tensors, std::uint64_t max_shard_bytes);
   static void lay_out(const std::filesystem::path& directory, const std::vector<TensorSpec>& tensors,
                       std::uint64_t max_shard_bytes = kDefaultMaxShardBytes);
   static TensorDirectoryWriter create(const std::filesystem::path& directory, const std::vector<TensorSpec>& tensors,

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <stdexcept>
@@ -33,8 +34,21 @@ std::vector<TensorFilePlan> plan_tensor_files(const std::vector<TensorSpec>& ten
   return plan;
 }
 
+void TensorDirectoryWriter::require_few_files(const std::vector<TensorSpec>& tensors, std::uint64_t max_shard_bytes) {
+  rlimit open{};
+  if (::getrlimit(RLIMIT_NOFILE, &open) != 0 || open.rlim_cur == RLIM_INFINITY) return;
+  const std::uint64_t most = open.rlim_cur - open.rlim_cur / 4;  // the rest is for what else is open
+  const std::uint64_t files = plan_tensor_files(tensors, max_shard_bytes).size();
+  if (files <= most) return;
+  throw std::runtime_error(fmt::format(
+      "files of at most {} bytes would be {}, expected at most {}: all are open at once, and this process may have "
+      "{} open (ulimit -n). Let files be larger",
+      max_shard_bytes, files, most, static_cast<std::uint64_t>(open.rlim_cur)));
+}
+
 void TensorDirectoryWriter::lay_out(const fs::path& directory, const std::vector<TensorSpec>& tensors,
                                     std::uint64_t max_shard_bytes) {
+  require_few_files(tensors, max_shard_bytes);
   std::vector<fs::path> made;
   try {
     for (const TensorFilePlan& part : plan_tensor_files(tensors, max_shard_bytes)) {
@@ -61,6 +75,7 @@ TensorDirectoryWriter TensorDirectoryWriter::open_for_slices(const fs::path& dir
 TensorDirectoryWriter::TensorDirectoryWriter(fs::path directory, std::vector<TensorSpec> tensors,
                                              std::uint64_t max_shard_bytes, bool whole)
     : directory_(std::move(directory)), tensors_(std::move(tensors)), max_shard_bytes_(max_shard_bytes), whole_(whole) {
+  require_few_files(tensors_, max_shard_bytes_);
   for (const TensorFilePlan& part : plan_tensor_files(tensors_, max_shard_bytes_)) {
     const fs::path path = directory_ / part.file;
     for (const TensorSpec& tensor : part.tensors) holder_.emplace(tensor.name, writers_.size());

@@ -7,19 +7,26 @@
 namespace smoe {
 namespace {
 
-// visit(first in the stacks, first in the matrices, how many) for each row of a block in rows [first, last) of all [E,N,M]
-// matrices: numbers that lie together in both.
-template <class Visit>
-void for_rows_of_blocks(const DiagonalBlocks& blocks, std::int64_t N, std::int64_t M, std::int64_t first,
-                        std::int64_t last, const Visit& visit) {
-  for (std::int64_t row = first; row < last; ++row) {
-    std::int64_t stacked = row / N * blocks.elements();
-    for (const Block& block : blocks) {
-      const std::int64_t i = row % N - block.first_row;
-      if (i >= 0 && i < block.rows) visit(stacked + i * block.columns, row * M + block.first_column, block.columns);
-      stacked += block.elements();
+// All rows of [E,N,M] matrices, in parts that threads share: begin(first, count) of a part's numbers, and then
+// move(place in the stacks, place in the matrices) for each of them that lies in a block.
+template <class Begin, class Move>
+void walk_blocks(int threads, const DiagonalBlocks& blocks, const Tensor& matrices, const Begin& begin,
+                 const Move& move) {
+  const std::int64_t N = matrices.dim(1), M = matrices.dim(2);
+  cpu::for_blocks(threads, matrices.dim(0) * N, cpu::block_rows(M), [=](std::int64_t first, std::int64_t last) {
+    begin(first * M, (last - first) * M);
+    for (std::int64_t row = first; row < last; ++row) {
+      std::int64_t stacked = row / N * blocks.elements();
+      for (const Block& block : blocks) {
+        const std::int64_t i = row % N - block.first_row;
+        if (i >= 0 && i < block.rows) {
+          const std::int64_t from = stacked + i * block.columns, to = row * M + block.first_column;
+          for (std::int64_t j = 0; j < block.columns; ++j) move(from + j, to + j);
+        }
+        stacked += block.elements();
+      }
     }
-  }
+  });
 }
 
 }  // namespace
@@ -52,35 +59,22 @@ void CpuBackend::do_dropout(const Dropout& dropout, const Tensor& rows, const Te
 
 void CpuBackend::do_spread_blocks(const DiagonalBlocks& blocks, double scale, const Tensor& stack,
                                   const Tensor& matrices) {
-  const std::int64_t M = matrices.dim(2);
   const float* from = stack.f32();
   float* to = matrices.f32();
   const auto factor = static_cast<float>(scale);
-  cpu::for_blocks(threads_, matrices.dim(0) * matrices.dim(1), cpu::block_rows(M),
-                  [=, &matrices](std::int64_t first, std::int64_t last) {
-                    std::fill_n(to + first * M, (last - first) * M, 0.0f);
-                    for_rows_of_blocks(blocks, matrices.dim(1), M, first, last,
-                                       [=](std::int64_t stacked, std::int64_t spread, std::int64_t count) {
-                                         for (std::int64_t j = 0; j < count; ++j)
-                                           to[spread + j] = factor * from[stacked + j];
-                                       });
-                  });
+  walk_blocks(
+      threads_, blocks, matrices, [=](std::int64_t first, std::int64_t count) { std::fill_n(to + first, count, 0.0f); },
+      [=](std::int64_t stacked, std::int64_t spread) { to[spread] = factor * from[stacked]; });
 }
 
 void CpuBackend::do_gather_blocks(const DiagonalBlocks& blocks, double scale, const Tensor& matrices,
                                   const Tensor& stack) {
-  const std::int64_t M = matrices.dim(2);
   const float* from = matrices.f32();
   float* to = stack.f32();
   const auto factor = static_cast<float>(scale);
-  cpu::for_blocks(threads_, matrices.dim(0) * matrices.dim(1), cpu::block_rows(M),
-                  [=, &matrices](std::int64_t first, std::int64_t last) {
-                    for_rows_of_blocks(blocks, matrices.dim(1), M, first, last,
-                                       [=](std::int64_t stacked, std::int64_t spread, std::int64_t count) {
-                                         for (std::int64_t j = 0; j < count; ++j)
-                                           to[stacked + j] += factor * from[spread + j];
-                                       });
-                  });
+  walk_blocks(
+      threads_, blocks, matrices, [](std::int64_t, std::int64_t) {},
+      [=](std::int64_t stacked, std::int64_t spread) { to[stacked] += factor * from[spread]; });
 }
 
 }  // namespace smoe

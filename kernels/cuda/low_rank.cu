@@ -1,3 +1,4 @@
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/cuda/cuda_backend.h"
@@ -43,7 +44,8 @@ __global__ void dropout_kernel(Dropout dropout, std::uint32_t threshold, float s
   }
 }
 
-// Stacks of blocks, and the matrices in which they lie.
+// Stacks of blocks, and the matrices in which they lie. All blocks that there may be are asked, which unrolls: a list that is
+// indexed would be copied to the stack of each thread. Those that are missing are empty.
 struct BlockMap {
   DiagonalBlocks blocks;
   std::int64_t stacked;  // elements of a matrix's blocks
@@ -52,19 +54,23 @@ struct BlockMap {
   // Where an element of a stack lies in the matrices.
   __device__ std::int64_t spread_place(std::int64_t element) const {
     const std::int64_t e = element / stacked;
-    std::int64_t at = element % stacked;
-    for (const Block& block : blocks) {
-      if (at < block.elements())
-        return (e * rows + block.first_row + at / block.columns) * columns + block.first_column + at % block.columns;
+    std::int64_t at = element % stacked, place = 0;
+#pragma unroll
+    for (std::size_t b = 0; b < DiagonalBlocks::most; ++b) {
+      const Block& block = blocks[b];
+      if (at >= 0 && at < block.elements())
+        place = (block.first_row + at / block.columns) * columns + block.first_column + at % block.columns;
       at -= block.elements();
     }
-    return 0;
+    return e * rows * columns + place;
   }
   // The inverse; -1 for what is in no block.
   __device__ std::int64_t stacked_place(std::int64_t element) const {
     const std::int64_t row = element / columns % rows, column = element % columns;
     std::int64_t at = element / columns / rows * stacked;
-    for (const Block& block : blocks) {
+#pragma unroll
+    for (std::size_t b = 0; b < DiagonalBlocks::most; ++b) {
+      const Block& block = blocks[b];
       const std::int64_t i = row - block.first_row, j = column - block.first_column;
       if (i >= 0 && i < block.rows && j >= 0 && j < block.columns) return at + i * block.columns + j;
       at += block.elements();

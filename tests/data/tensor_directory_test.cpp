@@ -1,6 +1,7 @@
 #include "data/files/tensor_directory.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <functional>
@@ -115,6 +116,36 @@ TEST(TensorDirectory, UnfinishedWritingLeavesNothing) {
   EXPECT_EQ(scratch.entries(), 0u);
   EXPECT_THROW(TensorDirectoryWriter::create(scratch.path(), {kSpecs[0], kSpecs[1], kSpecs[0]}, 64), std::logic_error);
   EXPECT_EQ(scratch.entries(), 0u);
+}
+
+// How many files this process may have open.
+class FewOpenFiles {
+ public:
+  explicit FewOpenFiles(rlim_t most) {
+    ::getrlimit(RLIMIT_NOFILE, &old_);
+    const rlimit few{most, old_.rlim_max};
+    ::setrlimit(RLIMIT_NOFILE, &few);
+  }
+  ~FewOpenFiles() { ::setrlimit(RLIMIT_NOFILE, &old_); }
+
+ private:
+  rlimit old_{};
+};
+
+TEST(TensorDirectory, MoreFilesThanMayBeOpenAreRefusedBeforeTheFirst) {
+  const FewOpenFiles few(64);
+  std::vector<TensorSpec> specs;
+  for (int i = 0; i < 49; ++i) specs.push_back({"w" + std::to_string(i), TensorType::f32, {2}});
+  ScratchDir scratch;
+  const auto create = [&] { return TensorDirectoryWriter::create(scratch.path(), specs, 4); };
+  const std::initializer_list<std::string_view> message = {"files of at most 4 bytes would be 49, expected at most 48",
+                                                           "64 open (ulimit -n)", "Let files be larger"};
+  expect_refused([&] { create(); }, message);
+  expect_refused([&] { TensorDirectoryWriter::lay_out(scratch.path(), specs, 4); }, message);
+  EXPECT_EQ(scratch.entries(), 0u);
+  TensorDirectoryWriter::create(scratch.path(), specs, 16);  // two in a file
+  specs.pop_back();
+  create();
 }
 
 TEST(TensorDirectory, FollowsTheSymlinksOfAModelCache) {

@@ -46,6 +46,7 @@ const std::map<std::string, Room> rooms = {
     {"trainer/convert", {{"trainer/checkpoint"}}},
     {"trainer/study", {{"trainer", "trainer/checkpoint", "trainer/record"}}},
     {"trainer/analysis", {{"trainer", "trainer/checkpoint", "trainer/record"}}},
+    {"launch/generate", {{"launch"}, false}},
 };
 
 struct Library {

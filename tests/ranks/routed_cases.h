@@ -15,8 +15,9 @@
 namespace smoe {
 
 inline bool is_gate(const Parameter& p) { return p.name.find(".gate.weight") != std::string::npos; }
-// Of a layer, into the residual stream.
+// Of a layer, into the residual stream; of an adapter B does.
 inline bool writes_residual(const Parameter& p) {
+  if (p.name.find(".lora_A.") != std::string::npos) return false;
   return p.name.find(".o_proj.") != std::string::npos || p.name.find(".w2.") != std::string::npos;
 }
 

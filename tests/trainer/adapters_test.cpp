@@ -9,6 +9,7 @@
 #include "data/files/safetensors.h"
 #include "data/files/tensor_directory.h"
 #include "model/mixtral.h"
+#include "tests/trainer/adapter_files.h"
 #include "tests/trainer/training_fixture.h"
 #include "trainer/evaluate.h"
 #include "trainer/inference.h"
@@ -104,6 +105,41 @@ TEST_F(AdapterRuns, WeighedByTheRootOfTheirRankResumeToTheSameBitsToo) {
   ASSERT_EQ(train(rooted("halves", 3)), 0);
   ASSERT_EQ(train(rooted("halves", 6)), 0);
   EXPECT_EQ(hash("whole", 6), hash("halves", 6));
+}
+
+// An adapter of several ranks is as wide everywhere as the widest: where A and B are both zero, so are both gradients.
+TEST_F(AdapterRuns, LeaveZeroWhatFillsSmallerRanksUp) {
+  TrainerConfig c = adapter_config("run", 3);
+  LoraConfig narrow = *c.lora;
+  narrow.r = 1;
+  narrow.alpha = 2;  // the scale of rank 3
+  test::AdapterFixture given = test::AdapterFixture::of(c.model, narrow);
+  for (const auto& [name, tensor] : test::AdapterFixture::of(c.model, *c.lora).tensors)
+    if (name.find("o_proj") != std::string::npos) given.tensors[name] = tensor;
+  given.config["rank_pattern"] = {{"o_proj", 3}};
+  given.config["alpha_pattern"] = {{"o_proj", 6}};
+  c.lora->from = given.write(root() / "given").string();
+  ASSERT_EQ(train(c), 0);
+  const SafetensorsReader saved(checkpoint("run", 3) / adapter_folder / kAdapterFile);
+  EXPECT_EQ(saved.tensors().size(), 2 * adapted);
+  for (const TensorInfo& tensor : saved.tensors()) {
+    const test::StoredTensor& before = given.tensors.at(tensor.name);
+    const bool is_a = tensor.name.ends_with("lora_A.weight");
+    const std::int64_t rows = tensor.shape[0], columns = tensor.shape[1];
+    std::vector<float> numbers(static_cast<std::size_t>(rows * columns)), kept;
+    saved.read_f32(tensor.name, numbers.data(), 0, rows * columns);
+    std::size_t filled = 0;
+    for (std::int64_t i = 0; i < rows * columns; ++i) {
+      const float x = numbers[static_cast<std::size_t>(i)];
+      if (is_a ? i / columns < before.shape[0] : i % columns < before.shape[1])
+        kept.push_back(x);
+      else
+        filled += x != 0;
+    }
+    EXPECT_EQ(filled, 0u) << tensor.name;
+    EXPECT_EQ(kept.size(), before.numbers.size()) << tensor.name;
+    EXPECT_NE(kept, before.numbers) << tensor.name << " is not trained";
+  }
 }
 
 TEST_F(AdapterRuns, StandBesideTheirWeightsWhereTheyAreEvaluated) {

@@ -39,7 +39,7 @@ class MergeTest : public testing::Test {
   fs::path base(TensorType type = TensorType::f32) const {
     return test::write_model(scratch / "base", model, test::drawn_weights(model, type));
   }
-  Merged merged(std::vector<WeightedAdapter> adapters, MergedType type = MergedType::keep) const {
+  Merged merged(std::vector<WeightedAdapter> adapters, StoredType type = StoredType::keep) const {
     fs::remove_all(scratch / "out");
     return merge({.model = scratch / "base", .adapters = std::move(adapters), .out = scratch / "out", .type = type});
   }
@@ -200,7 +200,7 @@ TEST_F(MergeTest, ShardsAreNoLargerThanTheyMay) {
 TEST_F(MergeTest, TheTypeMayBeAnother) {
   base(TensorType::bf16);
   const fs::path a = adapter("a", lora(2, {"w2"}));
-  merged({{a}}, MergedType::f32);
+  merged({{a}}, StoredType::f32);
   const TensorDirectory files(scratch / "out");
   for (const std::string& name : files.names()) {
     EXPECT_EQ(files.info(name).type, TensorType::f32) << name;
@@ -210,7 +210,7 @@ TEST_F(MergeTest, TheTypeMayBeAnother) {
   EXPECT_EQ(read_json_file(scratch / "out/config.json").at("torch_dtype"), "float32");
   fs::remove_all(scratch / "base");
   base();
-  merged({{a}}, MergedType::bf16);
+  merged({{a}}, StoredType::bf16);
   const TensorDirectory rounded(scratch / "out");
   EXPECT_EQ(rounded.info("model.norm.weight").type, TensorType::bf16);
   EXPECT_EQ(read_json_file(scratch / "out/config.json").at("torch_dtype"), "bfloat16");

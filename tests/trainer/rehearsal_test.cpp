@@ -84,6 +84,41 @@ TEST_F(Rehearsal, TakesWhatAStepTakesAndAboutWhatIsEstimated) {
   }
 }
 
+// Of each kind of place, and of all; what they take beside the weights alone, for themselves.
+TEST_F(Rehearsal, WhatAdaptersTakeIsInTheEstimate) {
+  const auto takes = [&](const TrainerConfig& c) {
+    const double measured = static_cast<double>(assemble_on_one_thread(c).training.step->activation_bytes());
+    const double estimated = static_cast<double>(
+        estimated_activation_bytes(c.model, micro_batch_of(c.train, c.data, c.router), {}, pointer_to(c.lora)));
+    return std::pair(measured, estimated);
+  };
+  const std::vector<std::vector<std::string>> targets = {
+      {"q_proj", "k_proj", "v_proj", "o_proj"}, {"w1", "w3"}, {"w2"}, {lora_targets.begin(), lora_targets.end()}};
+  for (const Recompute recompute : {Recompute::none, Recompute::layer})
+    for (const double dropout : {0.0, 0.25}) {
+      TrainerConfig c = without_directory(config(""));
+      c.router = RouterConfig{};
+      c.model.hidden_size = 64;
+      c.model.intermediate_size = 112;
+      c.model.num_hidden_layers = 4;
+      c.train.recompute = recompute;
+      c.train.micro_batch_size = 8;
+      const auto [without, estimated_without] = takes(c);
+      for (const std::vector<std::string>& modules : targets) {
+        c.lora = LoraConfig{.r = 48, .dropout = dropout, .target_modules = modules};
+        const auto [with, estimated_with] = takes(c);
+        SCOPED_TRACE(modules.front() + " of " + std::to_string(modules.size()) + ", " + std::to_string(dropout));
+        EXPECT_NEAR(estimated_with / with, 1, 0.25);
+        const double more = with - without, estimated_more = estimated_with - estimated_without;
+        EXPECT_GT(more, 1e5);
+        EXPECT_GT(estimated_more, 0.95 * more);
+        // Beside attention what they take is, in part, there already: beside the experts the layer takes most.
+        const bool beside_experts = modules.back().front() == 'w';
+        EXPECT_LT(estimated_more, (beside_experts ? 1.05 : 2) * more);
+      }
+    }
+}
+
 // An address space that ends not far above what the process has now.
 class LittleMemory {
  public:

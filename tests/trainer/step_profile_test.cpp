@@ -73,6 +73,23 @@ TEST(TimedBackend, TrainsToTheSameBits) {
 
 // ---- a profile ----
 
+TEST(StepProfile, OfAdaptersUpdatesThemAlone) {
+  StepProfileCase what{.model = tiny_model(), .sequence_length = 16, .micro_batch_size = 2, .steps = 1, .threads = 1};
+  EXPECT_EQ(profile_step(what).trained_parameters, count_parameters(what.model).total);
+  what.lora = LoraConfig{.r = 3, .target_modules = {"o_proj", "w2"}};
+  const StepProfile profile = profile_step(what);
+  EXPECT_EQ(profile.parameters, count_parameters(what.model).total);
+  EXPECT_EQ(profile.trained_parameters, 2 * 3 * ((32 + 32) + 4 * (32 + 40)));
+  EXPECT_DOUBLE_EQ(profile.model_flops, training_flops_per_token(what.model, 16, true) * 32);
+  double adamw_elements = 0;
+  for (const OpTime& op : profile.ops)
+    if (op.op == "adamw") adamw_elements += op.work.flops / 14;
+  EXPECT_EQ(adamw_elements, static_cast<double>(profile.trained_parameters));
+  const Json json = parse_json(to_json_line(profile), "bench");
+  EXPECT_EQ(json["trained_parameters"], profile.trained_parameters);
+  EXPECT_NE(describe(profile).find(" trained; random weights"), std::string::npos);
+}
+
 TEST(StepProfile, IsOfTheConfigurationsOptimizerStep) {
   StepProfileCase what{.model = tiny_model(),
                        .sequence_length = 16,

@@ -209,6 +209,23 @@ TEST_F(TrainerBadInput, DiskFullWhileSavingLeavesThePreviousCheckpoint) {
   EXPECT_EQ(latest_checkpoint(root() / "run" / "checkpoints"), checkpoint("run", 20));
 }
 
+// A limit on files that each tensor passes has as many files as tensors, all open at once: told before the first step.
+TEST_F(TrainerBadInput, MoreFilesThanMayBeOpen) {
+  auto c = config("run");
+  c.checkpoint.max_shard_bytes = 1;
+  rlimit old{};
+  ::getrlimit(RLIMIT_NOFILE, &old);
+  rlimit few = old;
+  few.rlim_cur = 48;
+  ::setrlimit(RLIMIT_NOFILE, &few);
+  const auto message = message_of([&] { train(c); });
+  ::setrlimit(RLIMIT_NOFILE, &old);
+  EXPECT_TRUE(
+      mentions(message, {"checkpoint.max_shard_bytes: of model/ of a checkpoint files of at most 1 bytes would be",
+                         "expected at most 36", "48 open (ulimit -n)"}));
+  EXPECT_FALSE(fs::exists(root() / "run" / "metrics.jsonl"));
+}
+
 TEST_F(TrainerBadInput, ADirectoryThatHoldsNoModel) {
   EXPECT_TRUE(mentions(message_of([&] { find_model_directory(root() / "a"); }), {"no model found", "expected"}));
   auto c = config("run");

@@ -275,6 +275,16 @@ class HiddenDirectory {
 
 std::string checkpoint_name(std::int64_t step) { return fmt::format("step-{:06}", step); }
 
+void require_few_files(const CheckpointContent& content) {
+  for (const auto& [folder, tensors] : tensors_by_folder(content, tensor_groups(content)))
+    if (folder != adapter_folder) try {
+        TensorDirectoryWriter::require_few_files(tensors, content.max_shard_bytes);
+      } catch (const std::runtime_error& error) {
+        throw std::runtime_error(
+            fmt::format("checkpoint.max_shard_bytes: of {}/ of a checkpoint {}", folder, error.what()));
+      }
+}
+
 fs::path save_checkpoint(const fs::path& directory, const CheckpointContent& content, const TrainingState& state,
                          std::int64_t keep) {
   Communicator& world = content.mesh.group(Axis::world);

@@ -61,6 +61,9 @@ struct CheckpointContent {
 
 std::string checkpoint_name(std::int64_t step);  // "step-000500"
 
+// Throws std::runtime_error where a checkpoint's tensors would lie in more files than this process may have open.
+void require_few_files(const CheckpointContent& content);
+
 // Writes DIR/step-N, points `latest` at it, and removes all but the newest `keep`. Throws std::runtime_error, leaving
 // every earlier checkpoint as it was, if the disk is full or fails. Returns the checkpoint's path. All ranks call it,
 // with one directory that all of them see, and fail together.

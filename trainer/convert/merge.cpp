@@ -84,10 +84,10 @@ BaseTensor matrices_in(const TensorDirectory& files, const std::string& name, co
   return tensor;
 }
 
-TensorType type_there(const TensorInfo& info, MergedType wanted) {
-  if (wanted == MergedType::keep || !reads_as_f32(info.type) || info.name.ends_with("e_score_correction_bias"))
+TensorType type_there(const TensorInfo& info, StoredType wanted) {
+  if (wanted == StoredType::keep || !reads_as_f32(info.type) || info.name.ends_with("e_score_correction_bias"))
     return info.type;
-  return wanted == MergedType::f32 ? TensorType::f32 : TensorType::bf16;
+  return wanted == StoredType::f32 ? TensorType::f32 : TensorType::bf16;
 }
 
 void require_finite(std::span<const float> numbers, const Addend& addend, const MatrixInTensor& where) {
@@ -258,10 +258,10 @@ class Merging {
 };
 
 // config.json as it is, but for the type of the weights.
-void write_config(const fs::path& from, const fs::path& to, MergedType type) {
-  if (type == MergedType::keep) return copy_file_atomically(from / "config.json", to / "config.json");
+void write_config(const fs::path& from, const fs::path& to, StoredType type) {
+  if (type == StoredType::keep) return copy_file_atomically(from / "config.json", to / "config.json");
   Json config = read_json_file(from / "config.json");
-  const char* name = type == MergedType::f32 ? "float32" : "bfloat16";
+  const char* name = type == StoredType::f32 ? "float32" : "bfloat16";
   // Transformers 5 calls it dtype.
   if (config.contains("dtype")) config["dtype"] = name;
   if (config.contains("torch_dtype") || !config.contains("dtype")) config["torch_dtype"] = name;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "data/files/tensor_directory.h"
+#include "trainer/convert/stored_type.h"
 
 namespace smoe {
 
@@ -18,17 +19,11 @@ struct WeightedAdapter {
   double weight = 1;                // 0: as if it were not there
 };
 
-enum class MergedType : std::uint8_t {
-  keep,
-  f32,
-  bf16
-};  // of all weights that are numbers; a selection bias stays f32
-
 struct MergeOptions {
   std::filesystem::path model;            // a Hugging Face directory
   std::vector<WeightedAdapter> adapters;  // of any ranks and targets
   std::filesystem::path out;
-  MergedType type = MergedType::keep;
+  StoredType type = StoredType::keep;  // of all weights that are numbers; a selection bias stays f32
   std::uint64_t max_shard_bytes = kDefaultMaxShardBytes;
   std::function<void(std::uint64_t done, std::uint64_t all)> on_progress = {};  // bytes
 };

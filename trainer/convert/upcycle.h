@@ -30,13 +30,12 @@
 
 #include "data/files/tensor_directory.h"
 #include "model/model_config.h"
+#include "trainer/convert/stored_type.h"
 
 namespace smoe {
 
 enum class SplitScale : std::uint8_t { exact, cube_root };
 enum class SharedWeights : std::uint8_t { average, first };
-// keep: of each tensor its parent's type; of a mean f32 where the parents' types differ; of a router its layer's w1's.
-enum class StoredType : std::uint8_t { keep, f32, bf16 };
 
 struct UpcycleOptions {
   std::vector<std::filesystem::path> dense;  // Hugging Face directories
@@ -47,6 +46,7 @@ struct UpcycleOptions {
   double router_std = 0.02;
   double drop = 0;
   SharedWeights shared = SharedWeights::average;
+  // keep: of each tensor its parent's type; of a mean f32 where the parents' types differ; of a router its layer's w1's.
   StoredType type = StoredType::keep;
   std::uint64_t seed = 1;  // of routers and of what drop draws
   std::uint64_t max_shard_bytes = kDefaultMaxShardBytes;

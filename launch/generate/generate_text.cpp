@@ -12,7 +12,7 @@
 #include "data/text/tokenizer.h"
 #include "data/text/tokenizer_json.h"
 #include "launch/commands.h"
-#include "launch/generate.h"
+#include "launch/generate/generate.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/generate.h"
 #include "trainer/inference.h"

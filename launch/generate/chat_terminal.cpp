@@ -1,4 +1,4 @@
-#include "launch/chat_terminal.h"
+#include "launch/generate/chat_terminal.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -12,7 +12,7 @@
 #include "configs/user_path.h"
 #include "data/files/printable.h"
 #include "data/files/utf8.h"
-#include "launch/line_reader.h"
+#include "launch/generate/line_reader.h"
 
 namespace smoe {
 namespace {

@@ -13,10 +13,10 @@
 
 #include "data/files/printable.h"
 #include "data/text/chat/chat_template.h"
-#include "launch/chat_terminal.h"
+#include "launch/generate/chat_terminal.h"
 #include "launch/commands.h"
-#include "launch/conversation.h"
-#include "launch/generate.h"
+#include "launch/generate/conversation.h"
+#include "launch/generate/generate.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/inference.h"
 

@@ -1,4 +1,4 @@
-#include "launch/line_reader.h"
+#include "launch/generate/line_reader.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

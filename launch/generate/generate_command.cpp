@@ -14,7 +14,7 @@
 #include "data/files/json.h"
 #include "data/text/chat/chat_template.h"
 #include "launch/commands.h"
-#include "launch/generate.h"
+#include "launch/generate/generate.h"
 #include "trainer/generate.h"
 
 namespace smoe {

@@ -1,4 +1,4 @@
-#include "launch/conversation.h"
+#include "launch/generate/conversation.h"
 
 #include <algorithm>
 #include <utility>

@@ -1,7 +1,7 @@
 // A conversation on standard input and output, on a terminal or through pipes.
 #pragma once
 
-#include "launch/conversation.h"
+#include "launch/generate/conversation.h"
 
 namespace smoe {
 
