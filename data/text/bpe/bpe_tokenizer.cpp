@@ -11,6 +11,7 @@
 
 #include "data/files/sha256.h"
 #include "data/files/utf8.h"
+#include "data/text/bpe/newer_characters.h"
 #include "data/text/white_space.h"
 #include "data/text/word_cache.h"
 
@@ -51,10 +52,10 @@ const Json& value_or_null(const Json& document, const char* key) {
 
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
-// A part of a word, for tokens that stand alone: what regular expressions call \w.
+// A part of a word, for tokens that stand alone: what Rust's regular expressions call \w.
 bool is_word_sign(char32_t c) {
   if (c == 0x200C || c == 0x200D) return true;
-  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
+  switch (utf8proc_category(static_cast<utf8proc_int32_t>(stand_in_of(c)))) {
     case UTF8PROC_CATEGORY_LU:
     case UTF8PROC_CATEGORY_LL:
     case UTF8PROC_CATEGORY_LT:
@@ -66,6 +67,9 @@ bool is_word_sign(char32_t c) {
     case UTF8PROC_CATEGORY_ND:
     case UTF8PROC_CATEGORY_NL:
     case UTF8PROC_CATEGORY_PC: return true;
+    case UTF8PROC_CATEGORY_SO:  // letters in circles and squares
+      return (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
+             (c >= 0x1F170 && c <= 0x1F189);
     default: return false;
   }
 }
