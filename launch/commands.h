@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "configs/run_config.h"
 #include "kernels/backend.h"
@@ -51,6 +52,8 @@ inline constexpr const char* threads_help =
 // A tokenizer.model that is named itself is taken as it stands, though its directory may add tokens to it: then this says
 // so on standard error.
 void warn_of_tokens_left_out(const std::string& tokenizer);
+// What a tokenizer, or whoever read with it, found doubtful: a line each on standard error.
+void tell_warnings(const std::vector<std::string>& warnings);
 
 // Those of the interface that are still to come: listed as such, and refused with status 2.
 void add_unavailable_commands(CommandLine& line);

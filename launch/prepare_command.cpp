@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "data/import/prepare.h"
+#include "data/files/live_temporaries.h"
 #include "data/files/printable.h"
 #include "data/text/tokenizer.h"
 #include "data/import/train_tokenizer.h"
@@ -78,7 +79,41 @@ void print_bad_count(std::int64_t bad, const std::string& list = {}) {
                list.empty() ? "" : fmt::format(", all of them in {}", printable(list)));
 }
 
+// While one lives, a signal that ends the program takes with it what has a temporary name still, and the directory where that was not
+// there before and has nothing else in it.
+class OutputUntilKilled {
+ public:
+  explicit OutputUntilKilled(const std::string& directory) {
+    std::error_code ignored;
+    if (!std::filesystem::exists(directory, ignored)) {
+      path_ = directory;
+      place_ = path_.c_str();
+    }
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP})
+      if (std::signal(signal, remove_and_end) == SIG_IGN) std::signal(signal, SIG_IGN);  // nohup's
+  }
+  ~OutputUntilKilled() {
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP})
+      if (std::signal(signal, SIG_DFL) == SIG_IGN) std::signal(signal, SIG_IGN);
+    place_ = nullptr;
+  }
+  OutputUntilKilled(const OutputUntilKilled&) = delete;
+  OutputUntilKilled& operator=(const OutputUntilKilled&) = delete;
+
+ private:
+  static void remove_and_end(int signal) {
+    remove_live_temporaries_and_hold();
+    if (place_ != nullptr) ::rmdir(place_);  // of one that is not empty it takes nothing
+    std::signal(signal, SIG_DFL);
+    std::raise(signal);
+  }
+
+  std::string path_;
+  inline static const char* place_ = nullptr;
+};
+
 void train_vocabulary(const PrepareArguments& arguments) {
+  const OutputUntilKilled out(arguments.options.out_directory);
   const TrainTokenizerOptions options{
       .inputs = arguments.options.inputs,
       .format = corpus_format_of(arguments.format),
@@ -93,7 +128,7 @@ void train_vocabulary(const PrepareArguments& arguments) {
              format_duration(summary.seconds));
   fmt::print("read {}\n", readings(summary.inputs));
   print_passed_over(summary.passed_over);
-  print_bad_count(summary.bad_documents);
+  print_bad_count(summary.bad_documents, summary.bad_list);
   if (summary.skipped_lines > 0) fmt::print("{} lines were not UTF-8 and passed over\n", summary.skipped_lines);
 }
 
@@ -119,7 +154,7 @@ void print_summary(const PrepareOptions& options, const PrepareSummary& summary)
         "\"<s>\" or \"</s>\" stand {} times in the texts, and are characters there, not bos and eos: rendered chats have them, and are to be "
         "prepared without\n",
         summary.spelled_controls);
-  for (const std::string& warning : summary.warnings) fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
+  tell_warnings(summary.warnings);
 }
 
 LossOn loss_on_named(const std::string& name) {
@@ -159,39 +194,8 @@ void read_examples(const PrepareArguments& arguments, PrepareOptions& options, s
   };
 }
 
-// While one lives, a signal that ends the program takes an empty directory with it, unless that was there before.
-class DirectoryUntilKilled {
- public:
-  explicit DirectoryUntilKilled(const std::string& directory) {
-    std::error_code ignored;
-    if (std::filesystem::exists(directory, ignored)) return;
-    path_ = directory;
-    place_ = path_.c_str();
-    for (const int signal : {SIGTERM, SIGINT, SIGHUP})
-      if (std::signal(signal, remove_and_end) == SIG_IGN) std::signal(signal, SIG_IGN);  // nohup's
-  }
-  ~DirectoryUntilKilled() {
-    if (place_ == nullptr) return;
-    for (const int signal : {SIGTERM, SIGINT, SIGHUP})
-      if (std::signal(signal, SIG_DFL) == SIG_IGN) std::signal(signal, SIG_IGN);
-    place_ = nullptr;
-  }
-  DirectoryUntilKilled(const DirectoryUntilKilled&) = delete;
-  DirectoryUntilKilled& operator=(const DirectoryUntilKilled&) = delete;
-
- private:
-  static void remove_and_end(int signal) {
-    if (place_ != nullptr) ::rmdir(place_);  // of one that is not empty it takes nothing
-    std::signal(signal, SIG_DFL);
-    std::raise(signal);
-  }
-
-  std::string path_;
-  inline static const char* place_ = nullptr;
-};
-
 void tokenize(const PrepareArguments& arguments) {
-  const DirectoryUntilKilled out(arguments.options.out_directory);
+  const OutputUntilKilled out(arguments.options.out_directory);
   PrepareOptions options = arguments.options;
   options.format = corpus_format_of(arguments.format);
   options.threads = claim_threads(arguments.threads);
@@ -212,6 +216,10 @@ void tokenize(const PrepareArguments& arguments) {
 }
 
 }  // namespace
+
+void tell_warnings(const std::vector<std::string>& warnings) {
+  for (const std::string& warning : warnings) fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
+}
 
 void warn_of_tokens_left_out(const std::string& tokenizer) {
   const std::filesystem::path file(tokenizer), directory = file.has_parent_path() ? file.parent_path() : ".";

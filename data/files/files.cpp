@@ -15,6 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include "data/files/live_temporaries.h"
+
 namespace smoe {
 namespace fs = std::filesystem;
 
@@ -184,10 +186,12 @@ TemporaryPath::TemporaryPath(fs::path target) : target_(std::move(target)) {
   if (name.empty() || name == "." || name == "..")
     throw std::runtime_error(fmt::format("cannot write {}: it names no file", target_.string()));
   path_ = parent_of(target_) / (temporary_prefix(name) + random_hex());
+  add_live_temporary(this, path_);
 }
 
 TemporaryPath::~TemporaryPath() {
   if (!committed_) ::unlink(path_.c_str());
+  drop_live_temporary(this);
 }
 
 void TemporaryPath::commit() {

@@ -24,10 +24,12 @@ class BadDocuments {
   static constexpr std::int64_t most_told = 10;
 
   // tell: is given the first messages; may be empty.
-  // list: a file that gets them all, one a line, where there are more than that; empty: none.
+  // directory: its skipped.txt gets them all, one a line, where there are more than that; empty: there is no list.
   explicit BadDocuments(std::int64_t allowed, std::function<void(const std::string&)> tell = {},
-                        std::filesystem::path list = {})
-      : allowed_(allowed), tell_(std::move(tell)), list_(std::move(list)) {}
+                        const std::filesystem::path& directory = {})
+      : allowed_(allowed),
+        tell_(std::move(tell)),
+        list_(directory.empty() ? std::filesystem::path() : directory / "skipped.txt") {}
 
   // Throws the message where it is one more than is allowed.
   void add(const std::string& message) {

@@ -174,8 +174,8 @@ std::string display_names(const std::vector<std::string>& inputs) {
   return names;
 }
 
-// Ids in a column: each row is a document, so a document is one id, with nothing in it to predict.
-void warn_of_columns(const CorpusFiles& corpus, PrepareSummary& summary) {
+// Ids in a column: each row is a document, so a document is one id, with nothing in it to predict. Whether there are such.
+bool warn_of_columns(const CorpusFiles& corpus, PrepareSummary& summary) {
   std::string first;
   std::int64_t columns = 0;
   for (const CorpusFile& file : corpus.files) {
@@ -186,10 +186,11 @@ void warn_of_columns(const CorpusFiles& corpus, PrepareSummary& summary) {
       first =
           fmt::format("{} has the shape ({}, 1): each row is a document, of one id", array.path(), array.shape()[0]);
   }
-  if (columns == 0) return;
+  if (columns == 0) return false;
   summary.warnings.push_back(first +
                              (columns > 1 ? fmt::format(", and {} more files are such columns", columns - 1) : "") +
                              "; ids of one document are a 1-D array: numpy.save(f, a.ravel())");
+  return true;
 }
 
 // nanoGPT and llm.c lay all documents of a corpus into one file, which is one document unless its ends are told.
@@ -246,7 +247,7 @@ PrepareSummary prepare(const PrepareOptions& options) {
                      options.append_eos, options.format == CorpusFormat::text, options.skip_bad, options.dataset,
                      options.document_end, options.document_begin, options.examples ? &*options.examples : nullptr});
   ExampleViewer viewer(options, tokenizer.get());
-  BadDocuments bad(options.skip_bad, options.on_bad, fs::path(options.out_directory) / "skipped.txt");
+  BadDocuments bad(options.skip_bad, options.on_bad, options.out_directory);
   PrepareSummary summary;
   summary.bytes_total = corpus.bytes();
   summary.files = static_cast<std::int64_t>(corpus.files.size());
@@ -254,7 +255,7 @@ PrepareSummary prepare(const PrepareOptions& options) {
   summary.passed_over = corpus.passed_over;
   summary.inputs = corpus.files;
   if (tokenizer) summary.warnings = tokenizer->warnings();
-  warn_of_columns(corpus, summary);
+  const bool has_columns = warn_of_columns(corpus, summary);
   warn_of_files_of_one_document(options, corpus, summary);
   run_jobs(batches, std::max(1, options.threads), [&](const TokenRun& run) {
     for (const std::string& message : run.bad_documents) bad.add(message);
@@ -291,7 +292,7 @@ PrepareSummary prepare(const PrepareOptions& options) {
   summary.tokens = written.tokens;
   summary.documents = written.documents;
   summary.shards = written.shards;
-  if (summary.tokens == summary.documents && summary.warnings.empty())
+  if (summary.tokens == summary.documents && !has_columns)  // which says the same of one file
     summary.warnings.push_back(
         fmt::format("all {} documents are of one token: with data.document_masking there is nothing to "
                     "predict in them",

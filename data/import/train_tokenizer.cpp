@@ -161,7 +161,7 @@ TrainTokenizerSummary train_tokenizer(const TrainTokenizerOptions& options) {
   AtomicFile file(target);  // before the long work, so that a directory that cannot be written shows now
 
   TrainTokenizerSummary summary;
-  BadDocuments bad(options.skip_bad, options.on_bad);
+  BadDocuments bad(options.skip_bad, options.on_bad, options.out_directory);
   TextLines lines(corpus.files, options.text_field, &bad);
   const Sample sample(lines, options.sample_bytes);
   if (sample.size() == 0)
@@ -179,6 +179,7 @@ TrainTokenizerSummary train_tokenizer(const TrainTokenizerOptions& options) {
   file.write(model);
   file.commit();
 
+  summary.bad_list = bad.commit_list().string();
   summary.file = target;
   summary.sha256 = sha256_hex(model);
   summary.corpus_bytes = lines.bytes();

@@ -33,6 +33,7 @@ struct TrainTokenizerSummary {
   std::int64_t lines = 0;               // learned from
   std::int64_t skipped_lines = 0;       // not UTF-8
   std::int64_t bad_documents = 0;       // left out
+  std::string bad_list;                 // as PrepareSummary has it
   std::vector<CorpusFile> inputs;       // what each file was taken for
   std::vector<PassedOver> passed_over;  // what directories held besides
   double seconds = 0;

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "data/files/json.h"
+#include "data/files/json_place.h"
 #include "data/text/sentencepiece_tokenizer.h"
 #include "data/text/tokenizer_json.h"
 
@@ -158,8 +159,8 @@ class Reader {
     if (!documents_.contains(name)) return;
     const JsonReader document(documents_.at(name), path_of(name));
     if (!document.has("added_tokens")) return;
-    for (const Json& value : document.require_array("added_tokens")) {
-      const std::string where = path_of(name) + ": added_tokens";
+    for (std::size_t place = 0; const Json& value : document.require_array("added_tokens")) {
+      const std::string where = fmt::format("{}: added_tokens[{}]", path_of(name), place++);
       const JsonReader object(value, where);
       const AddedToken token = read_token(object, static_cast<std::int32_t>(object.require_int("id", 0, max_token_id)));
       add(token, where);
@@ -327,7 +328,15 @@ bool AddedTokens::changes(const SentencePieceTokenizer& model) const {
 
 AddedTokens read_added_tokens(const std::string& directory, const std::vector<TokenizerFile>& files,
                               const SentencePieceTokenizer& model) {
-  return Reader(directory, files, model).read();
+  Reader reader(directory, files, model);
+  try {
+    return reader.read();
+  } catch (const std::runtime_error& error) {  // of whichever file it begins with
+    std::string message = error.what();
+    for (const TokenizerFile& file : files)
+      message = with_place_in_json(message, directory + "/" + file.name, file.bytes);
+    throw std::runtime_error(message);
+  }
 }
 
 }  // namespace smoe

@@ -38,6 +38,7 @@ std::unique_ptr<Tokenizer> tokenizer_for(const GenerateArguments& arguments, con
     throw std::runtime_error(
         fmt::format("the tokenizer has {} ids, the model in {} only {}: they do not belong together",
                     tokenizer->vocab_size(), directory.string(), config.model.vocab_size));
+  tell_warnings(tokenizer->warnings());
   return tokenizer;
 }
 

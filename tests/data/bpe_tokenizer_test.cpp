@@ -194,10 +194,11 @@ TEST_F(TokenizerJsonAlone, TheFilesBesideItNameTheEnds) {
   EXPECT_NE(load()->sha256(), alone);
   EXPECT_EQ(tokenizer_identity(directory_.path()).sha256, load()->sha256());
   spill(directory_ / "tokenizer_config.json", R"({"eos_token": "<y>"})");
-  EXPECT_NE(message_of([&] { load(); }).find("tokenizer_config.json: eos_token: found \"<y>\", which is no token"),
+  EXPECT_NE(message_of([&] { load(); }).find("tokenizer_config.json:1:2: eos_token: found \"<y>\", which is no token"),
             std::string::npos);
   spill(directory_ / "tokenizer_config.json", R"({"added_tokens_decoder": {"7": {"content": "<y>"}}})");
-  EXPECT_NE(message_of([&] { load(); }).find("added_tokens_decoder: \"7\" is \"<y>\""), std::string::npos);
+  EXPECT_NE(message_of([&] { load(); }).find("tokenizer_config.json:1:27: added_tokens_decoder: \"7\": found \"<y>\""),
+            std::string::npos);
 }
 
 TEST_F(TokenizerJsonAlone, WhatIsNotSupportedIsRefusedByName) {
@@ -205,7 +206,7 @@ TEST_F(TokenizerJsonAlone, WhatIsNotSupportedIsRefusedByName) {
   refused("/model/dropout", 0.1, "model: dropout: found 0.1");
   refused("/model/end_of_word_suffix", "</w>", "model: end_of_word_suffix: found \"</w>\"");
   refused("/model/unk_token", "<unk>", "model: unk_token: found \"<unk>\"");
-  refused("/model/vocab/z", 2, "model: vocab: found the id 2 twice");
+  refused("/model/vocab/z", 2, "model: vocab: \"z\": found the id 2, which \"c\" has too");
   refused("/model/vocab/z", -1, "vocab");
   refused("/model/vocab", Json::object(), "model: vocab: found no pieces");
   refused("/model/merges/1", "ab", "model: merges: entry 1 is no pair");
@@ -222,11 +223,36 @@ TEST_F(TokenizerJsonAlone, WhatIsNotSupportedIsRefusedByName) {
   refused("/pre_tokenizer/prepend_scheme", "last", "prepend_scheme of Metaspace: found \"last\"");
   refused("/decoder", {{"type", "CTC"}}, "decoder: \"CTC\": is not supported");
   refused("/decoder", {{"type", "ByteLevel"}}, "decoder: found ByteLevel, but the pre_tokenizer has none");
-  refused("/added_tokens/0/id", 3, "added_tokens: id 3 (\"<s>\"): the vocabulary has \"ab\" under this id");
-  refused("/added_tokens/0/content", "ab", "added_tokens: id 5 (\"ab\"): the vocabulary has it under the id 3");
-  refused("/added_tokens/0/id", 6, "added_tokens: id 6 (\"<x>\"): stands there twice");
+  refused("/added_tokens/0/id", 3, "added_tokens[0]: id 3 (\"<s>\"): the vocabulary has \"ab\" under this id");
+  refused("/added_tokens/0/content", "ab", "added_tokens[0]: id 5 (\"ab\"): the vocabulary has it under the id 3");
+  refused("/added_tokens/0/id", 6, "added_tokens[1]: id 6 (\"<x>\"): stands there twice");
   refused("/added_tokens/0/content", "", "found 0 bytes");
-  refused("/normalizer", {{"type", "Prepend"}, {"prepend", "a"}}, "added_tokens: id 6 (\"<x>\"): is normalized");
+  refused("/normalizer", {{"type", "Prepend"}, {"prepend", "a"}}, "added_tokens[1]: id 6 (\"<x>\"): is normalized");
+}
+
+// Also what has parsed is refused by line.
+TEST_F(TokenizerJsonAlone, ARefusalNamesTheLine) {
+  const auto refused_at = [&](const std::string& place, const Json& value, const std::string& line,
+                              const std::string& at) {
+    Json json = json_;
+    json[Json::json_pointer(place)] = value;
+    const std::string text = dump_json(json, 1);
+    std::vector<std::string> lines{""};
+    for (const char c : text) c == '\n' ? lines.emplace_back() : lines.back() += c;
+    spill(directory_ / "tokenizer.json", text);
+    const std::string message = message_of([&] { load_tokenizer(directory_.path().string()); });
+    const std::size_t begin = message.find("tokenizer.json:");
+    ASSERT_NE(begin, std::string::npos) << message;
+    EXPECT_NE(message.find(at), std::string::npos) << message;
+    const auto number = static_cast<std::size_t>(std::stoul(message.substr(begin + 15)));
+    ASSERT_LE(number, lines.size()) << message;
+    EXPECT_NE(lines[number - 1].find(line), std::string::npos) << message << "\n" << lines[number - 1];
+  };
+  refused_at("/model/merges/1", "ab d", "\"ab d\"", "merges: entry 1");
+  refused_at("/model/vocab/z\xC3\xA9", 2, "\"z\xC3\xA9\": 2", "found the id 2");
+  refused_at("/model/dropout", 0.1, "\"dropout\": 0.1", "dropout");
+  refused_at("/added_tokens/1/id", "x", "\"id\": \"x\"", "added_tokens[1]: \"id\": found");
+  refused_at("/pre_tokenizer/prepend_scheme", "last", "\"pre_tokenizer\"", "prepend_scheme of");
 }
 
 TEST_F(TokenizerJsonAlone, AFileOfHundredsOfMegabytesIsRefused) {

@@ -216,12 +216,13 @@ TEST(BadDocuments, AreToldCountedAndLimited) {
   expect_refused([&] { some.add("f:13"); }, {"f:13; this is bad document number 13, and --skip-bad allows 12"});
   const test::ScratchDir scratch;
   for (const int count : {10, 12}) {
-    BadDocuments listed(20, {}, scratch / "list");
+    BadDocuments listed(20, {}, scratch.path());
     for (int i = 1; i <= count; ++i) listed.add("f:" + std::to_string(i) + (i == 2 ? ":\x1b" : ""));
     EXPECT_EQ(scratch.entries(), count == 10 ? 0u : 1u);  // under another name
     EXPECT_EQ(listed.commit_list().empty(), count == 10);
   }
-  EXPECT_EQ(test::slurp(scratch / "list"), "f:1\nf:2:\\x1b\nf:3\nf:4\nf:5\nf:6\nf:7\nf:8\nf:9\nf:10\nf:11\nf:12\n");
+  EXPECT_EQ(test::slurp(scratch / "skipped.txt"),
+            "f:1\nf:2:\\x1b\nf:3\nf:4\nf:5\nf:6\nf:7\nf:8\nf:9\nf:10\nf:11\nf:12\n");
   BadDocuments none(0);
   EXPECT_EQ(message_of([&] { none.add("f:1"); }), "f:1");
 }

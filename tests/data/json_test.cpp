@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 
+#include "data/files/json_place.h"
 #include "tests/support/message_of.h"
 #include "tests/support/scratch_dir.h"
 
@@ -157,6 +158,27 @@ TEST(JsonBadInput, WritingWhatJsonCannotHoldIsRefused) {
   expect_refused([] { dump_json(Json{{"a", {1.0, std::nan("")}}}); }, {"not-a-number"});
   expect_refused([] { dump_json(OrderedJson(HUGE_VAL)); }, {"infinity"});
   expect_refused([] { dump_json(Json("\xff")); }, {"UTF-8"});
+}
+
+TEST(JsonPlace, IsThatOfTheLastThingAMessageNames) {
+  const std::string text =
+      "{\n  \"a\": {\"x, ]\": [1, \"}\\\"\"],\n \"b\": [\n[],\n  {\"c\": 1}]},\n\"\\u00e9\": 2, \"\xC3\xA8\": {}, \"\": 3, \"m\": [\"p q\",\n \"r s\"]}";
+  const auto placed = [&](const std::string& path) { return with_place_in_json("f: " + path, "f", text); };
+  EXPECT_EQ(placed("a: found 1"), "f:2:3: a: found 1");
+  EXPECT_EQ(placed("\"a\": \"b\": found 1"), "f:3:2: \"a\": \"b\": found 1");
+  EXPECT_EQ(placed("a: b[0]: is empty"), "f:4:1: a: b[0]: is empty");
+  EXPECT_EQ(placed("a: b[1]: c: found 1"), "f:5:4: a: b[1]: c: found 1");
+  EXPECT_EQ(placed("a: \"x, ]\"[1]: found"), "f:2:21: a: \"x, ]\"[1]: found");
+  EXPECT_EQ(placed("m: entry 1 (\"r\"): no"), "f:7:2: m: entry 1 (\"r\"): no");
+  EXPECT_EQ(placed(quote_for_message("\xC3\xA9") + ": found 2"), "f:6:1: \"\\u00e9\": found 2");
+  EXPECT_EQ(placed(quote_for_message("\xC3\xA8") + ": found"), "f:6:14: \"\\u00e8\": found");
+  EXPECT_EQ(placed("\"\": found 3"), "f:6:24: \"\": found 3");
+  // As far as it goes: what is not there has no place of its own.
+  EXPECT_EQ(placed("a: d: found nothing"), "f:2:3: a: d: found nothing");
+  EXPECT_EQ(placed("m: entry 2 is no pair"), "f:6:31: m: entry 2 is no pair");
+  for (const char* path : {"d: found nothing", "a is not what it was", "found an array", "\"a", "a", ""})
+    EXPECT_EQ(placed(path), "f: " + std::string(path));
+  EXPECT_EQ(with_place_in_json("g: a: found 1", "f", text), "g: a: found 1");
 }
 
 TEST(JsonBadInput, NamesInMessagesAreHarmless) {

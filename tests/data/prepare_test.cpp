@@ -287,6 +287,20 @@ TEST_F(Prepare, WarnsOfIdsInAColumn) {
   EXPECT_NE(summary.warnings[0].find("all 2 documents are of one token"), std::string::npos);
 }
 
+TEST_F(Prepare, TellsEveryWarning) {
+  std::filesystem::create_directory(directory_ / "guessed");
+  std::filesystem::copy_file(small_model_file(), directory_ / "guessed" / "tokenizer.model");
+  spill(directory_ / "guessed" / "tokenizer_config.json",
+        R"({"added_tokens_decoder": {"600": {"content": "<x>", "special": true}}})");
+  spill(directory_ / "a.jsonl", "{\"text\": \"<x>\"}\n{\"text\": \"<x>\"}\n");
+  PrepareOptions run = options({"a.jsonl"}, (directory_ / "guessed").string());
+  run.append_eos = false;
+  const PrepareSummary summary = prepare(run);
+  ASSERT_EQ(summary.warnings.size(), 2u);
+  EXPECT_NE(summary.warnings[0].find("legacy"), std::string::npos);
+  EXPECT_NE(summary.warnings[1].find("all 2 documents are of one token"), std::string::npos);
+}
+
 class PrepareBadInput : public Prepare {
  protected:
   void refused(const PrepareOptions& bad, std::initializer_list<std::string_view> pieces) const {

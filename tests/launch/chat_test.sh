@@ -174,4 +174,37 @@ assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0, status
 END
 }
 
+# A model that writes nothing but control characters, whose answer to one message may not reach a terminal as they are.
+case_what_a_model_writes_cannot_command_the_terminal() {
+  trained steps=1 >/dev/null 2>&1
+  cp -r run/checkpoints/step-000001/model model  # by itself: the checkpoint's manifest would tell
+  python3 - model/model.safetensors "$smoe" <<'END'
+import json, os, pty, struct, subprocess, sys
+file, smoe = sys.argv[1:]
+content = bytearray(open(file, "rb").read())
+size = struct.unpack("<Q", content[:8])[0]
+entry = json.loads(content[8:8 + size])["lm_head.weight"]
+rows, columns = entry["shape"]
+assert entry["dtype"] == "F32", entry
+head = [0.0] * (rows * columns)
+for byte, sign in ((0x1b, 1), (0x07, -1)):  # whatever the sign of the first number, one of the two is far ahead
+    head[(3 + byte) * columns] = sign * 1e4
+begin = 8 + size + entry["data_offsets"][0]
+content[begin:begin + 4 * len(head)] = struct.pack(f"<{len(head)}f", *head)
+open(file, "wb").write(content)
+arguments = [smoe, "generate", "--model", "model", "--tokenizer", "bytes", "--threads", "1", "--chat", "plain", "--prompt", "document", "--max-tokens", "8"]
+raw = subprocess.run(arguments, check=True, capture_output=True).stdout
+assert set(raw[:-1]) <= {0x1b, 0x07} and len(raw) == 9, raw  # in a pipe the bytes are the answer
+shown = b""
+def read(terminal):
+    global shown
+    data = os.read(terminal, 65536)
+    shown += data
+    return data
+assert pty.spawn(arguments, read, lambda terminal: b"") == 0
+assert b"\x1b" not in shown and b"\x07" not in shown, shown
+assert shown.startswith((b"\\x1b", b"\\x07")), shown
+END
+}
+
 run_case "$@"

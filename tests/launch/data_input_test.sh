@@ -143,6 +143,35 @@ case_prepare_that_is_ended_leaves_no_empty_directory() {
   [ "$status" = 143 ] || fail "status $status where 143 was expected"
   absent shards
 }
+# So does what has been written of a shard, of a vocabulary and of the list of bad documents, but not what was there before.
+case_prepare_that_is_ended_leaves_no_hidden_file() {
+  mkfifo pipe
+  local writer reader status to='--tokenizer bytes'
+  for signal in TERM INT HUP; do
+    for what in shards vocabulary kept; do
+      [ "$what" = vocabulary ] && to='--train-tokenizer 300' || to='--tokenizer bytes'
+      rm -rf out
+      [ "$what" = kept ] && mkdir out && touch out/mine
+      { printf '?\n%.0s' $(seq 12); yes '{"text": "some words of a line"}' | head -c 20000000 || true; exec sleep 60; } >pipe &
+      writer=$!
+      python3 -c 'import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])' \
+        "$smoe" prepare pipe --format jsonl --skip-bad 20 --out out $to --threads 2 >said 2>&1 &
+      reader=$! status=0
+      for _ in $(seq 200); do [ "$(hidden)" -ge 2 ] && break || sleep 0.1; done
+      [ "$(hidden)" -ge 2 ] || fail "$what: nothing was begun: $(cat said)"
+      kill "-$signal" "$reader"
+      wait "$reader" || status=$?
+      kill "$writer" 2>/dev/null || true
+      [ "$status" -gt 128 ] || fail "$what: status $status after SIG$signal"
+      if [ "$what" = kept ]; then
+        [ "$(ls -A out)" = mine ] || fail "$what: left $(ls -A out)"
+      else
+        absent out
+      fi
+    done
+  done
+}
+hidden() { find out -name '.*.tmp-*' 2>/dev/null | wc -l; }
 # Nothing is held as a whole, however long a document is: 60 million ids would be 240 MB.
 case_prepare_takes_a_document_of_any_length() {
   python3 - "$smoe" <<'END'
@@ -181,6 +210,10 @@ case_prepare_passes_over_a_few_bad_documents() {
   [ "$(wc -l <some/skipped.txt)" = 12 ] && grep -q '^a.jsonl:24:1: not valid JSON' some/skipped.txt || fail "not all are listed"
   rm some/skipped.txt
   the_same some
+  for i in $(seq 200); do printf '{"text": "line %d of what a vocabulary is learned from"}\n' "$i"; done >>a.jsonl
+  expect 0 'passed over: 12 bad document.*all of them in vocabulary/skipped.txt' -- \
+    "$smoe" prepare a.jsonl --out vocabulary --train-tokenizer 300 --skip-bad 12
+  [ "$(wc -l <vocabulary/skipped.txt)" = 12 ] && grep -q '^a.jsonl:24:1: not valid JSON' vocabulary/skipped.txt || fail "the vocabulary's list"
   "$smoe" prepare a.jsonl --out other --tokenizer bytes --skip-bad 99 2>&1 | grep -q 'a.jsonl:23' && fail "more than ten are told"
   return 0
 }

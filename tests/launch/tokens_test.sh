@@ -161,6 +161,13 @@ case_a_directory_with_added_tokens_goes_in_and_comes_out() {
   [ "$(ids --prompt-ids 301 | largest)" -lt 302 ] || fail "an id beyond the added tokens was drawn"
   expect 0 'warning: .*model add tokens' -- "$smoe" generate --model run --tokenizer "$model/tokenizer.model" --prompt a --max-tokens 1
   "$smoe" generate --model run --tokenizer "$model" --prompt a --max-tokens 1 2>&1 | grep warning && fail "nothing is left out here"
+  # What a tokenizer's files leave to be guessed is told by whoever encodes with it, once.
+  cp -r "$model" guessed
+  sed -i 's/"legacy": true, //' guessed/tokenizer_config.json
+  for options in '--prompt a' '--chat plain --prompt a'; do
+    "$smoe" generate --model guessed $options --max-tokens 1 >/dev/null 2>said
+    [ "$(grep -c 'smoe: warning: guessed/tokenizer_config.json has no key "legacy"' said)" = 1 ] || fail "generate $options: $(cat said)"
+  done
   # From it, with lists: kept as they are.
   cp -r "$model" plain
   printf '{"eos_token_id": [300,  2], "temperature": 0.5}' >plain/generation_config.json

@@ -77,8 +77,8 @@ void BpeModel::read_vocabulary(const JsonReader& model) {
     if (text.empty()) continue;  // of use to nobody
     if (id >= pieces_.size()) pieces_.resize(id + 1);
     if (!pieces_[id].empty())
-      refuse("vocab", fmt::format("found the id {} twice, for {} and {}", id, quote_for_message(pieces_[id]),
-                                  quote_for_message(text)));
+      refuse("vocab", fmt::format("{}: found the id {}, which {} has too", quote_for_message(text), id,
+                                  quote_for_message(pieces_[id])));
     pieces_[id] = text;
     ids_.emplace(text, static_cast<std::int32_t>(id));
   }

@@ -9,8 +9,10 @@
 #include <stdexcept>
 #include <utility>
 
+#include "data/files/json_place.h"
 #include "data/files/sha256.h"
 #include "data/files/utf8.h"
+#include "data/text/bpe/newer_characters.h"
 #include "data/text/white_space.h"
 #include "data/text/word_cache.h"
 
@@ -51,10 +53,10 @@ const Json& value_or_null(const Json& document, const char* key) {
 
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
-// A part of a word, for tokens that stand alone: what regular expressions call \w.
+// A part of a word, for tokens that stand alone: what Rust's regular expressions call \w.
 bool is_word_sign(char32_t c) {
   if (c == 0x200C || c == 0x200D) return true;
-  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
+  switch (utf8proc_category(static_cast<utf8proc_int32_t>(stand_in_of(c)))) {
     case UTF8PROC_CATEGORY_LU:
     case UTF8PROC_CATEGORY_LL:
     case UTF8PROC_CATEGORY_LT:
@@ -66,6 +68,9 @@ bool is_word_sign(char32_t c) {
     case UTF8PROC_CATEGORY_ND:
     case UTF8PROC_CATEGORY_NL:
     case UTF8PROC_CATEGORY_PC: return true;
+    case UTF8PROC_CATEGORY_SO:  // letters in circles and squares
+      return (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
+             (c >= 0x1F170 && c <= 0x1F189);
     default: return false;
   }
 }
@@ -88,14 +93,8 @@ BpeTokenizer::BpeTokenizer(const std::string& directory, std::vector<TokenizerFi
   if (!file) throw std::logic_error("a BpeTokenizer without its tokenizer.json");
   const std::string where = (std::filesystem::path(directory) / "tokenizer.json").string();
   const Json document = parse_json(file->bytes, where, json_limits);
-  const JsonReader reader(document, where);
-  normalizer_ = Normalizer(value_or_null(document, "normalizer"), where);
-  pre_tokenizer_ = PreTokenizer(value_or_null(document, "pre_tokenizer"), where);
-  model_ = std::make_unique<BpeModel>(reader.require_object("model").object(), where, pre_tokenizer_.is_byte_level());
-  if (!model_->out_of_order().empty()) warn(model_->out_of_order());
-  decoder_ = PieceDecoder(value_or_null(document, "decoder"), where, pre_tokenizer_.is_byte_level());
-  vocab_size_ = model_->vocab_size();
-  read_added_tokens(document, where);
+  read_placed(file->bytes, where, [&] { read_steps(document, where); });
+  if (!model_->out_of_order().empty()) warn(with_place_in_json(model_->out_of_order(), where, file->bytes));
   read_ends(directory);
   if (normalizer_.is_local() && pre_tokenizer_.cuts_at_spaces())
     cuts_ = Cuts::at_spaces;
@@ -107,6 +106,16 @@ BpeTokenizer::BpeTokenizer(const std::string& directory, std::vector<TokenizerFi
 }
 
 BpeTokenizer::~BpeTokenizer() = default;
+
+void BpeTokenizer::read_steps(const Json& document, const std::string& where) {
+  const JsonReader reader(document, where);
+  normalizer_ = Normalizer(value_or_null(document, "normalizer"), where);
+  pre_tokenizer_ = PreTokenizer(value_or_null(document, "pre_tokenizer"), where);
+  model_ = std::make_unique<BpeModel>(reader.require_object("model").object(), where, pre_tokenizer_.is_byte_level());
+  decoder_ = PieceDecoder(value_or_null(document, "decoder"), where, pre_tokenizer_.is_byte_level());
+  vocab_size_ = model_->vocab_size();
+  read_added_tokens(document, where);
+}
 
 const std::string& BpeTokenizer::name() const {
   static const std::string name = "tokenizer.json";
@@ -124,7 +133,8 @@ void BpeTokenizer::read_added_tokens(const Json& document, const std::string& wh
   const JsonReader reader(document, where);
   std::vector<bool> is_normalized;
   for (const Json& entry : reader.require_array("added_tokens")) {
-    const JsonReader token(entry, where + ": added_tokens");
+    const std::string here = fmt::format("{}: added_tokens[{}]", where, is_normalized.size());
+    const JsonReader token(entry, here);
     Token read{.id = static_cast<std::int32_t>(token.require_int("id", 0, largest_id)),
                .content = token.require_string("content"),
                .special = token.optional_bool("special").value_or(false),
@@ -132,8 +142,7 @@ void BpeTokenizer::read_added_tokens(const Json& document, const std::string& wh
                .rstrip = token.optional_bool("rstrip").value_or(false),
                .single_word = token.optional_bool("single_word").value_or(false)};
     const auto refuse = [&](const std::string& why) {
-      throw std::runtime_error(
-          fmt::format("{}: added_tokens: id {} ({}): {}", where, read.id, quote_for_message(read.content), why));
+      throw std::runtime_error(fmt::format("{}: id {} ({}): {}", here, read.id, quote_for_message(read.content), why));
     };
     if (read.content.empty() || read.content.size() > longest_content)
       refuse(fmt::format("found {} bytes, expected 1 to {}", read.content.size(), longest_content));
@@ -166,9 +175,11 @@ void BpeTokenizer::read_ends(const std::string& directory) {
     const std::string where = (std::filesystem::path(directory) / name).string();
     const Json document = parse_json(file->bytes, where);
     if (!document.is_object()) throw std::runtime_error(where + ": found no object");
-    if (const std::int32_t id = find_special(document, "bos_token", where); id >= 0) bos_ = id;
-    if (const std::int32_t id = find_special(document, "eos_token", where); id >= 0) eos_ = id;
-    if (std::string_view(name) == "tokenizer_config.json") check_config(document, where);
+    read_placed(file->bytes, where, [&] {
+      if (const std::int32_t id = find_special(document, "bos_token", where); id >= 0) bos_ = id;
+      if (const std::int32_t id = find_special(document, "eos_token", where); id >= 0) eos_ = id;
+      if (std::string_view(name) == "tokenizer_config.json") check_config(document, where);
+    });
   }
 }
 
@@ -194,8 +205,8 @@ void BpeTokenizer::check_config(const Json& config, const std::string& where) co
       });
       if (!known)
         throw std::runtime_error(
-            fmt::format("{}: added_tokens_decoder: {} is {}, which the tokenizer.json beside it does not add", where,
-                        quote_for_message(key), quote_for_message(content)));
+            fmt::format("{}: added_tokens_decoder: {}: found {}, which the tokenizer.json beside it does not add",
+                        where, quote_for_message(key), quote_for_message(content)));
     }
 }
 

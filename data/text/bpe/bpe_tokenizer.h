@@ -62,6 +62,7 @@ class BpeTokenizer final : public Tokenizer {
     const Token* token = nullptr;
   };
 
+  void read_steps(const Json& document, const std::string& where);
   void read_added_tokens(const Json& document, const std::string& where);
   void read_ends(const std::string& directory);
   std::int32_t find_special(const Json& document, const char* key, const std::string& where) const;

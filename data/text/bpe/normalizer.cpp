@@ -4,19 +4,20 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
 #include "data/files/utf8.h"
+#include "data/text/bpe/newer_characters.h"
 
 namespace smoe {
 namespace {
 
-std::string normal_form(std::string_view text, int options) {
-  if (std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; }))
-    return std::string(text);
+std::string normal_form_by_utf8proc(std::string_view text, int options) {
   utf8proc_uint8_t* made = nullptr;
   const utf8proc_ssize_t size =
       utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
@@ -28,10 +29,29 @@ std::string normal_form(std::string_view text, int options) {
   return {reinterpret_cast<const char*>(made), static_cast<std::size_t>(size)};
 }
 
+// utf8proc sees what lies between characters that are left as they are, over which nothing is moved or joined.
+std::string normal_form(std::string_view text, int options) {
+  if (std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; }))
+    return std::string(text);
+  std::string result;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t inert = find_inert_character(text, at);
+    if (inert > at) result += normal_form_by_utf8proc(text.substr(at, inert - at), options);
+    at = inert;
+    if (at == text.size()) break;
+    const auto bytes = static_cast<std::size_t>(read_utf8(text.substr(at)).bytes);
+    result += text.substr(at, bytes);
+    at += bytes;
+  }
+  return result;
+}
+
 std::string replace_all(std::string_view text, const SplitPattern& pattern, const std::string& by) {
+  const std::optional<std::string> other = pattern.is_literal() ? std::nullopt : with_stand_ins(text);
+  const std::string_view shown = other ? *other : text;
   std::string result;
   std::size_t at = 0;
-  while (const auto match = pattern.find(text, at)) {
+  while (const auto match = pattern.find(shown, at)) {
     result += text.substr(at, match->begin - at);
     result += by;
     at = match->end;

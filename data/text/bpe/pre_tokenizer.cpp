@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "data/files/utf8.h"
+#include "data/text/bpe/newer_characters.h"
 
 namespace smoe {
 namespace {
@@ -15,6 +16,10 @@ namespace {
 // GPT-2's pattern, which ByteLevel has built in.
 constexpr std::string_view gpt2_pattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+
+// What Digits cuts off: numbers by Rust's tables, which know some that Oniguruma's do not.
+constexpr std::string_view numbers = R"([\p{N}\x{1ffff}])";
+static_assert(number_to_digits == 0x1FFFF);
 
 // Patterns in use of which cuts_at_spaces() is true: a run of letters ends in front of a space, and a space goes with the
 // letter behind it.
@@ -49,8 +54,8 @@ void PreTokenizer::add(const Json& value, const std::string& where) {
     add_split(step, value, where);
   } else if (type == "Digits") {
     const bool each = step.optional_bool("individual_digits").value_or(false);
-    steps_.push_back(
-        {.split = Split{SplitPattern(R"(\p{N})"), each ? Behavior::isolated : Behavior::contiguous, false, true}});
+    steps_.push_back({.split = Split{SplitPattern(std::string(numbers)),
+                                     each ? Behavior::isolated : Behavior::contiguous, false, true}});
   } else if (type == "ByteLevel") {
     if (step.optional_bool("add_prefix_space").value_or(true))
       steps_.push_back({.rewrite = Rewrite{" ", Prepend::always}});
@@ -105,7 +110,7 @@ bool PreTokenizer::cuts_at_spaces() const {
   for (const Step& step : steps_) {
     if (step.split && !step.split->at_spaces) return false;
     cuts = cuts ||
-           (step.split && step.split->behavior != Behavior::contiguous && step.split->pattern.pattern() != R"(\p{N})");
+           (step.split && step.split->behavior != Behavior::contiguous && step.split->pattern.pattern() != numbers);
   }
   return cuts;
 }
@@ -160,9 +165,11 @@ void PreTokenizer::split(const Split& split, Words& words) {
     bool match;
   };
   std::vector<Piece> pieces;
+  const std::optional<std::string> other = split.pattern.is_literal() ? std::nullopt : with_stand_ins(words.text);
+  const std::string_view shown = other ? *other : words.text;
   for (const TextRange& word : words.words) {
     // The pattern sees the word alone, as if nothing stood before or behind it.
-    const std::string_view text = std::string_view(words.text).substr(word.begin, word.size());
+    const std::string_view text = shown.substr(word.begin, word.size());
     pieces.clear();
     std::size_t at = 0;
     while (at < text.size()) {

@@ -19,6 +19,11 @@ namespace {
 constexpr const char* white_space =
     R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
 
+// Oniguruma's \w: what is alphabetic, marks, digits and connectors, which takes in circled letters, and of the first 256 characters
+// the superscripts and fractions too. PCRE2's has letters and numbers, and other things in other versions.
+constexpr const char* word_sign =
+    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189})";
+
 [[noreturn]] void refuse_pattern(const std::string& pattern, std::size_t at, const std::string& why) {
   throw std::runtime_error(fmt::format("the pattern {}: at byte {}: {}", quote_for_message(pattern), at, why));
 }
@@ -81,11 +86,14 @@ class Translation {
   void escape() {
     if (at_ + 1 == pattern_.size()) refuse_pattern(pattern_, at_, "found \\ at the end");
     const char c = pattern_[at_ + 1];
-    if (c == 's' || (c == 'S' && !in_class_)) {
-      result_ += in_class_ ? white_space : fmt::format("[{}{}]", c == 'S' ? "^" : "", white_space);
+    if (c == 's' || c == 'w' || ((c == 'S' || c == 'W') && !in_class_)) {
+      const char* const members = c == 's' || c == 'S' ? white_space : word_sign;
+      result_ += in_class_ ? members : fmt::format("[{}{}]", c == 'S' || c == 'W' ? "^" : "", members);
       at_ += 2;
-    } else if (c == 'S' || c == 'h' || c == 'H' || c == 'R' || c == 'X' || c == 'K' || c == 'Q' || c == 'E' ||
-               c == 'C') {
+    } else if ((c == 'b' || c == 'B') && !in_class_) {
+      word_end(c == 'b');
+    } else if (c == 'S' || c == 'W' || c == 'h' || c == 'H' || c == 'R' || c == 'X' || c == 'K' || c == 'Q' ||
+               c == 'E' || c == 'C') {
       refuse_pattern(pattern_, at_,
                      fmt::format("found \\{}, which is not supported{}", c, in_class_ ? " in a class" : ""));
     } else if (c == 'u') {
@@ -95,6 +103,13 @@ class Translation {
     } else {
       take(2);
     }
+  }
+
+  // Where a word begins or ends, or where none does.
+  void word_end(bool there) {
+    result_ +=
+        fmt::format("(?:(?<=[{0}])(?{1}[{0}])|(?<![{0}])(?{2}[{0}]))", word_sign, there ? '!' : '=', there ? '=' : '!');
+    at_ += 2;
   }
 
   // \uHHHH

@@ -31,7 +31,7 @@ class SplitPattern {
   SplitPattern(SplitPattern&&) noexcept;
   SplitPattern& operator=(SplitPattern&&) noexcept;
 
-  // The first match at or after `from` that is not empty. text: valid UTF-8; `from` stands between characters. May be called from
+  // The first match at or after `from` that is not empty. text: valid UTF-8, with_stand_ins() where it is no literal; `from` stands between characters. May be called from
   // several threads at once. Throws std::runtime_error where the match takes more steps than is sane.
   std::optional<TextRange> find(std::string_view text, std::size_t from) const;
 
