@@ -104,6 +104,9 @@ class RouterProblems {
               "has no place for it",
               value));
     };
+    if (router_.frozen && routers_are_trained(config_))
+      add("router.frozen",
+          "found true with gate among lora.target_modules, expected one of the two: adapters beside the routers change them");
     if (router_.bias_update_rate > 0) beside("router.bias_update_rate", yaml_text(router_.bias_update_rate));
     if (router_.forced_routing.type != ForcedRoutingType::none)
       beside("router.forced_routing", yaml_text(router_.forced_routing.type));

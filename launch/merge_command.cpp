@@ -28,13 +28,16 @@ struct MergeArguments {
 WeightedAdapter weighted_adapter(const std::string& argument) {
   WeightedAdapter adapter{argument, 1};
   const auto colon = argument.rfind(':');
-  if (colon == std::string::npos || std::filesystem::exists(argument)) return adapter;
+  if (colon == std::string::npos || std::filesystem::exists(argument)) {
+    adapter.directory = find_adapter_directory(argument);
+    return adapter;
+  }
   const char *begin = argument.data() + colon + 1, *end = argument.data() + argument.size();
   const auto [read, error] = std::from_chars(begin, end, adapter.weight);
   if (error != std::errc() || read != end)
     throw UsageError(fmt::format("--adapter {}: found the weight '{}', expected a number, as in DIR:0.5",
                                  printable(argument), printable(std::string(begin, end))));
-  adapter.directory = argument.substr(0, colon);
+  adapter.directory = find_adapter_directory(argument.substr(0, colon));
   return adapter;
 }
 
@@ -65,8 +68,9 @@ void add_merge_command(CommandLine& line) {
   const Command command = line.command("merge", "folds LoRA adapters into the weights");
   command.path("--model", arguments->model, "Hugging Face directory, checkpoint, or run directory").required();
   command
-      .path("--adapter", arguments->adapters,
-            "directory that PEFT or a run wrote, DIR or DIR:WEIGHT; several are added up, each times its weight")
+      .path(
+          "--adapter", arguments->adapters,
+          "PEFT directory, checkpoint or run directory of adapters, DIR or DIR:WEIGHT; several are added up, each times its weight")
       .required();
   command.path("--out", arguments->out, "directory for the merged model: a new or an empty one").required();
   command.option("--dtype", arguments->type, "of the weights; keep: the model's own")

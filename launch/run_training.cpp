@@ -21,6 +21,7 @@
 #include "model/mixtral.h"
 #include "parallel/mesh.h"
 #include "trainer/activation_memory.h"
+#include "trainer/checkpoint/adapters.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/corpus.h"
 #include "trainer/checkpoint/hf_config.h"
@@ -101,6 +102,16 @@ void describe(const RunConfig& config, const TrainerConfig& run, const Mesh& mes
   });
 }
 
+// What lora.from has is read before anything is computed, where a run would begin with it.
+void require_adapters(const RunConfig& config) {
+  if (!config.lora || !config.lora->from) return;
+  const std::filesystem::path output = config.train.output_dir;
+  const bool begins =
+      config.checkpoint.resume == "never" ||
+      (config.checkpoint.resume == "auto" && (output.empty() || !latest_checkpoint(RunPaths{output}.checkpoints())));
+  if (begins) find_adapters_to_go_on_from(*config.lora, config.model);
+}
+
 // As a key's value is found unfit, though only the model's names tell.
 void require_trainable(const RunConfig& config) {
   const auto frozen = frozen_patterns(config.router, config.train.freeze);
@@ -168,6 +179,7 @@ int run_training(const RunConfig& given, const TrainingOptions& options, Job& jo
   run.ranks_sharing_memory = job.ranks_sharing_memory(device_of(config.train.device));
   if (options.dry_run)  // what can be said of it before there is a device
     job.agree("launch.dry_run", [&] {
+      require_adapters(config);
       if (job.is_root()) fmt::print("{}", describe_run(config, layout, run.ranks_sharing_memory));
     });
   std::unique_ptr<Backend> backend;

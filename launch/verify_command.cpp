@@ -64,7 +64,10 @@ EquivalenceCase shrink(const RunConfig& config, int ranks, std::int64_t steps) {
   c.freeze = config.train.freeze;
   c.lora = config.lora;
   if (c.lora) {
-    c.lora->r = std::min<std::int64_t>(c.lora->r, 8);
+    // Of rank 1 or 2 a gradient's entries are all made of one sum or two, in which rounding may be all that is left.
+    c.lora->r = std::clamp<std::int64_t>(c.lora->r, 4, 8);
+    // An adapter's numbers are a tenth of a weight's, and so are the updates that they may tell from rounding.
+    c.optimizer.epsilon = std::max(c.optimizer.epsilon, 1e-4);
     if (!c.lora->layers.empty()) c.lora->layers = {0, c.model.num_hidden_layers - 1};
   }
   return c;

@@ -191,7 +191,8 @@ RunParts build(TrainerConfig config, const Mesh& mesh, std::unique_ptr<Backend> 
     hf.bos = info.bos;
     hf.eos.assign(info.eos < 0 ? 0 : 1, info.eos);
   }
-  hf.router_aux_loss_coef = hf_coefficient(hf.model, config.router);
+  if (!found.converts || !hf.router_aux_loss_coef)  // a conversion says what it found: it trains by none
+    hf.router_aux_loss_coef = hf_coefficient(hf.model, config.router);
   // Now and not when it saves: the directory of model.from may be an earlier run's, which is moved aside before that.
   std::vector<TokenizerFile> carried;
   if (mesh.is_root()) carried = carried_files(corpus->train, found.from);
@@ -347,11 +348,13 @@ void begin_adapters(RunParts& parts, const std::function<void()>& draw) {
   TrainingParts& training = parts.training;
   const LoraConfig& lora = parts.adapters->lora;
   if (!lora.from) return draw();
-  const fs::path directory = find_adapter_directory(*lora.from);
-  const PeftConfig found = read_peft_config(directory, parts.hf.model);
-  check_same_adapters(found.lora, lora, parts.hf.model, directory.string());
-  load_adapter(directory, found, parts.hf.model, *training.backend, training.model->parameters(),
-               training.optimizer->keeps_masters());
+  const fs::path directory = find_adapters_to_go_on_from(lora, parts.hf.model);
+  if (parts.is_root()) verify_adapter_directory(directory);
+  if (const std::string warning = parts.from.empty() ? "" : warning_of_another_base(directory, parts.from);
+      !warning.empty())
+    parts.notes.push_back("warning: " + warning);
+  load_adapter(directory, read_peft_config(directory, parts.hf.model), parts.hf.model, *training.backend,
+               training.model->parameters(), training.optimizer->keeps_masters());
   parts.notes.push_back(fmt::format("adapters from {}", directory.string()));
 }
 

@@ -2,12 +2,17 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "data/files/printable.h"
+#include "kernels/host_view.h"
+#include "trainer/checkpoint/adapters.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/machine.h"
 #include "trainer/checkpoint/weights.h"
@@ -25,6 +30,12 @@ HfConfig checked_config(const std::filesystem::path& directory, std::optional<Hf
   return config;
 }
 
+std::optional<PeftConfig> checked_adapter(const std::filesystem::path& directory, const ModelConfig& model) {
+  if (directory.empty()) return std::nullopt;
+  verify_adapter_directory(directory);
+  return read_peft_config(directory, model);
+}
+
 }  // namespace
 
 InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mesh& mesh, std::int64_t positions,
@@ -32,7 +43,7 @@ InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mes
                                PrecisionChoice precision, const std::filesystem::path& adapter)
     : config_(checked_config(directory, std::move(config), type_of(precision, backend->device()), backend->device())),
       mesh_(mesh),
-      adapter_(adapter.empty() ? std::nullopt : std::optional(read_peft_config(adapter, config_.model))),
+      adapter_(checked_adapter(adapter, config_.model)),
       backend_(std::move(backend)),
       persistent_(*backend_),
       activations_(*backend_),
@@ -51,9 +62,42 @@ InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mes
   if (adapter_) {
     load_adapter(adapter, *adapter_, config_.model, *backend_, model_.parameters());
     config_.warnings.insert(config_.warnings.end(), adapter_->warnings.begin(), adapter_->warnings.end());
+    if (std::string warning = warning_of_another_base(adapter, directory); !warning.empty())
+      config_.warnings.push_back(std::move(warning));
   }
   if (const auto biases = load_selection_bias(directory, config_.model); !biases.empty()) selection_bias_.set(biases);
   for (const std::string& warning : config_.warnings) fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
+}
+
+void InferenceModel::fold_adapters() {
+  constexpr std::string_view end = ".lora_B.weight";
+  if (!adapter_) return;
+  if (mesh_.group(Axis::world).size() != 1) throw std::logic_error("adapters are folded where one rank holds all");
+  const double scale = adapter_->lora.scale();
+  std::vector<float> staging_a, staging_b, staging_w;
+  std::vector<double> sums;
+  for (const Parameter& b : model_.parameters()) {
+    if (!b.adapter || !b.name.ends_with(end)) continue;
+    const std::string path = b.name.substr(0, b.name.size() - end.size());
+    const HostView view_b(*backend_, b.value, staging_b),
+        view_a(*backend_, model_.parameters().find(path + ".lora_A.weight")->value, staging_a),
+        view_w(*backend_, model_.parameters().find(path + ".weight")->value, staging_w);
+    for (const HostView* view : {&view_a, &view_b, &view_w}) view->fetch();
+    const auto rank = static_cast<std::size_t>(b.shape[1]), columns = view_a.numbers().size() / rank;
+    for (std::size_t row = 0; row < static_cast<std::size_t>(b.shape[0]); ++row) {
+      const std::span<float> w = view_w.numbers().subspan(row * columns, columns);
+      sums.assign(w.begin(), w.end());
+      for (std::size_t j = 0; j < rank; ++j) {
+        const double factor = scale * static_cast<double>(view_b.numbers()[row * rank + j]);
+        for (std::size_t i = 0; i < columns; ++i)
+          sums[i] += factor * static_cast<double>(view_a.numbers()[j * columns + i]);
+      }
+      std::transform(sums.begin(), sums.end(), w.begin(), [](double sum) { return static_cast<float>(sum); });
+    }
+    std::ranges::fill(view_b.numbers(), 0.0f);
+    view_w.store();
+    view_b.store();
+  }
 }
 
 Context InferenceModel::fresh_context() {

@@ -182,6 +182,10 @@ SafetensorsHeader SafetensorsHeader::read(const File& file) {
     throw std::runtime_error(
         fmt::format("{}: {} bytes, expected at least 8: not a safetensors file, or one cut short", file.path(), size));
   file.pread_all(&length, sizeof length, 0);
+  constexpr std::uint64_t git_lfs = 0x206e6f6973726576;  // "version ", as its pointers begin
+  if (length == git_lfs)
+    throw std::runtime_error(
+        fmt::format("{}: holds a pointer of Git LFS in place of the tensors: fetch them (git lfs pull)", file.path()));
   if (length > kMaxHeaderBytes || length > size - sizeof length)
     throw std::runtime_error(
         fmt::format("{}: a header of {} bytes in a file of {}, expected at most {}: not a safetensors "

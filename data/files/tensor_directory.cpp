@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 #include <stdexcept>
+#include <system_error>
 
 #include "data/files/json.h"
 
@@ -34,14 +35,23 @@ bool is_pickle(const fs::path& file) {
 
 // Says what the directory holds instead of safetensors files, if it is something we know.
 [[noreturn]] void refuse_without_weights(const fs::path& directory) {
-  std::string pickle, other;
+  std::string pickle, other, dangling;
   for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
     const std::string name = entry.path().filename().string();
-    if (is_pickle(entry.path()))
+    std::error_code error;
+    if (entry.is_symlink(error) && !entry.exists(error) &&
+        (name == kWeightsIndexFile || entry.path().extension() == ".safetensors"))
+      dangling = std::max(dangling, name);
+    else if (is_pickle(entry.path()))
       pickle = std::max(pickle, name);
     else if (entry.path().extension() == ".safetensors")
       other = std::max(other, name);
   }
+  if (!dangling.empty())
+    throw std::runtime_error(fmt::format(
+        "{}: {} is a link to a file that is not there, as a download that was broken off leaves in a cache: "
+        "fetch the model again",
+        directory.string(), quote_for_message(dangling)));
   const std::string missing = fmt::format("{} holds neither {} nor {}, nor Mistral's {}", directory.string(),
                                           kSingleWeightsFile, kWeightsIndexFile, kMistralWeightsFile);
   if (!other.empty())

@@ -175,7 +175,7 @@ RunConfig any_config() {
   if (config.lora) {
     config.router.bias_update_rate = 0;
     config.router.forced_routing = {};
-    config.lora->target_modules = {"w1", "w2", "gate"};
+    config.lora->target_modules = {"w1", "w2", config.router.frozen ? "w3" : "gate"};
     if (*rc::gen::arbitrary<bool>()) config.lora->target_modules = {"q_proj"};
     config.lora->layers.clear();
     if (*rc::gen::arbitrary<bool>()) config.lora->layers = {0, 0};

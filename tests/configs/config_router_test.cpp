@@ -76,6 +76,16 @@ TEST(ConfigRouter, ATargetIsRefusedWhereNoStepCanHaveItAndWarnedOfWhereChanceIsA
   EXPECT_EQ(find_warnings(with_overrides({})), std::vector<std::string>{});
 }
 
+TEST(ConfigRouter, FrozenRoutersHaveNoAdapters) {
+  const std::vector<std::string> both = {"router.frozen=true", "lora.target_modules=[w1, gate]"};
+  EXPECT_EQ(
+      refusal(minimal_yaml, both),
+      "command line: router.frozen: found true with gate among lora.target_modules, expected one of the two: adapters beside the "
+      "routers change them");
+  EXPECT_EQ(refusal(minimal_yaml, {"router.frozen=true", "lora.target_modules=[w1]"}), "");
+  EXPECT_EQ(refusal(minimal_yaml, {"lora.target_modules=[w1, gate]"}), "");
+}
+
 struct RefusedRouter {
   std::string name;
   std::string router;  // its keys, on line 1 from column 10 on

@@ -54,6 +54,11 @@ TEST(SafetensorsBadInput, WellFormedOnesAreAccepted) {  // so that the refusals 
             Names{"a"});
 }
 
+TEST(SafetensorsBadInput, APointerOfGitLfsIsNamed) {
+  expect_file_refused("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 4221679088\n",
+                      {"a pointer of Git LFS in place of the tensors", "git lfs pull"});
+}
+
 TEST(SafetensorsBadInput, OverlapAndHole) {
   expect_file_refused(
       framed(

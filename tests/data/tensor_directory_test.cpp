@@ -295,6 +295,10 @@ TEST(TensorDirectoryBadInput, PicklesAreRefusedWithAWayOut) {
   spill(scratch / "pytorch_model.bin", "\x80\x02");
   expect_refused([&] { TensorDirectory directory(scratch.path()); },
                  {"pytorch_model.bin", "pickle", "safe_serialization"});
+  fs::create_symlink("blob", scratch / "model.safetensors");
+  expect_refused([&] { TensorDirectory directory(scratch.path()); },
+                 {"\"model.safetensors\" is a link to a file that is not there", "fetch"});
+  fs::remove(scratch / "model.safetensors");
   spill(scratch / "weights.safetensors", "");
   expect_refused([&] { TensorDirectory directory(scratch.path()); }, {"weights.safetensors", "naming"});
   expect_refused([&] { TensorDirectory directory(scratch / "absent"); }, {"absent is not a directory"});

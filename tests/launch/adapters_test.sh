@@ -25,9 +25,30 @@ case_adapters_are_trained_resumed_and_used() {
   without=$("$smoe" eval --model base --data shards --seq 32 --json | sed -n "$loss_of")
   awk -v a="$with" -v b="$without" 'BEGIN { exit !(a < b - 0.01) }' || fail "$with with adapters, $without without"
   expect 0 -- "$smoe" generate --model base --adapter run/checkpoints/step-000004/adapter --tokenizer bytes --prompt 'document 3' --max-tokens 4 --greedy
+  expect 0 'merged: 16 of 22 tensors changed' -- "$smoe" merge --model base --adapter run --out merged
+  local folded beside
+  beside=$("$smoe" analyze --model base --adapter run --data shards --seq 32 --out beside | grep cosines)
+  folded=$("$smoe" analyze --model merged --data shards --seq 32 --out folded | grep cosines)
+  [ "$beside" = "$folded" ] || fail "analyze has experts $beside with an adapter, $folded merged"
+  expect 0 'half: 16 of 22 tensors changed' -- \
+    "$smoe" merge --model base --adapter run/checkpoints/step-000003:0.5 --out half
+  expect 0 'warning: .*adapter: was trained beside other files than those of merged' -- \
+    "$smoe" eval --model merged --adapter run --data shards --seq 32
+  expect 0 'warning: .*adapter: was trained beside other files than those of merged' -- \
+    "$smoe" merge --model merged --adapter run --out twice
   expect 1 'run/checkpoints/step-000004/adapter: holds an adapter and no weights' 'as --adapter' -- \
     "$smoe" eval --model run --data shards
   expect 1 'base: no adapter found: expected a PEFT directory' -- "$smoe" eval --model base --adapter base --data shards
+}
+
+case_adapters_to_go_on_from_are_read_by_a_dry_run() {
+  adapted
+  "$smoe" train config.yaml >/dev/null
+  expect 1 'gone: no adapter found' -- "$smoe" train config.yaml --dry-run train.output_dir=next lora.from=gone
+  expect 1 'its adapters are others than this run trains' 'lora.r: 4 there, 8 here' -- \
+    "$smoe" train config.yaml --dry-run train.output_dir=next lora.from=run lora.r=8
+  expect 0 -- "$smoe" train config.yaml --dry-run train.output_dir=next lora.from=run
+  expect 0 -- "$smoe" train config.yaml --dry-run lora.from=gone # it goes on from a checkpoint of its own
 }
 
 case_adapters_of_another_configuration_are_not_resumed() {

@@ -115,6 +115,11 @@ case_verify_finds_every_layout_of_four_ranks_equal() {
   expect 0 'dp 4 tp 1 ep 4 .* ok ' 'dp 2 tp 2 ep 4 .* ok ' 'dp 1 tp 4 ep 1 +does not fit the model: model.num_key_value_heads is 2' \
     '6 layout\(s\) of 4 ranks compute what one rank does' -- ranks 4 "$smoe" verify "$configs/quickstart.yaml"
 }
+case_verify_does_not_take_rounding_of_adapters_for_a_fault() {
+  expect 0 '4 layout\(s\) of 2 ranks' -- ranks 2 "$smoe" verify "$configs/quickstart.yaml" optimizer.learning_rate=1e-3 'lora.target_modules=[w2]' lora.r=1
+  expect 0 '4 layout\(s\) of 2 ranks' -- ranks 2 "$smoe" verify "$configs/quickstart.yaml" optimizer.learning_rate=1e-3 \
+    'lora.target_modules=[w1]' lora.rslora=true lora.dropout=0.3 train.seed=4
+}
 case_verify_takes_overrides() {
   expect 0 'sequence scope' 'dp 1 tp 2 ep 2 split .* ok ' '4 layout\(s\) of 2 ranks' -- ranks 2 "$smoe" verify "$configs/quickstart.yaml" router.aux_loss_scope=sequence router.z_loss_coef=0.1
 }

@@ -22,7 +22,7 @@ case_merge_of_what_does_not_fit() {
   adapter other 8
   expect 1 'other' 'q_proj\.lora_A\.weight: found \[1,8\], expected \[1,16\]' -- "$smoe" merge --model run --adapter good --adapter other --out out
   expect 2 "weight 'half', expected a number" -- "$smoe" merge --model run --adapter good:half --out out
-  expect 1 'gone: holds no adapter_config\.json' -- "$smoe" merge --model run --adapter gone:0.5 --out out
+  expect 1 'gone: no adapter found: expected a PEFT directory' -- "$smoe" merge --model run --adapter gone:0.5 --out out
   expect 2 '--adapter' -- "$smoe" merge --model run --out out
   expect 1 'good is what is read' -- "$smoe" merge --model run --adapter good --out good
   absent out .out.unfinished

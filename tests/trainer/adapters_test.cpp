@@ -2,12 +2,15 @@
 #include "trainer/checkpoint/adapters.h"
 
 #include <algorithm>
+#include <fstream>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "data/files/json.h"
 #include "data/files/safetensors.h"
 #include "data/files/tensor_directory.h"
+#include "kernels/host_view.h"
 #include "model/mixtral.h"
 #include "tests/trainer/adapter_files.h"
 #include "tests/trainer/training_fixture.h"
@@ -161,6 +164,30 @@ TEST_F(AdapterRuns, StandBesideTheirWeightsWhereTheyAreEvaluated) {
   EXPECT_LT(adapted_loss, loss_of({}));
 }
 
+TEST_F(AdapterRuns, FoldedIntoTheWeightsComputeTheSame) {
+  ASSERT_EQ(train(adapter_config("run", 3)), 0);
+  InferenceModel model(find_model_directory(root() / "base"), mesh(), 16, make_cpu_backend(1), std::nullopt,
+                       PrecisionChoice::automatic, find_adapter_directory(root() / "run"));
+  const auto corpus = open_corpus(config("x").data, {.vocab_size = model.shape().vocab_size, .model_directory = {}});
+  const auto loss = [&] {
+    return evaluate(model.model(), model.fresh_context(), *corpus->train.front().dataset,
+                    {.batches = 0, .sequences = 4, .name = "x", .on_progress = {}}, 0)
+        .loss;
+  };
+  const auto numbers = [&](const char* end) {
+    return numbers_of(
+        model.backend(),
+        model.model().parameters().find(std::string("model.layers.1.block_sparse_moe.experts.2.w2.") + end)->value);
+  };
+  const double before = loss();
+  const auto weight = numbers("weight");
+  model.fold_adapters();
+  EXPECT_NEAR(loss(), before, 1e-6 * before);
+  EXPECT_NE(numbers("weight"), weight);
+  const auto b = numbers("lora_B.weight");
+  EXPECT_TRUE(std::ranges::all_of(b, [](float x) { return x == 0; }));
+}
+
 TEST_F(AdapterRuns, GoOnFromOthers) {
   ASSERT_EQ(train(adapter_config("run", 3)), 0);
   TrainerConfig c = adapter_config("next", 0);
@@ -173,6 +200,56 @@ TEST_F(AdapterRuns, GoOnFromOthers) {
   c.lora->r = 4;
   EXPECT_TRUE(mentions(refusal(c), {"run/checkpoints/step-000003/adapter", "lora.r: 3 there, 4 here"}));
   EXPECT_FALSE(std::filesystem::exists(root() / "other" / "checkpoints"));
+}
+
+TEST_F(AdapterRuns, AreWarnedOfBesideAnotherBase) {
+  ASSERT_EQ(train(adapter_config("run", 3)), 0);
+  const auto adapter = find_adapter_directory(root() / "run"), base = find_model_directory(root() / "base");
+  EXPECT_EQ(warning_of_another_base(adapter, base), "");
+  TrainerConfig c = config("other-base");
+  c.train.steps = 1;
+  c.train.seed = 7;
+  ASSERT_EQ(train(c), 0);
+  const auto other = find_model_directory(root() / "other-base");
+  EXPECT_TRUE(mentions(warning_of_another_base(adapter, other),
+                       {adapter.string() + ": was trained beside other files than those of " + other.string(),
+                        "those of \"" + base.string() + "\""}));
+  c = adapter_config("next", 1);
+  c.model.from = other.string();
+  c.lora->from = (root() / "run").string();
+  ASSERT_EQ(train(c), 0);
+  EXPECT_TRUE(mentions(log_of("next"), {"warning: ", "was trained beside other files"}));
+  // What PEFT writes is a path, which may mean nothing here.
+  const auto copy = root() / "copy";
+  std::filesystem::copy(adapter, copy);
+  EXPECT_EQ(warning_of_another_base(copy, base), "");
+  EXPECT_TRUE(mentions(warning_of_another_base(copy, other), {"was trained beside other files"}));
+  Json settings = read_json_file(copy / kAdapterConfigFile);
+  for (const std::string& name :
+       {std::string("mistralai/Mixtral-8x7B-v0.1"), root().string(), std::string(5000, 'x')}) {
+    settings["base_model_name_or_path"] = name;
+    write_json_file(copy / kAdapterConfigFile, settings);
+    EXPECT_EQ(warning_of_another_base(copy, other), "") << name;
+  }
+}
+
+TEST_F(AdapterRuns, DamagedOnesAreNotUsed) {
+  ASSERT_EQ(train(adapter_config("run", 3)), 0);
+  const auto adapter = find_adapter_directory(root() / "run");
+  EXPECT_NO_THROW(verify_adapter_directory(adapter));
+  {
+    std::fstream file(adapter / kAdapterFile, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(-2, std::ios::end);
+    file.put('\x3f');
+  }
+  const auto use = [&] {
+    InferenceModel(find_model_directory(root() / "base"), mesh(), 16, make_cpu_backend(1), std::nullopt,
+                   PrecisionChoice::automatic, adapter);
+  };
+  EXPECT_TRUE(mentions(message_of(use), {kAdapterFile, "corrupt: its SHA-256 is"}));
+  TrainerConfig c = adapter_config("next", 1);
+  c.lora->from = (root() / "run").string();
+  EXPECT_TRUE(mentions(refusal(c), {"corrupt: its SHA-256 is"}));
 }
 
 TEST_F(AdapterRuns, ResumeAsTheyBegan) {

@@ -151,11 +151,10 @@ TEST_F(Conversion, FilesAreSplitWhereTheyWouldPassTheLimit) {
 }
 
 TEST_F(Conversion, KeysThatNothingHereDecidesGoFromRunToRun) {
-  const Json foreign = {{"transformers_version", "4.57.1"},
-                        {"dtype", "float16"},
-                        {"_name_or_path", "mistralai/other"},
-                        {"attention_dropout", 0.125},
-                        {"my_note", {{"from", "afar"}, {"list", {1, 2.5, nullptr}}}}};
+  const Json foreign = {
+      {"transformers_version", "4.57.1"},   {"dtype", "float16"},
+      {"_name_or_path", "mistralai/other"}, {"attention_dropout", 0.125},
+      {"router_aux_loss_coef", 0.0625},     {"my_note", {{"from", "afar"}, {"list", {1, 2.5, nullptr}}}}};
   const fs::path source = write(weights(), foreign);
   const auto expect_kept = [&](const Json& found) {
     EXPECT_EQ(found.at("my_note"), foreign.at("my_note"));
@@ -172,6 +171,10 @@ TEST_F(Conversion, KeysThatNothingHereDecidesGoFromRunToRun) {
   first.train.steps = 2;
   ASSERT_EQ(train(first), 0);
   expect_kept(config_json("first", 2));
+  // A run trains by a coefficient of its own, a conversion by none.
+  EXPECT_NE(config_json("first", 2).at("router_aux_loss_coef"), 0.0625);
+  ASSERT_EQ(train(conversion("as-it-was", source)), 0);
+  EXPECT_EQ(config_json("as-it-was", 0).at("router_aux_loss_coef"), 0.0625);
   // From the run, and resumed by one that names no directory.
   ASSERT_EQ(train(conversion("second", root() / "first")), 0);
   expect_kept(config_json("second", 0));

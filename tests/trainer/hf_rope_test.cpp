@@ -136,6 +136,9 @@ TEST_F(HfRope, UnreadKeysAreTold) {
     const auto warnings = read(keys).warnings;
     return warnings.size() == 1 ? warnings.front() : "found " + std::to_string(warnings.size()) + " warnings";
   };
+  EXPECT_TRUE(
+      mentions(warning(R"("rope_theta": 1e4, "rope_parameters": {"rope_theta": 500.0, "rope_type": "default"})"),
+               {"rope_theta is 10000, and in rope_parameters it is 500: the latter is read"}));
   EXPECT_TRUE(mentions(warning(R"("rope_theta": 1e4, "rope_scaling": {"factor": 2})"),
                        {"rope_scaling", "\"factor\"", "\"default\""}));
   EXPECT_TRUE(

@@ -248,6 +248,9 @@ TEST_F(MergeTest, WhatWillNotDoIsRefusedAndLeavesNothing) {
   expect_refused([&] { merge({.model = scratch / "base", .adapters = {{good}}, .out = scratch / "full"}); },
                  {"holds file, expected a directory that is new or empty"});
 
+  fs::rename(scratch / "base/config.json", scratch / "base/params.json");
+  refused({{good}}, {"Mistral's own format", "train.steps=0"});
+
   StoredTensors weights = test::drawn_weights(model);
   weights.erase(changed_matrix);
   fs::remove_all(scratch / "base");

@@ -188,7 +188,7 @@ TEST_F(PeftTest, ConfigurationsThatAreComputedOtherwiseAreRefused) {
       {{{"lora_dropout", 1}}, {"lora_dropout: found 1, expected in [0, 1)"}},
       {{{"use_dora", true}}, {"use_dora: found \"true\"", "DoRA"}},
       {{{"bias", "all"}}, {"bias: found \"all\", expected \"none\""}},
-      {{{"lora_bias", true}}, {"lora_bias"}},
+      {{{"lora_bias", true}}, {"lora_bias: found \"true\"", "an adapter with biases cannot be read here"}},
       {{{"fan_in_fan_out", true}}, {"fan_in_fan_out"}},
       {{{"modules_to_save", {"embed_tokens", "lm_head"}}},
        {"modules_to_save", "an adapter with a trained embedding or head"}},
@@ -266,6 +266,14 @@ TEST_F(PeftTest, OneMessageListsAllTensorsThatDoNotFit) {
                 "lm_head.weight\": found, but it is of an adapter with a trained embedding or head",
                 "lora_magnitude_vector\": found, but it is of DoRA",
                 "mlp.gate: found beside model.layers.0.block_sparse_moe.gate, which is the same matrix"}));
+}
+
+TEST_F(PeftTest, NumbersThatAreNotFiniteAreRefused) {
+  AdapterFixture adapter = AdapterFixture::of(model, everywhere());
+  EXPECT_NO_THROW(loaded(adapter, everywhere()));
+  adapter.tensors.at(layer_prefix + "self_attn.o_proj.lora_B.weight").numbers[3] = std::nanf("");
+  expect_refused([&] { loaded(adapter, everywhere()); },
+                 {"adapter_model.safetensors: " + layer_prefix + "self_attn.o_proj.lora_B.weight: found nan"});
 }
 
 TEST_F(PeftTest, AnotherBaseIsRefused) {

@@ -5,12 +5,38 @@
 
 #include <cmath>
 #include <stdexcept>
+#include <system_error>
 
+#include "data/files/json.h"
+#include "data/files/printable.h"
 #include "trainer/checkpoint/checkpoint.h"
+#include "trainer/checkpoint/directories.h"
 #include "trainer/checkpoint/peft.h"
 
 namespace smoe {
 namespace fs = std::filesystem;
+namespace {
+
+// The fingerprint of the weights beside which a checkpoint's adapters were trained.
+std::string fingerprint_of_base(const fs::path& adapter) {
+  const fs::path directory = fs::weakly_canonical(adapter), state = directory.parent_path() / "state.json";
+  if (directory.filename() != adapter_folder || !fs::exists(state)) return {};
+  const Json document = read_json_file(state);
+  return JsonReader(document, state.string()).optional_string("base").value_or("");
+}
+
+// That of the directory that PEFT was given; empty where it is none here, or where something else has its name.
+std::string fingerprint_of_named_base(const std::string& name) {
+  std::error_code error;
+  if (name.empty() || !fs::is_directory(name, error)) return {};
+  try {
+    return fingerprint_model_directory(name);
+  } catch (const std::exception&) {
+    return {};
+  }
+}
+
+}  // namespace
 
 void check_same_adapters(const fs::path& checkpoint, const AdapterRun& run, const ModelConfig& model) {
   if (!fs::exists(checkpoint / adapter_folder))
@@ -41,6 +67,22 @@ void check_same_adapters(const LoraConfig& found, const LoraConfig& expected, co
       }
   if (!problems.empty())
     throw std::runtime_error(fmt::format("{}: its adapters are others than this run trains:{}", where, problems));
+}
+
+fs::path find_adapters_to_go_on_from(const LoraConfig& lora, const ModelConfig& model) {
+  fs::path directory = find_adapter_directory(*lora.from);
+  check_same_adapters(read_peft_config(directory, model).lora, lora, model, directory.string());
+  return directory;
+}
+
+std::string warning_of_another_base(const fs::path& adapter, const fs::path& model) {
+  const std::string base = read_adapter_settings(adapter).base;
+  std::string expected = fingerprint_of_base(adapter);
+  if (expected.empty()) expected = fingerprint_of_named_base(base);
+  if (expected.empty() || expected == fingerprint_model_directory(model)) return {};
+  return fmt::format(
+      "{}: was trained beside other files than those of {}{}: unless they hold the same weights, the two do not go together",
+      adapter.string(), model.string(), base.empty() ? "" : fmt::format(", those of {}", quote_for_message(base)));
 }
 
 void refuse_adapters(const fs::path& checkpoint) {

@@ -22,6 +22,14 @@ void check_same_adapters(const std::filesystem::path& checkpoint, const AdapterR
 // The same for adapters that are found in `where`.
 void check_same_adapters(const LoraConfig& found, const LoraConfig& expected, const ModelConfig& model,
                          const std::string& where);
+// The PEFT directory that lora.from means. Throws std::runtime_error where there is none, where it does not fit the model, and
+// where its adapters are others than the configuration's.
+std::filesystem::path find_adapters_to_go_on_from(const LoraConfig& lora, const ModelConfig& model);
+
+// What a user should know of an adapter that was trained beside other weights than those of `model`; empty where it was not, or
+// where nothing tells. A checkpoint's adapter has a fingerprint of them, PEFT's a path, which may lead nowhere on this machine.
+std::string warning_of_another_base(const std::filesystem::path& adapter, const std::filesystem::path& model);
+
 // Throws std::runtime_error where a checkpoint to resume from is of adapters, of a run that trains weights.
 void refuse_adapters(const std::filesystem::path& checkpoint);
 

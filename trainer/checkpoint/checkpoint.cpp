@@ -358,10 +358,10 @@ void remove_unfinished(const fs::path& directory) {
 namespace {
 
 // The checkpoint whose model/ this is, if it is one's.
-std::optional<fs::path> checkpoint_of(const fs::path& model_directory) {
-  const fs::path model = fs::weakly_canonical(model_directory);
-  if (model.filename() != "model" || !fs::exists(model.parent_path() / "manifest.json")) return std::nullopt;
-  return model.parent_path();
+std::optional<fs::path> checkpoint_of(const fs::path& directory, const char* folder = "model") {
+  const fs::path part = fs::weakly_canonical(directory);
+  if (part.filename() != folder || !fs::exists(part.parent_path() / "manifest.json")) return std::nullopt;
+  return part.parent_path();
 }
 
 // Every file of the manifest whose name begins with `part`.
@@ -404,6 +404,11 @@ void verify_checkpoint(const fs::path& checkpoint) { verify_files(checkpoint, ""
 
 void verify_model_directory(const fs::path& directory) {
   if (const auto checkpoint = checkpoint_of(directory)) verify_files(*checkpoint, "model/");
+}
+
+void verify_adapter_directory(const fs::path& directory) {
+  if (const auto checkpoint = checkpoint_of(directory, adapter_folder))
+    verify_files(*checkpoint, fmt::format("{}/", adapter_folder));
 }
 
 std::string fingerprint_model_directory(const fs::path& directory) {

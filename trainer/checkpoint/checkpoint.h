@@ -82,6 +82,8 @@ void remove_unfinished(const std::filesystem::path& directory);
 void verify_checkpoint(const std::filesystem::path& checkpoint);
 // The same for the files of a checkpoint's model/ alone; any other Hugging Face directory has no manifest and passes.
 void verify_model_directory(const std::filesystem::path& directory);
+// And for those of its adapter/; any other PEFT directory passes.
+void verify_adapter_directory(const std::filesystem::path& directory);
 // Tells two directories of weights apart without reading them whole: config.json, a checkpoint's manifest, and of other
 // weights their files' sizes, beginnings and ends.
 std::string fingerprint_model_directory(const std::filesystem::path& directory);

@@ -183,6 +183,11 @@ void read_hf_rope(const JsonReader& config, ModelConfig& model, std::vector<std:
     require_whole_heads(rope);
     model.rope_theta = rope.optional_number("rope_theta").value_or(model.rope_theta);
     above(given(rope, "rope_theta") ? rope : config, "rope_theta", model.rope_theta, 0);
+    if (const double beside = config.optional_number("rope_theta").value_or(model.rope_theta);
+        place == "rope_parameters" && beside != model.rope_theta)
+      warnings.push_back(fmt::format(
+          "{}: rope_theta is {}, and in rope_parameters it is {}: the latter is read, as transformers 5 does; 4 reads the former",
+          config.where(), beside, model.rope_theta));
     model.rope_scaling = read_scaling(config, rope, model, warnings);
     if (place == "rope_scaling" && given(config, "rope_parameters")) compare_places(config, warnings);
   }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -83,6 +84,10 @@ void load_adapter(const std::filesystem::path& directory, const PeftConfig& conf
                   .first_column = p.first[1],
                   .columns = below(matrix.columns, p.first[1], p.slice[1])},
                  numbers.data(), p.slice[1]);
+    for (const float x : numbers)
+      if (!std::isfinite(x))
+        throw std::runtime_error(fmt::format("{}/{}: {}: found {}, expected finite numbers", directory.string(),
+                                             kAdapterFile, matrix.tensor, x));
     if (const double factor = pair.scale / config.lora.scale(); place.is_b && factor != 1)
       for (float& x : numbers) x = static_cast<float>(x * factor);
     if (also) also(p, numbers);

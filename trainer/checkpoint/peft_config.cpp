@@ -32,9 +32,9 @@ bool says_nothing(const JsonReader& json, const std::string& key) {
 
 // What an adapter computes otherwise that has such a key.
 constexpr std::array<std::pair<const char*, const char*>, 13> variants = {{
-    {"use_dora", "DoRA, which scales the columns of W too"},
+    {"use_dora", "DoRA"},
     {"fan_in_fan_out", "weights that are stored [in,out]"},
-    {"lora_bias", "biases, which a Mixtral has none of"},
+    {"lora_bias", "an adapter with biases"},
     {"trainable_token_indices", "an adapter with a trained embedding or head"},
     {"layer_replication", "layers that are run several times"},
     {"use_qalora", "QALoRA, which pools its input"},
@@ -185,7 +185,7 @@ AdapterSettings read_adapter_settings(const std::filesystem::path& directory) {
   for (const auto& [key, what] : variants)
     if (!says_nothing(json, key))
       refuse_key(json, key, quote_for_message(dump_json(json.object().at(key))),
-                 fmt::format("none ({} is not computed here)", what));
+                 fmt::format("none: {} cannot be read here", what));
   require_no_trained_modules(json);
   require_unchanged_base(json);
   if (const auto bias = json.optional_string("bias"); bias && *bias != "none")

@@ -1,16 +1,28 @@
 #include "trainer/convert/carried.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <stdexcept>
 #include <vector>
 
 #include "data/files/files.h"
 #include "data/text/tokenizer_files.h"
+#include "trainer/checkpoint/hf_config.h"
 
 namespace smoe {
 namespace fs = std::filesystem;
+
+void require_config_json(const fs::path& directory) {
+  if (hf_config_file(directory).filename() != "config.json")
+    throw std::runtime_error(fmt::format(
+        "{}: is in Mistral's own format, expected a config.json: smoe train with model.from and train.steps=0 "
+        "writes a Hugging Face directory of it",
+        directory.string()));
+}
 
 void carry_tensor(const TensorDirectory& from, const std::string& name, TensorDirectoryWriter& to,
                   const std::string& name_there) {

@@ -9,6 +9,9 @@
 
 namespace smoe {
 
+// Throws std::runtime_error for a directory in Mistral's own format, whose names and config are not written again.
+void require_config_json(const std::filesystem::path& directory);
+
 // All bytes of a tensor, in pieces of a few MiB; of the same type and shape there.
 void carry_tensor(const TensorDirectory& from, const std::string& name, TensorDirectoryWriter& to,
                   const std::string& name_there);

@@ -11,6 +11,8 @@
 
 #include "data/files/files.h"
 #include "data/files/json.h"
+#include "trainer/checkpoint/adapters.h"
+#include "trainer/checkpoint/checkpoint.h"
 #include "trainer/checkpoint/hf_config.h"
 #include "trainer/checkpoint/peft_adapter.h"
 #include "trainer/convert/carried.h"
@@ -271,6 +273,7 @@ void write_config(const fs::path& from, const fs::path& to, StoredType type) {
 }  // namespace
 
 Merged merge(const MergeOptions& options) {
+  require_config_json(options.model);
   const HfConfig config = read_hf_config(options.model);
   std::vector<fs::path> sources{options.model};
   for (const WeightedAdapter& adapter : options.adapters) {
@@ -280,9 +283,15 @@ Merged merge(const MergeOptions& options) {
     sources.push_back(adapter.directory);
   }
   NewDirectory out(options.out, sources);
+  verify_model_directory(options.model);
+  std::vector<std::string> warnings = config.warnings;
+  for (const WeightedAdapter& adapter : options.adapters) verify_adapter_directory(adapter.directory);
   Merging merging(options, out.path(), config.model);
   Merged merged = merging.run();
-  merged.warnings.insert(merged.warnings.begin(), config.warnings.begin(), config.warnings.end());
+  for (const WeightedAdapter& adapter : options.adapters)
+    if (std::string warning = warning_of_another_base(adapter.directory, options.model); !warning.empty())
+      warnings.push_back(std::move(warning));
+  merged.warnings.insert(merged.warnings.begin(), warnings.begin(), warnings.end());
   write_config(options.model, out.path(), options.type);
   carry_text_files(options.model, out.path());
   out.commit();

@@ -103,11 +103,7 @@ void write_config(const fs::path& from, const fs::path& to, std::int64_t vocabul
 
 Resized resize(const ResizeOptions& options) {
   const fs::path directory = find_model_directory(options.model);
-  if (hf_config_file(directory).filename() != "config.json")
-    throw std::runtime_error(fmt::format(
-        "{}: is in Mistral's own format, expected a config.json: smoe train with model.from and train.steps=0 "
-        "writes a Hugging Face directory of it",
-        directory.string()));
+  require_config_json(directory);
   verify_model_directory(directory);
   const HfConfig config = read_hf_config(directory);
   const TensorDirectory files(directory);
