@@ -2,16 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <utility>
-#include <vector>
 
 #include "data/files/printable.h"
-#include "kernels/host_view.h"
 #include "trainer/checkpoint/adapters.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/machine.h"
@@ -67,37 +63,6 @@ InferenceModel::InferenceModel(const std::filesystem::path& directory, const Mes
   }
   if (const auto biases = load_selection_bias(directory, config_.model); !biases.empty()) selection_bias_.set(biases);
   for (const std::string& warning : config_.warnings) fmt::print(stderr, "smoe: warning: {}\n", printable(warning));
-}
-
-void InferenceModel::fold_adapters() {
-  constexpr std::string_view end = ".lora_B.weight";
-  if (!adapter_) return;
-  if (mesh_.group(Axis::world).size() != 1) throw std::logic_error("adapters are folded where one rank holds all");
-  const double scale = adapter_->lora.scale();
-  std::vector<float> staging_a, staging_b, staging_w;
-  std::vector<double> sums;
-  for (const Parameter& b : model_.parameters()) {
-    if (!b.adapter || !b.name.ends_with(end)) continue;
-    const std::string path = b.name.substr(0, b.name.size() - end.size());
-    const HostView view_b(*backend_, b.value, staging_b),
-        view_a(*backend_, model_.parameters().find(path + ".lora_A.weight")->value, staging_a),
-        view_w(*backend_, model_.parameters().find(path + ".weight")->value, staging_w);
-    for (const HostView* view : {&view_a, &view_b, &view_w}) view->fetch();
-    const auto rank = static_cast<std::size_t>(b.shape[1]), columns = view_a.numbers().size() / rank;
-    for (std::size_t row = 0; row < static_cast<std::size_t>(b.shape[0]); ++row) {
-      const std::span<float> w = view_w.numbers().subspan(row * columns, columns);
-      sums.assign(w.begin(), w.end());
-      for (std::size_t j = 0; j < rank; ++j) {
-        const double factor = scale * static_cast<double>(view_b.numbers()[row * rank + j]);
-        for (std::size_t i = 0; i < columns; ++i)
-          sums[i] += factor * static_cast<double>(view_a.numbers()[j * columns + i]);
-      }
-      std::transform(sums.begin(), sums.end(), w.begin(), [](double sum) { return static_cast<float>(sum); });
-    }
-    std::ranges::fill(view_b.numbers(), 0.0f);
-    view_w.store();
-    view_b.store();
-  }
 }
 
 Context InferenceModel::fresh_context() {

@@ -37,9 +37,6 @@ class InferenceModel {
   Mixtral& model() { return model_; }
   Backend& backend() { return *backend_; }
   Arena& persistent() { return persistent_; }
-  // Adds the adapters to the weights that they stand beside, for whoever looks at weights and not only at what they compute; what
-  // is left of them is zero. Of one rank alone. Rounded to the weights' type.
-  void fold_adapters();
   // With both arenas rewound: nothing of an earlier call is kept.
   Context fresh_context();
 

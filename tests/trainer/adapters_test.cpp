@@ -164,30 +164,6 @@ TEST_F(AdapterRuns, StandBesideTheirWeightsWhereTheyAreEvaluated) {
   EXPECT_LT(adapted_loss, loss_of({}));
 }
 
-TEST_F(AdapterRuns, FoldedIntoTheWeightsComputeTheSame) {
-  ASSERT_EQ(train(adapter_config("run", 3)), 0);
-  InferenceModel model(find_model_directory(root() / "base"), mesh(), 16, make_cpu_backend(1), std::nullopt,
-                       PrecisionChoice::automatic, find_adapter_directory(root() / "run"));
-  const auto corpus = open_corpus(config("x").data, {.vocab_size = model.shape().vocab_size, .model_directory = {}});
-  const auto loss = [&] {
-    return evaluate(model.model(), model.fresh_context(), *corpus->train.front().dataset,
-                    {.batches = 0, .sequences = 4, .name = "x", .on_progress = {}}, 0)
-        .loss;
-  };
-  const auto numbers = [&](const char* end) {
-    return numbers_of(
-        model.backend(),
-        model.model().parameters().find(std::string("model.layers.1.block_sparse_moe.experts.2.w2.") + end)->value);
-  };
-  const double before = loss();
-  const auto weight = numbers("weight");
-  model.fold_adapters();
-  EXPECT_NEAR(loss(), before, 1e-6 * before);
-  EXPECT_NE(numbers("weight"), weight);
-  const auto b = numbers("lora_B.weight");
-  EXPECT_TRUE(std::ranges::all_of(b, [](float x) { return x == 0; }));
-}
-
 TEST_F(AdapterRuns, GoOnFromOthers) {
   ASSERT_EQ(train(adapter_config("run", 3)), 0);
   TrainerConfig c = adapter_config("next", 0);

@@ -36,7 +36,6 @@ Analysis analyse(InferenceModel& model, const std::string& directory, const std:
   const auto tell = [&](const std::string& what, std::int64_t done, std::int64_t all) {
     if (options.on_progress) options.on_progress(what, done, all);
   };
-  model.fold_adapters();  // how alike experts are is asked of the weights themselves
   Analysis found;
   found.model = directory;
   found.forced_routing = model.config().forced_routing;
