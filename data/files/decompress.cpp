@@ -159,13 +159,9 @@ class ZstdStream final : public ByteStream {
       case ZSTD_error_memory_allocation: throw std::bad_alloc();
       case ZSTD_error_prefix_unknown:
         input_.refuse("no zstd frame begins here, where the file ends or another frame begins");
-      // A frame's checksum is of all of it. Other damage shows when a block is whole, of which an earlier call may have taken most.
-      default: {
-        const bool anywhere = ZSTD_getErrorCode(result) == ZSTD_error_checksum_wrong;
-        const std::uint64_t begin = input_.taken() - std::min<std::uint64_t>(input_.taken(), ZSTD_BLOCKSIZE_MAX + 3);
-        input_.refuse_between(anywhere ? frame_begin_ : std::max(begin, frame_begin_),
-                              fmt::format("the zstd data are damaged ({})", ZSTD_getErrorName(result)));
-      }
+      // A frame's checksum is of all of it; and a block may be decoded by the tables of an earlier one, whose damage then shows there.
+      default:
+        input_.refuse_between(frame_begin_, fmt::format("the zstd data are damaged ({})", ZSTD_getErrorName(result)));
     }
   }
 
