@@ -185,6 +185,11 @@ TemporaryPath::TemporaryPath(fs::path target) : target_(std::move(target)) {
   const std::string name = target_.filename().string();
   if (name.empty() || name == "." || name == "..")
     throw std::runtime_error(fmt::format("cannot write {}: it names no file", target_.string()));
+  // A file would be put into the place of /dev/null, and of what /dev/stdout is a link to.
+  struct stat status {};
+  if (::stat(target_.c_str(), &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode))
+    throw std::runtime_error(fmt::format("cannot write {}: it is {}, expected a regular file or nothing there",
+                                         target_.string(), kind_of(status.st_mode)));
   path_ = parent_of(target_) / (temporary_prefix(name) + random_hex());
   add_live_temporary(this, path_);
 }

@@ -66,7 +66,8 @@ class MappedFile {
 };
 
 // A name to write under, hidden and beside `target`. commit() renames it onto the target, durably, and replaces what
-// was there; without it the destructor removes what was written. The writer syncs the content before commit().
+// was there; without it the destructor removes what was written. The writer syncs the content before commit(). Throws
+// std::runtime_error for a target that is a device, a FIFO or a socket.
 class TemporaryPath {
  public:
   explicit TemporaryPath(std::filesystem::path target);

@@ -135,6 +135,18 @@ TEST(FilesBadInput, DirectoryAndFifoAreRefusedWithoutWaiting) {
   expect_refused([&] { read_file("/dev/null", 10); }, {"/dev/null", "a device"});
 }
 
+// A file under their name would be the end of them.
+TEST(FilesBadInput, DevicesAndFifosAreNotReplaced) {
+  ScratchDir scratch;
+  ASSERT_EQ(::mkfifo((scratch / "fifo").c_str(), 0600), 0);
+  std::filesystem::create_symlink("/dev/null", scratch / "link");
+  expect_refused([&] { write_file_atomically(scratch / "fifo", "x"); },
+                 {"cannot write", "fifo", "a FIFO", "regular file"});
+  expect_refused([&] { write_file_atomically(scratch / "link", "x"); }, {"link", "a device"});
+  EXPECT_TRUE(std::filesystem::is_fifo(scratch / "fifo"));
+  EXPECT_TRUE(std::filesystem::is_symlink(scratch / "link"));
+}
+
 TEST(FilesBadInput, FileOverTheCapIsRefusedBeforeReading) {
   ScratchDir scratch;
   spill(scratch / "f", "12345");
