@@ -104,7 +104,7 @@ class RouterProblems {
               "has no place for it",
               value));
     };
-    if (router_.frozen && routers_are_trained(config_))
+    if (router_.frozen && routers_are_trained(router_, config_.lora))
       add("router.frozen",
           "found true with gate among lora.target_modules, expected one of the two: adapters beside the routers change them");
     if (router_.bias_update_rate > 0) beside("router.bias_update_rate", yaml_text(router_.bias_update_rate));

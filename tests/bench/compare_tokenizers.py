@@ -17,6 +17,7 @@ import pathlib
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -88,7 +89,7 @@ def main():
     parser.add_argument("--characters", action="store_true", help="compare the ids of every character in place of files")
     parser.add_argument("--tokenizer", action="append", required=True, dest="tokenizers")
     parser.add_argument("--smoe", default="build/release/smoe")
-    parser.add_argument("--python", default=shutil.which("python3"), help="of the peer")
+    parser.add_argument("--python", default=sys.executable, help="of the peer")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
