@@ -53,7 +53,7 @@ case_a_tokenizer_that_is_not_read_bounds_the_ids_and_takes_no_other_data() {
   found=$("$smoe" generate --model plain --prompt-ids 5 --max-tokens 200 --threads 1 | largest)
   [ "$found" -lt 400 ] || fail "id $found was drawn, of a tokenizer.json of 400"
   [ "$found" -ge 259 ] || fail "id $found is the largest of 200: is it the bytes that bound it?"
-  expect 1 'plain/tokenizer.json: model: type: found .WordPiece.' -- "$smoe" generate --model plain --prompt a
+  expect 1 'plain/tokenizer.json:1:12: model: type: found .WordPiece.' -- "$smoe" generate --model plain --prompt a
   expect 1 'another tokenizer' 'tokenizer.json is not read' 'vocab-size' -- "$smoe" eval --model plain --data shards --seq 16
   sed -e '/^model:/,/max_position_embeddings/d' -e 's/output_dir: run/output_dir: second/' config.yaml >second.yaml
   printf 'model: {from: plain}\n' >>second.yaml
