@@ -143,6 +143,9 @@ std::vector<std::string> find_warnings(const RunConfig& config) {
   if (config.lora && !config.model.from)
     warnings.emplace_back(
         "lora without model.from: the weights that the adapters stand beside are random numbers, and stay as they are");
+  if (config.lora && config.checkpoint.export_dtype != ExportType::of_run && config.train.steps > 0)
+    warnings.emplace_back(
+        "checkpoint.export_dtype is of the weights in model/, and checkpoints of adapters have none: smoe merge --dtype writes them");
   for (std::string& warning : find_router_warnings(config)) warnings.push_back(std::move(warning));
   return warnings;
 }

@@ -186,5 +186,12 @@ TEST(ConfigWarning, WarmUpThatNeverEnds) {
   EXPECT_EQ(find_warnings(with_overrides({"train.steps=110", "schedule.type=wsd"})).size(), 1u);
 }
 
+TEST(ConfigWarning, WhatIsOfNoUseToAdapters) {
+  EXPECT_EQ(find_warnings(with_overrides({"lora.r=4"})).size(), 1u) << "adapters beside random numbers";
+  EXPECT_TRUE(find_warnings(with_overrides({"lora.r=4", "checkpoint.export_dtype=bf16"}))
+                  .back()
+                  .starts_with("checkpoint.export_dtype is of the weights in model/"));
+}
+
 }  // namespace
 }  // namespace smoe
