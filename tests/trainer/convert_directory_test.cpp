@@ -89,6 +89,9 @@ TEST(NewDirectory, RefusesWhatIsThereAlready) {
         NewDirectory(scratch / "source", {scratch / "full", scratch / "full" / ".." / "source"});
       },
       {"source is what is read", "--out"});
+  expect_refused([&] { NewDirectory(scratch / "source" / "new", {scratch / "source" / ""}); },
+                 {"new lies in", "source/, which is read", "--out"});
+  EXPECT_TRUE(fs::is_empty(scratch / "source"));
   expect_refused([&] { NewDirectory("", {}); }, {"names no new directory"});
   expect_refused([&] { NewDirectory(scratch / "source" / "..", {}); }, {"names no new directory"});
   expect_refused([&] { NewDirectory(scratch / "dangling", {}); }, {"dangling is a link to nothing"});

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <stdexcept>
 #include <string>
@@ -30,9 +31,18 @@ fs::path named_directory(const fs::path& given) {
   return fs::canonical(path);
 }
 
-bool same_directory(const fs::path& a, const fs::path& b) {
-  std::error_code error;
-  return fs::weakly_canonical(a, error) == fs::weakly_canonical(b, error);
+fs::path canonical_directory(const fs::path& path) {
+  const fs::path found = fs::weakly_canonical(path);
+  return found.has_filename() ? found : found.parent_path();
+}
+
+void require_outside(const fs::path& target, const fs::path& source) {
+  const fs::path output = canonical_directory(target), input = canonical_directory(source);
+  const auto [end, rest] = std::mismatch(input.begin(), input.end(), output.begin(), output.end());
+  if (end != input.end()) return;
+  throw std::runtime_error(fmt::format(
+      "{} {}: a conversion leaves its source as it is; name another directory with --out", target.string(),
+      rest == output.end() ? "is what is read" : fmt::format("lies in {}, which is read", source.string())));
 }
 
 // Whether the name still leads to the open directory: a conversion that ended meanwhile has renamed or removed it.
@@ -47,11 +57,7 @@ bool still_named(int directory, const fs::path& path) {
 
 NewDirectory::NewDirectory(const fs::path& target, const std::vector<fs::path>& sources)
     : target_(named_directory(target)) {
-  for (const fs::path& source : sources)
-    if (same_directory(target_, source))
-      throw std::runtime_error(fmt::format(
-          "{} is what is read: a conversion never writes over its source; name another directory with --out",
-          target_.string()));
+  for (const fs::path& source : sources) require_outside(target_, source);
   require_free();
   hidden_ = target_.parent_path() / ("." + target_.filename().string() + ".unfinished");
   lock_hidden();

@@ -12,7 +12,7 @@ namespace smoe {
 class NewDirectory {
  public:
   // Makes the hidden directory, and what is missing above it. Throws std::runtime_error where `target` exists and is not an
-  // empty directory, is one of `sources`, cannot be made, or is being written by another process.
+  // empty directory, is one of `sources` or lies in it, cannot be made, or is being written by another process.
   NewDirectory(const std::filesystem::path& target, const std::vector<std::filesystem::path>& sources);
   ~NewDirectory();  // removes what was written, unless it was committed
   NewDirectory(const NewDirectory&) = delete;

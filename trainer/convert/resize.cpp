@@ -117,7 +117,7 @@ Resized resize(const ResizeOptions& options) {
     if (of_vocabulary.contains(name)) specs.back().shape[0] = options.vocabulary;
     done.bytes += tensor_bytes(specs.back(), name);
   }
-  NewDirectory out(options.out, {options.model, directory});
+  NewDirectory out(options.out, {directory});
   auto writer = TensorDirectoryWriter::create(out.path(), specs);
   for (const TensorSpec& spec : specs)
     if (of_vocabulary.contains(spec.name))
