@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "data/files/directory_place.h"
 #include "data/files/files.h"
 #include "kernels/arena.h"
 #include "kernels/cuda_device.h"
@@ -59,12 +60,11 @@ bool only_converts(const TrainerConfig& config) {
 // A directory cannot be written while it is read. A run's own may: what it holds is moved aside.
 void require_other_directory(const std::string& output_dir, const fs::path& from) {
   if (output_dir.empty() || from.empty()) return;
-  const fs::path output = fs::weakly_canonical(output_dir), input = fs::weakly_canonical(from);
-  const auto [end, rest] = std::mismatch(input.begin(), input.end(), output.begin(), output.end());
-  if (end != input.end()) return;
+  const DirectoryPlace place = place_of(output_dir, from);
+  if (place == DirectoryPlace::outside) return;
   throw std::runtime_error(fmt::format(
       "train.output_dir: {} is {} the directory of model.from, which a run must leave as it is: choose another",
-      output_dir, rest == output.end() ? "itself" : "inside"));
+      output_dir, place == DirectoryPlace::itself ? "itself" : "inside"));
 }
 
 struct FoundModel {

@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "data/files/directory_place.h"
 #include "data/files/files.h"
 #include "data/files/json.h"
 #include "data/shards/manifest.h"
@@ -36,7 +37,7 @@ class EvaluatedOnce {
  public:
   // Throws std::runtime_error for a directory that was there before, by whatever path.
   void require(const std::string& path) {
-    const auto [same, first] = found_.emplace(fs::weakly_canonical(fs::path(path) / ""), path);
+    const auto [same, first] = found_.emplace(canonical_directory(path), path);
     if (!first)
       throw std::runtime_error(fmt::format("{} is there twice{}: once is enough", path,
                                            same->second == path ? "" : fmt::format(", also as {}", same->second)));

@@ -35,11 +35,16 @@ inline Utf8Char read_utf8(std::string_view text) {
 
 inline bool is_utf8_trail(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
 
+// ASCII, which most of most texts is, is passed by at once.
 inline bool is_valid_utf8(std::string_view text) {
-  while (!text.empty()) {
-    const int bytes = read_utf8(text).bytes;
+  for (std::size_t at = 0; at < text.size();) {
+    if (static_cast<unsigned char>(text[at]) < 0x80) {
+      ++at;
+      continue;
+    }
+    const int bytes = read_utf8(text.substr(at)).bytes;
     if (bytes == 0) return false;
-    text.remove_prefix(static_cast<std::size_t>(bytes));
+    at += static_cast<std::size_t>(bytes);
   }
   return true;
 }

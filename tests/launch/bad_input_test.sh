@@ -366,7 +366,8 @@ case_model_directories_that_are_refused_by_name() {
   sed -e '/^model:/,/max_position_embeddings/d' config.yaml >from.yaml
   printf 'model: {from: model}\n' >>from.yaml
   expect 1 'train.output_dir: model is itself the directory of model.from' -- "$smoe" train from.yaml train.output_dir=model
-  absent model/train.log model/checkpoints
+  expect 1 'train.output_dir: model/new is inside the directory of model.from' -- "$smoe" train from.yaml model.from=model/ train.output_dir=model/new
+  absent model/train.log model/checkpoints model/new
   sed -i 's/"vocab_size"/"quantization_config": {"quant_method": "gptq", "bits": 4}, "vocab_size"/' model/config.json
   expect '1|2' 'quantization_config' 'gptq' '4 bits' -- "$smoe" train from.yaml train.output_dir=out
   rm model/*.safetensors

@@ -6,12 +6,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <stdexcept>
 #include <string>
 #include <system_error>
 
+#include "data/files/directory_place.h"
 #include "data/files/files.h"
 #include "data/files/printable.h"
 
@@ -31,18 +31,12 @@ fs::path named_directory(const fs::path& given) {
   return fs::canonical(path);
 }
 
-fs::path canonical_directory(const fs::path& path) {
-  const fs::path found = fs::weakly_canonical(path);
-  return found.has_filename() ? found : found.parent_path();
-}
-
 void require_outside(const fs::path& target, const fs::path& source) {
-  const fs::path output = canonical_directory(target), input = canonical_directory(source);
-  const auto [end, rest] = std::mismatch(input.begin(), input.end(), output.begin(), output.end());
-  if (end != input.end()) return;
+  const DirectoryPlace place = place_of(target, source);
+  if (place == DirectoryPlace::outside) return;
   throw std::runtime_error(fmt::format(
       "{} {}: a conversion leaves its source as it is; name another directory with --out", target.string(),
-      rest == output.end() ? "is what is read" : fmt::format("lies in {}, which is read", source.string())));
+      place == DirectoryPlace::itself ? "is what is read" : fmt::format("lies in {}, which is read", source.string())));
 }
 
 // Whether the name still leads to the open directory: a conversion that ended meanwhile has renamed or removed it.

@@ -53,20 +53,6 @@ const Json& value_or_null(const Json& document, const char* key) {
 
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
-// is_valid_utf8() with ASCII passed by at once, which most of most texts is.
-bool is_valid_text(std::string_view text) {
-  for (std::size_t at = 0; at < text.size();) {
-    if (static_cast<unsigned char>(text[at]) < 0x80) {
-      ++at;
-      continue;
-    }
-    const int bytes = read_utf8(text.substr(at)).bytes;
-    if (bytes == 0) return false;
-    at += static_cast<std::size_t>(bytes);
-  }
-  return true;
-}
-
 // A part of a word, for tokens that stand alone: what Rust's regular expressions call \w.
 bool is_word_sign(char32_t c) {
   if (c == 0x200C || c == 0x200D) return true;
@@ -296,7 +282,7 @@ std::string BpeTokenizer::token_text(std::int32_t id) const {
 void BpeTokenizer::encode_text(std::string_view part, bool opens_segment, bool opens_text, const TokensRead& read,
                                std::vector<std::int32_t>& ids) const {
   std::string made_valid;
-  if (!is_valid_text(part)) part = made_valid = valid_utf8(part);
+  if (!is_valid_utf8(part)) part = made_valid = valid_utf8(part);
   for (std::size_t at = 0; at < part.size();) {
     const Match match = next_match(raw_, part, at, read);
     if (match.begin > at)
